@@ -1,0 +1,156 @@
+"""Who builds an artifact right now. Claims are numbered files, made once and never changed; the highest counts.
+
+Creating the next number is the takeover: `os.link` is exclusive and carries the whole content, so two takers cannot
+both win, and nothing is ever replaced. Clocks of two hosts are never compared; a heartbeat is a counter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def boot_id() -> str:
+    """This boot of this host: process ids mean nothing across boots."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else f"{socket.gethostname()}-unknown"
+
+
+def process_start(pid: int) -> float | None:
+    """When process `pid` started, or None where there is no such process. A zombie is dead."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time(), 2)
+    except psutil.NoSuchProcess:
+        return None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One builder: its token names its partial directory."""
+
+    number: int
+    token: str
+    host: str
+    boot: str
+    pid: int
+    started: float | None
+    slurm_job: str = ""
+    slurm_restart: str = ""
+
+    @classmethod
+    def mine(cls, number: int) -> Claim:
+        job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
+        host, pid = socket.gethostname(), os.getpid()
+        return cls(number, secrets.token_hex(8), host, boot_id(), pid, process_start(pid), job, restart)
+
+    def gone(self) -> bool:
+        """Whether its builder is certainly dead: judged only from facts of this host or of the same Slurm job."""
+        if self.slurm_job and self.slurm_job == os.environ.get("SLURM_JOB_ID", ""):
+            if self.slurm_restart != os.environ.get("SLURM_RESTART_COUNT", "0"):
+                return True
+        if self.host != socket.gethostname():
+            return False
+        return self.boot != boot_id() or process_start(self.pid) != self.started
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rsplit(".", 1)[1])
+
+
+def claim_files(folder: Path, key: str) -> list[Path]:
+    """All claims on `key`, oldest first."""
+    found = [path for path in folder.glob(f".{key}.claim.*") if path.name.rsplit(".", 1)[1].isdigit()]
+    return sorted(found, key=_number)
+
+
+def claim_path(folder: Path, key: str, claim: Claim) -> Path:
+    return folder / f".{key}.claim.{claim.number}"
+
+
+def current(folder: Path, key: str) -> Claim | None:
+    """The claim that counts, or None."""
+    files = claim_files(folder, key)
+    if not files:
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None  # committed and cleared between the listing and the reading
+    return Claim(number=_number(files[-1]), **fields)
+
+
+def take(folder: Path, key: str, after: Claim | None) -> Claim | None:
+    """Try to become the builder that follows `after`; None where somebody else was first."""
+    claim = Claim.mine(after.number + 1 if after else 0)
+    fields = asdict(claim)
+    del fields["number"]
+    draft = folder / f".{key}.{claim.token}.draft"
+    draft.write_text(json.dumps(fields), encoding="utf-8")
+    try:
+        os.link(draft, claim_path(folder, key, claim))
+    except FileExistsError:
+        return None
+    finally:
+        draft.unlink(missing_ok=True)
+    return claim
+
+
+class Heartbeat:
+    """Raises a counter in the builder's own partial directory, from a thread, until it is stopped."""
+
+    def __init__(self, partial: Path, interval: float):
+        self.path, self.interval = partial / "heartbeat", interval
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self.thread.start()
+        return self
+
+    def _beat(self) -> None:
+        counter = 0
+        while not self.stopped.is_set():
+            counter += 1
+            with contextlib.suppress(OSError):  # a full disk or a discarded directory is the builder's to report
+                self.path.write_text(str(counter), encoding="utf-8")
+            self.stopped.wait(self.interval)
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+
+
+class Watch:
+    """Watches another builder: it is dead when gone, or when its counter stood still for five intervals of our clock."""
+
+    def __init__(self, folder: Path, key: str, claim: Claim, interval: float):
+        self.claim, self.interval = claim, interval
+        self.path = folder / f".{key}.{claim.token}.partial" / "heartbeat"
+        self.last, self.since = self._read(), time.monotonic()
+
+    def _read(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def dead(self) -> bool:
+        if self.claim.gone():
+            return True
+        now = self._read()
+        if now != self.last:
+            self.last, self.since = now, time.monotonic()
+        return time.monotonic() - self.since > 5 * self.interval

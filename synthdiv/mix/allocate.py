@@ -1,0 +1,58 @@
+"""Which source answers which prompt, in exact counts, on the fixed grid of shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from synthdiv.prompts.grid import Grid
+from synthdiv.prompts.split import largest_remainder
+
+
+def owners(shards: int, weights: list[float], rotation: int) -> list[int]:
+    """The source that owns each shard: always the one furthest behind its weight, so every prefix is nearly in
+    proportion. `rotation` starts the turn at another source."""
+    total, count = sum(weights), len(weights)
+    held, result = [0] * count, []
+    for shard in range(shards):
+        turn = [(rotation + place) % count for place in range(count)]
+        owner = max(turn, key=lambda source: (round(weights[source] / total * (shard + 1) - held[source], 9), -turn.index(source)))
+        held[owner] += 1
+        result.append(owner)
+    return result
+
+
+def allocate(grid: Grid, rows: int, weights: list[float], real_share: float, rotation: int = 0) -> list[int]:
+    """The source index of each of the first `rows` positions, -1 for human. Counts are exact by largest remainder.
+
+    Generated rows come first and human rows follow, so a larger real share needs the shards of a smaller mix. Where
+    whole shards miss the exact counts, sources with too many rows hand their last rows of their first shard over.
+    """
+    real, generated = largest_remainder(rows, [real_share, 1 - real_share])
+    if not generated:
+        return [-1] * rows
+    turn = [(rotation + place) % len(weights) for place in range(len(weights))]
+    exact = dict(zip(turn, largest_remainder(generated, [weights[source] for source in turn]), strict=True))
+    shard_of = grid.shard_of()[:generated]
+    home = owners(grid.shards, weights, rotation)
+    result = [home[shard] for shard in shard_of]
+    counts = Counter(result)
+    for giver in turn:
+        spare = [position for position in range(generated) if result[position] == giver]
+        spare.sort(key=lambda position: (shard_of[position], -position))
+        for taker in turn:
+            moved = min(counts[giver] - exact[giver], exact[taker] - counts[taker])
+            for position in spare[: max(0, moved)]:
+                result[position] = taker
+                counts.update({giver: -1, taker: 1})
+            spare = spare[max(0, moved) :]
+    return result + [-1] * real
+
+
+def needed(grid: Grid, allocation: list[int]) -> dict[int, list[int]]:
+    """Source index → the shards it must answer, in order."""
+    shard_of = grid.shard_of()
+    found: dict[int, set[int]] = {}
+    for position, source in enumerate(allocation):
+        if source >= 0:
+            found.setdefault(source, set()).add(shard_of[position])
+    return {source: sorted(shards) for source, shards in sorted(found.items())}

@@ -1,0 +1,82 @@
+"""The fine-tuning set: each prompt with the answer of the source that owns it, in exact counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.generate.stage import read_samples
+from synthdiv.mix.allocate import allocate
+from synthdiv.prompts.grid import Grid
+from synthdiv.prompts.stage import read_prompts
+from synthdiv.prompts.table import normalise
+from synthdiv.stage import Stage
+from synthdiv.types import Artifact, DataError, Run, Sample
+
+FILE = "mix.parquet"
+
+
+@dataclass
+class Mix(Stage):
+    """Inputs: prompts, then the shards that the sources answered. Output: `mix.parquet`, one row a prompt, in order,
+    with the columns of `Sample` and `position`.
+
+    `sources` and `weights` say who shares the generated rows, `real_share` how many are human; `train_rows` and
+    `shard_rows` are the grid.
+    """
+
+    name = "mix"
+
+    rows: int = 0
+    sources: list[str] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    real_share: float = 0.0
+    rotation: int = 0
+    train_rows: int = 0
+    shard_rows: int = 0
+
+    def owners(self) -> list[str]:
+        """The source of each position."""
+        grid = Grid(self.train_rows, self.shard_rows)
+        shares = allocate(grid, self.rows, self.weights, self.real_share, self.rotation)
+        return ["human" if index < 0 else self.sources[index] for index in shares]
+
+    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+        import pyarrow
+        import pyarrow.parquet
+
+        prompts, *shards = inputs
+        answers = {(row.source, row.id): row for shard in shards for row in read_samples(shard.path)}
+        rows: list[dict[str, Any]] = []
+        for prompt, owner in zip(read_prompts(prompts, "train", self.rows), self.owners(), strict=True):
+            if owner == "human":
+                row = Sample(prompt["id"], prompt["prompt"], prompt["response"], "human")
+            elif (owner, prompt["id"]) in answers:
+                row = answers[owner, prompt["id"]]
+            else:
+                raise DataError(f"{owner} has no answer to prompt {prompt['id']}, which it owns")
+            rows.append(dataclasses.asdict(row) | {"position": prompt["position"]})
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+        return {
+            "rows": len(rows),
+            "sources": dict(Counter(row["source"] for row in rows)),
+            "empty": sum(not row["response"].strip() for row in rows),
+            "test_answers_seen": seen_in_test(prompts, rows),
+        }
+
+
+def seen_in_test(prompts: Artifact, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Per source, answers that are word for word a human test answer: a generator may have memorised them."""
+    held_out = {normalise(row["response"]) for row in read_prompts(prompts, "test") if row["response"]}
+    seen = Counter(row["source"] for row in rows if normalise(row["response"]) in held_out)
+    return {source: seen[source] for source in sorted({row["source"] for row in rows})}
+
+
+def read_mix(artifact: Artifact) -> list[dict[str, Any]]:
+    """The rows of a mix in order."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()

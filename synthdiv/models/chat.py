@@ -1,0 +1,91 @@
+"""Prompts and answers as token ids: rendered in one place, so that training and inference cannot differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PLAIN = (
+    "{{ bos_token or '' }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'user' %}### Instruction:\n{{ message['content'] }}\n\n"
+    "{% else %}### Response:\n{{ message['content'] }}{{ eos_token or '' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}### Response:\n{% endif %}"
+)  # for tokenizers without a template of their own
+
+
+class Chat:
+    """Renders with the tokenizer's template or `PLAIN`. `folded` counts prompts whose system role had no place of its
+    own and went to the front of the user turn. `end` is the id of the one token that ends an answer."""
+
+    def __init__(self, tokenizer: Any, system: str | None = None, date: str = ""):
+        self.tokenizer, self.system, self.date = tokenizer, system, date
+        self.template = None if tokenizer.chat_template else PLAIN
+        self.folded = 0
+        self._fold = system is not None and not self._accepts_system()
+        self.end = self._end()
+
+    def _render(self, messages: list[dict[str, str]], ask: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=ask,
+                date_string=self.date,
+            )
+        )
+
+    def _accepts_system(self) -> bool:
+        import jinja2
+
+        mark = "a system role that is shown"
+        turns = [{"role": "system", "content": mark}, {"role": "user", "content": "x"}]
+        try:
+            return mark in self._render(turns, True)
+        except jinja2.TemplateError:
+            return False
+
+    def _messages(self, prompt: str) -> list[dict[str, str]]:
+        if self.system is None:
+            return [{"role": "user", "content": prompt}]
+        if self._fold:
+            self.folded += 1
+            return [{"role": "user", "content": f"{self.system}\n\n{prompt}"}]
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": prompt}]
+
+    def _end(self) -> int:
+        """The first special token that the template puts after an answer, else the tokenizer's EOS."""
+        from synthdiv.types import DataError
+
+        mark = "answer"
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
+        text = self._render(turns, False)
+        tail = text[text.rfind(mark) + len(mark) :]
+        special = set(self.tokenizer.all_special_ids)
+        for token in self.tokenizer(tail, add_special_tokens=False)["input_ids"]:
+            if token in special:
+                return int(token)
+        if self.tokenizer.eos_token_id is None:
+            raise DataError(
+                "the tokenizer has no end-of-sequence token, so a model can never learn to stop; set eos_token in its "
+                "tokenizer_config.json"
+            )
+        return int(self.tokenizer.eos_token_id)
+
+    def prompt(self, prompt: str) -> list[int]:
+        """Ids of everything before the answer, with at most one BOS."""
+        text = self._render(self._messages(prompt), True)
+        ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:1] != [bos] and self._prepends_bos():
+            ids = [bos, *ids]
+        return ids
+
+    def _prepends_bos(self) -> bool:
+        if not hasattr(self, "_bos"):
+            self._bos = self.tokenizer("x")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+        return self._bos
+
+    def answer(self, answer: str) -> list[int]:
+        """Ids of an answer and the one token that ends it."""
+        return [*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.end]

@@ -1,0 +1,170 @@
+"""A cell as a graph: prompts, answers, mix, student, evaluation. It reads as the method section of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from synthdiv.config import Cell, Decoding, Generator, Kind, Student
+from synthdiv.evaluate.collapse import Collapse
+from synthdiv.evaluate.likelihood import Likelihood, Target
+from synthdiv.evaluate.truth import Truth
+from synthdiv.generate.spec import Backend
+from synthdiv.generate.stage import Generate, Side
+from synthdiv.mix.allocate import allocate, needed
+from synthdiv.mix.stage import Mix
+from synthdiv.prompts.grid import Grid
+from synthdiv.stage import Node, digest
+from synthdiv.train.pretrain import Pretrain
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes a cell is made of. `suites` are its end, `vanilla` those of the untouched student beside it; for that
+    student itself the two are the same, and `mix` and `train` are None."""
+
+    prompts: Node
+    student: Node
+    mix: Node | None
+    train: Node | None
+    suites: dict[str, Node]
+    vanilla: dict[str, Node]
+
+    @property
+    def key(self) -> str:
+        """The identity of a cell: what it measures. Cells that mean the same have the same."""
+        return digest([[name, node.key] for name, node in sorted(self.suites.items())])
+
+    def nodes(self) -> dict[str, Node]:
+        """Every node by key, inputs first."""
+        found: dict[str, Node] = {}
+        for node in (*self.suites.values(), *self.vanilla.values()):
+            found.update(node.ancestry())
+        return found
+
+
+def graph(cell: Cell) -> Graph:
+    """The graph of a resolved cell. The untouched student is in the graph of every cell: all is measured against it."""
+    prompts = Node(cell.prompts)
+    student = model(cell, cell.student)
+    untouched = evaluated(cell, prompts, student)
+    vanilla = suites(cell, prompts, untouched, None)
+    if cell.mix.kind is Kind.none:
+        return Graph(prompts, student, None, None, vanilla, vanilla)
+    mix = mixed(cell, prompts)
+    tuned = Node(cell.train, (student, mix, prompts))
+    return Graph(prompts, student, mix, tuned, suites(cell, prompts, evaluated(cell, prompts, tuned), untouched), vanilla)
+
+
+def model(cell: Cell, spec: Student | Generator) -> Node:
+    """A model is always an input: a checkpoint (a fingerprint, no work) or a pretrain node."""
+    stage = spec.checkpoint or spec.pretrain
+    assert stage, "check() refuses a model without one"
+    if isinstance(stage, Pretrain) and stage.toy and cell.prompts.toy:
+        own, family = stage.toy, stage.toy.family is not None
+        corpus = replace(
+            own,
+            world=own.world or cell.prompts.toy.world,
+            overlap=own.overlap if own.overlap is not None else cell.generators.overlap if family else 0.0,
+            shift=own.shift if own.shift is not None else cell.generators.shift if family else 0.0,
+        )
+        stage = replace(stage, toy=corpus)
+    return Node(stage)
+
+
+def mixed(cell: Cell, prompts: Node) -> Node:
+    """Shards of answers by the sources that the mix needs, and the mix of them."""
+    sources, weights, real_share = shares(cell)
+    rows = cell.mix.rows or cell.prompts.train_rows
+    grid = Grid(cell.prompts.train_rows, cell.generators.shard_rows)
+    rotation = cell.mix.rotation % len(sources) if len(sources) > 1 else 0
+    owners = allocate(grid, rows, weights, real_share, rotation)
+    shards = [
+        answered(cell, prompts, sources[index], shard)
+        for index, numbers in needed(grid, owners).items()
+        for shard in numbers
+    ]
+    names = [source.name for source in sources]
+    stage = Mix(rows, names, weights, real_share, rotation, grid.rows, grid.shard_rows)
+    return Node(stage, (prompts, *shards))
+
+
+def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
+    """Sources, their weights, and the real share. Without a generated row there are no sources: a human set is the same
+    whatever the generators."""
+    mix, models = cell.mix, cell.generators.models
+    if mix.kind is Kind.human or mix.real_share == 1:
+        return [], [], 1.0
+    if mix.kind is Kind.single:
+        return [next(model for model in models if mix.source in (None, model.name))], [1.0], mix.real_share
+    total = sum(mix.weights or [1.0] * len(models))
+    return models, [weight / total for weight in mix.weights or [1.0] * len(models)], mix.real_share
+
+
+def answered(cell: Cell, prompts: Node, source: Generator, shard: int) -> Node:
+    """One shard of the train prompts, answered by one source."""
+    recorded = source.backend is Backend.recorded
+    stage = Generate(
+        source=source.name,
+        backend=source.backend,
+        recorded=source.recorded,
+        sampling=source.sampling,
+        precision=source.precision,
+        batch_tokens=cell.generators.batch_tokens,
+        seed=cell.generators.seed,
+        rows=cell.prompts.train_rows,
+        shard_rows=cell.generators.shard_rows,
+        shard=shard,
+    )
+    return Node(stage, (prompts,) if recorded else (prompts, model(cell, source)))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a student says and what it thinks of given answers."""
+
+    answers: dict[str, Node]
+    human: Node | None
+    support: Node | None
+
+
+def evaluated(cell: Cell, prompts: Node, student: Node) -> Evaluated:
+    """A student is a generator: `respond` is `generate` on the test prompts, in every decoding."""
+    spec = cell.evaluate
+
+    def answer(decoding: Decoding) -> Node:
+        stage = Generate(
+            source="student",
+            sampling=decoding.sampling,
+            precision=spec.precision,
+            batch_tokens=spec.batch_tokens,
+            seed=spec.respond.seed,
+            side=Side.test,
+            rows=cell.prompts.test,
+            samples=spec.respond.samples,
+            subset=spec.respond.subset,
+        )
+        return Node(stage, (prompts, student))
+
+    def likelihood(target: Target, limit: int) -> Node:
+        return Node(Likelihood(target, limit, spec.precision, spec.batch_tokens), (prompts, student))
+
+    return Evaluated(
+        {decoding.name: answer(decoding) for decoding in spec.respond.decodings},
+        likelihood(Target.human, 0) if cell.prompts.human else None,
+        likelihood(Target.support, spec.truth_prompts) if cell.prompts.toy else None,
+    )
+
+
+def suites(cell: Cell, prompts: Node, student: Evaluated, vanilla: Evaluated | None) -> dict[str, Node]:
+    """The evaluations of one student, each beside the untouched one (`vanilla` None: this is the untouched one)."""
+    arms = [student, vanilla] if vanilla else [student]
+    said = [node for arm in arms for node in (*arm.answers.values(), *([arm.human] if arm.human else []))]
+    collapse = Collapse(
+        list(student.answers), cell.prompts.human, vanilla is None, cell.evaluate.words, seed=cell.evaluate.seed
+    )
+    found = {"collapse": Node(collapse, tuple(said))}
+    plain = next((d.name for d in cell.evaluate.respond.decodings if d.sampling.temperature == d.sampling.top_p == 1), None)
+    if student.support and plain:
+        base = (vanilla.support,) if vanilla and vanilla.support else ()
+        found["truth"] = Node(Truth(vanilla is None), (prompts, student.support, student.answers[plain], *base))
+    return found

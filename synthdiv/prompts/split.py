@@ -1,0 +1,117 @@
+"""Groups that must not straddle a split, the split itself, and the one order of the train prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from synthdiv.prompts.table import normalise
+
+SIMILAR = 0.8  # Jaccard similarity of word 3-grams from which two prompts count as near-duplicates (science.md, 9)
+
+
+def rank(seed: int, *words: object) -> int:
+    """A fixed pseudo-random number for `words`: independent of file order, platform and process."""
+    text = "\0".join([str(seed), *map(str, words)])
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` in whole parts proportional to `weights` (Hamilton's method); of equal remainders the first gains."""
+    whole = math.fsum(weights)
+    shares = [total * weight / whole for weight in weights]
+    counts = [math.floor(share + 1e-9) for share in shares]
+    order = sorted(range(len(weights)), key=lambda index: (-round(shares[index] - counts[index], 9), index))
+    for index in order[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Word 3-grams of the normalised text, or its words where there are fewer than three."""
+    words = normalise(text).split()
+    return frozenset(" ".join(words[i : i + 3]) for i in range(len(words) - 2)) or frozenset(words)
+
+
+def groups(records: list[dict[str, Any]]) -> list[int]:
+    """A group number for each record: same instruction, same context, or near-duplicate stay together."""
+    parent = list(range(len(records)))
+
+    def find(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    def join(left: int, right: int) -> None:
+        low, high = sorted((find(left), find(right)))
+        parent[high] = low
+
+    first: dict[tuple[str, str], int] = {}
+    for index, record in enumerate(records):
+        for kind in ("instruction", "context"):
+            text = normalise(record[kind])
+            if text:
+                join(index, first.setdefault((kind, text), index))
+    for left, right in near_duplicates([record["prompt"] for record in records]):
+        join(left, right)
+    return [find(index) for index in range(len(records))]
+
+
+def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
+    """Pairs of texts whose word 3-grams have a Jaccard similarity of at least 0.8: MinHash LSH (Broder 1997) for
+    candidates, then the exact similarity, so that chance collisions join nothing."""
+    from datasketch import MinHash, MinHashLSH
+
+    sets = [shingles(text) for text in texts]
+    index = MinHashLSH(threshold=SIMILAR, num_perm=64, weights=(0.2, 0.8))  # misses cost more than candidates
+    sketches = MinHash.bulk([[word.encode() for word in sorted(words)] for words in sets], num_perm=64)
+    pairs = []
+    for number, sketch in enumerate(sketches):
+        for other in index.query(sketch):
+            if len(sets[number] & sets[other]) >= SIMILAR * len(sets[number] | sets[other]):
+                pairs.append((other, number))
+        index.insert(number, sketch)
+    return pairs
+
+
+def split(records: list[dict[str, Any]], members: list[int], sizes: dict[str, int], seed: int) -> list[str]:
+    """`test`, `target` or `train` for each record. Whole groups, strata in proportion, at most the sizes asked for.
+
+    A group that does not fit what is left of its strata is passed over, so a set of large groups can end up smaller
+    than asked; the rest is train.
+    """
+    strata = Counter(record["category"] for record in records)
+    names = sorted(strata)
+    groups_of: dict[int, list[int]] = defaultdict(list)
+    for index, group in enumerate(members):
+        groups_of[group].append(index)
+    order = sorted(groups_of, key=lambda group: rank(seed, "split", min(records[i]["id"] for i in groups_of[group])))
+    result = ["train"] * len(records)
+    for name, size in sizes.items():
+        quota = dict(zip(names, largest_remainder(size, [strata[stratum] for stratum in names]), strict=True))
+        for group in order:
+            inside = groups_of[group]
+            need = Counter(records[index]["category"] for index in inside)
+            if result[inside[0]] == "train" and all(quota[stratum] >= count for stratum, count in need.items()):
+                for index in inside:
+                    result[index] = name
+                for stratum, count in need.items():
+                    quota[stratum] -= count
+    return result
+
+
+def ordered(records: list[dict[str, Any]], chosen: list[int], seed: int) -> list[int]:
+    """The one order of `chosen`: shuffled within each stratum and dealt so that every prefix is stratified."""
+    strata: dict[str, list[int]] = defaultdict(list)
+    for index in chosen:
+        strata[records[index]["category"]].append(index)
+    places = []
+    for stratum, inside in strata.items():
+        inside.sort(key=lambda index: rank(seed, "order", records[index]["id"]))
+        offset = rank(seed, "offset", stratum) / 2**64
+        places += [((place + offset) / len(inside), stratum, index) for place, index in enumerate(inside)]
+    return [index for _, _, index in sorted(places)]

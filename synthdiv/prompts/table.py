@@ -1,0 +1,173 @@
+"""Rows from a file (jsonl, jsonl.gz, csv, parquet) or a hub dataset, by column names that are fields."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.stage import locator
+from synthdiv.types import ConfigError, DataError
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+
+
+@dataclass
+class Columns:
+    """Which column holds what; null where the table has none. `context` goes before the prompt, a blank line between."""
+
+    prompt: str = "prompt"
+    response: str | None = "response"
+    id: str | None = None
+    context: str | None = None
+    category: str | None = None
+
+
+@dataclass
+class Table:
+    """A local file (`path`) or a hub dataset (`hub`, `subset`, `part`, `revision`), and the rows of it that count.
+
+    `where` keeps rows whose columns equal the given text, each `column=value`. `sha256`, `commit` and `rows` are filled
+    in by resolving; given beforehand they pin the content and another content is refused.
+    """
+
+    path: str | None = locator()
+    hub: str | None = None
+    subset: str | None = None
+    part: str = "train"
+    revision: str | None = locator()
+    where: list[str] = field(default_factory=list)
+    columns: Columns = field(default_factory=Columns)
+    sha256: str = ""
+    commit: str = ""
+    rows: int = 0
+
+    def check(self, name: str) -> list[str]:
+        problems = []
+        if bool(self.path) == bool(self.hub):
+            problems.append(f"{name}.path={self.path}, {name}.hub={self.hub}: give one of the two")
+        if self.path and not self.path.endswith(ENDINGS):
+            problems.append(f"{name}.path={self.path}: reads {', '.join(ENDINGS)}")
+        problems += [f"{name}.where: {term!r} is not of the form column=value" for term in self.where if "=" not in term]
+        return problems
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file as dictionaries. Errors name the file and the line."""
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        handle = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        with handle:
+            yield from _json_lines(path, handle)
+    elif path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    else:
+        raise ConfigError(f"{path}: reads {', '.join(ENDINGS)}")
+
+
+def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    try:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}, line {number}: needs an object with columns, has {type(row).__name__}")
+                yield row
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number}: not JSON ({error.msg}); one object a line is needed") from error
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def table_rows(table: Table, name: str) -> list[dict[str, Any]]:
+    """All rows of `table` that pass `where`. Columns are checked on the first row; nothing is an error by itself."""
+    if table.hub:
+        import datasets
+
+        source: Iterable[Any] = datasets.load_dataset(
+            table.hub, table.subset, split=table.part, revision=table.commit or table.revision
+        )
+        shown = table.hub
+    else:
+        path = Path(table.path or "")
+        if not path.is_file():
+            raise ConfigError(f"{name}.path={table.path}: no such file")
+        source, shown = read_rows(path), str(path)
+    terms = [term.split("=", 1) for term in table.where]
+    rows: list[dict[str, Any]] = []
+    for number, row in enumerate(source):
+        if number == 0:
+            check_columns(table, name, shown, row)
+        if all(str(row.get(column)) == value for column, value in terms):
+            rows.append(row)
+    if not rows:
+        raise ConfigError(f"{name}: {shown} has no row" + (f" with {' and '.join(table.where)}" if terms else ""))
+    return rows
+
+
+def check_columns(table: Table, name: str, shown: str, row: dict[str, Any]) -> None:
+    columns = table.columns
+    wanted = {key: getattr(columns, key) for key in ("prompt", "response", "id", "context", "category")}
+    wanted |= {f"where {term!r}": term.split("=", 1)[0] for term in table.where}
+    missing = {key: column for key, column in wanted.items() if column is not None and column not in row}
+    if missing:
+        told = ", ".join(
+            f"{name}.columns.{key}={column}" if not key.startswith("where") else f"{name}.{key}"
+            for key, column in missing.items()
+        )
+        raise ConfigError(f"{told}: no such column in {shown}; it has {', '.join(sorted(map(str, row)))}")
+
+
+def normalise(text: str) -> str:
+    """Lower case, white space collapsed: what counts as the same instruction."""
+    return " ".join(text.lower().split())
+
+
+def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
+    """Rows as `id, prompt, instruction, context, response (or None), category`, every one checked.
+
+    Where no id column is given the id is a hash of the normalised text, with a count where a text stands twice.
+    """
+    columns, records, seen = table.columns, [], {}
+    for number, row in enumerate(table_rows(table, name), 1):
+        instruction = row[columns.prompt]
+        where = f"{table.path or table.hub}, row {number}"
+        if not isinstance(instruction, str) or not instruction.strip():
+            raise DataError(f"{where}: {name}.columns.prompt={columns.prompt} is empty or not text")
+        context = str(row[columns.context] or "") if columns.context else ""
+        prompt = f"{context}\n\n{instruction}" if context.strip() else instruction
+        response = row[columns.response] if columns.response else None
+        if columns.response and (not isinstance(response, str) or not response.strip()):
+            raise DataError(
+                f"{where}: {name}.columns.response={columns.response} holds no answer. Remove the row, or set "
+                f"{name}.columns.response=null if this set has no human answers"
+            )
+        if columns.id:
+            key = str(row[columns.id])
+            if key in seen:
+                raise DataError(f"{where}: {columns.id}={key} stands twice (first in row {seen[key]}); ids are unique")
+            seen[key] = number
+        else:
+            text = normalise(prompt)
+            seen[text] = seen.get(text, 0) + 1
+            key = "p-" + hashlib.sha256(f"{text}\0{seen[text]}".encode()).hexdigest()[:16]
+        records.append(
+            {
+                "id": key,
+                "prompt": prompt,
+                "instruction": instruction,
+                "context": context,
+                "response": response,
+                "category": str(row[columns.category]) if columns.category else "",
+            }
+        )
+    return records

@@ -1,0 +1,122 @@
+"""Where and how fast things run. Nothing here is identity: another device or batch gives the same keys."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from synthdiv.types import Artifact
+
+LOGGER = logging.getLogger("synthdiv")
+
+
+@dataclass
+class Runtime:
+    """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time."""
+
+    outputs: str = "outputs"
+    device: str = "auto"
+    threads: int = 0
+    micro_batch: int = 0
+    checkpoint_seconds: float = 300.0
+    heartbeat_seconds: float = 10.0
+
+    def check(self) -> list[str]:
+        problems = []
+        if self.micro_batch < 0:
+            problems.append(f"runtime.micro_batch={self.micro_batch}: needs 0 (the whole batch) or more rows")
+        if self.device not in ("auto", "cpu", "cuda", "mps") and not self.device.startswith("cuda:"):
+            problems.append(f"runtime.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
+        if self.heartbeat_seconds <= 0 or self.checkpoint_seconds <= 0:
+            problems.append("runtime.heartbeat_seconds and runtime.checkpoint_seconds: need more than 0 seconds")
+        return problems
+
+
+class LocalRun:
+    """The `Run` of one process: its device, its one open model, its progress line."""
+
+    rank, world_size = 0, 1
+
+    def __init__(self, runtime: Runtime, open_model: Callable[[Artifact, str, str], Any]):
+        self.runtime, self._open_model = runtime, open_model
+        self.micro_batch, self.checkpoint_seconds = runtime.micro_batch, runtime.checkpoint_seconds
+        self._opened: tuple[str, str] | None = None
+        self._model: Any = None
+        self._shown = 0.0
+
+    @property
+    def opened(self) -> str | None:
+        """The key of the open model."""
+        return self._opened[0] if self._opened else None
+
+    def prepare(self) -> None:
+        """What must be loaded before the first build: the device is decided from it."""
+        import torch  # noqa: F401
+
+    @property
+    def device(self) -> str:
+        if self.runtime.device != "auto":
+            return self.runtime.device
+        if "torch" not in sys.modules:
+            return "auto"
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+
+    def model(self, artifact: Artifact, precision: str) -> Any:
+        if self._opened != (artifact.key, precision):
+            self.close()
+            self._model = self._open_model(artifact, precision, self.device)
+            self._opened = (artifact.key, precision)
+        return self._model
+
+    def close(self) -> None:
+        """Let the open model go, and its memory on the accelerator."""
+        self._model, self._opened = None, None
+        if "torch" in sys.modules:
+            import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        if not sys.stderr.isatty():
+            return
+        now = time.monotonic()
+        if done >= total:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        elif now - self._shown > 0.1:
+            self._shown = now
+            print(f"\r\033[K  {what} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
+
+    def log(self, message: str) -> None:
+        LOGGER.info(message)
+
+
+@contextlib.contextmanager
+def isolated(threads: int) -> Iterator[None]:
+    """A stage leaves random state, thread count and default dtype as it found them: two orders of building agree."""
+    import random
+
+    import numpy
+    import torch
+
+    before = (random.getstate(), numpy.random.get_state(), torch.get_rng_state(), torch.get_num_threads())
+    dtype = torch.get_default_dtype()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        numpy.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+        torch.set_num_threads(before[3])
+        torch.set_default_dtype(dtype)

@@ -1,0 +1,130 @@
+"""A stage is a plain dataclass; a node is a stage and the nodes it takes; a key is a hash of what both are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from synthdiv.types import Artifact, ConfigError, Run
+
+MISSING = dataclasses.MISSING
+
+
+def added(default: Any, before: Any) -> Any:
+    """A field that older keys did not have: left out of the key while it equals `before`, what it stood for then."""
+    return field(default=default, metadata={"before": before})
+
+
+def locator(default: Any = None) -> Any:
+    """A field that says where something is. `resolve` turns it into an identity field; it never enters a key."""
+    return field(default=default, metadata={"locator": True})
+
+
+class Stage:
+    """One step of work. Subclasses are dataclasses; these constants carry no annotation, or they would be fields.
+
+    `version` rises when the same fields give other bytes. `ranks` is `one` or `many`. `kept` are the names in a partial
+    directory that a later builder may continue from. A `located` stage does no work: its artifact lies where it says.
+    """
+
+    name = ""
+    version = 1
+    ranks = "one"
+    kept = ()
+    located = False
+
+    def check(self) -> list[str]:
+        """All problems of the fields, each starting with its dotted name."""
+        return []
+
+    def locate(self) -> Path:
+        """Where the artifact of a `located` stage lies."""
+        raise NotImplementedError
+
+    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+        """Do the work, write it below `out`, return the summary for the manifest."""
+        raise NotImplementedError
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _plain_optional(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint
+
+
+def canonical(value: Any, hint: Any, where: str = "") -> Any:
+    """`value` as JSON data that is equal exactly where the meaning is equal, typed by the annotation `hint`."""
+    hint = _plain_optional(hint)
+    if value is None:
+        return None
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value):
+        return canonical_fields(value, where)
+    if isinstance(value, list | tuple):
+        inner = (typing.get_args(hint) or (Any,))[0]
+        return [canonical(item, inner, f"{where}.{index}") for index, item in enumerate(value)]
+    if hint is float and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(value, float) and (math.isnan(value) or (value == 0 and math.copysign(1, value) < 0)):
+        raise ConfigError(f"{where}={value!r}: NaN and -0.0 have no place in a key; give a number")
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{where}: {type(value).__name__} cannot be part of a key")
+
+
+def canonical_fields(record: Any, where: str = "") -> dict[str, Any]:
+    """The identity of a dataclass: its fields but locators, and but those that still equal their `before`."""
+    hints, out = _hints(type(record)), {}
+    for item in dataclasses.fields(record):
+        value = getattr(record, item.name)
+        if item.metadata.get("locator") or ("before" in item.metadata and value == item.metadata["before"]):
+            continue
+        out[item.name] = canonical(value, hints[item.name], f"{where}.{item.name}" if where else item.name)
+    return out
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of canonical JSON, hexadecimal."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A stage and the nodes whose artifacts it takes. Equal keys are the same node, whoever asks."""
+
+    stage: Stage
+    inputs: tuple[Node, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        fields = canonical_fields(self.stage, self.stage.name)
+        return digest([self.stage.name, self.stage.version, fields, [node.key for node in self.inputs]])
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage.name} {self.key[:8]}"
+
+    def ancestry(self) -> dict[str, Node]:
+        """This node and all it stands on, by key, inputs before what takes them."""
+        found: dict[str, Node] = {}
+        for node in self.inputs:
+            if node.key not in found:
+                found.update(node.ancestry())
+        found[self.key] = self
+        return found

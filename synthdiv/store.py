@@ -1,0 +1,231 @@
+"""The store: an artifact lies at `<root>/artifacts/<stage>/<key>/` and exists once. Presence of its manifest is completeness."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import synthdiv
+from synthdiv.claim import Claim, Heartbeat, Watch, claim_files, claim_path, current, take
+from synthdiv.stage import Node, canonical_fields
+from synthdiv.types import Artifact, DataError, Run, Superseded, SynthdivError
+
+MANIFEST = "manifest.json"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """The commit of this code and whether the tree was changed since; empty where it is not a checkout."""
+    where = Path(__file__).parent
+    try:
+        ask = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(where), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        if Path(ask("rev-parse", "--show-toplevel")) != where.parent:
+            return {}
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def session(run: Run, seconds: float) -> dict[str, Any]:
+    """Provenance of one process that worked on an artifact."""
+    from importlib.metadata import version
+
+    loaded = ("torch", "transformers", "lightning", "peft", "datasets", "numpy", "tokenizers")
+    return {
+        **commit(),
+        "versions": {"synthdiv": synthdiv.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in loaded if name in sys.modules},
+        "host": platform.node(),
+        "device": run.device,
+        "ranks": run.world_size,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds, 3),
+    }
+
+
+@dataclass
+class Store:
+    """Artifacts below `root`. `heartbeat` is the interval in seconds at which builders show that they live."""
+
+    root: Path
+    heartbeat: float = 10.0
+
+    def path(self, node: Node) -> Path:
+        return node.stage.locate() if node.stage.located else self.root / "artifacts" / node.stage.name / node.key
+
+    def has(self, node: Node) -> bool:
+        if node.stage.located:
+            return self.path(node).exists()
+        return (self.path(node) / MANIFEST).exists()
+
+    def artifact(self, node: Node) -> Artifact:
+        """The finished artifact of `node`, its files checked against the sizes in the manifest (hashes: `doctor`)."""
+        path = self.path(node)
+        if not node.stage.located:
+            problems = list(self.damage(path, hashes=False))
+            if problems:
+                raise DataError(
+                    f"{node.label} is damaged: {'; '.join(problems)}. It is not used. "
+                    f"Look with `synthdiv doctor`, remove {path} and run the same command again."
+                )
+        return Artifact(node.stage, node.key, path, tuple(self._light(item) for item in node.inputs))
+
+    def _light(self, node: Node) -> Artifact:
+        return Artifact(node.stage, node.key, self.path(node), tuple(self._light(item) for item in node.inputs))
+
+    def damage(self, path: Path, hashes: bool) -> Iterator[str]:
+        """What is wrong with the files of a finished artifact, a phrase each."""
+        try:
+            files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError) as error:
+            yield f"{MANIFEST} cannot be read ({type(error).__name__})"
+            return
+        for name, facts in files.items():
+            file = path / name
+            if not file.exists():
+                yield f"{name} is missing"
+            elif file.stat().st_size != facts["bytes"]:
+                yield f"{name} has {file.stat().st_size} bytes, not {facts['bytes']}"
+            elif hashes and file_digest(file) != facts["sha256"]:
+                yield f"{name} has another SHA-256 than its manifest says"
+
+    def obtain(self, node: Node, run: Run, started: Callable[[], None] = lambda: None) -> tuple[Artifact, bool]:
+        """The artifact of `node`, and whether this call built it. Waits while another process builds it."""
+        if node.stage.located:
+            return self.artifact(node), False
+        folder = self.path(node).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        watch: Watch | None = None
+        while not self.has(node):
+            claim = current(folder, node.key)
+            if claim is None or (watch and watch.claim == claim and watch.dead()) or claim.gone():
+                mine = take(folder, node.key, claim)
+                if mine:
+                    if self.has(node):  # committed and cleared between the look and the claim
+                        self._clear(folder, node.key, mine)
+                        break
+                    started()
+                    try:
+                        self._build(node, mine, run)
+                        return self.artifact(node), True
+                    except Superseded as note:
+                        run.log(str(note))
+                continue
+            if watch is None or watch.claim != claim:
+                run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
+                watch = Watch(folder, node.key, claim, self.heartbeat)
+            time.sleep(min(0.2, self.heartbeat))
+        return self.artifact(node), False
+
+    def _build(self, node: Node, claim: Claim, run: Run) -> None:
+        folder, final = self.path(node).parent, self.path(node)
+        partial = folder / f".{node.key}.{claim.token}.partial"
+        partial.mkdir()
+        begun = time.monotonic()
+        sessions = self._inherit(node, claim, partial)
+        try:
+            inputs = tuple(self.artifact(item) for item in node.inputs)
+            with Heartbeat(partial, self.heartbeat):
+                summary = node.stage.build(inputs, partial, run)
+            (partial / "heartbeat").unlink(missing_ok=True)
+            self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
+        except BaseException as error:
+            self._record(partial, [*sessions, session(run, time.monotonic() - begun)])
+            if self._superseded(folder, node.key, claim):
+                shutil.rmtree(partial, ignore_errors=True)
+                raise Superseded(f"{node.label} was taken over by another process; this copy is discarded") from error
+            claim_path(folder, node.key, claim).unlink(missing_ok=True)  # released: this process may live on
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SynthdivError(
+                    f"no space left on the disk of {self.root} while building {node.label}. The partial work is kept "
+                    f"in {partial}. Free some space and run the same command again: it continues from there."
+                ) from error
+            raise
+        if self._superseded(folder, node.key, claim) or final.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            raise Superseded(f"{node.label} was taken over by another process; this copy is discarded")
+        os.rename(partial, final)
+        self._clear(folder, node.key, claim)
+
+    def _superseded(self, folder: Path, key: str, claim: Claim) -> bool:
+        newest = current(folder, key)
+        return newest is None or newest.token != claim.token
+
+    def _inherit(self, node: Node, claim: Claim, partial: Path) -> list[dict[str, Any]]:
+        """Copy what the newest dead builder left that a stage may continue from; return the sessions behind it."""
+        olds = [path for path in partial.parent.glob(f".{node.key}.*.partial") if path != partial]
+        if not olds:
+            return []
+        old = max(olds, key=lambda path: path.stat().st_mtime_ns)
+        for name in node.stage.kept:
+            for source in old.glob(name):
+                copy = shutil.copytree if source.is_dir() else shutil.copy2
+                copy(source, partial / source.name)
+        try:
+            return json.loads((old / "sessions.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+
+    def _record(self, partial: Path, sessions: list[dict[str, Any]]) -> None:
+        try:
+            (partial / "sessions.json").write_text(json.dumps(sessions), encoding="utf-8")
+        except OSError:
+            pass  # the disk is full or the directory was discarded: the cause is raised by the caller
+
+    def _manifest(self, node: Node, partial: Path, summary: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
+        (partial / "sessions.json").unlink(missing_ok=True)
+        files = {
+            str(file.relative_to(partial)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
+            for file in sorted(partial.rglob("*"))
+            if file.is_file()
+        }
+        manifest = {
+            "stage": node.stage.name,
+            "version": node.stage.version,
+            "key": node.key,
+            "inputs": [{"stage": item.stage.name, "key": item.key} for item in node.inputs],
+            "fields": canonical_fields(node.stage),
+            "summary": summary,
+            "files": files,
+            "sessions": sessions,
+        }
+        draft = partial / f"{MANIFEST}.draft"
+        with draft.open("w", encoding="utf-8") as handle:
+            json.dump(manifest, handle, indent=1)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.rename(partial / MANIFEST)
+
+    def _clear(self, folder: Path, key: str, claim: Claim) -> None:
+        """After a commit: the dead builders' partials go, then the claims; a builder that wakes up finds it lost."""
+        for path in folder.glob(f".{key}.*.partial"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in claim_files(folder, key):
+            path.unlink(missing_ok=True)
+
+    def partials(self) -> list[Path]:
+        """Unfinished work, for `doctor`."""
+        return sorted((self.root / "artifacts").glob("*/.*.partial"))
+
+    def finished(self) -> list[Path]:
+        return sorted(path.parent for path in (self.root / "artifacts").glob(f"*/*/{MANIFEST}"))

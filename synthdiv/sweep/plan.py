@@ -1,0 +1,44 @@
+"""`plan`: what would run. The same expansion, with a printer for an engine; it writes nothing and never goes online."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from synthdiv.config import Cell
+from synthdiv.store import Store
+from synthdiv.sweep.prepare import Frozen
+
+
+def show_plan(frozen: Frozen, cell: Cell) -> int:
+    """Print cells, equal ones once, and nodes by stage: present, to build, shared by how many cells."""
+    from rich.console import Console
+    from rich.table import Table
+
+    store = Store(Path(cell.runtime.outputs))
+    records = frozen.records()
+    nodes = frozen.nodes()
+    uses = Counter(key for key, keys in {record.key: record.nodes for record in records}.items() for key in keys)
+    present = {key for key, node in nodes.items() if store.has(node)}
+    console = Console(soft_wrap=True)
+
+    equal: dict[str, list[str]] = {}
+    for record in records:
+        equal.setdefault(record.key, []).append(" ".join(record.overrides) or "(no overrides)")
+    cells = Table("cell", "overrides", "to build", title=f"{cell.sweep}: {len(frozen.points)} cells, {len(equal)} unique")
+    inside = {record.key: record.nodes for record in records}
+    for key, overrides in equal.items():
+        same = f"\n= {len(overrides) - 1} more: {'; '.join(overrides[1:])}" if len(overrides) > 1 else ""
+        missing = sum(inner not in present for inner in inside[key])
+        cells.add_row(key[:8], overrides[0] + same, f"{missing} of {len(inside[key])}")
+    console.print(cells)
+
+    stages = Table("stage", "present", "to build", "shared by 2 or more cells", title="nodes")
+    for stage in dict.fromkeys(node.stage.name for node in nodes.values()):
+        keys = [key for key, node in nodes.items() if node.stage.name == stage]
+        there = sum(key in present for key in keys)
+        stages.add_row(stage, str(there), str(len(keys) - there), str(sum(uses[key] > 1 for key in keys)))
+    console.print(stages)
+    for note in dict.fromkeys(frozen.unresolved):
+        console.print(f"unresolved: {note}")
+    return 0

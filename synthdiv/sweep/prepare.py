@@ -1,0 +1,139 @@
+"""From cells to a frozen sweep: resolve locators, check everything, build the graphs, write the ledger's records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from synthdiv.config import Cell, Kind
+from synthdiv.generate.spec import Backend
+from synthdiv.mix.allocate import allocate
+from synthdiv.pipeline import Graph, graph, shares
+from synthdiv.prompts.grid import Grid
+from synthdiv.resolve import Resolver, Unresolved
+from synthdiv.stage import Node
+from synthdiv.sweep.expand import Point
+from synthdiv.sweep.ledger import CellRecord
+from synthdiv.sweep.records import cell_record
+from synthdiv.types import ConfigError, DataError
+
+
+@dataclass
+class Frozen:
+    """A sweep ready to run: its points with their graphs (None where unresolved), and the union of the nodes."""
+
+    points: list[Point]
+    graphs: list[Graph | None]
+    unresolved: list[str] = field(default_factory=list)
+
+    def nodes(self) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for item in self.graphs:
+            if item:
+                found.update(item.nodes())
+        return found
+
+    def records(self) -> list[CellRecord]:
+        return [cell_record(point, item) for point, item in zip(self.points, self.graphs, strict=True) if item]
+
+
+def freeze(points: list[Point], resolver: Resolver) -> Frozen:
+    """Resolve and check every cell before anything runs; all problems come at once."""
+    problems: dict[str, list[str]] = {}
+    frozen = Frozen(points, [])
+    for point in points:
+        try:
+            found = point.cell.check()
+            if not found:
+                resolve(point.cell, resolver)
+                found = check(point.cell)
+        except Unresolved as note:
+            frozen.graphs.append(None)
+            frozen.unresolved.append(str(note))
+            continue
+        except (ConfigError, DataError) as error:
+            found = str(error).splitlines()
+        for problem in found:
+            problems.setdefault(problem, []).append(" ".join(point.overrides) or "(no overrides)")
+        frozen.graphs.append(None if found or problems else graph(point.cell))
+    resolver.save()
+    if problems:
+        raise ConfigError(
+            problem + (f" [in {len(where)} of {len(points)} cells, first: {where[0]}]" if len(points) > 1 else "")
+            for problem, where in problems.items()
+        )
+    return frozen
+
+
+def resolve(cell: Cell, resolver: Resolver) -> None:
+    """Identities of all that this cell reads; what it does not use is left alone."""
+    cell.prompts.resolve(resolver)
+    for part in (cell.student.checkpoint, cell.student.pretrain):
+        if part:
+            part.resolve(resolver)
+    if cell.mix.kind is Kind.none or problems_of_sources(cell):
+        return
+    for index, source in enumerate(shares(cell)[0]):
+        for part in (source.checkpoint, source.pretrain):
+            if part:
+                part.resolve(resolver)
+        if source.recorded:
+            source.recorded.resolve(resolver, f"generators.models.{index}.recorded")
+
+
+def problems_of_sources(cell: Cell) -> list[str]:
+    """What is wrong with who is to write the mix."""
+    mix, models = cell.mix, cell.generators.models
+    names = [source.name for source in models]
+    if mix.kind is Kind.none or mix.kind is Kind.human:
+        return []
+    if not models:
+        return [f"mix={mix.kind.value}: needs generators, and generators.models is empty; choose generators=…"]
+    if mix.kind is Kind.single:
+        if mix.source is not None and mix.source not in names:
+            return [f"mix.source={mix.source}: no such generator; there are {', '.join(names)}"]
+        return []
+    problems = []
+    families = {source.facts.family or source.name for source in models}
+    if mix.kind is Kind.multi and len(families) < 2:
+        problems.append(
+            f"mix=multi: needs generators of at least two families, has {', '.join(sorted(families))}; several decodings of "
+            "one family are mix=multi_decoding"
+        )
+    if len(models) < 2:
+        problems.append(f"mix={mix.kind.value}: needs at least two generators, has {names[0]}")
+    if mix.weights is not None and (len(mix.weights) != len(models) or min(mix.weights) < 0 or sum(mix.weights) <= 0):
+        problems.append(f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}")
+    return problems
+
+
+def check(cell: Cell) -> list[str]:
+    """Problems that only a resolved cell shows: rows that do not exist, answers that nobody gave."""
+    problems = [*cell.prompts.check(), *problems_of_sources(cell)]
+    if not problems:
+        speakers = [cell.student, *(shares(cell)[0] if cell.mix.kind is not Kind.none else [])]
+        for name in [spec.name for spec in speakers if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy]:
+            problems.append(f"{name}: a toy model speaks of the world of prompts=toy; choose that, or another model")
+    mix, have = cell.mix, cell.prompts.train_rows
+    if not 0 <= mix.real_share <= 1:
+        problems.append(f"mix.real_share={mix.real_share}: needs 0 to 1")
+    if mix.rows is not None and mix.rows < 1:
+        problems.append(f"mix.rows={mix.rows}: needs 1 row or more")
+    if mix.kind is Kind.none or problems:
+        return problems
+    rows = mix.rows or have
+    if rows > have:
+        problems.append(
+            f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({cell.prompts.rows} rows less "
+            f"{cell.prompts.test} test and {cell.prompts.target} target)"
+        )
+        return problems
+    sources, weights, real_share = shares(cell)
+    if real_share > 0 and not cell.prompts.human:
+        problems.append("prompts.table.columns.response=null: the mix needs human answers and the prompts have none")
+    owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)
+    for index, source in enumerate(sources):
+        need = owners.count(index)
+        answers = source.recorded.table.rows if source.recorded else 0
+        if source.backend is Backend.recorded and answers < need:
+            problems.append(f"{source.name}: the mix needs {need} answers of it and its file has {answers}")
+    return problems

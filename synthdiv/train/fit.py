@@ -1,0 +1,106 @@
+"""Run a schedule through Lightning: checkpoints by time, resume at the exact step. Serves fine-tuning and pre-training."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthdiv.types import Run
+
+if TYPE_CHECKING:
+    from synthdiv.train.module import Optimizing, Row
+
+CHECKPOINTS = "checkpoints"
+
+
+def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read; a torn one falls back to the one before."""
+    import torch
+
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return checkpoint
+        except Exception:  # whatever a torn file raises, an older one may be whole
+            continue
+    return None
+
+
+def fit(
+    model: Any,
+    rows: list[Row],
+    steps: list[list[int]],
+    optimizing: Optimizing,
+    seed: int,
+    pad: int,
+    out: Path,
+    run: Run,
+    precision: str,
+) -> dict[str, Any]:
+    """Train `model` in place over `steps`; write `metrics.parquet`; return what the manifest should say."""
+    import lightning
+    import pyarrow
+    import pyarrow.parquet
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+    from synthdiv.train.module import Tuning
+
+    class Progress(Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            run.progress(len(module.curve), len(steps), f"steps, loss {module.curve[-1]['loss']:.3f}")
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    tuning = Tuning(model, rows, steps, optimizing, seed, run.micro_batch, pad)
+    found = newest_checkpoint(out / CHECKPOINTS)
+    if found:
+        tuning.resume(found)
+        run.log(f"continuing at step {len(tuning.curve) + 1} of {len(steps)}")
+    done_before = len(tuning.curve)
+    keeper = ModelCheckpoint(
+        dirpath=out / CHECKPOINTS,
+        filename="{step}",
+        train_time_interval=datetime.timedelta(seconds=run.checkpoint_seconds),
+        save_top_k=-1,
+        save_on_train_epoch_end=False,
+    )
+    device = run.device
+    index = int(device.split(":")[1]) if ":" in device else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # hints about loggers, workers and devices not chosen
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.startswith("cuda") else device,
+            devices=[index] if index is not None else 1,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            max_epochs=1,
+            max_steps=-1,
+            logger=False,
+            callbacks=[keeper, Progress()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            default_root_dir=out,
+        )
+        begun = time.monotonic()
+        model.train()
+        if done_before < len(steps):
+            trainer.fit(tuning, range(done_before, len(steps)))  # the module looks its rows up by step number
+    seconds = time.monotonic() - begun
+    model.eval()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), out / "metrics.parquet")
+    tokens = sum(int(point["tokens"]) for point in tuning.curve)
+    here = sum(int(point["tokens"]) for point in tuning.curve[done_before:])
+    return {
+        "steps": len(tuning.curve),
+        "rows_seen": sum(int(point["rows"]) for point in tuning.curve),
+        "supervised_tokens": sum(int(point["supervised_tokens"]) for point in tuning.curve),
+        "tokens": tokens,
+        "tokens_per_second": round(here / seconds, 1) if here else None,
+        "loss": round(sum(point["loss"] for point in tuning.curve[-10:]) / len(tuning.curve[-10:]), 4),
+        "seconds": round(seconds, 3),
+    }

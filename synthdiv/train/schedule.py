@@ -1,0 +1,47 @@
+"""Which rows each step trains on: settled before the first step, so that a budget is exact and a resume exact too."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Match(Enum):
+    """What is held equal between arms, and so what a budget counts."""
+
+    rows = "rows"
+    supervised_tokens = "supervised_tokens"
+    steps = "steps"
+
+
+def order(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of the rows for one epoch."""
+    import numpy as np
+
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(rows)
+
+
+def schedule(supervised: list[int], batch_rows: int, match: Match, budget: int, seed: int) -> list[list[int]]:
+    """Row numbers of each optimizer step: `batch_rows` rows, epoch after epoch, that stop exactly at `budget`.
+
+    `supervised` are supervised tokens per row. The budget counts row presentations, optimizer steps or supervised
+    tokens; of tokens the last row is the one that reaches the budget (how far it overshoots is in the manifest).
+    """
+    steps: list[list[int]] = []
+    pending: list[int] = []
+    spent, epoch = 0, 0
+    while True:
+        for row in order(len(supervised), seed, epoch):
+            pending.append(int(row))
+            spent += supervised[row] if match is Match.supervised_tokens else match is Match.rows
+            full = len(pending) == batch_rows
+            over = spent >= budget if match is not Match.steps else full and len(steps) + 1 == budget
+            if full or over:
+                steps.append(pending)
+                pending = []
+            if over:
+                return steps
+        epoch += 1

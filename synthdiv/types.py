@@ -1,0 +1,118 @@
+"""The words every layer shares: rows, scores, artifacts, what a build may use, and the errors. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class SynthdivError(Exception):
+    """A mistake or a state that the user can act on: shown as its message, without a traceback."""
+
+
+class ConfigError(SynthdivError):
+    """Every problem of a configuration at once; raised before anything runs."""
+
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(SynthdivError):
+    """A row, a file or an artifact that is not what it should be."""
+
+
+class Superseded(SynthdivError):
+    """Another process took this build over while this one stood still; its own work is discarded."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer and where it came from.
+
+    `finish` is `stop` (the model ended), `length` (cut at max_new_tokens) or `recorded`. Token counts are in the
+    writing model's own tokenizer and -1 where nobody counted. `seed` names the row's random stream (hexadecimal).
+    """
+
+    id: str
+    prompt: str
+    response: str
+    source: str
+    model: str = ""
+    sample: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: str = ""
+    finish: str = "recorded"
+    prompt_tokens: int = -1
+    response_tokens: int = -1
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number and what it may be taken for.
+
+    `n` counts the independent units (usually prompts); `low` and `high` bound the 95 % interval; `higher_is_better`
+    is None where no direction is better. An undefined value is NaN and `note` says why: a zero is a finding.
+    """
+
+    name: str
+    value: float
+    n: int
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ""
+    higher_is_better: bool | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.value) and not self.note:
+            raise ValueError(f"score {self.name!r} is undefined and does not say why")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class StageLike(Protocol):
+    """What an artifact knows of the stage that made it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The finished output of a stage: a directory named by what made it, and the artifacts it was made from."""
+
+    stage: Any
+    key: str
+    path: Path
+    inputs: tuple[Artifact, ...] = ()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+
+
+class Run(Protocol):
+    """What a build may use and identity may not."""
+
+    device: str
+    rank: int
+    world_size: int
+    micro_batch: int
+    checkpoint_seconds: float
+
+    def model(self, artifact: Artifact, precision: str) -> Any:
+        """Open `artifact` as the one model of this process; the one before is closed."""
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Report that `done` of `total` units of `what` are finished."""
+
+    def log(self, message: str) -> None:
+        """One line for the person watching."""

@@ -1,0 +1,114 @@
+"""Perplexity 2: each average is the one its name says, and nothing undefined passes for a number."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthdiv.measures.intervals import mean_interval
+from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
+from synthdiv.types import DataError
+
+ANSWERS = st.builds(AnswerNLL, st.floats(0, 500), st.integers(1, 60), st.integers(1, 300))
+
+
+def arm(*answers):
+    return {f"p{i}": AnswerNLL(*answer) for i, answer in enumerate(answers)}
+
+
+def by_name(*arms):
+    return {score.name: score for score in likelihood_scores(*arms)}
+
+
+STUDENT = arm((2.0, 2, 8), (9.0, 3, 10), (8.0, 10, 50))
+VANILLA = arm((1.0, 2, 8), (6.0, 3, 10), (9.0, 10, 50))
+
+
+def test_values_by_hand():
+    scores = by_name(STUDENT, VANILLA)
+    assert scores["nll_2"].value == pytest.approx((1 + 3 + 0.8) / 3)
+    assert scores["perplexity_2"].value == pytest.approx(math.exp(1.6))
+    assert scores["perplexity_2_pooled"].value == pytest.approx(math.exp(19 / 15))
+    assert scores["perplexity_2_median"].value == pytest.approx(math.e)
+    assert scores["nll_2_byte"].value == pytest.approx(19 / 68)
+    assert scores["nll_2-vanilla"].value == pytest.approx((0.5 + 1 - 0.1) / 3)
+    assert scores["nll_2_byte-vanilla"].value == pytest.approx(3 / 68)
+    assert all(score.higher_is_better is False and score.n == 3 and not score.note for score in scores.values())
+    assert {score.unit for score in scores.values()} == {"nats/token", "nats/byte", "perplexity"}
+
+
+def test_intervals_are_over_prompts_and_paired():
+    scores = by_name(STUDENT, VANILLA)
+    low, high = mean_interval([1, 3, 0.8])
+    assert (scores["nll_2"].low, scores["nll_2"].high) == pytest.approx((low, high))
+    assert (scores["perplexity_2"].low, scores["perplexity_2"].high) == pytest.approx((math.exp(low), math.exp(high)))
+    gap = scores["nll_2-vanilla"]
+    assert (gap.low, gap.high) == pytest.approx(mean_interval([0.5, 1, -0.1]))
+    assert math.isnan(scores["perplexity_2_median"].low)  # three answers do not bound a median
+
+
+@given(st.lists(ANSWERS, min_size=6, max_size=20))
+def test_averages_lie_within_the_answers_and_intervals_around_them(answers):
+    scores = by_name(arm(*answers))
+    per_token = [a.nll / a.tokens for a in answers]
+    for name in ("perplexity_2", "perplexity_2_pooled", "perplexity_2_median"):
+        score = scores[name]
+        slack = 1e-9 * (1 + abs(math.log(score.value)))
+        assert min(per_token) - slack <= math.log(score.value) <= max(per_token) + slack
+        assert score.low <= score.value * (1 + 1e-9)
+        assert score.high >= score.value * (1 - 1e-9)
+    assert scores["nll_2"].value == pytest.approx(statistics.fmean(per_token))
+
+
+@given(st.lists(ANSWERS, min_size=2, max_size=20))
+def test_against_itself_the_difference_is_zero_and_prompt_order_is_nothing(answers):
+    student = arm(*answers)
+    scores = by_name(student, dict(reversed(student.items())))
+    for name in ("nll_2-vanilla", "nll_2_byte-vanilla"):
+        assert (scores[name].value, scores[name].low, scores[name].high) == (0, 0, 0)
+
+
+def test_prompts_of_one_arm_alone_are_left_out_and_said():
+    gap = by_name(STUDENT, {**dict(list(VANILLA.items())[:2]), "other": AnswerNLL(5.0, 2, 3)})["nll_2-vanilla"]
+    assert gap.value == pytest.approx(0.75)
+    assert gap.n == 2
+    assert gap.note.startswith("2 answers")
+
+
+@pytest.mark.parametrize(
+    ("student", "vanilla", "undefined", "note"),
+    [
+        ({}, {}, 7, "no answers"),
+        (STUDENT, {"other": AnswerNLL(1.0, 1, 1)}, 2, "no prompt in both arms"),
+        (STUDENT, arm((1.0, 2, 8), (6.0, 4, 10), (9.0, 10, 50)), 2, "differ in tokens or bytes"),
+        (arm((math.nan, 2, 8), (1.0, 1, 3)), arm((1.0, 2, 8), (1.0, 1, 3)), 7, "1 of 2 answers have no likelihood"),
+        (arm((1.0, 1, 0)), arm((1.0, 1, 0)), 2, "empty"),
+    ],
+)
+def test_undefined_is_nan_with_the_reason(student, vanilla, undefined, note):
+    nans = [score for score in likelihood_scores(student, vanilla) if math.isnan(score.value)]
+    assert len(nans) == undefined
+    assert note in " ".join(score.note for score in nans)
+
+
+def test_probability_zero_is_infinite_and_said():
+    scores = by_name(arm((math.inf, 2, 8), (1.0, 1, 3), (1.0, 1, 3)), arm((1.0, 2, 8), (1.0, 1, 3), (1.0, 1, 3)))
+    for name in ("nll_2", "perplexity_2", "perplexity_2_pooled", "nll_2_byte"):
+        assert scores[name].value == math.inf
+        assert math.isnan(scores[name].low)
+        assert "1 of 3 answers have probability 0" in scores[name].note
+    assert scores["perplexity_2_median"].value == pytest.approx(math.e)
+    assert math.isnan(scores["nll_2-vanilla"].value)
+
+
+def test_huge_likelihoods_overflow_to_infinity_without_a_warning():
+    assert by_name(arm((1e6, 1, 1), (2e6, 1, 1)))["perplexity_2"].value == math.inf
+
+
+def test_an_answer_without_tokens_is_a_mistake():
+    with pytest.raises(DataError, match="EOS"):
+        likelihood_scores(arm((0.0, 0, 0)))
