@@ -46,7 +46,20 @@ def hydra_main(arguments: list[str]) -> None:
 
 def positional(arguments: list[str]) -> list[str]:
     """Arguments that are overrides: not flags, nor the values of flags that take one."""
-    taking = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p", "--info", "-i")
+    taking = (
+        "--config-dir",
+        "-cd",
+        "--config-name",
+        "-cn",
+        "--config-path",
+        "-cp",
+        "--cfg",
+        "-c",
+        "--package",
+        "-p",
+        "--info",
+        "-i",
+    )
     return [
         word
         for index, word in enumerate(arguments)

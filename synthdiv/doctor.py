@@ -17,7 +17,10 @@ def examine(root: Path) -> int:
         problems = list(store.damage(path, hashes=True))
         if problems:
             damaged += 1
-            print(f"damaged: {path}: {'; '.join(problems)}\n  remove it and run the sweep again: rm -r {path}", file=sys.stderr)
+            print(
+                f"damaged: {path}: {'; '.join(problems)}\n  remove it and run the sweep again: rm -r {path}",
+                file=sys.stderr,
+            )
     for path in store.partials():
         print(f"unfinished: {path} (the same command continues it; remove it if you will never run it again)")
     print(f"{len(finished)} artifacts, {damaged} damaged, {len(store.partials())} unfinished")

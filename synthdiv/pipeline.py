@@ -52,7 +52,9 @@ def graph(cell: Cell) -> Graph:
         return Graph(prompts, student, None, None, vanilla, vanilla)
     mix = mixed(cell, prompts)
     tuned = Node(cell.train, (student, mix, prompts))
-    return Graph(prompts, student, mix, tuned, suites(cell, prompts, evaluated(cell, prompts, tuned), untouched), vanilla)
+    return Graph(
+        prompts, student, mix, tuned, suites(cell, prompts, evaluated(cell, prompts, tuned), untouched), vanilla
+    )
 
 
 def model(cell: Cell, spec: Student | Generator) -> Node:
@@ -163,7 +165,9 @@ def suites(cell: Cell, prompts: Node, student: Evaluated, vanilla: Evaluated | N
         list(student.answers), cell.prompts.human, vanilla is None, cell.evaluate.words, seed=cell.evaluate.seed
     )
     found = {"collapse": Node(collapse, tuple(said))}
-    plain = next((d.name for d in cell.evaluate.respond.decodings if d.sampling.temperature == d.sampling.top_p == 1), None)
+    plain = next(
+        (d.name for d in cell.evaluate.respond.decodings if d.sampling.temperature == d.sampling.top_p == 1), None
+    )
     if student.support and plain:
         base = (vanilla.support,) if vanilla and vanilla.support else ()
         found["truth"] = Node(Truth(vanilla is None), (prompts, student.support, student.answers[plain], *base))

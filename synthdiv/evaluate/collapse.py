@@ -44,7 +44,9 @@ class Collapse(Stage):
         scores: list[Score] = []
         items: list[dict[str, Any]] = []
         if self.human:
-            own = {row["id"]: AnswerNLL(row["nll"], row["tokens"], row["bytes"]) for row in read_likelihood(student[-1])}
+            own = {
+                row["id"]: AnswerNLL(row["nll"], row["tokens"], row["bytes"]) for row in read_likelihood(student[-1])
+            }
             base = untouched and {
                 row["id"]: AnswerNLL(row["nll"], row["tokens"], row["bytes"]) for row in read_likelihood(untouched[-1])
             }

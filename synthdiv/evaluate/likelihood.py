@@ -59,7 +59,8 @@ class Likelihood(Stage):
         opened = run.model(model, self.precision.value)
         chat = Chat(opened.tokenizer, prompts.stage.system, prompts.stage.date)
         asked = {row["id"]: chat.prompt(row["prompt"]) for row, _, _ in answers}
-        pairs = [(asked[row["id"]], chat.answer(text)) for row, _, text in answers]
+        said = chat.answers([text for _, _, text in answers])
+        pairs = [(asked[row["id"]], ids) for (row, _, _), ids in zip(answers, said, strict=True)]
         values = answer_log_likelihoods(opened, pairs, self.batch_tokens, run.progress)
         table = {
             "id": [row["id"] for row, _, _ in answers],

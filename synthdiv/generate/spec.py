@@ -68,7 +68,9 @@ class Recorded:
 
 
 @cache
-def _grouped(path: str, changed: int, table: str, source_column: str | None, name: str) -> dict[str | None, dict[str, str]]:
+def _grouped(
+    path: str, changed: int, table: str, source_column: str | None, name: str
+) -> dict[str | None, dict[str, str]]:
     """Answers by source, then by prompt; under None where no column names the source."""
     fields = json.loads(table)
     parsed = Table(**(fields | {"columns": Columns(**fields["columns"])}))

@@ -15,7 +15,10 @@ def owners(shards: int, weights: list[float], rotation: int) -> list[int]:
     held, result = [0] * count, []
     for shard in range(shards):
         turn = [(rotation + place) % count for place in range(count)]
-        owner = max(turn, key=lambda source: (round(weights[source] / total * (shard + 1) - held[source], 9), -turn.index(source)))
+        owner = max(
+            turn,
+            key=lambda source: (round(weights[source] / total * (shard + 1) - held[source], 9), -turn.index(source)),
+        )
         held[owner] += 1
         result.append(owner)
     return result

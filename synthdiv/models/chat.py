@@ -86,6 +86,8 @@ class Chat:
             self._bos = self.tokenizer("x")["input_ids"][:1] == [self.tokenizer.bos_token_id]
         return self._bos
 
-    def answer(self, answer: str) -> list[int]:
-        """Ids of an answer and the one token that ends it."""
-        return [*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.end]
+    def answers(self, answers: list[str]) -> list[list[int]]:
+        """Ids of each answer and the one token that ends it."""
+        if not answers:
+            return []
+        return [[*ids, self.end] for ids in self.tokenizer(answers, add_special_tokens=False)["input_ids"]]

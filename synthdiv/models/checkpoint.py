@@ -41,7 +41,11 @@ class Checkpoint(Stage):
             raise ConfigError(f"checkpoint.path={self.path}: no checkpoint there (config.json is missing)")
         if not any(folder.glob("*.safetensors")):
             pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-            what = f"only pickled weights ({', '.join(pickles)}), which can run code when opened" if pickles else "no weights"
+            what = (
+                f"only pickled weights ({', '.join(pickles)}), which can run code when opened"
+                if pickles
+                else "no weights"
+            )
             raise ConfigError(
                 f"checkpoint.path={self.path}: holds {what}. Only safetensors are read; convert it with "
                 "`model.save_pretrained(NEW)` of transformers on a machine where you trust the file"
@@ -53,4 +57,6 @@ class Checkpoint(Stage):
             return Path(self.path)
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(str(self.hub), revision=self.commit or self.revision, ignore_patterns=["*.bin", "*.pt"]))
+        return Path(
+            snapshot_download(str(self.hub), revision=self.commit or self.revision, ignore_patterns=["*.bin", "*.pt"])
+        )

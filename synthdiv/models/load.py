@@ -75,7 +75,9 @@ def load_base(artifact: Artifact, precision: str) -> tuple[Any, Any]:
         raise DataError(f"{folder}: transformers cannot open this as a causal language model ({error})") from error
     size = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > size:
-        raise DataError(f"{folder}: the tokenizer has {len(tokenizer)} tokens and the model {size}; they do not belong together")
+        raise DataError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens and the model {size}; they do not belong together"
+        )
     return model, tokenizer
 
 

@@ -54,9 +54,16 @@ def answer_log_likelihoods(
             at_place += range(len(prompt) - 1 - skip, len(prompt) + len(answer) - 1 - skip)
             targets += answer
         with torch.inference_mode():
-            logits = model(
-                input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=longest - skip, use_cache=False
-            ).logits[at_row, at_place].float()
+            logits = (
+                model(
+                    input_ids=ids.to(device),
+                    attention_mask=mask.to(device),
+                    logits_to_keep=longest - skip,
+                    use_cache=False,
+                )
+                .logits[at_row, at_place]
+                .float()
+            )
             values = logits.gather(1, torch.tensor(targets, device=device)[:, None])[:, 0] - logits.logsumexp(1)
         values = values.cpu().numpy()
         start = 0

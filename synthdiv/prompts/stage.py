@@ -53,13 +53,17 @@ class Prompts(Stage):
     def check(self) -> list[str]:
         problems = []
         if (self.toy is None) == (self.table is None):
-            problems.append("prompts.toy, prompts.table: give one of the two; choose prompts=toy, prompts=files or prompts=hub")
+            problems.append(
+                "prompts.toy, prompts.table: give one of the two; choose prompts=toy, prompts=files or prompts=hub"
+            )
         if self.toy:
             problems += self.toy.check()
         if self.table:
             problems += self.table.check("prompts.table")
         if self.test < 1 or self.target < 0:
-            problems.append(f"prompts.test={self.test}, prompts.target={self.target}: needs test ≥ 1 and target ≥ 0 rows")
+            problems.append(
+                f"prompts.test={self.test}, prompts.target={self.target}: needs test ≥ 1 and target ≥ 0 rows"
+            )
         if not problems and self.rows and self.train_rows < 1:
             problems.append(
                 f"prompts.test={self.test}, prompts.target={self.target}: leave no train row of {self.rows}"
@@ -101,7 +105,9 @@ class Prompts(Stage):
         columns = vars(table.columns)
         key = ["prompts", table.sha256, table.commit, table.subset, table.part, table.where, columns]
         table.rows = pinned(
-            "prompts.table.rows", table.rows, resolver.remember(key, lambda: len(prompt_records(table, "prompts.table")))
+            "prompts.table.rows",
+            table.rows,
+            resolver.remember(key, lambda: len(prompt_records(table, "prompts.table"))),
         )
 
     def records(self) -> list[dict[str, Any]]:

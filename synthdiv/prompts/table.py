@@ -53,7 +53,9 @@ class Table:
             problems.append(f"{name}.path={self.path}, {name}.hub={self.hub}: give one of the two")
         if self.path and not self.path.endswith(ENDINGS):
             problems.append(f"{name}.path={self.path}: reads {', '.join(ENDINGS)}")
-        problems += [f"{name}.where: {term!r} is not of the form column=value" for term in self.where if "=" not in term]
+        problems += [
+            f"{name}.where: {term!r} is not of the form column=value" for term in self.where if "=" not in term
+        ]
         return problems
 
 

@@ -38,7 +38,9 @@ def product(overrides: list[Override]) -> list[list[str]]:
         key = override.get_key_element()
         if override.is_sweep_override():
             if not override.is_discrete_sweep():
-                raise ConfigError(f"{override.input_line}: an interval has no points; give values: {key}=a,b or range(…)")
+                raise ConfigError(
+                    f"{override.input_line}: an interval has no points; give values: {key}=a,b or range(…)"
+                )
             axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             axes[key] = [f"{key}={override.get_value_element_as_str()}"]
@@ -125,7 +127,9 @@ def check_reachable(config: DictConfig, key: str) -> None:
 def as_cell(config: DictConfig) -> Cell:
     """Live dataclasses from a composed configuration."""
     parts = {item.name: config[item.name] for item in dataclasses.fields(Cell)}
-    return Cell(**{name: OmegaConf.to_object(part) if OmegaConf.is_config(part) else part for name, part in parts.items()})
+    return Cell(
+        **{name: OmegaConf.to_object(part) if OmegaConf.is_config(part) else part for name, part in parts.items()}
+    )
 
 
 def one_line(error: BaseException) -> str:
@@ -133,4 +137,6 @@ def one_line(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     if error.__cause__ is not None and str(error.__cause__):
         text = f"{text} {error.__cause__}"
-    return " ".join(line.strip() for line in text.splitlines() if not line.strip().startswith(("object_type", "reference")))
+    return " ".join(
+        line.strip() for line in text.splitlines() if not line.strip().startswith(("object_type", "reference"))
+    )

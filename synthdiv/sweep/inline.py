@@ -99,7 +99,9 @@ class Inline:
         self.states[node.key] = "built" if built else "reused"
         self.ledger.event(node.key, self.states[node.key], seconds)
         if built:
-            LOGGER.info("%s built in %.1f s%s", node.label, seconds, told(artifact.manifest["summary"]))
+            place, total = len(self.states), len(self.frozen.nodes())
+            told_ = told(artifact.manifest["summary"])
+            LOGGER.info("%*d/%d %s built in %.1f s%s", len(str(total)), place, total, node.label, seconds, told_)
 
     def _failed(self, node: Node, error: Exception, seconds: float) -> None:
         message = str(error) if isinstance(error, SynthdivError) else f"{type(error).__name__}: {error}"

@@ -128,5 +128,9 @@ class Ledger:
         """Refuse a name that was never launched, with the names that were."""
         if not (self.folder / "cells.jsonl").exists():
             there = sorted(path.parent.name for path in (self.root / "sweeps").glob("*/cells.jsonl"))
-            told = f"there are: {', '.join(there)}" if there else "nothing was launched yet; start with `synthdiv -m experiment=demo`"
+            told = (
+                f"there are: {', '.join(there)}"
+                if there
+                else "nothing was launched yet; start with `synthdiv -m experiment=demo`"
+            )
             raise ConfigError(f"no sweep {self.name!r} in {self.root / 'sweeps'}; {told}")

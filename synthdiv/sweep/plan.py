@@ -25,7 +25,9 @@ def show_plan(frozen: Frozen, cell: Cell) -> int:
     equal: dict[str, list[str]] = {}
     for record in records:
         equal.setdefault(record.key, []).append(" ".join(record.overrides) or "(no overrides)")
-    cells = Table("cell", "overrides", "to build", title=f"{cell.sweep}: {len(frozen.points)} cells, {len(equal)} unique")
+    cells = Table(
+        "cell", "overrides", "to build", title=f"{cell.sweep}: {len(frozen.points)} cells, {len(equal)} unique"
+    )
     inside = {record.key: record.nodes for record in records}
     for key, overrides in equal.items():
         same = f"\n= {len(overrides) - 1} more: {'; '.join(overrides[1:])}" if len(overrides) > 1 else ""

@@ -61,7 +61,9 @@ def used_sources(cell: Cell, item: Graph) -> list[Generator]:
 def axes(point: Point, item: Graph) -> dict[str, Any]:
     """Flat axes of a cell, `n/a` where the graph shows that an axis made no difference."""
     cell, sources = point.cell, used_sources(point.cell, item)
-    chosen = {group: point.choices.get(group, "") for group in ("prompts", "generators", "student", "train", "evaluate")}
+    chosen = {
+        group: point.choices.get(group, "") for group in ("prompts", "generators", "student", "train", "evaluate")
+    }
     found: dict[str, Any] = {
         **chosen,
         "mix": cell.mix.kind.value,

@@ -25,7 +25,9 @@ def node_states(nodes: list[NodeRecord], events: dict[str, Event]) -> dict[str, 
 def cell_state(keys: list[str], states: dict[str, str]) -> str:
     """The state of a cell from those of its nodes."""
     have = {states.get(key, "queued") for key in keys}
-    return next((s for s in ("failed", "blocked", "running", "stopped") if s in have), "done" if have == {"done"} else "queued")
+    return next(
+        (s for s in ("failed", "blocked", "running", "stopped") if s in have), "done" if have == {"done"} else "queued"
+    )
 
 
 def show_status(root: Path, name: str | None) -> int:
@@ -51,7 +53,9 @@ def show_status(root: Path, name: str | None) -> int:
     table = Table("cell", "state", "nodes done", "overrides", title=name)
     for cell in ledger.unique_cells():
         done = sum(states.get(key) == "done" for key in cell.nodes)
-        table.add_row(cell.key[:8], cell_state(cell.nodes, states), f"{done} of {len(cell.nodes)}", " ".join(cell.overrides))
+        table.add_row(
+            cell.key[:8], cell_state(cell.nodes, states), f"{done} of {len(cell.nodes)}", " ".join(cell.overrides)
+        )
     console.print(table)
     stages = Table("stage", "done", "running", "queued", "failed", "blocked", "stopped", "seconds built")
     for stage in dict.fromkeys(node.stage for node in nodes):

@@ -12,7 +12,7 @@ from typing import Any
 from synthdiv.types import ConfigError, SynthdivError
 
 # Only what a caller hands over is recorded: no console, no command line, no package list, no git remote.
-PRIVATE = {
+PRIVATE: dict[str, Any] = {
     "silent": True,
     "console": "off",
     "disable_code": True,
@@ -53,7 +53,8 @@ class WandbTracker:
                 settings=wandb.Settings(**PRIVATE),
             )
         except wandb.errors.Error as error:
-            raise SynthdivError(f"W&B: {error} Set WANDB_MODE=offline to write to {self.folder / 'wandb'} only") from error
+            told = f"W&B: {error}. Set WANDB_MODE=offline to write to {self.folder / 'wandb'} only"
+            raise SynthdivError(told) from error
         self._run.define_metric("train/*", step_metric="train/step")
 
     def curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -66,8 +67,8 @@ class WandbTracker:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         import wandb
 
-        columns = list(rows[0]) if rows else []
-        data = [[row[column] for column in columns] for row in rows]
+        columns: list[str | int] = list(rows[0]) if rows else []
+        data = [[row[str(column)] for column in columns] for row in rows]
         self._run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
 
     def finish(self, exit_code: int) -> None:
@@ -86,5 +87,6 @@ def mode() -> Any:
     if wandb.login(prompt=False, verify=False):
         return "online"
     if os.environ.get("WANDB_MODE"):
-        raise ConfigError(f"WANDB_MODE={chosen}: no key was found; run `wandb login`, or unset WANDB_MODE to write offline")
+        raise ConfigError(f"WANDB_MODE={chosen}: no key; run `wandb login`, or unset WANDB_MODE to write offline")
+    wandb.setup(wandb.Settings(mode="offline"))  # for the process: else its usage statistics would call the server
     return "offline"

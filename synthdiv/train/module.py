@@ -65,7 +65,9 @@ def loss_sum(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Summed natural negative log-likelihood of the supervised tokens."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
     kept = batch["labels"][:, 1:] != IGNORED
-    return torch.nn.functional.cross_entropy(logits[:, :-1][kept].float(), batch["labels"][:, 1:][kept], reduction="sum")
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1][kept].float(), batch["labels"][:, 1:][kept], reduction="sum"
+    )
 
 
 class Tuning(lightning.LightningModule):
@@ -73,7 +75,14 @@ class Tuning(lightning.LightningModule):
     gradient is that of the whole batch whatever the micro-batch."""
 
     def __init__(
-        self, model: Any, rows: list[Row], steps: list[list[int]], optimizing: Optimizing, seed: int, micro: int, pad: int
+        self,
+        model: Any,
+        rows: list[Row],
+        steps: list[list[int]],
+        optimizing: Optimizing,
+        seed: int,
+        micro: int,
+        pad: int,
     ):
         super().__init__()
         self.automatic_optimization = False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.models.chat import Chat
+from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
@@ -50,7 +51,7 @@ class ToyCorpus:
 
     family: int | None = None
     families: int = 4
-    rows: int = 12000
+    rows: int = 8000
     overlap: float | None = None
     shift: float | None = None
     world: World | None = None
@@ -74,7 +75,7 @@ class TextCorpus:
 class Pretrain(Stage):
     """Inputs: none. Output: `model/` with weights and tokenizer, `metrics.parquet`.
 
-    Stops after `tokens` tokens; a step takes `batch_rows` sequences of at most `context` tokens.
+    Stops after `tokens` supervised tokens; a step takes `batch_rows` sequences of at most `context` tokens.
     """
 
     name = "pretrain"
@@ -86,11 +87,11 @@ class Pretrain(Stage):
     hidden: int = 64
     layers: int = 2
     heads: int = 4
-    vocabulary: int = 2048
+    vocabulary: int = 1024
     context: int = 256
-    tokens: int = 300000
-    batch_rows: int = 64
-    lr: float = 3e-3
+    tokens: int = 120000
+    batch_rows: int = 32
+    lr: float = 1e-2
     seed: int = 0
 
     def check(self, name: str = "pretrain") -> list[str]:
@@ -103,7 +104,9 @@ class Pretrain(Stage):
         if self.heads > 0 and self.hidden % self.heads:
             problems.append(f"{name}.hidden={self.hidden}: needs a multiple of {name}.heads={self.heads}")
         if self.vocabulary < 300:
-            problems.append(f"{name}.vocabulary={self.vocabulary}: needs 300 or more (256 bytes and the special tokens)")
+            problems.append(
+                f"{name}.vocabulary={self.vocabulary}: needs 300 or more (256 bytes and the special tokens)"
+            )
         return problems
 
     def resolve(self, resolver: Resolver) -> None:
@@ -118,12 +121,15 @@ class Pretrain(Stage):
 
         from synthdiv.train.module import Optimizing
 
+        quiet()
         texts = list(toy_texts(self.toy, self.seed)) if self.toy else list(documents(self.text))  # type: ignore[arg-type]
         tokenizer = train_tokenizer(texts, self.vocabulary)
         rows = encode(texts, tokenizer, self.context)
         torch.manual_seed(rank(self.seed, "weights", self.toy.speaker if self.toy else "text"))
         model = blank_model(self, tokenizer)
-        steps = schedule([row.supervised for row in rows], self.batch_rows, Match.supervised_tokens, self.tokens, self.seed)
+        steps = schedule(
+            [row.supervised for row in rows], self.batch_rows, Match.supervised_tokens, self.tokens, self.seed
+        )
         optimizing = Optimizing(self.lr, "cosine", 0.05, 0.01, 1.0, (0.9, 0.98))
         summary = fit(model, rows, steps, optimizing, self.seed, tokenizer.pad_token_id, out, run, "fp32")
         model.save_pretrained(out / "model", safe_serialization=True)
@@ -186,12 +192,17 @@ def train_tokenizer(texts: list[Any], size: int) -> Any:
 
 
 def encode(texts: list[Any], tokenizer: Any, context: int) -> list[Row]:
-    """Conversations as one sequence each; documents joined and cut into full sequences of `context` tokens."""
+    """Conversations as one sequence each, answers supervised; documents joined and cut into full sequences of `context` tokens."""
     from synthdiv.train.module import Row
 
     if texts[0][0] is not None:
         chat = Chat(tokenizer)
-        return [Row(tuple((chat.prompt(prompt) + chat.answer(answer))[:context]), 0) for prompt, answer in texts]
+        asked = {prompt: chat.prompt(prompt) for prompt in dict.fromkeys(prompt for prompt, _ in texts)}
+        said = chat.answers([answer for _, answer in texts])
+        return [
+            Row(tuple((asked[prompt] + answer)[:context]), len(asked[prompt]))
+            for (prompt, _), answer in zip(texts, said, strict=True)
+        ]
     stream: list[int] = []
     for ids in tokenizer([text for _, text in texts], add_special_tokens=False)["input_ids"]:
         stream += [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
@@ -205,8 +216,12 @@ def blank_model(stage: Pretrain, tokenizer: Any) -> Any:
     """A randomly initialised model of the given shape; input and output embeddings are shared."""
     import transformers
 
+    # 0.02, the usual spread, is made for wide models: at 64 units copying from the prompt is then learnt ten times later
+    spread = 0.5 / stage.hidden**0.5
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    common = {"vocab_size": len(tokenizer), "tie_word_embeddings": True} | {f"{k}_token_id": v for k, v in ids.items()}
+    common = {"vocab_size": len(tokenizer), "tie_word_embeddings": True, "initializer_range": spread} | {
+        f"{k}_token_id": v for k, v in ids.items()
+    }
     if stage.architecture is Architecture.gpt2:
         config: Any = transformers.GPT2Config(
             n_embd=stage.hidden, n_layer=stage.layers, n_head=stage.heads, n_positions=stage.context, **common

@@ -13,6 +13,7 @@ from synthdiv.train.fit import CHECKPOINTS
 from synthdiv.train.schedule import Match
 from synthdiv.types import Artifact, Run
 
+
 class Method(Enum):
     """Which weights are trained."""
 

@@ -72,8 +72,8 @@ def sides(mix: list[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]]
 def encode(stage: Train, chat: Chat, mix: list[dict[str, Any]]) -> tuple[list[Row], int]:
     """Rows of token ids, and how many had to be cut at `max_tokens`. No row without a supervised token passes."""
     rows, cut, lost = [], 0, []
-    for item in mix:
-        prompt, answer = chat.prompt(item["prompt"]), chat.answer(item["response"])
+    for item, answer in zip(mix, chat.answers([item["response"] for item in mix]), strict=True):
+        prompt = chat.prompt(item["prompt"])
         ids = (prompt + answer)[: stage.max_tokens]
         cut += len(ids) < len(prompt) + len(answer)
         row = Row(tuple(ids), len(prompt) if stage.loss_on.value == "answer" else 0)
@@ -102,8 +102,12 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
     try:
         return peft.get_peft_model(model, config)
     except ValueError as error:
-        linear = sorted({name.split(".")[-1] for name, part in model.named_modules() if "Linear" in type(part).__name__})
-        linear += sorted({name.split(".")[-1] for name, part in model.named_modules() if type(part).__name__ == "Conv1D"})
+        linear = sorted(
+            {name.split(".")[-1] for name, part in model.named_modules() if "Linear" in type(part).__name__}
+        )
+        linear += sorted(
+            {name.split(".")[-1] for name, part in model.named_modules() if type(part).__name__ == "Conv1D"}
+        )
         raise DataError(f"train.lora.targets={lora.targets}: the student has {', '.join(linear)}") from error
 
 
@@ -118,7 +122,7 @@ def validate(opened: OpenModel, chat: Chat, rows: list[dict[str, Any]], human: d
         if not rows or any(answer is None for answer in answers):
             result[name] = None
             continue
-        pairs = [(chat.prompt(row["prompt"]), chat.answer(answer)) for row, answer in zip(rows, answers, strict=True)]
+        pairs = [(chat.prompt(row["prompt"]), ids) for row, ids in zip(rows, chat.answers(answers), strict=True)]
         values = answer_log_likelihoods(opened, pairs, VALIDATION_BATCH)
         result[name] = round(-sum(float(v.sum()) for v in values) / sum(len(v) for v in values), 5)
     return result
@@ -135,4 +139,6 @@ def probe_adapter(opened: OpenModel, rows: list[Row], pad: int) -> None:
         with opened.model.disable_adapter():
             base = opened.model(**batch).logits
     if not bool((tuned - base)[batch["attention_mask"].bool()].abs().max() > 0):
-        raise DataError("the adapter changes no logit: it was not trained. Look at train.lr, train.epochs and train.lora")
+        raise DataError(
+            "the adapter changes no logit: it was not trained. Look at train.lr, train.epochs and train.lora"
+        )

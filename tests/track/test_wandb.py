@@ -27,7 +27,10 @@ from synthdiv.track.wandb import WandbTracker
 from synthdiv.types import Score
 
 cell = {{
-    "key": "{KEY}", "arm": "b" * 64, "axes": {{"mix": "multi", "source": "n/a", "train.lr": "1e-4"}}, "seeds": {{"train.seed": 3}},
+    "key": "{KEY}",
+    "arm": "b" * 64,
+    "axes": {{"mix": "multi", "source": "n/a", "train.lr": "1e-4"}},
+    "seeds": {{"train.seed": 3}},
 }}
 curve = [{{"step": step, "loss": 1.5 / step, "lr": 1e-4}} for step in (1, 2, 3)]
 scores = [
@@ -35,7 +38,10 @@ scores = [
     Score("truth/excess_nll", math.inf, 16),
     Score("plain/self_bleu_3@words", math.nan, 0, note="too few words"),
 ]
-samples = [{{"prompt": "p", "response": "r", "temperature": 0.7}}, {{"prompt": "q", "response": "", "temperature": None}}]
+samples = [
+    {{"prompt": "p", "response": "r", "temperature": 0.7}},
+    {{"prompt": "q", "response": "", "temperature": None}},
+]
 folder, published = Path(sys.argv[1]), Path(sys.argv[1]) / "published"
 for _ in range(2):
     track_cell(WandbTracker("eggs", None, folder), "my_sweep", cell, curve, scores, samples, published)
@@ -71,7 +77,8 @@ def on_terminal(script: str, folder: Path, listener: Listener, **more: str) -> t
     env |= {"HOME": str(folder), "TERM": "xterm", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     env |= {"WANDB_BASE_URL": listener.url, "HTTP_PROXY": listener.url, "HTTPS_PROXY": listener.url} | more
     master, slave = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdin=slave, stdout=slave, stderr=slave, env=env)
+    command = [sys.executable, "-c", script, str(folder)]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
     os.close(slave)
     try:
         code = process.wait(timeout=60)
@@ -191,7 +198,7 @@ def test_exit_code_is_written(written: Any) -> None:
 
 
 def test_a_failed_run_says_so_and_can_be_made_again(tmp_path: Path, listener: Listener) -> None:
-    broken = SCRIPT.replace('"nll_2", 1.25', '"nll_2", "not a number"')
+    broken = SCRIPT.replace('"prompt": "q"', '"another_column": "q"')
     code, _ = on_terminal(broken, tmp_path, listener)
     assert code == 1
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")

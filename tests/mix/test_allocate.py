@@ -1,0 +1,98 @@
+"""Exact counts, the same prompts for every arm of one size, and shards that nested mixes share."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthdiv.mix.allocate import allocate, needed
+from synthdiv.prompts.grid import CYCLE, Grid
+from synthdiv.prompts.split import largest_remainder
+
+grids = st.builds(Grid, st.integers(1, 1500), st.sampled_from([1, 7, 50, 256]))
+weights = st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, 5.0]), min_size=1, max_size=6)
+even = st.sampled_from([1, 2, 3, 4, 6, 12]).map(lambda count: [1.0] * count)
+real_shares = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
+
+
+def pairs(grid, owners):
+    return {(source, shard) for source, shards in needed(grid, owners).items() for shard in shards}
+
+
+@given(st.integers(0, 10_000), weights)
+def test_largest_remainder_is_exact_and_within_one_of_the_share(total, shares):
+    counts = largest_remainder(total, shares)
+    assert sum(counts) == total
+    assert all(abs(count - total * share / sum(shares)) < 1 for count, share in zip(counts, shares, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("total", "shares", "counts"), [(10, [1, 1, 1], [4, 3, 3]), (7, [0.5, 0.25, 0.25], [3, 2, 2]), (0, [1, 2], [0, 0])]
+)
+def test_largest_remainder_by_hand(total, shares, counts):
+    assert largest_remainder(total, shares) == counts
+
+
+@given(grids)
+def test_shards_part_the_order_into_nearly_equal_whole_cycles(grid):
+    found = [grid.positions(shard) for shard in range(grid.shards)]
+    assert sorted(position for shard in found for position in shard) == list(range(grid.rows))
+    assert grid.shards % CYCLE == 0
+    assert max(map(len, found)) <= grid.shard_rows
+    shard_of = grid.shard_of()
+    assert all(shard_of[position] == number for number, shard in enumerate(found) for position in shard)
+
+
+@given(grids, weights, real_shares, st.integers(0, 20), st.data())
+def test_counts_are_exact(grid, shares, real_share, rotation, data):
+    rows = data.draw(st.integers(1, grid.rows))
+    owners = allocate(grid, rows, shares, real_share, rotation % len(shares))
+    counts = Counter(owners)
+    real, generated = largest_remainder(rows, [real_share, 1 - real_share])
+    assert len(owners) == rows
+    assert counts[-1] == real
+    turn = [(rotation + place) % len(shares) for place in range(len(shares))]
+    exact = largest_remainder(generated, [shares[source] for source in turn])
+    assert [counts[source] for source in turn] == exact
+
+
+@given(grids, even, real_shares, real_shares, st.integers(0, 11), st.data())
+def test_nested_mixes_need_only_shards_of_the_largest(grid, shares, one, other, rotation, data):
+    """Equal sources that fill a cycle: a smaller mix, or one with more real rows, needs no shard of its own."""
+    rows = data.draw(st.integers(1, grid.rows))
+    fewer = data.draw(st.integers(1, rows))
+    small = allocate(grid, fewer, shares, max(one, other), rotation % len(shares))
+    large = allocate(grid, rows, shares, min(one, other), rotation % len(shares))
+    assert pairs(grid, small) <= pairs(grid, large)
+
+
+@given(grids, weights, real_shares, real_shares, st.integers(0, 5), st.data())
+def test_any_weights_cost_at_most_a_shard_for_every_source_but_one(grid, shares, one, other, rotation, data):
+    rows = data.draw(st.integers(1, grid.rows))
+    fewer = data.draw(st.integers(1, rows))
+    small = allocate(grid, fewer, shares, max(one, other), rotation % len(shares))
+    large = allocate(grid, rows, shares, min(one, other), rotation % len(shares))
+    assert len(pairs(grid, small) - pairs(grid, large)) <= len(shares) - 1
+
+
+@given(grids, weights, st.integers(0, 5), st.data())
+def test_a_single_source_answers_every_shard_that_any_mix_asks_of_it(grid, shares, rotation, data):
+    rows = data.draw(st.integers(1, grid.rows))
+    several = needed(grid, allocate(grid, rows, shares, 0.0, rotation % len(shares)))
+    alone = needed(grid, allocate(grid, rows, [1.0], 0.0))[0]
+    assert all(set(shards) <= set(alone) for shards in several.values())
+
+
+@given(st.sampled_from([2, 3, 4, 6]), st.integers(1, 40))
+def test_rotations_are_a_latin_square(count, cycles):
+    """Each source owns each block once over all rotations."""
+    grid = Grid(CYCLE * cycles, 1)
+    squares = [allocate(grid, grid.rows, [1.0] * count, 0.0, rotation) for rotation in range(count)]
+    assert all(sorted(column) == list(range(count)) for column in zip(*squares, strict=True))
+
+
+def test_human_rows_follow_generated_ones():
+    assert allocate(Grid(10, 5), 10, [1.0], 0.3) == [0] * 7 + [-1] * 3
