@@ -65,11 +65,13 @@ class Generators:
     """The sources of a mix, in the order that rotation turns. Rows are answered in shards of at most `shard_rows`.
 
     `batch_tokens` bounds rows × (prompt + answer) of a generation batch: which rows share a batch can change the last
-    bits of their logits, so it is identity. `overlap` and `shift` speak to toy families alone: the share of the human law
-    in each family's, and the share of its own speech that no human uses.
+    bits of their logits, so it is identity. `path` is the file that recorded sources may name as theirs. `overlap` and
+    `shift` speak to toy families alone: the share of the human law in each family's, and the share of its own speech
+    that no human uses.
     """
 
     models: list[Generator] = field(default_factory=list)
+    path: str | None = None
     seed: int = 0
     shard_rows: int = 256
     batch_tokens: int = 16384
@@ -203,7 +205,7 @@ class Track:
 
 @dataclass
 class Report:
-    """What is shown; never identity. `measures` are the columns of the Markdown table (empty: all)."""
+    """What is shown; never identity. `measures` are the columns of the tables (empty: eight key measures)."""
 
     measures: list[str] = field(default_factory=list)
 

@@ -104,7 +104,7 @@ def cell_state(root: Path, cell: CellRecord, nodes: dict[str, NodeRecord], event
     if all(finished(root, key) for key in cell.suites.values()):
         return "done", ""
     told = {key: events[key] for key in ancestry(cell.suites.values(), nodes) if key in events}
-    failed = [event for event in told.values() if event.state == "failed"]
+    failed = [event for event in told.values() if event.state == "failed" and not finished(root, event.node)]
     if failed:
         stage = nodes[failed[0].node].stage if failed[0].node in nodes else "node"
         return "failed", f"{stage} {failed[0].node[:8]}: {failed[0].note or 'see `synthdiv status`'}"

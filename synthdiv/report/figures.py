@@ -44,7 +44,8 @@ def draw_overview(arms: Sequence[Arm], names: Sequence[str], labels: Labels, pat
     single = len(panels) == 1
     rows = math.ceil(len(names) / 2) if single else len(names)
     columns = min(2, len(names)) if single else len(panels)
-    wide = [width(places[0])] * columns if single else [width(place) for place in places]
+    # a column has room for its measure's heading, which may run on where the next column has none
+    wide = [max(3.7, width(places[0]))] * columns if single else [max(2.4, width(place)) for place in places]
     figure = new_figure(sum(wide) + 0.8, 1.75 * rows + 1.2 + tallest(places) * 0.055)
     shared = {"sharex": "col", "sharey": False if single else "row"}
     grid = figure.subplots(rows, columns, squeeze=False, width_ratios=wide, **shared)
@@ -61,7 +62,7 @@ def draw_overview(arms: Sequence[Arm], names: Sequence[str], labels: Labels, pat
             axis.set_title(heading(like), fontsize=9, loc="left", color=INK)
             axis.set_ylabel(like.unit or "value", fontsize=8, color=INK)
         if not single and row == 0:
-            axis.set_title(labels.title(panel), fontsize=9, loc="right", color=INK, weight="bold")
+            axis.set_title(labels.title(panel) + "\n", fontsize=9, loc="right", color=INK, weight="bold")
         if index + columns >= (len(names) if single else rows * columns):
             name_arms(axis, places[0 if single else column])
     finish(figure, "", arms, labels, path, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.config import Cell
+from synthdiv.config import Cell, Track, TrackerName
 from synthdiv.runtime import LocalRun, isolated
 from synthdiv.stage import Node
 from synthdiv.store import Store
@@ -114,15 +115,14 @@ class Inline:
             LOGGER.error("  the traceback is in %s", trace)
 
     def _track(self, records: list[CellRecord]) -> None:
-        """Show every cell that is done now, from the store."""
-        if self.cell.track.name.value == "none":
-            return
-        from synthdiv.track.publish import publish
-
+        """Show every cell that is done now. A tracker that fails costs its picture and never the sweep."""
         for record in records:
             if record.key not in self.tracked and all(self.states.get(key) in DONE for key in record.nodes):
                 self.tracked.add(record.key)
-                publish(self.ledger, record, self.cell.track)
+                try:
+                    publish(self.ledger, record, self.cell.track)
+                except Exception as error:
+                    LOGGER.error("tracking of cell %s failed: %s: %s", record.key[:8], type(error).__name__, error)
 
     def _summary(self, records: list[CellRecord]) -> int:
         """One line and one command for each node that failed."""
@@ -132,6 +132,20 @@ class Inline:
             command = " ".join(["synthdiv", *hit[0].overrides, *named])
             print(f"failed: {key[:8]} ({len(hit)} cells stand on it): {message}\n  again: {command}", file=sys.stderr)
         return 1 if self.failures else 0
+
+
+def publish(ledger: Ledger, record: CellRecord, track: Track) -> None:
+    """A cell is written from the store when it is done: once, because an offline run cannot be resumed."""
+    if track.name is TrackerName.none:
+        return
+    from synthdiv.report.collect import publishable
+    from synthdiv.track.cell import track_cell
+    from synthdiv.track.wandb import WandbTracker
+
+    found = publishable(ledger.root, record, track.samples)
+    tracker = WandbTracker(track.project, track.entity, ledger.root)
+    written = ledger.root / "tracked" / track.project
+    track_cell(tracker, ledger.name, dataclasses.asdict(record), found.curve, found.scores, found.samples, written)
 
 
 def told(summary: dict[str, Any]) -> str:

@@ -179,6 +179,29 @@ def test_summary_leaves_out_what_is_undefined(written: Any) -> None:
     assert not [name for name in summary if "self_bleu" in name]
 
 
+def test_the_tracker_itself_leaves_out_nan_and_keeps_zero(tmp_path: Path, listener: Listener) -> None:
+    script = """
+import sys
+from pathlib import Path
+from synthdiv.track.wandb import WandbTracker
+tracker = WandbTracker("eggs", None, Path(sys.argv[1]))
+tracker.begin("id", "name", "group", [], {})
+try:
+    tracker.summary({"undefined": float("nan"), "zero": 0.0})
+finally:
+    tracker.finish(0)
+"""
+    code, output = on_terminal(script, tmp_path, listener)
+    assert (code, output) == (0, "")
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    summary: dict[str, Any] = {}
+    for record in records(file):
+        if record.WhichOneof("record_type") == "summary":
+            summary |= items(record.summary.update)
+    assert summary["zero"] == 0.0
+    assert "undefined" not in summary
+
+
 def test_samples_are_a_table(written: Any) -> None:
     (file,) = written[0].glob("wandb/offline-run-*/files/media/table/*.json")
     table = json.loads(file.read_text())
