@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-VERBS = ("plan", "status", "report", "doctor")
+from synthdiv.usage import VERBS, usage
 
 
 def conf_dir() -> Path:
@@ -18,21 +18,28 @@ def conf_dir() -> Path:
 
 def outputs(arguments: list[str]) -> Path:
     """Where verbs look: `runtime.outputs=…`, else `outputs` here."""
-    given = [text.split("=", 1)[1] for text in arguments if text.startswith("runtime.outputs=")]
-    return Path(given[-1] if given else "outputs")
+    return Path(last(arguments, "runtime.outputs=") or "outputs")
+
+
+def last(arguments: list[str], start: str) -> str:
+    """What the last argument that begins with `start` says, or nothing."""
+    return next((word.removeprefix(start) for word in reversed(arguments) if word.startswith(start)), "")
 
 
 def hydra_main(arguments: list[str]) -> None:
     """Every run is a sweep: without `-m` Hydra would ignore the launcher."""
     import hydra
     from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     from synthdiv.config import Cell
     from synthdiv.schema import refuse_unknown
 
-    refuse_unknown([word for word in positional(arguments) if not word.startswith("-")])
+    overrides = positional(arguments)
+    refuse_unknown(overrides)
     ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
-    shows = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+    shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
     if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
         arguments = ["--multirun", *arguments]
     sys.argv = ["synthdiv", *arguments]
@@ -41,25 +48,19 @@ def hydra_main(arguments: list[str]) -> None:
     def app(_config: object) -> None:
         raise AssertionError("every run is a sweep; Hydra never runs a single job")
 
-    app()
+    try:
+        app()
+    except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):  # ours may say it better
+        from synthdiv.sweep.expand import try_out
+
+        try_out([conf_dir(), *config_dirs(arguments)], overrides)
+        raise
 
 
 def positional(arguments: list[str]) -> list[str]:
     """Arguments that are overrides: not flags, nor the values of flags that take one."""
-    taking = (
-        "--config-dir",
-        "-cd",
-        "--config-name",
-        "-cn",
-        "--config-path",
-        "-cp",
-        "--cfg",
-        "-c",
-        "--package",
-        "-p",
-        "--info",
-        "-i",
-    )
+    configs = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+    taking = (*configs, "--cfg", "-c", "--package", "-p", "--info", "-i")
     return [
         word
         for index, word in enumerate(arguments)
@@ -67,14 +68,28 @@ def positional(arguments: list[str]) -> list[str]:
     ]
 
 
+def config_dirs(arguments: list[str]) -> list[Path]:
+    """The user's own folder of presets, if there is one."""
+    given = [arguments[index + 1] for index, word in enumerate(arguments[:-1]) if word in ("--config-dir", "-cd")]
+    given += [word.split("=", 1)[1] for word in arguments if word.startswith("--config-dir=")]
+    return [Path(folder).resolve() for folder in given]
+
+
 def verb(name: str, arguments: list[str]) -> int:
     """Run one verb; `plan` goes through Hydra like a launch."""
-    words = [word for word in arguments if "=" not in word and not word.startswith("-")]
-    root = outputs(arguments)
     if name == "plan":
         os.environ["SYNTHDIV_PLAN"] = "1"
         hydra_main(arguments)
         return 0
+    from synthdiv.types import ConfigError
+
+    root = outputs(arguments)
+    takes = ("runtime.outputs=", "report.measures=") if name == "report" else ("runtime.outputs=",)
+    words = [word for word in arguments if not word.startswith(takes)]
+    strange = [word for word in words if "=" in word or word.startswith("-")] + words[0 if name == "doctor" else 1 :]
+    if strange:
+        named = "" if name == "doctor" else "the name of a sweep, "
+        raise ConfigError(f"{name} {strange[0]}: `synthdiv {name}` takes {named}{', '.join(takes)} and nothing else")
     if name == "status":
         from synthdiv.sweep.status import show_status
 
@@ -83,12 +98,12 @@ def verb(name: str, arguments: list[str]) -> int:
         from synthdiv.doctor import examine
 
         return examine(root)
-    from synthdiv.report.main import write_report
-    from synthdiv.types import ConfigError
-
     if not words:
         raise ConfigError("report: needs the name of a sweep; `synthdiv status` lists them")
-    print(write_report(root, words[0], []))
+    from synthdiv.report.main import write_report
+
+    measures = last(arguments, "report.measures=").strip("[]").split(",")
+    print(write_report(root, words[0], [measure.strip() for measure in measures if measure.strip()]))
     return 0
 
 
@@ -114,6 +129,9 @@ def main() -> None:
 
 
 def dispatch(arguments: list[str]) -> int:
+    if "--help" in arguments or "-h" in arguments:
+        print(usage([conf_dir(), *config_dirs(arguments)]))
+        return 0
     if arguments and arguments[0] in VERBS:
         return verb(arguments[0], arguments[1:])
     hydra_main(arguments)
@@ -122,15 +140,21 @@ def dispatch(arguments: list[str]) -> int:
 
 def explain(error: Exception) -> int:
     """Print what a user can act on; anything else is a bug and keeps its traceback."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from synthdiv.types import SynthdivError
 
     if isinstance(error, SynthdivError):
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
+    from synthdiv.store import disk_full
+
+    if disk_full(error):
+        told = "What is built and what is half built is kept. Free some space and run the same command again."
+        print(f"error: no space left on the disk of the outputs ({error}). {told}", file=sys.stderr)
+        return 2
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     if isinstance(error, HydraException | OmegaConfBaseException):
         from synthdiv.sweep.expand import one_line
 

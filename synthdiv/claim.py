@@ -58,9 +58,9 @@ class Claim:
 
     def gone(self) -> bool:
         """Whether its builder is certainly dead: judged only from facts of this host or of the same Slurm job."""
-        if self.slurm_job and self.slurm_job == os.environ.get("SLURM_JOB_ID", ""):
-            if self.slurm_restart != os.environ.get("SLURM_RESTART_COUNT", "0"):
-                return True
+        same_job = bool(self.slurm_job) and self.slurm_job == os.environ.get("SLURM_JOB_ID", "")
+        if same_job and self.slurm_restart != os.environ.get("SLURM_RESTART_COUNT", "0"):
+            return True
         if self.host != socket.gethostname():
             return False
         return self.boot != boot_id() or process_start(self.pid) != self.started
@@ -134,7 +134,7 @@ class Heartbeat:
 
 
 class Watch:
-    """Watches another builder: it is dead when gone, or when its counter stood still for five intervals of our clock."""
+    """Watches another builder: dead when gone, or when its counter stood still for five intervals of our clock."""
 
     def __init__(self, folder: Path, key: str, claim: Claim, interval: float):
         self.claim, self.interval = claim, interval

@@ -86,7 +86,8 @@ def mixed(cell: Cell, prompts: Node) -> Node:
         for shard in numbers
     ]
     names = [source.name for source in sources]
-    stage = Mix(rows, names, weights, real_share, rotation, grid.rows, grid.shard_rows)
+    cards = (grid.rows, grid.shard_rows) if sources else (0, 0)  # a human set is dealt to nobody
+    stage = Mix(rows, names, weights, real_share, rotation, *cards)
     return Node(stage, (prompts, *shards))
 
 
@@ -104,20 +105,18 @@ def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
 
 def answered(cell: Cell, prompts: Node, source: Generator, shard: int) -> Node:
     """One shard of the train prompts, answered by one source."""
-    recorded = source.backend is Backend.recorded
+    place = {"rows": cell.prompts.train_rows, "shard_rows": cell.generators.shard_rows, "shard": shard}
+    if source.backend is Backend.recorded:  # nothing is sampled: sampling, batches and seed are no part of it
+        return Node(Generate(source.name, source.backend, source.recorded, **place), (prompts,))
     stage = Generate(
         source=source.name,
-        backend=source.backend,
-        recorded=source.recorded,
         sampling=source.sampling,
         precision=source.precision,
         batch_tokens=cell.generators.batch_tokens,
         seed=cell.generators.seed,
-        rows=cell.prompts.train_rows,
-        shard_rows=cell.generators.shard_rows,
-        shard=shard,
+        **place,
     )
-    return Node(stage, (prompts,) if recorded else (prompts, model(cell, source)))
+    return Node(stage, (prompts, model(cell, source)))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Locators become identities: a file's SHA-256, a hub commit, a row count. The only step before building that reads files.
+"""Locators become identities: a file's SHA-256, a hub commit, a row count.
 
+The only step before building that reads files.
 Results are remembered by (real path, size, modification time, inode), so each content is read once.
 """
 
@@ -21,7 +22,8 @@ class Unresolved(SynthdivError):
 
 
 class Resolver:
-    """Remembers what was read, in `<outputs>/resolved.json`. `online` allows a launch to ask the hub."""
+    """Remembers what was read, in `<outputs>/resolved.json`. A launch is `online`: it may ask the hub, and it writes;
+    `plan` does neither."""
 
     def __init__(self, outputs: Path, online: bool = False):
         self.path, self.online = outputs / "resolved.json", online
@@ -44,7 +46,7 @@ class Resolver:
 
     def file(self, path: Path) -> str:
         """SHA-256 of one file."""
-        return self.remember(["sha256", self.stamp(path)], lambda: file_digest(path))
+        return str(self.remember(["sha256", self.stamp(path)], lambda: file_digest(path)))
 
     def folder(self, path: Path) -> str:
         """SHA-256 over the names and contents of all files below a folder."""
@@ -76,7 +78,7 @@ class Resolver:
 
     def save(self) -> None:
         """Keep what was learnt; a read-only outputs folder only costs the reading."""
-        if not self.changed:
+        if not self.changed or not self.online:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

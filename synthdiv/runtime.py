@@ -30,6 +30,8 @@ class Runtime:
         problems = []
         if self.micro_batch < 0:
             problems.append(f"runtime.micro_batch={self.micro_batch}: needs 0 (the whole batch) or more rows")
+        if self.threads < 0:
+            problems.append(f"runtime.threads={self.threads}: needs 0 (as many as torch takes) or more")
         if self.device not in ("auto", "cpu", "cuda", "mps") and not self.device.startswith("cuda:"):
             problems.append(f"runtime.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
         if self.heartbeat_seconds <= 0 or self.checkpoint_seconds <= 0:
@@ -109,7 +111,7 @@ def isolated(threads: int) -> Iterator[None]:
     import torch
 
     before = (random.getstate(), numpy.random.get_state(), torch.get_rng_state(), torch.get_num_threads())
-    dtype = torch.get_default_dtype()
+    dtype, devices = torch.get_default_dtype(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -118,5 +120,7 @@ def isolated(threads: int) -> Iterator[None]:
         random.setstate(before[0])
         numpy.random.set_state(before[1])
         torch.set_rng_state(before[2])
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)
         torch.set_num_threads(before[3])
         torch.set_default_dtype(dtype)

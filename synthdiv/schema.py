@@ -1,4 +1,4 @@
-"""Which keys the command line may set. Undeclared ones are refused first, with the nearest name: `+` walks past a schema."""
+"""Which keys the command line may set. Undeclared ones are refused first: `+` would walk past the schema."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from synthdiv.config import Cell
 from synthdiv.stage import _hints, _plain_optional
 from synthdiv.types import ConfigError
+from synthdiv.usage import VERBS
 
 EXTRA_GROUPS = ("experiment", "hydra")
 
@@ -49,23 +50,34 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0].strip()
 
 
+def nearest(key: str) -> list[str]:
+    """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or of another block."""
+    known = list(leaves(Cell))
+    block, _, last = key.rpartition(".")
+    short = "".join(word[:1] for word in last.split("_"))
+    found = [f"{block}.{short}"] if f"{block}.{short}" in known else []
+    same = sorted((name for name in known if name.rsplit(".", 1)[-1] == last), key=len)
+    found += [name for name in same if name.split(".")[0] == key.split(".")[0]]
+    found += [*difflib.get_close_matches(key, known, 3, 0.6), *same]
+    return list(dict.fromkeys(found))[:3]
+
+
 def refuse_unknown(overrides: list[str]) -> None:
     """Raise one error that names every undeclared key, each with the nearest that exist."""
-    known = list(leaves(Cell))
     problems = []
     for override in overrides:
         key = key_of(override)
         if "=" not in override and not override.startswith("~"):
-            verbs = ["plan", "status", "report", "doctor"]
-            near = difflib.get_close_matches(override, verbs, 1)
-            hint = f"; did you mean `synthdiv {near[0]}`?" if near else f" and no verb ({', '.join(verbs)})"
+            near = difflib.get_close_matches(override, VERBS, 1)
+            hint = f"; did you mean `synthdiv {near[0]}`?" if near else f" and no verb ({', '.join(VERBS)})"
             problems.append(f"{override!r} is no override of the form key=value{hint}")
-        elif key.split("/")[0].split(".")[0] in EXTRA_GROUPS or declared(key):
+        elif key.split("/")[0].split(".")[0] == "hydra":
             continue
+        elif key in EXTRA_GROUPS or declared(key):
+            if override.startswith("~") or (override.startswith("+") and not override.startswith("++")):
+                problems.append(f"{override}: nothing is added or deleted, every field is there; write {key}=VALUE")
         else:
-            last = key.rsplit(".", 1)[-1]
-            near = difflib.get_close_matches(key, known, 3, 0.6)
-            near += [name for name in known if name.rsplit(".", 1)[-1] == last and name not in near][:3]
+            near = nearest(key)
             hint = f"did you mean {' or '.join(near)}?" if near else "`synthdiv --cfg job` shows every field"
             problems.append(f"{key}: no such field; {hint}")
     if problems:

@@ -39,7 +39,7 @@ class Stage:
     name = ""
     version = 1
     ranks = "one"
-    kept = ()
+    kept = tuple[str, ...]()
     located = False
 
     def check(self) -> list[str]:
@@ -89,7 +89,7 @@ def canonical(value: Any, hint: Any, where: str = "") -> Any:
 
 def canonical_fields(record: Any, where: str = "") -> dict[str, Any]:
     """The identity of a dataclass: its fields but locators, and but those that still equal their `before`."""
-    hints, out = _hints(type(record)), {}
+    hints, out = _hints(type(record)), dict[str, Any]()
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
         if item.metadata.get("locator") or ("before" in item.metadata and value == item.metadata["before"]):

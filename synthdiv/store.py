@@ -1,7 +1,8 @@
-"""The store: an artifact lies at `<root>/artifacts/<stage>/<key>/` and exists once. Presence of its manifest is completeness."""
+"""The store: an artifact lies at `<root>/artifacts/<stage>/<key>/` and exists once. Its manifest means complete."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -31,14 +32,22 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def disk_full(error: BaseException) -> bool:
+    """Whether a full disk is behind `error`: safetensors and torch raise errors of their own."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed"))
+
+
 @cache
 def commit() -> dict[str, Any]:
     """The commit of this code and whether the tree was changed since; empty where it is not a checkout."""
     where = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        git = ["git", "-C", str(where), *words]
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        ask = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(where), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
         if Path(ask("rev-parse", "--show-toplevel")) != where.parent:
             return {}
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
@@ -144,6 +153,7 @@ class Store:
         begun = time.monotonic()
         sessions = self._inherit(node, claim, partial)
         try:
+            self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
             inputs = tuple(self.artifact(item) for item in node.inputs)
             with Heartbeat(partial, self.heartbeat):
                 summary = node.stage.build(inputs, partial, run)
@@ -155,7 +165,7 @@ class Store:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise Superseded(f"{node.label} was taken over by another process; this copy is discarded") from error
             claim_path(folder, node.key, claim).unlink(missing_ok=True)  # released: this process may live on
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if disk_full(error):
                 raise SynthdivError(
                     f"no space left on the disk of {self.root} while building {node.label}. The partial work is kept "
                     f"in {partial}. Free some space and run the same command again: it continues from there."
@@ -187,10 +197,8 @@ class Store:
             return []
 
     def _record(self, partial: Path, sessions: list[dict[str, Any]]) -> None:
-        try:
+        with contextlib.suppress(OSError):  # a full disk or a discarded directory: the caller raises the cause
             (partial / "sessions.json").write_text(json.dumps(sessions), encoding="utf-8")
-        except OSError:
-            pass  # the disk is full or the directory was discarded: the cause is raised by the caller
 
     def _manifest(self, node: Node, partial: Path, summary: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
         (partial / "sessions.json").unlink(missing_ok=True)

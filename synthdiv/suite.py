@@ -28,26 +28,27 @@ def item(prompt: str, measure: str, value: float, **rest: Any) -> dict[str, Any]
 
 
 def write_suite(out: Path, scores: list[Score], items: list[dict[str, Any]]) -> None:
-    """NaN is written as null: JSON has no NaN, and a reader must not take it for a number."""
+    """NaN is written as null and an infinity as a string: JSON has neither, and nobody shall read a number."""
     import pyarrow
     import pyarrow.parquet
 
     records = [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
-        | {"infinite": math.isinf(record["value"])}
-        for record in map(dataclasses.asdict, scores)
+        {key: told(value) if isinstance(value, float) else value for key, value in dataclasses.asdict(score).items()}
+        for score in scores
     ]
-    (out / "scores.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+    (out / "scores.json").write_text(json.dumps(records, indent=1, allow_nan=False), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(items), out / "items.parquet")
+
+
+def told(value: float) -> float | str | None:
+    """A number as JSON can hold it."""
+    return value if math.isfinite(value) else None if math.isnan(value) else str(value)
 
 
 def read_scores(path: Path) -> list[Score]:
     """The scores of a finished suite."""
     scores = []
     for record in json.loads((path / "scores.json").read_text(encoding="utf-8")):
-        infinite = record.pop("infinite", False)
-        for name in ("value", "low", "high"):
-            if record[name] is None:
-                record[name] = math.inf if infinite and name == "value" else math.nan
-        scores.append(Score(**record))
+        numbers = {name: math.nan if record[name] is None else float(record[name]) for name in ("value", "low", "high")}
+        scores.append(Score(**record | numbers))
     return scores

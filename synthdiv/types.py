@@ -1,4 +1,4 @@
-"""The words every layer shares: rows, scores, artifacts, what a build may use, and the errors. Imports nothing of ours."""
+"""The words every layer shares: rows, scores, artifacts, what a build may use, errors. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -79,12 +79,6 @@ class Score:
         return asdict(self)
 
 
-class StageLike(Protocol):
-    """What an artifact knows of the stage that made it."""
-
-    name: str
-
-
 @dataclass(frozen=True)
 class Artifact:
     """The finished output of a stage: a directory named by what made it, and the artifacts it was made from."""
@@ -102,11 +96,14 @@ class Artifact:
 class Run(Protocol):
     """What a build may use and identity may not."""
 
-    device: str
     rank: int
     world_size: int
     micro_batch: int
     checkpoint_seconds: float
+
+    @property
+    def device(self) -> str:
+        """cpu, cuda, cuda:N or mps."""
 
     def model(self, artifact: Artifact, precision: str) -> Any:
         """Open `artifact` as the one model of this process; the one before is closed."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -48,3 +52,88 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     synthdiv("-m", "mix=human,single,multi", "train.seed=0,1", "sweep=tiny", *TINY, cwd=folder)
     return folder
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the command said when it was called in this process."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """The command in this process, in an empty folder: as `synthdiv`, and seconds faster."""
+    from synthdiv.__main__ import main
+
+    logger = logging.getLogger("synthdiv")
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Said:
+        monkeypatch.setenv("SYNTHDIV_PLAN", "0")
+        monkeypatch.setenv("SYNTHDIV_DEBUG", "0")
+        monkeypatch.setattr(sys, "argv", ["synthdiv", *words])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        said = capsys.readouterr()
+        return Said(int(caught.value.code or 0), said.out, said.err)
+
+    return run
+
+
+FILES = [  # a study of files, as `write_files` writes them
+    "prompts=files",
+    "prompts.table.path=prompts.jsonl",
+    "prompts.table.columns.id=id",
+    "prompts.test=6",
+    "generators.shard_rows=2",
+    "student=text",
+    "student.pretrain.text.path=corpus.txt",
+    *(f"student.pretrain.{setting}" for setting in ("hidden=16", "layers=1", "vocabulary=300", "tokens=3000")),
+    "train=toy",
+    "train.epochs=1",
+    "evaluate=toy",
+    "evaluate.words=40",
+    "evaluate.respond.subset=2",
+    "evaluate.respond.samples=2",
+    *(f"evaluate.respond.decodings.{index}.sampling.max_new_tokens=12" for index in range(2)),
+]
+
+
+def sources(*names: str, path: str = "answers.jsonl", family: str = "") -> str:
+    """An override: recorded generators that answer from the file of `write_files`, each a family of its own."""
+    models = [
+        f"{{name: {name}, backend: recorded, facts: {{family: {family or name}}}, "
+        f"recorded: {{answerer: {name}, table: {{path: {path}, columns: {{id: id}}}}}}}}"
+        for name in names
+    ]
+    return f"generators.models=[{','.join(models)}]"
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_files(folder: Path, count: int = 30) -> list[dict[str, object]]:
+    """Prompts with human answers, answers of sources `one` and `two`, and a corpus; returns the prompts."""
+    things = ("river", "engine", "garden", "letter", "planet", "violin", "bridge", "forest", "harbour", "window")
+    rows: list[dict[str, object]] = [
+        {
+            "id": f"q{i}",
+            "prompt": f"Say {i} of {things[i % 10]} and {i * 37}",
+            "response": f"The {things[i % 7]} is {i}.",
+        }
+        for i in range(count)
+    ]
+    answers = [
+        row | {"response": f"{name} says {row['response']}", "source": name} for row in rows for name in ("one", "two")
+    ]
+    write_rows(folder / "prompts.jsonl", rows)
+    write_rows(folder / "answers.jsonl", answers)
+    text = (f"{row['prompt']}. {row['response']} A {things[i % 3]}." for i, row in enumerate(rows * 5))
+    (folder / "corpus.txt").write_text("\n<|doc|>\n".join(text), encoding="utf-8")
+    return rows

@@ -46,7 +46,9 @@ class InlineLauncher(Launcher):
 
         hydra = self.config.hydra
         expander = Expander(self.hydra_context.config_loader, hydra.job.config_name, list(hydra.overrides.hydra))
-        self.exit_code = launch([expander.point(list(words)) for words in job_overrides])
+        code = launch([expander.point(list(words)) for words in job_overrides])
+        if code:
+            raise SystemExit(code)
         return []
 
     def run(self, points: list[Any]) -> int:

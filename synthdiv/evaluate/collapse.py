@@ -1,4 +1,4 @@
-"""The collapse suite: did the output distribution narrow? Perplexity 2 and lexical diversity, beside the untouched student."""
+"""The collapse suite: did the output distribution narrow? Perplexity 2 and lexical diversity beside the untouched."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.evaluate.likelihood import read_likelihood
-from synthdiv.suite import item, write_suite
 from synthdiv.generate.stage import read_samples
 from synthdiv.measures.collapse import lexical_scores
 from synthdiv.measures.intervals import mean_interval
 from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
 from synthdiv.measures.words import REGEX, words
 from synthdiv.stage import Stage
+from synthdiv.suite import item, write_suite
 from synthdiv.types import Artifact, Run, Sample, Score
 
 
@@ -25,8 +25,8 @@ class Collapse(Stage):
     """Inputs: of the student its answers in each decoding and, where the prompts have human answers, their likelihood;
     then the same of the untouched student unless `vanilla`, where the student is the untouched one.
 
-    `words` is the budget of the `@words` measures: the texts of prompt after prompt until that many words. `word` is the
-    one regular expression for them.
+    `words` is the budget of the `@words` measures: the texts of prompt after prompt until that many words. `word` is
+    the one regular expression for them.
     """
 
     name = "collapse"
@@ -76,7 +76,7 @@ def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
 
 
 def answer_scores(groups: dict[str, list[Sample]]) -> list[Score]:
-    """Rates of answers cut at the token limit and of empty ones: they stay in every measure, so their share is shown."""
+    """Rates of answers cut at the token limit and of empty ones: they stay in every measure, so that is shown."""
     scores = []
     for name, test in (("truncated", is_truncated), ("empty", is_empty)):
         values = [sum(map(test, rows)) / len(rows) for rows in groups.values()]

@@ -28,8 +28,8 @@ class Target(Enum):
 
 @dataclass
 class Likelihood(Stage):
-    """Inputs: prompts, model. Output: `likelihood.parquet`, one row an answer: id, order (place among the answers of its
-    prompt), response, tokens (answer tokens and one EOS), bytes, nll (nats) and token_nll (nats, float32 a token).
+    """Inputs: prompts, model. Output: `likelihood.parquet`, one row an answer: id, order (place among the answers of
+    its prompt), response, tokens (answer tokens and one EOS), bytes, nll (nats) and token_nll (nats, float32 a token).
 
     Template applied, answer tokens plus one EOS, T = 1, nothing removed (science.md, 5). `limit` test prompts are used;
     0 means all.
@@ -84,4 +84,5 @@ def read_likelihood(artifact: Artifact) -> list[dict[str, Any]]:
     """The rows of a finished `likelihood` artifact."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
+    return rows

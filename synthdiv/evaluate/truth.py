@@ -8,32 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.evaluate.likelihood import read_likelihood, toy_prompt
-from synthdiv.suite import item, write_suite
 from synthdiv.generate.stage import read_samples
 from synthdiv.measures.truth import dialect_scores, mean_score, truth_scores, truth_values
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.prompts.toy import Law
 from synthdiv.stage import Stage
+from synthdiv.suite import item, write_suite
 from synthdiv.types import Artifact, Run
 
 
 @dataclass
 class Truth(Stage):
-    """Inputs: prompts, the likelihood of the law's support under the student, the student's answers at temperature 1 and
-    top-p 1, and unless `vanilla` the support's likelihood under the untouched student."""
+    """Inputs: prompts, the likelihood of the law's support under the student, the student's answers at temperature 1
+    and top-p 1, and unless `vanilla` the support's likelihood under the untouched student."""
 
     name = "truth"
 
     vanilla: bool = False
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+        import numpy as np
+
         prompts, support, answers, *untouched = inputs
         law = Law(prompts.stage.toy.world)
         rows = {row["id"]: toy_prompt(row) for row in read_prompts(prompts, "test")}
         log_q = by_prompt(support)
         ids = list(log_q)
         p = [law.support(rows[key])[1] for key in ids]
-        lengths = [[len(text) for text in law.support(rows[key])[0]] for key in ids]
+        lengths = [np.array([len(text) for text in law.support(rows[key])[0]]) for key in ids]
         q = [log_q[key] for key in ids]
         scores = truth_scores(p, q, lengths)
         values = truth_values(p, q, lengths)
@@ -45,7 +47,7 @@ class Truth(Stage):
         shares: dict[str, list[Any]] = defaultdict(list)
         for sample in read_samples(answers.path):
             shares[sample.id].append(law.posterior(rows[sample.id], sample.response))
-        scores += dialect_scores(list(shares.values()), law.dialects)
+        scores += dialect_scores([np.stack(given) for given in shares.values()], law.dialects)
         items = [
             item(key, name, value) for name, found in values.items() for key, value in zip(ids, found, strict=True)
         ]

@@ -38,8 +38,8 @@ def plan(chat: Chat, context: int, requests: list[Request], sampling: Sampling, 
     lengths = [len(chat.prompt(request.prompt)) + sampling.max_new_tokens for request in requests]
     if max(lengths) > context:
         raise DataError(
-            f"a prompt of {max(lengths) - sampling.max_new_tokens} tokens and {sampling.max_new_tokens} new ones do not "
-            f"fit the model's context of {context}; lower sampling.max_new_tokens or choose shorter prompts"
+            f"a prompt of {max(lengths) - sampling.max_new_tokens} tokens and {sampling.max_new_tokens} new ones do "
+            f"not fit the model's context of {context}; lower sampling.max_new_tokens or choose shorter prompts"
         )
     return batches(lengths, budget)
 
@@ -58,8 +58,10 @@ def draw(streams: list[str], steps: int, device: str) -> Any:
         mass = scores.to(table.dtype).softmax(-1).cumsum(-1)
         target = table[:, step : step + 1] * mass[:, -1:]
         step += 1
-        # right=True: the first token whose cumulative mass exceeds the uniform, so a token without mass is never drawn
-        chosen = torch.searchsorted(mass, target, right=True).clamp_max(scores.shape[-1] - 1)
+        # right=True: the first token whose cumulative mass exceeds the uniform, so a token without mass is never drawn;
+        # a uniform that rounds to 1 draws the last token with mass
+        last = torch.searchsorted(mass, mass[:, -1:].contiguous())
+        chosen = torch.searchsorted(mass, target, right=True).minimum(last)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
     return process
@@ -90,7 +92,6 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[Request], samplin
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=opened.device)
     eos = opened.tokenizer.eos_token_id
     ends = sorted({chat.end} | ({eos} if eos is not None else set()))
-    # settings of our own: what a checkpoint ships (top_k, a repetition penalty) is no part of the recipe
     settings = transformers.GenerationConfig(
         do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=ends, pad_token_id=pad
     )

@@ -58,6 +58,10 @@ class Recorded:
 
     def resolve(self, resolver: Resolver, name: str) -> None:
         path = Path(self.table.path or "")
+        if self.table.hub:
+            raise ConfigError(
+                f"{name}.table.hub={self.table.hub}: recorded answers are read from a file; give its path"
+            )
         if not path.is_file():
             raise ConfigError(f"{name}.table.path={self.table.path}: no such file")
         self.table.sha256 = pinned(f"{name}.table.sha256", self.table.sha256, resolver.file(path))
@@ -81,10 +85,14 @@ def _grouped(
     for number, row in enumerate(table_rows(parsed, f"{name}.table"), 1):
         if source_column and source_column not in row:
             raise ConfigError(f"{name}.source_column={source_column}: {path} has {', '.join(sorted(row))}")
-        response = row[columns.response]
+        response = row.get(columns.response)
         if not isinstance(response, str):
             raise DataError(f"{path}, row {number}: column {columns.response} holds no text")
-        key = str(row[columns.id]) if columns.id else normalise(str(row[columns.prompt]))
+        key = str(row.get(columns.id)) if columns.id else normalise(str(row.get(columns.prompt)))
         source = str(row[source_column]) if source_column else None
-        found.setdefault(source, {})[key] = response
+        if found.setdefault(source, {}).setdefault(key, response) != response:
+            raise DataError(
+                f"{path}, row {number}: a second, different answer{f' of {source}' if source else ''} to {key!r}; "
+                f"choose one with {name}.table.where"
+            )
     return found

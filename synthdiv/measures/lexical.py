@@ -72,7 +72,7 @@ def occurrences(table: NgramTable, part: Part, order: int) -> tuple[np.ndarray, 
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Distinct word n-grams / word n-grams, pooled over `texts`: in (0, 1], NaN without n-grams (Li et al. 2016, sec. 5).
+    """Distinct word n-grams / word n-grams, pooled over `texts`: (0, 1], NaN without any (Li et al. 2016, sec. 5).
 
     Falls with the number of words: compare on equal budgets only.
     """

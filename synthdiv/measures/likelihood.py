@@ -30,7 +30,7 @@ class AnswerNLL(NamedTuple):
 
 
 def likelihood_scores(student: Mapping[str, AnswerNLL], vanilla: Mapping[str, AnswerNLL] | None = None) -> list[Score]:
-    """The perplexity-2 scores of `student`, and its paired differences to `vanilla`; both by prompt id, lower is better.
+    """The perplexity-2 scores of `student`, and its paired differences to `vanilla`, by prompt id; lower is better.
 
     - `nll_2`, nats/token: mean over answers of NLL per token (S1); t interval over prompts.
     - `perplexity_2`: exp of it, ends of the interval too.

@@ -1,4 +1,4 @@
-"""Words, and budgets counted in them. No model's tokenizer has a say here, or longer tokens would look like diversity."""
+"""Words, and budgets counted in them. No model's tokenizer has a say: longer tokens would look like diversity."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cut_lengths(lengths: Iterable[int], budget: int) -> list[int] | None:
 
 
 def cut_to_words(texts: Sequence[str], budget: int) -> list[list[str]] | None:
-    """The words of `texts`, in the order given, until `budget` words; the last text is cut. None where there are fewer."""
+    """The words of `texts`, in the order given, until `budget` words; the last text cut. None where there are fewer."""
     split = [words(text) for text in texts]
     kept = cut_lengths(map(len, split), budget)
     return None if kept is None else [text[:length] for text, length in zip(split, kept, strict=False)]

@@ -79,4 +79,5 @@ def read_mix(artifact: Artifact) -> list[dict[str, Any]]:
     """The rows of a mix in order."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
+    return rows

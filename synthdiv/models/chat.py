@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from synthdiv.types import DataError
+
 PLAIN = (
     "{{ bos_token or '' }}{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] }}\n\n"
@@ -11,15 +13,17 @@ PLAIN = (
     "{% else %}### Response:\n{{ message['content'] }}{{ eos_token or '' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}### Response:\n{% endif %}"
 )  # for tokenizers without a template of their own
+TODAY = "{% macro strftime_now(form) %}{{ date_string }}{% endmacro %}"  # for templates that ask the clock
 
 
 class Chat:
     """Renders with the tokenizer's template or `PLAIN`. `folded` counts prompts whose system role had no place of its
-    own and went to the front of the user turn. `end` is the id of the one token that ends an answer."""
+    own and went to the front of the user turn. `end` is the id of the one token that ends an answer. `date` is today
+    to a template that asks, as `date_string` or by the clock."""
 
     def __init__(self, tokenizer: Any, system: str | None = None, date: str = ""):
         self.tokenizer, self.system, self.date = tokenizer, system, date
-        self.template = None if tokenizer.chat_template else PLAIN
+        self.template = TODAY + (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN)
         self.folded = 0
         self._fold = system is not None and not self._accepts_system()
         self.end = self._end()
@@ -55,13 +59,12 @@ class Chat:
 
     def _end(self) -> int:
         """The first special token that the template puts after an answer, else the tokenizer's EOS."""
-        from synthdiv.types import DataError
-
         mark = "answer"
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
         text = self._render(turns, False)
         tail = text[text.rfind(mark) + len(mark) :]
-        special = set(self.tokenizer.all_special_ids)
+        added = self.tokenizer.added_tokens_decoder.items()  # Phi's <|end|> is special there and nowhere else
+        special = {*self.tokenizer.all_special_ids, *(number for number, token in added if token.special)}
         for token in self.tokenizer(tail, add_special_tokens=False)["input_ids"]:
             if token in special:
                 return int(token)
@@ -83,7 +86,7 @@ class Chat:
 
     def _prepends_bos(self) -> bool:
         if not hasattr(self, "_bos"):
-            self._bos = self.tokenizer("x")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+            self._bos = bool(self.tokenizer("x")["input_ids"][:1] == [self.tokenizer.bos_token_id])
         return self._bos
 
     def answers(self, answers: list[str]) -> list[list[int]]:

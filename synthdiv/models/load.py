@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -28,7 +32,7 @@ class OpenModel:
     @property
     def context(self) -> int:
         """Tokens that fit, prompt and answer together."""
-        return int(getattr(self.model.config, "max_position_embeddings", 0) or 2**30)
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 2**30)
 
 
 def quiet() -> None:
@@ -37,6 +41,14 @@ def quiet() -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def adapting() -> Iterator[None]:
+    """PEFT 0.21 asks a model by a name that transformers 5.2x calls deprecated: nothing that a user could change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def weights_folder(artifact: Artifact) -> Path:
@@ -48,7 +60,12 @@ def load_tokenizer(folder: Path) -> Any:
     import transformers
 
     quiet()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    file = folder / "tokenizer_config.json"
+    named = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
+    # AutoTokenizer takes Qwen's own class for every Qwen-shaped model, which adds a token and changes how text is split
+    own = named == "TokenizersBackend"
+    kind: Any = transformers.PreTrainedTokenizerFast if own else transformers.AutoTokenizer
+    tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only a filler: padding is masked by position, never by id
     return tokenizer
@@ -63,17 +80,24 @@ def load_base(artifact: Artifact, precision: str) -> tuple[Any, Any]:
     if (artifact.path / "adapter").is_dir():
         return load_base(artifact.inputs[0], precision)
     folder = weights_folder(artifact)
-    tokenizer = load_tokenizer(folder)
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        tokenizer = load_tokenizer(folder)
+        opened: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: transformers cannot open this as a causal language model ({error})") from error
-    size = model.get_input_embeddings().weight.shape[0]
+    model, told = opened
+    if told["missing_keys"]:  # transformers would fill them with noise and go on
+        raise DataError(
+            f"{folder}: the checkpoint lacks {len(told['missing_keys'])} weights of a causal language model "
+            f"(first {min(told['missing_keys'])})"
+        )
+    size = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
         raise DataError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens and the model {size}; they do not belong together"
@@ -84,12 +108,17 @@ def load_base(artifact: Artifact, precision: str) -> tuple[Any, Any]:
 def open_model(artifact: Artifact, precision: str, device: str) -> OpenModel:
     """Open any model artifact for generation or scoring."""
     import torch
+    import transformers
 
     model, tokenizer = load_base(artifact, precision)
+    # `generate` takes from here whatever its caller leaves open: a repetition penalty that a checkpoint ships is no
+    # part of the recipe
+    model.generation_config = transformers.GenerationConfig()
     adapter = artifact.path / "adapter"
     if adapter.is_dir():
         import peft
 
-        model = peft.PeftModel.from_pretrained(model, adapter)
+        with adapting():
+            model = peft.PeftModel.from_pretrained(model, adapter)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return OpenModel(model.to(device).eval(), tokenizer, device)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from synthdiv.models.load import OpenModel
+from synthdiv.types import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ def answer_log_likelihoods(
     budget: int,
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> list[np.ndarray]:
-    """For each (prompt ids, answer ids): natural log-probabilities of the answer tokens, float32, T = 1, nothing removed.
+    """For each (prompt ids, answer ids): natural log-probabilities of the answer tokens, float32, T = 1, none removed.
 
     Logits of leading prompt positions are not computed: the vocabulary-sized work is the largest part of it. They come
     from the model's own forward, because some models scale or cap them after the output layer (Cohere, Gemma 2).
@@ -39,13 +40,22 @@ def answer_log_likelihoods(
 
     model, device = opened.model, opened.device
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(pairs)
-    done = 0
-    for rows in batches([len(prompt) + len(answer) for prompt, answer in pairs], budget):
-        longest = max(len(pairs[row][0]) + len(pairs[row][1]) for row in rows)
+    done, lengths = 0, [len(prompt) + len(answer) for prompt, answer in pairs]
+    if not all(prompt for prompt, _ in pairs):
+        raise DataError("a prompt has no token, so nothing predicts the first one of its answer")
+    if max(lengths, default=0) > opened.context:
+        raise DataError(
+            f"a prompt and its answer take {max(lengths)} tokens and the model's context is {opened.context}; leave "
+            "such prompts out of the set, or choose a model with a longer context"
+        )
+    for rows in batches(lengths, budget):
+        longest = max(lengths[row] for row in rows)
         skip = min(len(pairs[row][0]) for row in rows) - 1
         ids = torch.zeros((len(rows), longest), dtype=torch.long)
         mask = torch.zeros_like(ids)
-        at_row, at_place, targets = [], [], []
+        at_row: list[int] = []
+        at_place: list[int] = []
+        targets: list[int] = []
         for line, row in enumerate(rows):
             prompt, answer = pairs[row]
             ids[line, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)

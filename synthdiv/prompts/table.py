@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 
 @dataclass
 class Columns:
-    """Which column holds what; null where the table has none. `context` goes before the prompt, a blank line between."""
+    """Which column holds what; null where the table has none. `context` precedes the prompt, a blank line between."""
 
     prompt: str = "prompt"
     response: str | None = "response"
@@ -61,33 +62,37 @@ class Table:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file as dictionaries. Errors name the file and the line."""
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        handle = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with handle:
-            yield from _json_lines(path, handle)
-    elif path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)
-    elif path.suffix == ".parquet":
-        import pyarrow.parquet
+    try:
+        if path.name.endswith((".jsonl", ".jsonl.gz")):
+            with (
+                gzip.open(path, "rt", encoding="utf-8")
+                if path.suffix == ".gz"
+                else path.open(encoding="utf-8") as lines
+            ):
+                yield from _json_lines(path, lines)
+        elif path.suffix == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
+                yield from csv.DictReader(file)
+        elif path.suffix == ".parquet":
+            import pyarrow.parquet
 
-        yield from pyarrow.parquet.read_table(path).to_pylist()
-    else:
-        raise ConfigError(f"{path}: reads {', '.join(ENDINGS)}")
+            yield from pyarrow.parquet.read_table(path).to_pylist()
+        else:
+            raise ConfigError(f"{path}: reads {', '.join(ENDINGS)}")
+    except (ValueError, EOFError, csv.Error, zlib.error, gzip.BadGzipFile) as error:  # ValueError: encodings and Arrow
+        raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    try:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
                 row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise DataError(f"{path}, line {number}: needs an object with columns, has {type(row).__name__}")
-                yield row
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error.msg}); one object a line is needed") from error
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}: not JSON ({error.msg}); it needs one object a line") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: needs an object with columns, has {type(row).__name__}")
+            yield row
 
 
 def table_rows(table: Table, name: str) -> list[dict[str, Any]]:
@@ -139,22 +144,25 @@ def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
 
     Where no id column is given the id is a hash of the normalised text, with a count where a text stands twice.
     """
-    columns, records, seen = table.columns, [], {}
+    columns, records = table.columns, []
+    seen: dict[str, int] = {}
     for number, row in enumerate(table_rows(table, name), 1):
-        instruction = row[columns.prompt]
+        instruction = row.get(columns.prompt)
         where = f"{table.path or table.hub}, row {number}"
         if not isinstance(instruction, str) or not instruction.strip():
             raise DataError(f"{where}: {name}.columns.prompt={columns.prompt} is empty or not text")
-        context = str(row[columns.context] or "") if columns.context else ""
+        context = str(row.get(columns.context) or "") if columns.context else ""
         prompt = f"{context}\n\n{instruction}" if context.strip() else instruction
-        response = row[columns.response] if columns.response else None
+        response = row.get(columns.response) if columns.response else None
         if columns.response and (not isinstance(response, str) or not response.strip()):
             raise DataError(
                 f"{where}: {name}.columns.response={columns.response} holds no answer. Remove the row, or set "
                 f"{name}.columns.response=null if this set has no human answers"
             )
         if columns.id:
-            key = str(row[columns.id])
+            key = str(row.get(columns.id, ""))
+            if not key.strip():
+                raise DataError(f"{where}: {name}.columns.id={columns.id} is empty")
             if key in seen:
                 raise DataError(f"{where}: {columns.id}={key} stands twice (first in row {seen[key]}); ids are unique")
             seen[key] = number
@@ -169,7 +177,7 @@ def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
                 "instruction": instruction,
                 "context": context,
                 "response": response,
-                "category": str(row[columns.category]) if columns.category else "",
+                "category": str(row.get(columns.category, "")) if columns.category else "",
             }
         )
     return records

@@ -38,33 +38,23 @@ def draw_measure(arms: Sequence[Arm], name: str, labels: Labels, path: Path) -> 
 
 
 def draw_overview(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) -> None:
-    """Several measures above each other: one column per panel, or two measures a row where there is one panel."""
+    """Several measures in one picture, at most three a row, each with its panels side by side."""
     panels = labels.all_panels(arms)
     places = [positions(arms, labels, panel) for panel in panels]
-    single = len(panels) == 1
-    rows = math.ceil(len(names) / 2) if single else len(names)
-    columns = min(2, len(names)) if single else len(panels)
-    # a column has room for its measure's heading, which may run on where the next column has none
-    wide = [max(3.7, width(places[0]))] * columns if single else [max(2.4, width(place)) for place in places]
-    figure = new_figure(sum(wide) + 0.8, 1.75 * rows + 1.2 + tallest(places) * 0.055)
-    shared = {"sharex": "col", "sharey": False if single else "row"}
-    grid = figure.subplots(rows, columns, squeeze=False, width_ratios=wide, **shared)
-    for index in range(rows * columns):
-        row, column = divmod(index, columns)
-        axis, panel = grid[row][column], panels[0 if single else column]
-        name = names[index] if single and index < len(names) else "" if single else names[row]
-        if not name:
-            axis.set_axis_off()
-            continue
-        draw_panel(axis, arms, name, labels, panel, places[0 if single else column])
-        if single or column == 0:
-            like = next(arm.means[name].like for arm in arms if name in arm.means)
-            axis.set_title(heading(like), fontsize=9, loc="left", color=INK)
-            axis.set_ylabel(like.unit or "value", fontsize=8, color=INK)
-        if not single and row == 0:
-            axis.set_title(labels.title(panel) + "\n", fontsize=9, loc="right", color=INK, weight="bold")
-        if index + columns >= (len(names) if single else rows * columns):
-            name_arms(axis, places[0 if single else column])
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    wide, high = max(3.4, sum(map(width, places)) + 0.6), 2.3 + tallest(places) * 0.055
+    figure = new_figure(wide * columns, high * rows + 0.5)
+    blocks = figure.subfigures(rows, columns, squeeze=False).ravel()
+    for block, name in zip(blocks, names, strict=False):
+        like = next(arm.means[name].like for arm in arms if name in arm.means)
+        grid = block.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=list(map(width, places)))[0]
+        block.suptitle(heading(like), fontsize=10, color=INK)
+        grid[0].set_ylabel(like.unit or "value", fontsize=8, color=INK)
+        for axis, panel, place in zip(grid, panels, places, strict=True):
+            draw_panel(axis, arms, name, labels, panel, place)
+            axis.set_title(labels.title(panel), fontsize=8, color=INK)
+            name_arms(axis, place)
     finish(figure, "", arms, labels, path, names)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthdiv.report.arms import ENOUGH, Arm, arms_of, contrasts, measures_of
+from synthdiv.report.arms import ENOUGH, Arm, Contrast, arms_of, contrasts, measures_of
 from synthdiv.report.collect import Row, collect
 from synthdiv.report.figures import draw_measure, draw_overview
 from synthdiv.report.labels import Labels
@@ -110,7 +110,7 @@ def page(
         f"## Arms\n\n{arms_md(arms, chosen, labels)}",
     ]
     if found:
-        parts.append(f"## Several sources less the mean of their singles\n\n{null_note(labels)}\n\n")
+        parts.append(f"## Several sources less the mean of their singles\n\n{null_note(labels, found)}\n\n")
         parts[-1] += contrasts_md(found, labels)
     parts += [
         "## Figures\n\n" + "".join(f"![{measure}](figures/{file_name(measure)})\n\n" for measure in chosen),
@@ -128,18 +128,18 @@ def span(counts: Sequence[int]) -> str:
     return f"{most} replicate{several}" if least == most else f"{least} to {most} replicates"
 
 
-def null_note(labels: Labels) -> str:
-    """The default toy world is no evidence by itself: its null stands beside it, or is asked for."""
-    built_in = "In the toy world's default the ordering human < multi < single is nearly built in. "
+def null_note(labels: Labels, found: Sequence[Contrast]) -> str:
+    """A toy world is no evidence by itself: its null stands beside it, or is asked for."""
+    if not any(one.measure.startswith("truth/") for one in found):
+        return "The mean is over the singles that were launched, named in the table."
+    told = "In the toy world's default the ordering human < multi < single is nearly built in. "
     if "generators.overlap" in labels.panels:
-        return built_in + (
-            "With `generators.overlap=1` all families share one law and several sources must equal the mean of their "
-            "singles: compare each difference with the one there."
+        return told + (
+            "With `generators.overlap=1` all families share one law, so several sources can differ from their singles by "
+            "no more than the generators' training, the sources that were launched as singles and chance leave: compare "
+            "each difference with the one there."
         )
-    return built_in + (
-        "This sweep has no null world beside it: launch it again with `generators.overlap=0,1`. On real data this "
-        "does not apply."
-    )
+    return told + "No null world stands beside it: launch the sweep again with `generators.overlap=0,1`."
 
 
 def notes(arms: Sequence[Arm]) -> str:

@@ -6,12 +6,13 @@ import copy
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -42,6 +43,8 @@ def product(overrides: list[Override]) -> list[list[str]]:
                     f"{override.input_line}: an interval has no points; give values: {key}=a,b or range(…)"
                 )
             axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not axes[key]:
+                raise ConfigError(f"{override.input_line}: stands for no value at all")
         else:
             axes[key] = [f"{key}={override.get_value_element_as_str()}"]
     return [list(words) for words in itertools.product(*axes.values())]
@@ -53,7 +56,7 @@ class Expander:
     def __init__(self, loader: Any, config_name: str, hydra_overrides: list[str]):
         assert isinstance(loader, ConfigLoaderImpl)
         self.loader, self.config_name, self.hydra_overrides = loader, config_name, hydra_overrides
-        self.parser = OverridesParser.create()
+        self.parser = OverridesParser.create(loader)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def expand(self, params: dict[str, str], arguments: list[str]) -> list[Point]:
@@ -62,17 +65,25 @@ class Expander:
         refuse_unknown(given + arguments)
         typed = {override.get_key_element() for override in self.parser.parse_overrides(arguments)}
         kept = [text for text in given if text.split("=", 1)[0] not in typed]
-        return [self.point(words) for words in product(self.parser.parse_overrides([*arguments, *kept]))]
+        points, problems = [], []
+        for words in product(self.parser.parse_overrides([*arguments, *kept])):
+            try:
+                points.append(self.point(words))
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(dict.fromkeys(problems))
+        return points
 
     def point(self, words: list[str]) -> Point:
         parsed = self.parser.parse_overrides(words)
         groups = [override for override in parsed if self._is_group(override)]
         values = [override for override in parsed if not self._is_group(override)]
-        config = self._compose(tuple(str(override.input_line) for override in groups))
         try:
+            config = self._compose(tuple(str(override.input_line) for override in groups))
             return Point(tuple(words), self._choices(config), self._with_values(config, values))
-        except (OmegaConfBaseException, HydraException, AssertionError) as error:
-            raise ConfigError(f"{' '.join(words)}: {one_line(error)}") from error
+        except (OmegaConfBaseException, HydraException) as error:
+            raise ConfigError(one_line(error)) from error
 
     def _is_group(self, override: Override) -> bool:
         return self.loader.repository.group_exists(override.key_or_group)
@@ -92,7 +103,8 @@ class Expander:
         before: list[tuple[Any, Any, Any]] = []
         try:
             for override in values:
-                check_reachable(config, override.key_or_group)
+                below = "." if isinstance(override.value(), dict) else ""  # a mapping is merged into what is there
+                check_reachable(config, override.key_or_group + below)
                 before.append(held(config, override.key_or_group))
                 ConfigLoaderImpl._apply_overrides_to_config([override], config)
             return as_cell(config)
@@ -111,22 +123,25 @@ def held(config: DictConfig, key: str) -> tuple[Any, Any, Any]:
 
 
 def check_reachable(config: DictConfig, key: str) -> None:
-    """An override below a null block: say which block, and that its group chooses it."""
+    """An override below a null block or behind the end of a list: say which, and that its group chooses it."""
     parts = key.split(".")
+    group = parts[0]
+    preset = f"{group}={config.hydra.runtime.choices.get(group)}"
     for length in range(1, len(parts)):
         above = ".".join(parts[:length])
-        if OmegaConf.select(config, above) is None:
-            group = parts[0]
-            chosen = config.hydra.runtime.choices.get(group)
+        block = OmegaConf.select(config, above)
+        if block is None:
             raise ConfigError(
-                f"{key}: {above} is null with {group}={chosen}, so nothing below it can be set; choose a {group} preset "
-                f"that has it"
+                f"{key.rstrip('.')}: {above} is null with {preset}, so nothing below it can be set; choose a {group} preset that "
+                "has it"
             )
+        if OmegaConf.is_list(block) and parts[length] and not int(parts[length]) < len(block):
+            raise ConfigError(f"{key}: {above} has {len(block)} items with {preset}, and the first is number 0")
 
 
 def as_cell(config: DictConfig) -> Cell:
     """Live dataclasses from a composed configuration."""
-    parts = {item.name: config[item.name] for item in dataclasses.fields(Cell)}
+    parts: dict[str, Any] = {item.name: config[item.name] for item in dataclasses.fields(Cell)}
     return Cell(
         **{name: OmegaConf.to_object(part) if OmegaConf.is_config(part) else part for name, part in parts.items()}
     )
@@ -134,9 +149,25 @@ def as_cell(config: DictConfig) -> Cell:
 
 def one_line(error: BaseException) -> str:
     """What OmegaConf or Hydra said, without its list of internals."""
-    text = str(error) or type(error).__name__
-    if error.__cause__ is not None and str(error.__cause__):
-        text = f"{text} {error.__cause__}"
-    return " ".join(
-        line.strip() for line in text.splitlines() if not line.strip().startswith(("object_type", "reference"))
-    )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: no such preset; there are {', '.join(error.options)}"
+    said = [str(error) or type(error).__name__, str(error.__cause__ or "")]
+    head = "Error merging override "
+    internals = ("object_type", "reference", *(["full_key"] if said[0].startswith(head) else []))
+    if said[0].startswith(head):
+        said[0] = f"{said[0].removeprefix(head)}:"
+    lines = [line.strip() for text in said for line in text.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(internals))
+
+
+def try_out(folders: list[Path], overrides: list[str]) -> None:
+    """Compose by ourselves what Hydra, which composes before our sweeper, refused: a mistake is told in our words."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    conf, *more = folders
+    searched = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in more)}]"] if more else []
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        Expander(loader, "config", searched).expand({}, [word for word in overrides if not word.startswith("hydra")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -107,8 +108,8 @@ class Inline:
     def _failed(self, node: Node, error: Exception, seconds: float) -> None:
         message = str(error) if isinstance(error, SynthdivError) else f"{type(error).__name__}: {error}"
         self.states[node.key], self.failures[node.key] = "failed", message
-        self.ledger.event(node.key, "failed", seconds, message)
         LOGGER.error("%s failed: %s", node.label, message)
+        self.ledger.event(node.key, "failed", seconds, message)
         if os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError):
             trace = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
             trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
@@ -129,7 +130,7 @@ class Inline:
         for key, message in self.failures.items():
             hit = [record for record in records if key in record.nodes]
             named = [] if any(word.startswith("sweep=") for word in hit[0].overrides) else [f"sweep={self.cell.sweep}"]
-            command = " ".join(["synthdiv", *hit[0].overrides, *named])
+            command = shlex.join(["synthdiv", *hit[0].overrides, *named])
             print(f"failed: {key[:8]} ({len(hit)} cells stand on it): {message}\n  again: {command}", file=sys.stderr)
         return 1 if self.failures else 0
 

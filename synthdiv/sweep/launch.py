@@ -1,4 +1,4 @@
-"""What the Hydra plugins hand over to: expand, freeze, and give the frozen sweep to an engine or to the plan's printer."""
+"""What the Hydra plugins hand over to: expand, freeze, and give all to an engine or to the plan's printer."""
 
 from __future__ import annotations
 

@@ -90,8 +90,11 @@ class Ledger:
     def _append(self, name: str, records: list[Any]) -> None:
         if records:
             text = "".join(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n" for record in records)
-            with (self.folder / name).open("a", encoding="utf-8") as handle:
-                handle.write(text)
+            with (self.folder / name).open("ab+") as handle:
+                if handle.tell():
+                    handle.seek(-1, os.SEEK_END)
+                    text = text if handle.read(1) == b"\n" else f"\n{text}"  # a crash cut the last line
+                handle.write(text.encode())
 
     def _read(self, path: Path) -> Iterator[dict[str, Any]]:
         """Whole lines only: the last one of a live or crashed writer may be cut."""

@@ -22,9 +22,17 @@ def show_plan(frozen: Frozen, cell: Cell) -> int:
     present = {key for key, node in nodes.items() if store.has(node)}
     console = Console(soft_wrap=True)
 
+    common = (
+        [word for word in records[0].overrides if all(word in record.overrides for record in records)]
+        if records
+        else []
+    )
     equal: dict[str, list[str]] = {}
     for record in records:
-        equal.setdefault(record.key, []).append(" ".join(record.overrides) or "(no overrides)")
+        told = " ".join(word for word in record.overrides if word not in common or len(frozen.points) == 1)
+        equal.setdefault(record.key, []).append(told or "(no overrides)")
+    if common and len(frozen.points) > 1:
+        console.print("in every cell: " + " ".join(common), markup=False)
     cells = Table(
         "cell", "overrides", "to build", title=f"{cell.sweep}: {len(frozen.points)} cells, {len(equal)} unique"
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from synthdiv.config import Cell, Kind
-from synthdiv.generate.spec import Backend
+from synthdiv.config import Cell, Generator, Kind, Student
 from synthdiv.mix.allocate import allocate
+from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.pipeline import Graph, graph, shares
 from synthdiv.prompts.grid import Grid
 from synthdiv.resolve import Resolver, Unresolved
@@ -14,6 +16,7 @@ from synthdiv.stage import Node
 from synthdiv.sweep.expand import Point
 from synthdiv.sweep.ledger import CellRecord
 from synthdiv.sweep.records import cell_record
+from synthdiv.train.pretrain import Pretrain
 from synthdiv.types import ConfigError, DataError
 
 
@@ -42,16 +45,11 @@ def freeze(points: list[Point], resolver: Resolver) -> Frozen:
     frozen = Frozen(points, [])
     for point in points:
         try:
-            found = point.cell.check()
-            if not found:
-                resolve(point.cell, resolver)
-                found = check(point.cell)
+            found = point.cell.check() or resolve(point.cell, resolver) or check(point.cell)
         except Unresolved as note:
             frozen.graphs.append(None)
             frozen.unresolved.append(str(note))
             continue
-        except (ConfigError, DataError) as error:
-            found = str(error).splitlines()
         for problem in found:
             problems.setdefault(problem, []).append(" ".join(point.overrides) or "(no overrides)")
         frozen.graphs.append(None if found or problems else graph(point.cell))
@@ -64,20 +62,32 @@ def freeze(points: list[Point], resolver: Resolver) -> Frozen:
     return frozen
 
 
-def resolve(cell: Cell, resolver: Resolver) -> None:
-    """Identities of all that this cell reads; what it does not use is left alone."""
-    cell.prompts.resolve(resolver)
-    for part in (cell.student.checkpoint, cell.student.pretrain):
-        if part:
-            part.resolve(resolver)
-    if cell.mix.kind is Kind.none or problems_of_sources(cell):
-        return
-    for index, source in enumerate(shares(cell)[0]):
-        for part in (source.checkpoint, source.pretrain):
-            if part:
-                part.resolve(resolver)
-        if source.recorded:
-            source.recorded.resolve(resolver, f"generators.models.{index}.recorded")
+def resolve(cell: Cell, resolver: Resolver) -> list[str]:
+    """Fill in the identities of all that this cell reads; return the problems. What it does not use is left alone."""
+    parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
+    parts += [("student.", partial(part.resolve, resolver)) for part in models(cell.student)]
+    problems = problems_of_sources(cell)
+    if cell.mix.kind is not Kind.none and not problems:
+        used = [source.name for source in shares(cell)[0]]
+        for index, source in enumerate(cell.generators.models):
+            name = f"generators.models.{index}"
+            if source.name in used:
+                parts += [(f"{name}.", partial(part.resolve, resolver)) for part in models(source)]
+                if source.recorded:
+                    parts.append(("", partial(source.recorded.resolve, resolver, f"{name}.recorded")))
+    for prefix, part in parts:
+        try:
+            part()
+        except ConfigError as error:
+            problems += [f"{prefix}{problem}" for problem in error.problems]
+        except DataError as error:
+            problems.append(str(error))
+    return problems
+
+
+def models(spec: Student | Generator) -> list[Checkpoint | Pretrain]:
+    """What a student or a generator is made from."""
+    return [part for part in (spec.checkpoint, spec.pretrain) if part]
 
 
 def problems_of_sources(cell: Cell) -> list[str]:
@@ -96,10 +106,10 @@ def problems_of_sources(cell: Cell) -> list[str]:
     families = {source.facts.family or source.name for source in models}
     if mix.kind is Kind.multi and len(families) < 2:
         problems.append(
-            f"mix=multi: needs generators of at least two families, has {', '.join(sorted(families))}; several decodings of "
-            "one family are mix=multi_decoding"
+            f"mix=multi: needs generators of at least two families, has {', '.join(sorted(families))}; several decodings "
+            "of one family are mix=multi_decoding"
         )
-    if len(models) < 2:
+    elif len(models) < 2:
         problems.append(f"mix={mix.kind.value}: needs at least two generators, has {names[0]}")
     if mix.weights is not None and (len(mix.weights) != len(models) or min(mix.weights) < 0 or sum(mix.weights) <= 0):
         problems.append(f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}")
@@ -110,7 +120,8 @@ def check(cell: Cell) -> list[str]:
     """Problems that only a resolved cell shows: rows that do not exist, answers that nobody gave."""
     problems = [*cell.prompts.check(), *problems_of_sources(cell)]
     if not problems:
-        speakers = [cell.student, *(shares(cell)[0] if cell.mix.kind is not Kind.none else [])]
+        speakers: list[Student | Generator] = [cell.student]
+        speakers += shares(cell)[0] if cell.mix.kind is not Kind.none else []
         for name in [spec.name for spec in speakers if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy]:
             problems.append(f"{name}: a toy model speaks of the world of prompts=toy; choose that, or another model")
     mix, have = cell.mix, cell.prompts.train_rows
@@ -133,7 +144,10 @@ def check(cell: Cell) -> list[str]:
     owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)
     for index, source in enumerate(sources):
         need = owners.count(index)
-        answers = source.recorded.table.rows if source.recorded else 0
-        if source.backend is Backend.recorded and answers < need:
-            problems.append(f"{source.name}: the mix needs {need} answers of it and its file has {answers}")
+        answers = source.recorded.table.rows if source.recorded else need
+        if source.recorded and answers < need:
+            problems.append(
+                f"{source.name}: the mix needs {need} answers of it and {source.recorded.table.path} has {answers}; "
+                "lower mix.rows, give it less weight, or take another source"
+            )
     return problems

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from synthdiv.config import Cell, Generator
+from synthdiv.generate.spec import Backend
 from synthdiv.pipeline import Graph, graph, shares
 from synthdiv.stage import Node, canonical
 from synthdiv.sweep.expand import Point
@@ -81,6 +82,8 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
 def matters(key: str, cell: Cell, item: Graph) -> bool:
     """Whether the axis `key` can make a difference to this cell."""
     group, sources = key.split(".")[0], used_sources(cell, item)
+    if key.startswith("generators.models."):
+        return cell.generators.models[int(key.split(".")[2])].name in [source.name for source in sources]
     if group == "generators":
         return bool(sources)
     if key in ("mix.weights", "mix.rotation"):
@@ -92,9 +95,10 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
 
 def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
     """What tells the replicates of an arm apart."""
+    sampled = any(source.backend is not Backend.recorded for source in used_sources(cell, item))
     return {
         "prompts.seed": cell.prompts.seed,
-        "generators.seed": cell.generators.seed if used_sources(cell, item) else NOT_APPLICABLE,
+        "generators.seed": cell.generators.seed if sampled else NOT_APPLICABLE,
         "mix.rotation": cell.mix.rotation if matters("mix.rotation", cell, item) else NOT_APPLICABLE,
         "student.pretrain.seed": cell.student.pretrain.seed if cell.student.pretrain else NOT_APPLICABLE,
         "train.seed": cell.train.seed if item.train else NOT_APPLICABLE,

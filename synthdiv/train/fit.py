@@ -1,8 +1,7 @@
-"""Run a schedule through Lightning: checkpoints by time, resume at the exact step. Serves fine-tuning and pre-training."""
+"""Run a schedule through Lightning: checkpoints by time, resume at the exact step. Also serves pre-training."""
 
 from __future__ import annotations
 
-import datetime
 import logging
 import time
 import warnings
@@ -17,11 +16,15 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 
 
+def newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.ckpt"), reverse=True)  # named by step
+
+
 def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that can be read; a torn one falls back to the one before."""
     import torch
 
-    for path in sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in newest_first(folder):
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             return checkpoint
@@ -45,13 +48,24 @@ def fit(
     import lightning
     import pyarrow
     import pyarrow.parquet
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+    from lightning.pytorch.callbacks import Callback
 
     from synthdiv.train.module import Tuning
 
-    class Progress(Callback):
+    class Keeper(Callback):
+        """Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6)."""
+
+        saved = time.monotonic()
+
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             run.progress(len(module.curve), len(steps), f"steps, loss {module.curve[-1]['loss']:.3f}")
+            if time.monotonic() - self.saved >= run.checkpoint_seconds:
+                path = out / CHECKPOINTS / f"{len(module.curve):09}.ckpt"
+                trainer.save_checkpoint(path.with_suffix(".draft"))
+                path.with_suffix(".draft").replace(path)
+                for old in newest_first(path.parent)[2:]:  # the newest may be torn, so the one before stays
+                    old.unlink()
+                self.saved = time.monotonic()
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -61,13 +75,6 @@ def fit(
         tuning.resume(found)
         run.log(f"continuing at step {len(tuning.curve) + 1} of {len(steps)}")
     done_before = len(tuning.curve)
-    keeper = ModelCheckpoint(
-        dirpath=out / CHECKPOINTS,
-        filename="{step}",
-        train_time_interval=datetime.timedelta(seconds=run.checkpoint_seconds),
-        save_top_k=-1,
-        save_on_train_epoch_end=False,
-    )
     device = run.device
     index = int(device.split(":")[1]) if ":" in device else None
     with warnings.catch_warnings():
@@ -79,7 +86,8 @@ def fit(
             max_epochs=1,
             max_steps=-1,
             logger=False,
-            callbacks=[keeper, Progress()],
+            callbacks=[Keeper()],
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,

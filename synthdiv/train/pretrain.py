@@ -98,9 +98,13 @@ class Pretrain(Stage):
         problems = []
         if (self.toy is None) == (self.text is None):
             problems.append(f"{name}.toy, {name}.text: give one of the two corpora")
-        for field in ("hidden", "layers", "heads", "context", "tokens", "batch_rows", "lr"):
+        for field in ("hidden", "layers", "heads", "tokens", "batch_rows", "lr"):
             if not getattr(self, field) > 0:
                 problems.append(f"{name}.{field}={getattr(self, field)}: needs more than 0")
+        if self.context < 2:
+            problems.append(f"{name}.context={self.context}: needs 2 tokens or more")
+        if not 0 <= self.seed < 2**32:
+            problems.append(f"{name}.seed={self.seed}: needs 0 to 2^32 - 1")
         if self.heads > 0 and self.hidden % self.heads:
             problems.append(f"{name}.hidden={self.hidden}: needs a multiple of {name}.heads={self.heads}")
         if self.vocabulary < 300:
@@ -132,7 +136,7 @@ class Pretrain(Stage):
         )
         optimizing = Optimizing(self.lr, "cosine", 0.05, 0.01, 1.0, (0.9, 0.98))
         summary = fit(model, rows, steps, optimizing, self.seed, tokenizer.pad_token_id, out, run, "fp32")
-        model.save_pretrained(out / "model", safe_serialization=True)
+        model.save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return summary | {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "sequences": len(rows)}
@@ -192,13 +196,16 @@ def train_tokenizer(texts: list[Any], size: int) -> Any:
 
 
 def encode(texts: list[Any], tokenizer: Any, context: int) -> list[Row]:
-    """Conversations as one sequence each, answers supervised; documents joined and cut into full sequences of `context` tokens."""
+    """Conversations as one sequence each, answers supervised; documents joined and cut into full sequences."""
     from synthdiv.train.module import Row
 
     if texts[0][0] is not None:
         chat = Chat(tokenizer)
         asked = {prompt: chat.prompt(prompt) for prompt in dict.fromkeys(prompt for prompt, _ in texts)}
         said = chat.answers([answer for _, answer in texts])
+        longest = max(map(len, asked.values()))
+        if longest >= context:
+            raise DataError(f"pretrain.context={context}: a prompt takes {longest} tokens and leaves none to an answer")
         return [
             Row(tuple((asked[prompt] + answer)[:context]), len(asked[prompt]))
             for (prompt, _), answer in zip(texts, said, strict=True)
@@ -216,7 +223,7 @@ def blank_model(stage: Pretrain, tokenizer: Any) -> Any:
     """A randomly initialised model of the given shape; input and output embeddings are shared."""
     import transformers
 
-    # 0.02, the usual spread, is made for wide models: at 64 units copying from the prompt is then learnt ten times later
+    # 0.02, the usual spread, is made for wide models: at 64 units copying a prompt is then learnt ten times later
     spread = 0.5 / stage.hidden**0.5
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     common = {"vocab_size": len(tokenizer), "tie_word_embeddings": True, "initializer_range": spread} | {

@@ -81,6 +81,10 @@ class Train(Stage):
         for name in ("lr", "epochs", "batch_rows", "max_tokens"):
             if not getattr(self, name) > 0:
                 problems.append(f"train.{name}={getattr(self, name)}: needs more than 0")
+        if not 0 <= self.seed < 2**32:
+            problems.append(f"train.seed={self.seed}: needs 0 to 2^32 - 1")
+        if self.budget is not None and self.budget < 1:
+            problems.append(f"train.budget={self.budget}: needs 1 or more")
         for name in ("weight_decay", "clip"):
             if getattr(self, name) < 0:
                 problems.append(f"train.{name}={getattr(self, name)}: needs 0 or more")
@@ -89,8 +93,8 @@ class Train(Stage):
                 problems.append(f"train.{name}={getattr(self, name)}: needs 0 or more and less than 1")
         if (self.match is Match.rows) != (self.budget is None):
             problems.append(
-                f"train.match={self.match.value}, train.budget={self.budget}: rows is counted by train.epochs and takes no "
-                "budget; supervised_tokens and steps need one"
+                f"train.match={self.match.value}, train.budget={self.budget}: rows counts by train.epochs and takes "
+                "no budget; supervised_tokens and steps need one"
             )
         if self.lora.r < 1 or self.lora.alpha <= 0 or not 0 <= self.lora.dropout < 1:
             problems.append("train.lora: needs r ≥ 1, alpha > 0 and dropout from 0 to below 1")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.mix.stage import read_mix
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import OpenModel, load_base
+from synthdiv.models.load import OpenModel, adapting, load_base
 from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.prompts.split import rank
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.train.fit import CHECKPOINTS, fit
 from synthdiv.train.module import Optimizing, Row, tensors
@@ -28,10 +32,19 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     model, tokenizer = load_base(student, "fp32" if stage.method.value == "full" else stage.precision.value)
     chat = Chat(tokenizer, prompts.stage.system, prompts.stage.date)
     trained, held_out = sides(read_mix(mix), stage.validation)
+    if not trained:
+        raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
     rows, cut = encode(stage, chat, trained)
+    folded = chat.folded
     if stage.method.value == "lora":
         model = with_adapter(model, stage.lora, stage.seed)
     opened = OpenModel(model.to(run.device), tokenizer, run.device)
+    longest = max(len(row.ids) for row in rows)
+    if longest > opened.context:
+        raise DataError(
+            f"train.max_tokens={stage.max_tokens}: a row has {longest} tokens and the student's context is "
+            f"{opened.context}; lower train.max_tokens to that or choose another student"
+        )
     human = {row["id"]: row["response"] for row in read_prompts(prompts, "train")}
     budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed)
@@ -41,9 +54,9 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     after = validate(opened, chat, held_out, human)
     if stage.method.value == "lora":
         probe_adapter(opened, rows[: stage.batch_rows], chat.end)
-        model.save_pretrained(out / "adapter", safe_serialization=True)
+        save_adapter(model, out / "adapter", getattr(student.stage, "hub", None))
     else:
-        model.save_pretrained(out / "model", safe_serialization=True)
+        model.save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     sources: dict[str, int] = {}
@@ -54,6 +67,7 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
         "train_rows": len(rows),
         "validation_rows": len(held_out),
         "cut_rows": cut,
+        "system_folded": folded,
         "sources": sources,
         "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "validation_before": before,
@@ -62,11 +76,17 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
 
 
 def sides(mix: list[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train and validation rows. Every k-th position is held out: the same prompts in every arm of one size, and as
-    stratified as the order."""
-    every = round(1 / share) if share else 0
-    held = [row for row in mix if every and row["position"] % every == every - 1]
-    return [row for row in mix if not every or row["position"] % every != every - 1], held
+    """Train and validation rows: one position of every 1 / share is held out, the same in every arm of one size.
+
+    Its place among them is by chance. At an even distance it would keep step with the deal of the shards: with four
+    sources and a share of 0.05 every held-out row would be one source's, whose part of training would shrink.
+    """
+    ends = [int((block + 1) / share + 1e-9) for block in range(math.ceil(len(mix) * share))] if share else []
+    held = {
+        first + rank(0, "validation", block) % (end - first)
+        for block, (first, end) in enumerate(itertools.pairwise([0, *ends]))
+    }
+    return [row for row in mix if row["position"] not in held], [row for row in mix if row["position"] in held]
 
 
 def encode(stage: Train, chat: Chat, mix: list[dict[str, Any]]) -> tuple[list[Row], int]:
@@ -82,7 +102,8 @@ def encode(stage: Train, chat: Chat, mix: list[dict[str, Any]]) -> tuple[list[Ro
         rows.append(row)
     if lost:
         raise DataError(
-            f"train.max_tokens={stage.max_tokens} cuts the whole answer away in {len(lost)} rows (first {lost[0]}); raise it"
+            f"train.max_tokens={stage.max_tokens} cuts the whole answer away in {len(lost)} rows (first {lost[0]}); "
+            "raise it"
         )
     return rows, cut
 
@@ -91,35 +112,52 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
     import peft
     import torch
 
+    kinds = {"Linear": False, "Conv1D": True}  # GPT-2 stores its layers transposed, and PEFT wants to be told
+    layers = {
+        name.split(".")[-1]: kinds[type(part).__name__]
+        for name, part in model.named_modules()
+        if type(part).__name__ in kinds and part is not model.get_output_embeddings()
+    }
+    unknown = [target for target in lora.targets if target not in layers]
+    if unknown or not lora.targets:
+        raise DataError(
+            f"train.lora.targets={lora.targets}: the student has no {', '.join(unknown) or 'adapter then'}; its linear "
+            f"layers are {', '.join(sorted(layers))}"
+        )
     torch.manual_seed(seed)  # the adapter's random start belongs to train.seed
     config = peft.LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a scale: PEFT only divides it by r
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
+        fan_in_fan_out=any(layers[target] for target in lora.targets),
         task_type="CAUSAL_LM",
     )
-    try:
+    with adapting():
         return peft.get_peft_model(model, config)
-    except ValueError as error:
-        linear = sorted(
-            {name.split(".")[-1] for name, part in model.named_modules() if "Linear" in type(part).__name__}
-        )
-        linear += sorted(
-            {name.split(".")[-1] for name, part in model.named_modules() if type(part).__name__ == "Conv1D"}
-        )
-        raise DataError(f"train.lora.targets={lora.targets}: the student has {', '.join(linear)}") from error
+
+
+def save_adapter(model: Any, folder: Path, hub: str | None) -> None:
+    """As PEFT saves it, less what differs between equal adapters: the order of a set, and where the base lies here."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty form that names the base's path
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config |= {"target_modules": sorted(config["target_modules"]), "base_model_name_or_path": hub}
+    file.write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
 def validate(opened: OpenModel, chat: Chat, rows: list[dict[str, Any]], human: dict[str, str | None]) -> dict[str, Any]:
     """Mean NLL per token (nats) on held-out prompts: of the arm's own answers, and of human answers."""
     opened.model.eval()
     result: dict[str, Any] = {}
-    for name, answers in (
-        ("own", [row["response"] for row in rows]),
-        ("human", [human[row["id"]] for row in rows]),
-    ):
-        if not rows or any(answer is None for answer in answers):
+    asked: dict[str, list[str | None]] = {
+        "own": [row["response"] for row in rows],
+        "human": [human[row["id"]] for row in rows],
+    }
+    for name, given in asked.items():
+        answers = [answer for answer in given if answer is not None]
+        if not rows or len(answers) < len(rows):
             result[name] = None
             continue
         pairs = [(chat.prompt(row["prompt"]), ids) for row, ids in zip(rows, chat.answers(answers), strict=True)]
@@ -132,13 +170,13 @@ def probe_adapter(opened: OpenModel, rows: list[Row], pad: int) -> None:
     """An adapter that changes no logit was not trained or is not active: an error, not a result."""
     import torch
 
-    batch = tensors(rows, pad, opened.device)
-    del batch["labels"]
-    with torch.inference_mode():
-        tuned = opened.model(**batch).logits
-        with opened.model.disable_adapter():
-            base = opened.model(**batch).logits
-    if not bool((tuned - base)[batch["attention_mask"].bool()].abs().max() > 0):
-        raise DataError(
-            "the adapter changes no logit: it was not trained. Look at train.lr, train.epochs and train.lora"
-        )
+    for row in rows:  # one by one: the logits of a large batch over a large vocabulary do not fit everywhere
+        batch = tensors([row], pad, opened.device)
+        del batch["labels"]
+        with torch.inference_mode():
+            tuned = opened.model(**batch).logits
+            with opened.model.disable_adapter():
+                base = opened.model(**batch).logits
+        if not torch.equal(tuned, base):
+            return
+    raise DataError("the adapter changes no logit: it was not trained. Look at train.lr, train.epochs and train.lora")

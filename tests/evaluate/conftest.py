@@ -1,0 +1,34 @@
+"""A toy study of one student, untouched and tuned, with everything that its suites take."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from synthdiv.evaluate.likelihood import Likelihood, Target
+from synthdiv.generate.spec import Sampling
+from synthdiv.generate.stage import Generate, Side
+from synthdiv.mix.stage import Mix
+from synthdiv.train.stage import Method, Train
+from tests.models.small import build, tiny_model, toy_prompts
+
+
+@pytest.fixture(scope="session")
+def arms(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluated")
+    prompts = build(root, toy_prompts())
+    student = build(root, tiny_model(tokens=12000))
+    mix = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+    tuned = build(root, Train(method=Method.full, epochs=3, batch_rows=16, lr=1e-2), student, mix, prompts)
+
+    def arm(model):
+        answer = Generate("student", sampling=Sampling(1.0, 1.0, 24), side=Side.test, rows=60, samples=3, subset=6)
+        return SimpleNamespace(
+            model=model,
+            answers=build(root, answer, prompts, model),
+            human=build(root, Likelihood(Target.human), prompts, model),
+            support=build(root, Likelihood(Target.support, limit=3), prompts, model),
+        )
+
+    return SimpleNamespace(root=root, prompts=prompts, vanilla=arm(student), tuned=arm(tuned))

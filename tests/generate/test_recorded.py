@@ -1,0 +1,126 @@
+"""Recorded answers: found by id or by prompt, never guessed, and identified by the content of their file."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from synthdiv.generate.spec import Backend, Recorded, Sampling
+from synthdiv.generate.stage import Generate, read_samples
+from synthdiv.prompts.stage import Prompts
+from synthdiv.prompts.table import Columns, Table
+from synthdiv.resolve import Resolver
+from synthdiv.stage import Node
+from synthdiv.types import Artifact, ConfigError, DataError
+from tests.conftest import write_files, write_rows
+
+RUN = SimpleNamespace(progress=lambda *_: None)
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_files(tmp_path)
+
+
+@pytest.fixture
+def prompts(rows, tmp_path):
+    stage = Prompts(table=Table(path="prompts.jsonl", columns=Columns(id="id")), test=6)
+    stage.resolve(Resolver(tmp_path / "out"))
+    (tmp_path / "prompts").mkdir()
+    stage.build((), tmp_path / "prompts", RUN)
+    return Artifact(stage, Node(stage).key, tmp_path / "prompts")
+
+
+def recorded(path="answers.jsonl", answerer="one", source_column="source", **columns):
+    return Recorded(Table(path=path, columns=Columns(**columns)), source_column, answerer)
+
+
+def answers(spec, prompts, tmp_path, shard=0):
+    stage = Generate("said", Backend.recorded, spec, rows=24, shard_rows=2, shard=shard)
+    out = tmp_path / f"shard-{shard}"
+    out.mkdir(exist_ok=True)
+    summary = stage.build((prompts,), out, RUN)
+    return read_samples(out), summary
+
+
+@pytest.mark.parametrize("columns", [{"id": "id"}, {}])
+def test_answers_are_found_by_id_or_by_prompt(columns, prompts, tmp_path, rows):
+    said = {row["id"]: f"one says {row['response']}" for row in rows}
+    seen = []
+    for shard in range(12):
+        samples, summary = answers(recorded(**columns), prompts, tmp_path, shard)
+        assert {sample.response for sample in samples} == {said[sample.id] for sample in samples}
+        assert {(sample.source, sample.finish, sample.response_tokens) for sample in samples} == {
+            ("said", "recorded", -1)
+        }
+        assert summary["rows"] == len(samples)
+        seen += [sample.id for sample in samples]
+    assert len(seen) == len(set(seen)) == 24
+
+
+def test_a_prompt_is_found_whatever_its_case_and_spaces(prompts, tmp_path, rows):
+    loud = [row | {"prompt": f"  {str(row['prompt']).upper()} ", "response": "loud"} for row in rows]
+    write_rows(tmp_path / "loud.jsonl", loud)
+    samples, _ = answers(recorded("loud.jsonl", None, None), prompts, tmp_path)
+    assert {sample.response for sample in samples} == {"loud"}
+
+
+def test_answers_that_are_missing_are_counted_and_named(prompts, tmp_path, rows):
+    samples, _ = answers(recorded(id="id"), prompts, tmp_path)
+    gone = samples[1].id
+    write_rows(tmp_path / "gap.jsonl", [row for row in rows if row["id"] != gone])
+    with pytest.raises(DataError, match=rf"said: gap\.jsonl has no answer for 1 of 2 prompts \(first '{gone}'\)"):
+        answers(recorded("gap.jsonl", None, None, id="id"), prompts, tmp_path)
+
+
+def key(spec, tmp_path):
+    spec.resolve(Resolver(tmp_path / "out"), "r")
+    return Node(Generate("said", Backend.recorded, spec)).key
+
+
+def test_the_content_is_the_identity_and_the_path_is_not(rows, tmp_path):
+    before = key(recorded(id="id"), tmp_path)
+    (tmp_path / "copy.jsonl").write_bytes((tmp_path / "answers.jsonl").read_bytes())
+    assert key(recorded("copy.jsonl", id="id"), tmp_path) == before
+    assert key(recorded(answerer="two", id="id"), tmp_path) != before
+    with (tmp_path / "answers.jsonl").open("a") as handle:
+        handle.write('{"id": "new", "prompt": "p", "response": "r", "source": "one"}\n')
+    changed = recorded(id="id")
+    assert key(changed, tmp_path) != before
+    assert changed.table.rows == 31
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (recorded(answerer="three"), r"r\.answerer=three: no row of that source; there are one, two"),
+        (recorded(answerer=None), r"r\.answerer=None: no row of that source; there are one, two"),
+        (recorded(source_column="by"), r"r\.source_column=by: answers\.jsonl has id, prompt, response, source"),
+        (recorded(response=None), r"r\.table\.columns\.response=null"),
+        (recorded(id="key"), r"r\.table\.columns\.id=key: no such column"),
+        (recorded(path="none.jsonl"), r"r\.table\.path=none\.jsonl: no such file"),
+        (Recorded(Table(hub="a/b")), r"r\.table\.hub=a/b: recorded answers are read from a file"),
+    ],
+)
+def test_what_cannot_be_found_is_named_with_what_there_is(spec, told, rows, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        spec.resolve(Resolver(tmp_path / "out"), "r")
+
+
+def test_two_different_answers_of_one_source_to_one_prompt_are_refused(rows, tmp_path):
+    write_rows(tmp_path / "twice.jsonl", [*rows, rows[0]])
+    assert len(recorded("twice.jsonl", None, None, id="id").answers("r")) == 30, "the same line twice says nothing new"
+    write_rows(tmp_path / "twice.jsonl", [*rows, rows[0] | {"response": "another"}])
+    with pytest.raises(DataError, match=r"row 31: a second, different answer to 'q0'; choose one with r\.table\.where"):
+        recorded("twice.jsonl", None, None, id="id").answers("r")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "told"),
+    [(Sampling(-1), "s.temperature=-1"), (Sampling(1, 0), "s.top_p=0"), (Sampling(1, 1, 0), "s.max_new_tokens=0")],
+)
+def test_problems_of_sampling_are_named(sampling, told):
+    (problem,) = sampling.check("s")
+    assert problem.startswith(told)

@@ -1,0 +1,56 @@
+"""Small real things that several tests stand on: stages built in a store, 48 toy train prompts, a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthdiv.models.load import OpenModel, open_model
+from synthdiv.prompts.stage import Prompts, ToyPrompts
+from synthdiv.prompts.toy_world import World
+from synthdiv.runtime import LocalRun, Runtime, isolated
+from synthdiv.stage import Node, Stage
+from synthdiv.store import Store
+from synthdiv.train.pretrain import Pretrain, ToyCorpus
+from synthdiv.types import Artifact
+
+torch.set_num_threads(1)  # with 16 units a second thread only waits
+WORLD = World(entities=24, values=6, prompt_phrasings=8)
+
+
+def cpu_run(**runtime: Any) -> LocalRun:
+    return LocalRun(Runtime(device="cpu", **runtime), open_model)
+
+
+def node_of(artifact: Artifact) -> Node:
+    return Node(artifact.stage, tuple(map(node_of, artifact.inputs)))
+
+
+def build(root: Path, stage: Stage, *inputs: Artifact, run: LocalRun | None = None) -> Artifact:
+    """The artifact of `stage`, built in the store below `root` as the engine builds it."""
+    with isolated(0):
+        return Store(root).obtain(Node(stage, tuple(map(node_of, inputs))), run or cpu_run())[0]  # type: ignore[arg-type]
+
+
+def toy_prompts(**fields: Any) -> Prompts:
+    return Prompts(**{"toy": ToyPrompts(60, WORLD), "test": 12} | fields)
+
+
+def tiny_model(family: int | None = None, **fields: Any) -> Pretrain:
+    """A model of 16 units that has seen 3,000 tokens of toy speech."""
+    corpus = ToyCorpus(family, rows=200, overlap=0.0, shift=0.0, world=WORLD)
+    return Pretrain(
+        **{"toy": corpus, "hidden": 16, "layers": 1, "heads": 2, "vocabulary": 400, "tokens": 3000} | fields
+    )
+
+
+def opened(artifact: Artifact, precision: str = "fp32") -> OpenModel:
+    return open_model(artifact, precision, "cpu")
+
+
+def files(artifact: Artifact) -> dict[str, bytes]:
+    """Every output file but the manifest."""
+    found = sorted(path for path in artifact.path.rglob("*") if path.is_file() and path.name != "manifest.json")
+    return {str(path.relative_to(artifact.path)): path.read_bytes() for path in found}

@@ -1,0 +1,109 @@
+"""Prompts and answers as tokens: one BOS, one end, the same ids in training and in answering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tokenizers
+import transformers
+
+from synthdiv.models.chat import Chat
+from synthdiv.types import DataError
+
+WORDS = ["<s>", "</s>", "<|end|>", "<|u|>", "<|a|>", *"abcdefghijklmnopqrstuvwxyz#:,.-0123456789", " ", "\n"]
+CHATML = (
+    "{% for m in messages %}<|u|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|a|>{% endif %}"
+)
+
+
+def tokenizer(template: str | None = None, prepends: bool = False, **named: Any) -> Any:
+    """Characters as tokens; `prepends` makes it put a BOS before every text, as Llama's does."""
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="a"))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    raw.add_special_tokens([word for word in WORDS if word.startswith("<")])
+    if prepends:
+        raw.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    raw.decoder = tokenizers.decoders.Fuse()
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, **{"bos_token": "<s>", "eos_token": "</s>"} | named
+    )
+    made.chat_template = template
+    return made
+
+
+@pytest.mark.parametrize("prepends", [True, False])
+@pytest.mark.parametrize("writes", [True, False])
+def test_one_bos_whoever_writes_it(prepends, writes):
+    chat = Chat(tokenizer(("{{ bos_token }}" if writes else "") + CHATML, prepends))
+    assert chat.prompt("hi").count(0) == (prepends or writes)
+    assert (chat.prompt("hi")[0] == 0) == (prepends or writes)
+
+
+@pytest.mark.parametrize("prepends", [True, False])
+def test_a_tokenizer_without_template_gets_the_plain_one(prepends):
+    made = tokenizer(None, prepends)
+    chat = Chat(made, system="be kind")
+    text = made.decode(chat.prompt("ask"))
+    assert chat.prompt("ask").count(0) == 1
+    assert text.index("be kind") < text.index("ask")
+    assert chat.folded == 0
+    assert chat.end == made.eos_token_id
+
+
+def test_a_tokenizer_without_bos_gets_none():
+    chat = Chat(tokenizer(bos_token=None))
+    assert 0 not in chat.prompt("hi")
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (CHATML, "<|end|>"),
+        (CHATML.replace("<|end|>", "{{ eos_token }}"), "</s>"),
+        (CHATML.replace("<|end|>", ""), "</s>"),
+    ],
+)
+def test_an_answer_ends_as_the_template_ends_it_else_with_eos(template, end):
+    chat = Chat(tokenizer(template))
+    assert chat.end == WORDS.index(end)
+    assert chat.answers(["no", ""]) == [[WORDS.index("n"), WORDS.index("o"), chat.end], [chat.end]]
+    assert chat.answers([]) == []
+
+
+def test_without_any_end_nothing_could_learn_to_stop():
+    with pytest.raises(DataError, match="eos_token"):
+        Chat(tokenizer(eos_token=None))
+
+
+@pytest.mark.parametrize("refusal", ["{{ raise_exception('no system role') }}", ""])
+def test_a_system_role_without_a_place_is_folded_and_counted(refusal):
+    template = (
+        f"{{% for m in messages %}}{{% if m['role'] == 'system' %}}{refusal}"
+        "{% else %}<|u|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+    )
+    made = tokenizer(template)
+    chat = Chat(made, "be kind")
+    assert made.decode(chat.prompt("ask")) == "<|u|>be kind\n\nask<|end|>"
+    assert made.decode(Chat(made).prompt("ask")) == "<|u|>ask<|end|>"
+    chat.prompt("more")
+    assert chat.folded == 2
+
+
+@pytest.mark.parametrize("asks", ["date_string", "strftime_now('%Y-%m-%d')"])
+def test_the_day_is_the_given_one(asks):
+    made = tokenizer("{{ " + asks + " }}: " + CHATML)
+    assert made.decode(Chat(made, date="2024-07-01").prompt("x")).startswith("2024-07-01: ")
+
+
+def test_training_starts_with_what_answering_sees():
+    """The whole conversation as the template writes it is the prompt, the answer and one end."""
+    made = tokenizer(
+        "{{ bos_token }}{% for m in messages %}{{ '<|a|>' if m['role'] == 'assistant' else '<|u|>' }}{{ m['content'] }}"
+        "<|end|>{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}"
+    )
+    chat = Chat(made)
+    turns = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
+    whole = made.apply_chat_template(turns, tokenize=True, return_dict=False)
+    assert chat.prompt("ask") + chat.answers(["tell"])[0] == whole

@@ -1,0 +1,95 @@
+"""A checkpoint is known by its content: pickles are refused, a pin is held, a hub commit comes from the local cache."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.resolve import Resolver, Unresolved
+from synthdiv.stage import Node
+from synthdiv.types import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "config.json").write_text("{}")
+    (made / "model.safetensors").write_bytes(b"weights")
+    return made
+
+
+def resolved(tmp_path, **fields):
+    stage = Checkpoint(**fields)
+    stage.resolve(Resolver(tmp_path / "outputs"))
+    return stage
+
+
+def test_the_same_content_elsewhere_is_the_same_checkpoint(tmp_path, folder):
+    shutil.copytree(folder, tmp_path / "copy")
+    one, other = (resolved(tmp_path, path=str(tmp_path / name)) for name in ("model", "copy"))
+    assert Node(one).key == Node(other).key
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_every_file_counts(tmp_path, folder, name):
+    before = resolved(tmp_path, path=str(folder)).sha256
+    (folder / name).write_bytes(b"other and longer content")
+    assert resolved(tmp_path, path=str(folder)).sha256 != before
+
+
+@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "model.pt", "weights.pth"])
+def test_a_pickle_is_refused_by_name(tmp_path, folder, pickle):
+    (folder / "model.safetensors").rename(folder / pickle)
+    with pytest.raises(ConfigError, match=rf"{pickle}.*safetensors"):
+        resolved(tmp_path, path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"), [("config.json", "config.json is missing"), ("model.safetensors", "no weights")]
+)
+def test_what_is_missing_is_said(tmp_path, folder, gone, told):
+    (folder / gone).unlink()
+    with pytest.raises(ConfigError, match=told):
+        resolved(tmp_path, path=str(folder))
+
+
+def test_a_pin_is_held(tmp_path, folder):
+    found = resolved(tmp_path, path=str(folder)).sha256
+    assert resolved(tmp_path, path=str(folder), sha256=found).sha256 == found
+    with pytest.raises(ConfigError, match=r"checkpoint\.sha256"):
+        resolved(tmp_path, path=str(folder), sha256="0" * 64)
+
+
+def test_path_or_hub_and_not_both():
+    assert Checkpoint().check()
+    assert Checkpoint(path="a", hub="b/c").check()
+    assert not Checkpoint(hub="b/c").check()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A hub cache that knows two revisions of `someone/model`."""
+    repo = tmp_path / "hub" / "models--someone--model"
+    for name, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        (repo / "refs").mkdir(parents=True, exist_ok=True)
+        (repo / "refs" / name).write_text(commit)
+        (repo / "snapshots" / commit).mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return repo
+
+
+def test_a_hub_commit_comes_from_the_local_cache_and_is_the_identity(tmp_path, cache):
+    keys = {
+        Node(resolved(tmp_path, hub="someone/model", **fields)).key
+        for fields in ({}, {"revision": "main"}, {"revision": "a" * 40}, {"commit": "a" * 40})
+    }
+    assert len(keys) == 1
+    assert resolved(tmp_path, hub="someone/model", revision="v2").commit == "b" * 40
+
+
+def test_offline_an_unknown_revision_stays_unresolved(tmp_path, cache):
+    with pytest.raises(Unresolved, match="someone/model"):
+        resolved(tmp_path, hub="someone/model", revision="v3")

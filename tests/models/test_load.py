@@ -1,0 +1,102 @@
+"""What is opened is what was saved: adapters on their base, no code of others, no weights out of thin air."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import transformers
+
+from synthdiv.mix.stage import Mix
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.train.stage import Method, Train
+from synthdiv.types import Artifact, DataError
+from tests.models.small import build, opened, tiny_model, toy_prompts
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("store"), tiny_model())
+
+
+@pytest.fixture
+def copy(student, tmp_path):
+    """A copy of the student as a folder of its own, to be spoilt."""
+    return Artifact(Checkpoint(), "0", shutil.copytree(student.path / "model", tmp_path / "model"))
+
+
+def logits(model, ids=(5, 6, 7, 8)):
+    with torch.inference_mode():
+        return model.model(torch.tensor([ids])).logits
+
+
+def test_a_checkpoint_opens_as_the_model_it_was_copied_from(student, copy):
+    torch.testing.assert_close(logits(opened(copy)), logits(opened(student)), rtol=0, atol=0)
+    assert opened(student).context == 256
+    assert opened(student, "bf16").model.dtype == torch.bfloat16
+
+
+@pytest.fixture(scope="module")
+def adapted(student):
+    root = student.path.parents[2]
+    prompts = build(root, toy_prompts())
+    mix = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+    return build(root, Train(method=Method.lora, epochs=1, batch_rows=16, lr=1e-2), student, mix, prompts)
+
+
+def test_an_adapter_opens_on_the_base_it_was_trained_on(student, adapted):
+    base, tuned = opened(student), opened(adapted)
+    assert not torch.equal(logits(base), logits(tuned))
+    with tuned.model.disable_adapter():
+        torch.testing.assert_close(logits(tuned), logits(base), rtol=0, atol=0)
+
+
+def test_an_adapter_says_nothing_of_the_machine_and_no_base_weight_is_in_it(student, adapted):
+    from safetensors import safe_open
+
+    assert not any(str(student.path.parents[2]).encode() in file.read_bytes() for file in adapted.path.rglob("*.*"))
+    config = json.loads((adapted.path / "adapter" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    with safe_open(adapted.path / "adapter" / "adapter_model.safetensors", "pt") as weights:
+        assert all("lora_" in name for name in weights.keys())  # noqa: SIM118  # not a mapping
+
+
+def test_a_tokenizer_larger_than_its_model_is_refused(copy):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(copy.path)
+    tokenizer.add_tokens([f"new{i}" for i in range(10)])
+    tokenizer.save_pretrained(copy.path)
+    with pytest.raises(DataError, match="410 tokens and the model 400"):
+        opened(copy)
+
+
+def test_code_of_a_checkpoint_never_runs(copy, tmp_path):
+    """Neither beside a known model type nor for an unknown one."""
+    ran = tmp_path / "ran"
+    (copy.path / "evil.py").write_text(
+        f"open({str(ran)!r}, 'w')\nfrom transformers import LlamaConfig as C, LlamaForCausalLM as M\n"
+    )
+    file = copy.path / "config.json"
+    config = json.loads(file.read_text()) | {"auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
+    file.write_text(json.dumps(config))
+    opened(copy)
+    file.write_text(json.dumps(config | {"model_type": "evil"}))
+    with pytest.raises(DataError, match="causal language model"):
+        opened(copy)
+    assert not ran.exists()
+
+
+def test_pickled_weights_are_not_opened(copy):
+    (copy.path / "model.safetensors").unlink()
+    torch.save({}, copy.path / "pytorch_model.bin")
+    with pytest.raises(DataError, match="causal language model"):
+        opened(copy)
+
+
+def test_a_model_without_its_output_layer_is_refused(copy):
+    """transformers would make one up."""
+    file = copy.path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tie_word_embeddings": False}))
+    with pytest.raises(DataError, match=r"lacks 1 weights.*lm_head"):
+        opened(copy)

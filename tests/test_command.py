@@ -1,0 +1,254 @@
+"""The command: what it says to a mistake, what it loads, what a plan leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
+
+SINGLE = [*FILES, "mix=single"]
+MULTI = [*FILES, "mix=multi"]
+MISTAKES = {
+    # an override that is no field, however it is written: the nearest that exist
+    "misspelt block": (["trian.lr=1"], ["trian.lr", "did you mean train.lr"]),
+    "spelt out": (["train.learning_rate=1"], ["train.learning_rate", "train.lr "]),
+    "with +": (["+train.learning_rate=1"], ["train.learning_rate", "train.lr "]),
+    "with ++": (["++train.lrr=1"], ["train.lrr", "train.lr "]),
+    "added": (["+train.lr=1"], ["+train.lr=1", "write train.lr=VALUE"]),
+    "deleted": (["~train.lr"], ["~train.lr", "write train.lr=VALUE"]),
+    "no block": (["lr=1"], ["lr: no such field", "train.lr"]),
+    "two at once": (["foo=1", "bar=2"], ["foo: no such field", "bar: no such field"]),
+    "swept": (["-m", "trian.lr=1,2"], ["trian.lr", "train.lr"]),
+    # a word
+    "verb": (["stauts"], ["stauts", "did you mean `synthdiv status`"]),
+    "stray word": (["mix=human", "frobnicate"], ["frobnicate", "plan, status, report, doctor"]),
+    "stray word of a plan": (["plan", "frobnicate"], ["frobnicate", "key=value"]),
+    "stray word of a verb": (["status", "train.lr=1"], ["status train.lr=1", "runtime.outputs"]),
+    "two sweeps": (["report", "a", "b"], ["report b", "the name of a sweep"]),
+    # a preset
+    "preset": (["mix=mutli"], ["mix=mutli: no such preset", "human, multi, multi_decoding, none, single"]),
+    "swept preset": (["-m", "mix=human,mutli"], ["mix=mutli: no such preset", "multi_decoding"]),
+    "experiment": (["experiment=nope"], ["experiment=nope: no such preset", "demo"]),
+    "launcher": (["hydra/launcher=nope"], ["hydra/launcher=nope: no such preset", "inline"]),
+    # a value
+    "type": (["train.epochs=abc"], ["train.epochs=abc", "Float"]),
+    "type, swept": (["-m", "train.epochs=1,abc,2,x"], ["train.epochs=abc", "train.epochs=x"]),
+    "choice": (["train.method=foo"], ["train.method=foo", "full, lora"]),
+    "negative": (["train.lr=-1"], ["train.lr=-1.0: needs more than 0"]),
+    "below null": (["prompts.table.path=x"], ["prompts.table is null with prompts=toy", "choose a prompts preset"]),
+    "below null, swept": (["-m", "prompts.table.path=x,y"], ["prompts.table is null with prompts=toy"]),
+    "mapping over null": (["student.checkpoint={path: x}"], ["student.checkpoint is null with student=toy_small"]),
+    "behind the end": (["generators.models.9.name=x"], ["generators.models has 4 items with generators=toy_small"]),
+    "interval": (["-m", "train.lr=interval(0,1)"], ["interval(0,1)", "range"]),
+    "grammar": (["train.lr=1)"], ["train.lr=1)"]),
+    "sweep name": (["sweep=a/b"], ["sweep='a/b'", "without a slash"]),
+    "sweep swept": (["-m", "sweep=a,b"], ["sweep and runtime", "one launch for each"]),
+    # a file
+    "no path": (["prompts=files"], ["prompts.table.path=None", "give one of the two"]),
+    "missing file": ([*FILES, "prompts.table.path=no.jsonl"], ["prompts.table.path=no.jsonl: no such file"]),
+    "missing corpus": (
+        [*FILES, "student.pretrain.text.path=no.txt"],
+        ["student.pretrain.text.path=no.txt: no such file"],
+    ),
+    "missing answers": (
+        [*SINGLE, sources("one", path="no.jsonl")],
+        ["generators.models.0.recorded.table.path=no.jsonl"],
+    ),
+    "ending": ([*FILES, "prompts.table.path=prompts.xlsx"], ["prompts.xlsx", ".jsonl, .jsonl.gz, .csv, .parquet"]),
+    "empty file": ([*FILES, "prompts.table.path=empty.jsonl"], ["empty.jsonl has no row"]),
+    "column": (
+        [*FILES, "prompts.table.columns.prompt=question"],
+        ["prompts.table.columns.prompt=question: no such column in prompts.jsonl", "id, prompt, response"],
+    ),
+    "no answer": (
+        [*FILES, "prompts.table.path=gap.jsonl"],
+        ["gap.jsonl, row 3", "holds no answer", "Remove the row", "columns.response=null"],
+    ),
+    "not JSON": ([*FILES, "prompts.table.path=broken.jsonl"], ["broken.jsonl, line 2: not JSON"]),
+    "several files": (
+        [*FILES, "prompts.table.path=no.jsonl", "student.pretrain.text.path=no.txt"],
+        ["no.jsonl: no such file", "no.txt: no such file"],
+    ),
+    # a mix
+    "rows": ([*FILES, "mix=human", "mix.rows=100"], ["mix.rows=100", "needs 100", "there are 24"]),
+    "rows of toys": (["mix.rows=5000"], ["needs 5000", "there are 600"]),
+    "answers": (
+        [*SINGLE, sources("one", path="few.jsonl")],
+        ["one: the mix needs 24 answers", "few.jsonl has 5", "lower mix.rows"],
+    ),
+    "nobody answers": (
+        [*SINGLE, sources("one"), "generators.models.0.recorded.answerer=three"],
+        ["generators.models.0.recorded.answerer=three", "there are one, two"],
+    ),
+    "one family": (
+        [*MULTI, sources("one", "two", family="same")],
+        ["two families, has same", "multi_decoding"],
+    ),
+    "one generator": ([*FILES, "mix=multi_decoding", sources("one")], ["at least two generators, has one"]),
+    "no generator": (["mix=single", "generators=none"], ["mix=single", "choose generators="]),
+    "no such source": (["mix=single", "mix.source=yew"], ["mix.source=yew", "oak, elm, ash, fir"]),
+    "weights": (["mix.weights=[1,2]"], ["mix.weights=[1.0, 2.0]", "oak, elm, ash, fir"]),
+    "no human answers": (
+        [*FILES, "mix=human", "prompts.table.columns.response=null"],
+        ["prompts.table.columns.response=null", "human answers"],
+    ),
+    "toys and files": ([*FILES, "mix=single", "generators=toy_small"], ["oak: a toy model", "prompts=toy"]),
+    # a model
+    "pickle": (
+        ["student=checkpoint", "student.checkpoint.path=pickled"],
+        ["student.checkpoint.path=pickled", "pytorch_model.bin", "can run code", "save_pretrained"],
+    ),
+    "no checkpoint": (
+        ["student=checkpoint", "student.checkpoint.path=nowhere"],
+        ["student.checkpoint.path=nowhere", "config.json is missing"],
+    ),
+    "no such sweep": (["status", "nope"], ["no sweep 'nope'", "nothing was launched yet"]),
+    "no such report": (["report", "nope"], ["no sweep 'nope'"]),
+    "report of what": (["report"], ["needs the name of a sweep"]),
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_told_before_anything_runs(words, typed, tmp_path):
+    """One line each: the value, the choices or the next step; no traceback, and nothing is built."""
+    rows = write_files(tmp_path)
+    write_rows(tmp_path / "gap.jsonl", [row | ({"response": " "} if row["id"] == "q2" else {}) for row in rows])
+    write_rows(tmp_path / "few.jsonl", [row | {"source": "one"} for row in rows[:5]])
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{\n")
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "config.json").write_text("{}")
+    (tmp_path / "pickled" / "pytorch_model.bin").touch()
+    arguments, told = MISTAKES[words]
+    said = typed(*arguments)
+    assert said.code == 2
+    assert said.out == ""
+    assert all(line.startswith("error: ") for line in said.err.splitlines()), said.err
+    assert all(phrase in said.err for phrase in told), said.err
+    assert not (tmp_path / "outputs" / "artifacts").exists()
+    assert not (tmp_path / "outputs" / "sweeps").exists()
+
+
+def test_problems_of_a_grid_come_at_once_with_the_cells_that_have_them(typed):
+    said = typed("-m", "train.lr=1e-3,-1", "train.batch_rows=0,8", "mix.rows=9999")
+    assert said.err.splitlines() == [
+        "error: train.batch_rows=0: needs more than 0 [in 2 of 4 cells, first: train.lr=0.001 train.batch_rows=0 "
+        "mix.rows=9999]",
+        "error: mix.rows=9999: needs 9999 train prompts and there are 600 (700 rows less 100 test and 0 target) "
+        "[in 1 of 4 cells, first: train.lr=0.001 train.batch_rows=8 mix.rows=9999]",
+        "error: train.lr=-1.0: needs more than 0 [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 mix.rows=9999]",
+    ]
+
+
+def test_a_folder_of_ones_own_presets_counts_as_ours(typed, tmp_path):
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    (tmp_path / "mine" / "train" / "slow.yaml").write_text("lr: 1e-6\n")
+    said = typed("plan", "--config-dir", "mine", "train=slow")
+    assert (said.code, said.err) == (0, "")
+    assert "train=slow" in said.out
+    assert "full, lora, slow" in typed("--help", "--config-dir=mine").out
+    assert "full, lora, slow" not in typed("--help").out
+    assert "train.epochs=x" in typed("--config-dir", "mine", "train=slow", "train.epochs=x").err
+
+
+def test_a_plan_writes_nothing_and_shows_equal_cells_once(typed, tmp_path):
+    write_files(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    said = typed("plan", "-m", *FILES, "mix=human,none", "train.seed=0,1", sources("one", "two"))
+    assert (said.code, said.err) == (0, "")
+    assert "4 cells, 3 unique" in said.out
+    assert said.out.count("= 1 more") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_answer_that_only_the_hub_knows_is_shown_as_unresolved_and_the_rest_is_planned(typed, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-cache"))
+    (tmp_path / "mine" / "student").mkdir(parents=True)
+    (tmp_path / "mine" / "student" / "far.yaml").write_text("name: far\ncheckpoint: {hub: some/model}\n")
+    said = typed("plan", "-m", "--config-dir", "mine", "mix=none", "student=far,toy_small")
+    assert (said.code, said.err) == (0, "")
+    assert "2 cells, 1 unique" in said.out
+    assert "unresolved: some/model: the commit of main is not in the local hub cache" in said.out
+
+
+def test_help_names_every_group_and_every_verb(typed):
+    said = typed("--help")
+    for name in (
+        "prompts",
+        "generators",
+        "mix",
+        "student",
+        "train",
+        "evaluate",
+        "runtime",
+        "track",
+        "report",
+        "experiment",
+    ):
+        assert f"\n  {name}: " in said.out
+    assert said.out == typed("plan", "-h").out
+    for verb in ("plan", "status", "report", "doctor"):
+        assert f"synthdiv {verb}" in said.out
+
+
+HEAVY = [
+    "torch",
+    "transformers",
+    "lightning",
+    "peft",
+    "deepspeed",
+    "datasets",
+    "wandb",
+    "pandas",
+    "plotly",
+    "matplotlib",
+]
+LISTING = f"""
+import atexit, runpy, sys
+atexit.register(lambda: print("loaded", *(name for name in {HEAVY + ["numpy"]} if name in sys.modules)))
+runpy.run_module("synthdiv", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "may"),
+    [
+        (["--help"], set()),
+        (["status"], set()),
+        (["plan", "-m", "mix=human,multi"], {"numpy"}),  # a toy world counts its prompts
+        (["trian.lr=1"], set()),
+    ],
+)
+def test_nothing_heavy_is_loaded_to_answer_a_question(words, may, tmp_path):
+    done = subprocess.run([sys.executable, "-c", LISTING, *words], cwd=tmp_path, capture_output=True, text=True)
+    name, *loaded = done.stdout.splitlines()[-1].split()
+    assert name == "loaded"
+    assert set(loaded) <= may, done.stderr
+
+
+def test_the_command_and_the_module_are_one_program(tmp_path):
+    script = Path(sys.executable).with_name("synthdiv")
+    for words in (["--help"], ["mix=mutli"]):
+        one = subprocess.run([script, *words], cwd=tmp_path, capture_output=True, text=True)
+        other = subprocess.run(command(*words), cwd=tmp_path, capture_output=True, text=True)
+        assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
+    assert one.returncode == 2
+    assert one.stderr.startswith("error: ")
+
+
+def test_without_m_a_run_is_a_sweep_of_one_cell(tmp_path):
+    done = synthdiv("mix=none", "sweep=one", *TINY, cwd=tmp_path)
+    assert "one: 1 cells (1 unique)" in done.stderr
+    (cell,) = (tmp_path / "outputs" / "sweeps" / "one" / "cells.jsonl").read_text().splitlines()
+    assert json.loads(cell)["axes"]["mix"] == "none"
+    again = synthdiv("mix=none", "sweep=one", *TINY, cwd=tmp_path)
+    assert "0 nodes built" in again.stderr
+    assert "done" in synthdiv("status", "one", cwd=tmp_path).stdout
+    assert not list(tmp_path.glob("multirun*"))

@@ -1,0 +1,164 @@
+"""The gradient is that of the whole batch over supervised tokens however it is cut; a run can stop and go on."""
+
+from __future__ import annotations
+
+import itertools
+
+import pyarrow.parquet
+import pytest
+import torch
+import transformers
+
+from synthdiv.train.fit import CHECKPOINTS, fit, newest_checkpoint, newest_first
+from synthdiv.train.module import IGNORED, Optimizing, Row, loss_sum, tensors
+from synthdiv.train.schedule import Match, schedule
+from synthdiv.train.stage import Lora
+from synthdiv.train.tune import with_adapter
+from synthdiv.types import DataError
+from tests.models.small import cpu_run
+
+OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
+
+
+def blank(**fields):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1} | fields
+    config = transformers.LlamaConfig(
+        **shape, num_attention_heads=2, max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=2
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+def some_rows(count=23):
+    random = torch.Generator().manual_seed(1)
+    rows = []
+    for _ in range(count):
+        length = int(torch.randint(4, 30, (), generator=random))
+        prompt = int(torch.randint(1, length - 1, (), generator=random))
+        rows.append(Row(tuple(torch.randint(3, 40, (length,), generator=random).tolist()), prompt))
+    return rows
+
+
+def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None):
+    out.mkdir(exist_ok=True)
+    model, rows = model or blank(), rows or some_rows()
+    plan = schedule([row.supervised for row in rows], 4, Match.steps, steps, 0)
+    summary = fit(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), "fp32")
+    return model, summary
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_only_the_answer_is_supervised_or_all():
+    rows = [Row((3, 4, 5, 6), 2), Row((7, 8), 1)]
+    assert tensors(rows, 9, "cpu")["labels"].tolist() == [[IGNORED, IGNORED, 5, 6], [IGNORED, 8, IGNORED, IGNORED]]
+    assert tensors(rows, 9, "cpu")["input_ids"].tolist()[1] == [7, 8, 9, 9]
+    assert tensors([Row((3, 4, 5), 0)], 9, "cpu")["labels"].tolist() == [[3, 4, 5]]
+    assert [row.supervised for row in rows] == [2, 1]
+    assert Row((3, 4, 5), 0).supervised == 2  # nothing predicts the first
+
+
+def test_the_loss_is_that_of_the_supervised_tokens_alone():
+    model, rows = blank().eval(), some_rows(5)
+    with torch.no_grad():
+        found = loss_sum(model, tensors(rows, 1, "cpu")).item()
+        wanted = 0.0
+        for row in rows:
+            law = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+            wanted -= sum(law[place - 1, row.ids[place]].item() for place in range(row.prompt, len(row.ids)))
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_pad_token_teaches_nothing_and_the_end_token_does(tmp_path):
+    """Padding is masked by position: a pad that is the end token does not mask the end away."""
+    one, other = (tensors(some_rows(4), pad, "cpu") for pad in (1, 2))
+    assert torch.equal(one["labels"], other["labels"])
+    model = blank().eval()
+    with torch.no_grad():
+        assert loss_sum(model, one).item() == pytest.approx(loss_sum(model, other).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_a_micro_batch_changes_no_weight(tmp_path, micro):
+    """Rows differ in length, so weighting micro-batches equally instead of by token would show."""
+    whole, summary = trained(tmp_path / "whole")
+    parts, cut = trained(tmp_path / "parts", run=cpu_run(micro_batch=micro))
+    for name, value in weights(parts).items():
+        torch.testing.assert_close(value, weights(whole)[name], rtol=0, atol=1e-5)
+    assert summary["loss"] == pytest.approx(cut["loss"], abs=1e-4)
+    assert not torch.equal(weights(whole)["lm_head.weight"], blank().lm_head.weight)
+
+
+def test_metrics_hold_every_step(tmp_path):
+    rows = some_rows()
+    _, summary = trained(tmp_path, rows=rows)
+    table = pyarrow.parquet.read_table(tmp_path / "metrics.parquet").to_pylist()
+    plan = schedule([row.supervised for row in rows], 4, Match.steps, 8, 0)
+    assert [point["step"] for point in table] == list(range(1, 9))
+    assert [point["supervised_tokens"] for point in table] == [sum(rows[i].supervised for i in step) for step in plan]
+    assert [point["tokens"] for point in table] == [sum(len(rows[i].ids) for i in step) for step in plan]
+    assert summary["steps"] == 8
+    assert summary["rows_seen"] == 32
+    assert summary["supervised_tokens"] == sum(point["supervised_tokens"] for point in table)
+    assert summary["tokens_per_second"] > 0
+    assert table[-1]["lr"] < table[0]["lr"] < max(point["lr"] for point in table) == 1e-2
+
+
+def test_a_loss_that_is_no_number_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"step \d+ of 8; lower the learning rate"):
+        trained(tmp_path, optimizing=Optimizing(1e30, "constant", 0.0, 0.0, 0.0))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping(after):
+    """A run that saves at every step and is stopped after `after` of them."""
+    run = cpu_run(checkpoint_seconds=1e-6)
+    count = itertools.count(1)
+
+    def progress(*_):
+        if next(count) > after:
+            raise Stopped
+
+    run.progress = progress
+    return run
+
+
+def dropping():
+    return with_adapter(blank(), Lora(r=4, dropout=0.5), 0)
+
+
+@pytest.mark.parametrize("make", [blank, dropping])
+def test_a_run_that_was_stopped_twice_ends_in_the_same_bits(tmp_path, make):
+    """With dropout and an optimizer's memory; a frozen base is in no checkpoint."""
+    whole, _ = trained(tmp_path / "whole", make())
+    for after in (3, 3):
+        with pytest.raises(Stopped):
+            trained(tmp_path / "cut", make(), run=stopping(after))
+    kept = newest_checkpoint(tmp_path / "cut" / CHECKPOINTS)
+    assert 0 < len(kept["curve"]) < 8
+    assert len(newest_first(tmp_path / "cut" / CHECKPOINTS)) == 2
+    if make is dropping:
+        assert kept["state_dict"]
+        assert all("lora_" in name for name in kept["state_dict"])
+    finished, _ = trained(tmp_path / "cut", make())
+    for name, value in weights(finished).items():
+        assert torch.equal(value, weights(whole)[name]), name
+    curves = [pyarrow.parquet.read_table(tmp_path / name / "metrics.parquet") for name in ("whole", "cut")]
+    assert curves[0].equals(curves[1])
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
+    files = [tmp_path / f"{step:09}.ckpt" for step in (3, 20, 100)]
+    for number, file in enumerate(files):
+        torch.save({"curve": [number]}, file)
+    assert newest_checkpoint(tmp_path)["curve"] == [2]
+    files[2].write_bytes(files[2].read_bytes()[:200])
+    assert newest_checkpoint(tmp_path)["curve"] == [1]
+    files[1].write_bytes(b"")
+    assert newest_checkpoint(tmp_path)["curve"] == [0]
+    assert newest_checkpoint(tmp_path / "nowhere") is None

@@ -1,0 +1,225 @@
+"""Fine-tuning as a stage: what is saved is what was trained, validation is the same in every arm, no row is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthdiv.generate.spec import Sampling
+from synthdiv.generate.stage import Generate, read_samples
+from synthdiv.mix.stage import Mix, read_mix
+from synthdiv.models.chat import Chat
+from synthdiv.models.load import OpenModel, load_base
+from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.train.stage import Lora, LossOn, Method, Train
+from synthdiv.train.tune import encode, probe_adapter, sides, with_adapter
+from synthdiv.types import Artifact, DataError
+from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def prompts(root):
+    return build(root, toy_prompts())
+
+
+@pytest.fixture(scope="module")
+def student(root):
+    return build(root, tiny_model())
+
+
+@pytest.fixture(scope="module")
+def human(root, prompts):
+    return build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+
+
+@pytest.fixture(scope="module")
+def generated(root, prompts, student):
+    """A mix that one source wrote."""
+    shards = [
+        build(root, Generate("oak", rows=48, shard_rows=4, shard=shard, sampling=Sampling(1, 1, 8)), prompts, student)
+        for shard in range(12)
+    ]
+    return build(root, Mix(48, ["oak"], [1.0], train_rows=48, shard_rows=4), prompts, *shards)
+
+
+def recipe(**fields):
+    return Train(**{"method": Method.full, "epochs": 1, "batch_rows": 16, "lr": 1e-2, "validation": 0.1} | fields)
+
+
+def first(model, prompts):
+    chat = Chat(model.tokenizer)
+    pairs = [(chat.prompt("Who is it?"), chat.answers(["Nobody knows."])[0])]
+    return answer_log_likelihoods(model, pairs, 1000)[0]
+
+
+@pytest.mark.parametrize("method", Method)
+def test_what_is_saved_is_what_was_validated(root, prompts, student, human, method):
+    """The model opened again gives the validation loss that training ended with."""
+    tuned = build(root, recipe(method=method), student, human, prompts)
+    summary, model = tuned.manifest["summary"], opened(tuned)
+    chat, held = Chat(model.tokenizer), sides(read_mix(human), 0.1)[1]
+    pairs = [(chat.prompt(row["prompt"]), chat.answers([row["response"]])[0]) for row in held]
+    values = answer_log_likelihoods(model, pairs, 16384)
+    again = -sum(float(v.sum()) for v in values) / sum(map(len, values))
+    assert again == pytest.approx(summary["validation"]["own"], abs=2e-5)
+    assert summary["validation"]["own"] < summary["validation_before"]["own"]
+    assert summary["rows_seen"] == summary["budget"] == summary["train_rows"] == 48 - summary["validation_rows"]
+    names = set(files(tuned))
+    folder = "model" if method is Method.full else "adapter"
+    assert {name for name in names if "/" in name} == {name for name in names if name.startswith(f"{folder}/")}
+    assert "metrics.parquet" in names
+    assert not any("checkpoints" in name for name in names)
+
+
+def test_a_build_again_elsewhere_gives_the_same_bytes(root, tmp_path, prompts, student, human):
+    stage = recipe(method=Method.lora)
+    stage.build((student, human, prompts), tmp_path, cpu_run())
+    assert files(build(root, stage, student, human, prompts)) == files(Artifact(stage, "", tmp_path))
+
+
+def test_validation_prompts_are_those_of_every_arm(root, prompts, student, human, generated):
+    held = [{row["id"] for row in sides(read_mix(mix), 0.1)[1]} for mix in (human, generated)]
+    assert held[0] == held[1]
+    tuned = build(root, recipe(), student, generated, prompts).manifest["summary"]
+    assert tuned["validation"]["own"] != tuned["validation"]["human"]
+    untuned = build(root, recipe(), student, human, prompts).manifest["summary"]
+    assert untuned["validation_before"]["human"] == tuned["validation_before"]["human"]
+    assert tuned["sources"] == {"oak": tuned["train_rows"]}
+
+
+def mix_rows(count):
+    return [{"position": position, "id": str(position)} for position in range(count)]
+
+
+@given(st.integers(1, 400), st.sampled_from([0.0, 0.05, 0.1, 1 / 3, 0.4, 0.7]))
+def test_the_share_is_held_out_and_a_smaller_set_holds_out_the_same(count, share):
+    train, held = sides(mix_rows(count), share)
+    assert sorted(row["position"] for row in train + held) == list(range(count))
+    assert abs(len(held) - share * count) <= 1
+    more = {row["id"] for row in sides(mix_rows(count + 30), share)[1]}
+    assert {row["id"] for row in held} <= more
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 1 / 12])
+def test_no_source_gives_much_more_than_its_part_of_validation(share):
+    """Shards are dealt in cycles of 12: at an even distance all held-out rows would be of one source or two."""
+    held = sides(mix_rows(1200), share)[1]
+    owners = Counter(row["position"] % 4 for row in held)
+    assert max(owners.values()) < 0.4 * len(held)
+
+
+def test_rows_are_cut_and_counted_and_a_row_without_its_answer_is_refused(student, human):
+    chat, rows = Chat(opened(student).tokenizer), read_mix(human)
+    lengths = [len(chat.prompt(row["prompt"])) + len(chat.answers([row["response"]])[0]) for row in rows]
+    limit = max(lengths) - 3
+    made, cut = encode(recipe(max_tokens=limit), chat, rows)
+    assert cut == sum(length > limit for length in lengths) > 0
+    assert max(len(row.ids) for row in made) == limit
+    asked = {row["id"]: len(chat.prompt(row["prompt"])) for row in rows}
+    shortest = min(asked.values())
+    lost = next(row["id"] for row in rows if asked[row["id"]] >= shortest + 1)
+    with pytest.raises(DataError, match=rf"max_tokens={shortest + 1} cuts the whole answer.*first {lost}"):
+        encode(recipe(max_tokens=shortest + 1), chat, rows)
+
+
+def test_loss_on_the_answer_or_on_all(student, human):
+    chat, rows = Chat(opened(student).tokenizer), read_mix(human)[:4]
+    answer, everything = (encode(recipe(loss_on=loss_on), chat, rows)[0] for loss_on in (LossOn.answer, LossOn.all))
+    for one, other, row in zip(answer, everything, rows, strict=True):
+        assert one.ids == other.ids == (*chat.prompt(row["prompt"]), *chat.answers([row["response"]])[0])
+        assert one.ids[one.prompt :] == tuple(chat.answers([row["response"]])[0])
+        assert other.prompt == 0
+
+
+def test_a_row_longer_than_the_context_is_refused(root, prompts, human):
+    short = build(root, tiny_model(context=40))
+    with pytest.raises(DataError, match=r"train\.max_tokens=1024.*context is 40"):
+        build(root, recipe(), short, human, prompts)
+
+
+def test_an_adapter_that_changes_nothing_is_an_error(student, human):
+    model, tokenizer = load_base(student, "fp32")
+    rows, _ = encode(recipe(), Chat(tokenizer), read_mix(human)[:3])
+    blank = OpenModel(with_adapter(model, Lora(), 0).eval(), tokenizer, "cpu")
+    with pytest.raises(DataError, match="changes no logit"):
+        probe_adapter(blank, rows, 1)
+    torch.nn.init.normal_(blank.model.base_model.model.model.layers[0].mlp.down_proj.lora_B["default"].weight)
+    probe_adapter(blank, rows, 1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets", "told"),
+    [
+        ("llama", ["q_proj", "query"], r"no query;.*down_proj.*v_proj"),
+        ("gpt2", ["q_proj"], r"no q_proj;.*c_attn, c_fc, c_proj"),
+        ("llama", [], "no adapter then"),
+    ],
+)
+def test_a_wrong_target_lists_the_right_ones(root, architecture, targets, told):
+    """Even beside right ones: PEFT passes over a name it does not find, as long as it finds another."""
+    model, _ = load_base(build(root, tiny_model(architecture=kind(architecture))), "fp32")
+    with pytest.raises(DataError, match=told):
+        with_adapter(model, Lora(targets=targets), 0)
+
+
+def kind(name):
+    from synthdiv.train.pretrain import Architecture
+
+    return Architecture(name)
+
+
+def test_gpt2_gets_an_adapter_too(root, prompts, human):
+    student = build(root, tiny_model(architecture=kind("gpt2")))
+    lora = Lora(targets=["c_attn", "c_proj"])
+    tuned = build(root, recipe(method=Method.lora, lora=lora), student, human, prompts)
+    assert (first(opened(tuned), prompts) != first(opened(student), prompts)).any()
+
+
+def test_a_system_role_is_the_same_in_training_and_answering(root, student):
+    """Prompt tokens of an answer are as many as training saw."""
+    prompts = build(root, toy_prompts(system="Be brief."))
+    answers = build(root, Generate("oak", rows=48, shard_rows=4, sampling=Sampling(1, 1, 4)), prompts, student)
+    chat = Chat(opened(student).tokenizer, "Be brief.", prompts.stage.date)
+    rows = read_samples(answers.path)
+    trained, _ = encode(recipe(), chat, [{"id": row.id, "prompt": row.prompt, "response": "x"} for row in rows])
+    assert [row.prompt_tokens for row in rows] == [row.prompt for row in trained]
+    assert "Be brief." in chat.tokenizer.decode(trained[0].ids)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"lr": 0.0}, "train.lr"), ({"lr": -1e-3}, "train.lr"), ({"budget": 5}, "train.budget=5"),
+        ({"seed": -1}, "train.seed"), ({"validation": 1.0}, "train.validation"),
+        ({"lora": Lora(r=0)}, "train.lora"), ({"clip": -1.0}, "train.clip"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named(fields, told):
+    assert any(told in problem for problem in recipe(**fields).check())
+    assert not recipe().check()
+
+
+def test_validation_of_everything_is_refused(root, prompts, student):
+    one = build(root, Mix(1, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+    with pytest.raises(DataError, match=r"train\.validation=0\.9"):
+        build(root, recipe(validation=0.9), student, one, prompts)
+
+
+def test_prompts_without_human_answers_have_no_human_validation(student):
+    from synthdiv.train.tune import validate
+
+    model = opened(student)
+    rows = [{"id": "a", "prompt": "ask", "response": "tell"}]
+    found = validate(model, Chat(model.tokenizer), rows, {"a": None})
+    assert found["human"] is None
+    assert found["own"] > 0
+    assert validate(model, Chat(model.tokenizer), [], {}) == {"own": None, "human": None}
