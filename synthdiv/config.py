@@ -54,7 +54,7 @@ class Generator:
         if self.checkpoint:
             problems += [f"{name}.{problem}" for problem in self.checkpoint.check()]
         if self.recorded:
-            problems += self.recorded.table.check(f"{name}.recorded.table")
+            problems += self.recorded.check(f"{name}.recorded")
         if self.name in ("", "human") or "/" in self.name:
             problems.append(f"{name}.name={self.name!r}: needs a name without a slash that is not 'human'")
         return problems

@@ -105,16 +105,15 @@ def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
 
 def answered(cell: Cell, prompts: Node, source: Generator, shard: int) -> Node:
     """One shard of the train prompts, answered by one source."""
-    place = {"rows": cell.prompts.train_rows, "shard_rows": cell.generators.shard_rows, "shard": shard}
+    stage = Generate(source.name, rows=cell.prompts.train_rows, shard_rows=cell.generators.shard_rows, shard=shard)
     if source.backend is Backend.recorded:  # nothing is sampled: sampling, batches and seed are no part of it
-        return Node(Generate(source.name, source.backend, source.recorded, **place), (prompts,))
-    stage = Generate(
-        source=source.name,
+        return Node(replace(stage, backend=source.backend, recorded=source.recorded), (prompts,))
+    stage = replace(
+        stage,
         sampling=source.sampling,
         precision=source.precision,
         batch_tokens=cell.generators.batch_tokens,
         seed=cell.generators.seed,
-        **place,
     )
     return Node(stage, (prompts, model(cell, source)))
 

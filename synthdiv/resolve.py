@@ -50,8 +50,9 @@ class Resolver:
 
     def folder(self, path: Path) -> str:
         """SHA-256 over the names and contents of all files below a folder."""
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-        listing = [[str(file.relative_to(path)), self.file(file)] for file in files]
+        names = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+        seen = [name for name in names if not any(part.startswith(".") for part in name.parts)]  # no hub bookkeeping
+        listing = [[name.as_posix(), self.file(path / name)] for name in seen]
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
     def hub_commit(self, repo: str, revision: str | None, kind: str = "model") -> str:

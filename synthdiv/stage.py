@@ -46,9 +46,12 @@ class Stage:
         """All problems of the fields, each starting with its dotted name."""
         return []
 
-    def locate(self) -> Path:
-        """Where the artifact of a `located` stage lies."""
+    def locate(self) -> Path | None:
+        """Where the artifact of a `located` stage lies; None while it is not on this machine."""
         raise NotImplementedError
+
+    def fetch(self) -> None:
+        """Bring the artifact of a `located` stage to this machine."""
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
         """Do the work, write it below `out`, return the summary for the manifest."""

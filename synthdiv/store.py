@@ -80,7 +80,8 @@ class Store:
     heartbeat: float = 10.0
 
     def path(self, node: Node) -> Path:
-        return node.stage.locate() if node.stage.located else self.root / "artifacts" / node.stage.name / node.key
+        own = self.root / "artifacts" / node.stage.name / node.key
+        return (node.stage.locate() or own) if node.stage.located else own
 
     def has(self, node: Node) -> bool:
         if node.stage.located:
@@ -121,6 +122,7 @@ class Store:
     def obtain(self, node: Node, run: Run, started: Callable[[], None] = lambda: None) -> tuple[Artifact, bool]:
         """The artifact of `node`, and whether this call built it. Waits while another process builds it."""
         if node.stage.located:
+            node.stage.fetch()
             return self.artifact(node), False
         folder = self.path(node).parent
         folder.mkdir(parents=True, exist_ok=True)

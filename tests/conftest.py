@@ -108,7 +108,7 @@ def sources(*names: str, path: str = "answers.jsonl", family: str = "") -> str:
     """An override: recorded generators that answer from the file of `write_files`, each a family of its own."""
     models = [
         f"{{name: {name}, backend: recorded, facts: {{family: {family or name}}}, "
-        f"recorded: {{answerer: {name}, table: {{path: {path}, columns: {{id: id}}}}}}}}"
+        f"recorded: {{answerer: {name}, path: {path}, id: id}}}}"
         for name in names
     ]
     return f"generators.models=[{','.join(models)}]"

@@ -57,7 +57,7 @@ MISTAKES = {
     ),
     "missing answers": (
         [*SINGLE, sources("one", path="no.jsonl")],
-        ["generators.models.0.recorded.table.path=no.jsonl"],
+        ["generators.models.0.recorded.path=no.jsonl"],
     ),
     "ending": ([*FILES, "prompts.table.path=prompts.xlsx"], ["prompts.xlsx", ".jsonl, .jsonl.gz, .csv, .parquet"]),
     "empty file": ([*FILES, "prompts.table.path=empty.jsonl"], ["empty.jsonl has no row"]),
@@ -141,7 +141,8 @@ def test_problems_of_a_grid_come_at_once_with_the_cells_that_have_them(typed):
         "mix.rows=9999]",
         "error: mix.rows=9999: needs 9999 train prompts and there are 600 (700 rows less 100 test and 0 target) "
         "[in 1 of 4 cells, first: train.lr=0.001 train.batch_rows=8 mix.rows=9999]",
-        "error: train.lr=-1.0: needs more than 0 [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 mix.rows=9999]",
+        "error: train.lr=-1.0: needs more than 0 [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 "
+        "mix.rows=9999]",
     ]
 
 
@@ -212,7 +213,7 @@ HEAVY = [
 ]
 LISTING = f"""
 import atexit, runpy, sys
-atexit.register(lambda: print("loaded", *(name for name in {HEAVY + ["numpy"]} if name in sys.modules)))
+atexit.register(lambda: print("loaded", *(name for name in {[*HEAVY, "numpy"]} if name in sys.modules)))
 runpy.run_module("synthdiv", run_name="__main__")
 """
 

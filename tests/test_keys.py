@@ -148,7 +148,7 @@ def expected(every: set[str], patterns: list[str]) -> set[str]:
 
 def test_the_key_of_a_study_of_files_changes_with_every_field_but_these():
     """Nothing is sampled by a recorded source, so how one would sample is no part of it; a path is never identity."""
-    block = "{name: %s, backend: recorded, recorded: {answerer: %s, table: {path: f.jsonl, sha256: ab, rows: 99}}}"
+    block = "{name: %s, backend: recorded, recorded: {answerer: %s, path: f.jsonl, sha256: ab, rows: 99}}"
     before = cell(
         "prompts=files", "generators=recorded", "student=checkpoint", "train=lora", "mix=multi_decoding",
         "prompts.table.path=p.jsonl", "prompts.table.sha256=cd", "prompts.table.rows=99", "prompts.test=3",

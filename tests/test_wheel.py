@@ -25,7 +25,7 @@ def test_a_wheel_brings_the_command_its_plugins_and_its_presets(tmp_path):
     assert not (site / "hydra_plugins" / "__init__.py").exists(), "it must stay a namespace package"
 
     def run(*words: str) -> str:
-        code = f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv[0] = 'synthdiv'; import synthdiv.__main__ as m; m.main()"
+        code = f"import sys; sys.path.insert(0, {str(site)!r}); import synthdiv.__main__ as command; command.main()"
         done = subprocess.run(
             [sys.executable, "-c", code, *words], cwd=elsewhere, env=os.environ, capture_output=True, text=True
         )

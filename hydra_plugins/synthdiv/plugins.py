@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 
 @dataclass
 class SweeperConfig:
-    """`params` is the grid of an experiment file: key → values as they would be typed. Each of `also` is a further grid:
-    `params` with these keys changed."""
+    """`params` is the grid of an experiment file: key → values as they would be typed. Each of `also` is a further
+    grid: `params` with these keys changed."""
 
     _target_: str = "hydra_plugins.synthdiv.plugins.SynthdivSweeper"
     params: dict[str, str] = field(default_factory=dict)
@@ -75,6 +75,7 @@ class SynthdivSweeper(Sweeper):
 
         if not isinstance(self.launcher, InlineLauncher):
             raise ConfigError(f"hydra/launcher={type(self.launcher).__name__}: choose hydra/launcher=inline")
+        assert self.hydra_context
         points = expand(self.hydra_context.config_loader, self.config, self.params, self.also, arguments)
         code = self.launcher.run(points)
         if code:

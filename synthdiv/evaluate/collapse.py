@@ -17,7 +17,7 @@ from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
 from synthdiv.measures.words import REGEX, words
 from synthdiv.stage import Stage
 from synthdiv.suite import item, write_suite
-from synthdiv.types import Artifact, Run, Sample, Score
+from synthdiv.types import Artifact, DataError, Run, Sample, Score
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Collapse(Stage):
     seed: int = 0
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+        if self.word != REGEX:
+            raise DataError(f"collapse.word={self.word}: this version counts words by {REGEX}")
         width = len(self.decodings) + self.human
         student, untouched = inputs[:width], None if self.vanilla else inputs[width:]
         scores: list[Score] = []

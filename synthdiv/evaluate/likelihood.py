@@ -57,7 +57,7 @@ class Likelihood(Stage):
         prompts, model = inputs
         answers = self.answers(prompts)
         opened = run.model(model, self.precision.value)
-        chat = Chat(opened.tokenizer, prompts.stage.system, prompts.stage.date)
+        chat = Chat.of(opened.tokenizer, prompts)
         asked = {row["id"]: chat.prompt(row["prompt"]) for row, _, _ in answers}
         said = chat.answers([text for _, _, text in answers])
         pairs = [(asked[row["id"]], ids) for (row, _, _), ids in zip(answers, said, strict=True)]

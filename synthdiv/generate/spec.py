@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
 
-from synthdiv.prompts.table import Columns, Table, normalise, table_rows
+from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 from synthdiv.resolve import Resolver, pinned
+from synthdiv.stage import locator
 from synthdiv.types import ConfigError, DataError
 
 
@@ -41,58 +41,69 @@ class Sampling:
 
 @dataclass
 class Recorded:
-    """Answers in a file. `answerer` is the value of column `source_column` whose rows count (null: all rows)."""
+    """Answers in a file, matched to prompts by column `id` (null: by the normalised text of column `prompt`).
 
-    table: Table = field(default_factory=Table)
-    source_column: str | None = "source"
+    Rows count where column `source` equals `answerer`; every row where that is null. `context` precedes the prompt and
+    `where` selects as in a prompt table. `sha256` and `rows` (prompts answered) are filled in by resolving; given
+    beforehand they pin the content.
+    """
+
+    path: str | None = locator()
+    where: list[str] = field(default_factory=list)
+    id: str | None = None
+    prompt: str = "prompt"
+    context: str | None = None
+    response: str = "response"
+    source: str = "source"
     answerer: str | None = None
+    sha256: str = ""
+    rows: int = 0
+
+    def check(self, name: str) -> list[str]:
+        return Table(self.path, where=self.where).check(name)
+
+    @property
+    def _columns(self) -> tuple[str | None, ...]:
+        return (self.id, self.prompt, self.context, self.response, self.source if self.answerer is not None else None)
 
     def answers(self, name: str) -> dict[str, str]:
-        """Answer by prompt id, or by normalised prompt where there is no id column. A file is read once a process."""
-        path = Path(self.table.path or "")
-        rows = _grouped(str(path), path.stat().st_mtime_ns, json.dumps(asdict(self.table)), self.source_column, name)
-        if self.answerer not in rows:
-            told = ", ".join(sorted(map(str, rows))[:40])
+        """Answer by prompt id or normalised prompt. A file is read once a process."""
+        path = Path(self.path or "")
+        found = _grouped(str(path), path.stat().st_mtime_ns, tuple(self.where), self._columns, name)
+        if self.answerer not in found:
+            told = ", ".join(sorted(map(str, found))[:40])
             raise ConfigError(f"{name}.answerer={self.answerer}: no row of that source; there are {told}")
-        return rows[self.answerer]
+        return found[self.answerer]
 
     def resolve(self, resolver: Resolver, name: str) -> None:
-        path = Path(self.table.path or "")
-        if self.table.hub:
-            raise ConfigError(
-                f"{name}.table.hub={self.table.hub}: recorded answers are read from a file; give its path"
-            )
+        path = Path(self.path or "")
         if not path.is_file():
-            raise ConfigError(f"{name}.table.path={self.table.path}: no such file")
-        self.table.sha256 = pinned(f"{name}.table.sha256", self.table.sha256, resolver.file(path))
-        table = self.table
-        key = ["recorded", table.sha256, table.where, vars(table.columns), self.source_column, self.answerer]
+            raise ConfigError(f"{name}.path={self.path}: no such file")
+        self.sha256 = pinned(f"{name}.sha256", self.sha256, resolver.file(path))
+        key = ["recorded", self.sha256, self.where, list(self._columns), self.answerer]
         count = resolver.remember(key, lambda: len(self.answers(name)))
-        self.table.rows = pinned(f"{name}.table.rows", table.rows, count)
+        self.rows = pinned(f"{name}.rows", self.rows, count)
 
 
 @cache
 def _grouped(
-    path: str, changed: int, table: str, source_column: str | None, name: str
+    path: str, changed: int, where: tuple[str, ...], columns: tuple[str | None, ...], name: str
 ) -> dict[str | None, dict[str, str]]:
-    """Answers by source, then by prompt; under None where no column names the source."""
-    fields = json.loads(table)
-    parsed = Table(**(fields | {"columns": Columns(**fields["columns"])}))
-    columns = parsed.columns
-    if columns.response is None:
-        raise ConfigError(f"{name}.table.columns.response=null: recorded answers need the column that holds them")
+    """Answers by source, then by prompt; under None where no column names the source. `columns` as in `answers`."""
+    id_column, prompt, context, response, source = columns
     found: dict[str | None, dict[str, str]] = {}
-    for number, row in enumerate(table_rows(parsed, f"{name}.table"), 1):
-        if source_column and source_column not in row:
-            raise ConfigError(f"{name}.source_column={source_column}: {path} has {', '.join(sorted(row))}")
-        response = row.get(columns.response)
-        if not isinstance(response, str):
-            raise DataError(f"{path}, row {number}: column {columns.response} holds no text")
-        key = str(row.get(columns.id)) if columns.id else normalise(str(row.get(columns.prompt)))
-        source = str(row[source_column]) if source_column else None
-        if found.setdefault(source, {}).setdefault(key, response) != response:
+    wanted = {"id": id_column} if id_column else {"prompt": prompt, "context": context}
+    wanted |= {"response": response, "source": source}
+    for number, row in enumerate(table_rows(Table(path, where=list(where)), name, wanted), 1):
+        text = row.get(str(response))
+        if not isinstance(text, str):
+            raise DataError(f"{path}, row {number}: column {response} holds no text")
+        asked = with_context(str(row.get(context) or "") if context else "", str(row.get(str(prompt))))
+        key = str(row.get(id_column)) if id_column else normalise(asked)
+        who = str(row.get(source)) if source else None
+        if found.setdefault(who, {}).setdefault(key, text) != text:
             raise DataError(
-                f"{path}, row {number}: a second, different answer{f' of {source}' if source else ''} to {key!r}; "
-                f"choose one with {name}.table.where"
+                f"{path}, row {number}: a second, different answer{f' of {who}' if who else ''} to {key!r}; "
+                f"choose one with {name}.where"
             )
     return found

@@ -105,7 +105,7 @@ class Generate(Stage):
         """A list per batch. A resume keeps whole batches and redoes the unfinished one, so a crash changes no byte."""
         prompts, model = inputs[:2]
         opened = run.model(model, self.precision.value)
-        chat = Chat(opened.tokenizer, prompts.stage.system, prompts.stage.date)
+        chat = Chat.of(opened.tokenizer, prompts)
         batches = plan(chat, opened.context, requests, self.sampling, self.batch_tokens)
         facts["batches"], facts["system_folded"] = len(batches), chat.folded
         kept = keep_whole_batches(file, [len(batch) for batch in batches])
@@ -133,12 +133,12 @@ class Generate(Stage):
     def _recorded(self, requests: list[Request]) -> Iterator[list[Sample]]:
         assert self.recorded
         answers = self.recorded.answers("generators.models.recorded")
-        by_id = self.recorded.table.columns.id is not None
+        by_id = self.recorded.id is not None
         keys = [request.id if by_id else normalise(request.prompt) for request in requests]
         missing = [key for key in keys if key not in answers]
         if missing:
             raise DataError(
-                f"{self.source}: {self.recorded.table.path} has no answer for {len(missing)} of {len(keys)} prompts "
+                f"{self.source}: {self.recorded.path} has no answer for {len(missing)} of {len(keys)} prompts "
                 f"(first {missing[0]!r}). Leave these prompts out of the set, or take another source"
             )
         yield [

@@ -9,19 +9,17 @@ from synthdiv.prompts.split import largest_remainder
 
 
 def owners(shards: int, weights: list[float], rotation: int) -> list[int]:
-    """The source that owns each shard: always the one furthest behind its weight, so every prefix is nearly in
-    proportion. `rotation` starts the turn at another source."""
-    total, count = sum(weights), len(weights)
-    held, result = [0] * count, []
-    for shard in range(shards):
-        turn = [(rotation + place) % count for place in range(count)]
-        owner = max(
-            turn,
-            key=lambda source: (round(weights[source] / total * (shard + 1) - held[source], 9), -turn.index(source)),
-        )
+    """The source that owns each shard: the one furthest behind its weight, so every prefix is nearly in proportion.
+
+    `rotation` moves everybody on by that many shards, so that another source owns each block.
+    """
+    total, held, turn = sum(weights), [0] * len(weights), list[int]()
+    for shard in range(shards + rotation):
+        behind = [round(weight / total * (shard + 1) - have, 9) for weight, have in zip(weights, held, strict=True)]
+        owner = behind.index(max(behind))
         held[owner] += 1
-        result.append(owner)
-    return result
+        turn.append(owner)
+    return turn[rotation:]
 
 
 def allocate(grid: Grid, rows: int, weights: list[float], real_share: float, rotation: int = 0) -> list[int]:

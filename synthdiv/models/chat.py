@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synthdiv.types import DataError
+from synthdiv.types import Artifact, DataError
 
 PLAIN = (
     "{{ bos_token or '' }}{% for message in messages %}"
@@ -17,13 +17,18 @@ TODAY = "{% macro strftime_now(form) %}{{ date_string }}{% endmacro %}"  # for t
 
 
 class Chat:
-    """Renders with the tokenizer's template or `PLAIN`. `folded` counts prompts whose system role had no place of its
-    own and went to the front of the user turn. `end` is the id of the one token that ends an answer. `date` is today
+    """Renders with the tokenizer's template, or `plain` where it has none. `folded` counts prompts whose system role had
+    no place of its own and went to the front of the user turn. `end` is the id of the one token that ends an answer. `date` is today
     to a template that asks, as `date_string` or by the clock."""
 
-    def __init__(self, tokenizer: Any, system: str | None = None, date: str = ""):
+    @classmethod
+    def of(cls, tokenizer: Any, prompts: Artifact) -> Chat:
+        """As this prompt set is rendered, wherever."""
+        return cls(tokenizer, prompts.stage.system, prompts.stage.date, prompts.stage.template)
+
+    def __init__(self, tokenizer: Any, system: str | None = None, date: str = "", plain: str = PLAIN):
         self.tokenizer, self.system, self.date = tokenizer, system, date
-        self.template = TODAY + (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN)
+        self.template = TODAY + (tokenizer.get_chat_template() if tokenizer.chat_template else plain)
         self.folded = 0
         self._fold = system is not None and not self._accepts_system()
         self.end = self._end()

@@ -21,7 +21,7 @@ class Checkpoint(Stage):
     located = True
 
     path: str | None = locator()
-    hub: str | None = None
+    hub: str | None = locator()
     revision: str | None = locator()
     sha256: str = ""
     commit: str = ""
@@ -52,11 +52,24 @@ class Checkpoint(Stage):
             )
         self.sha256 = pinned("checkpoint.sha256", self.sha256, resolver.folder(folder))
 
-    def locate(self) -> Path:
-        if self.path:
-            return Path(self.path)
-        from huggingface_hub import snapshot_download
+    def locate(self) -> Path | None:
+        return Path(self.path) if self.path else snapshot(str(self.hub), self.commit, False)
 
-        return Path(
-            snapshot_download(str(self.hub), revision=self.commit or self.revision, ignore_patterns=["*.bin", "*.pt"])
-        )
+    def fetch(self) -> None:
+        """Bring a hub checkpoint into the local cache."""
+        if self.hub:
+            snapshot(str(self.hub), self.commit, True)
+
+
+def snapshot(hub: str, commit: str, online: bool) -> Path | None:
+    """The local copy of a hub commit, without pickled weights; None where it is not there and may not be asked for."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    pickles = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
+    try:
+        return Path(snapshot_download(hub, revision=commit, ignore_patterns=pickles, local_files_only=not online))
+    except LocalEntryNotFoundError as error:
+        if online:
+            raise ConfigError(f"checkpoint.hub={hub}: commit {commit} could not be fetched ({error})") from error
+        return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.models.chat import PLAIN
 from synthdiv.prompts.split import groups, ordered, split
 from synthdiv.prompts.table import Table, prompt_records
 from synthdiv.prompts.toy import Law
@@ -37,7 +38,8 @@ class ToyPrompts:
 class Prompts(Stage):
     """`toy` or `table`, the other null. `test` and `target` are rows held out; all others are train.
 
-    `system` (or null) and `date` go into every rendering of these prompts, in training and in inference alike.
+    `system` (or null), `date` and, where a tokenizer has none of its own, the chat `template` (Jinja) go into every
+    rendering of these prompts, in training and in inference alike.
     """
 
     name = "prompts"
@@ -49,6 +51,7 @@ class Prompts(Stage):
     seed: int = 42
     system: str | None = None
     date: str = "2026-01-01"
+    template: str = PLAIN
 
     def check(self) -> list[str]:
         problems = []

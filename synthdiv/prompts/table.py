@@ -38,7 +38,7 @@ class Table:
     """
 
     path: str | None = locator()
-    hub: str | None = None
+    hub: str | None = locator()
     subset: str | None = None
     part: str = "train"
     revision: str | None = locator()
@@ -95,8 +95,8 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def table_rows(table: Table, name: str) -> list[dict[str, Any]]:
-    """All rows of `table` that pass `where`. Columns are checked on the first row; nothing is an error by itself."""
+def table_rows(table: Table, name: str, wanted: dict[str, str | None]) -> list[dict[str, Any]]:
+    """All rows of `table` that pass `where`. The first row must have the columns that `wanted` names by field."""
     if table.hub:
         import datasets
 
@@ -110,10 +110,13 @@ def table_rows(table: Table, name: str) -> list[dict[str, Any]]:
             raise ConfigError(f"{name}.path={table.path}: no such file")
         source, shown = read_rows(path), str(path)
     terms = [term.split("=", 1) for term in table.where]
+    wanted = wanted | {f"where.{column}": column for column, _ in terms}
     rows: list[dict[str, Any]] = []
     for number, row in enumerate(source):
-        if number == 0:
-            check_columns(table, name, shown, row)
+        missing = [(field, column) for field, column in wanted.items() if column and column not in row]
+        if number == 0 and missing:
+            told = ", ".join(f"{name}.{field}={column}" for field, column in missing)
+            raise ConfigError(f"{told}: no such column in {shown}; it has {', '.join(sorted(map(str, row)))}")
         if all(str(row.get(column)) == value for column, value in terms):
             rows.append(row)
     if not rows:
@@ -121,22 +124,14 @@ def table_rows(table: Table, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def check_columns(table: Table, name: str, shown: str, row: dict[str, Any]) -> None:
-    columns = table.columns
-    wanted = {key: getattr(columns, key) for key in ("prompt", "response", "id", "context", "category")}
-    wanted |= {f"where {term!r}": term.split("=", 1)[0] for term in table.where}
-    missing = {key: column for key, column in wanted.items() if column is not None and column not in row}
-    if missing:
-        told = ", ".join(
-            f"{name}.columns.{key}={column}" if not key.startswith("where") else f"{name}.{key}"
-            for key, column in missing.items()
-        )
-        raise ConfigError(f"{told}: no such column in {shown}; it has {', '.join(sorted(map(str, row)))}")
-
-
 def normalise(text: str) -> str:
     """Lower case, white space collapsed: what counts as the same instruction."""
     return " ".join(text.lower().split())
+
+
+def with_context(context: str, instruction: str) -> str:
+    """Context, where there is one, goes before the instruction, a blank line between (S1)."""
+    return f"{context}\n\n{instruction}" if context.strip() else instruction
 
 
 def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
@@ -146,13 +141,14 @@ def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
     """
     columns, records = table.columns, []
     seen: dict[str, int] = {}
-    for number, row in enumerate(table_rows(table, name), 1):
+    wanted = {f"columns.{field}": column for field, column in vars(columns).items()}
+    for number, row in enumerate(table_rows(table, name, wanted), 1):
         instruction = row.get(columns.prompt)
         where = f"{table.path or table.hub}, row {number}"
         if not isinstance(instruction, str) or not instruction.strip():
             raise DataError(f"{where}: {name}.columns.prompt={columns.prompt} is empty or not text")
         context = str(row.get(columns.context) or "") if columns.context else ""
-        prompt = f"{context}\n\n{instruction}" if context.strip() else instruction
+        prompt = with_context(context, instruction)
         response = row.get(columns.response) if columns.response else None
         if columns.response and (not isinstance(response, str) or not response.strip()):
             raise DataError(

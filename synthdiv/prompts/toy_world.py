@@ -39,12 +39,11 @@ class World:
             "phrasings": (40, words.MOST_PHRASINGS), "prompt_phrasings": (1, len(words.QUESTIONS)),
             "zipf": (0.0, 5.0), "tail": (0.1, 1.0),
         }  # fmt: skip
-        found = [
+        return [
             f"world.{field}={getattr(self, field)}: needs {low} to {high}"
             for field, (low, high) in ranges.items()
             if not low <= getattr(self, field) <= high
         ]
-        return found
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,9 @@ def null_note(labels: Labels, found: Sequence[Contrast]) -> str:
     told = "In the toy world's default the ordering human < multi < single is nearly built in. "
     if "generators.overlap" in labels.panels:
         return told + (
-            "With `generators.overlap=1` all families share one law, so several sources can differ from their singles by "
-            "no more than the generators' training, the sources that were launched as singles and chance leave: compare "
-            "each difference with the one there."
+            "With `generators.overlap=1` all families share one law, so several sources can differ from their singles "
+            "by no more than the generators' training, the choice of singles and chance leave: compare each difference "
+            "with the one there."
         )
     return told + "No null world stands beside it: launch the sweep again with `generators.overlap=0,1`."
 

@@ -132,8 +132,8 @@ def check_reachable(config: DictConfig, key: str) -> None:
         block = OmegaConf.select(config, above)
         if block is None:
             raise ConfigError(
-                f"{key.rstrip('.')}: {above} is null with {preset}, so nothing below it can be set; choose a {group} preset that "
-                "has it"
+                f"{key.rstrip('.')}: {above} is null with {preset}, so nothing below it can be set; "
+                f"choose a {group} preset that has it"
             )
         if OmegaConf.is_list(block) and parts[length] and not int(parts[length]) < len(block):
             raise ConfigError(f"{key}: {above} has {len(block)} items with {preset}, and the first is number 0")
@@ -141,10 +141,11 @@ def check_reachable(config: DictConfig, key: str) -> None:
 
 def as_cell(config: DictConfig) -> Cell:
     """Live dataclasses from a composed configuration."""
-    parts: dict[str, Any] = {item.name: config[item.name] for item in dataclasses.fields(Cell)}
-    return Cell(
-        **{name: OmegaConf.to_object(part) if OmegaConf.is_config(part) else part for name, part in parts.items()}
-    )
+    parts: dict[str, Any] = {}
+    for item in dataclasses.fields(Cell):
+        part = config[item.name]
+        parts[item.name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
+    return Cell(**parts)
 
 
 def one_line(error: BaseException) -> str:

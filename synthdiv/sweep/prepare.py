@@ -106,8 +106,8 @@ def problems_of_sources(cell: Cell) -> list[str]:
     families = {source.facts.family or source.name for source in models}
     if mix.kind is Kind.multi and len(families) < 2:
         problems.append(
-            f"mix=multi: needs generators of at least two families, has {', '.join(sorted(families))}; several decodings "
-            "of one family are mix=multi_decoding"
+            f"mix=multi: needs generators of at least two families, has {', '.join(sorted(families))}; "
+            "several decodings of one family are mix=multi_decoding"
         )
     elif len(models) < 2:
         problems.append(f"mix={mix.kind.value}: needs at least two generators, has {names[0]}")
@@ -144,10 +144,10 @@ def check(cell: Cell) -> list[str]:
     owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)
     for index, source in enumerate(sources):
         need = owners.count(index)
-        answers = source.recorded.table.rows if source.recorded else need
+        answers = source.recorded.rows if source.recorded else need
         if source.recorded and answers < need:
             problems.append(
-                f"{source.name}: the mix needs {need} answers of it and {source.recorded.table.path} has {answers}; "
+                f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has {answers}; "
                 "lower mix.rows, give it less weight, or take another source"
             )
     return problems

@@ -30,7 +30,7 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     """Build the artifact of a `train` stage; inputs are student, mix, prompts."""
     student, mix, prompts = inputs
     model, tokenizer = load_base(student, "fp32" if stage.method.value == "full" else stage.precision.value)
-    chat = Chat(tokenizer, prompts.stage.system, prompts.stage.date)
+    chat = Chat.of(tokenizer, prompts)
     trained, held_out = sides(read_mix(mix), stage.validation)
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
@@ -49,9 +49,9 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed)
     optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
-    before = validate(opened, chat, held_out, human)
+    before = validate(opened, chat, held_out, human, stage.max_tokens)
     summary = fit(model, rows, steps, optimizing, stage.seed, chat.end, out, run, stage.precision.value)
-    after = validate(opened, chat, held_out, human)
+    after = validate(opened, chat, held_out, human, stage.max_tokens)
     if stage.method.value == "lora":
         probe_adapter(opened, rows[: stage.batch_rows], chat.end)
         save_adapter(model, out / "adapter", getattr(student.stage, "hub", None))
@@ -147,8 +147,11 @@ def save_adapter(model: Any, folder: Path, hub: str | None) -> None:
     file.write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def validate(opened: OpenModel, chat: Chat, rows: list[dict[str, Any]], human: dict[str, str | None]) -> dict[str, Any]:
-    """Mean NLL per token (nats) on held-out prompts: of the arm's own answers, and of human answers."""
+def validate(
+    opened: OpenModel, chat: Chat, rows: list[dict[str, Any]], human: dict[str, str | None], longest: int
+) -> dict[str, Any]:
+    """Mean NLL per token (nats) on held-out prompts: of the arm's own answers, and of human answers. Texts are cut at
+    `longest` tokens, as in training."""
     opened.model.eval()
     result: dict[str, Any] = {}
     asked: dict[str, list[str | None]] = {
@@ -160,7 +163,9 @@ def validate(opened: OpenModel, chat: Chat, rows: list[dict[str, Any]], human: d
         if not rows or len(answers) < len(rows):
             result[name] = None
             continue
-        pairs = [(chat.prompt(row["prompt"]), ids) for row, ids in zip(rows, chat.answers(answers), strict=True)]
+        prompts = [chat.prompt(row["prompt"])[: longest - 1] for row in rows]
+        said = zip(prompts, chat.answers(answers), strict=True)
+        pairs = [(prompt, ids[: longest - len(prompt)]) for prompt, ids in said]
         values = answer_log_likelihoods(opened, pairs, VALIDATION_BATCH)
         result[name] = round(-sum(float(v.sum()) for v in values) / sum(len(v) for v in values), 5)
     return result

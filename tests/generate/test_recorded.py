@@ -33,8 +33,8 @@ def prompts(rows, tmp_path):
     return Artifact(stage, Node(stage).key, tmp_path / "prompts")
 
 
-def recorded(path="answers.jsonl", answerer="one", source_column="source", **columns):
-    return Recorded(Table(path=path, columns=Columns(**columns)), source_column, answerer)
+def recorded(path="answers.jsonl", answerer="one", **columns):
+    return Recorded(path, answerer=answerer, **columns)
 
 
 def answers(spec, prompts, tmp_path, shard=0):
@@ -63,7 +63,7 @@ def test_answers_are_found_by_id_or_by_prompt(columns, prompts, tmp_path, rows):
 def test_a_prompt_is_found_whatever_its_case_and_spaces(prompts, tmp_path, rows):
     loud = [row | {"prompt": f"  {str(row['prompt']).upper()} ", "response": "loud"} for row in rows]
     write_rows(tmp_path / "loud.jsonl", loud)
-    samples, _ = answers(recorded("loud.jsonl", None, None), prompts, tmp_path)
+    samples, _ = answers(recorded("loud.jsonl", None), prompts, tmp_path)
     assert {sample.response for sample in samples} == {"loud"}
 
 
@@ -72,7 +72,7 @@ def test_answers_that_are_missing_are_counted_and_named(prompts, tmp_path, rows)
     gone = samples[1].id
     write_rows(tmp_path / "gap.jsonl", [row for row in rows if row["id"] != gone])
     with pytest.raises(DataError, match=rf"said: gap\.jsonl has no answer for 1 of 2 prompts \(first '{gone}'\)"):
-        answers(recorded("gap.jsonl", None, None, id="id"), prompts, tmp_path)
+        answers(recorded("gap.jsonl", None, id="id"), prompts, tmp_path)
 
 
 def key(spec, tmp_path):
@@ -89,19 +89,18 @@ def test_the_content_is_the_identity_and_the_path_is_not(rows, tmp_path):
         handle.write('{"id": "new", "prompt": "p", "response": "r", "source": "one"}\n')
     changed = recorded(id="id")
     assert key(changed, tmp_path) != before
-    assert changed.table.rows == 31
+    assert changed.rows == 31
 
 
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
         (recorded(answerer="three"), r"r\.answerer=three: no row of that source; there are one, two"),
-        (recorded(answerer=None), r"r\.answerer=None: no row of that source; there are one, two"),
-        (recorded(source_column="by"), r"r\.source_column=by: answers\.jsonl has id, prompt, response, source"),
-        (recorded(response=None), r"r\.table\.columns\.response=null"),
-        (recorded(id="key"), r"r\.table\.columns\.id=key: no such column"),
-        (recorded(path="none.jsonl"), r"r\.table\.path=none\.jsonl: no such file"),
-        (Recorded(Table(hub="a/b")), r"r\.table\.hub=a/b: recorded answers are read from a file"),
+        (recorded(source="by"), r"r\.source=by: no such column in answers\.jsonl; it has id, prompt, response, source"),
+        (recorded(response="said"), r"r\.response=said: no such column"),
+        (recorded(id="key"), r"r\.id=key: no such column"),
+        (recorded(context="c"), r"r\.context=c: no such column"),
+        (recorded(path="none.jsonl"), r"r\.path=none\.jsonl: no such file"),
     ],
 )
 def test_what_cannot_be_found_is_named_with_what_there_is(spec, told, rows, tmp_path):
@@ -111,10 +110,10 @@ def test_what_cannot_be_found_is_named_with_what_there_is(spec, told, rows, tmp_
 
 def test_two_different_answers_of_one_source_to_one_prompt_are_refused(rows, tmp_path):
     write_rows(tmp_path / "twice.jsonl", [*rows, rows[0]])
-    assert len(recorded("twice.jsonl", None, None, id="id").answers("r")) == 30, "the same line twice says nothing new"
+    assert len(recorded("twice.jsonl", None, id="id").answers("r")) == 30, "the same line twice says nothing new"
     write_rows(tmp_path / "twice.jsonl", [*rows, rows[0] | {"response": "another"}])
-    with pytest.raises(DataError, match=r"row 31: a second, different answer to 'q0'; choose one with r\.table\.where"):
-        recorded("twice.jsonl", None, None, id="id").answers("r")
+    with pytest.raises(DataError, match=r"row 31: a second, different answer to 'q0'; choose one with r\.where"):
+        recorded("twice.jsonl", None, id="id").answers("r")
 
 
 @pytest.mark.parametrize(
@@ -124,3 +123,14 @@ def test_two_different_answers_of_one_source_to_one_prompt_are_refused(rows, tmp
 def test_problems_of_sampling_are_named(sampling, told):
     (problem,) = sampling.check("s")
     assert problem.startswith(told)
+
+
+def test_without_an_answerer_every_row_counts_and_two_sources_contradict(rows, tmp_path):
+    with pytest.raises(DataError, match=r"a second, different answer to"):
+        recorded(answerer=None).answers("r")
+
+
+def test_a_context_column_precedes_the_prompt(rows, tmp_path):
+    write_rows(tmp_path / "context.jsonl", [{"prompt": "Why?", "about": "Rain.", "response": "clouds"}])
+    found = recorded("context.jsonl", None, context="about").answers("r")
+    assert found == {"rain. why?": "clouds"}

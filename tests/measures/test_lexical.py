@@ -41,7 +41,7 @@ def english(seed, texts):
     "texts",
     [
         english(0, 40),
-        english(1, 41) + ["", "Yes", "Yes", "no match whatsoever here"],
+        [*english(1, 41), "", "Yes", "Yes", "no match whatsoever here"],
         ["a b c d", "a b", "a b c d e f", "x"],  # 4 is as far from 2 as from 6: the shorter counts
         ["a a a a", "a a", "a b a b a", "a"],  # clipping, with one text alone at the top and with ties
         ["one", "one"],

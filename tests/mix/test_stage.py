@@ -13,7 +13,6 @@ from synthdiv.generate.stage import Generate, read_samples
 from synthdiv.mix.stage import Mix, read_mix
 from synthdiv.prompts.grid import Grid
 from synthdiv.prompts.stage import read_prompts
-from synthdiv.prompts.table import Columns, Table
 from synthdiv.types import DataError, Sample
 from tests.models.small import build, toy_prompts
 
@@ -42,7 +41,7 @@ def shards(root, prompts):
             for row, said in zip(read_prompts(prompts, "train"), held_out * 4, strict=True)
         ]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        recorded = Recorded(Table(path=str(file), columns=Columns(id="id")), source_column=None)
+        recorded = Recorded(str(file), id="id")
         for shard in range(Grid(ROWS, SHARD).shards):
             stage = Generate(
                 source=name, backend=Backend.recorded, recorded=recorded, rows=ROWS, shard_rows=SHARD, shard=shard

@@ -107,3 +107,10 @@ def test_training_starts_with_what_answering_sees():
     turns = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
     whole = made.apply_chat_template(turns, tokenize=True, return_dict=False)
     assert chat.prompt("ask") + chat.answers(["tell"])[0] == whole
+
+
+def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none():
+    made = tokenizer(None)
+    asked = Chat(made, plain="Q {{ messages[0]['content'] }} A ").prompt("why")
+    assert asked == made("Q why A ", add_special_tokens=False)["input_ids"]
+    assert asked != Chat(made).prompt("why")

@@ -1,4 +1,4 @@
-"""The inline engine on a study of files: one failure costs what stands on it, and running again costs what is missing."""
+"""The inline engine on a study of files: one failure costs what stands on it, a second run what is missing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from synthdiv.sweep.ledger import Ledger
 from tests.conftest import FILES, sources, write_files, write_rows
 
 GRID = ["-m", *FILES, sources("one", "two"), "mix=single", "mix.source=one,two", "sweep=s"]
-TWO = "generators.models.1.recorded.table.path=two.jsonl"
+TWO = "generators.models.1.recorded.path=two.jsonl"
 
 
 @pytest.fixture
 def rows(tmp_path):
-    """Prompts and answers; `two` answers from a file of its own, where one prompt is missing and another is too many."""
+    """Prompts and answers; `two` answers from a file of its own."""
     rows = write_files(tmp_path)
     answers = [row | {"source": "two", "response": f"second {row['response']}"} for row in rows]
     write_rows(tmp_path / "two.jsonl", answers)

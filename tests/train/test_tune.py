@@ -219,7 +219,7 @@ def test_prompts_without_human_answers_have_no_human_validation(student):
 
     model = opened(student)
     rows = [{"id": "a", "prompt": "ask", "response": "tell"}]
-    found = validate(model, Chat(model.tokenizer), rows, {"a": None})
+    found = validate(model, Chat(model.tokenizer), rows, {"a": None}, 64)
     assert found["human"] is None
     assert found["own"] > 0
-    assert validate(model, Chat(model.tokenizer), [], {}) == {"own": None, "human": None}
+    assert validate(model, Chat(model.tokenizer), [], {}, 64) == {"own": None, "human": None}
