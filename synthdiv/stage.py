@@ -92,7 +92,8 @@ def canonical(value: Any, hint: Any, where: str = "") -> Any:
 
 def canonical_fields(record: Any, where: str = "") -> dict[str, Any]:
     """The identity of a dataclass: its fields but locators, and but those that still equal their `before`."""
-    hints, out = _hints(type(record)), dict[str, Any]()
+    kind: Any = type(record)
+    hints, out = _hints(kind), dict[str, Any]()
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
         if item.metadata.get("locator") or ("before" in item.metadata and value == item.metadata["before"]):

@@ -122,7 +122,7 @@ def indifferent(before: Cell) -> tuple[set[str], set[str]]:
 
 
 NEVER = ["sweep", "runtime.*", "track.*", "report.*", "student.name", "*.facts.*", "generators.path"]
-LOCATORS = ["*.path", "*.revision"]
+LOCATORS = ["*.path", "*.revision", "*.hub"]
 ONLY_ONE = ["mix.weights", "mix.rotation", *(f"generators.models.{index}.*" for index in (1, 2, 3))]
 INDIFFERENT = {
     "mix=none": ["generators.*", "mix.*", "train.*"],

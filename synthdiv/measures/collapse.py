@@ -78,8 +78,9 @@ def lexical_scores(
     Intervals come from `replicates` subsamples of nine tenths of the prompts (`seed`), the same for both arms, so
     that each `<name>-vanilla` (student minus vanilla) has an interval of its own. A subsample gets nine tenths of
     the budget, or what the shortest one has: only the spread among them is used, and it needs one budget for all. Not
-    halves: with half the words these measures have another level and another spread (95 % intervals of K covered 69 %, of distinct-3
-    84 %, in a simulation of 80 prompts with two answers; nine tenths covered 94 to 99 %, differences 91 to 100 %).
+    halves: with half the words these measures have another level and another spread (95 % intervals of K covered 69 %,
+    of distinct-3 84 %, in a simulation of 80 prompts with two answers; nine tenths covered 94 to 99 %, differences 91
+    to 100 %).
 
     `n` counts the prompts that entered, the smaller count for a difference. NaN with a note: fewer words than the
     budget, or see MEASURES. DataError: arms of unequal length.

@@ -17,9 +17,12 @@ TODAY = "{% macro strftime_now(form) %}{{ date_string }}{% endmacro %}"  # for t
 
 
 class Chat:
-    """Renders with the tokenizer's template, or `plain` where it has none. `folded` counts prompts whose system role had
-    no place of its own and went to the front of the user turn. `end` is the id of the one token that ends an answer. `date` is today
-    to a template that asks, as `date_string` or by the clock."""
+    """Renders with the tokenizer's template, or `plain` where it has none.
+
+    `folded` counts prompts whose system role had no place of its own and went to the front of the user turn. `end` is
+    the id of the one token that ends an answer. `date` is today to a template that asks, as `date_string` or by the
+    clock.
+    """
 
     @classmethod
     def of(cls, tokenizer: Any, prompts: Artifact) -> Chat:

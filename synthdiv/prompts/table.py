@@ -110,12 +110,13 @@ def table_rows(table: Table, name: str, wanted: dict[str, str | None]) -> list[d
             raise ConfigError(f"{name}.path={table.path}: no such file")
         source, shown = read_rows(path), str(path)
     terms = [term.split("=", 1) for term in table.where]
-    wanted = wanted | {f"where.{column}": column for column, _ in terms}
+    wanted = {f"{field}={column}": column for field, column in wanted.items()}
+    wanted |= {f"where {'='.join(term)!r}": term[0] for term in terms}
     rows: list[dict[str, Any]] = []
     for number, row in enumerate(source):
-        missing = [(field, column) for field, column in wanted.items() if column and column not in row]
+        missing = [told for told, column in wanted.items() if column and column not in row]
         if number == 0 and missing:
-            told = ", ".join(f"{name}.{field}={column}" for field, column in missing)
+            told = ", ".join(f"{name}.{given}" for given in missing)
             raise ConfigError(f"{told}: no such column in {shown}; it has {', '.join(sorted(map(str, row)))}")
         if all(str(row.get(column)) == value for column, value in terms):
             rows.append(row)

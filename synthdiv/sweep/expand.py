@@ -100,26 +100,20 @@ class Expander:
         return {str(key): str(value) for key, value in config.hydra.runtime.choices.items() if "/" not in str(key)}
 
     def _with_values(self, config: DictConfig, values: list[Override]) -> Cell:
-        before: list[tuple[Any, Any, Any]] = []
+        before: dict[str, Any] = {}  # whole groups: a list can be replaced after one of its items was set
         try:
             for override in values:
                 below = "." if isinstance(override.value(), dict) else ""  # a mapping is merged into what is there
                 check_reachable(config, override.key_or_group + below)
-                before.append(held(config, override.key_or_group))
+                group = override.key_or_group.split(".")[0]
+                if group not in before:
+                    before[group] = copy.deepcopy(config._get_node(group))
                 ConfigLoaderImpl._apply_overrides_to_config([override], config)
             return as_cell(config)
         finally:
-            for above, last, node in reversed(before):
-                above._content[last] = node
-                node._set_parent(above)
-
-
-def held(config: DictConfig, key: str) -> tuple[Any, Any, Any]:
-    """Where `key` hangs, under which name, and a copy of what hangs there: to set it back."""
-    path, _, last = key.rpartition(".")
-    above: Any = OmegaConf.select(config, path) if path else config
-    name: Any = int(last) if OmegaConf.is_list(above) else last
-    return above, name, copy.deepcopy(above._get_node(name))
+            for group, node in before.items():
+                config.__dict__["_content"][group] = node
+                node._set_parent(config)
 
 
 def check_reachable(config: DictConfig, key: str) -> None:

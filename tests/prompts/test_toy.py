@@ -213,7 +213,7 @@ def test_more_prompts_than_there_are_name_need_and_have():
 
 
 def test_every_problem_of_a_world_is_reported_at_once():
-    wrong = World(-1, 0, 1, 9, 5, 1, 0, 39, 9, math.nan, 1.5)
+    wrong = World(-1, 1, 9, 5, 1, 0, 39, 9, math.nan, 1.5)
     problems = wrong.check()
     assert [problem.split("=")[0] for problem in problems] == [f"world.{field.name}" for field in fields(World)]
     with pytest.raises(ConfigError) as caught:

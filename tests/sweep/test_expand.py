@@ -100,3 +100,12 @@ def test_a_launch_has_one_name_and_one_runtime(expander):
     for swept in ("sweep=a,b", "runtime.threads=1,2"):
         with pytest.raises(ConfigError, match="one launch for each"):
             launch.launch(expander.expand({}, [swept]))
+
+
+def test_a_list_that_is_replaced_after_its_item_was_set_leaves_no_trace(expander):
+    """Found by the random cells of test_config: the item stayed set for every later cell."""
+    item, whole = "evaluate.respond.decodings.0.sampling.top_p=0.5", "evaluate.respond.decodings=[{name: greedy}]"
+    (before,) = expander.expand({}, ["evaluate=toy"])
+    expander.expand({}, ["evaluate=toy", item, whole])
+    (after,) = expander.expand({}, ["evaluate=toy"])
+    assert after.cell == before.cell
