@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small only wait for each other's threads
 hypothesis.settings.register_profile("everyday", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("everyday")
 

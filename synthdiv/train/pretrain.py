@@ -89,7 +89,7 @@ class Pretrain(Stage):
     heads: int = 4
     vocabulary: int = 1024
     context: int = 256
-    tokens: int = 120000
+    tokens: int = 100000
     batch_rows: int = 32
     lr: float = 1e-2
     seed: int = 0
