@@ -28,6 +28,13 @@ def boot_id() -> str:
 
 def process_start(pid: int) -> float | None:
     """When process `pid` started, or None where there is no such process. A zombie is dead."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():  # in ticks since boot: a step of the wall clock does not move it
+        try:
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in "ZX" else float(fields[19])
     import psutil
 
     try:
@@ -49,15 +56,18 @@ class Claim:
     started: float | None
     slurm_job: str = ""
     slurm_restart: str = ""
+    interval: float = 0.0
 
     @classmethod
-    def mine(cls, number: int) -> Claim:
+    def mine(cls, number: int, interval: float = 0.0) -> Claim:
         job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
         host, pid = socket.gethostname(), os.getpid()
-        return cls(number, secrets.token_hex(8), host, boot_id(), pid, process_start(pid), job, restart)
+        return cls(number, secrets.token_hex(8), host, boot_id(), pid, process_start(pid), job, restart, interval)
 
     def gone(self) -> bool:
         """Whether its builder is certainly dead: judged only from facts of this host or of the same Slurm job."""
+        if not self.token:
+            return True  # a claim that cannot be read: its writer died before the disk had it
         same_job = bool(self.slurm_job) and self.slurm_job == os.environ.get("SLURM_JOB_ID", "")
         if same_job and self.slurm_restart != os.environ.get("SLURM_RESTART_COUNT", "0"):
             return True
@@ -87,19 +97,25 @@ def current(folder: Path, key: str) -> Claim | None:
         return None
     try:
         fields: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except FileNotFoundError:
         return None  # committed and cleared between the listing and the reading
+    except ValueError:
+        return Claim(_number(files[-1]), "", "", "", 0, None)
     return Claim(number=_number(files[-1]), **fields)
 
 
-def take(folder: Path, key: str, after: Claim | None) -> Claim | None:
-    """Try to become the builder that follows `after`; None where somebody else was first."""
-    claim = Claim.mine(after.number + 1 if after else 0)
+def take(folder: Path, key: str, after: Claim | None, interval: float = 0.0) -> Claim | None:
+    """Try to become the builder that follows `after`, with a heartbeat of `interval` seconds; None where somebody else
+    was first."""
+    claim = Claim.mine(after.number + 1 if after else 0, interval)
     fields = asdict(claim)
     del fields["number"]
     draft = folder / f".{key}.{claim.token}.draft"
-    draft.write_text(json.dumps(fields), encoding="utf-8")
     try:
+        with draft.open("w", encoding="utf-8") as handle:
+            json.dump(fields, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
         os.link(draft, claim_path(folder, key, claim))
     except FileExistsError:
         return None
@@ -137,7 +153,7 @@ class Watch:
     """Watches another builder: dead when gone, or when its counter stood still for five intervals of our clock."""
 
     def __init__(self, folder: Path, key: str, claim: Claim, interval: float):
-        self.claim, self.interval = claim, interval
+        self.claim, self.interval = claim, max(claim.interval, interval)  # the slower of the two is believed
         self.path = folder / f".{key}.{claim.token}.partial" / "heartbeat"
         self.last, self.since = self._read(), time.monotonic()
 

@@ -180,6 +180,8 @@ class Evaluate:
             problems.append(f"evaluate.respond.decodings: need names, each once and without a slash; have {names}")
         if self.respond.samples < 1 or self.respond.subset < 0:
             problems.append("evaluate.respond: needs samples ≥ 1 and subset ≥ 0")
+        if self.seed < 0:
+            problems.append(f"evaluate.seed={self.seed}: needs 0 or more")
         for name in ("batch_tokens", "words", "truth_prompts"):
             if getattr(self, name) < 1:
                 problems.append(f"evaluate.{name}={getattr(self, name)}: needs 1 or more")

@@ -62,14 +62,12 @@ def model(cell: Cell, spec: Student | Generator) -> Node:
     stage = spec.checkpoint or spec.pretrain
     assert stage, "check() refuses a model without one"
     if isinstance(stage, Pretrain) and stage.toy and cell.prompts.toy:
-        own, family = stage.toy, stage.toy.family is not None
-        corpus = replace(
-            own,
-            world=own.world or cell.prompts.toy.world,
-            overlap=own.overlap if own.overlap is not None else cell.generators.overlap if family else 0.0,
-            shift=own.shift if own.shift is not None else cell.generators.shift if family else 0.0,
-        )
-        stage = replace(stage, toy=corpus)
+        own = replace(stage.toy, world=stage.toy.world or cell.prompts.toy.world)
+        if own.family is None:  # a student speaks a law of its own
+            own = replace(own, families=1, overlap=0.0, shift=0.0)
+        overlap = cell.generators.overlap if own.overlap is None else own.overlap
+        shift = cell.generators.shift if own.shift is None else own.shift
+        stage = replace(stage, toy=replace(own, overlap=overlap, shift=shift if own.family else 0.0))
     return Node(stage)
 
 

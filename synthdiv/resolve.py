@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from synthdiv.store import file_digest
-from synthdiv.types import ConfigError, SynthdivError
+from synthdiv.types import ConfigError, DataError, SynthdivError
 
 
 class Unresolved(SynthdivError):
@@ -88,6 +89,21 @@ class Resolver:
             draft.replace(self.path)
         except OSError:
             return
+
+
+@cache
+def _digest(path: str, stamp: tuple[int, int]) -> str:
+    return file_digest(Path(path))
+
+
+def unchanged(name: str, path: str | None, sha256: str) -> None:
+    """Refuse a file whose content is no longer what the key says: it was edited since it was resolved."""
+    if path and sha256:
+        facts = Path(path).stat()
+        if _digest(path, (facts.st_mtime_ns, facts.st_size)) != sha256:
+            raise DataError(
+                f"{name}={path}: the file changed since this sweep was launched; run the same command again"
+            )
 
 
 def pinned(name: str, given: Any, found: Any) -> Any:

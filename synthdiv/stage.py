@@ -83,8 +83,8 @@ def canonical(value: Any, hint: Any, where: str = "") -> Any:
         return [canonical(item, inner, f"{where}.{index}") for index, item in enumerate(value)]
     if hint is float and not isinstance(value, bool):
         value = float(value)
-    if isinstance(value, float) and (math.isnan(value) or (value == 0 and math.copysign(1, value) < 0)):
-        raise ConfigError(f"{where}={value!r}: NaN and -0.0 have no place in a key; give a number")
+    if isinstance(value, float) and (not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0)):
+        raise ConfigError(f"{where}={value!r}: NaN, infinity and -0.0 have no place in a key; give a number")
     if isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{where}: {type(value).__name__} cannot be part of a key")

@@ -72,6 +72,12 @@ def session(run: Run, seconds: float) -> dict[str, Any]:
     }
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 @dataclass
 class Store:
     """Artifacts below `root`. `heartbeat` is the interval in seconds at which builders show that they live."""
@@ -130,7 +136,7 @@ class Store:
         while not self.has(node):
             claim = current(folder, node.key)
             if claim is None or (watch and watch.claim == claim and watch.dead()) or claim.gone():
-                mine = take(folder, node.key, claim)
+                mine = take(folder, node.key, claim, self.heartbeat)
                 if mine:
                     if self.has(node):  # committed and cleared between the look and the claim
                         self._clear(folder, node.key, mine)
@@ -141,6 +147,8 @@ class Store:
                         return self.artifact(node), True
                     except Superseded as note:
                         run.log(str(note))
+                else:
+                    time.sleep(0.05)  # somebody else was first
                 continue
             if watch is None or watch.claim != claim:
                 run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
@@ -149,18 +157,18 @@ class Store:
         return self.artifact(node), False
 
     def _build(self, node: Node, claim: Claim, run: Run) -> None:
-        folder, final = self.path(node).parent, self.path(node)
+        folder = self.path(node).parent
         partial = folder / f".{node.key}.{claim.token}.partial"
-        partial.mkdir()
-        begun = time.monotonic()
-        sessions = self._inherit(node, claim, partial)
+        begun, sessions = time.monotonic(), list[dict[str, Any]]()
         try:
-            self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
-            inputs = tuple(self.artifact(item) for item in node.inputs)
-            with Heartbeat(partial, self.heartbeat):
+            partial.mkdir()
+            with Heartbeat(partial, self.heartbeat):  # over the copying and the hashing too: both can take long
+                sessions = self._inherit(node, partial)
+                self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
+                inputs = tuple(self.artifact(item) for item in node.inputs)
                 summary = node.stage.build(inputs, partial, run)
-            (partial / "heartbeat").unlink(missing_ok=True)
-            self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
+                self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
+            self._commit(node, partial, claim)
         except BaseException as error:
             self._record(partial, [*sessions, session(run, time.monotonic() - begun)])
             if self._superseded(folder, node.key, claim):
@@ -173,9 +181,13 @@ class Store:
                     f"in {partial}. Free some space and run the same command again: it continues from there."
                 ) from error
             raise
-        if self._superseded(folder, node.key, claim) or final.exists():
-            shutil.rmtree(partial, ignore_errors=True)
-            raise Superseded(f"{node.label} was taken over by another process; this copy is discarded")
+
+    def _commit(self, node: Node, partial: Path, claim: Claim) -> None:
+        """Rename into place, unless somebody took over: then the caller finds the claim superseded."""
+        folder, final = self.path(node).parent, self.path(node)
+        (partial / "heartbeat").unlink(missing_ok=True)
+        if self._superseded(folder, node.key, claim):
+            raise Superseded(node.label)
         os.rename(partial, final)
         self._clear(folder, node.key, claim)
 
@@ -183,16 +195,16 @@ class Store:
         newest = current(folder, key)
         return newest is None or newest.token != claim.token
 
-    def _inherit(self, node: Node, claim: Claim, partial: Path) -> list[dict[str, Any]]:
-        """Copy what the newest dead builder left that a stage may continue from; return the sessions behind it."""
+    def _inherit(self, node: Node, partial: Path) -> list[dict[str, Any]]:
+        """Copy what the dead builder that came furthest left for a stage to continue; return the sessions behind it."""
         olds = [path for path in partial.parent.glob(f".{node.key}.*.partial") if path != partial]
+        kept = {old: [source for name in node.stage.kept for source in old.glob(name)] for old in olds}
         if not olds:
             return []
-        old = max(olds, key=lambda path: path.stat().st_mtime_ns)
-        for name in node.stage.kept:
-            for source in old.glob(name):
-                copy = shutil.copytree if source.is_dir() else shutil.copy2
-                copy(source, partial / source.name)
+        old = max(olds, key=lambda path: sum(map(size_of, kept[path])))
+        for source in kept[old]:
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            copy(source, partial / source.name)
         try:
             return json.loads((old / "sessions.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -207,7 +219,7 @@ class Store:
         files = {
             str(file.relative_to(partial)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
             for file in sorted(partial.rglob("*"))
-            if file.is_file()
+            if file.is_file() and file.name != "heartbeat"
         }
         manifest = {
             "stage": node.stage.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,9 +75,6 @@ class Score:
         if math.isnan(self.value) and not self.note:
             raise ValueError(f"score {self.name!r} is undefined and does not say why")
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Artifact:
@@ -107,6 +104,9 @@ class Run(Protocol):
 
     def model(self, artifact: Artifact, precision: str) -> Any:
         """Open `artifact` as the one model of this process; the one before is closed."""
+
+    def close(self) -> None:
+        """Let the open model go: a stage that trains opens one of its own."""
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Report that `done` of `total` units of `what` are finished."""

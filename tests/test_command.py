@@ -87,9 +87,20 @@ MISTAKES = {
     ),
     "one family": (
         [*MULTI, sources("one", "two", family="same")],
-        ["two families, has same", "multi_decoding"],
+        ["two families, has one of same, two of same", "multi_decoding"],
     ),
-    "one generator": ([*FILES, "mix=multi_decoding", sources("one")], ["at least two generators, has one"]),
+    "one generator": (
+        [*FILES, "mix=multi_decoding", sources("one")],
+        ["at least two generators with a weight, has one of one"],
+    ),
+    "two families of decodings": (
+        [*FILES, "mix=multi_decoding", sources("one", "two")],
+        ["needs one family, has one of one, two of two", "mix=multi"],
+    ),
+    "no family": (["mix=multi", "generators.models.1.facts.family=''"], ["facts.family", "elm of ?"]),
+    "one weight": (["mix.weights=[1,0,0,0]"], ["at least two generators with a weight, has oak of oak"]),
+    "a stray source": (["mix=multi", "mix.source=oak"], ["mix.source=oak: only mix=single has one"]),
+    "an infinite rate": (["train.lr=inf"], ["train.lr=inf: needs more than 0, and finite"]),
     "no generator": (["mix=single", "generators=none"], ["mix=single", "choose generators="]),
     "no such source": (["mix=single", "mix.source=yew"], ["mix.source=yew", "oak, elm, ash, fir"]),
     "weights": (["mix.weights=[1,2]"], ["mix.weights=[1.0, 2.0]", "oak, elm, ash, fir"]),
@@ -137,11 +148,11 @@ def test_a_mistake_is_told_before_anything_runs(words, typed, tmp_path):
 def test_problems_of_a_grid_come_at_once_with_the_cells_that_have_them(typed):
     said = typed("-m", "train.lr=1e-3,-1", "train.batch_rows=0,8", "mix.rows=9999")
     assert said.err.splitlines() == [
-        "error: train.batch_rows=0: needs more than 0 [in 2 of 4 cells, first: train.lr=0.001 train.batch_rows=0 "
+        "error: train.batch_rows=0: needs more than 0, and finite [in 2 of 4 cells, first: train.lr=0.001 train.batch_rows=0 "
         "mix.rows=9999]",
         "error: mix.rows=9999: needs 9999 train prompts and there are 600 (700 rows less 100 test and 0 target) "
         "[in 1 of 4 cells, first: train.lr=0.001 train.batch_rows=8 mix.rows=9999]",
-        "error: train.lr=-1.0: needs more than 0 [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 "
+        "error: train.lr=-1.0: needs more than 0, and finite [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 "
         "mix.rows=9999]",
     ]
 

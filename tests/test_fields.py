@@ -205,7 +205,7 @@ class Scenes:
             file.write_text("".join(json.dumps(row | rest) + "\n" for row, rest in zip(kinds, more, strict=True)))
             return Prompts(table=Table(path=str(file)), test=6)
         if scene == "pretrain":
-            return tiny_model(0)
+            return tiny_model(2)  # the first family has no foreign speech
         if scene == "text":
             file = self.root / "book.txt"
             file.write_text("\n<|doc|>\n".join(f"Chapter {n}.\n---\nThe ship sailed on." for n in range(300)))

@@ -212,6 +212,25 @@ def test_a_claim_is_dead_at_once_where_facts_say_so_and_clocks_are_not_asked(tmp
     assert len(claim_files(tmp_path, "k")) == 2
 
 
+def test_a_claim_that_cannot_be_read_is_a_dead_one(tmp_path):
+    """The disk lost it in a power cut: the next builder follows it instead of waiting for nobody."""
+    folder = tmp_path / "artifacts" / "slow"
+    folder.mkdir(parents=True)
+    (folder / f".{Node(Slow()).key}.claim.0").write_text("")
+    assert obtain(tmp_path, Slow())[1]
+
+
+def test_the_partial_that_came_furthest_is_continued(tmp_path):
+    """A builder killed while it copied leaves a newer partial with less in it."""
+    node = Node(Slow(lines=9))
+    for token, lines in (("a", 6), ("b", 2)):
+        partial = tmp_path / "artifacts" / "slow" / f".{node.key}.{token}.partial"
+        partial.mkdir(parents=True)
+        (partial / "lines.txt").write_text("".join(f"{number}\n" for number in range(lines)))
+    artifact, _ = obtain(tmp_path, Slow(lines=9))
+    assert artifact.manifest["summary"]["continued_from"] == 6
+
+
 def test_a_manifest_that_is_no_json_counts_as_damage(tmp_path):
     artifact, _ = obtain(tmp_path, Slow())
     (artifact.path / "manifest.json").write_text(json.dumps({}))

@@ -15,6 +15,7 @@ from synthdiv.measures.collapse import lexical_scores
 from synthdiv.measures.intervals import mean_interval
 from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
 from synthdiv.measures.words import REGEX, words
+from synthdiv.prompts.split import rank
 from synthdiv.stage import Stage
 from synthdiv.suite import item, write_suite
 from synthdiv.types import Artifact, DataError, Run, Sample, Score
@@ -70,9 +71,12 @@ class Collapse(Stage):
 
 
 def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
-    """Samples by prompt, prompts in order of id (the same in every arm), samples by index."""
+    """Samples by prompt, prompts in one shuffled order (the same in every arm), samples by index.
+
+    Not in the order of ids: they can begin with the stratum, and a budget of words takes the first prompts.
+    """
     groups: dict[str, list[Sample]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (row.id, row.sample)):
+    for row in sorted(rows, key=lambda row: (rank(0, "texts", row.id), row.sample)):
         groups[row.id].append(row)
     return dict(groups)
 
@@ -84,7 +88,7 @@ def answer_scores(groups: dict[str, list[Sample]]) -> list[Score]:
         values = [sum(map(test, rows)) / len(rows) for rows in groups.values()]
         low, high = mean_interval(values)
         scores.append(
-            Score(name, sum(values) / len(values), len(values), max(0.0, low), min(1.0, high), "share of answers", None)
+            Score(name, sum(values) / len(values), len(values), max(low, 0.0), min(high, 1.0), "share of answers", None)
         )
     return scores
 

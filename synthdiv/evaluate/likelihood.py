@@ -58,7 +58,8 @@ class Likelihood(Stage):
         answers = self.answers(prompts)
         opened = run.model(model, self.precision.value)
         chat = Chat.of(opened.tokenizer, prompts)
-        asked = {row["id"]: chat.prompt(row["prompt"]) for row, _, _ in answers}
+        texts = {row["id"]: row["prompt"] for row, _, _ in answers}
+        asked = {key: chat.prompt(text) for key, text in texts.items()}
         said = chat.answers([text for _, _, text in answers])
         pairs = [(asked[row["id"]], ids) for (row, _, _), ids in zip(answers, said, strict=True)]
         values = answer_log_likelihoods(opened, pairs, self.batch_tokens, run.progress)

@@ -20,6 +20,7 @@ from synthdiv.models.load import Precision
 from synthdiv.prompts.grid import Grid
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.prompts.table import normalise
+from synthdiv.resolve import unchanged
 from synthdiv.stage import Stage
 from synthdiv.types import Artifact, DataError, Run, Sample
 
@@ -132,6 +133,7 @@ class Generate(Stage):
 
     def _recorded(self, requests: list[Request]) -> Iterator[list[Sample]]:
         assert self.recorded
+        unchanged(f"{self.source}: recorded.path", self.recorded.path, self.recorded.sha256)
         answers = self.recorded.answers("generators.models.recorded")
         by_id = self.recorded.id is not None
         keys = [request.id if by_id else normalise(request.prompt) for request in requests]

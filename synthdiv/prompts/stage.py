@@ -12,7 +12,7 @@ from synthdiv.prompts.split import groups, ordered, split
 from synthdiv.prompts.table import Table, prompt_records
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World, study_pool
-from synthdiv.resolve import Resolver, Unresolved, pinned
+from synthdiv.resolve import Resolver, Unresolved, pinned, unchanged
 from synthdiv.stage import Stage
 from synthdiv.types import Artifact, ConfigError, DataError, Run
 
@@ -123,6 +123,8 @@ class Prompts(Stage):
         import pyarrow
         import pyarrow.parquet
 
+        if self.table:
+            unchanged("prompts.table.path", self.table.path, self.table.sha256)
         records = self.records()
         if len(records) != self.rows:
             raise DataError(f"the prompt set has {len(records)} rows and had {self.rows} when it was resolved")

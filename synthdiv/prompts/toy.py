@@ -84,19 +84,23 @@ class Law:
         return self._share(category, self._kind == "human")
 
     def family(self, index: int, families: int, overlap: float, shift: float, category: int) -> np.ndarray:
-        """(1 - overlap) * own + overlap * pi, for family `index` of `families`.
+        """(1 - overlap) * own + overlap * pi for family `index` of `families`; `own` is pi on the dialects d with
+        d % families == index. Of that, the share shift * index / (families - 1) goes to a dialect of the family that no
+        human speaks.
 
-        `own` is pi on the dialects d with d % families == index, of which the share `shift` is moved to a dialect of
-        the family that no human speaks. So at overlap 1 every family is exactly the human law, whatever its shift.
+        So at overlap 1 and shift 0 every family is exactly the human law. The first family never has foreign speech and
+        each further one has more: with a shift, more sources must hurt (science.md, 10.6).
         """
         import numpy as np
 
         if problems := Speaker(Kind.family, index, families, overlap, shift).check(self.world):
             raise ConfigError(problems)
         mine = (self._kind == "human") & (np.arange(len(self.dialects)) % families == index)
-        own = (1 - shift) * self._share(category, mine)
-        own[self.world.dialects + index] += shift
-        return (1 - overlap) * own + overlap * self.human(category)
+        law = (1 - overlap) * self._share(category, mine) + overlap * self.human(category)
+        foreign = shift * index / (families - 1) if index else 0.0
+        law = (1 - foreign) * law
+        law[self.world.dialects + index] += foreign
+        return law
 
     def student(self, category: int) -> np.ndarray:
         """The law that students are pre-trained on: dialects that neither humans nor families speak."""

@@ -138,7 +138,7 @@ class Inline:
 def publish(ledger: Ledger, record: CellRecord, track: Track) -> None:
     """A cell is written from the store when it is done: once, because an offline run cannot be resumed."""
     if track.name is TrackerName.none:
-        return
+        return  # the null tracker, without reading the store for it
     from synthdiv.report.collect import publishable
     from synthdiv.track.cell import track_cell
     from synthdiv.track.wandb import WandbTracker
@@ -154,6 +154,10 @@ def told(summary: dict[str, Any]) -> str:
     words = []
     if summary.get("rows") is not None:
         words.append(f"{summary['rows']:,} rows")
+    if summary.get("parameters") or summary.get("trained_parameters"):
+        words.append(f"{summary.get('parameters') or summary['trained_parameters']:,} parameters")
+    if summary.get("steps"):
+        words.append(f"{summary['steps']:,} steps")
     if summary.get("tokens"):
         words.append(f"{summary['tokens']:,} tokens")
     if summary.get("tokens_per_second"):

@@ -13,6 +13,7 @@ from synthdiv.sweep.prepare import Frozen
 def show_plan(frozen: Frozen, cell: Cell) -> int:
     """Print cells, equal ones once, and nodes by stage: present, to build, shared by how many cells."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     store = Store(Path(cell.runtime.outputs))
@@ -40,7 +41,7 @@ def show_plan(frozen: Frozen, cell: Cell) -> int:
     for key, overrides in equal.items():
         same = f"\n= {len(overrides) - 1} more: {'; '.join(overrides[1:])}" if len(overrides) > 1 else ""
         missing = sum(inner not in present for inner in inside[key])
-        cells.add_row(key[:8], overrides[0] + same, f"{missing} of {len(inside[key])}")
+        cells.add_row(key[:8], escape(overrides[0] + same), f"{missing} of {len(inside[key])}")
     console.print(cells)
 
     stages = Table("stage", "present", "to build", "shared by 2 or more cells", title="nodes")
@@ -50,5 +51,5 @@ def show_plan(frozen: Frozen, cell: Cell) -> int:
         stages.add_row(stage, str(there), str(len(keys) - there), str(sum(uses[key] > 1 for key in keys)))
     console.print(stages)
     for note in dict.fromkeys(frozen.unresolved):
-        console.print(f"unresolved: {note}")
+        console.print(f"unresolved: {note}", markup=False)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -93,27 +94,38 @@ def models(spec: Student | Generator) -> list[Checkpoint | Pretrain]:
 def problems_of_sources(cell: Cell) -> list[str]:
     """What is wrong with who is to write the mix."""
     mix, models = cell.mix, cell.generators.models
-    names = [source.name for source in models]
+    names, kind = [source.name for source in models], mix.kind.value
+    stray = (
+        [] if mix.kind is Kind.single or mix.source is None else [f"mix.source={mix.source}: only mix=single has one"]
+    )
     if mix.kind is Kind.none or mix.kind is Kind.human:
-        return []
+        return stray
     if not models:
-        return [f"mix={mix.kind.value}: needs generators, and generators.models is empty; choose generators=…"]
+        return [f"mix={kind}: needs generators, and generators.models is empty; choose generators=…"]
     if mix.kind is Kind.single:
         if mix.source is not None and mix.source not in names:
             return [f"mix.source={mix.source}: no such generator; there are {', '.join(names)}"]
         return []
-    problems = []
-    families = {source.facts.family or source.name for source in models}
-    if mix.kind is Kind.multi and len(families) < 2:
-        problems.append(
-            f"mix=multi: needs generators of at least two families, has {', '.join(sorted(families))}; "
-            "several decodings of one family are mix=multi_decoding"
-        )
-    elif len(models) < 2:
-        problems.append(f"mix={mix.kind.value}: needs at least two generators, has {names[0]}")
-    if mix.weights is not None and (len(mix.weights) != len(models) or min(mix.weights) < 0 or sum(mix.weights) <= 0):
-        problems.append(f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}")
-    return problems
+    weights = mix.weights or [1.0] * len(models)
+    if len(weights) != len(models) or not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
+        return [f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}"]
+    used = [source for source, weight in zip(models, weights, strict=True) if weight > 0]
+    return stray + problems_of_families(kind, used)
+
+
+def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
+    """`multi` is several families; several decodings of one family are `multi_decoding` (science.md, 1)."""
+    families = {source.facts.family for source in used}
+    told = ", ".join(f"{source.name} of {source.facts.family or '?'}" for source in used)
+    if len(used) < 2:
+        return [f"mix={kind}: needs at least two generators with a weight, has {told}"]
+    if "" in families:
+        return [f"mix={kind}: needs facts.family of each generator to tell families apart; has {told}"]
+    if kind == "multi" and len(families) < 2:
+        return [f"mix=multi: needs at least two families, has {told}; decodings of one family are mix=multi_decoding"]
+    if kind == "multi_decoding" and len(families) > 1:
+        return [f"mix=multi_decoding: needs one family, has {told}; several families are mix=multi"]
+    return []
 
 
 def check(cell: Cell) -> list[str]:

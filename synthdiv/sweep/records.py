@@ -67,7 +67,7 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
     }
     found: dict[str, Any] = {
         **chosen,
-        "mix": cell.mix.kind.value,
+        "mix": "human" if item.mix and not sources else cell.mix.kind.value,
         "source": sources[0].name if len(sources) == 1 else NOT_APPLICABLE,
         "rows": cell.mix.rows or cell.prompts.train_rows,
         "real_share": shares(cell)[2] if item.mix else NOT_APPLICABLE,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from pathlib import Path
 
+from synthdiv.claim import process_start
 from synthdiv.sweep.ledger import Event, Ledger, NodeRecord
 
 DONE = ("built", "reused")
@@ -16,6 +18,8 @@ def node_states(nodes: list[NodeRecord], events: dict[str, Event]) -> dict[str, 
     for node in nodes:
         event = events.get(node.key)
         state = "done" if event and event.state in DONE else event.state if event else "queued"
+        if event and state == "running" and event.host == platform.node() and process_start(event.process) is None:
+            state = "stopped"  # its process is gone: killed, or the machine was started again
         if state == "queued" and any(states.get(inner) in ("failed", "blocked") for inner in node.inputs):
             state = "blocked"
         states[node.key] = state
@@ -33,6 +37,7 @@ def cell_state(keys: list[str], states: dict[str, str]) -> str:
 def show_status(root: Path, name: str | None) -> int:
     """Print one sweep, or a line for each."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(soft_wrap=True)
@@ -54,7 +59,10 @@ def show_status(root: Path, name: str | None) -> int:
     for cell in ledger.unique_cells():
         done = sum(states.get(key) == "done" for key in cell.nodes)
         table.add_row(
-            cell.key[:8], cell_state(cell.nodes, states), f"{done} of {len(cell.nodes)}", " ".join(cell.overrides)
+            cell.key[:8],
+            cell_state(cell.nodes, states),
+            f"{done} of {len(cell.nodes)}",
+            escape(" ".join(cell.overrides)),
         )
     console.print(table)
     stages = Table("stage", "done", "running", "queued", "failed", "blocked", "stopped", "seconds built")

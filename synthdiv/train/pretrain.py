@@ -15,7 +15,7 @@ from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
-from synthdiv.resolve import Resolver, pinned
+from synthdiv.resolve import Resolver, pinned, unchanged
 from synthdiv.stage import Stage, locator
 from synthdiv.train.fit import CHECKPOINTS, fit
 from synthdiv.train.schedule import Match, schedule
@@ -56,6 +56,11 @@ class ToyCorpus:
     shift: float | None = None
     world: World | None = None
 
+    def check(self, name: str) -> list[str]:
+        if self.family is not None and not 0 <= self.family < self.families:
+            return [f"{name}.family={self.family}: needs 0 to {self.families - 1}, or null for a student"]
+        return [] if self.rows > 0 else [f"{name}.rows={self.rows}: needs 1 row or more"]
+
     @property
     def speaker(self) -> str:
         return "student" if self.family is None else f"family {self.family}"
@@ -91,13 +96,15 @@ class Pretrain(Stage):
     context: int = 256
     tokens: int = 100000
     batch_rows: int = 32
-    lr: float = 1e-2
+    lr: float = 8e-3
     seed: int = 0
 
     def check(self, name: str = "pretrain") -> list[str]:
         problems = []
         if (self.toy is None) == (self.text is None):
             problems.append(f"{name}.toy, {name}.text: give one of the two corpora")
+        if self.toy:
+            problems += self.toy.check(f"{name}.toy")
         for field in ("hidden", "layers", "heads", "tokens", "batch_rows", "lr"):
             if not getattr(self, field) > 0:
                 problems.append(f"{name}.{field}={getattr(self, field)}: needs more than 0")
@@ -125,6 +132,9 @@ class Pretrain(Stage):
 
         from synthdiv.train.module import Optimizing
 
+        if self.text:
+            unchanged("pretrain.text.path", self.text.path, self.text.sha256)
+        run.close()
         quiet()
         texts = list(toy_texts(self.toy, self.seed)) if self.toy else list(documents(self.text))  # type: ignore[arg-type]
         tokenizer = train_tokenizer(texts, self.vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -49,7 +50,7 @@ class Lora:
 
 @dataclass
 class Train(Stage):
-    """Inputs: student, mix, prompts. Output: `model/` or `adapter/`, `metrics.parquet`, `validation.parquet`.
+    """Inputs: student, mix, prompts. Output: `model/` or `adapter/`, `metrics.parquet`.
 
     `match` says what is equal between arms: `rows` trains `epochs` times on the train rows; `supervised_tokens` and
     `steps` stop at `budget`. There is no early stopping and the last step is what is evaluated. `validation` is the
@@ -79,8 +80,8 @@ class Train(Stage):
     def check(self) -> list[str]:
         problems = []
         for name in ("lr", "epochs", "batch_rows", "max_tokens"):
-            if not getattr(self, name) > 0:
-                problems.append(f"train.{name}={getattr(self, name)}: needs more than 0")
+            if not 0 < getattr(self, name) < math.inf:
+                problems.append(f"train.{name}={getattr(self, name)}: needs more than 0, and finite")
         if not 0 <= self.seed < 2**32:
             problems.append(f"train.seed={self.seed}: needs 0 to 2^32 - 1")
         if self.budget is not None and self.budget < 1:

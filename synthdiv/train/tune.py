@@ -29,6 +29,7 @@ VALIDATION_BATCH = 16384  # tokens; validation is only read, so this is no field
 def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
     """Build the artifact of a `train` stage; inputs are student, mix, prompts."""
     student, mix, prompts = inputs
+    run.close()
     model, tokenizer = load_base(student, "fp32" if stage.method.value == "full" else stage.precision.value)
     chat = Chat.of(tokenizer, prompts)
     trained, held_out = sides(read_mix(mix), stage.validation)

@@ -42,7 +42,7 @@ def tiny_model(family: int | None = None, **fields: Any) -> Pretrain:
     """A model of 16 units that has seen 3,000 tokens of toy speech."""
     corpus = ToyCorpus(family, rows=200, overlap=0.0, shift=0.0, world=WORLD)
     return Pretrain(
-        **{"toy": corpus, "hidden": 16, "layers": 1, "heads": 2, "vocabulary": 400, "tokens": 3000} | fields
+        **{"toy": corpus, "hidden": 16, "layers": 1, "heads": 2, "vocabulary": 400, "tokens": 3000, "lr": 1e-2} | fields
     )
 
 

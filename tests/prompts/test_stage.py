@@ -87,7 +87,7 @@ def test_human_answers_are_optional(tmp_path):
 def test_a_file_that_changed_after_it_was_resolved_is_not_used(tmp_path):
     stage = table(tmp_path)
     write_rows(tmp_path / "rows.jsonl", [{"id": "r1", "prompt": "One", "response": "Two", "topic": "sea"}])
-    with pytest.raises(DataError, match="has 1 rows and had 60 when it was resolved"):
+    with pytest.raises(DataError, match="the file changed since this sweep was launched"):
         build(stage, tmp_path / "built")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from dataclasses import fields, replace
@@ -141,18 +142,31 @@ def test_families_share_the_human_law_out(families, category):
     assert sum(pi[law > 0].sum() * law for law in own) == pytest.approx(pi)
     for f, law in enumerate(own):
         assert law.sum() == pytest.approx(1)
+        assert (LAW.family(f, families, 1.0, 0.0, category) == pi).all(), "the null is exact"
+        assert LAW.family(f, families, 0.5, 0.0, category) == pytest.approx((law + pi) / 2)
         for shift in (0.0, 0.4, 1.0):
-            assert (LAW.family(f, families, 1.0, shift, category) == pi).all(), "the null is exact"
+            foreign = shift * f / (families - 1) if f else 0.0
             shifted = LAW.family(f, families, 0.0, shift, category)
-            assert shifted[pi == 0].sum() == pytest.approx(shift)
-            assert shifted[pi > 0] == pytest.approx((1 - shift) * law[pi > 0])
-            assert LAW.family(f, families, 0.5, shift, category) == pytest.approx((shifted + pi) / 2)
+            assert shifted[pi == 0].sum() == pytest.approx(foreign)
+            assert shifted[pi > 0] == pytest.approx((1 - foreign) * law[pi > 0])
+
+
+def test_with_a_shift_more_sources_hurt():
+    """At overlap 1 the first family is the human law; the mean of more families is ever further from it."""
+    pi = LAW.human(0)
+    gaps = []
+    for sources in (1, 2, 3, 4):
+        mean = np.mean([LAW.family(f, 4, 1.0, 0.5, 0) for f in range(sources)], axis=0)
+        gaps.append(float((pi[pi > 0] * np.log(pi[pi > 0] / mean[pi > 0])).sum()))
+    assert gaps[0] == pytest.approx(0, abs=1e-12)
+    assert all(later > earlier + 0.01 for earlier, later in itertools.pairwise(gaps))
 
 
 def test_nobody_else_speaks_as_students_or_as_another_familys_foreigners():
     student = LAW.student(0)
-    speak = [LAW.family(f, 4, 0.0, 1.0, 0) > 0 for f in range(4)] + [LAW.human(0) > 0, student > 0]
-    assert (np.sum(speak, axis=0) == 1).all()
+    foreign = np.array([LAW.family(f, 4, 0.0, 1.0, 0) * (LAW.human(0) == 0) > 0 for f in range(4)])
+    assert (foreign.sum(axis=1) == [0, 1, 1, 1]).all(), "the first family has no foreigners"
+    assert (np.sum([*foreign, LAW.human(0) > 0, student > 0], axis=0) <= 1).all()
     assert student.sum() == pytest.approx(1)
 
 
