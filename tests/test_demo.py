@@ -18,7 +18,7 @@ def test_the_demo_is_a_whole_study_and_its_null_is_near_nothing(tmp_path: Path):
     report = Path(synthdiv("report", "demo", cwd=tmp_path).stdout.strip())
     assert " 0 nodes built" in synthdiv("-m", "experiment=demo", cwd=tmp_path).stderr
     rows = list(csv.DictReader((tmp_path / report.parent / "cells.csv").open(encoding="utf-8")))
-    excess = [row for row in rows if row["score"] == "truth/excess_nll"]
+    excess = [row for row in rows if row["measure"] == "truth/excess_nll"]
     assert len(excess) == 34, "32 cells and two untouched students"
     means = defaultdict(list)
     for row in excess:
