@@ -129,7 +129,7 @@ def main() -> None:
 
 
 def dispatch(arguments: list[str]) -> int:
-    if "--help" in arguments or "-h" in arguments:
+    if not arguments or "--help" in arguments or "-h" in arguments:
         print(usage([conf_dir(), *config_dirs(arguments)]))
         return 0
     if arguments and arguments[0] in VERBS:

@@ -192,6 +192,7 @@ def test_an_answer_that_only_the_hub_knows_is_shown_as_unresolved_and_the_rest_i
 
 def test_help_names_every_group_and_every_verb(typed):
     said = typed("--help")
+    assert typed().out == said.out, "without a word it tells what it can do"
     for name in (
         "prompts",
         "generators",
