@@ -12,6 +12,7 @@ from synthdiv.sweep.prepare import Frozen
 
 def show_plan(frozen: Frozen, cell: Cell) -> int:
     """Print cells, equal ones once, and nodes by stage: present, to build, shared by how many cells."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -35,7 +36,11 @@ def show_plan(frozen: Frozen, cell: Cell) -> int:
     if common and len(frozen.points) > 1:
         console.print("in every cell: " + " ".join(common), markup=False)
     cells = Table(
-        "cell", "overrides", "to build", title=f"{cell.sweep}: {len(frozen.points)} cells, {len(equal)} unique"
+        "cell",
+        "overrides",
+        "to build",
+        title=f"{cell.sweep}: {len(frozen.points)} cells, {len(equal)} unique",
+        box=SIMPLE,
     )
     inside = {record.key: record.nodes for record in records}
     for key, overrides in equal.items():
@@ -44,7 +49,7 @@ def show_plan(frozen: Frozen, cell: Cell) -> int:
         cells.add_row(key[:8], escape(overrides[0] + same), f"{missing} of {len(inside[key])}")
     console.print(cells)
 
-    stages = Table("stage", "present", "to build", "shared by 2 or more cells", title="nodes")
+    stages = Table("stage", "present", "to build", "shared by 2 or more cells", title="nodes", box=SIMPLE)
     for stage in dict.fromkeys(node.stage.name for node in nodes.values()):
         keys = [key for key, node in nodes.items() if node.stage.name == stage]
         there = sum(key in present for key in keys)

@@ -36,6 +36,7 @@ def cell_state(keys: list[str], states: dict[str, str]) -> str:
 
 def show_status(root: Path, name: str | None) -> int:
     """Print one sweep, or a line for each."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -55,7 +56,7 @@ def show_status(root: Path, name: str | None) -> int:
     ledger.require()
     nodes, events = ledger.nodes(), ledger.states()
     states = node_states(nodes, events)
-    table = Table("cell", "state", "nodes done", "overrides", title=name)
+    table = Table("cell", "state", "nodes done", "overrides", title=name, box=SIMPLE)
     for cell in ledger.unique_cells():
         done = sum(states.get(key) == "done" for key in cell.nodes)
         table.add_row(
@@ -65,7 +66,7 @@ def show_status(root: Path, name: str | None) -> int:
             escape(" ".join(cell.overrides)),
         )
     console.print(table)
-    stages = Table("stage", "done", "running", "queued", "failed", "blocked", "stopped", "seconds built")
+    stages = Table("stage", "done", "running", "queued", "failed", "blocked", "stopped", "seconds", box=SIMPLE)
     for stage in dict.fromkeys(node.stage for node in nodes):
         keys = [node.key for node in nodes if node.stage == stage]
         count = Counter(states[key] for key in keys)
