@@ -152,8 +152,11 @@ def publish(ledger: Ledger, record: CellRecord, track: Track) -> None:
 def told(summary: dict[str, Any]) -> str:
     """What is worth saying of a summary in a log line."""
     words = []
-    if summary.get("rows") is not None:
-        words.append(f"{summary['rows']:,} rows")
+    rows = summary.get("rows", summary.get("rows_seen"))
+    if rows is not None:
+        words.append(f"{rows:,} rows")
+    if summary.get("hidden"):
+        words.append(f"{summary['layers']} x {summary['hidden']} units")
     if summary.get("parameters") or summary.get("trained_parameters"):
         words.append(f"{summary.get('parameters') or summary['trained_parameters']:,} parameters")
     if summary.get("steps"):

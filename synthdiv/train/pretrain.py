@@ -149,7 +149,12 @@ class Pretrain(Stage):
         model.save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        return summary | {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "sequences": len(rows)}
+        shape = {"hidden": self.hidden, "layers": self.layers}
+        return (
+            summary
+            | shape
+            | {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "sequences": len(rows)}
+        )
 
 
 def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
