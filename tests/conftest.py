@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -138,3 +139,17 @@ def write_files(folder: Path, count: int = 30) -> list[dict[str, object]]:
     text = (f"{row['prompt']}. {row['response']} A {things[i % 3]}." for i, row in enumerate(rows * 5))
     (folder / "corpus.txt").write_text("\n<|doc|>\n".join(text), encoding="utf-8")
     return rows
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the artifacts of one module."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def prompts(root: Path) -> Any:
+    """The built toy prompts of `tests.models.small`."""
+    from tests.models.small import build, toy_prompts
+
+    return build(root, toy_prompts())

@@ -101,7 +101,7 @@ class Speaker:
     index: int = 0  # which family, from 0
     families: int = 1  # how many share the human dialects out
     overlap: float = 0.0  # share of the human law in the family's, 0 to 1; at 1 all families are the human law
-    shift: float = 0.0  # share of the family's own part that no human would say, 0 to 1
+    shift: float = 0.0  # share of the last family's speech that no human would say; the first has none
 
     def check(self, world: World) -> list[str]:
         """Every problem, each beginning with the field's dotted name."""

@@ -47,10 +47,12 @@ class Inline:
         self.ledger = Ledger(root, self.cell.sweep)
         self.run_context = LocalRun(self.cell.runtime, open_model)
         self.tracked: set[str] = set()
+        self.total = 0
 
     def run(self) -> int:
         """Build all; return the exit code: 0, or 1 if a cell failed, after all others have run."""
         nodes = self.frozen.nodes()
+        self.total = len(nodes)
         records = self.frozen.records()
         self.ledger.add(records, [node_record(node) for node in nodes.values()])
         begun = time.monotonic()
@@ -101,7 +103,7 @@ class Inline:
         self.states[node.key] = "built" if built else "reused"
         self.ledger.event(node.key, self.states[node.key], seconds)
         if built:
-            place, total = len(self.states), len(self.frozen.nodes())
+            place, total = len(self.states), self.total
             told_ = told(artifact.manifest["summary"])
             LOGGER.info("%*d/%d %s built in %.1f s%s", len(str(total)), place, total, node.label, seconds, told_)
 

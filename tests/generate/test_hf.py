@@ -17,19 +17,9 @@ from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import OpenModel
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.types import Artifact, DataError
-from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
+from tests.models.small import build, cpu_run, files, opened, tiny_model
 
 PLAIN, GREEDY = Sampling(1.0, 1.0, 12), Sampling(0.0, 1.0, 12)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(scope="module")
-def prompts(root):
-    return build(root, toy_prompts())
 
 
 @pytest.fixture(scope="module")

@@ -14,19 +14,9 @@ from synthdiv.mix.stage import Mix, read_mix
 from synthdiv.prompts.grid import Grid
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.types import DataError, Sample
-from tests.models.small import build, toy_prompts
+from tests.models.small import build
 
 ROWS, SHARD = 48, 4
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(scope="module")
-def prompts(root):
-    return build(root, toy_prompts())
 
 
 @pytest.fixture(scope="module")

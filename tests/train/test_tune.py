@@ -22,16 +22,6 @@ from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_pr
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(scope="module")
-def prompts(root):
-    return build(root, toy_prompts())
-
-
-@pytest.fixture(scope="module")
 def student(root):
     return build(root, tiny_model())
 
