@@ -15,32 +15,24 @@ import tempfile
 import types
 import typing
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a program: `tests` is a package beside this file
 import synthdiv.pipeline  # noqa: F401  # imports every stage
-from synthdiv.evaluate.collapse import Collapse
-from synthdiv.evaluate.likelihood import Likelihood, Target
-from synthdiv.evaluate.truth import Truth
-from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.generate.stage import Generate, Side, read_samples
-from synthdiv.mix.stage import Mix, read_mix
-from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.evaluate.likelihood import Target
+from synthdiv.generate.spec import Backend
+from synthdiv.generate.stage import Side, read_samples
+from synthdiv.mix.stage import read_mix
 from synthdiv.models.load import Precision
-from synthdiv.prompts.stage import FILE, Prompts
-from synthdiv.prompts.table import Table
-from synthdiv.resolve import Resolver
 from synthdiv.stage import Stage
-from synthdiv.train.pretrain import Architecture, TextCorpus
+from synthdiv.train.pretrain import Architecture
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import Lora, LossOn, Method, Shape, Train
+from synthdiv.train.stage import LossOn, Method, Shape
 from synthdiv.types import Artifact
-from tests.models.small import build, files, tiny_model, toy_prompts
+from tests.scenes import Scenes, rows_of
 
 GOLDEN = Path(__file__).parent / "golden" / "outputs.json"
 LAW = {
@@ -124,163 +116,6 @@ def stages(kind: type = Stage) -> set[type]:
     """Every stage of the package; those of tests are not of it."""
     found = {inner for inner in kind.__subclasses__() if inner.__module__.startswith("synthdiv.")}
     return found.union(*(stages(inner) for inner in kind.__subclasses__()))
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return pyarrow.parquet.read_table(path / FILE).to_pylist()
-
-
-class Scenes:
-    """A stage to change in each scene, and what its outputs are; what they stand on is built once."""
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.known: dict[str, Any] = {}
-
-    def build(self, stage: Stage, *inputs: Artifact) -> Artifact:
-        return build(self.root, stage, *inputs)
-
-    def resolved(self, stage: Any) -> Any:
-        """As a launch resolves it, whatever was filled in before."""
-        table = getattr(stage, "table", None)
-        if table:
-            table.sha256, table.rows = "", 0
-        stage.resolve(Resolver(self.root / "outputs"))
-        return stage
-
-    @cached_property
-    def prompts(self) -> Artifact:
-        return self.build(toy_prompts())
-
-    @cached_property
-    def student(self) -> Artifact:
-        return self.build(tiny_model(0))
-
-    @cached_property
-    def human(self) -> Artifact:
-        return self.build(Mix(48, real_share=1.0, train_rows=48, shard_rows=4), self.prompts)
-
-    @cached_property
-    def showing(self) -> Artifact:
-        """A model whose template shows the system role and the date."""
-        import shutil
-
-        folder = shutil.copytree(self.student.path / "model", self.root / "showing")
-        template = folder / "chat_template.jinja"
-        template.write_text("{{ bos_token }}{{ date_string }}" + template.read_text())
-        stage = Checkpoint(str(folder))
-        stage.resolve(Resolver(self.root / "outputs"))
-        return Artifact(stage, "showing", folder)
-
-    @cached_property
-    def answered(self) -> Path:
-        """Two answers to each train prompt of the toy set, and columns that say something else."""
-        rows = rows_of(self.prompts.path)
-        file = self.root / "answers.jsonl"
-        written = [
-            {
-                "id": row["id"], "next": after["id"], "prompt": row["prompt"], "other": after["prompt"],
-                "response": f"{source} says {index} {take}", "alternative": f"{source} shouts {index}!",
-                "source": source, "take": take, "kind": {"x": "y", "y": "x"}[source] if index // 12 % 2 else source,
-            }
-            for source in "xy"
-            for take in ("first", "last")
-            for index, (row, after) in enumerate(zip(rows, rows[1:] + rows[:1], strict=True))
-        ]  # fmt: skip
-        file.write_text("".join(json.dumps(row) + "\n" for row in written))
-        return file
-
-    def recorded(self, source: str = "x", **fields: Any) -> Generate:
-        recorded = Recorded(str(self.answered), where=["take=first"], answerer=source)
-        return Generate(source, Backend.recorded, recorded, Sampling(1, 1, 4), rows=48, shard_rows=48, **fields)
-
-    def stage(self, scene: str) -> Any:
-        """The stage that a scene changes."""
-        if scene in ("toy", "shown"):
-            return toy_prompts()
-        if scene == "table":
-            file = self.root / "table.jsonl"
-            kinds = [{"kind": "ab"[n % 3 == 0], "id": f"row {n}", "prompt": f"ask {n}"} for n in range(30)]
-            more = [{"other": f"{n} asked", "response": f"tell {n}", "alternative": f"{n} told"} for n in range(30)]
-            file.write_text("".join(json.dumps(row | rest) + "\n" for row, rest in zip(kinds, more, strict=True)))
-            return Prompts(table=Table(path=str(file)), test=6)
-        if scene == "pretrain":
-            return tiny_model(2)  # the first family has no foreign speech
-        if scene == "text":
-            file = self.root / "book.txt"
-            file.write_text("\n<|doc|>\n".join(f"Chapter {n}.\n---\nThe ship sailed on." for n in range(300)))
-            return tiny_model(toy=None, text=TextCorpus(str(file)), context=32, tokens=2000)
-        if scene == "generate":
-            return Generate("oak", sampling=Sampling(1.0, 1.0, 8), rows=48, shard_rows=4)
-        if scene == "rounded":  # in bf16 the rows that share a batch show
-            law = Sampling(1.0, 1.0, 16)
-            return Generate("oak", sampling=law, precision=Precision.bf16, side=Side.test, samples=8, subset=12)
-        if scene == "respond":
-            return Generate("student", sampling=Sampling(1.0, 1.0, 8), side=Side.test, samples=2, subset=2)
-        if scene == "recorded":
-            return self.recorded()
-        if scene == "mix":
-            return Mix(36, ["oak", "elm"], [0.4, 0.6], train_rows=48, shard_rows=3)
-        if scene == "even":
-            return Mix(36, ["oak", "elm"], [0.5, 0.5], train_rows=48, shard_rows=3)
-        if scene in ("full", "budget", "lora"):
-            limit = {"match": Match.steps, "budget": 2} if scene == "budget" else {"epochs": 1.0}
-            method = Method.lora if scene == "lora" else Method.full
-            return Train(method=method, lora=Lora(r=2), batch_rows=16, lr=1e-3, weight_decay=0.0, **limit)
-        return {
-            "likelihood": Likelihood(),
-            "collapse": Collapse(["plain"], words=30),
-            "truth": Truth(),
-        }[scene]
-
-    def artifact(self, scene: str, stage: Any) -> Artifact:
-        """What shows the fields of `stage`: its own artifact, or for what prompts only pass on, answers to them."""
-        if scene == "shown":
-            answer = Generate("oak", sampling=Sampling(1.0, 1.0, 8), rows=48, shard_rows=4)
-            out = Path(tempfile.mkdtemp(dir=self.root))
-            from tests.models.small import cpu_run
-
-            answer.build((self.build(stage), self.showing), out, cpu_run())
-            return Artifact(answer, "", out)
-        inputs: tuple[Artifact, ...] = ()
-        if scene in ("table", "text"):
-            stage = self.resolved(stage)
-        if scene in ("generate", "rounded", "respond", "recorded", "likelihood"):
-            inputs = (self.prompts, self.student)
-        if scene in ("mix", "even"):
-            shards = [self.build(dataclasses.replace(self.recorded(key), source=name), self.prompts) for name, key in
-                      (("oak", "x"), ("elm", "y"))]  # fmt: skip
-            whole = [
-                self.build(dataclasses.replace(shard.stage, shard=n), self.prompts)
-                for shard in shards
-                for n in range(12)
-            ]
-            inputs = (self.prompts, *whole)
-        if scene in ("full", "budget", "lora"):
-            inputs = (self.student, self.human, self.prompts)
-        if scene in ("collapse", "truth"):
-            tuned = self.build(self.stage("full"), self.student, self.human, self.prompts)
-            arms = [self.said(model) for model in (tuned, self.student)][: 1 if stage.vanilla else 2]
-            if scene == "collapse":
-                inputs = tuple(a for said in arms for a in (said["answers"], *([said["human"]] if stage.human else [])))
-            else:
-                inputs = (self.prompts, arms[0]["support"], arms[0]["answers"], *(said["support"] for said in arms[1:]))
-        return self.build(stage, *inputs)
-
-    def said(self, model: Artifact) -> dict[str, Artifact]:
-        support = Likelihood(Target.support, limit=3)
-        return {
-            "answers": self.build(self.stage("respond"), self.prompts, model),
-            "human": self.build(Likelihood(), self.prompts, model),
-            "support": self.build(support, self.prompts, model),
-        }
-
-    def outputs(self, scene: str, stage: Any | None = None) -> dict[str, bytes]:
-        if stage is not None:
-            return files(self.artifact(scene, stage))
-        if scene not in self.known:
-            self.known[scene] = files(self.artifact(scene, self.stage(scene)))
-        return self.known[scene]
 
 
 @pytest.fixture(scope="module")
