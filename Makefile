@@ -25,6 +25,7 @@ slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
 benchmark: .venv/ready
+	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/demo.py
 
 clean:

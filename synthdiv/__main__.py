@@ -129,6 +129,10 @@ def main() -> None:
 
 
 def dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["measure"]:  # it has options and a help of its own, and nothing to do with Hydra
+        from synthdiv.measure.main import measure_file
+
+        return measure_file(arguments[1:])
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(usage([conf_dir(), *config_dirs(arguments)]))
         return 0

@@ -162,12 +162,16 @@ class Respond:
 
 @dataclass
 class Evaluate:
-    """`words` is the budget of the collapse measures; `truth_prompts` is how many toy prompts are enumerated whole."""
+    """`words` and `texts` are the budgets of the collapse measures: words in all, and words of each answer. `encoder`
+    is a model of sentence-transformers, without which nothing semantic is measured. `truth_prompts` is how many toy
+    prompts are enumerated whole."""
 
     respond: Respond = field(default_factory=Respond)
     precision: Precision = Precision.fp32
     batch_tokens: int = 16384
     words: int = 10000
+    texts: int = 50
+    encoder: Checkpoint | None = None
     seed: int = 0
     truth_prompts: int = 16
 
@@ -182,7 +186,9 @@ class Evaluate:
             problems.append("evaluate.respond: needs samples ≥ 1 and subset ≥ 0")
         if self.seed < 0:
             problems.append(f"evaluate.seed={self.seed}: needs 0 or more")
-        for name in ("batch_tokens", "words", "truth_prompts"):
+        if self.encoder:
+            problems += [problem.replace("checkpoint.", "evaluate.encoder.") for problem in self.encoder.check()]
+        for name in ("batch_tokens", "words", "texts", "truth_prompts"):
             if getattr(self, name) < 1:
                 problems.append(f"evaluate.{name}={getattr(self, name)}: needs 1 or more")
         return problems
@@ -207,7 +213,7 @@ class Track:
 
 @dataclass
 class Report:
-    """What is shown; never identity. `measures` are the columns of the tables (empty: eight key measures)."""
+    """What is shown; never identity. `measures` are the columns of the tables (empty: the key measures)."""
 
     measures: list[str] = field(default_factory=list)
 

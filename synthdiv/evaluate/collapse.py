@@ -1,73 +1,125 @@
-"""The collapse suite: did the output distribution narrow? Perplexity 2 and lexical diversity beside the untouched."""
+"""The collapse suite: did the output distribution narrow? Likelihood, lexical and semantic measures, always beside the
+untouched student."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from synthdiv.evaluate.likelihood import read_likelihood
+from synthdiv.evaluate.likelihood import human_scores, own_answers, own_items
+from synthdiv.evaluate.vectors import read_vectors
 from synthdiv.generate.stage import read_samples
-from synthdiv.measures.collapse import lexical_scores
-from synthdiv.measures.intervals import mean_interval
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
+from synthdiv.measures.answers import repetitions
+from synthdiv.measures.collapse import lexical_scores, words_scores
+from synthdiv.measures.intervals import mean_score
+from synthdiv.measures.likelihood import own_scores
+from synthdiv.measures.semantic import semantic_scores
+from synthdiv.measures.sentences import SENTENCE, sentences
 from synthdiv.measures.words import REGEX, words
 from synthdiv.prompts.split import rank
 from synthdiv.stage import Stage
 from synthdiv.suite import item, write_suite
 from synthdiv.types import Artifact, DataError, Run, Sample, Score
 
+TEXTS = "texts.parquet"
+
+
+class Said(NamedTuple):
+    """One arm in one decoding: its answers, their likelihood under the untouched student, their sentence vectors."""
+
+    answers: Artifact
+    own: Artifact
+    vectors: Artifact | None
+
 
 @dataclass
 class Collapse(Stage):
-    """Inputs: of the student its answers in each decoding and, where the prompts have human answers, their likelihood;
-    then the same of the untouched student unless `vanilla`, where the student is the untouched one.
+    """Inputs: of the student in each decoding its answers, their likelihood under the untouched student and, with
+    `vectors`, their sentence vectors; then the likelihood of the human answers under it where there are any (`human`).
+    Then the same of the untouched student unless `vanilla`, where the student is the untouched one. Last, with both
+    `vectors` and `human`, the sentence vectors of the human answers.
 
-    `words` is the budget of the `@words` measures: the texts of prompt after prompt until that many words. `word` is
-    the one regular expression for them.
+    `words` is the budget of the `@words` measures: the texts of prompt after prompt until that many words. `texts` is
+    how many words of each answer the `@texts` measures see. `word` and `sentence` are the one rule for each.
+
+    Output: `scores.json`, `items.parquet`, and `texts.parquet`, the answers cut to `texts` words: the report compares
+    all arms of a sweep on the prompts that all of them answered at that length.
     """
 
     name = "collapse"
+    version = 2
 
     decodings: list[str] = field(default_factory=list)
     human: bool = True
     vanilla: bool = False
+    vectors: bool = False
     words: int = 10000
+    texts: int = 50
     word: str = REGEX
+    sentence: str = SENTENCE
     seed: int = 0
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
-        if self.word != REGEX:
-            raise DataError(f"collapse.word={self.word}: this version counts words by {REGEX}")
-        width = len(self.decodings) + self.human
-        student, untouched = inputs[:width], None if self.vanilla else inputs[width:]
+        if (self.word, self.sentence) != (REGEX, SENTENCE):
+            raise DataError("collapse.word, collapse.sentence: this version has one rule for each, " + REGEX)
+        width = (2 + self.vectors) * len(self.decodings) + self.human
+        student, untouched = inputs[:width], () if self.vanilla else inputs[width : 2 * width]
+        human = inputs[-1] if self.human and self.vectors else None
         scores: list[Score] = []
         items: list[dict[str, Any]] = []
+        texts: list[dict[str, Any]] = []
         if self.human:
-            own = {
-                row["id"]: AnswerNLL(row["nll"], row["tokens"], row["bytes"]) for row in read_likelihood(student[-1])
-            }
-            base = untouched and {
-                row["id"]: AnswerNLL(row["nll"], row["tokens"], row["bytes"]) for row in read_likelihood(untouched[-1])
-            }
-            scores += likelihood_scores(own, base or None)
-            items += [item(key, "nll_2", nll / tokens, bytes=size) for key, (nll, tokens, size) in own.items()]
+            found, values = human_scores(student[-1], untouched[-1] if untouched else None, self.seed)
+            scores, items = found, values
         for index, decoding in enumerate(self.decodings):
-            mine = grouped(read_samples(student[index].path))
-            theirs = grouped(read_samples(untouched[index].path)) if untouched else None
-            found = self._lexical(mine, theirs) + answer_scores(mine)
+            run.progress(index, len(self.decodings), "decodings measured")
+            mine, base = self._said(student, index), self._said(untouched, index) if untouched else None
+            groups = grouped(read_samples(mine.answers.path))
+            found = self._decoding(mine, base, groups, human)
             scores += [dataclasses.replace(score, name=f"{decoding}/{score.name}") for score in found]
-            items += list(length_items(mine, decoding))
+            items += [*answer_items(groups, decoding), *own_items(mine.own, decoding)]
+            texts += text_rows(groups, decoding, self.texts)
         write_suite(out, scores, items)
+        write_texts(out, texts)
         return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
 
-    def _lexical(self, mine: dict[str, list[Sample]], theirs: dict[str, list[Sample]] | None) -> list[Score]:
-        texts = [[row.response for row in rows] for rows in mine.values()]
-        base = [[row.response for row in theirs[key]] for key in mine] if theirs else None
-        return lexical_scores(texts, base, self.words, self.seed)
+    def _said(self, arm: Sequence[Artifact], index: int) -> Said:
+        width = 2 + self.vectors
+        part = arm[width * index : width * (index + 1)]
+        return Said(part[0], part[1], part[2] if self.vectors else None)
+
+    def _decoding(
+        self, mine: Said, base: Said | None, groups: dict[str, list[Sample]], human: Artifact | None
+    ) -> list[Score]:
+        theirs = grouped(read_samples(base.answers.path)) if base else None
+        if theirs:
+            theirs = {key: theirs[key] for key in groups}
+        student, vanilla = responses(groups), responses(theirs) if theirs else None
+        scores = lexical_scores(student, vanilla, self.words, self.texts, self.seed)
+        whole = {key: [row for row in rows if is_whole(row)] for key, rows in groups.items()}
+        other = {key: [row for row in rows if is_whole(row)] for key, rows in theirs.items()} if theirs else None
+        found = words_scores(responses(whole), responses(other) if other else None, self.words, self.seed)
+        scores += [dataclasses.replace(score, name=f"whole/{score.name}") for score in found]
+        scores += own_scores(own_answers(mine.own), own_answers(base.own) if base else None)
+        scores += answer_scores(groups)
+        if mine.vectors:
+            scores += semantic(mine.vectors, base.vectors if base else None, human, self.seed)
+        return scores
+
+
+def semantic(mine: Artifact, base: Artifact | None, human: Artifact | None, seed: int) -> list[Score]:
+    """The scores of sentence vectors, those of the human answers as what they are compared with."""
+    arms = [read_vectors(artifact) if artifact else (None, {"id": None}) for artifact in (mine, base, human)]
+    (student, own), (vanilla, theirs), (people, written) = ((vectors, rows["id"]) for vectors, rows in arms)
+    return semantic_scores(student, vanilla, people, own, theirs, written, seed)
+
+
+def responses(groups: dict[str, list[Sample]]) -> dict[str, list[str]]:
+    return {key: [row.response for row in rows] for key, rows in groups.items()}
 
 
 def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
@@ -82,14 +134,12 @@ def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
 
 
 def answer_scores(groups: dict[str, list[Sample]]) -> list[Score]:
-    """Rates of answers cut at the token limit and of empty ones: they stay in every measure, so that is shown."""
+    """Rates of answers cut at the token limit and of empty ones: they stay in every measure but `whole/`."""
     scores = []
     for name, test in (("truncated", is_truncated), ("empty", is_empty)):
         values = [sum(map(test, rows)) / len(rows) for rows in groups.values()]
-        low, high = mean_interval(values)
-        scores.append(
-            Score(name, sum(values) / len(values), len(values), max(low, 0.0), min(high, 1.0), "share of answers", None)
-        )
+        score = mean_score(name, values, "share of answers", None, "no answer")
+        scores.append(dataclasses.replace(score, low=max(score.low, 0.0), high=min(score.high, 1.0)))
     return scores
 
 
@@ -101,15 +151,37 @@ def is_empty(row: Sample) -> bool:
     return not row.response.strip()
 
 
-def length_items(groups: dict[str, list[Sample]], decoding: str) -> Iterator[dict[str, Any]]:
+def is_whole(row: Sample) -> bool:
+    return not is_truncated(row) and not is_empty(row)
+
+
+def answer_items(groups: dict[str, list[Sample]], decoding: str) -> Iterator[dict[str, Any]]:
+    """What is measured of one answer at a time."""
     for key, rows in groups.items():
-        for row in rows:
-            yield item(
-                key,
-                "response_words",
-                len(words(row.response)),
-                sample=row.sample,
-                decoding=decoding,
-                bytes=len(row.response.encode()),
-                finish=row.finish,
-            )
+        split = [words(row.response) for row in rows]
+        for row, text, repeated in zip(rows, split, repetitions(split), strict=True):
+            values = {
+                "response_words": len(text),
+                "sentences": len(sentences(row.response)),
+                "repetition_4": repeated,
+            }
+            size = len(row.response.encode())
+            for name, value in values.items():
+                told = {"sample": row.sample, "decoding": decoding, "bytes": size, "finish": row.finish}
+                yield item(key, name, value, **told)
+
+
+def text_rows(groups: dict[str, list[Sample]], decoding: str, length: int) -> list[dict[str, Any]]:
+    """The first `length` words of each answer."""
+    return [
+        {"decoding": decoding, "prompt": key, "sample": row.sample, "words": " ".join(words(row.response)[:length])}
+        for key, rows in groups.items()
+        for row in rows
+    ]
+
+
+def write_texts(out: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / TEXTS)

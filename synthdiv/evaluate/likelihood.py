@@ -1,20 +1,28 @@
-"""Log-likelihoods of given answers under a model: human test answers, or every answer the toy world's law allows."""
+"""Log-likelihoods of given answers under a model: human test answers, what a student said, or every answer the toy
+world's law allows."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from synthdiv.generate.stage import read_samples
+from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
+from synthdiv.measures.tails import tail_scores
+from synthdiv.measures.temperature import ONE, Curve, fitted_scores, fitted_values
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
-from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.models.score import answer_curves, answer_log_likelihoods
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import ToyPrompt
 from synthdiv.stage import Stage
-from synthdiv.types import Artifact, Run
+from synthdiv.suite import item
+from synthdiv.types import Artifact, DataError, Run, Score
 
 FILE = "likelihood.parquet"
 
@@ -24,56 +32,106 @@ class Target(Enum):
 
     human = "human"
     support = "support"
+    own = "own"
+
+
+class Given(NamedTuple):
+    """One answer to be scored: to which prompt row, its place or sample index there, and how it ended."""
+
+    row: dict[str, Any]
+    order: int
+    text: str
+    finish: str = ""
 
 
 @dataclass
 class Likelihood(Stage):
-    """Inputs: prompts, model. Output: `likelihood.parquet`, one row an answer: id, order (place among the answers of
-    its prompt), response, tokens (answer tokens and one EOS), bytes, nll (nats) and token_nll (nats, float32 a token).
+    """Inputs: prompts, model, and for target `own` answers to the test prompts by a student whose untouched self is
+    `model`. Output: `likelihood.parquet`, one row an answer.
 
-    Template applied, answer tokens plus one EOS, T = 1, nothing removed (science.md, 5). `limit` test prompts are used;
-    0 means all.
+    Columns: id, sample (of `own`, else 0), order (place among the answers of its prompt), finish (of `own`, else
+    empty), response, tokens, bytes, nll (nats) and token_nll (nats, float32 a token). For `human` also nll_at: nll at
+    each of `TEMPERATURES`, for sharpness and support.
+
+    Template applied, answer tokens plus one EOS, T = 1, nothing removed (science.md, 5). An own answer that was cut at
+    the token limit has no EOS, because nobody said the end there; an empty one is its EOS alone. Own answers are
+    tokenised again from their text, which may give other tokens than were drawn; what then exceeds the context is left
+    out, and the summary counts such answers as `cut`. `limit` test prompts are used; 0 means all.
     """
 
     name = "likelihood"
+    version = 2
 
     target: Target = Target.human
     limit: int = 0
     precision: Precision = Precision.fp32
     batch_tokens: int = 16384
 
-    def answers(self, prompts: Artifact) -> list[tuple[dict[str, Any], int, str]]:
-        """(prompt row, place, answer) for every answer to be scored."""
+    def answers(self, prompts: Artifact, *answers: Artifact) -> list[Given]:
+        """Every answer to be scored, prompt after prompt."""
         rows = read_prompts(prompts, "test", self.limit or None)
         if self.target is Target.human:
-            return [(row, 0, row["response"]) for row in rows]
+            return [Given(row, 0, row["response"]) for row in rows]
+        if self.target is Target.own:
+            return said(rows, answers[0])
         law = Law(prompts.stage.toy.world)
-        return [(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
+        return [Given(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
         import pyarrow.parquet
 
-        prompts, model = inputs
-        answers = self.answers(prompts)
+        prompts, model, *own = inputs
+        answers = self.answers(prompts, *own)
         opened = run.model(model, self.precision.value)
         chat = Chat.of(opened.tokenizer, prompts)
-        texts = {row["id"]: row["prompt"] for row, _, _ in answers}
+        texts = {given.row["id"]: given.row["prompt"] for given in answers}
         asked = {key: chat.prompt(text) for key, text in texts.items()}
-        said = chat.answers([text for _, _, text in answers])
-        pairs = [(asked[row["id"]], ids) for (row, _, _), ids in zip(answers, said, strict=True)]
-        values = answer_log_likelihoods(opened, pairs, self.batch_tokens, run.progress)
+        whole = [
+            (asked[given.row["id"]], (ids[:-1] or ids) if given.finish == "length" else ids)
+            for given, ids in zip(answers, chat.answers([given.text for given in answers]), strict=True)
+        ]
+        room = opened.context if self.target is Target.own else None  # given texts that do not fit are refused
+        pairs = [(prompt, ids if room is None else ids[: max(1, room - len(prompt))]) for prompt, ids in whole]
         table = {
-            "id": [row["id"] for row, _, _ in answers],
-            "order": [place for _, place, _ in answers],
-            "response": [text for _, _, text in answers],
-            "tokens": [len(value) for value in values],
-            "bytes": [len(text.encode()) for _, _, text in answers],
-            "nll": [-float(value.sum(dtype="float64")) for value in values],
-            "token_nll": [-value for value in values],
+            "id": [given.row["id"] for given in answers],
+            "sample": [given.order if self.target is Target.own else 0 for given in answers],
+            "order": [given.order for given in answers],
+            "finish": [given.finish for given in answers],
+            "response": [given.text for given in answers],
+            "tokens": [len(ids) for _, ids in pairs],
+            "bytes": [len(given.text.encode()) for given in answers],
         }
+        if self.target is Target.human:
+            curves = answer_curves(opened, pairs, self.batch_tokens, run.progress)
+            values = [curve[:, ONE] for curve in curves]
+            table["nll_at"] = [-curve.sum(axis=0, dtype="float64") for curve in curves]
+        else:
+            values = answer_log_likelihoods(opened, pairs, self.batch_tokens, run.progress)
+        table["nll"] = [-float(value.sum(dtype="float64")) for value in values]
+        table["token_nll"] = [-value for value in values]
         pyarrow.parquet.write_table(pyarrow.table(table), out / FILE)
-        return {"answers": len(answers), "tokens": sum(table["tokens"]), "system_folded": chat.folded}
+        return {
+            "answers": len(answers),
+            "tokens": sum(table["tokens"]),
+            "cut": sum(len(ids) < len(every) for (_, ids), (_, every) in zip(pairs, whole, strict=True)),
+            "system_folded": chat.folded,
+        }
+
+
+def said(rows: list[dict[str, Any]], answers: Artifact) -> list[Given]:
+    """The answers to these prompts in a finished `generate` artifact, samples in order."""
+    samples: dict[str, list[Given]] = {row["id"]: [] for row in rows}
+    known = {row["id"]: row for row in rows}
+    for row in sorted(read_samples(answers.path), key=lambda row: row.sample):
+        if row.id in known:
+            samples[row.id].append(Given(known[row.id], row.sample, row.response, row.finish))
+    silent = [key for key, found in samples.items() if not found]
+    if silent:
+        raise DataError(
+            f"{len(silent)} test prompts have no answer (first {silent[0]!r}): give answers to the test side"
+        )
+    return [given for found in samples.values() for given in found]
 
 
 def toy_prompt(row: dict[str, Any]) -> ToyPrompt:
@@ -87,3 +145,46 @@ def read_likelihood(artifact: Artifact) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
     return rows
+
+
+def human_scores(
+    student: Artifact, vanilla: Artifact | None, seed: int = 0
+) -> tuple[list[Score], list[dict[str, Any]]]:
+    """Perplexity 2 of two `human` artifacts, whole, by tail, and split into sharpness and support; and its items."""
+    answers, tokens, curves = human_answers(student)
+    base = human_answers(vanilla) if vanilla else (None, None, None)
+    scores = likelihood_scores(answers, base[0])
+    scores += tail_scores(tokens, base[1], seed) + fitted_scores(curves, base[2], seed)
+    items = [item(key, "nll_2", answer.nll / answer.tokens, bytes=answer.bytes) for key, answer in answers.items()]
+    fitted = fitted_values(curves, seed)
+    items += [item(key, "nll_2_support", value, bytes=answers[key].bytes) for key, value in fitted.items()]
+    return scores, items
+
+
+def human_answers(artifact: Artifact) -> tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, Curve]]:
+    """What `likelihood_scores`, `tail_scores` and `fitted_scores` take of a `human` artifact, by prompt id."""
+    rows = {row["id"]: row for row in read_likelihood(artifact)}
+    return (
+        {key: answer_nll(row) for key, row in rows.items()},
+        {key: row["token_nll"] for key, row in rows.items()},
+        {key: Curve(row["nll_at"], row["tokens"]) for key, row in rows.items()},
+    )
+
+
+def own_answers(artifact: Artifact) -> dict[str, list[AnswerNLL]]:
+    """What `own_scores` takes of an `own` artifact: by prompt id, its answers."""
+    found: dict[str, list[AnswerNLL]] = defaultdict(list)
+    for row in read_likelihood(artifact):
+        found[row["id"]].append(answer_nll(row))
+    return dict(found)
+
+
+def own_items(artifact: Artifact, decoding: str) -> Iterator[dict[str, Any]]:
+    """NLL per token of each answer of an `own` artifact."""
+    for row in read_likelihood(artifact):
+        told = {"sample": row["sample"], "decoding": decoding, "bytes": row["bytes"], "finish": row["finish"]}
+        yield item(row["id"], "nll_1", row["nll"] / row["tokens"], **told)
+
+
+def answer_nll(row: dict[str, Any]) -> AnswerNLL:
+    return AnswerNLL(row["nll"], row["tokens"], row["bytes"])

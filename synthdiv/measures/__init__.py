@@ -1,25 +1,51 @@
-"""Pure functions on texts, vectors and log-likelihoods. No I/O and no configuration; numpy and scipy load when called.
+"""Pure functions on texts, vectors and log-likelihoods, which give a `Score`. No I/O and no configuration; numpy, scipy
+and the like load when called."""
 
-`words` and `heaps` come from the modules of those names, which they would hide here.
-"""
-
-from synthdiv.measures.collapse import lexical_scores
-from synthdiv.measures.heaps import Heaps, heaps_in_order
-from synthdiv.measures.intervals import mean_interval, set_interval
-from synthdiv.measures.lexical import distinct_n, self_bleu
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
-from synthdiv.measures.words import REGEX, cut_to_words
+from synthdiv.measures.answers import repetition_rate, response_length, sentence_count
+from synthdiv.measures.bleu import self_bleu, self_bleu_aggregated, self_bleu_individual
+from synthdiv.measures.collapse import lexical_groups, lexical_scores
+from synthdiv.measures.growth import heaps, heaps_in_order
+from synthdiv.measures.lexical import distinct_n, ngram_entropy
+from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores
+from synthdiv.measures.neighbours import nearest_neighbour_entropy, support_precision, support_recall
+from synthdiv.measures.order import compression_ratio, mtld
+from synthdiv.measures.reference import cluster_entropy, frechet_distance, mauve
+from synthdiv.measures.semantic import semantic_scores
+from synthdiv.measures.spectrum import vendi
+from synthdiv.measures.tails import tail_scores
+from synthdiv.measures.temperature import Curve, fitted_scores
+from synthdiv.measures.vectors import between_prompt_distance, mean_cosine_distance, within_prompt_distance
 
 __all__ = [
-    "REGEX",
     "AnswerNLL",
-    "Heaps",
-    "cut_to_words",
+    "Curve",
+    "between_prompt_distance",
+    "cluster_entropy",
+    "compression_ratio",
     "distinct_n",
+    "fitted_scores",
+    "frechet_distance",
+    "heaps",
     "heaps_in_order",
+    "lexical_groups",
     "lexical_scores",
     "likelihood_scores",
-    "mean_interval",
+    "mauve",
+    "mean_cosine_distance",
+    "mtld",
+    "nearest_neighbour_entropy",
+    "ngram_entropy",
+    "own_scores",
+    "repetition_rate",
+    "response_length",
     "self_bleu",
-    "set_interval",
+    "self_bleu_aggregated",
+    "self_bleu_individual",
+    "semantic_scores",
+    "sentence_count",
+    "support_precision",
+    "support_recall",
+    "tail_scores",
+    "vendi",
+    "within_prompt_distance",
 ]

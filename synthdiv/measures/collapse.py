@@ -1,180 +1,200 @@
-"""The lexical scores of one arm's answers, and their differences to the untouched student, on one budget of words."""
+"""Every lexical score of one arm's answers beside other arms: on two budgets, within and between prompts, as published.
+
+Two kinds of measure: those of a set of texts, whose intervals leave out groups of prompts, and means over prompts.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthdiv.measures.heaps import heaps_of
-from synthdiv.measures.intervals import mean_interval, spread_interval, subsamples
-from synthdiv.measures.lexical import NgramTable, Part, distinct_n_of, ngram_table, occurrences, self_bleu_of
-from synthdiv.measures.words import cut_lengths, words
+from synthdiv.measures import bleu
+from synthdiv.measures.answers import repetitions
+from synthdiv.measures.arms import POOLED, Arm, on_words
+from synthdiv.measures.growth import in_order, in_order_measures
+from synthdiv.measures.intervals import Measure, Measured, deletions, evened, mean_score, prompt_means, set_scores
+from synthdiv.measures.ngrams import Ngrams
+from synthdiv.measures.sentences import sentences
+from synthdiv.measures.texts import BETWEEN, Texts, on_texts
 from synthdiv.types import DataError, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
-# name, unit, whether higher is better, and when it is undefined: in the order in which `_measure` computes them
-MEASURES = (
-    ("self_bleu_3@words", "0-100", False, "fewer than two texts in the budget"),
-    ("distinct_1@words", "ratio", True, "no words"),
-    ("distinct_2@words", "ratio", True, "no text with two words"),
-    ("distinct_3@words", "ratio", True, "no text with three words"),
-    ("heaps_beta@words", "", True, "a budget below 100 words"),
-    ("heaps_k@words", "words", None, "a budget below 100 words"),
+Groups = Mapping[Any, Sequence[str]]  # the answers to each prompt, by its id
+STEP = 1000  # words between two readings of the vocabulary in the published Heaps' law
+PUBLISHED = (
+    Measure("published_self_bleu_3_aggregated", "0-100", False, bleu.FULL_POOL),
+    *in_order_measures(STEP),
 )
 
 
+class SetPart(NamedTuple):
+    """Set-level measures under one suffix; `note` says what was left out."""
+
+    suffix: str
+    measures: Sequence[Measure]
+    measured: Measured
+    note: str = ""
+
+
+class MeanPart(NamedTuple):
+    """A measure with one value a prompt (prompts,), NaN where it is `undefined`."""
+
+    name: str
+    means: np.ndarray
+    unit: str
+    higher_is_better: bool | None
+    undefined: str
+    note: str = ""
+
+    def score(self) -> Score:
+        score = mean_score(*self[:5])
+        return replace(score, note="; ".join(part for part in (score.note, self.note) if part))
+
+
 @dataclass(frozen=True, eq=False)
-class _Arm:
-    """The answers of one arm as n-grams; `prompt` (texts,) is the prompt that each answers, ascending."""
+class Lexical:
+    """All that is measured of one arm, before it becomes scores: differences need the replicates and the prompts."""
 
-    table: NgramTable
-    prompt: np.ndarray
+    sets: list[SetPart]
+    means: list[MeanPart]
 
-    def words(self, prompts: np.ndarray) -> int:
-        return int(self.table.lengths[self._texts(prompts)].sum())
+    def scores(self) -> list[Score]:
+        found = [
+            score for part in self.sets for score in set_scores(part.measures, part.measured, part.suffix, part.note)
+        ]
+        return found + [part.score() for part in self.means]
 
-    def part(self, prompts: np.ndarray, budget: int) -> Part:
-        """The texts of `prompts`, in order, until `budget` words; nothing where there are fewer."""
-        import numpy as np
-
-        texts = self._texts(prompts)
-        kept = cut_lengths(self.table.lengths[texts], budget) or []
-        return Part(texts[: len(kept)], np.array(kept, dtype=np.int64))
-
-    def _texts(self, prompts: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        return np.flatnonzero(np.isin(self.prompt, prompts))
-
-
-class _Measured(NamedTuple):
-    """The measures of one arm on all its prompts (k,) and on each subsample of them (replicates, k)."""
-
-    value: np.ndarray
-    drawn: np.ndarray
-    prompts: int
-    lacks: str
+    def minus(self, other: Lexical) -> list[Score]:
+        """The differences to another arm with the same prompts, each name followed by `-vanilla`."""
+        sets = [
+            SetPart(f"{a.suffix}-vanilla", a.measures, a.measured.minus(b.measured), a.note)
+            for a, b in zip(self.sets, other.sets, strict=True)
+        ]
+        means = [
+            a._replace(name=f"{a.name}-vanilla", means=a.means - b.means)
+            for a, b in zip(self.means, other.means, strict=True)
+        ]
+        return Lexical(sets, means).scores()
 
 
-def lexical_scores(
-    student: Sequence[Sequence[str]],
-    vanilla: Sequence[Sequence[str]] | None,
-    budget_words: int,
-    seed: int,
-    replicates: int = 40,
-) -> list[Score]:
-    """Self-BLEU-3, distinct-1, -2, -3 and Heaps' beta and K on `budget_words` words, and the mean length of answers.
+def lexical_scores(student: Groups, vanilla: Groups | None, words: int, length: int, seed: int = 0) -> list[Score]:
+    """Every lexical score of `student`, and its differences to `vanilla`, both with the answers to the same prompts.
 
-    `student` and `vanilla` hold the answers to each prompt, same prompts in the same order; `vanilla` may be None. The
-    `@words` measures take texts prompt by prompt until `budget_words` words, the last text cut; they see lower-cased
-    words without punctuation, so that sacrebleu's tokenizer has nothing left to split. `response_words` is on whole
-    answers, with a t interval over prompts; its value is the mean over prompts of their answers' mean.
+    `words` is the budget of the `@words` measures: texts prompt by prompt, in the order given, until so many words. In
+    the `@texts` measures each answer is cut to `length` words; prompts with a shorter one in either arm are left out of
+    both. Both see lower-cased words without punctuation, so that sacrebleu's tokenizer has nothing left to split.
+    `…_within@texts` is among the answers to one prompt, mean over prompts; `…_between@texts` takes the first answer to
+    each. `published_…` are S1's own variants on all answers; their value depends on how many and how long these are.
 
-    Intervals come from `replicates` subsamples of nine tenths of the prompts (`seed`), the same for both arms, so
-    that each `<name>-vanilla` (student minus vanilla) has an interval of its own. A subsample gets nine tenths of
-    the budget, or what the shortest one has: only the spread among them is used, and it needs one budget for all. Not
-    halves: with half the words these measures have another level and another spread (95 % intervals of K covered 69 %,
-    of distinct-3 84 %, in a simulation of 80 prompts with two answers; nine tenths covered 94 to 99 %, differences 91
-    to 100 %).
-
-    `n` counts the prompts that entered, the smaller count for a difference. NaN with a note: fewer words than the
-    budget, or see MEASURES. DataError: arms of unequal length.
+    Intervals of set-level measures leave out groups of prompts (`deletions`, `seed`), the same for both arms, so that
+    each `<name>-vanilla` (student minus vanilla) has its own. n counts the prompts that entered, the smaller count for
+    a difference. NaN with a note where there is too little. DataError: arms with other prompts.
     """
-    if vanilla is not None and len(vanilla) != len(student):
-        raise DataError(f"student answers {len(student)} prompts and vanilla {len(vanilla)}: they must be the same")
-    groups = len(student)
-    arms = [_arm(answers) for answers in (student, vanilla) if answers is not None]
-    chosen = subsamples(groups, groups * 9 // 10, seed, replicates if groups > 1 else 0)
-    measured = _measure_arms(arms, groups, budget_words, chosen)
-    lengths = [_length_means(arm, groups) for arm in arms]
-    scores = [*_set_scores("", measured[0], groups), _length_score("response_words", lengths[0])]
-    if vanilla is not None:
-        scores += _set_scores("-vanilla", _minus(*measured), groups)
-        scores.append(_length_score("response_words-vanilla", lengths[0] - lengths[1]))
-    return scores
+    arms = {"student": student} | ({} if vanilla is None else {"vanilla": vanilla})
+    if vanilla is not None and list(student) != list(vanilla):
+        raise DataError(
+            f"student answers {len(student)} prompts and vanilla {len(vanilla)}: they must be the same, in one order"
+        )
+    found = measured(arms, words, length, seed)
+    return found["student"].scores() + (found["student"].minus(found["vanilla"]) if vanilla is not None else [])
 
 
-def _arm(groups: Sequence[Sequence[str]]) -> _Arm:
-    import numpy as np
+def lexical_groups(
+    arms: Mapping[str, Groups], words: int, length: int, seed: int = 0, paired: bool = True
+) -> dict[str, list[Score]]:
+    """`lexical_scores` of several arms, without differences; the `@texts` budget takes the prompts that all have.
 
-    table = ngram_table([words(text) for group in groups for text in group], 3)
-    return _Arm(table, np.repeat(np.arange(len(groups)), [len(group) for group in groups]))
-
-
-def _measure_arms(arms: list[_Arm], groups: int, budget: int, chosen: np.ndarray) -> list[_Measured]:
-    """Each arm on the budget, and on the prompts in each row of `chosen` on a budget that all of these can fill.
-
-    An arm below the budget is not measured and has no say in the smaller budget.
+    Not `paired`: prompts of different arms have nothing to do with each other, and each arm gives as many texts as the
+    one with the fewest long ones.
     """
-    enough = [arm for arm in arms if arm.table.lengths.sum() >= budget]
-    shares = [budget * len(prompts) // groups for prompts in chosen]
-    smaller = min([budget, *shares, *(arm.words(prompts) for arm in enough for prompts in chosen)])
-    return [_measure_arm(arm, groups, budget, chosen, smaller) for arm in arms]
+    return {name: found.scores() for name, found in measured(arms, words, length, seed, paired).items()}
 
 
-def _measure_arm(arm: _Arm, groups: int, budget: int, chosen: np.ndarray, smaller: int) -> _Measured:
+def words_scores(student: Groups, vanilla: Groups | None, words: int, seed: int = 0) -> list[Score]:
+    """The `@words` scores alone, as `lexical_scores` has them, of arms in which single answers may be missing."""
+    arms = {"student": student} | ({} if vanilla is None else {"vanilla": vanilla})
+    found = on_words({name: Arm.of(list(groups.values())) for name, groups in arms.items()}, words, seed)
+    mine = set_scores(POOLED, found["student"], "@words")
+    if vanilla is None:
+        return mine
+    return mine + set_scores(POOLED, found["student"].minus(found["vanilla"]), "@words-vanilla")
+
+
+def measured(arms: Mapping[str, Groups], words: int, length: int, seed: int, paired: bool = True) -> dict[str, Lexical]:
+    """Every measure of each arm. Set-level ones first, on `@words`, on `@texts` and as published."""
+    split = {name: Arm.of(list(groups.values())) for name, groups in arms.items()}
+    by_words = on_words(split, words, seed)
+    by_texts = on_texts(split, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
+    found = {}
+    for name, groups in arms.items():
+        said = [sentences(text) for group in groups.values() for text in group]
+        table, owner = bleu.sentence_table(said, 3)
+        whole = published(split[name], table, owner, seed)
+        individual = bleu.individual(table, owner, len(said), 3)
+        means = answer_means(split[name], [len(found) for found in said], individual)
+        sets = [SetPart("@words", POOLED, by_words[name]), SetPart("", PUBLISHED, whole)]
+        texts = of_texts(by_texts[name])
+        found[name] = Lexical([*sets, *texts.sets], [*texts.means, *means])
+    return found
+
+
+def of_texts(texts: Texts) -> Lexical:
+    """One arm on the `@texts` budget: in all, between prompts and within them."""
+    alone = "one answer, or none long enough"
+    sets = [
+        SetPart("@texts", POOLED, texts.pooled, texts.note),
+        SetPart("_between@texts", BETWEEN, texts.between, texts.note),
+    ]
+    means = [
+        MeanPart(f"{m.name}_within@texts", values, m.unit, m.higher_is_better, alone, texts.note)
+        for m, values in zip(BETWEEN, texts.within, strict=True)
+    ]
+    return Lexical(sets, means)
+
+
+def texts_scores(
+    arms: Mapping[str, Mapping[Hashable, Sequence[list[str]]]], against: Mapping[str, str], length: int, seed: int = 0
+) -> dict[str, list[Score]]:
+    """The `@texts` scores of many arms on the prompts that all of them answered in `length` words.
+
+    Each arm has its answers as words, cut to `length` or longer. `against` names the untouched student of an arm, for
+    the differences; an arm that is none of its keys, or is its own, gets none.
+    """
+    split = {name: Arm.split(list(groups.values())) for name, groups in arms.items()}
+    found = on_texts(split, {name: list(groups) for name, groups in arms.items()}, length, seed)
+    parts = {name: of_texts(texts) for name, texts in found.items()}
+    return {
+        name: part.scores() + (part.minus(parts[against[name]]) if against.get(name, name) != name else [])
+        for name, part in parts.items()
+    }
+
+
+def published(arm: Arm, sentences: Ngrams, owner: np.ndarray, seed: int) -> Measured:
+    """PUBLISHED of all answers; `sentences` are theirs and `owner` (S,) the answer in which each stands."""
     import numpy as np
 
-    part = arm.part(np.arange(groups), budget)
-    value = _measure(arm.table, part)
-    have = int(arm.table.lengths.sum())
-    if have < budget:
-        missing = np.full((len(chosen), len(value)), math.nan)
-        return _Measured(value, missing, 0, f"{have} words, the budget needs {budget}")
-    drawn = np.array([_measure(arm.table, arm.part(prompts, smaller)) for prompts in chosen])
-    return _Measured(value, drawn.reshape(-1, len(value)), int(arm.prompt[part.texts[-1]]) + 1, "")
+    place = np.repeat(arm.prompt, arm.lengths)
+
+    def values(keep: np.ndarray) -> list[float]:
+        return [bleu.aggregated(sentences, owner, keep[arm.prompt], 3), *in_order(arm.table.words[keep[place]], STEP)]
+
+    every, kept = np.array(values(np.ones(arm.prompts, dtype=bool))), deletions(arm.prompts, seed)
+    drawn = np.array([values(mask) for mask in kept]).reshape(-1, len(PUBLISHED))
+    return Measured(every, evened(every, drawn, kept), arm.prompts)
 
 
-def _measure(table: NgramTable, part: Part) -> np.ndarray:
-    """The values of MEASURES: (k,), NaN where undefined."""
-    import numpy as np
+def answer_means(arm: Arm, sentences: Sequence[int], individual: np.ndarray) -> list[MeanPart]:
+    """What is measured of one answer at a time, mean over each prompt's answers."""
 
-    heaps = heaps_of(np.bincount(occurrences(table, part, 1)[1]))
-    distinct = [distinct_n_of(table, part, n) for n in (1, 2, 3)]
-    return np.array([self_bleu_of(table, part, 3), *distinct, heaps.beta, heaps.k])
+    def part(name: str, values: Any, unit: str, higher_is_better: bool | None, undefined: str) -> MeanPart:
+        return MeanPart(name, prompt_means(values, arm.prompt, arm.prompts), unit, higher_is_better, undefined)
 
-
-def _minus(student: _Measured, vanilla: _Measured) -> _Measured:
-    arms = {"student": student.lacks, "vanilla": vanilla.lacks}
-    lacks = "; ".join(f"{arm} has {note}" for arm, note in arms.items() if note)
-    prompts = min(student.prompts, vanilla.prompts)
-    return _Measured(student.value - vanilla.value, student.drawn - vanilla.drawn, prompts, lacks)
-
-
-def _set_scores(suffix: str, measured: _Measured, groups: int) -> list[Score]:
-    lows, highs = spread_interval(measured.value, measured.drawn, groups, groups * 9 // 10)
-    scores = []
-    for (name, unit, direction, undefined), x, low, high in zip(MEASURES, measured.value, lows, highs, strict=True):
-        note = ""
-        if math.isnan(x):
-            note = measured.lacks or undefined
-        elif math.isnan(low):
-            note = "no interval: fewer than two prompts, or a subsample with " + undefined
-        scores.append(Score(name + suffix, float(x), measured.prompts, float(low), float(high), unit, direction, note))
-    return scores
-
-
-def _length_means(arm: _Arm, groups: int) -> np.ndarray:
-    """Mean words per answer of each prompt (groups,), NaN for a prompt without answers."""
-    import numpy as np
-
-    answers = np.bincount(arm.prompt, minlength=groups)
-    total = np.bincount(arm.prompt, weights=arm.table.lengths, minlength=groups)
-    return np.where(answers > 0, total / np.maximum(answers, 1), math.nan)
-
-
-def _length_score(name: str, means: np.ndarray) -> Score:
-    """The mean over the prompts that have answers, with a note where some have none."""
-    import numpy as np
-
-    answered = means[~np.isnan(means)]
-    missing = len(means) - len(answered)
-    note = f"{missing} of {len(means)} prompts have no answer" if missing else "" if len(means) else "no prompts"
-    value = float(answered.mean()) if len(answered) else math.nan
-    low, high = mean_interval(answered)
-    return Score(name, value, len(answered), low, high, "words", None, note)
+    return [
+        part("response_words", arm.lengths, "words", None, "no answer"),
+        part("sentences", sentences, "sentences", None, "no answer"),
+        part("repetition_4", repetitions(arm.tokens), "share", False, "no answer of four words"),
+        part("published_self_bleu_3_individual", individual, "0-100", False, bleu.TWO_SENTENCES),
+    ]

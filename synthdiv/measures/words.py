@@ -24,6 +24,13 @@ def words(text: str) -> list[str]:
     return [word.lower().replace("’", "'") for word in found]
 
 
+def cut(text: str, length: int) -> tuple[str, int]:
+    """`text` (NFC) until the end of its `length`-th word, 0 for all of it; and how many words it has in all."""
+    text = unicodedata.normalize("NFC", text)
+    ends = [found.end() for found in _WORD.finditer(text)]
+    return (text[: ends[length - 1]] if 0 < length < len(ends) else text), len(ends)
+
+
 def cut_lengths(lengths: Iterable[int], budget: int) -> list[int] | None:
     """How many words of each text are kept, in order, until `budget` words; texts after that are not listed.
 

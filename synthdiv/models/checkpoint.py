@@ -12,7 +12,7 @@ from synthdiv.types import ConfigError
 
 @dataclass
 class Checkpoint(Stage):
-    """A causal language model of transformers: a folder (`path`) or a hub repository (`hub`, `revision`).
+    """A model of transformers or sentence-transformers: a folder (`path`) or a hub repository (`hub`, `revision`).
 
     `sha256` and `commit` are filled in by resolving; given beforehand they pin the content.
     """
@@ -66,7 +66,7 @@ def snapshot(hub: str, commit: str, online: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    pickles = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
+    pickles = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.onnx", "openvino/*"]
     try:
         return Path(snapshot_download(hub, revision=commit, ignore_patterns=pickles, local_files_only=not online))
     except LocalEntryNotFoundError as error:

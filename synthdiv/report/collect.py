@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.report.texts import common_texts
 from synthdiv.store import MANIFEST, Store
 from synthdiv.suite import read_scores
 from synthdiv.sweep.ledger import NOT_APPLICABLE, CellRecord, Event, Ledger, NodeRecord
@@ -42,12 +43,21 @@ def collect(root: Path, name: str) -> list[Row]:
     ledger.require()
     cells = with_vanilla(ledger.unique_cells())
     nodes, events = {node.key: node for node in ledger.nodes()}, ledger.states()
-    rows = []
+    rows, texts = [], texts_of(root, cells)
     for cell in cells:
         scores = {score.name: score for key in cell.suites.values() for score in suite_scores(root, key)}
+        scores |= texts.get(cell.suites.get("collapse", ""), {})
         state, reason = cell_state(root, cell, nodes, events)
         rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), state, reason, scores))
     return rows
+
+
+def texts_of(root: Path, cells: list[CellRecord]) -> dict[str, dict[str, Score]]:
+    """By the key of a collapse suite, its scores on the prompts that are long enough in all of these cells."""
+    keys = {key for cell in cells for key in (cell.suites.get("collapse"), cell.vanilla.get("collapse")) if key}
+    paths = {key: path for key in sorted(keys) if (path := finished(root, key))}
+    untouched = {cell.suites["collapse"]: cell.vanilla["collapse"] for cell in cells if "collapse" in cell.suites}
+    return common_texts(paths, untouched)
 
 
 def model(cell: CellRecord) -> str:

@@ -17,15 +17,22 @@ from synthdiv.report.labels import Labels
 from synthdiv.report.tables import arms_csv, arms_md, cells_csv, cells_md, contrasts_md, unfinished_md
 from synthdiv.types import ConfigError
 
-# What a reader looks at first, as far as a sweep has it; the other scores are in the CSV files and have their figures.
+# What a reader looks at first, as far as a sweep has it; the other scores are in the CSV files, and `report.measures=`
+# shows any of them.
 KEY = (
     "nll_2",
+    "nll_2_support-vanilla",
+    "tail_share",
     "truth/excess_nll",
     "truth/coverage",
     "truth/coverage_tail",
     "published/self_bleu_3@words",
-    "plain/distinct_2@words",
+    "plain/self_bleu_3@texts",
+    "plain/distinct_2_within@texts",
+    "plain/distinct_2_between@texts",
     "plain/heaps_beta@words",
+    "plain/vendi_1",
+    "plain/recall",
     "published/truncated",
 )
 OVERVIEW = 6  # measures in the overview
@@ -33,7 +40,7 @@ OVERVIEW = 6  # measures in the overview
 
 def write_report(root: Path, name: str, measures: list[str]) -> Path:
     """Write the report of a sweep and return its page. `measures` are the columns of the tables and the figures
-    drawn; without any, the tables have the key measures and every measure has its figure."""
+    drawn; without any, the key measures."""
     rows = collect(root, name)
     arms = arms_of(rows)
     if not arms:
@@ -44,13 +51,13 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         labels = Labels(arms)
-        write_figures(draft / "figures", arms, measures or there, chosen, labels)
+        write_figures(draft / "figures", arms, chosen, labels)
         for file, text in {
             "cells.csv": cells_csv(rows),
             "cells.md": cells_md(rows, chosen, labels, arms),
             "arms.csv": arms_csv(arms, labels),
             "arms.md": arms_md(arms, chosen, labels),
-            "report.md": page(name, rows, arms, chosen, measures or there, labels),
+            "report.md": page(name, rows, arms, chosen, labels),
         }.items():
             (draft / file).write_text(text, encoding="utf-8")
         replace(draft, final)
@@ -75,11 +82,9 @@ def file_name(measure: str) -> str:
     return re.sub(r"[^\w.-]+", "_", measure) + ".png"
 
 
-def write_figures(
-    folder: Path, arms: Sequence[Arm], measures: Sequence[str], chosen: Sequence[str], labels: Labels
-) -> None:
+def write_figures(folder: Path, arms: Sequence[Arm], chosen: Sequence[str], labels: Labels) -> None:
     draw_overview(arms, chosen[:OVERVIEW], labels, folder / "overview.png")
-    for name in measures:
+    for name in chosen:
         draw_measure(arms, name, labels, folder / file_name(name))
 
 
@@ -94,9 +99,7 @@ def replace(draft: Path, final: Path) -> None:
             path.unlink()
 
 
-def page(
-    name: str, rows: Sequence[Row], arms: Sequence[Arm], chosen: Sequence[str], drawn: Sequence[str], labels: Labels
-) -> str:
+def page(name: str, rows: Sequence[Row], arms: Sequence[Arm], chosen: Sequence[str], labels: Labels) -> str:
     """The report itself."""
     states = Counter(row.state for row in rows)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
@@ -114,7 +117,7 @@ def page(
         parts[-1] += contrasts_md(found, labels)
     parts += [
         "## Figures\n\n" + "".join(f"![{measure}](figures/{file_name(measure)})\n\n" for measure in chosen),
-        "".join(f"- [{measure}](figures/{file_name(measure)})\n" for measure in drawn if measure not in chosen),
+        "Every score is in the tables; `report.measures=NAME,…` draws any of them.\n",
         f"## Not finished\n\n{unfinished_md(rows)}",
         f"## How to read this\n\n{notes(arms)}",
         "Files: `cells.csv` (one line per score), `cells.md`, `arms.csv`, `arms.md`, `figures/`.\n",

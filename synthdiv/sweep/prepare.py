@@ -67,6 +67,8 @@ def resolve(cell: Cell, resolver: Resolver) -> list[str]:
     """Fill in the identities of all that this cell reads; return the problems. What it does not use is left alone."""
     parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
     parts += [("student.", partial(part.resolve, resolver)) for part in models(cell.student)]
+    if cell.evaluate.encoder:
+        parts.append(("evaluate.", partial(cell.evaluate.encoder.resolve, resolver)))
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
         used = [source.name for source in shares(cell)[0]]

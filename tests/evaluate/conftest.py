@@ -24,9 +24,11 @@ def arms(tmp_path_factory):
 
     def arm(model):
         answer = Generate("student", sampling=Sampling(1.0, 1.0, 24), side=Side.test, rows=60, samples=3, subset=6)
+        answers = build(root, answer, prompts, model)
         return SimpleNamespace(
             model=model,
-            answers=build(root, answer, prompts, model),
+            answers=answers,
+            own=build(root, Likelihood(Target.own), prompts, student, answers),
             human=build(root, Likelihood(Target.human), prompts, model),
             support=build(root, Likelihood(Target.support, limit=3), prompts, model),
         )

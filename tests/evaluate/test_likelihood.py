@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood, toy_prompt
+from synthdiv.evaluate.likelihood import (
+    Likelihood,
+    Target,
+    human_answers,
+    human_scores,
+    own_answers,
+    own_items,
+    read_likelihood,
+    toy_prompt,
+)
+from synthdiv.generate.stage import read_samples
+from synthdiv.measures.likelihood import own_scores, shuffled
+from synthdiv.measures.temperature import ONE, TEMPERATURES, _halves, fitted_values
+from synthdiv.models.chat import Chat
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.prompts.toy import Law
-from tests.models.small import WORLD, build, opened
+from synthdiv.types import Artifact, DataError, Sample
+from tests.models.small import WORLD, build, cpu_run, opened
 
 
 def test_each_answer_is_scored_with_one_end(arms):
@@ -47,3 +64,143 @@ def test_a_limit_takes_the_first_prompts(arms):
     few = build(arms.root, Likelihood(Target.human, limit=4), arms.prompts, arms.vanilla.model)
     assert [row["id"] for row in read_likelihood(few)] == [row["id"] for row in read_prompts(arms.prompts, "test", 4)]
     assert few.manifest["summary"]["answers"] == 4
+
+
+def direct(model, prompt, answer, temperature=1.0):
+    """NLL of each token of `answer` by the plain definition."""
+    with torch.no_grad():
+        law = (model.model(torch.tensor([prompt + answer])).logits[0] / temperature).log_softmax(-1)
+    return [-law[len(prompt) + place - 1, token].item() for place, token in enumerate(answer)]
+
+
+def test_human_answers_are_scored_at_every_temperature(arms):
+    model, rows = opened(arms.tuned.model), read_likelihood(arms.tuned.human)
+    chat = Chat.of(model.tokenizer, arms.prompts)
+    for row, prompt in zip(rows[:4], read_prompts(arms.prompts, "test"), strict=False):
+        asked, (answer,) = chat.prompt(prompt["prompt"]), chat.answers([row["response"]])
+        wanted = [sum(direct(model, asked, answer, temperature)) for temperature in TEMPERATURES]
+        assert row["nll_at"] == pytest.approx(wanted, rel=1e-5)
+        assert row["nll_at"][ONE] == pytest.approx(row["nll"], rel=1e-12)
+    assert "nll_at" not in read_likelihood(arms.tuned.support)[0]
+
+
+def test_a_fitted_answer_is_what_the_model_gives_it_at_that_temperature(arms):
+    """The spline through the grid against a forward pass at the fit."""
+    model, rows = opened(arms.tuned.model), read_likelihood(arms.tuned.human)
+    curves = human_answers(arms.tuned.human)[2]
+    order = shuffled(curves, 0)
+    fits = np.exp(_halves(curves, order).fit(np.ones(len(order), dtype=bool)))
+    other = dict(zip(order, np.repeat(fits[::-1], 6), strict=True))  # the fit of the half that an answer is not in
+    chat, values = Chat.of(model.tokenizer, arms.prompts), fitted_values(curves)
+    for row, prompt in zip(rows, read_prompts(arms.prompts, "test"), strict=True):
+        asked, (answer,) = chat.prompt(prompt["prompt"]), chat.answers([row["response"]])
+        wanted = np.mean(direct(model, asked, answer, other[row["id"]]))
+        assert values[row["id"]] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_human_scores_hold_all_of_perplexity_2_and_its_items(arms):
+    scores, items = human_scores(arms.tuned.human, arms.vanilla.human)
+    found = {score.name: score for score in scores}
+    assert len(found) == len(scores)
+    assert {"nll_2", "tail_share", "nll_2_tail-vanilla", "nll_2_support-vanilla", "temperature_2"} <= found.keys()
+    assert found["nll_2_support"].value + found["nll_2_sharpness"].value == pytest.approx(found["nll_2"].value)
+    for name in ("nll_2", "nll_2_support"):
+        values = [row["value"] for row in items if row["measure"] == name]
+        assert np.mean(values) == pytest.approx(found[name].value)
+        assert len(values) == found[name].n
+    alone = {score.name for score in human_scores(arms.vanilla.human, None)[0]}
+    assert alone == {name for name in found if not name.endswith("-vanilla")}
+
+
+@pytest.fixture(scope="module")
+def own(arms):
+    """Own answers of the tuned and of the untouched student, both under the untouched one."""
+    stage = Likelihood(Target.own)
+    return [
+        build(arms.root, stage, arms.prompts, arms.vanilla.model, arm.answers) for arm in (arms.tuned, arms.vanilla)
+    ]
+
+
+def test_own_answers_are_scored_under_the_untouched_student(arms, own):
+    """Every answer, samples of a prompt in order; an end where the student ended."""
+    model = opened(arms.vanilla.model)
+    chat = Chat.of(model.tokenizer, arms.prompts)
+    place = {row["id"]: row["position"] for row in read_prompts(arms.prompts, "test")}
+    samples = sorted(read_samples(arms.tuned.answers.path), key=lambda row: (place[row.id], row.sample))
+    rows = read_likelihood(own[0])
+    assert len(rows) == len(samples) == 6 * 3 + 6
+    assert {row.finish for row in samples} == {"length", "stop"}
+    for row, sample in zip(rows, samples, strict=True):
+        assert (row["id"], row["sample"], row["order"]) == (sample.id, sample.sample, sample.sample)
+        assert (row["response"], row["finish"]) == (sample.response, sample.finish)
+        (answer,) = chat.answers([sample.response])
+        answer = answer[:-1] if sample.finish == "length" and sample.response else answer
+        wanted = direct(model, chat.prompt(sample.prompt), answer)
+        assert row["tokens"] == len(wanted)
+        assert row["token_nll"] == pytest.approx(wanted, abs=1e-4)
+        assert row["nll"] == pytest.approx(sum(wanted), rel=1e-5)
+        assert row["bytes"] == len(sample.response.encode())
+
+
+def test_own_answers_and_items_agree_with_the_scores(own):
+    scores = {score.name: score for score in own_scores(*map(own_answers, own))}
+    items = list(own_items(own[0], "plain"))
+    by_prompt: dict[str, list[float]] = {}
+    for row in items:
+        by_prompt.setdefault(row["prompt"], []).append(row["value"])
+    assert np.mean([np.mean(values) for values in by_prompt.values()]) == pytest.approx(scores["nll_1"].value)
+    assert len({(row["prompt"], row["sample"]) for row in items}) == len(items) == 24
+    assert {row["finish"] for row in items} == {"length", "stop"}
+    assert scores["nll_1"].n == 12
+
+
+def scored(arms, tmp_path, samples, **fields):
+    """`own` of these samples."""
+    folder = tmp_path / "said"
+    folder.mkdir()
+    lines = [json.dumps(dataclasses.asdict(sample)) + "\n" for sample in samples]
+    (folder / "rows.jsonl").write_text("".join(lines))
+    inputs = (arms.prompts, arms.vanilla.model, Artifact(None, "", folder))
+    summary = Likelihood(Target.own, **fields).build(inputs, tmp_path, cpu_run())
+    return summary, read_likelihood(Artifact(None, "", tmp_path))
+
+
+def test_ends_of_own_answers(arms, tmp_path):
+    """An empty answer is its end alone, however it ended; one that was cut has none."""
+    row = read_prompts(arms.prompts, "test", 1)[0]
+    said = [("", "stop"), ("", "length"), ("a b", "stop"), ("a b", "length"), ("a b", "recorded")]
+    samples = [
+        Sample(row["id"], row["prompt"], text, "x", sample=place, finish=finish)
+        for place, (text, finish) in enumerate(said)
+    ]
+    _, rows = scored(arms, tmp_path, reversed(samples), limit=1)
+    assert [(found["response"], found["finish"]) for found in rows] == said
+    empty, again, ended, cut, recorded = (found["token_nll"] for found in rows)
+    assert len(empty) == 1
+    assert again == pytest.approx(empty, abs=1e-5)
+    assert ended == pytest.approx(recorded, abs=1e-5)
+    assert cut == pytest.approx(ended[:-1], abs=1e-5)
+
+
+def test_own_answers_of_limited_prompts_and_none_of_others(arms, own):
+    few = build(arms.root, Likelihood(Target.own, limit=2), arms.prompts, arms.vanilla.model, arms.tuned.answers)
+    assert [row["response"] for row in read_likelihood(few)] == [row["response"] for row in read_likelihood(own[0])[:6]]
+
+
+def test_own_answers_that_grew_past_the_context_are_cut_and_counted(arms, tmp_path):
+    """Text can take more tokens than were drawn: broken bytes are replaced by longer marks."""
+    rows = read_prompts(arms.prompts, "test", 2)
+    context = opened(arms.vanilla.model).context
+    samples = [
+        Sample(row["id"], row["prompt"], text, "x") for row, text in zip(rows, ("a", "\ufffd" * context), strict=True)
+    ]
+    summary, found = scored(arms, tmp_path, samples, limit=2)
+    assert summary["cut"] == 1
+    chat = Chat.of(opened(arms.vanilla.model).tokenizer, arms.prompts)
+    assert found[1]["tokens"] == context - len(chat.prompt(rows[1]["prompt"]))
+
+
+def test_prompts_without_an_own_answer_are_refused(arms, tmp_path):
+    row = read_prompts(arms.prompts, "test", 1)[0]
+    with pytest.raises(DataError, match="11 test prompts have no answer"):
+        scored(arms, tmp_path, [Sample(row["id"], row["prompt"], "a", "x")])

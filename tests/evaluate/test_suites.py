@@ -21,8 +21,8 @@ from tests.models.small import build
 def suite(request, arms):
     """(tuned, vanilla) artifacts of one suite."""
     if request.param == "collapse":
-        own, base = ([arm.answers, arm.human] for arm in (arms.tuned, arms.vanilla))
-        stages = (Collapse(["plain"], words=100), Collapse(["plain"], vanilla=True, words=100))
+        own, base = ([arm.answers, arm.own, arm.human] for arm in (arms.tuned, arms.vanilla))
+        stages = (Collapse(["plain"], words=100, texts=4), Collapse(["plain"], vanilla=True, words=100, texts=4))
         return build(arms.root, stages[0], *own, *base), build(arms.root, stages[1], *base)
     own, base = ([arms.prompts, arm.support, arm.answers] for arm in (arms.tuned, arms.vanilla))
     return build(arms.root, Truth(), *own, arms.vanilla.support), build(arms.root, Truth(vanilla=True), *base)

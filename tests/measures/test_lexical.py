@@ -1,90 +1,30 @@
-"""Distinct-n against sets, Self-BLEU against sacrebleu itself, and what is true of both."""
+"""Distinct-n against sets, entropy against scipy, and what is true of both."""
 
 from __future__ import annotations
 
 import math
-import random
+from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from sacrebleu.metrics.bleu import BLEU
+from scipy.stats import entropy as entropy_of
 
-from synthdiv.measures.lexical import Part, distinct_n, distinct_n_of, ngram_table, self_bleu, self_bleu_of
+from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
+from synthdiv.measures.intervals import deletions, evened, jackknife_interval
+from synthdiv.measures.lexical import COUNTED, counted_values
+from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.words import words
+from tests.measures.material import HUMAN, made_answers, real_answers
 
-SMALL = st.text(alphabet="ab .", max_size=14)  # few letters and spaces: duplicates, ties in length, empty texts
 SENTENCES = st.lists(st.sampled_from(["the", "cat", "The", "sat", "on", "3.5", "mat."]), max_size=9).map(" ".join)
 
 
-def reference(texts, n):
-    bleu = BLEU(max_ngram_order=n, effective_order=True)
-    scores = [bleu.sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
-    return sum(scores) / len(scores)
-
-
-def english(seed, texts):
-    rng = random.Random(seed)
-    subject, verb = ["The old king", "A dog", "She", "Nobody's friend"], ["saw", "didn't like", "bought", "gave"]
-    thing = ["3.5 apples", "the well-known book", "U.S. dollars, mostly", "a &quot;gift&quot;", "rain\nand snow"]
-    end = [".", "!", " because it was late.", ", and then left...", " (again)?"]
-    return [
-        "".join([rng.choice(subject), " ", rng.choice(verb), " ", rng.choice(thing), rng.choice(end)])
-        * rng.choice([1, 1, 2])
-        for _ in range(texts)
-    ]
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    "texts",
-    [
-        english(0, 40),
-        [*english(1, 41), "", "Yes", "Yes", "no match whatsoever here"],
-        ["a b c d", "a b", "a b c d e f", "x"],  # 4 is as far from 2 as from 6: the shorter counts
-        ["a a a a", "a a", "a b a b a", "a"],  # clipping, with one text alone at the top and with ties
-        ["one", "one"],
-        ["word", "other"],
-        ["", "", "a b c"],
-        ["Привет, мир!", "Привет мир", "你好 世界", "naïve café – “quoted”", "naïve cafe"],
-        ["same text here"] * 5 + ["same text"],
-        ["b c d", "a b c d e", "e d c b a b c", "   ", "c"],
-    ],
-)
-def test_self_bleu_is_sacrebleu(texts, n):
-    assert self_bleu(texts, n) == pytest.approx(reference(texts, n), rel=1e-9, abs=1e-12)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(SMALL | SENTENCES, min_size=2, max_size=8), st.sampled_from([2, 3, 4]))
-def test_self_bleu_is_sacrebleu_on_random_texts(texts, n):
-    if any(text.strip() for text in texts):
-        assert self_bleu(texts, n) == pytest.approx(reference(texts, n), rel=1e-9, abs=1e-12)
-    else:
-        assert math.isnan(self_bleu(texts, n))
-
-
-@pytest.mark.parametrize("texts", [[], ["only one text"], ["", ""], [" ", "\n", ""]])
-def test_self_bleu_undefined(texts):
-    assert math.isnan(self_bleu(texts))
-
-
-def test_self_bleu_extremes():
-    assert self_bleu(["a b c d", "a b c d"]) == pytest.approx(100)
-    assert self_bleu(["a b c", "d e f"]) == 0
-
-
-@settings(deadline=None)
-@given(st.lists(SENTENCES, min_size=2, max_size=8), st.randoms(use_true_random=False))
-def test_self_bleu_bounds_order_and_doubling(texts, rng):
-    if not any(texts):
-        return
-    value = self_bleu(texts)
-    assert 0 <= value <= 100 + 1e-9
-    shuffled = rng.sample(texts, len(texts))
-    assert self_bleu(shuffled) == pytest.approx(value, rel=1e-12)
-    assert self_bleu(texts * 2) == pytest.approx(100 * sum(map(bool, texts)) / len(texts))
+def pooled(texts, n):
+    """How often each n-gram stands in all texts."""
+    return Counter(tuple(w[i : i + n]) for w in map(words, texts) for i in range(len(w) - n + 1))
 
 
 @pytest.mark.parametrize(
@@ -97,47 +37,119 @@ def test_self_bleu_bounds_order_and_doubling(texts, rng):
     ],
 )
 def test_distinct_n(texts, n, expected):
-    assert distinct_n(texts, n) == pytest.approx(expected)
+    score = distinct_n(texts, n)
+    assert score.value == pytest.approx(expected)
+    assert (score.name, score.unit, score.higher_is_better) == (f"distinct_{n}", "share", True)
 
 
+@pytest.mark.parametrize(
+    ("texts", "n", "bits"), [(["a b", "c d"], 1, 2.0), (["a a b c"], 1, 1.5), (["a b", "B c"], 2, 1.0), (["a"], 1, 0.0)]
+)
+def test_ngram_entropy(texts, n, bits):
+    score = ngram_entropy(texts, n)
+    assert score.value == pytest.approx(bits)
+    assert (score.name, score.unit, score.higher_is_better) == (f"entropy_{n}", "bits", True)
+
+
+@pytest.mark.parametrize("measure", [distinct_n, ngram_entropy])
 @pytest.mark.parametrize(("texts", "n"), [([], 1), (["", "!"], 1), (["a", "b"], 2), (["a b"], 3)])
-def test_distinct_n_undefined(texts, n):
-    assert math.isnan(distinct_n(texts, n))
+def test_undefined_without_ngrams(measure, texts, n):
+    score = measure(texts, n)
+    assert np.isnan([score.value, score.low, score.high]).all()
+    assert (score.note, score.n) == (f"no text of {n} words", len(texts))
 
 
 @given(st.lists(SENTENCES, min_size=1, max_size=8), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_distinct_n_is_types_per_token_in_any_order(texts, n, rng):
-    grams = [tuple(w[i : i + n]) for w in map(words, texts) for i in range(len(w) - n + 1)]
+    grams = pooled(texts, n)
+    value = distinct_n(texts, n).value
     if not grams:
-        assert math.isnan(distinct_n(texts, n))
+        assert math.isnan(value)
         return
-    assert distinct_n(texts, n) == pytest.approx(len(set(grams)) / len(grams))
-    assert distinct_n(rng.sample(texts, len(texts)), n) == distinct_n(texts, n)
-    assert distinct_n(texts * 2, n) == pytest.approx(distinct_n(texts, n) / 2)
+    assert value == pytest.approx(len(grams) / grams.total())
+    assert 1 / grams.total() <= value <= 1
+    assert distinct_n(rng.sample(texts, len(texts)), n).value == value
+    assert distinct_n(texts * 2, n).value == pytest.approx(value / 2)
 
 
-@given(st.lists(SENTENCES.filter(bool), min_size=2, max_size=8), st.data())
-def test_a_copy_in_place_of_a_text_never_adds_ngrams(texts, data):
-    """Of distinct n-grams, not of distinct-n: the ratio may rise when a long text goes."""
+@given(st.lists(SENTENCES, min_size=1, max_size=8), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_entropy_is_scipys_in_any_order_and_after_doubling(texts, n, rng):
+    grams = pooled(texts, n)
+    value = ngram_entropy(texts, n).value
+    if not grams:
+        assert math.isnan(value)
+        return
+    assert value == pytest.approx(entropy_of(list(grams.values()), base=2), rel=1e-9, abs=1e-12)
+    assert 0 <= value <= math.log2(grams.total()) + 1e-12
+    assert ngram_entropy(rng.sample(texts, len(texts)), n).value == pytest.approx(value, rel=1e-12, abs=1e-15)
+    assert ngram_entropy(texts * 2, n).value == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_on_real_answers(n):
+    texts = real_answers(HUMAN, 300, skip=3000)
+    grams = pooled(texts, n)
+    assert distinct_n(texts, n).value == pytest.approx(len(grams) / grams.total(), rel=1e-12)
+    assert ngram_entropy(texts, n).value == pytest.approx(entropy_of(list(grams.values()), base=2), rel=1e-9)
+
+
+@given(st.lists(SENTENCES.filter(bool), min_size=2, max_size=8), st.integers(1, 3), st.data())
+def test_a_copy_in_place_of_a_text_never_adds_ngrams(texts, n, data):
+    """Of distinct n-grams, not of distinct-n or entropy: the ratio may rise when a long text goes."""
     i, j = data.draw(st.integers(0, len(texts) - 1)), data.draw(st.integers(0, len(texts) - 1))
     copied = [*texts[:i], texts[j], *texts[i + 1 :]]
 
     def types(some):
-        return round(distinct_n(some, 1) * sum(len(words(text)) for text in some))
+        value = distinct_n(some, n).value
+        return 0 if math.isnan(value) else round(value * pooled(some, n).total())
 
     assert types(copied) <= types(texts)
+    assert len(set(copied)) <= len(set(texts))
 
 
-@settings(deadline=None)
+def test_a_duplicate_can_raise_diversity():
+    """So nothing here promises that it cannot."""
+    assert distinct_n(["a a a a", "b c", "b c"], 1).value > distinct_n(["a a a a", "b c", "a a a a"], 1).value
+    assert ngram_entropy(["a", "a", "a", "b", "b"], 1).value > ngram_entropy(["a", "a", "a", "b"], 1).value
+
+
+@pytest.mark.parametrize("measure", [distinct_n, ngram_entropy])
+def test_the_interval_leaves_out_groups_of_prompts(measure):
+    texts = list(chain(*made_answers(0, prompts=33, samples=3).values()))
+    prompts = np.repeat(np.arange(33), 3).tolist()
+    score = measure(texts, 2, prompts, seed=5)
+    kept = deletions(33, seed=5)
+    left = [[text for text, p in zip(texts, prompts, strict=True) if mask[p]] for mask in kept]
+    drawn = evened(score.value, [measure(some, 2).value for some in left], kept)
+    expected = jackknife_interval(score.value, drawn)
+    assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
+    assert (score.n, score.note) == (33, "")
+    assert score == measure(texts, 2, prompts, seed=5)
+    assert score.low != measure(texts, 2, prompts, seed=6).low
+
+
+@pytest.mark.parametrize("measure", [distinct_n, ngram_entropy])
+def test_one_text_has_a_value_and_no_interval(measure):
+    score = measure(["a b c a"], 1)
+    assert score.value > 0
+    assert np.isnan([score.low, score.high]).all()
+    assert score.note.startswith("no interval")
+
+
+def test_equal_texts():
+    assert distinct_n(["a b"] * 50, 2).value == 1 / 50
+    score = ngram_entropy(["a b"] * 50, 2)
+    assert score.value == 0  # one n-gram only: a finding, not a gap
+    assert (score.low, score.high) == pytest.approx((0, 0), abs=1e-12)
+
+
 @given(st.lists(SENTENCES, min_size=1, max_size=8), st.data())
-def test_a_part_of_a_table_is_a_table_of_the_part(texts, data):
-    tokens = [text.split() for text in texts]
-    table = ngram_table(tokens, 3)
-    chosen = data.draw(st.lists(st.integers(0, len(texts) - 1), unique=True))
-    kept = [data.draw(st.integers(0, len(tokens[i]))) for i in chosen]
-    part = Part(np.array(chosen, dtype=int), np.array(kept, dtype=int))
-    again = ngram_table([tokens[i][:k] for i, k in zip(chosen, kept, strict=True)], 3)
-    all_of_it = Part(np.arange(len(chosen)), again.lengths)
-    assert self_bleu_of(table, part, 3) == pytest.approx(self_bleu_of(again, all_of_it, 3), rel=1e-12, nan_ok=True)
-    for n in (1, 2, 3):
-        assert distinct_n_of(table, part, n) == pytest.approx(distinct_n_of(again, all_of_it, n), nan_ok=True)
+def test_counted_values_are_those_of_the_cut_texts_that_are_present(texts, data):
+    tokens = [words(text) for text in texts]
+    present = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
+    kept = np.array([data.draw(st.integers(0, len(text))) for text in tokens])
+    cut = [" ".join(text[:k]) for text, k, there in zip(tokens, kept, present, strict=True) if there]
+    expected = [self_bleu(cut, 3).value, *(f(cut, n).value for f in (distinct_n, ngram_entropy) for n in (1, 2, 3))]
+    found = counted_values(ngrams(tokens, 3), kept, present)
+    assert found == pytest.approx([*expected, *(score.value for score in heaps(cut))], rel=1e-9, nan_ok=True)
+    assert len(found) == len(COUNTED)

@@ -1,4 +1,4 @@
-"""Perplexity 2: each average is the one its name says, and nothing undefined passes for a number."""
+"""Perplexity 2 and 1: each average is the one its name says, and nothing undefined passes for a number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.measures.intervals import mean_interval
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
+from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores, shuffled
 from synthdiv.types import DataError
 
 ANSWERS = st.builds(AnswerNLL, st.floats(0, 500), st.integers(1, 60), st.integers(1, 300))
@@ -76,7 +76,7 @@ def test_prompts_of_one_arm_alone_are_left_out_and_said():
     gap = by_name(STUDENT, {**dict(list(VANILLA.items())[:2]), "other": AnswerNLL(5.0, 2, 3)})["nll_2-vanilla"]
     assert gap.value == pytest.approx(0.75)
     assert gap.n == 2
-    assert gap.note.startswith("2 answers")
+    assert gap.note.startswith("2 prompts")
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,92 @@ def test_huge_likelihoods_overflow_to_infinity_without_a_warning():
 def test_an_answer_without_tokens_is_a_mistake():
     with pytest.raises(DataError, match="EOS"):
         likelihood_scores(arm((0.0, 0, 0)))
+
+
+# Perplexity 1: several own answers to a prompt, under the untouched student.
+
+
+def said(*prompts):
+    return {f"p{i}": [AnswerNLL(*answer) for answer in answers] for i, answers in enumerate(prompts)}
+
+
+OWN = said([(2.0, 2, 8), (9.0, 3, 10)], [(8.0, 10, 50)], [(3.0, 1, 0), (1.0, 1, 3)])
+THEIRS = said([(1.0, 2, 9)], [(9.0, 10, 50)], [(4.0, 2, 2), (4.0, 4, 8)])
+
+
+def own_by_name(*arms):
+    return {score.name: score for score in own_scores(*arms)}
+
+
+def test_own_answers_by_hand():
+    """Answers of a prompt are averaged first: 2, 0.8 and 2 nats a token."""
+    scores = own_by_name(OWN, THEIRS)
+    assert scores["nll_1"].value == pytest.approx(4.8 / 3)
+    assert scores["perplexity_1"].value == pytest.approx(math.exp(1.6))
+    assert scores["perplexity_1_median"].value == pytest.approx(math.exp(2))
+    assert scores["nll_1_byte"].value == pytest.approx((5.5 + 8 + 2) / (9 + 50 + 1.5))
+    assert scores["nll_1-vanilla"].value == pytest.approx((1.5 - 0.1 + 0.5) / 3)
+    assert scores["nll_1_byte-vanilla"].value == pytest.approx(15.5 / 60.5 - 14 / 64)
+    assert all(score.higher_is_better is None and score.n == 3 and not score.note for score in scores.values())
+    low, high = mean_interval([2, 0.8, 2])
+    assert (scores["nll_1"].low, scores["nll_1"].high) == pytest.approx((low, high))
+    assert (scores["perplexity_1"].low, scores["perplexity_1"].high) == pytest.approx((math.exp(low), math.exp(high)))
+    gap = scores["nll_1-vanilla"]
+    assert (gap.low, gap.high) == pytest.approx(mean_interval([1.5, -0.1, 0.5]))
+
+
+@given(st.lists(st.lists(ANSWERS, min_size=1, max_size=4), min_size=2, max_size=12))
+def test_saying_the_same_answers_twice_changes_nothing(prompts):
+    """A prompt weighs the same, however many answers it has."""
+    once, twice = own_by_name(said(*prompts)), own_by_name(said(*([*a, *a] for a in prompts)))
+    for name, score in once.items():
+        assert (score.value, score.n) == (pytest.approx(twice[name].value), twice[name].n)
+
+
+@given(st.lists(ANSWERS, min_size=2, max_size=12))
+def test_one_answer_to_each_prompt_is_perplexity_2_of_it(answers):
+    own, human = own_by_name(said(*([a] for a in answers))), by_name(arm(*answers))
+    for name, score in own.items():
+        other = human[name.replace("_1", "_2")]
+        assert (score.value, score.low) == pytest.approx((other.value, other.low), nan_ok=True)
+
+
+def test_own_intervals_cover():
+    """Prompts differ and so do answers; the truth is the mean over prompts."""
+    import numpy as np
+
+    random, hits = np.random.default_rng(0), 0
+    for _ in range(500):
+        level = random.gamma(4, 0.5, 40)
+        prompts = [[(float(random.gamma(5, x / 5)), 1, 1) for _ in range(random.choice([1, 8]))] for x in level]
+        score = own_by_name(said(*prompts))["nll_1"]
+        hits += score.low <= 2 <= score.high
+    assert 0.92 <= hits / 500 <= 0.975
+
+
+@pytest.mark.parametrize(
+    ("student", "vanilla", "undefined", "note"),
+    [
+        ({}, {}, 6, "no answers"),
+        (OWN, {"other": OWN["p0"]}, 2, "no prompt in both arms"),
+        (said([(math.nan, 2, 8)], [(1.0, 1, 3)]), THEIRS, 6, "1 of 2 prompts have answers without likelihood"),
+        (said([(1.0, 1, 0)]), THEIRS, 2, "empty"),
+        (said([(math.inf, 1, 3)], [(1.0, 1, 3)]), THEIRS, 2, "1 of 2 prompts have an answer of probability 0"),
+    ],
+)
+def test_undefined_own_scores_are_nan_with_the_reason(student, vanilla, undefined, note):
+    scores = own_scores(student, vanilla)
+    assert [math.isnan(score.value) for score in scores].count(True) == undefined
+    assert note in " ".join(score.note for score in scores)
+
+
+@pytest.mark.parametrize("answers", [[], [AnswerNLL(0.0, 0, 0)]])
+def test_an_own_prompt_without_answer_or_token_is_a_mistake(answers):
+    with pytest.raises(DataError, match="p0"):
+        own_scores({"p0": answers})
+
+
+@given(st.sets(st.text(max_size=3)), st.integers(0, 5))
+def test_a_shuffle_depends_on_the_set_and_the_seed_alone(prompts, seed):
+    assert shuffled(prompts, seed) == shuffled(sorted(prompts, reverse=True), seed)
+    assert set(shuffled(prompts, seed)) == prompts

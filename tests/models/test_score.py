@@ -11,8 +11,10 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.measures.temperature import ONE, PER_OCTAVE, TEMPERATURES
+from synthdiv.models import score
 from synthdiv.models.load import OpenModel
-from synthdiv.models.score import answer_log_likelihoods, batches
+from synthdiv.models.score import answer_curves, answer_log_likelihoods, at_temperatures, batches
 from synthdiv.types import DataError
 
 VOCABULARY = 50
@@ -51,9 +53,9 @@ def some_pairs(count=12):
     ]  # fmt: skip
 
 
-def plain(model, prompt, answer):
+def plain(model, prompt, answer, temperature=1.0):
     with torch.no_grad():
-        law = model.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        law = (model.model(torch.tensor([prompt + answer])).logits[0] / temperature).log_softmax(-1)
     return [law[len(prompt) + place - 1, token].item() for place, token in enumerate(answer)]
 
 
@@ -64,6 +66,60 @@ def test_equal_to_the_plain_definition_in_any_batches(model, budget):
     for (prompt, answer), values in zip(pairs, found, strict=True):
         assert values.dtype == np.float32
         np.testing.assert_allclose(values, plain(model, prompt, answer), atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [60, 10**6])
+def test_curves_are_the_plain_definition_at_every_temperature(model, budget):
+    pairs = some_pairs()
+    found = answer_curves(model, pairs, budget)
+    for (prompt, answer), values in zip(pairs, found, strict=True):
+        assert values.dtype == np.float32
+        wanted = np.transpose([plain(model, prompt, answer, temperature) for temperature in TEMPERATURES])
+        np.testing.assert_allclose(values, wanted, rtol=2e-6, atol=2e-5)
+    for values, one in zip(found, answer_log_likelihoods(model, pairs, budget), strict=True):
+        assert (values[:, ONE] == one).all()
+
+
+def doubled(_module, _inputs, output):
+    output.logits = 2 * output.logits
+    return output
+
+
+def test_a_model_with_doubled_logits_is_the_same_an_octave_on(model):
+    """What a temperature repairs: its curve is the old one, shifted along the grid."""
+    pairs = some_pairs()
+    before = answer_curves(model, pairs, 60)
+    hook = model.model.register_forward_hook(doubled)
+    after = answer_curves(model, pairs, 60)
+    hook.remove()
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_allclose(new[:, PER_OCTAVE:], old[:, :-PER_OCTAVE], rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 10.0, 300.0])
+def test_no_logit_is_too_large_or_too_small(spread):
+    """Squares of small weights vanish and none overflows, against float64."""
+    torch.manual_seed(0)
+    logits, targets = spread * torch.randn(40, 500), torch.randint(0, 500, (40,))
+    wanted = [
+        (logits.double() / temperature).log_softmax(1).gather(1, targets[:, None]) for temperature in TEMPERATURES
+    ]
+    found = at_temperatures(logits, targets)
+    np.testing.assert_allclose(found, torch.cat(wanted, 1), rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_only_a_few_tokens_are_measured_at_once(model, step, monkeypatch):
+    """A block of (temperatures, tokens, vocabulary) would not fit anywhere."""
+    pairs, seen = some_pairs(), []
+    wanted = answer_curves(model, pairs, 60)
+    monkeypatch.setattr(score, "_step", lambda _logits: step)
+    monkeypatch.setattr(score, "at_temperatures", lambda *given: seen.append(len(given[0])) or at_temperatures(*given))
+    found = score.answer_curves(model, pairs, 60)
+    assert max(seen) <= step
+    assert sum(seen) == sum(len(answer) for _, answer in pairs)
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_logits_of_prompts_are_not_computed(model):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from synthdiv.measures.intervals import Measure, jackknife_scores, prompt_numbers
+from synthdiv.measures.ngrams import counted, ngrams
 from synthdiv.measures.words import words
+from synthdiv.types import Score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     import numpy as np
 
@@ -24,6 +27,11 @@ class Heaps(NamedTuple):
     r2: float
 
 
+HEAPS = (
+    Measure("heaps_k", "words", None, "needs 100 words"),
+    Measure("heaps_beta", "", True, "needs 100 words"),
+    Measure("heaps_r2", "", None, "needs 100 words and a vocabulary that still grows"),
+)
 UNDEFINED = Heaps(math.nan, math.nan, math.nan)
 
 
@@ -47,13 +55,18 @@ def rarefaction(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return seen @ types
 
 
-def heaps(texts: Sequence[str]) -> Heaps:
-    """K, beta and R2 of the words of `texts`, whatever their order. All NaN below 100 words."""
-    import numpy as np
+def heaps(texts: Sequence[str], prompts: Sequence[Hashable] | None = None, seed: int = 0) -> list[Score]:
+    """K, beta and R2 of the words of `texts`, whatever their order: `heaps_k`, `heaps_beta`, `heaps_r2`.
 
-    code: dict[str, int] = {}
-    tokens = [code.setdefault(word, len(code)) for text in texts for word in words(text)]
-    return heaps_of(np.bincount(tokens)) if tokens else UNDEFINED
+    NaN below 100 words. Compare on equal budgets only. The interval leaves out groups of `prompts`.
+    """
+    prompt = prompt_numbers(prompts, len(texts))
+    table = ngrams([words(text) for text in texts], 1)
+
+    def statistic(keep: np.ndarray) -> Heaps:
+        return heaps_of(counted(table, table.lengths * keep[prompt], 1).totals())
+
+    return jackknife_scores(HEAPS, statistic, int(prompt.max(initial=-1)) + 1, seed)
 
 
 def heaps_of(counts: np.ndarray) -> Heaps:
@@ -77,23 +90,43 @@ def heaps_of(counts: np.ndarray) -> Heaps:
     return Heaps(math.exp(log_k), beta, _r2(y, log_k + beta * x))
 
 
-def heaps_in_order(texts: Sequence[str], step: int = 1000) -> Heaps:
+def heaps_in_order(
+    texts: Sequence[str], step: int = 1000, prompts: Sequence[Hashable] | None = None, seed: int = 0
+) -> list[Score]:
     """The published variant (S1): V read off every `step` words in the order given, K and beta by least squares on V.
 
-    R2 is on V. All NaN below 3 `step` words: two points fit any two parameters. Depends on the order of the texts.
+    `published_heaps_k`, `_beta` and `_r2` (R2 on V). NaN below 3 `step` words: two points fit any two parameters.
+    Depends on the order of the texts.
     """
+    import numpy as np
+
+    prompt = prompt_numbers(prompts, len(texts))
+    code: dict[str, int] = {}
+    split = [[code.setdefault(word, len(code)) for word in words(text)] for text in texts]
+    owner = np.repeat(prompt, [len(text) for text in split])
+    read = np.array([word for text in split for word in text], dtype=np.int64)
+    units = int(prompt.max(initial=-1)) + 1
+    return jackknife_scores(in_order_measures(step), lambda keep: in_order(read[keep[owner]], step), units, seed)
+
+
+def in_order_measures(step: int) -> list[Measure]:
+    """HEAPS as published."""
+    return [
+        m._replace(name=f"published_{m.name}", undefined=m.undefined.replace(str(LEAST_WORDS), str(3 * step)))
+        for m in HEAPS
+    ]
+
+
+def in_order(read: np.ndarray, step: int) -> Heaps:
+    """Heaps' law of words as codes (N,) in the order in which they are read."""
     import numpy as np
     from scipy.optimize import minimize_scalar
 
-    seen: set[str] = set()
-    vocabulary = []
-    for position, word in enumerate((word for text in texts for word in words(text)), start=1):
-        seen.add(word)
-        if position % step == 0:
-            vocabulary.append(len(seen))
-    if len(vocabulary) < 3:
+    points = len(read) // step
+    if points < 3:
         return UNDEFINED
-    v = np.array(vocabulary, dtype=float)
+    first = np.unique(read, return_index=True)[1]
+    v = np.cumsum(np.bincount(first // step, minlength=points)[:points]).astype(float)
     x = np.arange(1, len(v) + 1) / len(v)  # words read, as a share: powers of it stay near 1
 
     def scale(beta: float) -> float:
@@ -109,4 +142,6 @@ def heaps_in_order(texts: Sequence[str], step: int = 1000) -> Heaps:
 
 def _r2(observed: np.ndarray, fitted: np.ndarray) -> float:
     spread = float(((observed - observed.mean()) ** 2).sum())
-    return 1.0 - float(((observed - fitted) ** 2).sum()) / spread if spread > 0 else math.nan
+    if observed.max() - observed.min() <= 1e-12 * abs(observed).max():
+        return math.nan  # what varies so little is rounding: there is nothing to explain
+    return 1.0 - float(((observed - fitted) ** 2).sum()) / spread

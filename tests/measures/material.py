@@ -1,0 +1,48 @@
+"""Texts that several tests measure: answers made up from a Zipf law, and real ones where they are at hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from itertools import islice
+
+import pytest
+
+from tests.conftest import ROOT
+
+DATA = ROOT.parent / "shared" / "data"
+HUMAN, SYNTHETIC = "instructions_human.jsonl.gz", "instructions_synthetic.jsonl.gz"
+
+
+def real_rows(name: str, count: int, skip: int = 0) -> list[dict[str, str]]:
+    """`count` rows of a file of real answers; the test skips where the file is not there."""
+    path = DATA / name
+    if not path.is_file():
+        pytest.skip(f"no real text: {path} is not there")
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice(lines, skip, skip + count)]
+
+
+def real_answers(name: str, count: int, skip: int = 0) -> list[str]:
+    return [row["response"] for row in real_rows(name, count, skip)]
+
+
+def made_answers(
+    seed: int, prompts: int = 40, samples: int = 2, words: int = 12, vocabulary: int = 300, topics: int | None = None
+) -> dict[str, list[str]]:
+    """Answers to `prompts` prompts, drawn by rank^-1; a fifth of each is about the prompt's topic, drawn by `topics`.
+
+    Arms with the same `topics` answer the same prompts.
+    """
+    rng, topic = random.Random(seed), random.Random(seed if topics is None else topics)
+    names = [f"w{i}" for i in range(vocabulary)]
+    weights = [1 / (rank + 1) for rank in range(vocabulary)]
+    found = {}
+    for prompt in range(prompts):
+        about = topic.sample(range(vocabulary), 3)
+        drawn = [rng.choices(names, weights, k=rng.randint(words - 3, words + 3)) for _ in range(samples)]
+        found[f"p{prompt}"] = [
+            " ".join(names[rng.choice(about)] if rng.random() < 0.2 else word for word in answer) for answer in drawn
+        ]
+    return found

@@ -1,0 +1,173 @@
+"""Studies made up to see whether intervals cover.
+
+Two arms answer the same prompts, which differ in topic, in length and in how much answers to them vary. Each study is
+drawn anew, prompts and all, from one world.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from synthdiv.measures.collapse import lexical_scores
+from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores
+from synthdiv.measures.reference import centres_of, clusters_of
+from synthdiv.measures.semantic import MEASURES, minus, semantic_scores
+from synthdiv.measures.tails import tail_scores
+from synthdiv.measures.temperature import ONE, TEMPERATURES, Curve, fitted_scores
+from synthdiv.measures.vectors import arms_of
+from synthdiv.types import Score
+
+SAMPLES = 3  # answers to a prompt
+CATEGORIES = 8
+VOCABULARY, LENGTH, SHORT = 3000, 34, 15  # words: known, of a middle answer, seen of each on the @texts budget
+DIMENSIONS = 24
+
+WORLD = np.random.default_rng(0)  # what all studies have in common
+WORDS = np.array([f"w{number}" for number in range(VOCABULARY)])
+SUBJECTS = np.array(
+    [WORLD.permutation(VOCABULARY) for _ in range(CATEGORIES)]
+)  # each category's words, often used first
+PHRASES = WORLD.integers(VOCABULARY, size=(30, 4))  # with which sentences begin
+CENTRES = WORLD.normal(size=(CATEGORIES, DIMENSIONS))
+SPECTRUM = 1 / np.sqrt(np.arange(1, DIMENSIONS + 1))  # few directions carry most of the meaning
+
+
+def lexical(seed: int, prompts: int) -> list[Score]:
+    """The first arm is the narrower: a steeper law of words, and more phrases."""
+    random = np.random.default_rng((1, prompts, seed))
+    category, topic = random.integers(CATEGORIES, size=prompts), random.integers(VOCABULARY, size=(prompts, 4))
+    length = LENGTH * np.exp(random.normal(0, 0.35, prompts))
+    asked = list(zip(category, topic, length, strict=True))
+    student, vanilla = (
+        {f"p{i}": [answer(random, *one, *arm) for _ in range(SAMPLES)] for i, one in enumerate(asked)}
+        for arm in ((1.15, 0.5), (1.0, 0.3))
+    )
+    budget = int(0.7 * prompts * SAMPLES * LENGTH)
+    return lexical_scores(student, vanilla, budget, SHORT, seed)
+
+
+def answer(
+    random: np.random.Generator, category: int, topic: np.ndarray, length: float, slope: float, phrases: float
+) -> str:
+    """Words of everyone, of the category and of the prompt's topic, in sentences that may begin with a phrase."""
+    count = max(int(random.poisson(length)), 4)
+    ranks = law(random, slope, count)
+    kind = random.random(count)
+    words = np.where(kind < 0.6, ranks, np.where(kind < 0.85, SUBJECTS[category][ranks], random.choice(topic, count)))
+    sentences = []
+    for part in np.array_split(words, -(-count // 10)):
+        begins = random.random() < phrases
+        phrase = PHRASES[law(random, 1.0, 1)[0] % len(PHRASES)]
+        part[: 4 * begins] = phrase[: 4 * begins][: len(part)]
+        sentences.append(" ".join(WORDS[part]).capitalize() + ".")
+    return " ".join(sentences)
+
+
+def law(random: np.random.Generator, slope: float, count: int) -> np.ndarray:
+    """Ranks from 0 by Zipf's law, truncated."""
+    share = np.arange(1, VOCABULARY + 1) ** -slope
+    limits = np.cumsum(share)
+    return np.searchsorted(limits, random.random(count) * limits[-1])
+
+
+def semantic(seed: int, prompts: int) -> list[Score]:
+    """The first arm varies less and lies off the human answers, of which there is one to each prompt."""
+    random = np.random.default_rng((2, prompts, seed))
+    asked = meanings(random, prompts)
+    student = answered(random, *asked, SAMPLES, 0.7, 1.2)
+    vanilla = answered(random, *asked, SAMPLES, 1.0, 0.5)
+    human = answered(random, *asked, 1, 1.1, 0.0)
+    names = list(range(prompts))
+    ids = np.repeat(names, SAMPLES).tolist()
+    scores = semantic_scores(student, vanilla, human, ids, ids, names, seed)
+    own, base = (clusters_of(arm, given_clusters()) for arm in arms_of(seed, (student, ids), (vanilla, ids)))
+    given = "cluster_entropy, clusters given"
+    parts = {given: own, f"{given}-vanilla": minus(own, base)}
+    return scores + [part.score(name, *MEASURES["cluster_entropy"]) for name, part in parts.items()]
+
+
+def meanings(random: np.random.Generator, prompts: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each prompt is about (prompts, 1, d), and how much answers to it vary (prompts, 1, 1)."""
+    middle = CENTRES[random.integers(CATEGORIES, size=prompts)] + random.normal(size=(prompts, DIMENSIONS))
+    return middle[:, None], np.exp(random.normal(-0.3, 0.4, (prompts, 1, 1)))
+
+
+def answered(
+    random: np.random.Generator, middle: np.ndarray, spread: np.ndarray, samples: int, scale: float, shift: float
+) -> np.ndarray:
+    """Vectors of the answers to each prompt, prompt by prompt: (prompts * samples, d)."""
+    noise = spread * scale * random.normal(size=(len(middle), samples, DIMENSIONS))
+    return ((middle + noise + shift) * SPECTRUM).reshape(-1, DIMENSIONS)
+
+
+@functools.cache
+def given_clusters() -> np.ndarray:
+    """Clusters of human answers that are the same in every study."""
+    random = np.random.default_rng(9)
+    return centres_of(answered(random, *meanings(random, 600), 1, 1.1, 0.0))[0]
+
+
+def likelihood(seed: int, prompts: int) -> list[Score]:
+    """Human answers drawn from a law of 30 words a token; the first arm is sharper, and knows the law better."""
+    random = np.random.default_rng((3, prompts, seed))
+    tokens = 2 + random.poisson(15 * np.exp(random.normal(0, 0.4, prompts)))
+    owner, total = np.repeat(np.arange(prompts), tokens), tokens.sum()
+    sharpness = np.exp(random.normal(0.5, 0.3, prompts))[owner, None]
+    truth = sharpness * random.normal(size=(total, 30))
+    said = (truth + random.gumbel(size=truth.shape)).argmax(axis=1)  # a draw from its softmax
+    arms = [
+        scored(scale * (truth + noise * random.normal(size=truth.shape)), said, tokens)
+        for scale, noise in ((1.5, 0.6), (1.0, 0.9))
+    ]
+    (answers, each, curves), (other, other_each, other_curves) = arms
+    scores = likelihood_scores(answers, other) + tail_scores(each, other_each, seed)
+    own = [own_answers(random, prompts, tokens, mean) for mean in (0.6, 0.8)]
+    return scores + fitted_scores(curves, other_curves, seed) + own_scores(*own)
+
+
+Scored = tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, Curve]]
+
+
+def scored(logits: np.ndarray, said: np.ndarray, tokens: np.ndarray) -> Scored:
+    """What a model with `logits` (tokens of all, 30) says of the words `said`, by prompt."""
+    chosen = logits[np.arange(len(said)), said]
+    highest = logits.max(axis=1)
+    nll = np.array(
+        [np.log(np.exp((logits - highest[:, None]) / t).sum(axis=1)) + (highest - chosen) / t for t in TEMPERATURES]
+    )
+    parts = np.split(nll, np.cumsum(tokens)[:-1], axis=1)
+    names = [f"p{number}" for number in range(len(tokens))]
+    sums = {name: part.sum(axis=1) for name, part in zip(names, parts, strict=True)}
+    return (
+        {
+            name: AnswerNLL(float(sums[name][ONE]), part.shape[1], 4 * part.shape[1])
+            for name, part in zip(names, parts, strict=True)
+        },
+        {name: part[ONE].tolist() for name, part in zip(names, parts, strict=True)},
+        {name: Curve(sums[name].tolist(), part.shape[1]) for name, part in zip(names, parts, strict=True)},
+    )
+
+
+def own_answers(
+    random: np.random.Generator, prompts: int, tokens: np.ndarray, mean: float
+) -> dict[str, list[AnswerNLL]]:
+    """An arm's own answers, as long as their prompt asks for; some prompts are easier than others."""
+    easy = mean * np.exp(random.normal(0, 0.4, prompts))
+    found = {}
+    for number, (length, level) in enumerate(zip(tokens, easy, strict=True)):
+        counts = 2 + random.poisson(length, SAMPLES)
+        nll = random.gamma(counts * 0.7, level / 0.7)
+        size = counts * 4 + random.integers(0, 5, SAMPLES)
+        found[f"p{number}"] = [AnswerNLL(float(x), int(n), int(b)) for x, n, b in zip(nll, counts, size, strict=True)]
+    return found
+
+
+KINDS = {"lexical": lexical, "semantic": semantic, "likelihood": likelihood}
+
+
+def study(task: tuple[str, int, int]) -> dict[str, tuple[float, float, float]]:
+    """Value and interval of every measure in one study: of a kind, with so many prompts, drawn by a seed."""
+    kind, prompts, seed = task
+    return {score.name: (score.value, score.low, score.high) for score in KINDS[kind](seed, prompts)}

@@ -1,0 +1,96 @@
+"""Whether 95 % intervals hold the truth in 95 % of studies: of every measure, and of its difference between two arms.
+
+Studies are drawn as in `simulated.py`. The truth is the expectation of a measure at the size of the study, the mean
+over all studies: most of these measures depend on the number of texts, so there is no other.
+
+    python -m tests.measures.test_coverage --write      writes the table of docs/coverage.md
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.measures.simulated import KINDS, study
+
+DOCS = ROOT / "docs" / "coverage.md"
+STUDIES = {  # by prompts; large lexical ones are slow
+    "lexical": {40: 300, 150: 200, 600: 120},
+    "semantic": {40: 400, 150: 300, 600: 200},
+    "likelihood": {40: 500, 150: 500, 600: 300},
+}
+LEAST, WIDEST = 0.90, 2.0
+GAP = "-vanilla"
+# Where an interval is known to fall short or to be wide, its bounds, and why.
+KNOWN: dict[tuple[str, int], tuple[float, float, str]] = {}
+
+
+class Coverage(NamedTuple):
+    """`share` of studies whose interval holds the truth; `width` is the mean width, to 3.92 standard deviations of the
+    value; `defined` the share of studies that have an interval at all."""
+
+    share: float
+    width: float
+    defined: float
+
+    def __str__(self) -> str:
+        return "–" if self.defined < 0.5 else f"{100 * self.share:.0f} · {self.width:.2f}"
+
+
+@functools.cache
+def coverage(kind: str, prompts: int) -> dict[str, Coverage]:
+    """Two processes; they start afresh, because a process with threads cannot safely be forked."""
+    tasks = [(kind, prompts, seed) for seed in range(STUDIES[kind][prompts])]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        studies = list(pool.map(study, tasks, chunksize=5))
+    return {name: covered(np.array([one[name] for one in studies])) for name in studies[0]}
+
+
+def covered(found: np.ndarray) -> Coverage:
+    """`found` (studies, 3): value, low, high."""
+    value, low, high = found[np.isfinite(found).all(axis=1)].T
+    if len(value) < 2:
+        return Coverage(math.nan, math.nan, 0.0)
+    truth = np.nanmean(found[:, 0])
+    share = float(((low <= truth) & (truth <= high)).mean())
+    return Coverage(share, float((high - low).mean() / (3.92 * value.std(ddof=1))), len(value) / len(found))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("prompts", [40, 150, 600])
+@pytest.mark.parametrize("kind", KINDS)
+def test_intervals_hold_the_truth_and_are_not_too_wide(kind: str, prompts: int) -> None:
+    missed = {}
+    for name, found in coverage(kind, prompts).items():
+        least, widest, _ = KNOWN.get((name, prompts), (LEAST, WIDEST, ""))
+        if found.defined >= 0.5 and not (found.share >= least and found.width <= widest):
+            missed[name] = str(found)
+    assert not missed
+
+
+def table(kind: str) -> str:
+    """A line for each measure: coverage in percent and relative width, of one arm and of the difference of two."""
+    found = {prompts: coverage(kind, prompts) for prompts in STUDIES[kind]}
+    names = dict.fromkeys(name.removesuffix(GAP) for name in next(iter(found.values())))
+    sizes = " | ".join(map(str, found))
+    lines = [f"| measure | {sizes} | difference: {sizes} |", "|---" * (1 + 2 * len(found)) + "|"]
+    for name in names:
+        cells = [str(part.get(name + ending, "")) for ending in ("", GAP) for part in found.values()]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__" and "--write" in sys.argv:
+    MARK = "<!-- tables -->"
+    head = DOCS.read_text(encoding="utf-8").partition(MARK)[0]
+    parts = [f"## {kind.capitalize()}\n\n{table(kind)}\n" for kind in KINDS]
+    DOCS.write_text(head + MARK + "\n\n" + "\n".join(parts), encoding="utf-8")

@@ -1,0 +1,138 @@
+"""All semantic scores of one arm: each the public measure of that name, and differences over the same prompts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from synthdiv.measures import neighbours, reference, spectrum, vectors
+from synthdiv.measures.semantic import MEASURES, semantic_scores
+from synthdiv.types import DataError
+
+
+def cloud(seed, n=160, d=6, shift=0.5):
+    return (np.random.default_rng(seed).normal(size=(n, d)) + shift).astype(np.float32)
+
+
+PROMPTS = [f"p{i}" for i in range(80) for _ in range(2)]
+NAMES = [f"p{i}" for i in range(80)]
+STUDENT, VANILLA, HUMAN = cloud(0), cloud(1, shift=0.2), cloud(2, 80)
+
+
+def by_name(scores):
+    found = {score.name: score for score in scores}
+    assert len(found) == len(scores)
+    return found
+
+
+def test_each_is_the_public_measure():
+    found = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, seed=3))
+    assert list(found) == [*MEASURES, *(f"{name}-vanilla" for name in MEASURES)]
+    for suffix, own in (("", STUDENT), ("-vanilla", VANILLA)):
+        pair = {"prompts": PROMPTS, "human_prompts": NAMES, "seed": 3}
+        alone = {"prompts": PROMPTS, "seed": 3}
+        public = by_name(
+            [
+                vectors.mean_cosine_distance(own, **alone),
+                vectors.within_prompt_distance(own, **alone),
+                vectors.between_prompt_distance(own, **alone),
+                *(spectrum.vendi(own, q, **alone) for q in spectrum.ORDERS),
+                neighbours.nearest_neighbour_entropy(own, **alone),
+                reference.cluster_entropy(own, HUMAN, **alone),
+                reference.mauve(own, HUMAN, **pair),
+                reference.frechet_distance(own, HUMAN, **pair),
+                neighbours.support_precision(own, HUMAN, **pair),
+                neighbours.support_recall(own, HUMAN, **pair),
+            ]
+        )
+        assert list(public) == list(MEASURES)
+        for name, score in public.items():
+            assert (score.unit, score.higher_is_better) == MEASURES[name]
+            if suffix:
+                assert found[name + suffix].value == pytest.approx(found[name].value - score.value, abs=1e-12)
+                assert found[name + suffix].low < found[name + suffix].value < found[name + suffix].high
+            else:
+                assert found[name] == score
+
+
+def test_the_same_arm_differs_by_nothing_for_sure():
+    found = by_name(semantic_scores(STUDENT, STUDENT, HUMAN, PROMPTS, PROMPTS, NAMES))
+    for name in MEASURES:
+        gap = found[f"{name}-vanilla"]
+        assert gap.value == gap.low == gap.high == 0, name
+
+
+def test_order_of_rows_and_number_of_answers_are_free():
+    order = np.random.default_rng(0).permutation(160)
+    shuffled = [PROMPTS[i] for i in order]
+    found, other = (
+        by_name(semantic_scores(STUDENT, base, None, PROMPTS, ids))
+        for base, ids in ((VANILLA, PROMPTS), (VANILLA[order], shuffled))
+    )
+    for name, score in found.items():
+        if not name.startswith("cluster"):  # k-means starts from rows by number
+            assert (other[name].value, other[name].low) == pytest.approx((score.value, score.low), rel=1e-6)
+    one_each = by_name(semantic_scores(STUDENT, VANILLA[::2], None, PROMPTS, NAMES))
+    assert "no prompt with two" in one_each["cosine_distance_within-vanilla"].note
+    assert math.isfinite(one_each["cosine_distance-vanilla"].low)
+
+
+def test_without_human_answers_nothing_is_measured_against_them():
+    found = by_name(semantic_scores(STUDENT, None, None, PROMPTS))
+    assert set(MEASURES) - found.keys() == {"mauve", "frechet", "precision", "recall"}
+    assert found["cluster_entropy"].note == "16 clusters"
+    vanilla = by_name(semantic_scores(VANILLA, None, None, PROMPTS))["cluster_entropy"].value
+    both = by_name(semantic_scores(STUDENT, VANILLA, None, PROMPTS, PROMPTS))
+    gap = both["cluster_entropy"].value - both["cluster_entropy-vanilla"].value
+    assert gap == pytest.approx(vanilla, rel=1e-9)  # its clusters serve every arm
+
+
+def test_vectors_of_empty_answers_are_left_out_of_both_arms():
+    student, human = STUDENT.copy(), HUMAN.copy()
+    student[[0, 1, 7]] = math.nan  # both answers to p0
+    human[5] = math.nan
+    found = by_name(semantic_scores(student, VANILLA, human, PROMPTS, PROMPTS, NAMES))
+    rows = [row for row in range(160) if row not in (0, 1, 7)]
+    wanted = vectors.mean_cosine_distance(STUDENT[rows], [PROMPTS[row] for row in rows])
+    assert found["cosine_distance"].value == wanted.value
+    assert found["cosine_distance"].n == 79
+    wanted = wanted.value - vectors.mean_cosine_distance(VANILLA[2:]).value
+    assert found["cosine_distance-vanilla"].value == pytest.approx(wanted, abs=1e-12)
+    for score in found.values():
+        assert "3 of 160 student vectors" in score.note
+        assert "1 prompts without a vector left out" in score.note
+        assert "1 of 80 human vectors" in score.note
+        assert math.isfinite(score.low), score
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_little_says_why(n):
+    for human in (None, HUMAN, HUMAN[:1]):
+        for base in (None, VANILLA[:n]):
+            for score in semantic_scores(STUDENT[:n], base, human):
+                assert score.note or math.isfinite(score.low), score
+                assert score.n <= n
+
+
+def test_what_cannot_be_read_is_undefined():
+    for bad in (np.zeros((30, 3)), np.full((30, 3), math.nan)):
+        for score in semantic_scores(bad, bad, bad):
+            assert math.isnan(score.value)
+            assert score.note
+
+
+def test_all_equal_has_values_or_reasons():
+    same = np.ones((40, 3))
+    for score in semantic_scores(same, same, same):
+        assert score.note or (score.value == pytest.approx(score.low) == pytest.approx(score.high)), score
+
+
+def test_arms_answer_the_same_prompts():
+    with pytest.raises(DataError, match="other prompts"):
+        semantic_scores(STUDENT, VANILLA, None, PROMPTS, [f"q{name}" for name in PROMPTS])
+    with pytest.raises(DataError, match="other prompts"):
+        semantic_scores(STUDENT, VANILLA[:7])
+    with pytest.raises(ValueError, match="vanilla: 160 vectors and 80 prompts"):
+        semantic_scores(STUDENT, VANILLA, None, PROMPTS, NAMES)

@@ -1,0 +1,118 @@
+"""Vendi scores against the package of their authors, and what is true of them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthdiv.measures.intervals import deletions, evened, jackknife_interval
+from synthdiv.measures.spectrum import ORDERS, vendi, vendi_value
+
+
+def peer(vectors, q):
+    """`score_X` takes any order and computes order 1; `score_K` does as it is told, and calls infinity "inf"."""
+    package = pytest.importorskip("vendi_score.vendi", reason="vendi-score is not installed")
+    directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*scipy.sparse.csr.*", DeprecationWarning)
+        return package.score_K(directions @ directions.T, q="inf" if q == math.inf else q)
+
+
+@pytest.mark.parametrize("q", ORDERS)
+@pytest.mark.parametrize("shape", [(3, 5), (40, 60), (60, 40), (700, 20), (5, 5)])
+def test_equals_the_package(q, shape):
+    vectors = np.random.default_rng(0).normal(size=shape) + 0.3
+    assert vendi_value(vectors, q) == pytest.approx(peer(vectors, q), rel=1e-6)
+    score = vendi(vectors, q)
+    assert score.value == pytest.approx(peer(vectors, q), rel=1e-6)
+    assert score.name == {1: "vendi_1", 2: "vendi_2"}.get(q, "vendi_inf")
+
+
+@pytest.mark.parametrize("function", ["score_X", "score_dual"])
+def test_equals_the_package_on_vectors_of_any_length(function):
+    package = pytest.importorskip("vendi_score.vendi", reason="vendi-score is not installed")
+    vectors = np.random.default_rng(1).normal(size=(300, 32)) * np.random.default_rng(2).uniform(1, 5, (300, 1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*scipy.sparse.csr.*", DeprecationWarning)
+        wanted = getattr(package, function)(vectors)
+    assert vendi_value(vectors) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("q", ORDERS)
+@pytest.mark.parametrize("d", [4, 100])
+def test_replicates_are_the_measure_without_a_group(q, d):
+    """Both where moments are the smaller matrix and where cosines are."""
+    vectors, prompts = np.random.default_rng(0).normal(size=(50, d)), np.arange(50) // 2
+    score = vendi(vectors, q, prompts.tolist(), seed=3)
+    masks = deletions(25, 3)
+    drawn = evened(score.value, [peer(vectors[stays[prompts]], q) for stays in masks], masks)
+    assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-6)
+
+
+def test_the_published_counterexample():
+    """A duplicate can raise diversity: of {a, a, a, b} and then + b."""
+    a, b = np.eye(2)
+    assert vendi_value(np.array([a, a, a, b])) == pytest.approx(1.7548, abs=1e-4)
+    assert vendi_value(np.array([a, a, a, b, b])) == pytest.approx(1.9601, abs=1e-4)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 12), st.sampled_from(ORDERS))
+@settings(max_examples=80, deadline=None)
+def test_bounds_order_and_doubling(seed, n, d, q):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, d))
+    value = vendi(vectors, q).value
+    assert 1 - 1e-9 <= value <= min(n, d) + 1e-9
+    assert vendi(vectors[rng.permutation(n)] * 3, q).value == pytest.approx(value, rel=1e-9)
+    assert vendi(np.tile(vectors, (2, 1)), q).value == pytest.approx(value, rel=1e-9)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_higher_orders_are_smaller(seed):
+    vectors = np.random.default_rng(seed).normal(size=(20, 6))
+    values = [vendi(vectors, q).value for q in ORDERS]
+    assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize("q", ORDERS)
+def test_equal_vectors_are_one_and_orthogonal_ones_many(q):
+    assert vendi(np.ones((30, 4)), q).value == pytest.approx(1)
+    assert vendi(np.eye(30), q).value == pytest.approx(30)
+    assert vendi(np.ones((1, 4)), q).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("q", ORDERS)
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+def test_undefined_says_why(q, bad):
+    vectors = np.ones((5, 3), dtype=np.float32)
+    vectors[:2] = bad
+    assert vendi(vectors, q).note == "2 of 5 vectors are zero or not finite"
+    assert "fewer than 1 vectors" in vendi(np.empty((0, 3)), q).note
+    assert "no interval" in vendi(np.ones((1, 3)), q).note
+
+
+def test_another_order_is_refused():
+    with pytest.raises(ValueError, match="order 3"):
+        vendi(np.eye(3), 3)
+
+
+@pytest.mark.parametrize("q", ORDERS)
+@pytest.mark.parametrize("d", [6, 400])
+def test_intervals_cover(q, d):
+    """Two answers to each of 60 prompts; truth is the expectation at that size, as Vendi grows with n."""
+    scale = 1 / np.arange(1, d + 1)
+    ids = np.repeat(np.arange(60), 2).tolist()
+
+    def draw(seed):
+        rng = np.random.default_rng((q == 2, d, *seed))
+        return ((rng.normal(size=(60, 1, d)) + 0.7 * rng.normal(size=(60, 2, d))) * scale + 0.1 * scale).reshape(-1, d)
+
+    truth = np.mean([vendi_value(draw((0, i)), q) for i in range(400)])
+    scores = [vendi(draw((1, i)), q, ids) for i in range(200)]
+    assert 0.90 <= np.mean([score.low <= truth <= score.high for score in scores]) <= 0.995

@@ -1,0 +1,165 @@
+"""The tail of the untouched model is 1 % of its tokens, whatever ties, and each score is the one its name says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthdiv.measures.tails import LEAST, QUANTILES, quantile, tail_scores, tail_weights
+from synthdiv.types import DataError
+
+VALUES = st.lists(st.integers(0, 5).map(float) | st.floats(0, 20, width=32), min_size=1, max_size=400)
+TIED = st.lists(st.integers(0, 2).map(float), min_size=LEAST, max_size=LEAST + 150)
+
+
+def arm(values, tokens=10):
+    """Answers of `tokens` tokens each."""
+    parts = [list(values[start : start + tokens]) for start in range(0, len(values), tokens)]
+    return {f"p{number}": part for number, part in enumerate(parts)}
+
+
+def by_name(*arms):
+    return {score.name: score for score in tail_scores(*arms)}
+
+
+def skewed(random, prompts):
+    """Tokens of a student and of the untouched model: skewed, alike within a prompt, alike between the two."""
+    student, vanilla = {}, {}
+    for prompt in map(str, range(prompts)):
+        base = np.exp(random.normal(0, 0.3)) * random.gamma(0.5, 2, random.integers(5, 25))
+        vanilla[prompt], student[prompt] = base, base * np.exp(random.normal(0.05, 0.4, len(base)))
+    return student, vanilla
+
+
+@given(VALUES, st.sampled_from([0.5, 0.9, 0.99]))
+def test_quantiles_are_those_of_the_inverted_distribution(values, q):
+    found = quantile(np.array(values), q)
+    assert found == np.quantile(values, q, method="inverted_cdf") or abs(len(values) * q % 1) < 1e-6
+    assert (np.array(values) > found).sum() <= (1 - q) * len(values) + 1e-9
+    assert (np.array(values) >= found).sum() >= (1 - q) * len(values) - 1e-9
+
+
+def test_scores_by_hand():
+    """1,000 distinct values: ten are the tail, and the student raises five others beyond the threshold of 989."""
+    vanilla = np.random.default_rng(0).permutation(1000).astype(float)
+    student = vanilla - 1
+    student[np.argsort(vanilla)[:5]] = 2000
+    scores = by_name(arm(student), arm(vanilla))
+    assert scores["tail_share"].value == pytest.approx((9 + 5) / 1000)
+    assert scores["nll_2_tail"].value == pytest.approx(np.arange(990, 1000).mean() - 1)
+    assert scores["nll_2_tail-vanilla"].value == pytest.approx(-1)
+    assert [scores[f"nll_2_token_{name}"].value for name in QUANTILES] == [503, 903, 993]
+    assert scores["nll_2_token_q50-vanilla"].value == 503 - 499
+    assert scores["nll_2_token_q99-vanilla"].value == 993 - 989
+    assert all(score.n == 100 and not score.note for score in scores.values())
+    assert {score.unit for score in scores.values()} == {"nats/token", "share of tokens"}
+    assert not any(score.higher_is_better for score in scores.values())
+
+
+@given(VALUES, VALUES)
+def test_the_tail_is_one_percent_of_the_untouched_models_tokens(untouched, values):
+    weights = tail_weights(np.array(untouched), np.array(untouched))
+    assert weights.sum() == pytest.approx(0.01 * len(untouched))
+    assert ((weights >= 0) & (weights <= 1)).all()
+    other = tail_weights(np.array(untouched), np.array(values))
+    higher = tail_weights(np.array(untouched), np.array(values) + 1)
+    assert (higher >= other).all()  # a less probable token is never less in the tail
+
+
+@given(TIED)
+@settings(max_examples=25, deadline=None)
+def test_against_itself_the_share_is_one_percent_and_differences_are_zero(values):
+    scores = by_name(arm(values), arm(values))
+    share = scores["tail_share"]
+    assert (share.value, share.low, share.high) == pytest.approx((0.01, 0.01, 0.01))
+    gaps = [score for name, score in scores.items() if name.endswith("-vanilla")]
+    assert [(gap.value, gap.low, gap.high) for gap in gaps] == [(0, 0, 0)] * 4
+
+
+@given(TIED)
+@settings(max_examples=25, deadline=None)
+def test_the_untouched_model_alone_has_the_scores_it_has_beside_itself(values):
+    alone, beside = by_name(arm(values)), by_name(arm(values), arm(values))
+    assert {name: score for name, score in beside.items() if not name.endswith("-vanilla")} == alone
+
+
+def test_a_lost_tail_shows_in_the_share_and_not_in_the_median():
+    random = np.random.default_rng(1)
+    vanilla = random.exponential(size=4000)
+    student = np.where(vanilla > 3, 3 * vanilla, 0.98 * vanilla)  # the rare became rarer, the common a bit likelier
+    scores = by_name(arm(student), arm(vanilla))
+    assert scores["tail_share"].low > 0.02
+    assert scores["nll_2_tail-vanilla"].low > 0
+    assert scores["nll_2_token_q50-vanilla"].high < 0
+
+
+def test_prompt_order_is_nothing():
+    student, vanilla = skewed(np.random.default_rng(2), 60)
+    turned = dict(reversed(student.items())), dict(reversed(vanilla.items()))
+    assert by_name(student, vanilla) == by_name(*turned)
+
+
+def test_prompts_of_one_arm_alone_are_left_out_and_said():
+    student, vanilla = skewed(np.random.default_rng(3), 60)
+    more = student | {"alone": [50.0] * 9}
+    assert by_name(more, vanilla)["tail_share"].value == by_name(student, vanilla)["tail_share"].value
+    assert by_name(more, vanilla)["nll_2_tail-vanilla"].note == "1 prompts of one arm alone left out"
+
+
+def test_intervals_cover():
+    """Truth from many prompts; a few of them are what a study sees."""
+    student, vanilla = skewed(np.random.default_rng(4), 40_000)
+    s, v = np.concatenate([*student.values()]), np.concatenate([*vanilla.values()])
+    beyond = v > quantile(v, 0.99)
+    truth = {
+        "nll_2_token_q50": quantile(s, 0.5),
+        "nll_2_token_q90-vanilla": quantile(s, 0.9) - quantile(v, 0.9),
+        "nll_2_token_q99-vanilla": quantile(s, 0.99) - quantile(v, 0.99),
+        "tail_share": (s > quantile(v, 0.99)).mean(),
+        "nll_2_tail-vanilla": (s - v)[beyond].mean(),
+    }
+    random, hits = np.random.default_rng(5), dict.fromkeys(truth, 0)
+    for _ in range(200):
+        scores = by_name(*skewed(random, 120))
+        for name, true in truth.items():
+            hits[name] += scores[name].low <= true <= scores[name].high
+    assert all(0.90 <= count / 200 <= 1 for count in hits.values()), hits
+
+
+@pytest.mark.parametrize(
+    ("student", "vanilla", "undefined", "note"),
+    [
+        ({}, {}, 9, "0 tokens"),
+        (arm([1.0] * 400), arm([1.0] * 400), 9, "400 tokens: at least 500"),
+        (arm([1.0] * 600), {"other": [1.0]}, 6, "no prompt in both arms"),
+        (arm([1.0] * 600), arm([1.0] * 600, tokens=12), 6, "50 answers differ in tokens"),
+        (arm([math.nan] * 3 + [1.0] * 600), arm([1.0] * 603), 9, "1 of 61 answers have no likelihood"),
+    ],
+)
+def test_undefined_is_nan_with_the_reason(student, vanilla, undefined, note):
+    scores = tail_scores(student, vanilla)
+    assert [math.isnan(score.value) for score in scores].count(True) == undefined
+    assert len(scores) == 9
+    assert note in " ".join(score.note for score in scores)
+
+
+def test_probability_zero_is_infinite_and_said():
+    zero = arm([math.inf] * 20 + [1.0] * 600)
+    scores = by_name(zero, arm([1.0] * 620))
+    assert scores["nll_2_token_q90"].value == 1
+    for name in ("nll_2_token_q99", "nll_2_token_q99-vanilla", "nll_2_tail"):
+        assert scores[name].value == math.inf
+        assert math.isnan(scores[name].low)
+        assert "20 tokens have probability 0" in scores[name].note
+    backwards = by_name(arm([1.0] * 620), zero)
+    assert math.isnan(backwards["nll_2_tail-vanilla"].value)
+    assert "infinite in the untouched model" in backwards["nll_2_tail-vanilla"].note
+
+
+def test_an_answer_without_tokens_is_a_mistake():
+    with pytest.raises(DataError, match="EOS"):
+        tail_scores({"p": []})
