@@ -22,6 +22,7 @@ from synthdiv.__main__ import conf_dir
 from synthdiv.config import Cell
 from synthdiv.schema import declared, leaves, nearest
 from synthdiv.sweep.expand import Expander
+from synthdiv.sweep.grid import GridSpec
 
 CONF = conf_dir()
 PRESETS = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/**/*.yaml"))
@@ -53,8 +54,8 @@ def test_every_file_composes_and_is_short(preset, loader):
 @pytest.mark.parametrize("name", [preset.removeprefix("experiment/") for preset in PRESETS if "experiment/" in preset])
 def test_every_cell_of_every_experiment_composes(name, loader, expander):
     config = loader.load_configuration("config", [f"experiment={name}"], RunMode.MULTIRUN)
-    params, also = dict(config.hydra.sweeper.params), [dict(change) for change in config.hydra.sweeper.also]
-    points = [point for grid in (params, *(params | one for one in also)) for point in expander.expand(grid, [])]
+    sweeper = OmegaConf.to_container(config.hydra.sweeper)
+    points = expander.points(GridSpec(**{name: given for name, given in sweeper.items() if name != "_target_"}), [])
     assert len(points) > 1
     assert config.sweep == name
     assert len({point.overrides for point in points}) == len(points)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-import itertools
+import pickle
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from synthdiv.config import Cell
-from synthdiv.schema import refuse_unknown
+from synthdiv.sweep.grid import GridSpec, Words, combinations
 from synthdiv.types import ConfigError
+
+BLOCKS = tuple(item.name for item in dataclasses.fields(Cell))
 
 
 @dataclass(frozen=True)
@@ -31,42 +35,30 @@ class Point:
     cell: Cell
 
 
-def product(overrides: list[Override]) -> list[list[str]]:
-    """Every combination in Hydra's order: the last key varies fastest, a repeated key keeps its first place and its
-    last value."""
-    axes: dict[str, list[str]] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            if not override.is_discrete_sweep():
-                raise ConfigError(
-                    f"{override.input_line}: an interval has no points; give values: {key}=a,b or range(…)"
-                )
-            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            if not axes[key]:
-                raise ConfigError(f"{override.input_line}: stands for no value at all")
-        else:
-            axes[key] = [f"{key}={override.get_value_element_as_str()}"]
-    return [list(words) for words in itertools.product(*axes.values())]
-
-
 class Expander:
-    """Composes cells through Hydra's own loader."""
+    """Composes cells through Hydra's own loader.
+
+    A block of a cell (a field of `Cell`) is converted once for each way it is set: pickled, because cells share no
+    object and unpickling is the fastest copy.
+    """
 
     def __init__(self, loader: Any, config_name: str, hydra_overrides: list[str]):
         assert isinstance(loader, ConfigLoaderImpl)
         self.loader, self.config_name, self.hydra_overrides = loader, config_name, hydra_overrides
         self.parser = OverridesParser.create(loader)
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._parsed: dict[str, Override] = {}
+        self._composed: dict[Words, DictConfig] = {}
+        self._tied: dict[Words, set[str]] = {}
+        self._blocks: dict[tuple[Words, str, Words], bytes] = {}
 
     def expand(self, params: dict[str, str], arguments: list[str]) -> list[Point]:
-        """The grid: `params` of an experiment file, then the command line, which wins where both set a key."""
-        given = [f"{key}={value}" for key, value in params.items()]
-        refuse_unknown(given + arguments)
-        typed = {override.get_key_element() for override in self.parser.parse_overrides(arguments)}
-        kept = [text for text in given if text.split("=", 1)[0] not in typed]
+        """The product of `params`, as an experiment file has them, and the command line."""
+        return self.points(GridSpec(params), arguments)
+
+    def points(self, spec: GridSpec, arguments: list[str]) -> list[Point]:
+        """Every cell of a grid; all that is wrong with any of them is one error."""
         points, problems = [], []
-        for words in product(self.parser.parse_overrides([*arguments, *kept])):
+        for words in combinations(spec, arguments, self.parse):
             try:
                 points.append(self.point(words))
             except ConfigError as error:
@@ -75,45 +67,78 @@ class Expander:
             raise ConfigError(dict.fromkeys(problems))
         return points
 
-    def point(self, words: list[str]) -> Point:
-        parsed = self.parser.parse_overrides(words)
-        groups = [override for override in parsed if self._is_group(override)]
-        values = [override for override in parsed if not self._is_group(override)]
+    def parse(self, words: Iterable[str]) -> list[Override]:
+        """Overrides, each text parsed once."""
+        words = list(words)
+        fresh = [word for word in dict.fromkeys(words) if word not in self._parsed]
+        self._parsed |= zip(fresh, self.parser.parse_overrides(fresh), strict=True)
+        return [self._parsed[word] for word in words]
+
+    def point(self, words: Iterable[str]) -> Point:
+        """The cell that these overrides give; none of them is a sweep."""
+        parsed = self.parse(words)
         try:
-            config = self._compose(tuple(str(override.input_line) for override in groups))
-            return Point(tuple(words), self._choices(config), self._with_values(config, values))
+            groups = tuple(str(override.input_line) for override in parsed if self._is_group(override))
+            values = [override for override in parsed if not self._is_group(override)]
+            return Point(tuple(words), self._choices(self._compose(groups)), self._cell(groups, values))
         except (OmegaConfBaseException, HydraException) as error:
             raise ConfigError(one_line(error)) from error
 
     def _is_group(self, override: Override) -> bool:
         return self.loader.repository.group_exists(override.key_or_group)
 
-    def _compose(self, groups: tuple[str, ...]) -> DictConfig:
+    def _compose(self, groups: Words) -> DictConfig:
         if groups not in self._composed:
             config = self.loader.load_configuration(
                 self.config_name, [*self.hydra_overrides, *groups], RunMode.RUN, from_shell=False
             )
-            self._composed[groups] = config
+            tied = {name for name in BLOCKS if "${" in OmegaConf.to_yaml(OmegaConf.masked_copy(config, name))}
+            self._composed[groups], self._tied[groups] = config, tied
         return self._composed[groups]
 
     def _choices(self, config: DictConfig) -> dict[str, str]:
         return {str(key): str(value) for key, value in config.hydra.runtime.choices.items() if "/" not in str(key)}
 
-    def _with_values(self, config: DictConfig, values: list[Override]) -> Cell:
-        before: dict[str, Any] = {}  # whole groups: a list can be replaced after one of its items was set
-        try:
-            for override in values:
-                below = "." if isinstance(override.value(), dict) else ""  # a mapping is merged into what is there
-                check_reachable(config, override.key_or_group + below)
-                group = override.key_or_group.split(".")[0]
-                if group not in before:
-                    before[group] = copy.deepcopy(config._get_node(group))
-                ConfigLoaderImpl._apply_overrides_to_config([override], config)
-            return as_cell(config)
-        finally:
-            for group, node in before.items():
-                config.__dict__["_content"][group] = node
-                node._set_parent(config)
+    def _cell(self, groups: Words, values: list[Override]) -> Cell:
+        """A cell from its blocks. A block depends on what is set below it, and on every value where it interpolates."""
+        every = tuple(str(override.input_line) for override in values)
+        keys: dict[str, tuple[Words, str, Words]] = {}
+        for name in BLOCKS:
+            own = tuple(word for word, value in zip(every, values, strict=True) if block_of(value) == name)
+            tied = name in self._tied[groups] or any("${" in word for word in own)
+            keys[name] = (groups, name, every if tied else own)
+        fresh = [name for name, key in keys.items() if key not in self._blocks]
+        if fresh:
+            needed = {word for name in fresh for word in keys[name][2]}
+            with changed(self._compose(groups), [value for value in values if value.input_line in needed]) as config:
+                for name in fresh:
+                    part = config[name]
+                    live = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
+                    self._blocks[keys[name]] = pickle.dumps(live)
+        return Cell(**{name: pickle.loads(self._blocks[key]) for name, key in keys.items()})
+
+
+def block_of(override: Override) -> str:
+    return override.key_or_group.split(".")[0]
+
+
+@contextlib.contextmanager
+def changed(config: DictConfig, values: list[Override]) -> Iterator[DictConfig]:
+    """`config` with these values set, and as it was afterwards."""
+    before: dict[str, Any] = {}  # whole blocks: a list can be replaced after one of its items was set
+    try:
+        for override in values:
+            below = "." if isinstance(override.value(), dict) else ""  # a mapping is merged into what is there
+            check_reachable(config, override.key_or_group + below)
+            block = block_of(override)
+            if block not in before:
+                before[block] = copy.deepcopy(config._get_node(block))
+            ConfigLoaderImpl._apply_overrides_to_config([override], config)
+        yield config
+    finally:
+        for block, node in before.items():
+            config.__dict__["_content"][block] = node
+            node._set_parent(config)
 
 
 def check_reachable(config: DictConfig, key: str) -> None:
@@ -131,15 +156,6 @@ def check_reachable(config: DictConfig, key: str) -> None:
             )
         if OmegaConf.is_list(block) and parts[length] and not int(parts[length]) < len(block):
             raise ConfigError(f"{key}: {above} has {len(block)} items with {preset}, and the first is number 0")
-
-
-def as_cell(config: DictConfig) -> Cell:
-    """Live dataclasses from a composed configuration."""
-    parts: dict[str, Any] = {}
-    for item in dataclasses.fields(Cell):
-        part = config[item.name]
-        parts[item.name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
-    return Cell(**parts)
 
 
 def one_line(error: BaseException) -> str:

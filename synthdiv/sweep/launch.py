@@ -8,20 +8,17 @@ from typing import Any
 
 from synthdiv.resolve import Resolver
 from synthdiv.sweep.expand import Expander, Point
+from synthdiv.sweep.grid import GridSpec
 from synthdiv.sweep.prepare import freeze
 from synthdiv.types import ConfigError
 
 PLAN = "SYNTHDIV_PLAN"  # set by the verb `plan`: the engine is replaced by a printer
 
 
-def expand(
-    loader: Any, config: Any, params: dict[str, str], also: list[dict[str, str]], arguments: list[str]
-) -> list[Point]:
+def expand(loader: Any, config: Any, spec: GridSpec, arguments: list[str]) -> list[Point]:
     """All cells of a sweep, composed before anything runs: a later edit of a YAML file changes none of them."""
     hydra = config.hydra
-    expander = Expander(loader, hydra.job.config_name, list(hydra.overrides.hydra))
-    grids = [params, *(params | change for change in also)]
-    return [point for grid in grids for point in expander.expand(grid, arguments)]
+    return Expander(loader, hydra.job.config_name, list(hydra.overrides.hydra)).points(spec, arguments)
 
 
 def launch(points: list[Point]) -> int:

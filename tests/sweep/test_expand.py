@@ -13,6 +13,7 @@ from synthdiv.__main__ import conf_dir
 from synthdiv.config import Cell
 from synthdiv.sweep import launch
 from synthdiv.sweep.expand import Expander
+from synthdiv.sweep.grid import GridSpec
 from synthdiv.types import ConfigError
 
 
@@ -38,7 +39,7 @@ def test_the_last_key_varies_fastest(expander):
 
 
 def test_a_repeated_key_keeps_its_first_place_and_its_last_value(expander):
-    points = expander.expand({}, ["train.seed=0,1", "mix.rotation=0,1", "train.seed=7,8"])
+    points = expander.expand({}, ["train.seed=0", "mix.rotation=0,1", "train.seed=7,8"])
     assert values(points, "train.seed", "mix.rotation") == [(7, 0), (7, 1), (8, 0), (8, 1)]
     assert values(expander.expand({}, ["train.seed=0,1", "train.seed=3"]), "train.seed") == [(3,)]
 
@@ -85,7 +86,7 @@ def test_the_command_line_wins_over_the_grid_of_an_experiment(expander):
 def test_also_adds_the_grid_again_with_keys_changed(loader):
     hydra = SimpleNamespace(job=SimpleNamespace(config_name="config"), overrides=SimpleNamespace(hydra=[]))
     params, also = {"mix": "human,multi", "train.seed": "0,1"}, [{"mix": "multi", "generators.overlap": "1"}]
-    points = launch.expand(loader, SimpleNamespace(hydra=hydra), params, also, ["train.seed=3"])
+    points = launch.expand(loader, SimpleNamespace(hydra=hydra), GridSpec(params, also), ["train.seed=3"])
     assert values(points, "mix.kind.value", "generators.overlap", "train.seed") == [
         ("human", 0, 3), ("multi", 0, 3), ("multi", 1, 3),
     ]  # fmt: skip
