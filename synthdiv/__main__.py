@@ -84,16 +84,17 @@ def verb(name: str, arguments: list[str]) -> int:
     from synthdiv.types import ConfigError
 
     root = outputs(arguments)
-    takes = ("runtime.outputs=", "report.measures=") if name == "report" else ("runtime.outputs=",)
-    words = [word for word in arguments if not word.startswith(takes)]
+    more = {"report": ("report.measures=",), "status": ("--json", "--watch")}
+    takes = ("runtime.outputs=", *more.get(name, ()))
+    words = [word for word in arguments if not (word in takes or word.startswith(tuple(w for w in takes if "=" in w)))]
     strange = [word for word in words if "=" in word or word.startswith("-")] + words[0 if name == "doctor" else 1 :]
     if strange:
         named = "" if name == "doctor" else "the name of a sweep, "
         raise ConfigError(f"{name} {strange[0]}: `synthdiv {name}` takes {named}{', '.join(takes)} and nothing else")
     if name == "status":
-        from synthdiv.sweep.status import show_status
+        from synthdiv.sweep.watch import show_status
 
-        return show_status(root, words[0] if words else None)
+        return show_status(root, words[0] if words else None, "--json" in arguments, "--watch" in arguments)
     if name == "doctor":
         from synthdiv.doctor import examine
 

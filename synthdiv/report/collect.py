@@ -12,7 +12,8 @@ from typing import Any
 from synthdiv.report.texts import common_texts
 from synthdiv.store import MANIFEST, Store
 from synthdiv.suite import read_scores
-from synthdiv.sweep.ledger import NOT_APPLICABLE, CellRecord, Event, Ledger, NodeRecord
+from synthdiv.sweep.event import Event
+from synthdiv.sweep.ledger import NOT_APPLICABLE, CellRecord, Ledger, NodeRecord
 from synthdiv.types import DataError, Score
 
 UNTOUCHED = "none"  # the mix of the untouched student

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import shlex
 import sys
 import time
 import traceback
@@ -14,22 +13,34 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.config import Cell, Track, TrackerName
-from synthdiv.runtime import LocalRun, isolated
+from synthdiv.runtime import LocalRun, Runtime, isolated
 from synthdiv.stage import Node
 from synthdiv.store import Store
+from synthdiv.sweep.event import DONE
 from synthdiv.sweep.ledger import CellRecord, Ledger
 from synthdiv.sweep.prepare import Frozen
 from synthdiv.sweep.records import node_record
 from synthdiv.types import Artifact, SynthdivError
 
 LOGGER = logging.getLogger("synthdiv")
-DONE = ("built", "reused")
 
 
 def open_model(artifact: Artifact, precision: str, device: str) -> Any:
     from synthdiv.models import load
 
     return load.open_model(artifact, precision, device)
+
+
+class ReportingRun(LocalRun):
+    """Tells the ledger too how far the node is that is being built."""
+
+    def __init__(self, runtime: Runtime, ledger: Ledger):
+        super().__init__(runtime, open_model)
+        self.ledger, self.node = ledger, ""
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        super().progress(done, total, what)
+        self.ledger.progress(self.node, done, total, what)
 
 
 @dataclass
@@ -45,7 +56,7 @@ class Inline:
         root = Path(self.cell.runtime.outputs)
         self.store = Store(root, self.cell.runtime.heartbeat_seconds)
         self.ledger = Ledger(root, self.cell.sweep)
-        self.run_context = LocalRun(self.cell.runtime, open_model)
+        self.run_context = ReportingRun(self.cell.runtime, self.ledger)
         self.tracked: set[str] = set()
         self.total = 0
 
@@ -89,6 +100,7 @@ class Inline:
                 built = False
             else:
                 self.run_context.prepare()
+                self.run_context.node = node.key
                 with isolated(self.cell.runtime.threads):
                     artifact, built = self.store.obtain(
                         node, self.run_context, lambda: self.ledger.event(node.key, "running")
@@ -111,9 +123,10 @@ class Inline:
         message = str(error) if isinstance(error, SynthdivError) else f"{type(error).__name__}: {error}"
         self.states[node.key], self.failures[node.key] = "failed", message
         LOGGER.error("%s failed: %s", node.label, message)
-        self.ledger.event(node.key, "failed", seconds, message)
-        if os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError):
-            trace = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
+        trace = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
+        unforeseen = os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError)
+        self.ledger.event(node.key, "failed", seconds, message, log=str(trace) if unforeseen else "")
+        if unforeseen:
             trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
             LOGGER.error("  the traceback is in %s", trace)
 
@@ -131,9 +144,8 @@ class Inline:
         """One line and one command for each node that failed."""
         for key, message in self.failures.items():
             hit = [record for record in records if key in record.nodes]
-            named = [] if any(word.startswith("sweep=") for word in hit[0].overrides) else [f"sweep={self.cell.sweep}"]
-            command = shlex.join(["synthdiv", *hit[0].overrides, *named])
-            print(f"failed: {key[:8]} ({len(hit)} cells stand on it): {message}\n  again: {command}", file=sys.stderr)
+            again = hit[0].command(self.cell.sweep)
+            print(f"failed: {key[:8]} ({len(hit)} cells stand on it): {message}\n  again: {again}", file=sys.stderr)
         return 1 if self.failures else 0
 
 
