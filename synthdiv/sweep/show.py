@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EACH_CELL = 24  # up to so many cells are listed one by one, more by arm
 MOST = 12  # rows of one list; `--json` has them all
+REASON = 600  # characters of a message
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yellow", "stopped": "magenta"}
 
 
@@ -26,7 +27,7 @@ def picture(status: Status, cells: dict[str, CellRecord]) -> RenderableType:
     parts: list[RenderableType] = [heading(status), stage_table(status)]
     if status.running:
         parts += [running_table(status.running), *logs(status.running)]
-    parts += [told_failed(item) for item in status.failed[:MOST]]
+    parts += [line for item in status.failed[:MOST] for line in told_failed(item)]
     parts += rest(len(status.failed), "failed nodes")
     parts += blocked_otherwise(status)
     parts.append(cell_table(status, cells) if len(cells) <= EACH_CELL else arm_table(status, cells))
@@ -38,7 +39,7 @@ def one_line(status: Status) -> str:
     """A sweep in a line: cells by state, time left, and what is odd."""
     told = ", ".join(f"{count:,} cells {state}" for state, count in status.counts().items())
     if not status.over and status.seconds_left is not None:
-        least = "at least " if status.not_timed else ""
+        least = "at least " if status.not_timed else "about "
         told += f"; {least}{duration(status.seconds_left)} left"
         told += f" (no {' or '.join(status.not_timed)} was timed yet)" if status.not_timed else ""
     if status.cut_lines:
@@ -81,14 +82,19 @@ def stage_table(status: Status) -> Table:
 def running_table(running: list[Running]) -> RenderableType:
     from rich.console import Group
 
-    table = plain_table("\nrunning", "\non", ">\ntime", "\nprogress", ">\nleft", "\nlast seen")
-    for item in running[:MOST]:
+    shown = running[:MOST]
+    retried = any(item.attempt > 1 for item in shown)
+    table = plain_table("\nrunning", *[">\ntry"] * retried, "\non", ">\ntime", "\nprogress", ">\nleft", "\nlast seen")
+    for column in (0, -1, -2):
+        table.columns[column].no_wrap = True
+    for item in shown:
         figures = f"{item.done:,}/{item.total:,} {item.what}" if item.total else ""
         figures += f", {number(item.rate)}/s" if item.rate else ""
+        spent = duration(item.seconds) if item.seconds >= 0.05 else "?"
         left = "?" if item.seconds_left is None else duration(item.seconds_left)
-        tries = f" (attempt {item.attempt})" if item.attempt > 1 else ""
-        label = coloured("running", f"{item.stage} {item.node[:8]}{tries}")
-        table.add_row(label, item.host, duration(item.seconds), figures, left, seen(item))
+        label, attempt = coloured("running", f"{item.stage} {item.node[:8]}"), [str(item.attempt)] * retried
+        place = coloured("", item.host.partition(".")[0])
+        table.add_row(label, *attempt, place, spent, coloured("", figures), left, seen(item))
     return Group(table, *rest(len(running), "running nodes"))
 
 
@@ -105,25 +111,31 @@ def logs(running: list[Running]) -> list[RenderableType]:
     from rich.text import Text
 
     shown = running[:MOST]
-    found = [Text(f"log of {item.stage} {item.node[:8]}: {item.log}", style="dim") for item in shown if item.log]
+    found = [whole(f"log of {item.stage} {item.node[:8]}: {item.log}", "dim") for item in shown if item.log]
     if any(item.seen_seconds_ago is None for item in shown):
         found.append(Text("last seen ?: on another machine; `--watch` shows whether its counter moves", style="dim"))
     return list(found)
 
 
-def told_failed(item: Failed) -> Text:
+def told_failed(item: Failed) -> list[Text]:
     """One failure: what, why, what waits for it, where its log is and how to repeat it."""
     from rich.text import Text
 
-    attempt = f", attempt {item.attempt}" if item.attempt > 1 else ""
-    blocks = f"; blocks {item.blocks:,} node{'s' * (item.blocks > 1)}" if item.blocks else ""
     why = f"{item.failure}: {item.reason}" if item.failure else item.reason
-    text = Text.assemble(("\nfailed", "red"), f": {item.stage} {item.node[:8]}: {why}")
-    used = f"{item.cells:,} cell{'s' * (item.cells > 1)} stand{'s' * (item.cells == 1)} on it{blocks}"
-    text.append(f"\n  {used}; on {item.host} after {duration(item.seconds)}{attempt}", style="dim")
-    for name, value in (("log", item.log), ("again", item.again)):
-        text.append(f"\n  {name}: {value}" if value else "")
-    return text
+    why = why if len(why) <= REASON else f"{why[:REASON]}…"
+    used = f"{item.cells:,} cell{'s' * (item.cells != 1)} stand{'s' * (item.cells == 1)} on it"
+    used += f"; blocks {item.blocks:,} node{'s' * (item.blocks > 1)}" if item.blocks else ""
+    used += f"; on {item.host} after {duration(item.seconds)}"
+    used += f", attempt {item.attempt}" if item.attempt > 1 else ""
+    lines = [Text.assemble(("\nfailed", "red"), f": {item.stage} {item.node[:8]}: {why}"), Text(f"  {used}", "dim")]
+    return lines + [whole(f"  {name}: {value}") for name, value in (("log", item.log), ("again", item.again)) if value]
+
+
+def whole(line: str, style: str = "") -> Text:
+    """A line that is copied into a shell: never broken by us, however narrow the terminal."""
+    from rich.text import Text
+
+    return Text(line, style, no_wrap=True, overflow="ignore")
 
 
 def blocked_otherwise(status: Status) -> list[RenderableType]:

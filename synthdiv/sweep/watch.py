@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -66,9 +67,9 @@ def draw(status: Status, seer: Observer) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in console._environ:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH
-    console.print(picture(status, seer.follow.cells))
+    console.print(picture(status, seer.follow.cells), crop=False)
 
 
 def looks(seer: Observer) -> Iterator[Status]:
