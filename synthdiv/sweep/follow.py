@@ -97,13 +97,13 @@ class Follow:
     def _event(self, event: Event) -> None:
         node = self._known(event.node)
         by_job = self.events.setdefault(node, {})
+        place, before = (node, event.job), by_job.get(event.job)
         by_job[event.job] = event
-        place, begun = (node, event.job), self.first.get((node, event.job))
         if event.state == "built":
             self.seconds[node] = event.seconds
         if event.state != "running":
             self.first.pop(place, None)
-        elif event.total and not (begun and same_work(begun, event)):
+        elif event.total and not (before and same_work(before, event)):
             self.first[place] = event
 
     def rate(self, event: Event) -> float | None:

@@ -171,6 +171,16 @@ def test_retries_in_one_job_count_up(ledger):
     assert [event.attempt for event in ledger.events()] == [1, 1, 2, 2]
 
 
+def test_what_was_only_queued_again_has_not_used_its_attempt(ledger):
+    ledger.event("b", "failed")
+    job(ledger, "launch-2").add([], CHAIN)
+    for state in ("running", "failed"):
+        job(ledger, f"job-of-2-{state}").event("b", state)
+    assert [(event.state, event.attempt) for event in ledger.events()] == [
+        ("failed", 1), ("failed", 3), ("running", 2), ("queued", 2),
+    ]  # fmt: skip
+
+
 def test_who_waits_for_a_builder_and_is_interrupted_did_not_stop_it(ledger):
     job(ledger, "builder").event("a", "running")
     job(ledger, "waiter").event("a", "stopped")

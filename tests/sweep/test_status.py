@@ -122,6 +122,7 @@ def test_rate_and_time_left_come_from_two_figures_of_the_same_work(ledger):
     assert (item.rate, item.what, round(item.seconds_left)) == (10.0, "steps", 190)
     assert told(14.0, 5, 80).rate is None, "another phase"
     assert told(16.0, 45, 80).rate == 20.0
+    assert told(17.0, 10, 80).rate is None, "from the beginning again"
     assert told(18.0, 50, 80, attempt=2).rate is None, "another attempt"
 
 
@@ -163,6 +164,11 @@ def test_a_process_that_is_gone_stopped(ledger):
             started=claim.process_start(os.getpid()))  # fmt: skip
     (item,) = look(ledger).running
     assert (item.seconds, item.seen_seconds_ago) == (30.0, 0.0)
+    folder = ledger.root / "artifacts" / "prompts"
+    for number in (1, 2, 10, 9):  # the claims of builders that died before, and of one that took over and died
+        row = {"token": f"t{number}", "host": platform.node(), "boot": "b", "pid": 1, "started": 1.0}
+        (folder / f".p.claim.{number}").write_text(json.dumps(row))
+    assert look(ledger).states["p"] == "stopped", "the claim with the highest number counts"
 
 
 def test_killed_between_the_manifest_and_the_event_is_done(ledger):
