@@ -27,6 +27,7 @@ slow: .venv/ready
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/sweep.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -78,8 +78,8 @@ def config_dirs(arguments: list[str]) -> list[Path]:
 def verb(name: str, arguments: list[str]) -> int:
     """Run one verb; `plan` goes through Hydra like a launch."""
     if name == "plan":
-        os.environ["SYNTHDIV_PLAN"] = "1"
-        hydra_main(arguments)
+        os.environ["SYNTHDIV_PLAN"] = "json" if "--json" in arguments else "text"
+        hydra_main([word for word in arguments if word != "--json"])
         return 0
     from synthdiv.types import ConfigError
 

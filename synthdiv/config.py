@@ -213,9 +213,11 @@ class Track:
 
 @dataclass
 class Report:
-    """What is shown; never identity. `measures` are the columns of the tables (empty: the key measures)."""
+    """What is shown; never identity. `measures` are the columns of the tables (empty: the key measures). `unmatched`
+    declares that this cell trains on more or less than those it is compared with, by design."""
 
     measures: list[str] = field(default_factory=list)
+    unmatched: bool = False
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from synthdiv.config import Cell, Decoding, Generator, Kind, Student
 from synthdiv.evaluate.collapse import Collapse
@@ -30,7 +31,7 @@ class Graph:
     suites: dict[str, Node]
     vanilla: dict[str, Node]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The identity of a cell: what it measures. Cells that mean the same have the same."""
         return digest([[name, node.key] for name, node in sorted(self.suites.items())])
@@ -39,7 +40,7 @@ class Graph:
         """Every node by key, inputs first."""
         found: dict[str, Node] = {}
         for node in (*self.suites.values(), *self.vanilla.values()):
-            found.update(node.ancestry())
+            node.gather(found)
         return found
 
 

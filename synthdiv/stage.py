@@ -59,11 +59,21 @@ class Stage:
 
 
 @cache
+def _identity(kind: type) -> list[tuple[str, Any, Any]]:
+    """Name, type and `before` (MISSING where there is none) of each field that can enter a key."""
+    hints = _hints(kind)
+    found = [(item.name, _plain_optional(hints[item.name]), item.metadata) for item in dataclasses.fields(kind)]
+    return [(name, hint, facts.get("before", MISSING)) for name, hint, facts in found if not facts.get("locator")]
+
+
+@cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
 def _plain_optional(hint: Any) -> Any:
+    if isinstance(hint, type):
+        return hint
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
     return hint
@@ -71,13 +81,13 @@ def _plain_optional(hint: Any) -> Any:
 
 def canonical(value: Any, hint: Any, where: str = "") -> Any:
     """`value` as JSON data that is equal exactly where the meaning is equal, typed by the annotation `hint`."""
-    hint = _plain_optional(hint)
     if value is None:
         return None
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value):
         return canonical_fields(value, where)
+    hint = _plain_optional(hint)
     if isinstance(value, list | tuple):
         inner = (typing.get_args(hint) or (Any,))[0]
         return [canonical(item, inner, f"{where}.{index}") for index, item in enumerate(value)]
@@ -93,12 +103,11 @@ def canonical(value: Any, hint: Any, where: str = "") -> Any:
 def canonical_fields(record: Any, where: str = "") -> dict[str, Any]:
     """The identity of a dataclass: its fields but locators, and but those that still equal their `before`."""
     kind: Any = type(record)
-    hints, out = _hints(kind), dict[str, Any]()
-    for item in dataclasses.fields(record):
-        value = getattr(record, item.name)
-        if item.metadata.get("locator") or ("before" in item.metadata and value == item.metadata["before"]):
-            continue
-        out[item.name] = canonical(value, hints[item.name], f"{where}.{item.name}" if where else item.name)
+    out = dict[str, Any]()
+    for name, hint, before in _identity(kind):
+        value = getattr(record, name)
+        if before is MISSING or value != before:
+            out[name] = canonical(value, hint, f"{where}.{name}" if where else name)
     return out
 
 
@@ -127,8 +136,12 @@ class Node:
     def ancestry(self) -> dict[str, Node]:
         """This node and all it stands on, by key, inputs before what takes them."""
         found: dict[str, Node] = {}
-        for node in self.inputs:
-            if node.key not in found:
-                found.update(node.ancestry())
-        found[self.key] = self
+        self.gather(found)
         return found
+
+    def gather(self, found: dict[str, Node]) -> None:
+        """Add this node and all it stands on to `found`, inputs first; what is there stays."""
+        if self.key not in found:
+            for node in self.inputs:
+                node.gather(found)
+            found[self.key] = self

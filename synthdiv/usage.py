@@ -10,7 +10,7 @@ synthdiv: what the diversity of synthetic data does to a language model that is 
 
   synthdiv -m experiment=demo                 a whole small study, offline
   synthdiv mix=multi train.lr=1e-4            one cell, any field overridden
-  synthdiv plan -m experiment=demo            what would run; builds nothing
+  synthdiv plan [--json] -m experiment=demo   what would run and what it costs; builds nothing
   synthdiv status [NAME] [--json] [--watch]   what is done, running, failed and why
   synthdiv report NAME                        tables and figures of a sweep
   synthdiv doctor                             verify every artifact; list unfinished work

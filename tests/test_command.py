@@ -186,8 +186,13 @@ def test_an_answer_that_only_the_hub_knows_is_shown_as_unresolved_and_the_rest_i
     (tmp_path / "mine" / "student" / "far.yaml").write_text("name: far\ncheckpoint: {hub: some/model}\n")
     said = typed("plan", "-m", "--config-dir", "mine", "mix=none", "student=far,toy_small")
     assert (said.code, said.err) == (0, "")
-    assert "2 cells, 1 unique" in said.out
+    assert "2 cells, 2 unique" in said.out
     assert "unresolved: some/model: the commit of main is not in the local hub cache" in said.out
+    assert "unknown: some/model: no size" in said.out
+    nodes = {line.split()[0]: line.split()[1:] for line in said.out.split("nodes\n")[1].splitlines() if line.strip()}
+    assert nodes["checkpoint"] == ["0", "1", "0", "1"], "present, to build, shared, unresolved"
+    assert nodes["pretrain"] == ["0", "1", "0", "0"]
+    assert nodes["generate"] == ["0", "4", "0", "2"], "what stands on it is unresolved too"
 
 
 def test_help_names_every_group_and_every_verb(typed):
@@ -236,6 +241,7 @@ runpy.run_module("synthdiv", run_name="__main__")
         (["--help"], set()),
         (["status"], set()),
         (["plan", "-m", "mix=human,multi"], {"numpy"}),  # a toy world counts its prompts
+        (["plan", "--json", "-m", "mix=human", "evaluate=study"], {"numpy"}),
         (["trian.lr=1"], set()),
     ],
 )

@@ -55,7 +55,7 @@ def test_every_file_composes_and_is_short(preset, loader):
 def test_every_cell_of_every_experiment_composes(name, loader, expander):
     config = loader.load_configuration("config", [f"experiment={name}"], RunMode.MULTIRUN)
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
-    points = expander.points(GridSpec(**{name: given for name, given in sweeper.items() if name != "_target_"}), [])
+    points = expander.points(GridSpec.read(**{name: given for name, given in sweeper.items() if name != "_target_"}), [])
     assert len(points) > 1
     assert config.sweep == name
     assert len({point.overrides for point in points}) == len(points)

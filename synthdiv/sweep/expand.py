@@ -48,8 +48,10 @@ class Expander:
         self.parser = OverridesParser.create(loader)
         self._parsed: dict[str, Override] = {}
         self._composed: dict[Words, DictConfig] = {}
-        self._tied: dict[Words, set[str]] = {}
-        self._blocks: dict[tuple[Words, str, Words], bytes] = {}
+        self._texts: dict[Words, dict[str, str]] = {}  # each block as composed
+        self._choices: dict[Words, dict[str, str]] = {}
+        self._groups: dict[str, bool] = {}
+        self._blocks: dict[tuple[str | Words, Words], bytes] = {}
 
     def expand(self, params: dict[str, str], arguments: list[str]) -> list[Point]:
         """The product of `params`, as an experiment file has them, and the command line."""
@@ -78,38 +80,42 @@ class Expander:
         """The cell that these overrides give; none of them is a sweep."""
         parsed = self.parse(words)
         try:
-            groups = tuple(str(override.input_line) for override in parsed if self._is_group(override))
-            values = [override for override in parsed if not self._is_group(override)]
-            return Point(tuple(words), self._choices(self._compose(groups)), self._cell(groups, values))
+            groups = tuple(str(override.input_line) for override in parsed if self._is_group(override.key_or_group))
+            values = [override for override in parsed if not self._is_group(override.key_or_group)]
+            self._compose(groups)
+            return Point(tuple(words), dict(self._choices[groups]), self._cell(groups, values))
         except (OmegaConfBaseException, HydraException) as error:
             raise ConfigError(one_line(error)) from error
 
-    def _is_group(self, override: Override) -> bool:
-        return self.loader.repository.group_exists(override.key_or_group)
+    def _is_group(self, key: str) -> bool:
+        if key not in self._groups:
+            self._groups[key] = self.loader.repository.group_exists(key)
+        return self._groups[key]
 
     def _compose(self, groups: Words) -> DictConfig:
         if groups not in self._composed:
             config = self.loader.load_configuration(
                 self.config_name, [*self.hydra_overrides, *groups], RunMode.RUN, from_shell=False
             )
-            tied = {name for name in BLOCKS if "${" in OmegaConf.to_yaml(OmegaConf.masked_copy(config, name))}
-            self._composed[groups], self._tied[groups] = config, tied
+            self._texts[groups] = {name: OmegaConf.to_yaml(OmegaConf.masked_copy(config, name)) for name in BLOCKS}
+            chosen = config.hydra.runtime.choices.items()
+            self._choices[groups] = {str(key): str(value) for key, value in chosen if "/" not in str(key)}
+            self._composed[groups] = config
         return self._composed[groups]
 
-    def _choices(self, config: DictConfig) -> dict[str, str]:
-        return {str(key): str(value) for key, value in config.hydra.runtime.choices.items() if "/" not in str(key)}
-
     def _cell(self, groups: Words, values: list[Override]) -> Cell:
-        """A cell from its blocks. A block depends on what is set below it, and on every value where it interpolates."""
+        """A cell from its blocks. A block depends on its preset and on what is set below it; one that interpolates
+        depends on every choice and value."""
         every = tuple(str(override.input_line) for override in values)
-        keys: dict[str, tuple[Words, str, Words]] = {}
-        for name in BLOCKS:
+        words, keys = dict[str, Words](), dict[str, tuple[str | Words, Words]]()
+        for name, text in self._texts[groups].items():
             own = tuple(word for word, value in zip(every, values, strict=True) if block_of(value) == name)
-            tied = name in self._tied[groups] or any("${" in word for word in own)
-            keys[name] = (groups, name, every if tied else own)
+            tied = any("${" in given for given in (text, *own))
+            words[name] = every if tied else own
+            keys[name] = ((name, *groups) if tied else text, words[name])
         fresh = [name for name, key in keys.items() if key not in self._blocks]
         if fresh:
-            needed = {word for name in fresh for word in keys[name][2]}
+            needed = {word for name in fresh for word in words[name]}
             with changed(self._compose(groups), [value for value in values if value.input_line in needed]) as config:
                 for name in fresh:
                     part = config[name]

@@ -38,6 +38,11 @@ class GridSpec:
     exclude: list[dict[str, str]] = field(default_factory=list)
     cells: int = CELLS
 
+    @classmethod
+    def read(cls, params: Any, cells: int, **groups: Any) -> GridSpec:
+        """From a composed configuration, where a value may be a bare number or word."""
+        return cls(texts(params), cells=cells, **{name: list(map(texts, given)) for name, given in groups.items()})
+
     def check(self) -> list[str]:
         """Problems of the file's own blocks: keys without values, and keys that stand in two of them."""
         blocks = {"params": [self.params], "also": self.also, "zip": self.zip, "exclude": self.exclude}
@@ -55,6 +60,17 @@ class GridSpec:
                 where = "params and in zip" if key in self.params else "two groups of zip"
                 problems.append(f"hydra.sweeper: {key} stands in {where}; an axis has one place")
         return problems
+
+
+def texts(block: Any) -> dict[str, str]:
+    """Values as they would be typed; a list could be several values or one, and is refused."""
+    found = {}
+    for key, value in block.items():
+        if not isinstance(value, str | int | float | None):
+            raise ConfigError(f'hydra.sweeper: {key}: write the values as text, {key}: "a,b"')
+        plain = value is None or isinstance(value, bool)
+        found[key] = {None: "null", True: "true", False: "false"}[value] if plain else str(value)
+    return found
 
 
 def combinations(spec: GridSpec, arguments: list[str], parse: Parser) -> list[Words]:
@@ -103,7 +119,8 @@ def axes(
         }
         if own:
             together.append(zipped(own))
-    return [*([(word,) for word in words] for words in single.values()), *together]
+    alone: list[list[Words]] = [[(word,) for word in words] for words in single.values()]
+    return alone + together
 
 
 def zipped(columns: dict[str, list[str]]) -> list[Words]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.resolve import Resolver
+from synthdiv.sweep.bill import Estimate
 from synthdiv.sweep.expand import Expander, Point
 from synthdiv.sweep.grid import GridSpec
 from synthdiv.sweep.prepare import freeze
+from synthdiv.sweep.room import shortage, unwritable
 from synthdiv.types import ConfigError
 
-PLAN = "SYNTHDIV_PLAN"  # set by the verb `plan`: the engine is replaced by a printer
+PLAN = "SYNTHDIV_PLAN"  # `text` or `json`, set by the verb `plan`: the engine is replaced by a printer
 
 
 def expand(loader: Any, config: Any, spec: GridSpec, arguments: list[str]) -> list[Point]:
@@ -27,12 +29,20 @@ def launch(points: list[Point]) -> int:
     names = {point.cell.sweep for point in points}
     if len(names) > 1 or len({repr(point.cell.runtime) for point in points}) > 1:
         raise ConfigError("sweep and runtime belong to a whole launch and cannot be swept; start one launch for each")
-    planning = os.environ.get(PLAN) == "1"
-    frozen = freeze(points, Resolver(Path(cell.runtime.outputs), online=not planning))
+    root, plan = Path(cell.runtime.outputs), os.environ.get(PLAN)
+    planning = plan in ("text", "json")
+    frozen = freeze(points, Resolver(root, online=not planning), () if planning else unwritable(root))
+    estimate = Estimate(frozen, cell)
+    missing = estimate.missing()
+    bill = estimate.bill(missing)
     if planning:
-        from synthdiv.sweep.plan import show_plan
+        from synthdiv.sweep.plan import Plan, print_json, print_plan
 
-        return show_plan(frozen, cell)
+        (print_json if plan == "json" else print_plan)(Plan(frozen, cell, set(missing), bill))
+        return 0
+    problems = shortage(bill.disk_bytes, root)
+    if problems:
+        raise ConfigError(problems)
     from synthdiv.sweep.inline import Inline
 
     return Inline(frozen, cell).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,14 +16,18 @@ from synthdiv.resolve import Resolver, Unresolved
 from synthdiv.stage import Node
 from synthdiv.sweep.expand import Point
 from synthdiv.sweep.ledger import CellRecord
+from synthdiv.sweep.match import mismatches
 from synthdiv.sweep.records import cell_record
 from synthdiv.train.pretrain import Pretrain
 from synthdiv.types import ConfigError, DataError
 
+UNKNOWN = "unresolved:"  # begins what stands in place of a commit that only the hub knows
+
 
 @dataclass
 class Frozen:
-    """A sweep ready to run: its points with their graphs (None where unresolved), and the union of the nodes."""
+    """A sweep ready to run: its points with their graphs (None where not even their shape is known), and the union of
+    the nodes. `unresolved` says what a launch will have to ask for."""
 
     points: list[Point]
     graphs: list[Graph | None]
@@ -40,42 +44,52 @@ class Frozen:
         return [cell_record(point, item) for point, item in zip(self.points, self.graphs, strict=True) if item]
 
 
-def freeze(points: list[Point], resolver: Resolver) -> Frozen:
-    """Resolve and check every cell before anything runs; all problems come at once."""
-    problems: dict[str, list[str]] = {}
+def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()) -> Frozen:
+    """Resolve and check every cell before anything runs; all problems come at once, beside those given."""
+    found: dict[str, list[str]] = {}
     frozen = Frozen(points, [])
     for point in points:
         try:
-            found = point.cell.check() or resolve(point.cell, resolver) or check(point.cell)
+            wrong = point.cell.check() or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
         except Unresolved as note:
             frozen.graphs.append(None)
             frozen.unresolved.append(str(note))
             continue
-        for problem in found:
-            problems.setdefault(problem, []).append(" ".join(point.overrides) or "(no overrides)")
-        frozen.graphs.append(None if found or problems else graph(point.cell))
+        for problem in wrong:
+            found.setdefault(problem, []).append(" ".join(point.overrides) or "(no overrides)")
+        frozen.graphs.append(None if found else graph(point.cell))
     resolver.save()
-    if problems:
-        raise ConfigError(
-            problem + (f" [in {len(where)} of {len(points)} cells, first: {where[0]}]" if len(points) > 1 else "")
-            for problem, where in problems.items()
-        )
+    several = f" of {len(points)} cells" if len(points) > 1 else ""
+    every = [
+        *problems,
+        *(
+            text + (f" [in {len(where)}{several}, first: {where[0]}]" if several else "")
+            for text, where in found.items()
+        ),
+        *([] if found else mismatches(points, frozen.graphs)),
+    ]
+    if every:
+        raise ConfigError(every)
     return frozen
 
 
-def resolve(cell: Cell, resolver: Resolver) -> list[str]:
-    """Fill in the identities of all that this cell reads; return the problems. What it does not use is left alone."""
+def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
+    """Fill in the identities of all that this cell reads; return the problems. What it does not use is left alone.
+
+    A commit that cannot be known offline is marked in its place, so that a plan still has the shape of the graph.
+    """
     parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
-    parts += [("student.", partial(part.resolve, resolver)) for part in models(cell.student)]
+
+    parts += [("student.", partial(settle, part, resolver, unresolved)) for part in models(cell.student)]
     if cell.evaluate.encoder:
-        parts.append(("evaluate.", partial(cell.evaluate.encoder.resolve, resolver)))
+        parts.append(("evaluate.", partial(settle, cell.evaluate.encoder, resolver, unresolved)))
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
         used = [source.name for source in shares(cell)[0]]
         for index, source in enumerate(cell.generators.models):
             name = f"generators.models.{index}"
             if source.name in used:
-                parts += [(f"{name}.", partial(part.resolve, resolver)) for part in models(source)]
+                parts += [(f"{name}.", partial(settle, part, resolver, unresolved)) for part in models(source)]
                 if source.recorded:
                     parts.append(("", partial(source.recorded.resolve, resolver, f"{name}.recorded")))
     for prefix, part in parts:
@@ -86,6 +100,21 @@ def resolve(cell: Cell, resolver: Resolver) -> list[str]:
         except DataError as error:
             problems.append(str(error))
     return problems
+
+
+def settle(model: Checkpoint | Pretrain, resolver: Resolver, unresolved: list[str]) -> None:
+    """Resolve a model; one of the hub whose commit is not known here is marked, each with a mark of its own."""
+    try:
+        model.resolve(resolver)
+    except Unresolved as note:
+        assert isinstance(model, Checkpoint)
+        model.commit = f"{UNKNOWN} {model.hub} {model.revision}"
+        unresolved.append(str(note))
+
+
+def unresolved(node: Node) -> bool:
+    """Whether this is a model of the hub whose commit is not known here."""
+    return isinstance(node.stage, Checkpoint) and node.stage.commit.startswith(UNKNOWN)
 
 
 def models(spec: Student | Generator) -> list[Checkpoint | Pretrain]:

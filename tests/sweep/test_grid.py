@@ -186,3 +186,12 @@ def test_on_a_terminal_it_asks(answer, goes_on, monkeypatch, capsys):
         with pytest.raises(ConfigError):
             expanded(params=params)
     assert "1,001 cells are more than the 1,000 that need no asking. Go on? [y/N]" in capsys.readouterr().err
+
+
+def test_a_file_may_write_bare_values_but_no_lists():
+    groups = {"also": [{"train.lr": 1e-4}], "zip": [], "exclude": [{"prompts.system": None}]}
+    spec = GridSpec.read({"train.seed": 3, "mix": "human,none", "report.unmatched": True}, 1000, **groups)
+    assert spec.params == {"train.seed": "3", "mix": "human,none", "report.unmatched": "true"}
+    assert (spec.also, spec.exclude) == ([{"train.lr": "0.0001"}], [{"prompts.system": "null"}])
+    with pytest.raises(ConfigError, match=r'mix: write the values as text, mix: "a,b"'):
+        GridSpec.read({"mix": ["human", "none"]}, 1000)
