@@ -55,7 +55,9 @@ def test_every_file_composes_and_is_short(preset, loader):
 def test_every_cell_of_every_experiment_composes(name, loader, expander):
     config = loader.load_configuration("config", [f"experiment={name}"], RunMode.MULTIRUN)
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
-    points = expander.points(GridSpec.read(**{name: given for name, given in sweeper.items() if name != "_target_"}), [])
+    points = expander.points(
+        GridSpec.read(**{name: given for name, given in sweeper.items() if name != "_target_"}), []
+    )
     assert len(points) > 1
     assert config.sweep == name
     assert len({point.overrides for point in points}) == len(points)
@@ -143,6 +145,25 @@ def test_a_random_cell_is_what_hydra_composes_and_leaves_no_trace(words, expande
     groups = [word for word in words if "." not in word and word.split("=")[0] in GROUPS]
     (bare,) = expander.expand({}, groups)
     assert bare.cell == OmegaConf.to_object(compose("config", groups))
+
+
+AXES = {
+    "mix": ["human", "single", "multi"], "student": ["toy_small", "toy_large"], "train": ["full", "toy"],
+    "mix.rows": ["16", "null"], "train.lr": ["1e-4", "0.001", "1"], "train.budget": ["100", "null"],
+    "generators.path": ["a.jsonl", "b.jsonl"], "evaluate.respond.decodings": ["[{name: greedy}]", "[]"],
+}  # fmt: skip
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(keys=st.lists(st.sampled_from(sorted(AXES)), min_size=4, max_size=4, unique=True))
+def test_every_cell_of_a_random_zipped_and_thinned_grid_is_what_hydra_composes(keys, expander):
+    one, other, *free = keys
+    words = {key: ",".join(AXES[key]) for key in free}
+    zips = [{one: ",".join(AXES[one][:2]), other: ",".join(AXES[other][:2])}]
+    points = expander.points(GridSpec(words, zip=zips, exclude=[{key: AXES[key][0] for key in (one, free[0])}]), [])
+    assert len(points) == len(AXES[free[0]]) * len(AXES[free[1]]) * 2 - len(AXES[free[1]])
+    for point in points:
+        assert point.cell == OmegaConf.to_object(compose("config", list(point.overrides)))
 
 
 def test_cells_of_one_expander_share_no_object(expander):

@@ -64,12 +64,12 @@ class GridSpec:
 
 def texts(block: Any) -> dict[str, str]:
     """Values as they would be typed; a list could be several values or one, and is refused."""
+    words = {None: "null", True: "true", False: "false"}
     found = {}
     for key, value in block.items():
         if not isinstance(value, str | int | float | None):
             raise ConfigError(f'hydra.sweeper: {key}: write the values as text, {key}: "a,b"')
-        plain = value is None or isinstance(value, bool)
-        found[key] = {None: "null", True: "true", False: "false"}[value] if plain else str(value)
+        found[key] = words[value] if value is None or isinstance(value, bool) else str(value)
     return found
 
 
