@@ -68,7 +68,7 @@ def resolve(cell: Cell, resolver: Resolver) -> list[str]:
     parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
     parts += [("student.", partial(part.resolve, resolver)) for part in models(cell.student)]
     if cell.evaluate.encoder:
-        parts.append(("evaluate.", partial(cell.evaluate.encoder.resolve, resolver)))
+        parts.append(("evaluate.encoder: ", partial(cell.evaluate.encoder.resolve, resolver)))
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
         used = [source.name for source in shares(cell)[0]]
