@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -59,11 +60,14 @@ def session(run: Run, seconds: float) -> dict[str, Any]:
     """Provenance of one process that worked on an artifact."""
     from importlib.metadata import version
 
-    loaded = ("torch", "transformers", "lightning", "peft", "datasets", "numpy", "tokenizers")
+    loaded = {name: name for name in ("torch", "transformers", "lightning", "peft", "datasets", "numpy", "tokenizers")}
+    loaded |= {name: name for name in ("scipy", "sacrebleu", "zstandard")}
+    loaded |= {"sklearn": "scikit-learn", "faiss": "faiss-cpu", "sentence_transformers": "sentence-transformers"}
     return {
         **commit(),
         "versions": {"synthdiv": synthdiv.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in loaded if name in sys.modules},
+        | {package: version(package) for module, package in loaded.items() if module in sys.modules}
+        | {"zlib": zlib.ZLIB_RUNTIME_VERSION},
         "host": platform.node(),
         "device": run.device,
         "ranks": run.world_size,

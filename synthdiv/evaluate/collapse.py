@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthdiv.evaluate.likelihood import human_scores, own_answers, own_items
-from synthdiv.evaluate.vectors import read_vectors
+from synthdiv.evaluate.likelihood import human_scores, own_items, perplexity_1_scores
+from synthdiv.evaluate.vectors import read_vectors, truncated_note
 from synthdiv.generate.stage import read_samples
 from synthdiv.measures.answers import repetitions
-from synthdiv.measures.collapse import lexical_scores, words_scores
+from synthdiv.measures.collapse import lexical, words_scores
 from synthdiv.measures.intervals import mean_score
-from synthdiv.measures.likelihood import own_scores
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.sentences import SENTENCE, sentences
 from synthdiv.measures.words import REGEX, words
@@ -26,6 +25,8 @@ from synthdiv.suite import item, write_suite
 from synthdiv.types import Artifact, DataError, Run, Sample, Score
 
 TEXTS = "texts.parquet"
+AGAINST_HUMAN = ("mauve", "frechet", "precision", "recall", "cluster_entropy")
+PER_ANSWER = ("response_words", "sentences", "repetition_4", "empty")
 
 
 class Said(NamedTuple):
@@ -79,9 +80,10 @@ class Collapse(Stage):
             run.progress(index, len(self.decodings), "decodings measured")
             mine, base = self._said(student, index), self._said(untouched, index) if untouched else None
             groups = grouped(read_samples(mine.answers.path))
-            found = self._decoding(mine, base, groups, human)
+            found, told = self._decoding(mine, base, groups, human)
             scores += [dataclasses.replace(score, name=f"{decoding}/{score.name}") for score in found]
-            items += [*answer_items(groups, decoding), *own_items(mine.own, decoding)]
+            items += [{**one, "decoding": decoding} for one in (*answer_items(groups), *told)]
+            items += own_items(mine.own, decoding)
             texts += text_rows(groups, decoding, self.texts)
         write_suite(out, scores, items)
         write_texts(out, texts)
@@ -94,28 +96,56 @@ class Collapse(Stage):
 
     def _decoding(
         self, mine: Said, base: Said | None, groups: dict[str, list[Sample]], human: Artifact | None
-    ) -> list[Score]:
+    ) -> tuple[list[Score], list[dict[str, Any]]]:
+        """The scores of one decoding, and the items that have one value a prompt."""
         theirs = grouped(read_samples(base.answers.path)) if base else None
         if theirs:
             theirs = {key: theirs[key] for key in groups}
         student, vanilla = responses(groups), responses(theirs) if theirs else None
-        scores = lexical_scores(student, vanilla, self.words, self.texts, self.seed)
-        whole = {key: [row for row in rows if is_whole(row)] for key, rows in groups.items()}
-        other = {key: [row for row in rows if is_whole(row)] for key, rows in theirs.items()} if theirs else None
-        found = words_scores(responses(whole), responses(other) if other else None, self.words, self.seed)
-        scores += [dataclasses.replace(score, name=f"whole/{score.name}") for score in found]
-        scores += own_scores(own_answers(mine.own), own_answers(base.own) if base else None)
+        lexical_student, lexical_vanilla = lexical(student, vanilla, self.words, self.texts, self.seed)
+        scores = lexical_student.scores() + (lexical_student.minus(lexical_vanilla) if lexical_vanilla else [])
+        scores += whole_scores(groups, theirs, self.words, self.seed)
+        scores += perplexity_1_scores(mine.own, base.own if base else None, self.seed)
         scores += answer_scores(groups)
         if mine.vectors:
             scores += semantic(mine.vectors, base.vectors if base else None, human, self.seed)
-        return scores
+        means = [part for part in lexical_student.means if part.name not in PER_ANSWER]
+        return scores, [
+            item(key, part.name, value) for part in means for key, value in zip(groups, part.means, strict=True)
+        ]
+
+
+def whole_scores(
+    groups: dict[str, list[Sample]], theirs: dict[str, list[Sample]] | None, budget: int, seed: int
+) -> list[Score]:
+    """The `@words` scores without truncated and empty answers: what these do to the others."""
+    arms = [
+        {key: [row for row in rows if is_whole(row)] for key, rows in arm.items()} for arm in (groups, theirs) if arm
+    ]
+    every = sum(map(len, groups.values()))
+    left = every - sum(map(len, arms[0].values()))
+    note = f"without {left} of {every} answers, truncated or empty"
+    base = responses(arms[1]) if theirs else None
+    found = words_scores(responses(arms[0]), base, budget, seed)
+    notes = [(score, "; ".join(filter(None, [score.note, note]))) for score in found]
+    return [dataclasses.replace(score, name=f"whole/{score.name}", note=told) for score, told in notes]
 
 
 def semantic(mine: Artifact, base: Artifact | None, human: Artifact | None, seed: int) -> list[Score]:
     """The scores of sentence vectors, those of the human answers as what they are compared with."""
     arms = [read_vectors(artifact) if artifact else (None, {"id": None}) for artifact in (mine, base, human)]
     (student, own), (vanilla, theirs), (people, written) = ((vectors, rows["id"]) for vectors, rows in arms)
-    return semantic_scores(student, vanilla, people, own, theirs, written, seed)
+    notes = {
+        "": truncated_note(mine),
+        "-vanilla": truncated_note(base, "of the untouched student's ") if base else "",
+        "human": truncated_note(human, "human ") if human else "",
+    }
+    scores = []
+    for score in semantic_scores(student, vanilla, people, own, theirs, written, seed):
+        told = [score.note, notes[""], notes["-vanilla"] if score.name.endswith("-vanilla") else ""]
+        told.append(notes["human"] if score.name.removesuffix("-vanilla") in AGAINST_HUMAN else "")
+        scores.append(dataclasses.replace(score, note="; ".join(filter(None, told))))
+    return scores
 
 
 def responses(groups: dict[str, list[Sample]]) -> dict[str, list[str]]:
@@ -134,13 +164,9 @@ def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
 
 
 def answer_scores(groups: dict[str, list[Sample]]) -> list[Score]:
-    """Rates of answers cut at the token limit and of empty ones: they stay in every measure but `whole/`."""
-    scores = []
-    for name, test in (("truncated", is_truncated), ("empty", is_empty)):
-        values = [sum(map(test, rows)) / len(rows) for rows in groups.values()]
-        score = mean_score(name, values, "share of answers", None, "no answer")
-        scores.append(dataclasses.replace(score, low=max(score.low, 0.0), high=min(score.high, 1.0)))
-    return scores
+    """The rate of answers cut at the token limit. They stay in every measure but `whole/`, and so do empty ones."""
+    values = [sum(map(is_truncated, rows)) / len(rows) for rows in groups.values()]
+    return [mean_score("truncated", values, "share of answers", None, "no answer")]
 
 
 def is_truncated(row: Sample) -> bool:
@@ -148,15 +174,15 @@ def is_truncated(row: Sample) -> bool:
 
 
 def is_empty(row: Sample) -> bool:
-    return not row.response.strip()
+    return not words(row.response)
 
 
 def is_whole(row: Sample) -> bool:
     return not is_truncated(row) and not is_empty(row)
 
 
-def answer_items(groups: dict[str, list[Sample]], decoding: str) -> Iterator[dict[str, Any]]:
-    """What is measured of one answer at a time."""
+def answer_items(groups: dict[str, list[Sample]]) -> Iterator[dict[str, Any]]:
+    """PER_ANSWER: what is measured of one answer at a time."""
     for key, rows in groups.items():
         split = [words(row.response) for row in rows]
         for row, text, repeated in zip(rows, split, repetitions(split), strict=True):
@@ -164,10 +190,11 @@ def answer_items(groups: dict[str, list[Sample]], decoding: str) -> Iterator[dic
                 "response_words": len(text),
                 "sentences": len(sentences(row.response)),
                 "repetition_4": repeated,
+                "empty": not text,
             }
             size = len(row.response.encode())
             for name, value in values.items():
-                told = {"sample": row.sample, "decoding": decoding, "bytes": size, "finish": row.finish}
+                told = {"sample": row.sample, "bytes": size, "finish": row.finish}
                 yield item(key, name, value, **told)
 
 

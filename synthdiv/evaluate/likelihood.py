@@ -4,15 +4,15 @@ world's law allows."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from synthdiv.generate.stage import read_samples
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
-from synthdiv.measures.tails import tail_scores
+from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores
+from synthdiv.measures.tails import own_tail_scores, tail_scores
 from synthdiv.measures.temperature import ONE, Curve, fitted_scores, fitted_values
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
@@ -56,11 +56,11 @@ class Likelihood(Stage):
     Template applied, answer tokens plus one EOS, T = 1, nothing removed (science.md, 5). An own answer that was cut at
     the token limit has no EOS, because nobody said the end there; an empty one is its EOS alone. Own answers are
     tokenised again from their text, which may give other tokens than were drawn; what then exceeds the context is left
-    out, and the summary counts such answers as `cut`. `limit` test prompts are used; 0 means all.
+    out, of `bytes` too, and the summary counts such answers as `cut`. `limit` test prompts are used; 0 means all.
     """
 
     name = "likelihood"
-    version = 2
+    version = 3
 
     target: Target = Target.human
     limit: int = 0
@@ -93,6 +93,11 @@ class Likelihood(Stage):
         ]
         room = opened.context if self.target is Target.own else None  # given texts that do not fit are refused
         pairs = [(prompt, ids if room is None else ids[: max(1, room - len(prompt))]) for prompt, ids in whole]
+        cut = [len(ids) < len(every) for (_, ids), (_, every) in zip(pairs, whole, strict=True)]
+        scored = [
+            opened.tokenizer.decode(ids, clean_up_tokenization_spaces=False) if short else given.text
+            for given, (_, ids), short in zip(answers, pairs, cut, strict=True)
+        ]
         table = {
             "id": [given.row["id"] for given in answers],
             "sample": [given.order if self.target is Target.own else 0 for given in answers],
@@ -100,7 +105,7 @@ class Likelihood(Stage):
             "finish": [given.finish for given in answers],
             "response": [given.text for given in answers],
             "tokens": [len(ids) for _, ids in pairs],
-            "bytes": [len(given.text.encode()) for given in answers],
+            "bytes": [len(text.encode()) for text in scored],
         }
         if self.target is Target.human:
             curves = answer_curves(opened, pairs, self.batch_tokens, run.progress)
@@ -114,7 +119,7 @@ class Likelihood(Stage):
         return {
             "answers": len(answers),
             "tokens": sum(table["tokens"]),
-            "cut": sum(len(ids) < len(every) for (_, ids), (_, every) in zip(pairs, whole, strict=True)),
+            "cut": sum(cut),
             "system_folded": chat.folded,
         }
 
@@ -171,12 +176,40 @@ def human_answers(artifact: Artifact) -> tuple[dict[str, AnswerNLL], dict[str, l
     )
 
 
+def perplexity_1_scores(student: Artifact, vanilla: Artifact | None, seed: int = 0) -> list[Score]:
+    """Perplexity 1 of two `own` artifacts, whole and by tail; with a note where answers were cut at the context."""
+    base = (own_answers(vanilla), own_tokens(vanilla)) if vanilla else (None, None)
+    scores = own_scores(own_answers(student), base[0]) + own_tail_scores(own_tokens(student), base[1], seed)
+    mine, theirs = cut_note(student), cut_note(vanilla, "of the untouched student's ") if vanilla else ""
+    found = []
+    for score in scores:
+        notes = [score.note, mine, theirs if score.name.endswith("-vanilla") else ""]
+        found.append(replace(score, note="; ".join(filter(None, notes))))
+    return found
+
+
 def own_answers(artifact: Artifact) -> dict[str, list[AnswerNLL]]:
     """What `own_scores` takes of an `own` artifact: by prompt id, its answers."""
-    found: dict[str, list[AnswerNLL]] = defaultdict(list)
+    return _by_prompt(artifact, answer_nll)
+
+
+def own_tokens(artifact: Artifact) -> dict[str, list[list[float]]]:
+    """What `own_tail_scores` takes of an `own` artifact: by prompt id, the tokens of its answers."""
+    return _by_prompt(artifact, lambda row: row["token_nll"])
+
+
+def _by_prompt(artifact: Artifact, part: Callable[[dict[str, Any]], Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
     for row in read_likelihood(artifact):
-        found[row["id"]].append(answer_nll(row))
+        found[row["id"]].append(part(row))
     return dict(found)
+
+
+def cut_note(artifact: Artifact, whose: str = "") -> str:
+    """How many answers of a finished `own` artifact did not fit into the context; or nothing."""
+    summary = artifact.manifest["summary"]
+    cut = summary["cut"]
+    return f"{cut} of {summary['answers']} {whose}answers were longer than the context and cut" if cut else ""
 
 
 def own_items(artifact: Artifact, decoding: str) -> Iterator[dict[str, Any]]:

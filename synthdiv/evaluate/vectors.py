@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthdiv.generate.stage import read_samples
 from synthdiv.measures.words import REGEX, cut
-from synthdiv.models.encoder import encoded, open_encoder, tokens
+from synthdiv.models.encoder import encoded, exceeding, open_encoder
 from synthdiv.models.load import weights_folder
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.stage import Stage
@@ -74,7 +74,7 @@ class Vectors(Stage):
         for chunk, vectors in encoded(encoder, texts, min(self.batch_rows, run.micro_batch or self.batch_rows)):
             counts = [len(places[text]) for text in chunk]
             found[[place for text in chunk for place in places[text]]] = np.repeat(vectors, counts, axis=0)
-            long += sum(np.array(counts)[tokens(encoder, chunk) > (encoder.max_seq_length or 2**30)].tolist())
+            long += sum(np.array(counts)[exceeding(encoder, chunk)].tolist())
             done += len(chunk)
             run.progress(done, len(texts), "texts encoded")
         found.flush()
@@ -99,3 +99,10 @@ def read_vectors(artifact: Artifact) -> tuple[np.ndarray, dict[str, list[Any]]]:
     import pyarrow.parquet
 
     return np.load(artifact.path / FILE, mmap_mode="r"), pyarrow.parquet.read_table(artifact.path / ROWS).to_pydict()
+
+
+def truncated_note(artifact: Artifact, whose: str = "") -> str:
+    """How many texts of a finished `vectors` artifact the encoder cut, as a note on their scores; or nothing."""
+    summary = artifact.manifest["summary"]
+    long = summary["truncated"]
+    return f"{long} of {summary['rows']} {whose}texts exceed the encoder's context" if long else ""

@@ -12,7 +12,7 @@ from synthdiv.measures.order import compression_ratio, mtld
 from synthdiv.measures.reference import cluster_entropy, frechet_distance, mauve
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.spectrum import vendi
-from synthdiv.measures.tails import tail_scores
+from synthdiv.measures.tails import own_tail_scores, tail_scores
 from synthdiv.measures.temperature import Curve, fitted_scores
 from synthdiv.measures.vectors import between_prompt_distance, mean_cosine_distance, within_prompt_distance
 
@@ -36,6 +36,7 @@ __all__ = [
     "nearest_neighbour_entropy",
     "ngram_entropy",
     "own_scores",
+    "own_tail_scores",
     "repetition_rate",
     "response_length",
     "self_bleu",

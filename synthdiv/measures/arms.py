@@ -25,6 +25,7 @@ POOLED = (
 )
 
 
+LEAST_WORDS = 20
 Choice = tuple["np.ndarray", "np.ndarray"]  # how many words of each text (T,), and which texts are present (T,)
 
 
@@ -88,6 +89,8 @@ class Arm:
         import numpy as np
 
         kept, present = whole
+        if kept.sum() < LEAST_WORDS:
+            return missing(f"{int(kept.sum())} words: fewer than {LEAST_WORDS} say nothing")
         texts, prompt = np.flatnonzero(present), self.prompt[present]
         cut = [self.tokens[t][: kept[t]] for t in texts]
         joined = [" ".join(text) for text in cut]
@@ -99,11 +102,18 @@ class Arm:
         return Measured(value, drawn, len(np.unique(prompt)))
 
 
+def missing(note: str, measures: int = len(POOLED), prompts: int = 0) -> Measured:
+    """Of an arm of which nothing can be said."""
+    import numpy as np
+
+    return Measured(np.full(measures, math.nan), np.empty((0, measures)), prompts, note)
+
+
 def on_words(arms: Mapping[str, Arm], budget: int, seed: int) -> dict[str, Measured]:
     """Each arm on `budget` words. A replicate lacks a group of prompts and has a budget that all of them can fill.
 
-    Only the spread among replicates is used, but it needs one budget for all: these measures depend on it. An arm below
-    the budget is not measured and has no say in the smaller one.
+    Only the spread among replicates is used, but it needs one budget for all, and one for all `arms`, whose differences
+    are taken: these measures depend on it. An arm below the budget is not measured and has no say in the smaller one.
     """
     import numpy as np
 
@@ -120,7 +130,5 @@ def on_words(arms: Mapping[str, Arm], budget: int, seed: int) -> dict[str, Measu
         found[name] = arm.measure(arm.part(every, budget), [arm.part(m[arm.prompt], smaller) for m in masks], seed)
     for name, arm in arms.items():
         if name not in enough:
-            missing = np.full(len(POOLED), math.nan)
-            note = f"{int(arm.lengths.sum())} words, the budget needs {budget}"
-            found[name] = Measured(missing, np.empty((0, len(POOLED))), 0, note)
+            found[name] = missing(f"{int(arm.lengths.sum())} words, the budget needs {budget}")
     return {name: found[name] for name in arms}

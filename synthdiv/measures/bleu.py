@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEAST_WORDS = 4  # the published variants leave shorter sentences out
 POOL = 100  # answers whose sentences the published aggregated variant pools
-TWO_TEXTS = "needs two texts, one of them with a word"
+TWO_TEXTS = "needs two texts with a word"
 TWO_SENTENCES = "needs two sentences of four words in an answer"
 FULL_POOL = "needs 100 answers, with sentences of four words in each hundred"
 
@@ -29,8 +29,8 @@ def self_bleu(texts: Sequence[str], n: int = 3, prompts: Sequence[Hashable] | No
     """Mean over `texts` of the BLEU of each against all the others, 0 .. 100; lower is more diverse (Zhu et al. 2018).
 
     Each BLEU is sacrebleu's `BLEU(max_ngram_order=n, effective_order=True).sentence_score`: tokenizer 13a, exp
-    smoothing, closest reference length. An empty text scores 0 there and here. NaN for fewer than two texts, or where
-    no text has a token (sacrebleu says 0, but nothing was compared). Rises with the number of texts: compare on equal
+    smoothing, closest reference length. An empty text scores 0 there and here. NaN where fewer than two texts have a
+    token (sacrebleu says 0, but nothing was compared). Rises with the number of texts: compare on equal
     budgets only. `prompts` names the prompt that each text answers; the interval leaves out groups of prompts.
     """
 
@@ -123,8 +123,8 @@ def bleu_scores(
 ) -> np.ndarray:
     """BLEU of each text against the other texts of its group that are present: (T,), NaN where there is nothing to say.
 
-    `group` (T,) ascends; None is one group. NaN for absent texts, for a text alone in its group, and for a group
-    without a word.
+    `group` (T,) ascends; None is one group. NaN for absent texts, and in a group with fewer than two texts that have a
+    word.
     """
     counts = [counted(table, kept * present, order) for order in range(1, n + 1)]
     return bleu_scores_of(counts, kept, present, group)
@@ -140,9 +140,8 @@ def bleu_scores_of(
     matched = np.array([_matched(one, group) for one in counts])
     total = np.maximum(kept - np.arange(len(counts))[:, None], 0)
     there = np.flatnonzero(present)
-    size = np.bincount(group[there])
-    words = np.bincount(group[there], weights=kept[there])
-    usable = there[(size[group[there]] > 1) & (words[group[there]] > 0)]
+    spoken = np.bincount(group[there], weights=kept[there] > 0)
+    usable = there[spoken[group[there]] > 1]
     scores = np.full(len(kept), math.nan)
     if len(usable):
         reference = _closest(kept[usable], group[usable])

@@ -14,7 +14,6 @@ from synthdiv.measures.answers import repetitions
 from synthdiv.measures.arms import POOLED, Arm, on_words
 from synthdiv.measures.growth import in_order, in_order_measures
 from synthdiv.measures.intervals import Measure, Measured, deletions, evened, mean_score, prompt_means, set_scores
-from synthdiv.measures.ngrams import Ngrams
 from synthdiv.measures.sentences import sentences
 from synthdiv.measures.texts import BETWEEN, Texts, on_texts
 from synthdiv.types import DataError, Score
@@ -87,19 +86,28 @@ def lexical_scores(student: Groups, vanilla: Groups | None, words: int, length: 
     the `@texts` measures each answer is cut to `length` words; prompts with a shorter one in either arm are left out of
     both. Both see lower-cased words without punctuation, so that sacrebleu's tokenizer has nothing left to split.
     `…_within@texts` is among the answers to one prompt, mean over prompts; `…_between@texts` takes the first answer to
-    each. `published_…` are S1's own variants on all answers; their value depends on how many and how long these are.
+    each. `published_…` are S1's own variants, the set-level ones on the first answer to each prompt, as S1 had one;
+    their value depends on how many answers there are and how long they are.
 
     Intervals of set-level measures leave out groups of prompts (`deletions`, `seed`), the same for both arms, so that
     each `<name>-vanilla` (student minus vanilla) has its own. n counts the prompts that entered, the smaller count for
     a difference. NaN with a note where there is too little. DataError: arms with other prompts.
     """
+    mine, base = lexical(student, vanilla, words, length, seed)
+    return mine.scores() + (mine.minus(base) if base else [])
+
+
+def lexical(
+    student: Groups, vanilla: Groups | None, words: int, length: int, seed: int = 0
+) -> tuple[Lexical, Lexical | None]:
+    """What `lexical_scores` are made of, of both arms."""
     arms = {"student": student} | ({} if vanilla is None else {"vanilla": vanilla})
     if vanilla is not None and list(student) != list(vanilla):
         raise DataError(
             f"student answers {len(student)} prompts and vanilla {len(vanilla)}: they must be the same, in one order"
         )
-    found = measured(arms, words, length, seed)
-    return found["student"].scores() + (found["student"].minus(found["vanilla"]) if vanilla is not None else [])
+    found = measured(arms, words, length, seed, together=True)
+    return found["student"], found.get("vanilla")
 
 
 def lexical_groups(
@@ -123,19 +131,26 @@ def words_scores(student: Groups, vanilla: Groups | None, words: int, seed: int 
     return mine + set_scores(POOLED, found["student"].minus(found["vanilla"]), "@words-vanilla")
 
 
-def measured(arms: Mapping[str, Groups], words: int, length: int, seed: int, paired: bool = True) -> dict[str, Lexical]:
-    """Every measure of each arm. Set-level ones first, on `@words`, on `@texts` and as published."""
+def measured(
+    arms: Mapping[str, Groups], words: int, length: int, seed: int, paired: bool = True, together: bool = False
+) -> dict[str, Lexical]:
+    """Every measure of each arm. Set-level ones first, on `@words`, as published and on `@texts`.
+
+    `together`: differences of the arms are taken, so their replicates share one budget.
+    """
     split = {name: Arm.of(list(groups.values())) for name, groups in arms.items()}
-    by_words = on_words(split, words, seed)
+    if together:
+        by_words = on_words(split, words, seed)
+    else:
+        by_words = {name: on_words({name: arm}, words, seed)[name] for name, arm in split.items()}
     by_texts = on_texts(split, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
     found = {}
     for name, groups in arms.items():
+        arm = split[name]
         said = [sentences(text) for group in groups.values() for text in group]
-        table, owner = bleu.sentence_table(said, 3)
-        whole = published(split[name], table, owner, seed)
-        individual = bleu.individual(table, owner, len(said), 3)
-        means = answer_means(split[name], [len(found) for found in said], individual)
-        sets = [SetPart("@words", POOLED, by_words[name]), SetPart("", PUBLISHED, whole)]
+        individual = bleu.individual(*bleu.sentence_table(said, 3), len(said), 3)
+        means = answer_means(arm, [len(found) for found in said], individual)
+        sets = [SetPart("@words", POOLED, by_words[name]), SetPart("", PUBLISHED, published(arm, said, seed))]
         texts = of_texts(by_texts[name])
         found[name] = Lexical([*sets, *texts.sets], [*texts.means, *means])
     return found
@@ -172,18 +187,25 @@ def texts_scores(
     }
 
 
-def published(arm: Arm, sentences: Ngrams, owner: np.ndarray, seed: int) -> Measured:
-    """PUBLISHED of all answers; `sentences` are theirs and `owner` (S,) the answer in which each stands."""
+def published(arm: Arm, said: Sequence[Sequence[str]], seed: int) -> Measured:
+    """PUBLISHED of the first answer to each prompt, as S1 had one; `said` are the sentences of each answer."""
     import numpy as np
 
-    place = np.repeat(arm.prompt, arm.lengths)
+    first = np.flatnonzero(np.diff(arm.prompt, prepend=-1))
+    prompt = arm.prompt[first]
+    table, owner = bleu.sentence_table([said[place] for place in first.tolist()], 3)
+    start = np.cumsum(arm.lengths) - arm.lengths
+    size = arm.lengths[first]
+    reader = np.repeat(prompt, size)
+    read = arm.table.words[np.repeat(start[first] - (np.cumsum(size) - size), size) + np.arange(len(reader))]
 
-    def values(keep: np.ndarray) -> list[float]:
-        return [bleu.aggregated(sentences, owner, keep[arm.prompt], 3), *in_order(arm.table.words[keep[place]], STEP)]
+    def values(keep: np.ndarray) -> np.ndarray:
+        return np.array([bleu.aggregated(table, owner, keep[prompt], 3), *in_order(read[keep[reader]], STEP)])
 
-    every, kept = np.array(values(np.ones(arm.prompts, dtype=bool))), deletions(arm.prompts, seed)
+    every = values(np.ones(arm.prompts, dtype=bool))
+    kept = deletions(arm.prompts, seed)
     drawn = np.array([values(mask) for mask in kept]).reshape(-1, len(PUBLISHED))
-    return Measured(every, evened(every, drawn, kept), arm.prompts)
+    return Measured(every, evened(every, drawn, kept), len(first))
 
 
 def answer_means(arm: Arm, sentences: Sequence[int], individual: np.ndarray) -> list[MeanPart]:
@@ -194,6 +216,7 @@ def answer_means(arm: Arm, sentences: Sequence[int], individual: np.ndarray) -> 
 
     return [
         part("response_words", arm.lengths, "words", None, "no answer"),
+        part("empty", arm.lengths == 0, "share of answers", None, "no answer"),
         part("sentences", sentences, "sentences", None, "no answer"),
         part("repetition_4", repetitions(arm.tokens), "share", False, "no answer of four words"),
         part("published_self_bleu_3_individual", individual, "0-100", False, bleu.TWO_SENTENCES),

@@ -158,9 +158,17 @@ def set_scores(measures: Sequence[Measure], measured: Measured, suffix: str = ""
     for (name, unit, direction, undefined), x, low, high in zip(measures, measured.value, lows, highs, strict=True):
         missing = (measured.lacks or undefined) if math.isnan(x) else NO_INTERVAL if math.isnan(low) else ""
         notes = "; ".join(part for part in (missing, note) if part)
-        ends = (float(low), float(high))
+        ends = clipped(name + suffix, unit, float(low), float(high))
         scores.append(Score(name + suffix, float(x), measured.prompts, *ends, unit, direction, notes))
     return scores
+
+
+def clipped(name: str, unit: str, low: float, high: float) -> tuple[float, float]:
+    """An interval of a share within 0 and 1, that of a difference of two within -1 and 1."""
+    if not unit.startswith("share") or math.isnan(low):
+        return low, high
+    least = -1.0 if name.endswith("-vanilla") else 0.0
+    return max(low, least), min(high, 1.0)
 
 
 def jackknife_score(
@@ -222,7 +230,7 @@ def mean_score(
     missing = len(x) - len(there)
     notes = [f"{missing} of {len(x)} prompts left out: {undefined}"] if missing else [] if len(x) else ["no prompts"]
     value = float(there.mean()) if len(there) else math.nan
-    low, high = mean_interval(there)
+    low, high = clipped(name, unit, *mean_interval(there))
     if len(there) == 1:
         notes.append("no interval: one prompt")
     return Score(name, value, len(there), low, high, unit, higher_is_better, "; ".join(notes))

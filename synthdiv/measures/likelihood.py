@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 
 NAMES = ("nll_{}", "perplexity_{}", "perplexity_{}_median", "nll_{}_byte")  # of perplexity 1 and 2 alike
+GAPS = ("nll_2-vanilla", "nll_2_pooled-vanilla", "nll_2_median-vanilla", "nll_2_byte-vanilla")
+OWN_GAPS = ("nll_1-vanilla", "nll_1_median-vanilla", "nll_1_byte-vanilla")
+MEDIAN_LEAST = 6  # prompts: fewer do not bound a median, nor one a mean
 
 
 class AnswerNLL(NamedTuple):
@@ -40,7 +43,9 @@ def likelihood_scores(student: Mapping[str, AnswerNLL], vanilla: Mapping[str, An
     - `perplexity_2_pooled`: exp of all NLL / all tokens; t interval of the linearised ratio.
     - `perplexity_2_median`: median over answers of exp(NLL per token); interval from order statistics.
     - `nll_2_byte`, nats/byte: all NLL / all bytes, comparable across tokenizers; linearised.
-    - `nll_2-vanilla` and `nll_2_byte-vanilla`: student minus vanilla, on the prompts that both have.
+    - `nll_2-vanilla`, `nll_2_pooled-vanilla` (all NLL / all tokens) and `nll_2_byte-vanilla`: student minus vanilla, on
+      the prompts that both have.
+    - `nll_2_median-vanilla`, nats/token: median over these prompts of that gap of NLL per token; from order statistics.
 
     Undefined is NaN with a note: no answers, an NLL that is NaN, no bytes, or answers whose token or byte counts differ
     between student and vanilla (then template or tokenizer differ). An infinite NLL gives infinite means, without an
@@ -65,6 +70,7 @@ def own_scores(
     - `nll_1_byte`, nats/byte: mean NLL / mean bytes of an answer, each prompt weighing the same; linearised.
     - `nll_1-vanilla`, `nll_1_byte-vanilla`: less that of the untouched student's own answers under itself (`vanilla`),
       on the prompts that both have. The answers are others, so their lengths may differ.
+    - `nll_1_median-vanilla`, nats/token: median over these prompts of the gap of mean NLL per token.
 
     NaN with a note and DataError as in `likelihood_scores`; a prompt without an answer raises DataError too.
     """
@@ -88,10 +94,11 @@ def _own_differences(
     arms = [{prompt: arm[prompt] for prompt in common} for arm in (student, vanilla)]
     problem = next(filter(None, map(_own_problem, arms)), "") if common else "no prompt in both arms"
     if problem:
-        return [_score(f"{name}-vanilla", math.nan, len(common), note=problem) for name in ("nll_1", "nll_1_byte")]
+        return [_score(name, math.nan, len(common), note=problem) for name in OWN_GAPS]
     (mine, a, a_size), (theirs, b, b_size) = (_averages(arm.values()) for arm in arms)
     return [
         _difference("nll_1-vanilla", mine, theirs, note),
+        _difference("nll_1_median-vanilla", mine, theirs, note, median=True),
         _difference("nll_1_byte-vanilla", linearised(a, a_size), linearised(b, b_size), note),
     ]
 
@@ -172,21 +179,25 @@ def _differences(student: Mapping[str, AnswerNLL], vanilla: Mapping[str, AnswerN
     mine, theirs = ({prompt: arm[prompt] for prompt in common} for arm in (student, vanilla))
     problem = _problem(mine, theirs)
     if problem:
-        return [_score(f"{name}-vanilla", math.nan, n, note=problem) for name in ("nll_2", "nll_2_byte")]
+        return [_score(name, math.nan, n, note=problem) for name in GAPS]
     (a, tokens, size), (b, _, _) = _columns(mine.values()), _columns(theirs.values())
     return [
         _difference("nll_2-vanilla", a / tokens, b / tokens, note),
+        _difference("nll_2_pooled-vanilla", linearised(a, tokens), linearised(b, tokens), note),
+        _difference("nll_2_median-vanilla", a / tokens, b / tokens, note, median=True),
         _difference("nll_2_byte-vanilla", linearised(a, size), linearised(b, size), note),
     ]
 
 
-def _difference(name: str, student: np.ndarray, vanilla: np.ndarray, note: str) -> Score:
+def _difference(name: str, student: np.ndarray, vanilla: np.ndarray, note: str, median: bool = False) -> Score:
+    """The mean, or the median, of the gaps between two arms over the same prompts (n,)."""
     import numpy as np
 
     if not (np.isfinite(student).all() and np.isfinite(vanilla).all()):
         return _score(name, math.nan, len(student), note="an answer has probability 0, or all are empty")
     gap = student - vanilla
-    return _score(name, gap.mean(), len(gap), mean_interval(gap), note)
+    value, interval = (np.median(gap), median_interval(gap)) if median else (gap.mean(), mean_interval(gap))
+    return _score(name, value, len(gap), interval, note)
 
 
 def _problem(student: Mapping[str, AnswerNLL], vanilla: Mapping[str, AnswerNLL]) -> str:
@@ -227,6 +238,8 @@ def _exp(x: float) -> float:
 
 def _score(name: str, value: float, n: int, interval: Iterable[float] = (math.nan, math.nan), note: str = "") -> Score:
     low, high = interval
+    if math.isfinite(value) and math.isnan(low) and n < MEDIAN_LEAST:
+        note = "; ".join(filter(None, [f"no interval: too few prompts ({n})", note]))
     unit = "perplexity" if name.startswith("perplexity") else "nats/byte" if "byte" in name else "nats/token"
     better = None if "_1" in name else False  # own answers have no better direction
     return Score(name, float(value), n, low, high, unit, better, note)

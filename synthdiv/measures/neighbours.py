@@ -1,14 +1,16 @@
 """What nearest neighbours say: the entropy of a set of vectors, and on which side it left the human set.
 
 All distances are chords |u - v| between unit vectors, 0 to 2. They are quadratic in the number of vectors, so at most
-`LIMIT` of a set are used, whole prompts drawn by a seed.
+`LIMIT` of a set are used, prompts drawn by a seed.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.measures.intervals import GROUPS
 from synthdiv.measures.vectors import Estimate, VectorArm, arms_of, dealt, estimate, problem, undefined, unit
 
 if TYPE_CHECKING:
@@ -33,13 +35,13 @@ def nearest_neighbour_entropy(vectors: Any, prompts: Ids = None, seed: int = 0, 
     dimensions, so read differences at equal n only.
 
     `vectors` (n, d), any float type; `prompts` (n,) names the prompt of each, None where each answers its own. At most
-    `limit` vectors, whole prompts drawn by `seed`: the note says so. Jackknife interval over prompts. NaN with a note
+    `limit` vectors, prompts drawn by `seed`: the note says so. Jackknife interval over prompts. NaN with a note
     below k + 1 vectors, below two dimensions, where a vector is zero or not finite, and where one has k copies or more,
     which the note counts: such atoms have an entropy of minus infinity.
     """
     (arm,) = arms_of(seed, (vectors, prompts))
-    (arm,), _, note = limited([arm], None, seed, limit)
-    return noted(entropy_of(arm), note).score("neighbour_entropy", "nats", True)
+    (arm,), _, notes = limited([arm], None, seed, limit)
+    return noted(entropy_of(arm), *notes).score("neighbour_entropy", "nats", True)
 
 
 def support_precision(
@@ -49,7 +51,7 @@ def support_precision(
 
     A set's support is the balls around its vectors that reach to the third nearest other one (Kynkäänniemi et al. 2019,
     Improved Precision and Recall Metric for Assessing Generative Models, eq. 1 and 2); here on unit vectors. At most
-    `limit` vectors of each set, whole prompts drawn by `seed`: the note says so. It depends on n and m: compare equal
+    `limit` vectors of each set, prompts drawn by `seed`: the note says so. It depends on n and m: compare equal
     ones. Jackknife interval over `prompts`; where `human_prompts` names them too, human answers are left out with
     theirs. NaN with a note below four vectors in a set, and where one is zero or not finite.
     """
@@ -68,19 +70,24 @@ def support_recall(
 
 def _support(vectors: Any, human: Any, prompts: Ids, human_prompts: Ids, seed: int, limit: int) -> list[Estimate]:
     arm, reference = arms_of(seed, (vectors, prompts), (human, human_prompts))
-    (arm,), reference, note = limited([arm], reference, seed, limit)
-    return [noted(estimate, note) for estimate in support_of(arm, reference)]
+    (arm,), reference, notes = limited([arm], reference, seed, limit)
+    return [noted(estimate, *notes) for estimate in support_of(arm, reference)]
 
 
-def noted(estimate: Estimate, note: str) -> Estimate:
+def noted(estimate: Estimate, *notes: str) -> Estimate:
     """`estimate` with something more to know."""
-    return estimate._replace(note="; ".join(filter(None, [estimate.note, note])))
+    return estimate._replace(note="; ".join(filter(None, [estimate.note, *notes])))
 
 
-def limited(arms: Sequence[VectorArm], human: Any, seed: int, limit: int = LIMIT) -> tuple[list[VectorArm], Any, str]:
-    """At most `limit` vectors of each arm, the same whole prompts of all, drawn by `seed`; and a note that says so.
+def limited(
+    arms: Sequence[VectorArm], human: Any, seed: int, limit: int = LIMIT
+) -> tuple[list[VectorArm], Any, tuple[str, str]]:
+    """At most `limit` vectors of each arm, of the same prompts in all, drawn by `seed`; and notes that say so.
 
-    Of `human` (an arm or None) the answers to these prompts and to none of the others', and of these at most `limit`.
+    Prompts are drawn one after the other, and one that does not fit into what is left is passed over. They enter whole
+    where the first 20 drawn fit, else each with its first answers, as many as let these fit: an interval needs many
+    prompts. Of `human` (an arm or None) the answers to these prompts and to none of the others', and of these at most
+    `limit`; the second note is about them.
     """
     import numpy as np
 
@@ -88,19 +95,38 @@ def limited(arms: Sequence[VectorArm], human: Any, seed: int, limit: int = LIMIT
     random = np.random.default_rng(seed)
     order = random.permutation(units)
     counts = np.max([np.bincount(arm.prompt, minlength=units) for arm in arms], axis=0)
-    chosen = np.sort(order[np.cumsum(counts[order]) <= limit])
-    group = np.full(units + 1, -1)
+    first = counts[order[:GROUPS]]
+    most = max(1, bisect_right(range(1, limit + 1), limit, key=lambda cap: np.minimum(first, cap).sum()))
+    room, group = limit, np.full(units + 1, -1)
+    chosen = []
+    for prompt, size in zip(order.tolist(), np.minimum(counts, most)[order].tolist(), strict=True):
+        if size <= room:
+            room -= size
+            chosen.append(prompt)
+    chosen.sort()
     group[chosen] = dealt(len(chosen), seed)
     stays = np.append(np.isin(np.arange(units), chosen), True)
-    cut = [_rows(arm, np.flatnonzero(stays[arm.prompt]), group) for arm in arms]
-    most = max(len(arm.vectors) for arm in cut)
-    notes = [f"on {most} of {max(len(arm.vectors) for arm in arms)} vectors"] * (len(chosen) < units)
+    cut = [_rows(arm, _first(arm.prompt, stays, most), group) for arm in arms]
+    sizes = dict.fromkeys((len(part.vectors), len(arm.vectors)) for part, arm in zip(cut, arms, strict=True))
+    note = " and ".join(f"{entered} of {whole}" for entered, whole in sizes)
+    note = f"on {note} vectors" if any(entered < whole for entered, whole in sizes) else ""
     if human is None:
-        return cut, None, "".join(notes)
+        return cut, None, (note, "")
     rows = np.flatnonzero(stays[human.prompt])
     rows = rows if len(rows) <= limit else np.sort(random.permutation(rows)[:limit])
-    notes += [f"on {len(rows)} of {len(human.prompt)} human vectors"] * (len(rows) < len(human.prompt))
-    return cut, _rows(human, rows, group), ", ".join(notes)
+    whole = len(human.prompt)
+    human_note = f"on {len(rows)} of {whole} human vectors" if len(rows) < whole else ""
+    return cut, _rows(human, rows, group), (note, human_note)
+
+
+def _first(prompt: np.ndarray, stays: np.ndarray, most: int) -> np.ndarray:
+    """The rows of the first `most` answers to each of the prompts that stay; `prompt` (n,) numbers that of each row."""
+    import numpy as np
+
+    rows = np.flatnonzero(stays[prompt])
+    rows = rows[np.argsort(prompt[rows], kind="stable")]
+    place = np.arange(len(rows)) - np.searchsorted(prompt[rows], prompt[rows])  # among the answers to its prompt
+    return np.sort(rows[place < most])
 
 
 def _rows(arm: VectorArm, rows: np.ndarray, group: np.ndarray) -> VectorArm:

@@ -163,15 +163,15 @@ def mauve(
     MAUVE, eq. 2; n / 10 clusters of the pooled unit vectors in the axes of 90 % of their variance, c = 5). Not called,
     because it cannot be kept from printing and does not return the clusters, which the interval needs.
 
-    `vectors` (n, d) and `human` (m, d), at most `limit` of each, whole prompts drawn by `seed`: the note says so. It
+    `vectors` (n, d) and `human` (m, d), at most `limit` of each, prompts drawn by `seed`: the note says so. It
     depends on n and m: compare equal ones. Jackknife interval over `prompts` for these clusters, because new clusters
     for each replicate would add their own noise many times over; where `human_prompts` names the prompts too, human
     answers are left out with theirs. NaN with a note below 20 vectors in a set, where all vectors are equal, and where
     one is zero or not finite.
     """
     arm, reference = arms_of(seed, (vectors, prompts), (human, human_prompts))
-    (arm,), reference, note = limited([arm], reference, seed, limit)
-    return noted(mauve_of(arm, reference, seed), note).score("mauve", "0-1", True)
+    (arm,), reference, notes = limited([arm], reference, seed, limit)
+    return noted(mauve_of(arm, reference, seed), *notes).score("mauve", "0-1", True)
 
 
 def mauve_of(arm: VectorArm, human: VectorArm, seed: int) -> Estimate:

@@ -43,12 +43,14 @@ def semantic_scores(
     vanilla_prompts: Ids = None,
     human_prompts: Ids = None,
     seed: int = 0,
+    centres: Any = None,
 ) -> list[Score]:
     """The scores of MEASURES of `student` (n, d), and each minus that of `vanilla` (k, d), named `<name>-vanilla`.
 
     `human` (m, d) is what mauve, frechet, precision and recall compare with: they are absent without it. Ids name the
     prompt of each vector; without them each vector answers a prompt of its own, in the same order in both arms.
-    Clusters are those of `human`, else of `vanilla`, else of `student`. Measures quadratic in n take at most 2,000
+    Clusters are those of `centres` (clusters, d), else of `human`, else of `vanilla`, else of `student`: what is
+    compared needs one set of them. Measures quadratic in n take at most 2,000
     vectors of each set (`neighbours.limited`, `seed`), the same prompts of both arms.
 
     Vectors that are zero or not finite, as those of empty answers, are left out; prompts that then have no vector in
@@ -72,7 +74,7 @@ def semantic_scores(
         arms.append((people.vectors, None if human_prompts is None else people.ids))
     numbered = arms_of(seed, *arms)
     reference = numbered.pop() if human is not None else None
-    estimates = _estimates(numbered, reference, seed)
+    estimates = _estimates(numbered, reference, seed, centres)
     if vanilla is not None:
         own, base = estimates
         estimates = [own, {f"{name}-vanilla": minus(own[name], base[name]) for name in own}]
@@ -124,10 +126,15 @@ def minus(own: Estimate, base: Estimate) -> Estimate:
     return Estimate(own.value - base.value, own.drawn - base.drawn, n, note, own.per_prompt)
 
 
-def _estimates(arms: Sequence[VectorArm], human: VectorArm | None, seed: int) -> list[dict[str, Estimate]]:
+def _estimates(
+    arms: Sequence[VectorArm], human: VectorArm | None, seed: int, centres: Any
+) -> list[dict[str, Estimate]]:
     """Each measure of each arm, in the order of MEASURES."""
-    centres, which = centres_of((human or arms[-1]).vectors, seed=seed)
-    few, few_human, note = limited(arms, human, seed)
+    if centres is None:
+        centres, which = centres_of((human or arms[-1]).vectors, seed=seed)
+    else:
+        which = f"{len(centres)} clusters"
+    few, few_human, notes = limited(arms, human, seed)
     found = []
     for arm, part in zip(arms, few, strict=True):
         values = {
@@ -135,13 +142,13 @@ def _estimates(arms: Sequence[VectorArm], human: VectorArm | None, seed: int) ->
             "cosine_distance_within": within_of(arm),
             "cosine_distance_between": between_of(arm),
             **dict(zip(("vendi_1", "vendi_2", "vendi_inf"), vendi_of(arm), strict=True)),
-            "neighbour_entropy": noted(entropy_of(part), note),
+            "neighbour_entropy": noted(entropy_of(part), notes[0]),
             "cluster_entropy": undefined(arm, which) if centres is None else noted(clusters_of(arm, centres), which),
         }
         if human is not None:
-            precision, recall = (noted(estimate, note) for estimate in support_of(part, few_human))
+            precision, recall = (noted(estimate, *notes) for estimate in support_of(part, few_human))
             values |= {
-                "mauve": noted(mauve_of(part, few_human, seed), note),
+                "mauve": noted(mauve_of(part, few_human, seed), *notes),
                 "frechet": frechet_of(arm, human),
                 "precision": precision,
                 "recall": recall,

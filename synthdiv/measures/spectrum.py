@@ -25,8 +25,8 @@ def vendi(vectors: Any, q: float = 1, prompts: Ids = None, seed: int = 0) -> Sco
     entropy is that of the eigenvalues of K / n, with K the cosines (Friedman and Dieng 2023, The Vendi Score, eq. 2;
     orders from Pasarkar and Dieng 2024, Cousins of the Vendi Score, eq. 3): order 1 is Shannon's, 2 gives n² / |K|²,
     infinity n / (largest eigenvalue); higher orders see frequent meanings only. It cannot exceed d, and grows with n:
-    compare sets of one size. Jackknife interval over prompts. NaN with a note without vectors, and where one is zero
-    or not finite. ValueError for another order.
+    compare sets of one size. Jackknife interval over prompts. NaN with a note below two vectors, because one alone is
+    no set, and where one is zero or not finite. ValueError for another order.
     """
     (arm,) = arms_of(seed, (vectors, prompts))
     return vendi_of(arm, (q,))[0].score(f"vendi_{q:g}", "vectors", True)
@@ -42,10 +42,12 @@ def vendi_of(arm: VectorArm, orders: Sequence[float] = ORDERS) -> list[Estimate]
     """Estimates of all `orders`, which share their eigenvalues."""
     import numpy as np
 
-    lacks = problem(arm.vectors, least=1)
+    lacks = problem(arm.vectors)
     if lacks:
         return [undefined(arm, lacks)] * len(orders)
     found = np.array([[effective_number(matrix, q) for q in orders] for matrix in _matrices(arm)])
+    lost = np.bincount(arm.left_out + 1, minlength=arm.groups + 1)[1:]
+    found[1:][len(arm.vectors) - lost < 2] = math.nan  # undefined there too
     return [estimate(arm, values) for values in found.T]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthdiv.measures.arms import POOLED, Arm
+from synthdiv.measures.arms import Arm, missing
 from synthdiv.measures.bleu import bleu_scores
 from synthdiv.measures.intervals import Measured, deletions, evened, prompt_means
 from synthdiv.measures.lexical import COUNTED, counted_values
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BETWEEN = (COUNTED[0], COUNTED[2])  # Self-BLEU-3 and distinct-2: enough to tell prompts and samples apart
 LEAST_PROMPTS = 2
+SAY = 10  # an arm with fewer than one in so many of the long prompts of another has no say
 
 
 class Texts(NamedTuple):
@@ -35,35 +36,34 @@ def on_texts(
 ) -> dict[str, Texts]:
     """Each arm on the prompts that all can give: `prompts` names those of each arm, in the order of their numbers.
 
-    Not `paired`: each arm gives its own first long prompts, as many as the arm with the fewest has.
+    An arm with less than a tenth of the long prompts of the one with the most is not measured and has no say: a broken
+    one would leave nothing of the others. Not `paired`: each arm gives its own first long prompts, as many as the
+    arm with the fewest has.
     """
     import numpy as np
 
-    if not arms:
-        return {}
     long = {name: long_prompts(arm, length) for name, arm in arms.items()}
+    count = {name: int(ok.sum()) for name, ok in long.items()}
+    most = max(count.values(), default=0)
+    heard = [name for name in arms if count[name] * SAY >= most]
     if paired:
-        shared = set.intersection(
-            *({key for key, ok in zip(prompts[name], long[name], strict=True) if ok} for name in arms)
-        )
-        order = [key for key in prompts[next(iter(arms))] if key in shared]
-        places = {name: {key: number for number, key in enumerate(prompts[name])} for name in arms}
-        chosen = {name: np.array([places[name][key] for key in order], dtype=np.int64) for name in arms}
+        kept = {name: [key for key, ok in zip(prompts[name], long[name], strict=True) if ok] for name in heard}
+        shared = set.intersection(*map(set, kept.values())) if kept else set()
+        order = [key for key in kept[heard[0]] if key in shared] if kept else []
+        places = {name: {key: number for number, key in enumerate(prompts[name])} for name in heard}
+        chosen = {name: np.array([places[name][key] for key in order], dtype=np.int64) for name in heard}
     else:
-        count = min(int(ok.sum()) for ok in long.values())
-        chosen = {name: np.flatnonzero(ok)[:count] for name, ok in long.items()}
-    fewest = min(arms, key=lambda name: int(long[name].sum()))
-    lacks = f"{len(chosen[fewest])} prompts have answers of {length} words in all arms, needs {LEAST_PROMPTS}"
-    if len(arms) > 1:
-        lacks += f" (fewest: {fewest:.40}, with {int(long[fewest].sum())})"
-    why = f"an answer below {length} words" + (
-        " in some arm"
-        if len(arms) > 1 and paired
-        else ", or more than the arm with the fewest has"
-        if not paired
-        else ""
-    )
-    return {name: measure(arms[name], chosen[name], length, seed, lacks, why) for name in arms}
+        fewest = min((count[name] for name in heard), default=0)
+        chosen = {name: np.flatnonzero(long[name])[:fewest] for name in heard}
+    lacks = f"fewer than {LEAST_PROMPTS} prompts have answers of {length} words"
+    if len(heard) > 1:
+        least = min(heard, key=lambda name: count[name])
+        lacks += f" in all of {len(heard)} ({least:.40} has {count[least]})"
+    found = {name: measure(arms[name], rows, length, seed, lacks, count[name]) for name, rows in chosen.items()}
+    for name in set(arms) - set(heard):
+        few = f"{count[name]} prompts have answers of {length} words, less than a tenth of the most, {most}"
+        found[name] = nothing(arms[name], few, "")
+    return {name: found[name] for name in arms}
 
 
 def long_prompts(arm: Arm, length: int) -> np.ndarray:
@@ -74,17 +74,24 @@ def long_prompts(arm: Arm, length: int) -> np.ndarray:
     return (short == 0) & (np.bincount(arm.prompt, minlength=arm.prompts) > 0)
 
 
-def measure(arm: Arm, chosen: np.ndarray, length: int, seed: int, lacks: str, why: str) -> Texts:
-    """One arm on the prompts in `chosen` (k,). `lacks` says what is wrong where they are too few, `why` why the others
-    are left out."""
+def nothing(arm: Arm, lacks: str, note: str) -> Texts:
+    """An arm of which nothing can be said, and why."""
     import numpy as np
 
-    dropped = arm.prompts - len(chosen)
-    note = f"{dropped} of {arm.prompts} prompts left out: {why}" if dropped else ""
+    pooled, apart = missing(lacks), missing(lacks, len(BETWEEN))
+    return Texts(pooled, apart, np.full((len(BETWEEN), arm.prompts), math.nan), note)
+
+
+def measure(arm: Arm, chosen: np.ndarray, length: int, seed: int, lacks: str, long: int) -> Texts:
+    """One arm on the prompts in `chosen` (k,), of `long` ones. `lacks` says what is wrong where too few."""
+    import numpy as np
+
+    reasons = {f"with an answer below {length} words": arm.prompts - long, "for other arms": long - len(chosen)}
+    left = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    note = f"{arm.prompts - len(chosen)} of {arm.prompts} prompts left out: {left}" if left else ""
     width = len(BETWEEN)
     if len(chosen) < LEAST_PROMPTS:
-        empty = [Measured(np.full(k, math.nan), np.empty((0, k)), len(chosen), lacks) for k in (len(POOLED), width)]
-        return Texts(empty[0], empty[1], np.full((width, arm.prompts), math.nan), note)
+        return nothing(arm, lacks, note)
     cut = arm.cut(chosen, length)
     every = np.ones(len(cut.tokens), dtype=bool)
     first = np.diff(cut.prompt, prepend=-1) != 0
@@ -97,7 +104,9 @@ def measure(arm: Arm, chosen: np.ndarray, length: int, seed: int, lacks: str, wh
     drawn = np.array([between(mask[cut.prompt]) for mask in masks]).reshape(-1, width)
     apart = Measured(between(every), drawn, cut.prompts)
     pooled, apart = (part._replace(drawn=evened(part.value, part.drawn, masks)) for part in (pooled, apart))
-    return Texts(pooled, apart, within(cut), note)
+    inside = np.full((width, arm.prompts), math.nan)
+    inside[:, chosen] = within(cut)
+    return Texts(pooled, apart, inside, note)
 
 
 def within(arm: Arm) -> np.ndarray:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthdiv.measures.intervals import (
-    NO_INTERVAL,
     deletions,
     evened,
     jackknife_interval,
@@ -77,7 +76,10 @@ class Estimate(NamedTuple):
     def score(self, name: str, unit: str, higher_is_better: bool | None) -> Score:
         interval = mean_interval(self.drawn) if self.per_prompt else jackknife_interval(self.value, self.drawn)
         low, high = map(float, interval) if math.isfinite(self.value) else (math.nan, math.nan)
-        missing = NO_INTERVAL if math.isfinite(self.value) and math.isnan(low) else ""
+        missing = ""
+        if math.isfinite(self.value) and math.isnan(low):
+            why = "on fewer than two prompts" if self.n < 2 else "undefined without some of the prompts"
+            missing = f"no interval: {why}"
         note = "; ".join(filter(None, [self.note, missing]))
         return Score(name, self.value, self.n, low, high, unit, higher_is_better, note)
 
@@ -228,8 +230,10 @@ def within_of(arm: VectorArm) -> Estimate:
         return undefined(arm, _unusable(bad, len(arm.vectors)) or "no prompt with two vectors")
     pairs = np.where(several, rows * (rows - 1), 1.0)
     own = np.where(several, 1 - (np.vecdot(total, total) - rows) / pairs, 0.0).clip(0, 2)
-    pseudo = linearised(own, several.astype(float))
-    return Estimate(float(own[several].mean()), pseudo, int(several.sum()), per_prompt=True)
+    count = int(several.sum())
+    # of one prompt the pseudo-values would all be its own value: an interval without width
+    pseudo = linearised(own, several.astype(float)) if count > 1 else np.full(len(own), math.nan)
+    return Estimate(float(own[several].mean()), pseudo, count, per_prompt=True)
 
 
 def _by_prompt(arm: VectorArm) -> tuple[np.ndarray, int, np.ndarray]:

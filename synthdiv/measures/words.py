@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 # Letters and digits of any script, with apostrophes inside. It is part of the identity of every measure on words.
-# Vowel signs that are combining marks (Devanagari, Thai) end a word, in all arms alike.
-REGEX = r"[^\W_]+(?:['’][^\W_]+)*"
+# Scripts that put no space between words (Thai, Lao, Burmese, Khmer, kana, Han) give a word a letter: a whole sentence
+# as one word would be distinct from every other. Vowel signs that are combining marks end a word, in all arms alike.
+UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+REGEX = rf"(?=[{UNSPACED}])[^\W_]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*"
 _WORD = re.compile(REGEX)
 
 
@@ -29,25 +29,3 @@ def cut(text: str, length: int) -> tuple[str, int]:
     text = unicodedata.normalize("NFC", text)
     ends = [found.end() for found in _WORD.finditer(text)]
     return (text[: ends[length - 1]] if 0 < length < len(ends) else text), len(ends)
-
-
-def cut_lengths(lengths: Iterable[int], budget: int) -> list[int] | None:
-    """How many words of each text are kept, in order, until `budget` words; texts after that are not listed.
-
-    None where all texts together have fewer. Empty texts before the end stay, with 0: they are answers too.
-    """
-    kept: list[int] = []
-    left = budget
-    for length in lengths:
-        if left <= 0:
-            break
-        kept.append(min(int(length), left))
-        left -= kept[-1]
-    return kept if left <= 0 else None
-
-
-def cut_to_words(texts: Sequence[str], budget: int) -> list[list[str]] | None:
-    """The words of `texts`, in the order given, until `budget` words; the last text cut. None where there are fewer."""
-    split = [words(text) for text in texts]
-    kept = cut_lengths(map(len, split), budget)
-    return None if kept is None else [text[:length] for text, length in zip(split, kept, strict=False)]

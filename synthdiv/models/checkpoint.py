@@ -33,7 +33,10 @@ class Checkpoint(Stage):
 
     def resolve(self, resolver: Resolver) -> None:
         if self.hub:
-            found = resolver.hub_commit(self.hub, self.commit or self.revision)
+            try:
+                found = resolver.hub_commit(self.hub, self.commit or self.revision)
+            except ConfigError as error:
+                raise ConfigError(f"checkpoint.hub={problem}" for problem in error.problems) from error
             self.commit = pinned("checkpoint.commit", self.commit, found)
             return
         folder = Path(self.path or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,9 +45,9 @@ def encoded(encoder: Any, texts: list[str], batch: int) -> Iterator[tuple[list[s
         yield chunk, encoder.encode(chunk, batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
 
 
-def tokens(encoder: Any, texts: list[str]) -> np.ndarray:
-    """How many tokens each text has for the encoder, before it cuts them: integers (n,)."""
+def exceeding(encoder: Any, texts: list[str]) -> np.ndarray:
+    """Which texts have more tokens than the encoder's context, which cuts them without a word: booleans (n,)."""
     import numpy as np
 
     found = encoder.tokenizer(texts, truncation=False, padding=False, return_attention_mask=False)
-    return np.array([len(ids) for ids in found["input_ids"]])
+    return np.array([len(ids) for ids in found["input_ids"]]) > (encoder.max_seq_length or math.inf)

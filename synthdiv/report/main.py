@@ -22,7 +22,6 @@ from synthdiv.types import ConfigError
 KEY = (
     "nll_2",
     "nll_2_support-vanilla",
-    "tail_share",
     "truth/excess_nll",
     "truth/coverage",
     "truth/coverage_tail",
@@ -30,11 +29,11 @@ KEY = (
     "plain/self_bleu_3@texts",
     "plain/distinct_2_within@texts",
     "plain/distinct_2_between@texts",
-    "plain/heaps_beta@words",
     "plain/vendi_1",
     "plain/recall",
-    "published/truncated",
 )
+# What makes the others hard to read where it is not small: answers cut at the token limit, and without a word.
+RATES = ("published/truncated", "published/empty", "plain/truncated", "plain/empty")
 OVERVIEW = 6  # measures in the overview
 
 
@@ -112,6 +111,9 @@ def page(name: str, rows: Sequence[Row], arms: Sequence[Arm], chosen: Sequence[s
         "![overview](figures/overview.png)\n",
         f"## Arms\n\n{arms_md(arms, chosen, labels)}",
     ]
+    rates = [name for name in RATES if any(name in arm.means for arm in arms)]
+    if rates:
+        parts.append(f"## Truncated and empty answers\n\n{arms_md(arms, rates, labels)}")
     if found:
         parts.append(f"## Several sources less the mean of their singles\n\n{null_note(labels, found)}\n\n")
         parts[-1] += contrasts_md(found, labels)

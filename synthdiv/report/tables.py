@@ -110,7 +110,7 @@ def cell_text(score: Score | None, notes: Footnotes) -> str:
         return "—" + notes.mark(score.note)
     if math.isinf(score.value):
         return number(score.value) + notes.mark(score.note or "infinite")
-    return number(score.value) + interval(score.low, score.high)
+    return number(score.value) + interval(score.low, score.high) + (notes.mark(score.note) if score.note else "")
 
 
 def interval(low: float, high: float) -> str:

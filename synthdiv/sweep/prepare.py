@@ -82,7 +82,7 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
 
     parts += [("student.", partial(settle, part, resolver, unresolved)) for part in models(cell.student)]
     if cell.evaluate.encoder:
-        parts.append(("evaluate.", partial(settle, cell.evaluate.encoder, resolver, unresolved)))
+        parts.append(("evaluate.encoder: ", partial(settle, cell.evaluate.encoder, resolver, unresolved)))
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
         used = [source.name for source in shares(cell)[0]]

@@ -18,11 +18,14 @@ from synthdiv.evaluate.likelihood import (
     human_scores,
     own_answers,
     own_items,
+    own_tokens,
+    perplexity_1_scores,
     read_likelihood,
     toy_prompt,
 )
 from synthdiv.generate.stage import read_samples
 from synthdiv.measures.likelihood import own_scores, shuffled
+from synthdiv.measures.tails import own_tail_scores
 from synthdiv.measures.temperature import ONE, TEMPERATURES, _halves, fitted_values
 from synthdiv.models.chat import Chat
 from synthdiv.prompts.stage import read_prompts
@@ -198,6 +201,28 @@ def test_own_answers_that_grew_past_the_context_are_cut_and_counted(arms, tmp_pa
     assert summary["cut"] == 1
     chat = Chat.of(opened(arms.vanilla.model).tokenizer, arms.prompts)
     assert found[1]["tokens"] == context - len(chat.prompt(rows[1]["prompt"]))
+    assert found[0]["bytes"] == 1
+    # a mark is one character of three bytes, each a token or less: the tokens left out have no bytes
+    assert found[1]["bytes"] <= 3 * found[1]["tokens"] < 3 * context
+    kept = chat.tokenizer.decode(chat.answers([samples[1].response])[0][: found[1]["tokens"]])
+    assert found[1]["bytes"] == len(kept.encode())
+
+
+def test_perplexity_1_has_the_tail_and_says_what_was_cut(own, monkeypatch):
+    names = [*(score.name for score in own_scores(*map(own_answers, own)))]
+    names += [*(score.name for score in own_tail_scores(*map(own_tokens, own)))]
+    scores = perplexity_1_scores(*own)
+    assert [score.name for score in scores] == names
+    assert not any("cut" in score.note for score in scores)
+    rows = [len(read_likelihood(artifact)) for artifact in own]
+    summaries = [{"cut": 2, "answers": rows[0]}, {"cut": 1, "answers": rows[1]}]
+    told = {artifact.path: {"summary": summary} for artifact, summary in zip(own, summaries, strict=True)}
+    monkeypatch.setattr(Artifact, "manifest", property(lambda artifact: told[artifact.path]))
+    for score in perplexity_1_scores(*own):
+        assert "2 of 24 answers were longer than the context and cut" in score.note
+        both = "1 of 24 of the untouched student's answers were longer than the context and cut" in score.note
+        assert both == score.name.endswith("-vanilla")
+    assert len(perplexity_1_scores(own[0], None)) == 7
 
 
 def test_prompts_without_an_own_answer_are_refused(arms, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.evaluate import vectors as module
-from synthdiv.evaluate.vectors import Vectors, read_vectors
+from synthdiv.evaluate.vectors import Vectors, read_vectors, truncated_note
 from synthdiv.generate.stage import read_samples
 from synthdiv.measures.words import cut, words
 from synthdiv.models.checkpoint import Checkpoint
@@ -121,6 +121,16 @@ def test_an_artifact_of_answers_and_one_of_human_answers(arms, encoder):
         "words": [len(words(row["response"])) for row in prompts],
     }
     assert found.shape == (len(prompts), 384)
+    assert truncated_note(said) == truncated_note(human) == ""
+
+
+def test_a_note_says_how_many_texts_the_encoder_cut():
+    summary = {"rows": 7, "truncated": 2}
+    said = SimpleNamespace(manifest={"summary": summary})
+    assert truncated_note(said) == "2 of 7 texts exceed the encoder's context"
+    assert truncated_note(said, "human ") == "2 of 7 human texts exceed the encoder's context"
+    summary["truncated"] = 0
+    assert truncated_note(said) == ""
 
 
 def test_a_language_model_is_no_encoder(arms):

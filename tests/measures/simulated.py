@@ -14,7 +14,7 @@ from synthdiv.measures.collapse import lexical_scores
 from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores
 from synthdiv.measures.reference import centres_of, clusters_of
 from synthdiv.measures.semantic import MEASURES, minus, semantic_scores
-from synthdiv.measures.tails import tail_scores
+from synthdiv.measures.tails import own_tail_scores, tail_scores
 from synthdiv.measures.temperature import ONE, TEMPERATURES, Curve, fitted_scores
 from synthdiv.measures.vectors import arms_of
 from synthdiv.types import Score
@@ -45,14 +45,15 @@ def lexical(seed: int, prompts: int) -> list[Score]:
         for arm in ((1.15, 0.5), (1.0, 0.3))
     )
     budget = int(0.7 * prompts * SAMPLES * LENGTH)
-    return lexical_scores(student, vanilla, budget, SHORT, seed)
+    scores = lexical_scores(student, vanilla, budget, SHORT, seed)
+    return [score for score in scores if not score.name.startswith("empty")]  # no answer is, here
 
 
 def answer(
     random: np.random.Generator, category: int, topic: np.ndarray, length: float, slope: float, phrases: float
 ) -> str:
     """Words of everyone, of the category and of the prompt's topic, in sentences that may begin with a phrase."""
-    count = max(int(random.poisson(length)), 4)
+    count = max(int(random.poisson(length)), SHORT)  # how many prompts are long enough is then no matter of chance
     ranks = law(random, slope, count)
     kind = random.random(count)
     words = np.where(kind < 0.6, ranks, np.where(kind < 0.85, SUBJECTS[category][ranks], random.choice(topic, count)))
@@ -123,8 +124,14 @@ def likelihood(seed: int, prompts: int) -> list[Score]:
     ]
     (answers, each, curves), (other, other_each, other_curves) = arms
     scores = likelihood_scores(answers, other) + tail_scores(each, other_each, seed)
+    scores += fitted_scores(curves, other_curves, seed)
     own = [own_answers(random, prompts, tokens, mean) for mean in (0.6, 0.8)]
-    return scores + fitted_scores(curves, other_curves, seed) + own_scores(*own)
+    scores += own_tail_scores(*own, seed)
+    summed = [
+        {name: [AnswerNLL(sum(one), len(one), 4 * len(one)) for one in said] for name, said in arm.items()}
+        for arm in own
+    ]
+    return scores + own_scores(*summed)
 
 
 Scored = tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, Curve]]
@@ -152,16 +159,13 @@ def scored(logits: np.ndarray, said: np.ndarray, tokens: np.ndarray) -> Scored:
 
 def own_answers(
     random: np.random.Generator, prompts: int, tokens: np.ndarray, mean: float
-) -> dict[str, list[AnswerNLL]]:
-    """An arm's own answers, as long as their prompt asks for; some prompts are easier than others."""
+) -> dict[str, list[list[float]]]:
+    """NLL of each token of an arm's own answers: as long as their prompt asks for, some prompts easier than others."""
     easy = mean * np.exp(random.normal(0, 0.4, prompts))
-    found = {}
-    for number, (length, level) in enumerate(zip(tokens, easy, strict=True)):
-        counts = 2 + random.poisson(length, SAMPLES)
-        nll = random.gamma(counts * 0.7, level / 0.7)
-        size = counts * 4 + random.integers(0, 5, SAMPLES)
-        found[f"p{number}"] = [AnswerNLL(float(x), int(n), int(b)) for x, n, b in zip(nll, counts, size, strict=True)]
-    return found
+    return {
+        f"p{number}": [random.gamma(0.7, level / 0.7, 2 + random.poisson(length)).tolist() for _ in range(SAMPLES)]
+        for number, (length, level) in enumerate(zip(tokens, easy, strict=True))
+    }
 
 
 KINDS = {"lexical": lexical, "semantic": semantic, "likelihood": likelihood}

@@ -23,14 +23,25 @@ from tests.measures.simulated import KINDS, study
 
 DOCS = ROOT / "docs" / "coverage.md"
 STUDIES = {  # by prompts; large lexical ones are slow
-    "lexical": {40: 300, 150: 200, 600: 120},
-    "semantic": {40: 400, 150: 300, 600: 200},
+    "lexical": {40: 300, 150: 200, 600: 100},
+    "semantic": {40: 400, 150: 400, 600: 150},
     "likelihood": {40: 500, 150: 500, 600: 300},
 }
 LEAST, WIDEST = 0.90, 2.0
 GAP = "-vanilla"
-# Where an interval is known to fall short or to be wide, its bounds, and why.
-KNOWN: dict[tuple[str, int], tuple[float, float, str]] = {}
+FEW_FACTORS = "has an interval only where a reading has two factors for each group, thus in some small studies alone"
+CLUSTERS = "the interval is for the clusters at hand, and these vary with the study; for given clusters it covers"
+MAUVE = "clusters are found anew in each study, and their own noise is as large as that of the answers"
+KNOWN = {  # where an interval falls short, and why: at least this coverage
+    "cluster_entropy": (0.55, CLUSTERS),
+    "mauve": (0.55, MAUVE),
+    "nll_2_token_q99": (
+        0.75,
+        "an order statistic of a few hundred tokens: with fewer than 3,000 only the rarest matter",
+    ),
+    "mtld@words": (0.85, FEW_FACTORS),
+    "mtld@texts": (0.85, FEW_FACTORS),
+}
 
 
 class Coverage(NamedTuple):
@@ -71,8 +82,8 @@ def covered(found: np.ndarray) -> Coverage:
 def test_intervals_hold_the_truth_and_are_not_too_wide(kind: str, prompts: int) -> None:
     missed = {}
     for name, found in coverage(kind, prompts).items():
-        least, widest, _ = KNOWN.get((name, prompts), (LEAST, WIDEST, ""))
-        if found.defined >= 0.5 and not (found.share >= least and found.width <= widest):
+        least, _ = KNOWN.get(name.removesuffix(GAP), (LEAST, ""))
+        if found.defined >= 0.5 and not (found.share >= least and found.width <= WIDEST):
             missed[name] = str(found)
     assert not missed
 
@@ -89,8 +100,17 @@ def table(kind: str) -> str:
     return "\n".join(lines)
 
 
+def known() -> str:
+    """The weak spots as a list; those with one reason share a line."""
+    names: dict[str, list[str]] = {}
+    for name, (_, why) in KNOWN.items():
+        names.setdefault(why, []).append(f"`{name}`")
+    return "\n".join(f"- {', '.join(found)}: {why}." for why, found in names.items())
+
+
 if __name__ == "__main__" and "--write" in sys.argv:
     MARK = "<!-- tables -->"
     head = DOCS.read_text(encoding="utf-8").partition(MARK)[0]
     parts = [f"## {kind.capitalize()}\n\n{table(kind)}\n" for kind in KINDS]
+    parts += [f"## Known to fall short\n\n{known()}\n"]
     DOCS.write_text(head + MARK + "\n\n" + "\n".join(parts), encoding="utf-8")

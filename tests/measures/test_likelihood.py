@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import mean_interval
+from synthdiv.measures.intervals import mean_interval, median_interval
 from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores, shuffled
 from synthdiv.types import DataError
 
@@ -37,7 +38,11 @@ def test_values_by_hand():
     assert scores["nll_2_byte"].value == pytest.approx(19 / 68)
     assert scores["nll_2-vanilla"].value == pytest.approx((0.5 + 1 - 0.1) / 3)
     assert scores["nll_2_byte-vanilla"].value == pytest.approx(3 / 68)
-    assert all(score.higher_is_better is False and score.n == 3 and not score.note for score in scores.values())
+    assert scores["nll_2_pooled-vanilla"].value == pytest.approx(3 / 15)
+    assert scores["nll_2_median-vanilla"].value == pytest.approx(0.5)
+    assert all(score.higher_is_better is False and score.n == 3 for score in scores.values())
+    for name, score in scores.items():
+        assert score.note == ("no interval: too few prompts (3)" if "median" in name else "")
     assert {score.unit for score in scores.values()} == {"nats/token", "nats/byte", "perplexity"}
 
 
@@ -68,8 +73,27 @@ def test_averages_lie_within_the_answers_and_intervals_around_them(answers):
 def test_against_itself_the_difference_is_zero_and_prompt_order_is_nothing(answers):
     student = arm(*answers)
     scores = by_name(student, dict(reversed(student.items())))
-    for name in ("nll_2-vanilla", "nll_2_byte-vanilla"):
+    for name in ("nll_2-vanilla", "nll_2_pooled-vanilla", "nll_2_byte-vanilla"):
         assert (scores[name].value, scores[name].low, scores[name].high) == (0, 0, 0)
+    median = scores["nll_2_median-vanilla"]
+    assert (median.value, median.low, median.high) == (0, 0, 0) or (len(answers) < 6 and median.note)
+
+
+def test_differences_of_pooled_ratios_and_medians_have_intervals_of_their_own():
+    random = np.random.default_rng(0)
+    tokens, base = random.integers(1, 30, 40), random.gamma(4, 1, 40)
+    own = base + random.normal(0.2, 0.5, 40)
+    arms = [arm(*zip((x * tokens).tolist(), tokens.tolist(), [9] * 40, strict=True)) for x in (own, base)]
+    scores = by_name(*arms)
+    gap, low, high = own - base, *median_interval(own - base)
+    median = scores["nll_2_median-vanilla"]
+    assert (median.value, median.low, median.high) == pytest.approx((np.median(gap), low, high))
+    pooled = scores["nll_2_pooled-vanilla"]
+    ratio = (gap * tokens).sum() / tokens.sum()
+    each = ratio + (gap - ratio) * tokens / tokens.mean()  # of the ratio of the gaps: tokens are the same
+    assert (pooled.value, pooled.low, pooled.high) == pytest.approx((ratio, *mean_interval(each)))
+    own_median = own_by_name(*({key: [answer] for key, answer in one.items()} for one in arms))["nll_1_median-vanilla"]
+    assert (own_median.value, own_median.low, own_median.high) == pytest.approx((np.median(gap), low, high))
 
 
 def test_prompts_of_one_arm_alone_are_left_out_and_said():
@@ -82,10 +106,10 @@ def test_prompts_of_one_arm_alone_are_left_out_and_said():
 @pytest.mark.parametrize(
     ("student", "vanilla", "undefined", "note"),
     [
-        ({}, {}, 7, "no answers"),
-        (STUDENT, {"other": AnswerNLL(1.0, 1, 1)}, 2, "no prompt in both arms"),
-        (STUDENT, arm((1.0, 2, 8), (6.0, 4, 10), (9.0, 10, 50)), 2, "differ in tokens or bytes"),
-        (arm((math.nan, 2, 8), (1.0, 1, 3)), arm((1.0, 2, 8), (1.0, 1, 3)), 7, "1 of 2 answers have no likelihood"),
+        ({}, {}, 9, "no answers"),
+        (STUDENT, {"other": AnswerNLL(1.0, 1, 1)}, 4, "no prompt in both arms"),
+        (STUDENT, arm((1.0, 2, 8), (6.0, 4, 10), (9.0, 10, 50)), 4, "differ in tokens or bytes"),
+        (arm((math.nan, 2, 8), (1.0, 1, 3)), arm((1.0, 2, 8), (1.0, 1, 3)), 9, "1 of 2 answers have no likelihood"),
         (arm((1.0, 1, 0)), arm((1.0, 1, 0)), 2, "empty"),
     ],
 )
@@ -138,7 +162,9 @@ def test_own_answers_by_hand():
     assert scores["nll_1_byte"].value == pytest.approx((5.5 + 8 + 2) / (9 + 50 + 1.5))
     assert scores["nll_1-vanilla"].value == pytest.approx((1.5 - 0.1 + 0.5) / 3)
     assert scores["nll_1_byte-vanilla"].value == pytest.approx(15.5 / 60.5 - 14 / 64)
-    assert all(score.higher_is_better is None and score.n == 3 and not score.note for score in scores.values())
+    assert scores["nll_1_median-vanilla"].value == pytest.approx(0.5)
+    assert all(score.higher_is_better is None and score.n == 3 for score in scores.values())
+    assert {name for name, score in scores.items() if score.note} == {"perplexity_1_median", "nll_1_median-vanilla"}
     low, high = mean_interval([2, 0.8, 2])
     assert (scores["nll_1"].low, scores["nll_1"].high) == pytest.approx((low, high))
     assert (scores["perplexity_1"].low, scores["perplexity_1"].high) == pytest.approx((math.exp(low), math.exp(high)))
@@ -164,8 +190,6 @@ def test_one_answer_to_each_prompt_is_perplexity_2_of_it(answers):
 
 def test_own_intervals_cover():
     """Prompts differ and so do answers; the truth is the mean over prompts."""
-    import numpy as np
-
     random, hits = np.random.default_rng(0), 0
     for _ in range(500):
         level = random.gamma(4, 0.5, 40)
@@ -178,11 +202,11 @@ def test_own_intervals_cover():
 @pytest.mark.parametrize(
     ("student", "vanilla", "undefined", "note"),
     [
-        ({}, {}, 6, "no answers"),
-        (OWN, {"other": OWN["p0"]}, 2, "no prompt in both arms"),
-        (said([(math.nan, 2, 8)], [(1.0, 1, 3)]), THEIRS, 6, "1 of 2 prompts have answers without likelihood"),
+        ({}, {}, 7, "no answers"),
+        (OWN, {"other": OWN["p0"]}, 3, "no prompt in both arms"),
+        (said([(math.nan, 2, 8)], [(1.0, 1, 3)]), THEIRS, 7, "1 of 2 prompts have answers without likelihood"),
         (said([(1.0, 1, 0)]), THEIRS, 2, "empty"),
-        (said([(math.inf, 1, 3)], [(1.0, 1, 3)]), THEIRS, 2, "1 of 2 prompts have an answer of probability 0"),
+        (said([(math.inf, 1, 3)], [(1.0, 1, 3)]), THEIRS, 3, "1 of 2 prompts have an answer of probability 0"),
     ],
 )
 def test_undefined_own_scores_are_nan_with_the_reason(student, vanilla, undefined, note):

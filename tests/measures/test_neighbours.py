@@ -150,20 +150,51 @@ def test_a_limit_takes_whole_prompts_the_same_of_every_arm():
     shuffled = [ids[i] for i in order]
     sets = (cloud(0, 200), ids), (cloud(1, 200), shuffled), (cloud(2, 60), [f"p{i}" for i in range(60)])
     student, vanilla, human = arms_of(0, *sets)
-    (a, b), c, note = limited([student, vanilla], human, 0, 90)
+    (a, b), c, notes = limited([student, vanilla], human, 0, 90)
     assert len(a.vectors) == len(b.vectors) == 88
     assert set(a.prompt) == set(b.prompt)
     assert sorted(np.bincount(a.prompt)[np.unique(a.prompt)]) == [4] * 22
     assert set(c.prompt) == {-1, *a.prompt}
     assert len(c.vectors) == 32
-    assert note == "on 88 of 200 vectors, on 32 of 60 human vectors"
+    assert notes == ("on 88 of 200 vectors", "on 32 of 60 human vectors")
     assert a.groups == 20
     assert (a.vectors == student.vectors[np.isin(student.prompt, a.prompt)]).all()
     score = nearest_neighbour_entropy(cloud(0, 200), ids, limit=90)
     assert (score.n, score.note) == (22, "on 88 of 200 vectors")
     assert math.isfinite(score.low)
-    assert "on 0 of 200" in nearest_neighbour_entropy(cloud(0, 200), ["a"] * 200, limit=90).note
-    assert limited([student], None, 0, 200)[2] == ""
+    assert limited([student], None, 0, 200)[2] == ("", "")
+
+
+@pytest.mark.parametrize("counts", [[2100], [1050, 1050], [1990, *[10] * 5], [1, 5000], [300] * 10])
+def test_few_prompts_with_many_answers_enter_with_some_of_them(counts):
+    ids = np.repeat(np.arange(len(counts)), counts)
+    arm, twin = arms_of(0, *[(cloud(0, len(ids), 2), np.random.default_rng(0).permutation(ids).tolist())] * 2)
+    (cut, other), _, (note, _) = limited([arm, twin], None, 0)
+    entered = np.bincount(cut.prompt)
+    assert len(entered) == len(counts)
+    assert 2000 - len(counts) < len(cut.vectors) <= 2000
+    assert note == f"on {len(cut.vectors)} of {len(ids)} vectors"
+    assert set(entered[entered < np.bincount(arm.prompt)]) <= {entered.max()}  # the same number of all that are cut
+    assert cut.groups == min(len(counts), 20) * (len(counts) > 1)
+    assert (cut.vectors == other.vectors).all()  # an arm differs from itself by nothing
+    for prompt in range(len(counts)):
+        whole = arm.vectors[arm.prompt == prompt]
+        assert (cut.vectors[cut.prompt == prompt] == whole[: entered[prompt]]).all()
+
+
+def test_a_prompt_that_does_not_fit_is_passed_over():
+    ids = np.repeat(np.arange(40), [100, *[2] * 39]).tolist()
+    (arm,) = arms_of(0, (cloud(0, len(ids), 2), ids))
+    for seed in range(10):
+        (cut,), _, _ = limited([arm], None, seed, 100)
+        assert 78 <= len(cut.vectors) <= 100
+    assert limited([arm], None, 0, 5)[2] == ("on 5 of 178 vectors", "")
+
+
+def test_notes_tell_what_of_each_arm_entered():
+    ids = [f"p{i}" for i in range(50) for _ in range(4)]
+    many, few = arms_of(0, (cloud(0, 200), ids), (cloud(1, 100), ids[::2]))
+    assert limited([many, few], None, 0, 90)[2][0] == "on 88 of 200 and 44 of 100 vectors"
 
 
 @pytest.mark.parametrize("measure", [nearest_neighbour_entropy, support_precision, support_recall])

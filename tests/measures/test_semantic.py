@@ -89,6 +89,25 @@ def test_without_human_answers_nothing_is_measured_against_them():
     assert gap == pytest.approx(vanilla, rel=1e-9)  # its clusters serve every arm
 
 
+def test_given_centres_serve_every_arm():
+    centres, _ = reference.centres_of(np.vstack([STUDENT, VANILLA]), 7)
+    found = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, centres=centres))
+    student, vanilla = (
+        reference.clusters_of(vectors.arms_of(0, (own, PROMPTS))[0], centres).value for own in (STUDENT, VANILLA)
+    )
+    assert found["cluster_entropy"].value == student
+    assert found["cluster_entropy-vanilla"].value == student - vanilla
+    assert found["cluster_entropy"].note == "7 clusters"
+
+
+def test_notes_name_the_vectors_that_a_measure_stands_on():
+    """Only what compares with human answers stands on some of them."""
+    found = by_name(semantic_scores(cloud(0, 2100), None, cloud(1, 2050)))
+    for name, score in found.items():
+        assert ("2000 of 2100 vectors" in score.note) == (name in ("neighbour_entropy", "mauve", "precision", "recall"))
+        assert ("human" in score.note) == (name in ("mauve", "precision", "recall")), name
+
+
 def test_vectors_of_empty_answers_are_left_out_of_both_arms():
     student, human = STUDENT.copy(), HUMAN.copy()
     student[[0, 1, 7]] = math.nan  # both answers to p0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.tails import LEAST, QUANTILES, quantile, tail_scores, tail_weights
+from synthdiv.measures.tails import LEAST, QUANTILES, own_tail_scores, quantile, tail_scores, tail_weights
 from synthdiv.types import DataError
 
 VALUES = st.lists(st.integers(0, 5).map(float) | st.floats(0, 20, width=32), min_size=1, max_size=400)
@@ -163,3 +163,97 @@ def test_probability_zero_is_infinite_and_said():
 def test_an_answer_without_tokens_is_a_mistake():
     with pytest.raises(DataError, match="EOS"):
         tail_scores({"p": []})
+
+
+# Perplexity 1: the tokens of own answers, several answers to a prompt.
+
+
+def own_by_name(*arms):
+    scores = own_tail_scores(*arms)
+    assert len({score.name for score in scores}) == len(scores) == 3 * len(arms)
+    assert all(score.unit == "nats/token" and score.higher_is_better is None for score in scores)
+    return {score.name: score for score in scores}
+
+
+def said(random, prompts, mean=1.0, samples=(1, 8)):
+    """Own answers: prompts differ in level, most have one answer."""
+    found = {}
+    for prompt in map(str, range(prompts)):
+        level = mean * np.exp(random.normal(0, 0.3))
+        count = samples[random.random() < 0.2]
+        found[prompt] = [random.gamma(0.7, level, random.integers(5, 25)).tolist() for _ in range(count)]
+    return found
+
+
+@given(TIED, st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_own_quantiles_of_one_answer_each_are_those_of_perplexity_2(values, alone):
+    one = arm(values)
+    own = {key: [answer] for key, answer in one.items()}
+    scores = own_by_name(own) if alone else own_by_name(own, own)
+    for name in QUANTILES:
+        mine, human = scores[f"nll_1_token_{name}"], by_name(one)[f"nll_2_token_{name}"]
+        assert (mine.value, mine.low, mine.high, mine.n) == (human.value, human.low, human.high, human.n)
+        if not alone:
+            gap = scores[f"nll_1_token_{name}-vanilla"]
+            assert (gap.value, gap.low, gap.high) == (0, 0, 0)
+
+
+def test_a_prompt_counts_once_however_many_answers_it_has():
+    once = said(np.random.default_rng(0), 80)
+    often = {key: answers * (1 + int(key) % 3) for key, answers in once.items()}
+    for name, score in own_by_name(once).items():
+        assert own_by_name(often)[name].value == score.value
+    heavy = once | {"0": [[50.0] * 10] * 900}  # most tokens, one prompt
+    assert own_by_name(heavy)["nll_1_token_q90"].value < 50
+
+
+def test_own_arms_of_other_tokens_are_subtracted_and_lose_the_same_prompts():
+    random = np.random.default_rng(1)
+    student, vanilla = said(random, 60), said(random, 60, 1.5)
+    scores = own_by_name(student, vanilla | {"other": [[9.0] * 50]})
+    for name in QUANTILES:
+        base = own_by_name(vanilla)[f"nll_1_token_{name}"].value
+        gap = scores[f"nll_1_token_{name}-vanilla"]
+        assert gap.value == pytest.approx(scores[f"nll_1_token_{name}"].value - base)
+        assert gap.low < gap.value < gap.high
+        assert gap.note == "1 prompts of one arm alone left out"
+    # what both arms have in common cancels: levels of prompts, when the arms say the same of them but for a little
+    near = {key: [[value + 0.01 for value in answer] for answer in answers] for key, answers in student.items()}
+    gap = own_by_name(near, student)["nll_1_token_q90-vanilla"]
+    assert gap.value == pytest.approx(0.01)
+    assert gap.high - gap.low < 1e-9
+
+
+def test_own_intervals_cover():
+    random = np.random.default_rng(2)
+    many = own_by_name(said(random, 20_000), said(random, 20_000, 1.2))
+    hits = dict.fromkeys(many, 0)
+    for _ in range(200):
+        for name, score in own_by_name(said(random, 150), said(random, 150, 1.2)).items():
+            hits[name] += score.low <= many[name].value <= score.high
+    level = hits.pop("nll_1_token_q99")  # the least certain: see the docstring
+    assert 0.78 <= level / 200 <= 0.97
+    assert all(0.88 <= count / 200 <= 0.995 for count in hits.values()), hits
+
+
+@pytest.mark.parametrize(
+    ("student", "vanilla", "undefined", "note"),
+    [
+        ({}, {}, 6, "0 tokens"),
+        ({"a": [[1.0] * 300, [1.0] * 300]}, {"a": [[1.0] * 400]}, 3, "400 tokens: at least 500"),
+        ({"a": [[1.0] * 600]}, {"b": [[1.0] * 600]}, 3, "no prompt in both arms"),
+        ({"a": [[math.nan] * 600]}, {"a": [[1.0] * 600]}, 6, "1 of 1 prompts have answers without likelihood"),
+        ({"a": [[1.0] * 600]}, {"a": [[math.inf] * 600]}, 3, "infinite in the untouched student's answers"),
+    ],
+)
+def test_undefined_own_quantiles_are_nan_with_the_reason(student, vanilla, undefined, note):
+    scores = own_tail_scores(student, vanilla)
+    assert [math.isnan(score.value) for score in scores].count(True) == undefined
+    assert note in " ".join(score.note for score in scores)
+
+
+@pytest.mark.parametrize("answers", [[], [[1.0], []]])
+def test_an_own_prompt_without_answer_or_token_is_a_mistake(answers):
+    with pytest.raises(DataError, match="'p'"):
+        own_tail_scores({"p": answers})

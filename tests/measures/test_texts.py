@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
-from synthdiv.measures.arms import POOLED, Arm
+from synthdiv.measures.arms import LEAST_WORDS, POOLED, Arm
 from synthdiv.measures.intervals import deletions, evened
 from synthdiv.measures.lexical import COUNTED
 from synthdiv.measures.texts import BETWEEN, long_prompts, on_texts, within
@@ -55,7 +55,8 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
         assert texts.pooled.value[:K] == pytest.approx(plain(list(chain(*chosen))), rel=1e-9)
         assert len(texts.pooled.value) == len(POOLED)
         assert texts.pooled.prompts == texts.between.prompts == len(prompts)
-        assert texts.note == f"{36 - len(prompts)} of 36 prompts left out: an answer below 10 words in some arm"
+        assert texts.note.startswith(f"{36 - len(prompts)} of 36 prompts left out: ")
+        assert "with an answer below 10 words" in texts.note
         masks = deletions(len(prompts), seed=3)
         left = [[group for group, stays in zip(chosen, mask, strict=True) if stays] for mask in masks]
         drawn = evened(plain(list(chain(*chosen))), [plain(list(chain(*groups))) for groups in left], masks)
@@ -65,7 +66,9 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
         assert texts.between.value == pytest.approx(between[0], rel=1e-9)
         assert texts.between.drawn == pytest.approx(evened(between[0], between[1:], masks), rel=1e-9)
         among = np.array([[self_bleu(group, 3).value, distinct_n(group, 2).value] for group in chosen])
-        assert texts.within == pytest.approx(among.T, rel=1e-9)
+        places = [list(groups).index(prompt) for prompt in prompts]
+        assert texts.within[:, places] == pytest.approx(among.T, rel=1e-9)
+        assert np.isnan(np.delete(texts.within, places, axis=1)).all()
     assert [measure.name for measure in BETWEEN] == ["self_bleu_3", "distinct_2"]
 
 
@@ -95,15 +98,16 @@ def test_all_arms_give_the_same_prompts_whatever_their_order(one, two, length):
     prompts = shared([a, b], length)
     found = by_texts({"a": a, "b": b}, length)
     for name, groups in (("a", a), ("b", b)):
-        dropped = len(groups) - len(prompts)
-        assert found[name].pooled.prompts == len(prompts)
-        assert found[name].note.startswith(f"{dropped} of {len(groups)} prompts left out" if dropped else "")
-        if len(prompts) < 2:
+        chosen = cut([groups[prompt] for prompt in prompts], length)
+        texts = list(chain(*chosen))
+        if len(prompts) < 2 or sum(len(text.split()) for text in texts) < LEAST_WORDS:
             assert np.isnan(found[name].pooled.value).all()
-            assert np.isnan(found[name].within).all()
+            assert found[name].pooled.lacks
         else:
-            chosen = cut([groups[prompt] for prompt in prompts], length)
-            assert found[name].pooled.value[:K] == pytest.approx(plain(list(chain(*chosen))), rel=1e-9, nan_ok=True)
+            dropped = len(groups) - len(prompts)
+            assert found[name].pooled.prompts == len(prompts)
+            assert found[name].note.startswith(f"{dropped} of {len(groups)} prompts left out" if dropped else "")
+            assert found[name].pooled.value[:K] == pytest.approx(plain(texts), rel=1e-9, nan_ok=True)
 
 
 def test_the_end_of_an_answer_has_no_say():
@@ -134,15 +138,22 @@ def test_unpaired_arms_give_their_own_first_prompts_as_many_as_the_fewest():
     ("arm", "kept"),
     [({}, 0), ({"p": []}, 0), ({"p": ["a b c"], "q": ["a b"]}, 1), ({"p": ["a b c", "a"], "q": ["a b c"]}, 1)],
 )
-def test_fewer_than_two_prompts_are_undefined_with_a_note(arm, kept, paired):
-    found = by_texts({"small": arm, "large": made_answers(0) | {"p": ["a b c"], "q": ["a b c"]}}, 3, paired=paired)
-    for texts in found.values():
+def test_an_arm_with_few_long_prompts_has_no_say(arm, kept, paired):
+    large = made_answers(0) | {"p": ["a b c"], "q": ["a b c"]}
+    found = by_texts({"small": arm, "large": large}, 3, paired=paired)
+    small, alone = found["small"], by_texts({"large": large}, 3)["large"]
+    assert np.isnan(small.pooled.value).all()
+    assert np.isnan(small.between.value).all()
+    assert np.isnan(small.within).all()
+    assert small.pooled.lacks == f"{kept} prompts have answers of 3 words, less than a tenth of the most, 42"
+    assert found["large"].pooled.value == pytest.approx(alone.pooled.value, nan_ok=True)
+
+
+def test_fewer_than_two_common_prompts_are_undefined_with_a_note():
+    one, two = made_answers(0), {f"other {prompt}": texts for prompt, texts in made_answers(1, prompts=20).items()}
+    for texts in by_texts({"a": one, "b": two}, 3).values():
         assert np.isnan(texts.pooled.value).all()
-        assert np.isnan(texts.between.value).all()
-        assert np.isnan(texts.within).all()
-        assert texts.pooled.drawn.shape == (0, len(POOLED))
-        assert texts.pooled.lacks.startswith(f"{kept} prompts have answers of 3 words in all arms, needs 2")
-    assert found["large"].note.startswith(f"{42 - kept} of 42 prompts left out")
+        assert texts.pooled.lacks == "fewer than 2 prompts have answers of 3 words in all of 2 (b has 20)"
 
 
 def test_one_answer_a_prompt_has_nothing_within():

@@ -143,7 +143,15 @@ def test_undefined_says_why(measure, vectors, note, together):
 def test_two_prompts_have_an_interval_and_one_has_none():
     vectors = cloud(0, 6)
     assert math.isfinite(mean_cosine_distance(vectors, list("aaabbb")).low)
-    assert "no interval" in mean_cosine_distance(vectors, list("aaaaaa")).note
+    assert mean_cosine_distance(vectors, list("aaaaaa")).note == "no interval: on fewer than two prompts"
+    alone = mean_cosine_distance(vectors[:3], list("aab"))  # without the first prompt there is no pair
+    assert alone.note == "no interval: undefined without some of the prompts"
+
+
+def test_one_prompt_with_two_answers_among_many_has_no_interval_within():
+    score = within_prompt_distance(cloud(0, 6), list("aabcde"))
+    assert (score.n, score.note) == (1, "no interval: on fewer than two prompts")
+    assert math.isnan(score.low)
 
 
 def test_a_prompt_for_each_vector():

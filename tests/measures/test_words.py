@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.measures.words import REGEX, cut_lengths, cut_to_words, words
+from synthdiv.measures.arms import Arm
+from synthdiv.measures.words import REGEX, words
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,9 @@ from synthdiv.measures.words import REGEX, cut_lengths, cut_to_words, words
         ("na\u00efve", ["na\u00efve"]),
         ("nai\u0308ve", ["na\u00efve"]),
         ("\u0130stanbul", ["i\u0307stanbul"]),
-        ("Привет, мир 你好", ["привет", "мир", "你好"]),
+        ("Привет, мир 你好", ["привет", "мир", "你", "好"]),
+        ("GPT是模型。한국어 문장", ["gpt", "是", "模", "型", "한국어", "문장"]),
+        ("สวัสดี", ["ส", "ว", "ส", "ด"]),
         ("", []),
         ("… — !", []),
     ],
@@ -50,24 +54,16 @@ def test_words_hold_no_spaces_capitals_or_outer_apostrophes(text):
         assert len(word.split()) == 1
 
 
-def test_cut_takes_texts_in_order_and_cuts_the_last():
-    texts = ["One two three", "", "four, five six", "seven"]
-    assert cut_to_words(texts, 5) == [["one", "two", "three"], [], ["four", "five"]]
-    assert cut_to_words(texts, 3) == [["one", "two", "three"]]
-    assert cut_to_words(texts, 7) == [["one", "two", "three"], [], ["four", "five", "six"], ["seven"]]
-    assert cut_to_words(texts, 8) is None
-    assert cut_to_words([], 1) is None
-
-
-@given(st.lists(st.integers(0, 9)), st.integers(1, 40))
-def test_a_budget_is_met_exactly_or_not_at_all(lengths, budget):
-    kept = cut_lengths(lengths, budget)
-    if sum(lengths) < budget:
-        assert kept is None
-        return
-    assert sum(kept) == budget
-    assert kept[:-1] == lengths[: len(kept) - 1]
-    assert 0 < kept[-1] <= lengths[len(kept) - 1]
+@given(st.lists(st.integers(0, 9), min_size=1), st.integers(1, 40))
+def test_a_budget_takes_texts_in_order_and_cuts_the_last(lengths, budget):
+    arm = Arm.split([[["word"] * length] for length in lengths])
+    kept, present = arm.part(np.ones(len(lengths), dtype=bool), budget)
+    assert kept.sum() == min(budget, sum(lengths))
+    last = int(np.flatnonzero(kept)[-1]) if kept.any() else 0
+    assert kept[:last].tolist() == lengths[:last]
+    assert not kept[last + 1 :].any()
+    if sum(lengths) >= budget:
+        assert present.tolist() == [place <= last for place in range(len(lengths))]
 
 
 def test_importing_measures_loads_nothing_heavy():
