@@ -22,7 +22,7 @@ class Truth(Stage):
     """Inputs: prompts, the likelihood of the law's support under the student, the student's answers at temperature 1
     and top-p 1, and unless `vanilla` the support's likelihood under the untouched student."""
 
-    name = "truth"
+    name, version = "truth", 2
 
     vanilla: bool = False
 

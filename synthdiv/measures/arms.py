@@ -86,6 +86,8 @@ class Arm:
     def measure(self, whole: Choice, replicates: Sequence[Choice], seed: int) -> Measured:
         """POOLED on the `whole` choice of texts; the counted ones on each replicate's too, those that depend on the
         order without each group of prompts."""
+        from concurrent.futures import ThreadPoolExecutor
+
         import numpy as np
 
         kept, present = whole
@@ -97,8 +99,10 @@ class Arm:
         ordered = [mtld_of(cut, prompt, self.prompts, seed)]
         ordered += [compression_of(joined, prompt, self.prompts, codec, seed) for codec in CODECS]
         value = np.concatenate([counted_values(self.table, *whole), [value for value, _ in ordered]])
-        counts = np.array([counted_values(self.table, *choice) for choice in replicates]).reshape(-1, len(COUNTED))
-        drawn = np.hstack([counts, np.transpose([drawn for _, drawn in ordered])])
+        table = self.table
+        with ThreadPoolExecutor(2) as pool:  # numpy releases the interpreter
+            counts = np.array([*pool.map(lambda choice: counted_values(table, *choice), replicates)])
+        drawn = np.hstack([counts.reshape(-1, len(COUNTED)), np.transpose([drawn for _, drawn in ordered])])
         return Measured(value, drawn, len(np.unique(prompt)))
 
 

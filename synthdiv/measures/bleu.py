@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LEAST_WORDS = 4  # the published variants leave shorter sentences out
 POOL = 100  # answers whose sentences the published aggregated variant pools
+ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
 TWO_TEXTS = "needs two texts with a word"
 TWO_SENTENCES = "needs two sentences of four words in an answer"
 FULL_POOL = "needs 100 answers, with sentences of four words in each hundred"
@@ -70,17 +71,31 @@ def self_bleu_aggregated(
     name, units = f"published_self_bleu_{n}_aggregated", int(prompt.max(initial=-1)) + 1
 
     def statistic(keep: np.ndarray) -> float:
-        return aggregated(table, owner, keep[prompt], n)
+        return aggregated(table, owner, keep[prompt][owner], len(prompt), n)
 
     return jackknife_score(name, statistic, units, unit="0-100", higher_is_better=False, undefined=FULL_POOL, seed=seed)
 
 
 def tokens_13a(texts: Iterable[str]) -> list[list[str]]:
-    """sacrebleu's default tokens of each text."""
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+    """sacrebleu's default tokens of each text.
 
-    tokenize = Tokenizer13a()
-    return [tokenize(text.rstrip()).split() for text in texts]
+    Its expressions never look beyond the next blank, so they are applied once to each distinct word.
+    """
+    from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
+
+    tokenize = TokenizerRegexp()
+    known: dict[str, list[str]] = {}
+    found = []
+    for text in texts:
+        line = text.rstrip().replace("<skipped>", "").replace("-\n", "")
+        for entity, character in ENTITIES:
+            line = line.replace(entity, character)
+        words = line.split()
+        for word in words:
+            if word not in known:
+                known[word] = tokenize(f" {word} ").split()
+        found.append([token for word in words for token in known[word]])
+    return found
 
 
 def sentence_table(answers: Iterable[Sequence[str]], n: int) -> tuple[Ngrams, np.ndarray]:
@@ -104,11 +119,11 @@ def individual(table: Ngrams, owner: np.ndarray, answers: int, n: int) -> np.nda
     return prompt_means(bleu_scores(table, table.lengths, np.ones(len(owner), dtype=bool), n, owner), owner, answers)
 
 
-def aggregated(table: Ngrams, owner: np.ndarray, keep: np.ndarray, n: int) -> float:
-    """The mean Self-BLEU of full pools of answers; only the answers in `keep` (answers,) enter. NaN without a pool."""
-    pools = len(keep) // POOL
+def aggregated(table: Ngrams, owner: np.ndarray, present: np.ndarray, answers: int, n: int) -> float:
+    """The mean Self-BLEU of full pools of `answers`; only the sentences `present` (S,) enter. NaN without a pool."""
+    pools = answers // POOL
     pool = owner // POOL
-    values = prompt_means(bleu_scores(table, table.lengths, keep[owner], n, pool), pool, pools + 1)[:pools]
+    values = prompt_means(bleu_scores(table, table.lengths, present, n, pool), pool, pools + 1)[:pools]
     return float(values.mean()) if pools else math.nan
 
 

@@ -21,6 +21,8 @@ from synthdiv.types import DataError, Score
 if TYPE_CHECKING:
     import numpy as np
 
+    from synthdiv.measures.ngrams import Ngrams
+
 Groups = Mapping[Any, Sequence[str]]  # the answers to each prompt, by its id
 STEP = 1000  # words between two readings of the vocabulary in the published Heaps' law
 PUBLISHED = (
@@ -148,9 +150,10 @@ def measured(
     for name, groups in arms.items():
         arm = split[name]
         said = [sentences(text) for group in groups.values() for text in group]
-        individual = bleu.individual(*bleu.sentence_table(said, 3), len(said), 3)
+        table, owner = bleu.sentence_table(said, 3)
+        individual = bleu.individual(table, owner, len(said), 3)
         means = answer_means(arm, [len(found) for found in said], individual)
-        sets = [SetPart("@words", POOLED, by_words[name]), SetPart("", PUBLISHED, published(arm, said, seed))]
+        sets = [SetPart("@words", POOLED, by_words[name]), SetPart("", PUBLISHED, published(arm, table, owner, seed))]
         texts = of_texts(by_texts[name])
         found[name] = Lexical([*sets, *texts.sets], [*texts.means, *means])
     return found
@@ -187,24 +190,29 @@ def texts_scores(
     }
 
 
-def published(arm: Arm, said: Sequence[Sequence[str]], seed: int) -> Measured:
-    """PUBLISHED of the first answer to each prompt, as S1 had one; `said` are the sentences of each answer."""
+def published(arm: Arm, sentences: Ngrams, owner: np.ndarray, seed: int) -> Measured:
+    """PUBLISHED of the first answer to each prompt, as S1 had one; `owner` is the answer of each of the `sentences`."""
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
     first = np.flatnonzero(np.diff(arm.prompt, prepend=-1))
     prompt = arm.prompt[first]
-    table, owner = bleu.sentence_table([said[place] for place in first.tolist()], 3)
+    is_first = np.isin(owner, first)
+    asked = np.searchsorted(first, owner, side="right") - 1
     start = np.cumsum(arm.lengths) - arm.lengths
     size = arm.lengths[first]
     reader = np.repeat(prompt, size)
     read = arm.table.words[np.repeat(start[first] - (np.cumsum(size) - size), size) + np.arange(len(reader))]
 
     def values(keep: np.ndarray) -> np.ndarray:
-        return np.array([bleu.aggregated(table, owner, keep[prompt], 3), *in_order(read[keep[reader]], STEP)])
+        self_bleu = bleu.aggregated(sentences, asked, is_first & keep[prompt][asked], len(first), 3)
+        return np.array([self_bleu, *in_order(read[keep[reader]], STEP)])
 
     every = values(np.ones(arm.prompts, dtype=bool))
     kept = deletions(arm.prompts, seed)
-    drawn = np.array([values(mask) for mask in kept]).reshape(-1, len(PUBLISHED))
+    with ThreadPoolExecutor(2) as pool:  # numpy releases the interpreter
+        drawn = np.array([*pool.map(values, kept)]).reshape(-1, len(PUBLISHED))
     return Measured(every, evened(every, drawn, kept), len(first))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synthdiv.measures.intervals import mean_interval
+from synthdiv.measures.intervals import clipped, mean_interval
 from synthdiv.types import Score
 
 Arrays = Sequence[np.ndarray]  # one array per prompt
@@ -120,7 +120,7 @@ def mean_score(name: str, values: np.ndarray, unit: str, higher_is_better: bool 
     if infinite := int(np.isinf(kept).sum()):
         notes.append(f"infinite for {infinite} of {len(kept)} prompts: q is 0 on a human answer")
     else:
-        low, high = mean_interval(kept)
+        low, high = clipped(name, unit, *mean_interval(kept))
         notes.append("one prompt has no interval" if len(kept) == 1 else SCOPE)
     return Score(name, float(kept.mean()), len(kept), low, high, unit, higher_is_better, "; ".join(notes))
 
@@ -141,12 +141,12 @@ def truth_values(p: Arrays, log_q: Arrays, lengths: Arrays) -> dict[str, np.ndar
 def truth_scores(p: Arrays, log_q: Arrays, lengths: Arrays) -> list[Score]:
     """The means of `truth_values` over prompts, with intervals."""
     over = support_mass(log_q) - 1
-    clipped = f"{(over > 0).sum()} prompts clipped to 0, by at most {over.max():.1g}" if (over > 0).any() else ""
+    beyond = f"{(over > 0).sum()} prompts clipped to 0, by at most {over.max():.1g}" if (over > 0).any() else ""
     scores = []
     for name, values in truth_values(p, log_q, lengths).items():
         unit = {"truth/excess_nll": "nats/answer", "truth/support_kl": "nats/answer"}.get(name, "share")
         unit = "nats/character" if name.endswith("per_character") else unit
-        note = clipped if name == "truth/off_support" else ""
+        note = beyond if name == "truth/off_support" else ""
         scores.append(mean_score(name, values, unit, name.startswith("truth/coverage"), note))
     return scores
 

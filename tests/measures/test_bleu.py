@@ -8,9 +8,10 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from synthdiv.measures import self_bleu, self_bleu_aggregated, self_bleu_individual
 from synthdiv.measures.bleu import FULL_POOL, TWO_SENTENCES, TWO_TEXTS, bleu_scores, self_bleu_of, tokens_13a
@@ -100,6 +101,15 @@ def test_self_bleu_is_sacrebleu_on_random_texts(texts, n):
         assert self_bleu(texts, n).value == pytest.approx(reference(texts, n), rel=1e-9, abs=1e-12)
     else:
         assert math.isnan(self_bleu(texts, n).value)
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(st.sampled_from([*"ab19.,,-- \n\t\u3000&;'()/é", "<skipped>", "&amp;", "&lt;"]), max_size=25).map("".join)
+)
+@example("1..5 a..5 .,1- -,-\n2 <skip-\nped> &amp;lt; x.\n.y")
+def test_tokens_are_those_of_sacrebleu(text):
+    assert tokens_13a([text]) == [Tokenizer13a()(text.rstrip()).split()]
 
 
 @pytest.mark.parametrize("texts", [[], ["only one text"], ["", ""], [" ", "\n", ""], ["", "one text", ""]])
