@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from synthdiv.types import Artifact
+from synthdiv.ranks import Ranks
+from synthdiv.types import Artifact, Stopped
 
 LOGGER = logging.getLogger("synthdiv")
 
@@ -39,13 +43,51 @@ class Runtime:
         return problems
 
 
+@dataclass
+class Stop:
+    """Set by signals, in a handler that does nothing else, and looked at between steps and batches. `reason` is one of
+    REASONS; a second Ctrl-C stops now."""
+
+    reason: str = ""
+    _before: dict[int, Any] = field(default_factory=dict)
+
+    def listen(self) -> None:
+        for number in REASONS:
+            self._before[number] = signal.signal(number, self._heard)
+
+    def leave(self) -> None:
+        """Handle signals again as before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, number: int, _frame: object) -> None:
+        if number == signal.SIGINT and self.reason == REASONS[number]:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            os.write(2, b"\nstopping after this step or batch; Ctrl-C again stops now\n")
+        self.reason = self.reason or REASONS[number]
+
+
+REASONS: dict[int, str] = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGUSR2: "near its time limit",
+}
+
+
 class LocalRun:
-    """The `Run` of one process: its device, its one open model, its progress line."""
+    """The `Run` of one process: its device, its one open model, its progress line, its place among the ranks."""
 
-    rank, world_size = 0, 1
-
-    def __init__(self, runtime: Runtime, open_model: Callable[[Artifact, str, str], Any]):
+    def __init__(
+        self,
+        runtime: Runtime,
+        open_model: Callable[[Artifact, str, str], Any],
+        stop: Stop | None = None,
+        ranks: Ranks | None = None,
+    ):
         self.runtime, self._open_model = runtime, open_model
+        self.stop, self.ranks = stop or Stop(), ranks or Ranks()
+        self.rank, self.world_size = self.ranks.rank, self.ranks.size
         self.micro_batch, self.checkpoint_seconds = runtime.micro_batch, runtime.checkpoint_seconds
         self._opened: tuple[str, str] | None = None
         self._model: Any = None
@@ -88,7 +130,25 @@ class LocalRun:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def progress(self, done: int, total: int, what: str) -> None:
+    def begin(self, out: Path) -> None:
+        self.ranks.share(("build", out))
+
+    def end(self) -> None:
+        self.ranks.agree("")
+
+    def boundary(self, keep: Callable[[], None] | None = None) -> None:
+        reason = self.ranks.agree(self.stop.reason)
+        if reason:
+            if keep:
+                keep()
+            raise Stopped(reason)
+
+    def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
+        self._show(done, total, what)
+        if done < total:  # what is finished needs no stop
+            self.boundary(keep)
+
+    def _show(self, done: int, total: int, what: str) -> None:
         if not sys.stderr.isatty():
             return
         now = time.monotonic()

@@ -157,6 +157,7 @@ class Store:
             if watch is None or watch.claim != claim:
                 run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
                 watch = Watch(folder, node.key, claim, self.heartbeat)
+            run.boundary()
             time.sleep(min(0.2, self.heartbeat))
         return self.artifact(node), False
 
@@ -170,7 +171,9 @@ class Store:
                 sessions = self._inherit(node, partial)
                 self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
                 inputs = tuple(self.artifact(item) for item in node.inputs)
+                run.begin(partial)
                 summary = node.stage.build(inputs, partial, run)
+                run.end()
                 self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
             self._commit(node, partial, claim)
         except BaseException as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class SynthdivError(Exception):
@@ -30,6 +30,10 @@ class DataError(SynthdivError):
 
 class Superseded(SynthdivError):
     """Another process took this build over while this one stood still; its own work is discarded."""
+
+
+class Stopped(Exception):
+    """This job was asked to stop, and did at the end of a step or a batch. What was done is kept; its words say why."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,17 @@ class Run(Protocol):
     def close(self) -> None:
         """Let the open model go: a stage that trains opens one of its own."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        """Report that `done` of `total` units of `what` are finished."""
+    def begin(self, out: Path) -> None:
+        """Called before a build below `out`; several ranks learn here where they write."""
+
+    def end(self) -> None:
+        """Called after a build: no rank goes on before all have written."""
+
+    def boundary(self, keep: Callable[[], None] | None = None) -> None:
+        """Between two steps or batches: raises `Stopped`, after `keep()`, if any rank was asked to stop."""
+
+    def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
+        """Report that `done` of `total` units of `what` are finished. A `boundary`."""
 
     def log(self, message: str) -> None:
         """One line for the person watching."""

@@ -3,6 +3,7 @@
 No postponed annotations here: Hydra executes this module before it is in `sys.modules`, where dataclasses look them up.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,20 +42,36 @@ class InlineConfig:
     _target_: str = "hydra_plugins.synthdiv.plugins.InlineLauncher"
 
 
-class InlineLauncher(Launcher):
-    """Gets all cells at once and hands them to the inline engine."""
+@dataclass
+class LocalConfig:
+    """`jobs` worker processes on this machine (0: as many as its accelerators allow, one without), each with `devices`
+    accelerators."""
+
+    _target_: str = "hydra_plugins.synthdiv.plugins.LocalLauncher"
+    jobs: int = 0
+    devices: int = 1
+
+
+class EngineLauncher(Launcher):
+    """Gets all cells at once and hands them to an engine."""
+
+    def __init__(self, **fields: Any):
+        self.fields = fields
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
 
+    @abstractmethod
+    def engine(self, frozen: Any, cell: Any) -> Any:
+        """The engine of a frozen sweep; `cell` has its runtime."""
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """For other sweepers: compose the cells they ask for, then run them all."""
         from synthdiv.sweep.expand import Expander
-        from synthdiv.sweep.launch import launch
 
         hydra = self.config.hydra
         expander = Expander(self.hydra_context.config_loader, hydra.job.config_name, list(hydra.overrides.hydra))
-        code = launch([expander.point(list(words)) for words in job_overrides])
+        code = self.run([expander.point(list(words)) for words in job_overrides])
         if code:
             raise SystemExit(code)
         return []
@@ -62,7 +79,21 @@ class InlineLauncher(Launcher):
     def run(self, points: list[Any]) -> int:
         from synthdiv.sweep.launch import launch
 
-        return launch(points)
+        return launch(points, self.engine)
+
+
+class InlineLauncher(EngineLauncher):
+    def engine(self, frozen: Any, cell: Any) -> Any:
+        from synthdiv.sweep.inline import Inline
+
+        return Inline(frozen, cell)
+
+
+class LocalLauncher(EngineLauncher):
+    def engine(self, frozen: Any, cell: Any) -> Any:
+        from synthdiv.sweep.local import Local
+
+        return Local(frozen, cell, **self.fields)
 
 
 class SynthdivSweeper(Sweeper):
@@ -82,8 +113,8 @@ class SynthdivSweeper(Sweeper):
         from synthdiv.sweep.launch import expand
         from synthdiv.types import ConfigError
 
-        if not isinstance(self.launcher, InlineLauncher):
-            raise ConfigError(f"hydra/launcher={type(self.launcher).__name__}: choose hydra/launcher=inline")
+        if not isinstance(self.launcher, EngineLauncher):
+            raise ConfigError(f"hydra/launcher={type(self.launcher).__name__}: choose inline, local or slurm")
         assert self.hydra_context
         points = expand(self.hydra_context.config_loader, self.config, GridSpec.read(**self.fields), arguments)
         code = self.launcher.run(points)
@@ -94,3 +125,4 @@ class SynthdivSweeper(Sweeper):
 store = ConfigStore.instance()
 store.store(group="hydra/sweeper", name="synthdiv", node=SweeperConfig, provider="synthdiv")
 store.store(group="hydra/launcher", name="inline", node=InlineConfig, provider="synthdiv")
+store.store(group="hydra/launcher", name="local", node=LocalConfig, provider="synthdiv")

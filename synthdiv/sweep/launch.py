@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from synthdiv.config import Cell
 from synthdiv.resolve import Resolver
 from synthdiv.sweep.bill import Estimate
+from synthdiv.sweep.engine import Engine
 from synthdiv.sweep.expand import Expander, Point
 from synthdiv.sweep.grid import GridSpec
-from synthdiv.sweep.prepare import freeze
+from synthdiv.sweep.prepare import Frozen, freeze
 from synthdiv.sweep.room import shortage, unwritable
 from synthdiv.types import ConfigError
 
@@ -23,8 +26,8 @@ def expand(loader: Any, config: Any, spec: GridSpec, arguments: list[str]) -> li
     return Expander(loader, hydra.job.config_name, list(hydra.overrides.hydra)).points(spec, arguments)
 
 
-def launch(points: list[Point]) -> int:
-    """Run frozen points inline, or print the plan. Returns the exit code."""
+def launch(points: list[Point], engine: Callable[[Frozen, Cell], Engine]) -> int:
+    """Freeze the points and run them with an engine, or print the plan. Returns the exit code."""
     cell = points[0].cell
     names = {point.cell.sweep for point in points}
     if len(names) > 1 or len({repr(point.cell.runtime) for point in points}) > 1:
@@ -43,6 +46,4 @@ def launch(points: list[Point]) -> int:
     problems = shortage(bill.disk_bytes, root)
     if problems:
         raise ConfigError(problems)
-    from synthdiv.sweep.inline import Inline
-
-    return Inline(frozen, cell).run()
+    return engine(frozen, cell).run()

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.sweep.alive import Pulses
 from synthdiv.sweep.event import Event, event_of, newest, next_attempts, record
 from synthdiv.sweep.tail import Tail
 from synthdiv.types import ConfigError
@@ -41,7 +42,8 @@ class NodeRecord:
 @dataclass(frozen=True)
 class CellRecord:
     """A cell as a row. `axes` are flat, `n/a` where an axis made no difference; `suites` and `vanilla` name the suite
-    nodes by suite; `seeds` are what tells the cells of one arm apart."""
+    nodes by suite; `seeds` are what tells the cells of one arm apart. `config` are the words that say where the presets
+    are; `unmatched` is how much the cell trains, where it was launched with `report.unmatched`."""
 
     key: str
     arm: str
@@ -54,11 +56,13 @@ class CellRecord:
     train: str | None
     prompts: str
     launch: str = ""
+    config: list[str] = field(default_factory=list)
+    unmatched: str = ""
 
     def command(self, sweep: str) -> str:
         """What a person types to run this cell alone, in the same sweep."""
         named = [] if any(word.startswith("sweep=") for word in self.overrides) else [f"sweep={sweep}"]
-        return shlex.join(["synthdiv", *self.overrides, *named])
+        return shlex.join(["synthdiv", *self.config, *self.overrides, *named])
 
 
 def problem_of_name(name: str) -> str | None:
@@ -68,8 +72,8 @@ def problem_of_name(name: str) -> str | None:
     return None
 
 
-def new_job() -> str:
-    return f"inline-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{secrets.token_hex(2)}"
+def new_job(engine: str = "inline") -> str:
+    return f"{engine}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
 @dataclass
@@ -93,8 +97,8 @@ class Ledger:
         return self.root / "sweeps" / self.name
 
     def add(self, cells: list[CellRecord], nodes: list[NodeRecord]) -> None:
-        """Add what is not there yet, and queue again what failed or was stopped before. Several launches at once are
-        safe: records are written in one piece, and the reader takes equal ones once."""
+        """Add what is not there yet, and queue again what failed, was stopped or died before. Several launches at once
+        are safe: records are written in one piece, and the reader takes equal ones once."""
         (self.folder / "events").mkdir(parents=True, exist_ok=True)
         known_nodes = {record.key for record in self.nodes()}
         known_cells = {(record.key, tuple(record.overrides)) for record in self.cells()}
@@ -103,8 +107,11 @@ class Ledger:
         self._append("cells.jsonl", [dataclasses.asdict(cell) | {"launch": self.job} for cell in fresh])
         states = self.states()
         self.attempts, self._opened = next_attempts(states), True
-        again = [key for key in known_nodes if key in states and states[key].state in ("failed", "stopped", "blocked")]
-        self.mark(sorted(set(again) & {node.key for node in nodes}), "queued")
+        stages = {node.key: node.stage for node in nodes if node.key in known_nodes and node.key in states}
+        again = [key for key in stages if states[key].state in ("failed", "stopped", "blocked")]
+        going = [(stage, states[key]) for key, stage in stages.items() if states[key].state == "running"]
+        again += [key for key, pulse in Pulses(self.root).look(going).items() if pulse.state == "stopped"]
+        self.mark(sorted(again), "queued")
 
     def event(
         self, node: str, state: str, seconds: float = 0.0, note: str = "", failure: str = "", log: str = ""
@@ -140,6 +147,14 @@ class Ledger:
             self._begun.pop(node, None)
         at, host = round(time.time(), 3), platform.node()
         return Event(node, state, at, host, os.getpid(), number, **{"log": self.log} | more)
+
+    def attempt(self, node: str) -> int:
+        """The number of the next attempt of a node."""
+        return self._numbers().get(node, 1)
+
+    def number(self, node: str, attempt: int) -> None:
+        """Say which attempt the next one is: another process counts."""
+        self._numbers()[node] = attempt
 
     def _numbers(self) -> dict[str, int]:
         """Attempts as they go on: a job that was started again finds its own lines and goes on behind them."""

@@ -58,14 +58,17 @@ def fit(
         saved = time.monotonic()
 
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-            run.progress(len(module.curve), len(steps), f"steps, loss {module.curve[-1]['loss']:.3f}")
-            if time.monotonic() - self.saved >= run.checkpoint_seconds:
+            def keep() -> None:
                 path = out / CHECKPOINTS / f"{len(module.curve):09}.ckpt"
                 trainer.save_checkpoint(path.with_suffix(".draft"))
                 path.with_suffix(".draft").replace(path)
                 for old in newest_first(path.parent)[2:]:  # the newest may be torn, so the one before stays
                     old.unlink()
                 self.saved = time.monotonic()
+
+            run.progress(len(module.curve), len(steps), f"steps, loss {module.curve[-1]['loss']:.3f}", keep)
+            if time.monotonic() - self.saved >= run.checkpoint_seconds:
+                keep()
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)

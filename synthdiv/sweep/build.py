@@ -1,0 +1,163 @@
+"""Building one node in this process: every engine ends here. What happens goes into the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from synthdiv.ranks import Ranks
+from synthdiv.runtime import LocalRun, Runtime, Stop, isolated
+from synthdiv.stage import Node
+from synthdiv.store import Store
+from synthdiv.sweep.failure import BUG, MEMORY, class_of, message_of
+from synthdiv.sweep.ledger import Ledger
+from synthdiv.types import Artifact, Stopped, SynthdivError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a node: built, reused, blocked, failed (with its class and message) or stopped (and why)."""
+
+    state: str
+    seconds: float = 0.0
+    message: str = ""
+    failure: str = ""
+    told: str = ""  # what is worth saying of the summary
+    trace: str = ""  # path of a traceback
+    log: str = ""  # path of the log of the job
+
+
+def open_model(artifact: Artifact, precision: str, device: str) -> Any:
+    from synthdiv.models import load
+
+    return load.open_model(artifact, precision, device)
+
+
+class ReportingRun(LocalRun):
+    """Tells the ledger too how far the node is that is being built."""
+
+    ledger: Ledger | None = None
+    node = ""
+
+    def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
+        if self.ledger:
+            self.ledger.progress(self.node, done, total, what)
+        super().progress(done, total, what, keep)
+
+
+class Builder:
+    """Builds nodes one after the other and keeps the model of one open for the next. Rank 0 writes the ledger."""
+
+    def __init__(self, store: Store, ledger: Ledger, runtime: Runtime, stop: Stop, ranks: Ranks | None = None):
+        self.store, self.ledger, self.runtime = store, ledger, runtime
+        self.run = ReportingRun(runtime, open_model, stop, ranks)
+        self.ranks = self.run.ranks
+
+    @property
+    def opened(self) -> str | None:
+        """The key of the open model: a node that takes it comes cheaper."""
+        return self.run.opened
+
+    def build(self, node: Node) -> Outcome:
+        """Build, wait for or reuse one node whose inputs are there. Every rank calls it and gets the same outcome."""
+        if self.ranks.rank:
+            return self._follow(node)
+        self.run.ledger, self.run.node = self.ledger, node.key
+        self.run.micro_batch = self.runtime.micro_batch
+        outcome = self._lead(node)
+        while outcome.failure == MEMORY and self.ranks.size == 1 and self._halve(node, outcome):
+            outcome = self._lead(node)
+        if outcome.state == "failed" and self.ranks.size > 1 and node.stage.ranks == "many":
+            raise SystemExit(1)  # the other ranks are inside the build; whoever started them ends them
+        return self.ranks.share(outcome)
+
+    def _lead(self, node: Node) -> Outcome:
+        begun = time.monotonic()
+        try:
+            if self.store.has(node):
+                self.store.artifact(node)
+                built, artifact = False, None
+            else:
+                artifact, built = self._obtain(node)
+        except (Stopped, KeyboardInterrupt) as note:
+            self.ledger.event(node.key, "stopped", time.monotonic() - begun, str(note) or "interrupted")
+            if isinstance(note, KeyboardInterrupt):
+                raise
+            return Outcome("stopped", time.monotonic() - begun, str(note))
+        except Exception as error:
+            return self._failed(node, error, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        outcome = Outcome("built" if built else "reused", seconds)
+        self.ledger.event(node.key, outcome.state, seconds)
+        if not built or not artifact:
+            return outcome
+        return Outcome("built", seconds, told=told(artifact.manifest["summary"]))
+
+    def _obtain(self, node: Node) -> tuple[Artifact, bool]:
+        self.run.prepare()
+        alone = node.stage.ranks == "one"
+        ranks, self.run.ranks = self.run.ranks, Ranks() if alone else self.run.ranks
+        self.run.world_size = self.run.ranks.size
+        try:
+            with isolated(self.runtime.threads):
+                return self.store.obtain(node, self.run, lambda: self.ledger.event(node.key, "running"))
+        finally:
+            self.run.ranks, self.run.world_size = ranks, ranks.size
+
+    def _follow(self, node: Node) -> Outcome:
+        """The other ranks: build along whenever rank 0 begins, until it says what became of the node."""
+        while True:
+            said = self.ranks.share(None)
+            if isinstance(said, Outcome):
+                return said
+            inputs = tuple(self.store.artifact(inner) for inner in node.inputs)
+            self.run.prepare()
+            with isolated(self.runtime.threads), contextlib.suppress(Stopped):
+                node.stage.build(inputs, said[1], self.run)
+                self.run.end()
+
+    def _halve(self, node: Node, outcome: Outcome) -> bool:
+        """Try again with half the rows at once, if there are two; the effective batch stays as it is."""
+        rows = self.run.micro_batch or getattr(node.stage, "batch_rows", 0)
+        if rows < 2:
+            return False
+        self.run.close()
+        self.run.micro_batch = (rows + 1) // 2
+        self.run.log(f"{node.label}: {outcome.message.splitlines()[0]}; again with {self.run.micro_batch} rows at once")
+        return True
+
+    def _failed(self, node: Node, error: Exception, seconds: float) -> Outcome:
+        failure, message, trace = class_of(error), message_of(error), ""
+        if failure == BUG or os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError):
+            path = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
+            with contextlib.suppress(OSError):  # a full disk: the message is what matters
+                path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+                trace = str(path)
+        self.ledger.event(node.key, "failed", seconds, message, failure, log=trace)
+        return Outcome("failed", seconds, message, failure, trace=trace, log=self.ledger.log)
+
+
+def told(summary: dict[str, Any]) -> str:
+    """What is worth saying of a summary in a log line."""
+    words = []
+    rows = summary.get("rows", summary.get("rows_seen"))
+    if rows is not None:
+        words.append(f"{rows:,} rows")
+    if summary.get("hidden"):
+        words.append(f"{summary['layers']} x {summary['hidden']} units")
+    if summary.get("parameters") or summary.get("trained_parameters"):
+        words.append(f"{summary.get('parameters') or summary['trained_parameters']:,} parameters")
+    if summary.get("steps"):
+        words.append(f"{summary['steps']:,} steps")
+    if summary.get("tokens"):
+        words.append(f"{summary['tokens']:,} tokens")
+    if summary.get("tokens_per_second"):
+        words.append(f"{summary['tokens_per_second']:,.0f} tokens/s")
+    if summary.get("loss") is not None:
+        words.append(f"loss {summary['loss']:.3f}")
+    return f" ({', '.join(words)})" if words else ""

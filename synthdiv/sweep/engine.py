@@ -1,0 +1,122 @@
+"""What the engines share: the nodes of a frozen sweep, what became of each, and the last words."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from synthdiv.config import Cell
+from synthdiv.runtime import Stop
+from synthdiv.stage import Node
+from synthdiv.store import Store
+from synthdiv.sweep.build import Outcome
+from synthdiv.sweep.event import DONE
+from synthdiv.sweep.ledger import Ledger, new_job
+from synthdiv.sweep.prepare import Frozen
+from synthdiv.sweep.publish import Publisher
+from synthdiv.sweep.records import node_record
+
+LOGGER = logging.getLogger("synthdiv")
+INTERRUPTED = 130
+LINES = 5  # of a log, at the end
+
+
+class Engine:
+    """Runs every node once; a failure blocks what stands on it and nothing else. `cell` is one of the sweep: its
+    runtime and tracker count, which are no part of any node."""
+
+    name = ""
+
+    def __init__(self, frozen: Frozen, cell: Cell):
+        self.cell = cell
+        root = Path(cell.runtime.outputs)
+        self.store = Store(root, cell.runtime.heartbeat_seconds)
+        self.ledger = Ledger(root, cell.sweep, new_job(self.name))
+        self.nodes, self.records = frozen.nodes(), frozen.records()
+        self.states: dict[str, str] = {}
+        self.missing = {key: len(node.inputs) for key, node in self.nodes.items()}  # inputs of unknown fate
+        self.users: dict[str, list[Node]] = {}
+        for node in self.nodes.values():
+            for inner in node.inputs:
+                self.users.setdefault(inner.key, []).append(node)
+        self.open = {key: node for key, node in self.nodes.items() if not node.inputs}  # ready, not yet taken
+        self.failures: dict[str, Outcome] = {}
+        self.publisher = Publisher(self.ledger, cell.track)
+
+    def work(self, stop: Stop) -> None:
+        """Build all nodes, calling `became` for each, until `stop` has a reason."""
+        raise NotImplementedError
+
+    def run(self) -> int:
+        """Build all; return the exit code: 0, or 1 if a cell failed, after all others have run; 130 if interrupted."""
+        self.ledger.add(self.records, [node_record(node) for node in self.nodes.values()])
+        begun, stop = time.monotonic(), Stop()
+        stop.listen()
+        try:
+            self.work(stop)
+        finally:
+            stop.leave()
+        states = list(self.states.values())
+        LOGGER.info(
+            "%s: %d cells (%d unique), %d nodes built, %d reused, in %.1f s",
+            self.cell.sweep, len(self.records), len({record.key for record in self.records}),
+            states.count("built"), states.count("reused"), time.monotonic() - begun,
+        )  # fmt: skip
+        self.last_words()
+        if stop.reason:
+            print(f"{stop.reason}; unfinished work is kept, the same command goes on", file=sys.stderr)
+            return INTERRUPTED
+        return 1 if self.failures else 0
+
+    def known(self, node: Node, state: str) -> None:
+        """Note the state of a node. What it was the last input of is ready, or blocked: that follows from the graph."""
+        fresh = [(node, state)]
+        while fresh:
+            node, state = fresh.pop()
+            self.states[node.key] = state
+            for user in self.users.get(node.key, ()):
+                self.missing[user.key] -= 1
+                if self.missing[user.key] or user.key in self.states:
+                    continue
+                if all(self.states[inner.key] in DONE for inner in user.inputs):
+                    self.open[user.key] = user
+                else:
+                    fresh.append((user, "blocked"))
+
+    def became(self, node: Node, outcome: Outcome) -> None:
+        """Note what became of a node, tell the person who watches, and show the cells that are done by it."""
+        self.known(node, outcome.state)
+        if outcome.state == "built":
+            place, total = len(self.states), len(self.nodes)
+            width = len(str(total))
+            LOGGER.info("%*d/%d %s built in %.1f s%s", width, place, total, node.label, outcome.seconds, outcome.told)
+        elif outcome.state == "failed":
+            self.failures[node.key] = outcome
+            LOGGER.error("%s failed: %s", node.label, outcome.message)
+            if outcome.trace:
+                LOGGER.error("  the traceback is in %s", outcome.trace)
+        if outcome.state in DONE:
+            self.publisher.show(self.records, lambda key: self.states.get(key) in DONE)
+
+    def last_words(self) -> None:
+        """For each node that failed its class, message, the end of its log and one command that repeats it."""
+        for key, outcome in self.failures.items():
+            hit = [record for record in self.records if key in record.nodes]
+            print(
+                f"failed: {self.nodes[key].label} ({outcome.failure}; {len(hit)} cells stand on it): {outcome.message}",
+                *(f"  | {line}" for line in end_of(outcome.trace or outcome.log)),
+                f"  again: {hit[0].command(self.cell.sweep)}",
+                sep="\n",
+                file=sys.stderr,
+            )
+
+
+def end_of(log: str) -> list[str]:
+    """The last lines of a log; none where there is none."""
+    try:
+        text = Path(log).read_text(encoding="utf-8", errors="replace") if log else ""
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-LINES:]

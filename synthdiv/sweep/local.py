@@ -1,0 +1,220 @@
+"""The local engine: worker processes on this machine, kept alive over their nodes, each with devices of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.config import Cell
+from synthdiv.runtime import Stop
+from synthdiv.stage import Node
+from synthdiv.sweep.build import Outcome
+from synthdiv.sweep.engine import Engine
+from synthdiv.sweep.failure import LOST
+from synthdiv.sweep.job import Job
+from synthdiv.sweep.prepare import Frozen
+from synthdiv.sweep.records import node_record
+from synthdiv.types import ConfigError
+
+RETRIES = 2  # of a node whose worker was killed: twice may be chance, three times is not
+
+
+@dataclass
+class Worker:
+    """A process and what it is at. Its answers come through `told`: pairs of the worker and a row, None at its end."""
+
+    process: subprocess.Popen[str]
+    log: Path
+    told: queue.Queue[tuple[Worker, dict[str, Any] | None]]
+    node: Node | None = None
+    opened: str | None = None
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):  # what torchrun itself may say
+                self.told.put((self, json.loads(line)))
+        self.process.wait()
+        self.told.put((self, None))
+
+    def give(self, node: Node, attempt: int) -> None:
+        """A worker that just died is noticed by its listener."""
+        self.node = node
+        with contextlib.suppress(BrokenPipeError):
+            assert self.process.stdin
+            self.process.stdin.write(f"{node.key} {attempt}\n")
+            self.process.stdin.flush()
+
+    def end(self) -> None:
+        """No more nodes: it ends by itself."""
+        with contextlib.suppress(BrokenPipeError):
+            assert self.process.stdin
+            self.process.stdin.close()
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    @property
+    def death(self) -> str:
+        """How it ended, in words."""
+        code = self.process.returncode
+        return (
+            f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process ended with {code}"
+        )
+
+
+class Local(Engine):
+    """`jobs` workers, one for each `devices` accelerators; 0 jobs: as many as fit, or one without an accelerator."""
+
+    name = "local"
+
+    def __init__(self, frozen: Frozen, cell: Cell, jobs: int, devices: int):
+        super().__init__(frozen, cell)
+        self.devices = devices
+        self.slots = slots(jobs, devices, accelerators())
+        self.told: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self.workers: list[Worker | None] = [None] * len(self.slots)
+        self.lost: Counter[str] = Counter()
+        self.asked = False  # the workers were told to stop
+
+    def work(self, stop: Stop) -> None:
+        self._reuse()
+        try:
+            while (self.open and not stop.reason) or self._busy():
+                if not stop.reason:
+                    self._hand_out()
+                self._hear(stop)
+        finally:
+            stopped_now = bool(self._busy())  # nobody waits for a boundary
+            for worker in filter(None, self.workers):
+                worker.end()
+                if stopped_now:
+                    worker.signal(signal.SIGKILL)
+                worker.process.wait()
+
+    def _reuse(self) -> None:
+        """What is there already needs no worker."""
+        there = [node for node in self.nodes.values() if not node.stage.located and self.store.has(node)]
+        for node in there:
+            self.open.pop(node.key, None)
+            self.known(node, "reused")
+        self.ledger.mark([node.key for node in there], "reused")
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker and worker.node]
+
+    def _hand_out(self) -> None:
+        """Give each idle worker a node that is ready."""
+        for slot, worker in enumerate(self.workers):
+            if self.open and not (worker and worker.node):
+                node = self._choice(worker.opened if worker else None)
+                del self.open[node.key]
+                if worker is None:
+                    worker = self.workers[slot] = self._start(slot)
+                worker.give(node, self.ledger.attempt(node.key))
+
+    def _choice(self, opened: str | None) -> Node:
+        """A node that takes the model which the worker has open, else one whose model no other worker has open."""
+        others = {worker.opened for worker in self.workers if worker and worker.opened}
+
+        def cost(node: Node) -> int:
+            keys = {inner.key for inner in node.inputs}
+            return 0 if opened in keys else 2 if keys & others else 1
+
+        return min(self.open.values(), key=cost)
+
+    def _start(self, slot: int) -> Worker:
+        """A process of a session of its own: Ctrl-C comes to the engine alone, which tells the workers to stop."""
+        name = f"{self.ledger.job}-{slot + 1}"
+        if self.lost.total():
+            name = f"{name}-{self.lost.total()}"
+        path = self.ledger.folder / "jobs" / f"{name}.json"
+        graph = [node_record(node) for node in self.nodes.values()]
+        Job(name, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph).write(path)
+        log = self.ledger.folder / "logs" / f"{name}.log"
+        log.parent.mkdir(exist_ok=True)
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(self.slots)))
+        environment = {**os.environ, "SYNTHDIV_LOG": str(log), "OMP_NUM_THREADS": threads, **self.slots[slot]}
+        many = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.devices}", "-m"]
+        command = [sys.executable, "-m", *(many if self.devices > 1 else []), "synthdiv.sweep.worker", str(path)]
+        with log.open("a") as handle:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=handle, text=True, bufsize=1,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+        return Worker(process, log, self.told)
+
+    def _hear(self, stop: Stop) -> None:
+        """Wait for the next answer, and pass on what we are asked meanwhile."""
+        try:
+            worker, row = self.told.get(timeout=0.1)
+        except queue.Empty:
+            if stop.reason and not self.asked:
+                self.asked = True
+                for worker in self._busy():
+                    worker.signal(signal.SIGTERM)
+            return
+        node = worker.node
+        if row is None:
+            self.workers[self.workers.index(worker)] = None
+            if node:
+                self._died(node, worker, stop)
+        elif node and row.pop("node") == node.key:
+            worker.opened, worker.node = row.pop("opened"), None
+            self.became(node, Outcome(**row))
+
+    def _died(self, node: Node, worker: Worker, stop: Stop) -> None:
+        """Its work is kept: another worker goes on with it, but not for ever."""
+        outcome = Outcome(
+            "failed", message=f"{worker.death}; its log is {worker.log}", failure=LOST, log=str(worker.log)
+        )
+        self.ledger.event(node.key, "failed", note=outcome.message, failure=LOST, log=outcome.log)
+        self.lost[node.key] += 1
+        if self.lost[node.key] <= RETRIES and not stop.reason and worker.process.returncode < 0:
+            self.open[node.key] = node
+        else:
+            self.became(node, outcome)
+
+
+def accelerators() -> list[str]:
+    """The accelerators that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name.strip() and name.strip() != "-1"]
+    try:
+        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(found.splitlines()) if line.startswith("GPU ")]
+
+
+def slots(jobs: int, devices: int, found: list[str]) -> list[dict[str, str]]:
+    """The environment of each worker."""
+    if jobs < 0 or devices < 1:
+        raise ConfigError(f"hydra.launcher.jobs={jobs}, hydra.launcher.devices={devices}: need 0, and 1, or more")
+    if not found:
+        return [{} for _ in range(jobs or 1)]
+    most = len(found) // devices
+    if max(jobs, 1) > most:
+        raise ConfigError(
+            f"hydra.launcher.jobs={jobs}, hydra.launcher.devices={devices}: need {max(jobs, 1) * devices} accelerators "
+            f"and there are {len(found)}; CUDA_VISIBLE_DEVICES says which"
+        )
+    shares = [found[slot * devices : (slot + 1) * devices] for slot in range(jobs or most)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
