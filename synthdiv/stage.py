@@ -34,6 +34,7 @@ class Stage:
 
     `version` rises when the same fields give other bytes. `ranks` is `one` or `many`. `kept` are the names in a partial
     directory that a later builder may continue from. A `located` stage does no work: its artifact lies where it says.
+    Nodes that open one `model` are best built in a row.
     """
 
     name = ""
@@ -41,6 +42,7 @@ class Stage:
     ranks = "one"
     kept = tuple[str, ...]()
     located = False
+    model = False
 
     def check(self) -> list[str]:
         """All problems of the fields, each starting with its dotted name."""

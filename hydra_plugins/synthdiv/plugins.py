@@ -52,6 +52,27 @@ class LocalConfig:
     devices: int = 1
 
 
+@dataclass
+class SlurmConfig:
+    """Jobs of a Slurm cluster, queued from here. `profile` is a file with what the cluster needs said: partition,
+    account, time, further `options` of sbatch, those of single `stages`, `setup` lines and a `template` of the script;
+    each can be said here too. A job builds up to `group` nodes and queues itself again at its time limit up to
+    `requeues` times. `detach` returns once all is queued."""
+
+    _target_: str = "hydra_plugins.synthdiv.plugins.SlurmLauncher"
+    profile: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    time: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, Any] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+    template: str | None = None
+    group: int = 8
+    requeues: int = 10
+    detach: bool = False
+
+
 class EngineLauncher(Launcher):
     """Gets all cells at once and hands them to an engine."""
 
@@ -96,6 +117,18 @@ class LocalLauncher(EngineLauncher):
         return Local(frozen, cell, **self.fields)
 
 
+class SlurmLauncher(EngineLauncher):
+    def engine(self, frozen: Any, cell: Any) -> Any:
+        from omegaconf import OmegaConf
+
+        from synthdiv.sweep.slurm import Profile, Slurm
+
+        said = {name: value for name, value in self.fields.items() if value is not None}
+        said = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in said.items()}
+        own = {name: said.pop(name) for name in ("group", "requeues", "detach")}
+        return Slurm(frozen, cell, Profile.of(said.pop("profile", None), said), **own)
+
+
 class SynthdivSweeper(Sweeper):
     """Expands the grid itself, because Hydra's way composes every cell again (82 ms each)."""
 
@@ -126,3 +159,4 @@ store = ConfigStore.instance()
 store.store(group="hydra/sweeper", name="synthdiv", node=SweeperConfig, provider="synthdiv")
 store.store(group="hydra/launcher", name="inline", node=InlineConfig, provider="synthdiv")
 store.store(group="hydra/launcher", name="local", node=LocalConfig, provider="synthdiv")
+store.store(group="hydra/launcher", name="slurm", node=SlurmConfig, provider="synthdiv")

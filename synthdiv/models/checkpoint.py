@@ -18,6 +18,7 @@ class Checkpoint(Stage):
     """
 
     name = "checkpoint"
+    model = True
     located = True
 
     path: str | None = locator()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 import traceback
@@ -69,14 +70,15 @@ class Builder:
             return self._follow(node)
         self.run.ledger, self.run.node = self.ledger, node.key
         self.run.micro_batch = self.runtime.micro_batch
-        outcome = self._lead(node)
-        while outcome.failure == MEMORY and self.ranks.size == 1 and self._halve(node, outcome):
-            outcome = self._lead(node)
+        while (outcome := self._lead(node)) is None:
+            gc.collect()  # a trainer and its model hold each other
+            self.run.close()
         if outcome.state == "failed" and self.ranks.size > 1 and node.stage.ranks == "many":
             raise SystemExit(1)  # the other ranks are inside the build; whoever started them ends them
         return self.ranks.share(outcome)
 
-    def _lead(self, node: Node) -> Outcome:
+    def _lead(self, node: Node) -> Outcome | None:
+        """One attempt; None if it is worth another one at once."""
         begun = time.monotonic()
         try:
             if self.store.has(node):
@@ -90,6 +92,11 @@ class Builder:
                 raise
             return Outcome("stopped", time.monotonic() - begun, str(note))
         except Exception as error:
+            if class_of(error) == MEMORY and self.ranks.size == 1 and self._halve(node):
+                said = f"{message_of(error).splitlines()[0]}; again with {self.run.micro_batch} rows at once"
+                self.ledger.event(node.key, "stopped", time.monotonic() - begun, said, MEMORY)
+                self.run.log(f"{node.label}: {said}")
+                return None
             return self._failed(node, error, time.monotonic() - begun)
         seconds = time.monotonic() - begun
         outcome = Outcome("built" if built else "reused", seconds)
@@ -121,14 +128,13 @@ class Builder:
                 node.stage.build(inputs, said[1], self.run)
                 self.run.end()
 
-    def _halve(self, node: Node, outcome: Outcome) -> bool:
-        """Try again with half the rows at once, if there are two; the effective batch stays as it is."""
+    def _halve(self, node: Node) -> bool:
+        """Take half the rows at once, if there are two; the effective batch stays as it is."""
         rows = self.run.micro_batch or getattr(node.stage, "batch_rows", 0)
         if rows < 2:
             return False
         self.run.close()
         self.run.micro_batch = (rows + 1) // 2
-        self.run.log(f"{node.label}: {outcome.message.splitlines()[0]}; again with {self.run.micro_batch} rows at once")
         return True
 
     def _failed(self, node: Node, error: Exception, seconds: float) -> Outcome:

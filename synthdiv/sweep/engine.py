@@ -85,6 +85,14 @@ class Engine:
                 else:
                     fresh.append((user, "blocked"))
 
+    def reuse(self) -> None:
+        """What is there already needs no worker."""
+        there = [node for node in self.nodes.values() if not node.stage.located and self.store.has(node)]
+        for node in there:
+            self.open.pop(node.key, None)
+            self.known(node, "reused")
+        self.ledger.mark([node.key for node in there], "reused")
+
     def became(self, node: Node, outcome: Outcome) -> None:
         """Note what became of a node, tell the person who watches, and show the cells that are done by it."""
         self.known(node, outcome.state)

@@ -94,7 +94,7 @@ class Local(Engine):
         self.asked = False  # the workers were told to stop
 
     def work(self, stop: Stop) -> None:
-        self._reuse()
+        self.reuse()
         try:
             while (self.open and not stop.reason) or self._busy():
                 if not stop.reason:
@@ -107,14 +107,6 @@ class Local(Engine):
                 if stopped_now:
                     worker.signal(signal.SIGKILL)
                 worker.process.wait()
-
-    def _reuse(self) -> None:
-        """What is there already needs no worker."""
-        there = [node for node in self.nodes.values() if not node.stage.located and self.store.has(node)]
-        for node in there:
-            self.open.pop(node.key, None)
-            self.known(node, "reused")
-        self.ledger.mark([node.key for node in there], "reused")
 
     def _busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker and worker.node]

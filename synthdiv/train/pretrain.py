@@ -84,6 +84,7 @@ class Pretrain(Stage):
     """
 
     name = "pretrain"
+    model = True
     kept = (CHECKPOINTS,)
 
     toy: ToyCorpus | None = None

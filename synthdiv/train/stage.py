@@ -58,6 +58,7 @@ class Train(Stage):
     """
 
     name = "train"
+    model = True
     kept = (CHECKPOINTS,)
 
     method: Method = Method.lora
