@@ -222,9 +222,11 @@ class Report:
 
 @dataclass
 class Cell:
-    """One point of the grid. `sweep` is the name under which cells are kept together."""
+    """One point of the grid. `sweep` is the name under which cells are kept together; `rerun` names a node that is
+    built anew on purpose, by the first digits of its key (`4f1c`, or `train/4f1c`)."""
 
     sweep: str = "default"
+    rerun: str = ""
     prompts: Prompts = field(default_factory=Prompts)
     generators: Generators = field(default_factory=Generators)
     mix: MixSpec = field(default_factory=MixSpec)

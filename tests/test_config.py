@@ -65,7 +65,7 @@ def test_every_cell_of_every_experiment_composes(name, loader, expander):
 
 def test_every_group_is_a_field_and_every_block_of_a_cell_has_presets():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert groups - {"experiment"} == FIELDS - {"sweep"}
+    assert groups - {"experiment"} == FIELDS - {"sweep", "rerun"}
     (root,) = [path for path in CONF.iterdir() if path.is_file()]
     assert list(OmegaConf.load(root)) == ["defaults"], "config.yaml is the defaults list and nothing else"
 
@@ -104,6 +104,7 @@ GROUPS = {
 }
 VALUES = {
     "sweep": ["other", "null_world"],
+    "rerun": ["4f1c"],
     "prompts.system": ["null", "'You are brief, and x=1.'", "'{a}'"],
     "prompts.seed": ["1", "42"],
     "prompts.target": ["7"],

@@ -121,7 +121,7 @@ def indifferent(before: Cell) -> tuple[set[str], set[str]]:
     return same, every
 
 
-NEVER = ["sweep", "runtime.*", "track.*", "report.*", "student.name", "*.facts.*", "generators.path"]
+NEVER = ["sweep", "rerun", "runtime.*", "track.*", "report.*", "student.name", "*.facts.*", "generators.path"]
 VOICES = [*(f"student.pretrain.toy.{name}" for name in ("families", "overlap", "shift"))]  # a student has its own law
 VOICES += ["generators.models.0.pretrain.toy.shift"]  # and the first family speaks no foreign dialect
 LOCATORS = ["*.path", "*.revision", "*.hub"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from synthdiv.config import Cell
 from synthdiv.resolve import Resolver
+from synthdiv.store import Store
 from synthdiv.sweep.bill import Estimate
 from synthdiv.sweep.engine import Engine
 from synthdiv.sweep.expand import Expander, Point
@@ -17,6 +19,7 @@ from synthdiv.sweep.prepare import Frozen, freeze
 from synthdiv.sweep.room import shortage, unwritable
 from synthdiv.types import ConfigError
 
+LOGGER = logging.getLogger("synthdiv")
 PLAN = "SYNTHDIV_PLAN"  # `text` or `json`, set by the verb `plan`: the engine is replaced by a printer
 
 
@@ -29,9 +32,10 @@ def expand(loader: Any, config: Any, spec: GridSpec, arguments: list[str]) -> li
 def launch(points: list[Point], engine: Callable[[Frozen, Cell], Engine]) -> int:
     """Freeze the points and run them with an engine, or print the plan. Returns the exit code."""
     cell = points[0].cell
-    names = {point.cell.sweep for point in points}
-    if len(names) > 1 or len({repr(point.cell.runtime) for point in points}) > 1:
-        raise ConfigError("sweep and runtime belong to a whole launch and cannot be swept; start one launch for each")
+    if len({repr((point.cell.sweep, point.cell.rerun, point.cell.runtime)) for point in points}) > 1:
+        raise ConfigError(
+            "sweep, rerun and runtime belong to a whole launch and cannot be swept; start one launch for each"
+        )
     root, plan = Path(cell.runtime.outputs), os.environ.get(PLAN)
     planning = plan in ("text", "json")
     frozen = freeze(points, Resolver(root, online=not planning), () if planning else unwritable(root))
@@ -46,4 +50,24 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell], Engine]) -> int
     problems = shortage(bill.disk_bytes, root)
     if problems:
         raise ConfigError(problems)
-    return engine(frozen, cell).run()
+    ready = engine(frozen, cell)
+    if cell.rerun:
+        rerun(cell.rerun, frozen, Store(root))
+    return ready.run()
+
+
+def rerun(asked: str, frozen: Frozen, store: Store) -> None:
+    """Set aside the one node of the sweep that is `asked` for, as KEY or STAGE/KEY, so that it is built anew."""
+    stage, _, start = asked.rpartition("/")
+    nodes = [node for node in frozen.nodes().values() if not node.stage.located and stage in ("", node.stage.name)]
+    found = [node for node in nodes if node.key.startswith(start)]
+    if len(found) != 1 or len(start) < 4:
+        told = ", ".join(node.label for node in found[:5]) if len(start) > 1 else ""
+        raise ConfigError(
+            f"rerun={asked}: needs the first four or more digits of the key of one node of this sweep, and "
+            f"{len(found)} begin so{f' ({told})' if told else ''}. `synthdiv status` and the logs show keys; where "
+            "they could be read as a number, like 12e4, put the stage before them: rerun=train/12e4"
+        )
+    if store.has(found[0]):
+        target = store.set_aside(found[0])
+        LOGGER.info("%s is built anew; what was there is in %s, what stands on it is kept", found[0].label, target)
