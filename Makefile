@@ -11,7 +11,7 @@ OUTPUTS ?= outputs
 	touch $@
 
 demo: .venv/ready
-	$(BIN)/synthdiv -m experiment=demo runtime.outputs=$(OUTPUTS)
+	$(BIN)/synthdiv -m experiment=demo runtime.outputs=$(OUTPUTS) hydra/launcher=local hydra.launcher.jobs=2
 	$(BIN)/synthdiv report demo runtime.outputs=$(OUTPUTS)
 
 test: .venv/ready
@@ -28,6 +28,8 @@ benchmark: .venv/ready
 	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/engines.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

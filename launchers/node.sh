@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# A sweep on one machine with several accelerators: a worker for each, or for each DEVICES of them. It outlives the
+# terminal. CUDA_VISIBLE_DEVICES says which accelerators it may take.
+#   DEVICES=2 launchers/node.sh -m experiment=demo
+set -euo pipefail
+mkdir -p outputs
+log=outputs/node-$(date +%Y%m%dT%H%M%S)-$$.log
+nohup "${SYNTHDIV:-synthdiv}" "$@" hydra/launcher=local hydra.launcher.devices="${DEVICES:-1}" </dev/null >"$log" 2>&1 &
+echo "started as process $!; follow it with: tail -f $log"
