@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -56,6 +57,27 @@ def commit() -> dict[str, Any]:
         return {}
 
 
+def accelerator(device: str) -> str:
+    """The name of the hardware behind `device`: rates of one are no rates of another."""
+    if device.startswith("cuda") and "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name(device)
+    return cpu_name()
+
+
+@cache
+def cpu_name() -> str:
+    """The model of this processor, as far as the system says."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
 def session(run: Run, seconds: float) -> dict[str, Any]:
     """Provenance of one process that worked on an artifact."""
     from importlib.metadata import version
@@ -70,6 +92,7 @@ def session(run: Run, seconds: float) -> dict[str, Any]:
         | {"zlib": zlib.ZLIB_RUNTIME_VERSION},
         "host": platform.node(),
         "device": run.device,
+        "accelerator": accelerator(run.device),
         "ranks": run.world_size,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 3),
@@ -128,6 +151,14 @@ class Store:
                 yield f"{name} has {file.stat().st_size} bytes, not {facts['bytes']}"
             elif hashes and file_digest(file) != facts["sha256"]:
                 yield f"{name} has another SHA-256 than its manifest says"
+
+    def set_aside(self, node: Node) -> Path:
+        """Move a finished artifact to `<root>/replaced/`, on purpose: it is built anew, and nothing is overwritten."""
+        folder = self.root / "replaced" / node.stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        target = next(path for count in itertools.count(1) if not (path := folder / f"{node.key}-{count}").exists())
+        os.rename(self.path(node), target)
+        return target
 
     def obtain(self, node: Node, run: Run, started: Callable[[], None] = lambda: None) -> tuple[Artifact, bool]:
         """The artifact of `node`, and whether this call built it. Waits while another process builds it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -136,7 +137,7 @@ def test_two_processes_on_one_store_build_each_node_once(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 60 kB, which `grow` makes larger."""
+    """A file system of 60 kB, whose size `resize` changes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", str(disk)]
@@ -146,16 +147,53 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
+def test_a_sweep_that_does_not_fit_the_disk_is_refused_before_anything_is_built(tmp_path, small_disk):
+    write_files(tmp_path)
+    done = synthdiv(*FILES, "mix=human", f"runtime.outputs={small_disk}", cwd=tmp_path, code=2)
+    assert re.search(r"this sweep needs about \S+ .B and \S+ kB are free there; free some space", done.stderr)
+    assert not list(small_disk.glob("artifacts/*"))
+    assert not list(small_disk.glob("sweeps/*"))
+
+
+def begun(disk: Path) -> bool:
+    """Whether a node has been built, as the ledger says."""
+    return any('"state": "built"' in path.read_text() for path in disk.glob("sweeps/*/events/*.jsonl"))
+
+
+def fill_when_begun(process: subprocess.Popen, disk: Path) -> None:
+    """Take all space once the first node is built, and whatever becomes free until the process ends."""
+    until = time.monotonic() + 200
+    while time.monotonic() < until and process.poll() is None:
+        if begun(disk):
+            with contextlib.suppress(OSError), (disk / "filler").open("ab", buffering=0) as filler:
+                while filler.write(bytes(4096)):
+                    pass
+        time.sleep(0.01)
+
+
 def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_space(tmp_path, small_disk):
     write_files(tmp_path)
-    words = [*FILES, "mix=human", f"runtime.outputs={small_disk}"]
-    done = synthdiv(*words, cwd=tmp_path, code=1)
-    told = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert told
-    assert all(f"no space left on the disk of {small_disk}" in line for line in told), done.stderr
-    assert "The partial work is kept" in told[0]
-    assert list(small_disk.glob("artifacts/*/.*.partial"))
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    resize(small_disk, "64m")
+    words = [*FILES, "mix=human", "train.epochs=200", f"runtime.outputs={small_disk}"]  # it trains for seconds
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        fill_when_begun(process, small_disk)
+    finally:
+        process.kill()
+        code = process.wait()
+    said = (tmp_path / "log").read_text()
+    told = [line for line in said.splitlines() if line.startswith(("failed: ", "error: "))]
+    assert told, said
+    assert code == (2 if told[-1].startswith("error: ") else 1), said  # 2 where not even the ledger could be written
+    assert all("no space left on" in line.lower() for line in told), said
+    before = len(list(small_disk.glob("artifacts/*/[!.]*/manifest.json")))
+    assert before
+    (small_disk / "filler").unlink()
     again = synthdiv(*words, cwd=tmp_path)
-    assert "12 nodes" not in again.stderr, "something had been finished"
+    assert f"{before} reused" in again.stderr, "what had been finished is used"
     assert not list(small_disk.glob("artifacts/*/.*"))

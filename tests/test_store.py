@@ -19,7 +19,7 @@ from synthdiv.claim import Claim, claim_files, current, take
 from synthdiv.doctor import examine
 from synthdiv.runtime import LocalRun, Runtime
 from synthdiv.stage import Node, Stage
-from synthdiv.store import Store
+from synthdiv.store import Store, accelerator, cpu_name
 from synthdiv.types import DataError, SynthdivError
 
 
@@ -93,7 +93,17 @@ def test_an_artifact_is_built_once_and_says_how(tmp_path):
     assert manifest["files"]["lines.txt"]["bytes"] == 10
     assert manifest["fields"] == {"lines": 5, "pause": 0.0}
     assert manifest["sessions"][0]["device"] == "cpu"
+    assert manifest["sessions"][0]["accelerator"] == cpu_name() != ""
     assert not list((tmp_path / "artifacts" / "slow").glob(".*")), "no claim and no partial is left"
+
+
+def test_the_hardware_is_named_by_who_knows_it(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda": "H100", "cuda:1": "A10"}.get)
+    assert [accelerator(device) for device in ("cuda", "cuda:1", "cpu")] == ["H100", "A10", cpu_name()]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert accelerator("cuda") == cpu_name()
 
 
 def test_a_failed_build_looks_unfinished_and_can_be_tried_again(tmp_path):

@@ -25,7 +25,7 @@ class Row:
     """A unique cell. `model` is the same for cells that evaluate one trained model: the unit of replication.
 
     `state` is that of `synthdiv status`; `reason` says why it is failed. Scores of suites that are finished are there
-    whatever the state.
+    whatever the state. `unmatched` is how much it trains, where it was launched with `report.unmatched`.
     """
 
     key: str
@@ -36,6 +36,7 @@ class Row:
     state: str
     reason: str = ""
     scores: dict[str, Score] = field(default_factory=dict)
+    unmatched: str = ""
 
 
 def collect(root: Path, name: str) -> list[Row]:
@@ -49,7 +50,8 @@ def collect(root: Path, name: str) -> list[Row]:
         scores = {score.name: score for key in cell.suites.values() for score in suite_scores(root, key)}
         scores |= texts.get(cell.suites.get("collapse", ""), {})
         state, reason = cell_state(root, cell, nodes, events)
-        rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), state, reason, scores))
+        told = (state, reason, scores, cell.unmatched)
+        rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), *told))
     return rows
 
 

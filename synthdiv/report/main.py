@@ -14,7 +14,7 @@ from synthdiv.report.arms import ENOUGH, Arm, Contrast, arms_of, contrasts, meas
 from synthdiv.report.collect import Row, collect
 from synthdiv.report.figures import draw_measure, draw_overview
 from synthdiv.report.labels import Labels
-from synthdiv.report.tables import arms_csv, arms_md, cells_csv, cells_md, contrasts_md, unfinished_md
+from synthdiv.report.tables import arms_csv, arms_md, cells_csv, cells_md, contrasts_md, unfinished_md, unmatched_md
 from synthdiv.types import ConfigError
 
 # What a reader looks at first, as far as a sweep has it; the other scores are in the CSV files, and `report.measures=`
@@ -50,12 +50,13 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         labels = Labels(arms)
+        warning = unmatched_md(arms, labels)
         write_figures(draft / "figures", arms, chosen, labels)
         for file, text in {
             "cells.csv": cells_csv(rows),
-            "cells.md": cells_md(rows, chosen, labels, arms),
+            "cells.md": warning + cells_md(rows, chosen, labels, arms),
             "arms.csv": arms_csv(arms, labels),
-            "arms.md": arms_md(arms, chosen, labels),
+            "arms.md": warning + arms_md(arms, chosen, labels),
             "report.md": page(name, rows, arms, chosen, labels),
         }.items():
             (draft / file).write_text(text, encoding="utf-8")
@@ -108,6 +109,7 @@ def page(name: str, rows: Sequence[Row], arms: Sequence[Arm], chosen: Sequence[s
         f"# {name}\n",
         f"{len(rows)} unique cells, untouched students among them ({counts}), in {len(arms)} arms with "
         f"{span(replicates)} each. Cells that mean the same are one cell and enter once.\n",
+        unmatched_md(arms, labels).removesuffix("\n"),
         "![overview](figures/overview.png)\n",
         f"## Arms\n\n{arms_md(arms, chosen, labels)}",
     ]

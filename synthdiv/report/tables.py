@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from synthdiv.report.arms import DESCRIPTIVE, ENOUGH, Arm, Contrast, Mean
-from synthdiv.report.collect import Row
+from synthdiv.report.collect import UNTOUCHED, Row
 from synthdiv.report.labels import Labels, arrow, number
 from synthdiv.types import Score
 
@@ -115,6 +115,19 @@ def cell_text(score: Score | None, notes: Footnotes) -> str:
 
 def interval(low: float, high: float) -> str:
     return "" if math.isnan(low) or math.isnan(high) else f" [{number(low)}, {number(high)}]"
+
+
+def unmatched_md(arms: Sequence[Arm], labels: Labels) -> str:
+    """A line for above the tables where arms that were launched with `report.unmatched` train differently much."""
+    budgets: dict[str, dict[str, None]] = {}
+    for arm in sorted(arms, key=labels.order):
+        for row in arm.rows:
+            if row.axes.get("mix") != UNTOUCHED:
+                budgets.setdefault(row.unmatched, {})[labels.full(arm)] = None
+    if len(budgets) < 2:
+        return ""  # none was declared, or all train equally much
+    told = (f"{', '.join(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
+    return f"**arms are not matched: {'; '.join(told)}**\n\n"
 
 
 def arms_md(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> str:

@@ -1,7 +1,7 @@
 """What a plan costs: tokens, device-hours, money and disk of the nodes that are still to build.
 
-Rates are those of earlier manifests on the same kind of device, for models of about the same size. Where there are
-none, a node of a model counts the operations of its parameters; the constants of that are stated with the bill.
+Rates are those of earlier manifests on the same hardware, for models of about the same size. Where there are none, a
+node of a model counts the operations of its parameters; the constants of that are stated with the bill.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ BYTES = {"generate": 1500, "likelihood": 1000, "prompts": 500, "mix": 500}  # a 
 @dataclass
 class Bill:
     """Tokens are counted in the tokenizer of whoever writes or reads them. `measured` is the share of the device-hours
-    whose rate was measured; `unknown` names models without a size, whose hours and weights are not in the bill."""
+    whose rate was measured, on `accelerator` if manifests name it; `unknown` names models without a size, whose hours
+    and weights are not in the bill."""
 
     generate_tokens: int = 0
     train_tokens: int = 0
     device_hours: float = 0.0
     device: str = "cpu"
+    accelerator: str = ""
     measured: float = 0.0
     usd: float = 0.0
     disk_bytes: int = 0
@@ -77,6 +79,7 @@ class Estimate:
     def bill(self, keys: Iterable[str]) -> Bill:
         """The sum over these nodes, and room for the checkpoints of the largest training."""
         found, measured, room, unknown = Bill(device=self.device), 0.0, 0.0, dict[str, None]()
+        found.accelerator = self.history.accelerators.get(self.device, "")
         for node in map(self.nodes.__getitem__, keys):
             if node.stage.located:
                 continue

@@ -28,11 +28,13 @@ BLOCKS = tuple(item.name for item in dataclasses.fields(Cell))
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the grid: its overrides as a user would type them, the choice of groups, and the cell they give."""
+    """One point of the grid: its overrides as a user would type them, the choice of groups, and the cell they give.
+    `config` are the words that say where the presets of the user's own are."""
 
     overrides: tuple[str, ...]
     choices: dict[str, str]
     cell: Cell
+    config: tuple[str, ...] = ()
 
 
 class Expander:
@@ -46,6 +48,7 @@ class Expander:
         assert isinstance(loader, ConfigLoaderImpl)
         self.loader, self.config_name, self.hydra_overrides = loader, config_name, hydra_overrides
         self.parser = OverridesParser.create(loader)
+        self.config = own_config(loader, config_name)
         self._parsed: dict[str, Override] = {}
         self._composed: dict[Words, DictConfig] = {}
         self._texts: dict[Words, dict[str, str]] = {}  # each block as composed
@@ -83,7 +86,7 @@ class Expander:
             groups = tuple(str(override.input_line) for override in parsed if self._is_group(override.key_or_group))
             values = [override for override in parsed if not self._is_group(override.key_or_group)]
             self._compose(groups)
-            return Point(tuple(words), dict(self._choices[groups]), self._cell(groups, values))
+            return Point(tuple(words), dict(self._choices[groups]), self._cell(groups, values), self.config)
         except (OmegaConfBaseException, HydraException) as error:
             raise ConfigError(one_line(error)) from error
 
@@ -122,6 +125,15 @@ class Expander:
                     live = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
                     self._blocks[keys[name]] = pickle.dumps(live)
         return Cell(**{name: pickle.loads(self._blocks[key]) for name, key in keys.items()})
+
+
+def own_config(loader: ConfigLoaderImpl, name: str) -> tuple[str, ...]:
+    """`--config-dir` and `--config-name` as they were given; the folder absolute, because another command may be typed
+    elsewhere."""
+    named = ("--config-name", name) if name != "config" else ()
+    places = loader.config_search_path.get_path()
+    folders = [str(place.path).removeprefix("file://") for place in places if place.provider == "command-line"]
+    return (*named, *(word for folder in folders for word in ("--config-dir", folder)))
 
 
 def block_of(override: Override) -> str:

@@ -1,4 +1,4 @@
-"""What earlier manifests of this folder of outputs measured: seconds, bytes and tokens, by stage, size and device."""
+"""What earlier manifests of this folder of outputs measured: seconds, bytes and tokens, by stage, size and hardware."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ MODEL = {"generate": 1, "likelihood": 1, "train": 0}  # which input is the model
 
 @dataclass(frozen=True)
 class Finished:
-    """One artifact. `units` are those of its stage, or 1; `model` is the key of the model that ran or was trained."""
+    """One artifact. `units` are those of its stage, or 1; `model` is the key of the model that ran or was trained.
+    `accelerator` is empty in manifests of earlier versions."""
 
     stage: str
     device: str
+    accelerator: str
     seconds: float
     units: float
     bytes: int
@@ -30,7 +32,7 @@ class Finished:
 
 class History:
     """Averages over finished artifacts below `root`. `sizes` are parameter counts by model key, added to those that
-    the manifests tell."""
+    the manifests tell; `accelerators` the newest hardware by kind of device: what is launched next runs there."""
 
     def __init__(self, root: Path, sizes: dict[str, float]):
         self.sizes = dict(sizes)
@@ -44,12 +46,9 @@ class History:
             if stage == "train":
                 students[key] = item.model
         self.sizes |= {key: self.sizes[model] for key, model in students.items() if model in self.sizes}
-
-    @property
-    def device(self) -> str | None:
-        """The device of the newest artifact."""
-        every = [item for items in self.stages.values() for item in items]
-        return max(every, key=lambda item: item.finished).device if every else None
+        every = sorted((item for items in self.stages.values() for item in items), key=lambda item: item.finished)
+        self.device = every[-1].device if every else None  # of the newest artifact
+        self.accelerators = {item.device: item.accelerator for item in every if item.accelerator}
 
     def alike(self, stage: str, size: float | None) -> list[Finished]:
         """Artifacts of a stage; where a model makes it, of a model at most twice as large or half as small."""
@@ -60,8 +59,11 @@ class History:
         return [item for item, own in sized if own and size and 0.5 <= own / size <= 2]
 
     def seconds(self, stage: str, size: float | None, device: str) -> float | None:
-        """Seconds for a unit on a device, or None where nothing alike was measured."""
-        items = [item for item in self.alike(stage, size) if item.device == device]
+        """Seconds for a unit on a device, or None where nothing alike was measured: on its newest accelerator, else
+        on one that the manifest does not name."""
+        there = [item for item in self.alike(stage, size) if item.device == device]
+        named = [item for item in there if item.accelerator == self.accelerators.get(device)]
+        items = named or [item for item in there if not item.accelerator]
         units = sum(item.units for item in items)
         return sum(item.seconds for item in items) / units if units else None
 
@@ -99,6 +101,7 @@ def finished(stage: str, key: str, manifest: dict[str, Any]) -> Finished:
     return Finished(
         "recorded" if recorded else stage,
         (sessions[-1].get("device") or "").split(":")[0],
+        sessions[-1].get("accelerator") or "",
         sum(session.get("seconds") or 0.0 for session in sessions),
         manifest["summary"].get(UNITS.get(stage, ""), 1),
         sum(file["bytes"] for file in manifest["files"].values()),

@@ -12,6 +12,7 @@ from synthdiv.pipeline import Graph, graph, shares
 from synthdiv.stage import Node, canonical
 from synthdiv.sweep.expand import Point
 from synthdiv.sweep.ledger import NOT_APPLICABLE, CellRecord, NodeRecord
+from synthdiv.sweep.match import budget
 
 SEEDS = (
     "prompts.seed",
@@ -22,7 +23,7 @@ SEEDS = (
     "evaluate.respond.seed",
 )
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
-NOT_IDENTITY = ("runtime", "track", "report", "sweep", "experiment", "hydra")
+NOT_IDENTITY = ("runtime", "track", "report", "sweep", "rerun", "experiment", "hydra")
 
 
 def cell_record(point: Point, item: Graph) -> CellRecord:
@@ -38,6 +39,8 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
         nodes=list(item.nodes()),
         train=item.train.key if item.train else None,
         prompts=item.prompts.key,
+        config=list(point.config),
+        unmatched=str(budget(item)) if item.train and point.cell.report.unmatched else "",
     )
 
 

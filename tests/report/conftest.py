@@ -18,7 +18,9 @@ from synthdiv.suite import item, write_suite
 from synthdiv.sweep.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.types import Sample, Score
 
-RUN: Any = SimpleNamespace(device="cpu", rank=0, world_size=1, log=lambda message: None)
+RUN: Any = SimpleNamespace(
+    device="cpu", rank=0, world_size=1, log=lambda message: None, begin=lambda out: None, end=lambda: None
+)
 
 
 @dataclass
@@ -97,7 +99,14 @@ class Study:
         }
 
     def cell(
-        self, mix: str, value: float, seed: int = 0, build: str = "all", undefined: bool = False, **axes: Any
+        self,
+        mix: str,
+        value: float,
+        seed: int = 0,
+        build: str = "all",
+        undefined: bool = False,
+        unmatched: str = "",
+        **axes: Any,
     ) -> CellRecord:
         """A cell whose `nll_2` is `value`. `build`: all, some (the truth suite is missing) or none."""
         axes = {"mix": mix, "source": "n/a", "generators": "n/a", "student": "toy"} | axes
@@ -117,6 +126,7 @@ class Study:
             nodes=list(nodes),
             train=train.key if train else None,
             prompts="p",
+            unmatched=unmatched,
         )
         records = [NodeRecord(n.key, n.stage.name, [i.key for i in n.inputs], {}) for n in nodes.values()]
         self.ledger.add([record], records)

@@ -103,6 +103,23 @@ def test_the_contrast_stands_beside_its_null(eggs: Any) -> None:
     assert "compare each difference with the one there" in part
 
 
+def test_arms_that_were_launched_unmatched_are_told_above_every_table(study: Any) -> None:
+    study.cell("human", 1.0, unmatched="2 epochs of 600 rows")
+    study.cell("multi", 2.0, unmatched="2 epochs of 600 rows")
+    assert "not matched" not in write_report(study.root, "eggs", []).read_text(), "they are, after all"
+    study.cell("multi_decoding", 2.0)
+    study.cell("single", 3.0, unmatched="400 steps", source="ada")
+    folder = write_report(study.root, "eggs", []).parent
+    line = (
+        "arms are not matched: human, multi (2 epochs of 600 rows); single ada (400 steps); "
+        "multi decoding (launched as matched)"
+    )
+    for file in ("report.md", "arms.md", "cells.md"):
+        above, _, table = (folder / file).read_text().partition(line)
+        assert "| single ada |" in table
+        assert "|" not in above, file
+
+
 def test_figures_are_drawn_and_shown(eggs: Any) -> None:
     report = write_report(eggs.root, "eggs", [])
     names = {"overview", "nll_2", "published_self_bleu_3_words", "truth_coverage", "truth_excess_nll"}

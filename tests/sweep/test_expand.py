@@ -14,6 +14,7 @@ from synthdiv.config import Cell
 from synthdiv.sweep import launch
 from synthdiv.sweep.expand import Expander
 from synthdiv.sweep.grid import GridSpec
+from synthdiv.sweep.inline import Inline
 from synthdiv.types import ConfigError
 
 
@@ -100,7 +101,7 @@ def test_an_unknown_key_of_an_experiment_is_refused_too(expander):
 def test_a_launch_has_one_name_and_one_runtime(expander):
     for swept in ("sweep=a,b", "runtime.threads=1,2"):
         with pytest.raises(ConfigError, match="one launch for each"):
-            launch.launch(expander.expand({}, [swept]))
+            launch.launch(expander.expand({}, [swept]), Inline)
 
 
 def test_a_list_that_is_replaced_after_its_item_was_set_leaves_no_trace(expander):

@@ -16,11 +16,13 @@ from hydra.core.config_store import ConfigStore
 from synthdiv.__main__ import conf_dir
 from synthdiv.config import Cell
 from synthdiv.resolve import Resolver
+from synthdiv.store import cpu_name
 from synthdiv.sweep import launch, room
 from synthdiv.sweep.bill import ANSWER, OPERATIONS, PROMPT, Estimate
 from synthdiv.sweep.expand import Expander
 from synthdiv.sweep.grid import GridSpec
 from synthdiv.sweep.history import History
+from synthdiv.sweep.inline import Inline
 from synthdiv.sweep.prepare import freeze
 from synthdiv.types import ConfigError
 from tests.conftest import FILES, TINY, sources, write_files
@@ -66,7 +68,7 @@ def test_after_a_study_a_plan_sees_what_is_present_and_measures_the_rest(study, 
     assert {counts["to_build"] for counts in done["nodes"].values()} == {0}
     assert done["estimate"] | {"free_bytes": 0} == {
         "generate_tokens": 0, "train_tokens": 0, "device_hours": 0.0, "device": "cpu", "measured": 0.0, "usd": 0.0,
-        "disk_bytes": 0, "unknown": [], "free_bytes": 0, "unresolved": [],
+        "disk_bytes": 0, "unknown": [], "free_bytes": 0, "unresolved": [], "accelerator": cpu_name(),
     }  # fmt: skip
     more = json.loads(typed("plan", "--json", *words, "train.seed=0,1,2").out)
     assert more["nodes"]["train"] == {"present": 6, "to_build": 3}
@@ -94,6 +96,33 @@ def test_rates_are_the_mean_of_earlier_manifests(study, tmp_path):
         pytest.approx(found.trained(found.nodes[train]) * seconds / tokens),
         True,
     )
+
+
+def manifest(root: Path, key: str, seconds: float, finished: str, **session: str) -> None:
+    folder = root / "artifacts" / "mix" / key
+    folder.mkdir(parents=True)
+    sessions = [{"seconds": seconds, "finished": finished, **session}]
+    row = {"inputs": [], "fields": {}, "files": {}, "summary": {}, "sessions": sessions}
+    (folder / "manifest.json").write_text(json.dumps(row))
+
+
+def test_rates_are_those_of_one_accelerator(tmp_path):
+    manifest(tmp_path, "old", 9.0, "2026-01-01", device="cuda:0")
+    assert History(tmp_path, {}).seconds("mix", None, "cuda") == 9.0, "manifests of earlier versions name none"
+    manifest(tmp_path, "slow", 4.0, "2026-01-02", device="cuda", accelerator="A10")
+    manifest(tmp_path, "fast", 1.0, "2026-01-04", device="cuda:1", accelerator="H100")
+    manifest(tmp_path, "too", 2.0, "2026-01-03", device="cuda", accelerator="H100")
+    manifest(tmp_path, "cpu", 30.0, "2026-01-05", device="cpu", accelerator="EPYC")
+    found = History(tmp_path, {})
+    assert (found.device, found.accelerators) == ("cpu", {"cuda": "H100", "cpu": "EPYC"}), "the newest of each kind"
+    assert found.seconds("mix", None, "cuda") == 1.5
+    assert found.seconds("mix", None, "cpu") == 30.0
+    manifest(tmp_path, "new", 8.0, "2026-01-06", device="cuda", accelerator="H200")
+    assert History(tmp_path, {}).seconds("mix", None, "cuda") == 8.0
+    shutil.rmtree(tmp_path / "artifacts" / "mix" / "new")
+    (tmp_path / "artifacts" / "mix").rename(tmp_path / "artifacts" / "collapse")
+    manifest(tmp_path, "new", 8.0, "2026-01-06", device="cuda", accelerator="H200")
+    assert History(tmp_path, {}).seconds("collapse", None, "cuda") == 9.0, "rather the unnamed than another's"
 
 
 def test_without_manifests_it_counts_parameters(tmp_path):
@@ -264,4 +293,4 @@ def test_a_launch_refuses_what_a_plan_refuses(typed):
 def test_launch_without_a_plan_has_no_printer(monkeypatch):
     monkeypatch.setenv(launch.PLAN, "0")
     with pytest.raises(ConfigError, match="one launch for each"):
-        launch.launch(EXPANDER.expand({}, ["sweep=a,b"]))
+        launch.launch(EXPANDER.expand({}, ["sweep=a,b"]), Inline)

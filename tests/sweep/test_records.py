@@ -113,6 +113,14 @@ def test_seeds_that_enter_nothing_are_not_applicable():
     assert record(*recorded, "mix=single").seeds["mix.rotation"] == "n/a"
 
 
+def test_a_cell_says_how_much_it_trains_where_that_was_declared_to_differ():
+    assert record("mix=human").unmatched == ""
+    assert record("mix=human", "mix.rows=48", "report.unmatched=true").unmatched == "4 epochs of 48 rows"
+    steps = ("train.match=steps", "train.budget=1200", "report.unmatched=true")
+    assert record("mix=human", *steps).unmatched == "1,200 steps"
+    assert record("mix=none", *steps).unmatched == "", "what is not trained has no budget"
+
+
 def test_a_node_is_written_with_all_it_takes_to_build_it():
     (point,) = EXPANDER.expand({}, [*FILES, "prompts.table.rows=30", "mix=none"])
     rows = [node_record(node) for node in graph(point.cell).nodes().values()]
