@@ -91,6 +91,7 @@ def print_plan(plan: Plan) -> None:
         console.print("in every cell: " + " ".join(plan.common), markup=False)
     title = f"{plan.cell.sweep}: {len(plan.frozen.points)} cells, {len(plan.unique)} unique"
     cells = Table("cell", "overrides", "to build", title=title, box=SIMPLE)
+    cells.columns[1].overflow = "fold"
     for key, (graph, overrides) in plan.unique.items():
         same = f"\n= {len(overrides) - 1} more: {'; '.join(overrides[1:])}" if len(overrides) > 1 else ""
         inside = graph.nodes()
@@ -120,7 +121,7 @@ def bill_lines(plan: Plan) -> list[str]:
     hours = f"{bill.device_hours:.3g}"
     return [
         f"tokens    {bill.generate_tokens:,} to generate, {bill.train_tokens:,} to train on",
-        f"time      {hours} device-hours on {bill.device}{rest if bill.device_hours else ''}",
+        f"time      {hours} device-hours on {bill.accelerator or bill.device}{rest if bill.device_hours else ''}",
         f"money     {bill.usd:,.2f} USD for paid models (facts.price_in, facts.price_out)",
         f"disk      {told(bill.disk_bytes)} of {told(plan.free)} free{short}",
         f"estimates are of earlier artifacts in {plan.cell.runtime.outputs}; where there are none, {PROMPT} tokens a "

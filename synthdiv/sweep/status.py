@@ -174,9 +174,9 @@ def node_states(
         if said == "running" and key in pulses:
             said = pulses[key].state
         if said in ("queued", "blocked"):
-            vain = ("failed", "blocked", "stopped") if said == "blocked" else ("failed", "blocked")
-            cause = next((inner for inner in step.inputs if states.get(inner) in vain), None)
-            said = "blocked" if cause else "queued"  # blocked follows from the graph: what was repaired is forgotten
+            waits = ("done", "running") if said == "blocked" else ("done", "running", "queued", "stopped")
+            cause = next((inner for inner in step.inputs if states.get(inner, "queued") not in waits), None)
+            said = "blocked" if cause else "queued"  # a job that found an input missing has ended; repaired, it is queued
             if cause:
                 causes[key] = causes.get(cause, cause)
         states[key] = "done" if said in DONE else said

@@ -49,6 +49,7 @@ def fit(
     import pyarrow
     import pyarrow.parquet
     from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.plugins.environments import LightningEnvironment
 
     from synthdiv.train.module import Tuning
 
@@ -90,6 +91,7 @@ def fit(
             max_steps=-1,
             logger=False,
             callbacks=[Keeper()],
+            plugins=[LightningEnvironment()],  # or it would read Slurm's variables, and queue the job again by itself
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
