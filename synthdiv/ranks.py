@@ -17,9 +17,10 @@ class Ranks:
         self.rank, self.size = rank, size
 
     @classmethod
-    def of_environment(cls) -> Ranks:
-        """Join the others, if there are any. Lightning finds the process group that is made here."""
-        if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+    def of_environment(cls, slurm: bool = True) -> Ranks:
+        """Join the others, if there are any. Not `slurm`: a step of Slurm that we are inside of is not ours."""
+        several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
+        if slurm and several and "RANK" not in os.environ:
             os.environ.update(of_slurm())
         size = int(os.environ.get("WORLD_SIZE", 1))
         if size == 1:
@@ -27,7 +28,10 @@ class Ranks:
         import torch
         from torch import distributed
 
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "gloo"
+        if torch.cuda.is_available():
+            backend = "cpu:gloo,cuda:nccl"
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())  # what `cuda` means here
         distributed.init_process_group(backend, timeout=WAIT)
         return cls(distributed.get_rank(), size)
 
@@ -51,6 +55,14 @@ class Ranks:
         every: list[str] = [""] * self.size
         distributed.all_gather_object(every, text)
         return next((one for one in every if one), "")
+
+    def leave(self) -> None:
+        """At the end, all together: a process that just exits is aborted now and then by its threads of gloo."""
+        if self.size > 1:
+            from torch import distributed
+
+            self.agree("")
+            distributed.destroy_process_group()
 
 
 def of_slurm() -> dict[str, str]:

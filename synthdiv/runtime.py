@@ -46,9 +46,11 @@ class Runtime:
 @dataclass
 class Stop:
     """Set by signals, in a handler that does nothing else, and looked at between steps and batches. `reason` is one of
-    REASONS; a second Ctrl-C stops now."""
+    REASONS; a second Ctrl-C stops now, whatever was heard before."""
 
     reason: str = ""
+    now: bool = False
+    _interrupts: int = 0
     _before: dict[int, Any] = field(default_factory=dict)
 
     def listen(self) -> None:
@@ -61,11 +63,13 @@ class Stop:
             signal.signal(number, handler)
 
     def _heard(self, number: int, _frame: object) -> None:
-        if number == signal.SIGINT and self.reason == REASONS[number]:
-            raise KeyboardInterrupt
-        if number == signal.SIGINT:
-            os.write(2, b"\nstopping after this step or batch; Ctrl-C again stops now\n")
         self.reason = self.reason or REASONS[number]
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                self.now = True
+                raise KeyboardInterrupt
+            os.write(2, b"\nstopping after this step or batch; Ctrl-C again stops now\n")
 
 
 REASONS: dict[int, str] = {
@@ -92,6 +96,7 @@ class LocalRun:
         self._opened: tuple[str, str] | None = None
         self._model: Any = None
         self._shown = 0.0
+        self.together = False  # whether all ranks are inside a build, and meet at its boundaries
 
     @property
     def opened(self) -> str | None:
@@ -131,13 +136,15 @@ class LocalRun:
                 torch.cuda.empty_cache()
 
     def begin(self, out: Path) -> None:
-        self.ranks.share(("build", out))
+        self.together = True
 
     def end(self) -> None:
         self.ranks.agree("")
+        self.together = False
 
     def boundary(self, keep: Callable[[], None] | None = None) -> None:
-        reason = self.ranks.agree(self.stop.reason)
+        """Rank 0 that waits for another builder is alone: the others wait for its word."""
+        reason = self.ranks.agree(self.stop.reason) if self.together else self.stop.reason
         if reason:
             if keep:
                 keep()
@@ -159,7 +166,8 @@ class LocalRun:
             print(f"\r\033[K  {what} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
 
     def log(self, message: str) -> None:
-        LOGGER.info(message)
+        if self.rank == 0:
+            LOGGER.info(message)
 
 
 @contextlib.contextmanager

@@ -121,7 +121,8 @@ class SlurmLauncher(EngineLauncher):
     def engine(self, frozen: Any, cell: Any) -> Any:
         from omegaconf import OmegaConf
 
-        from synthdiv.sweep.slurm import Profile, Slurm
+        from synthdiv.sweep.profile import Profile
+        from synthdiv.sweep.slurm import Slurm
 
         said = {name: value for name, value in self.fields.items() if value is not None}
         said = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in said.items()}

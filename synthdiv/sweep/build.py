@@ -9,13 +9,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from synthdiv.ranks import Ranks
 from synthdiv.runtime import LocalRun, Runtime, Stop, isolated
-from synthdiv.stage import Node
+from synthdiv.stage import Node, Stage
 from synthdiv.store import Store
-from synthdiv.sweep.failure import BUG, MEMORY, class_of, message_of
+from synthdiv.sweep.failure import BUG, LOST, MEMORY, advice, class_of, message_of
 from synthdiv.sweep.ledger import Ledger
 from synthdiv.types import Artifact, Stopped, SynthdivError
 
@@ -45,6 +46,12 @@ class ReportingRun(LocalRun):
     ledger: Ledger | None = None
     node = ""
 
+    def begin(self, out: Path) -> None:
+        """The other ranks learn too how many rows to take at once, and which attempt this is."""
+        if self.ledger and self.ranks.size > 1:
+            self.ranks.share((out, self.micro_batch, self.ledger.attempt(self.node)))
+        super().begin(out)
+
     def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
         if self.ledger:
             self.ledger.progress(self.node, done, total, what)
@@ -58,24 +65,29 @@ class Builder:
         self.store, self.ledger, self.runtime = store, ledger, runtime
         self.run = ReportingRun(runtime, open_model, stop, ranks)
         self.ranks = self.run.ranks
+        self.broken = False  # after a failure inside a build the ranks are out of step: they can build no other node
 
     @property
     def opened(self) -> str | None:
         """The key of the open model: a node that takes it comes cheaper."""
         return self.run.opened
 
-    def build(self, node: Node) -> Outcome:
-        """Build, wait for or reuse one node whose inputs are there. Every rank calls it and gets the same outcome."""
+    def build(self, node: Node, micro: int = 0) -> Outcome:
+        """Build, wait for or reuse one node whose inputs are there, with `micro` rows at once (0: as the runtime says).
+        Every rank calls it and gets the same outcome, unless it left them `broken`."""
         if self.ranks.rank:
             return self._follow(node)
         self.run.ledger, self.run.node = self.ledger, node.key
-        self.run.micro_batch = self.runtime.micro_batch
+        self.run.micro_batch, self.run.together = micro or self.runtime.micro_batch, False
         while (outcome := self._lead(node)) is None:
             gc.collect()  # a trainer and its model hold each other
             self.run.close()
-        if outcome.state == "failed" and self.ranks.size > 1 and node.stage.ranks == "many":
-            raise SystemExit(1)  # the other ranks are inside the build; whoever started them ends them
-        return self.ranks.share(outcome)
+        self.broken = outcome.state == "failed" and self._inside(node)
+        return outcome if self.broken else self.ranks.share(outcome)
+
+    def _inside(self, node: Node) -> bool:
+        """Whether other ranks are in the middle of building this node."""
+        return self.run.together and self.ranks.size > 1 and node.stage.ranks == "many"
 
     def _lead(self, node: Node) -> Outcome | None:
         """One attempt; None if it is worth another one at once."""
@@ -91,8 +103,15 @@ class Builder:
             if isinstance(note, KeyboardInterrupt):
                 raise
             return Outcome("stopped", time.monotonic() - begun, str(note))
+        except SystemExit as error:  # Lightning makes it of SIGTERM, and of a second Ctrl-C
+            if not self.run.stop.reason:
+                raise
+            self.ledger.event(node.key, "stopped", time.monotonic() - begun, self.run.stop.reason)
+            if self.run.stop.now:
+                raise KeyboardInterrupt from error
+            return Outcome("stopped", time.monotonic() - begun, self.run.stop.reason)
         except Exception as error:
-            if class_of(error) == MEMORY and self.ranks.size == 1 and self._halve(node):
+            if class_of(error) == MEMORY and not self._inside(node) and self._halve(node):
                 said = f"{message_of(error).splitlines()[0]}; again with {self.run.micro_batch} rows at once"
                 self.ledger.event(node.key, "stopped", time.monotonic() - begun, said, MEMORY)
                 self.run.log(f"{node.label}: {said}")
@@ -122,23 +141,31 @@ class Builder:
             said = self.ranks.share(None)
             if isinstance(said, Outcome):
                 return said
-            inputs = tuple(self.store.artifact(inner) for inner in node.inputs)
-            self.run.prepare()
-            with isolated(self.runtime.threads), contextlib.suppress(Stopped):
-                node.stage.build(inputs, said[1], self.run)
-                self.run.end()
+            out, self.run.micro_batch, attempt = said
+            self.ledger.number(node.key, attempt)
+            self.run.together, begun = True, time.monotonic()
+            try:
+                self.run.prepare()
+                inputs = tuple(self.store.artifact(inner) for inner in node.inputs)
+                with isolated(self.runtime.threads), contextlib.suppress(Stopped):
+                    node.stage.build(inputs, out, self.run)
+                    self.run.end()
+            except Exception as error:
+                if class_of(error) != LOST:  # that another rank is gone is not what happened
+                    self._failed(node, error, time.monotonic() - begun)
+                raise SystemExit(1) from error
 
     def _halve(self, node: Node) -> bool:
         """Take half the rows at once, if there are two; the effective batch stays as it is."""
-        rows = self.run.micro_batch or getattr(node.stage, "batch_rows", 0)
-        if rows < 2:
-            return False
-        self.run.close()
-        self.run.micro_batch = (rows + 1) // 2
-        return True
+        rows = halved(node.stage, self.run.micro_batch)
+        if rows:
+            self.run.micro_batch = rows
+        return rows > 0
 
     def _failed(self, node: Node, error: Exception, seconds: float) -> Outcome:
         failure, message, trace = class_of(error), message_of(error), ""
+        if told := advice(failure, node.stage) if not halved(node.stage, self.run.micro_batch) else "":
+            message = f"{message.splitlines()[0].rstrip('. ')}; {told}"
         if failure == BUG or os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError):
             path = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
             with contextlib.suppress(OSError):  # a full disk: the message is what matters
@@ -146,6 +173,13 @@ class Builder:
                 trace = str(path)
         self.ledger.event(node.key, "failed", seconds, message, failure, log=trace)
         return Outcome("failed", seconds, message, failure, trace=trace, log=self.ledger.log)
+
+
+def halved(stage: Stage, rows: int) -> int:
+    """Half of the `rows` that a stage takes at once (0: its whole batch); 0 where there is nothing to halve."""
+    whole = getattr(stage, "batch_rows", 0)
+    rows = min(rows or whole, whole)
+    return (rows + 1) // 2 if rows > 1 else 0
 
 
 def told(summary: dict[str, Any]) -> str:

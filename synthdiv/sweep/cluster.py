@@ -9,21 +9,35 @@ from collections.abc import Iterable
 
 from synthdiv.types import ConfigError
 
-ON = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED")
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED")
+PASSING = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning")
 
 
 def ask(*words: str) -> str:
     """What a command of Slurm prints; its own message where it refuses."""
+    done = run(*words)
+    if done.returncode:
+        raise ConfigError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """In a session of its own: Ctrl-C comes to us, and no job is queued of which we do not know."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True)
+        return subprocess.run(words, capture_output=True, text=True, env=outside(), start_new_session=True)
     except FileNotFoundError:
         raise ConfigError(
             f"hydra/launcher=slurm: there is no {words[0]} on this machine; launch where Slurm is, or choose "
             "hydra/launcher=local"
         ) from None
-    if done.returncode:
-        raise ConfigError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+
+
+def outside() -> dict[str, str]:
+    """The environment without what an allocation says of itself: what is launched from inside one is no part of it."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return dict(os.environ)
+    own = ("SLURM_CONF", "SLURM_CLUSTERS")
+    return {name: value for name, value in os.environ.items() if name in own or not name.startswith(("SLURM", "SRUN_"))}
 
 
 def largest_array() -> int:
@@ -32,13 +46,16 @@ def largest_array() -> int:
     return max(1, int(found.group(1)) - 1) if found else 1
 
 
-def room() -> int:
+def room(account: str | None) -> int:
     """How many more jobs (elements of arrays) may be queued: of the cluster, and of this user where that is kept."""
-    limits = [10_000]
-    if found := re.search(r"^MaxJobCount\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE):
+    limits, config = [10_000], ask("scontrol", "show", "config")
+    if found := re.search(r"^MaxJobCount\s*=\s*(\d+)", config, re.MULTILINE):
         limits.append(int(found.group(1)) - len(ask("squeue", "--noheader", "--array", "--format=%i").split()))
+    which = [f"user={user()}"] + ([f"account={account}"] if account else [])
+    if named := re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE):  # the accounting may know others
+        which.append(f"cluster={named.group(1)}")
     try:
-        told = ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user()}", "format=MaxSubmitJobs")
+        told = ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *which, "format=MaxSubmitJobs")
         mine = len(ask("squeue", "--noheader", "--array", f"--user={user()}", "--format=%i").split())
         limits += [int(word) - mine for word in told.split() if word.isdigit()]
     except ConfigError:
@@ -60,24 +77,29 @@ def submit(script: str, elements: int, after: Iterable[str]) -> str:
     return ask(*words, script).split(";")[0].strip()
 
 
-def queued(ids: Iterable[str]) -> set[str]:
-    """Those elements (`12_3`) of the arrays that still wait or run."""
+def queued(ids: Iterable[str]) -> dict[str, str]:
+    """Those elements (`12_3`) of the arrays that still wait or run, and why they wait (`None`: they run)."""
     arrays = sorted({job.split("_")[0] for job in ids})
-    found: set[str] = set()
+    found: dict[str, str] = {}
     for start in range(0, len(arrays), 500):
-        done = subprocess.run(
-            ["squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={','.join(arrays[start : start + 500])}"],
-            capture_output=True, text=True,
-        )  # fmt: skip
+        which = f"--jobs={','.join(arrays[start : start + 500])}"
+        done = run("squeue", "--noheader", "--array", "--format=%i %T %r", which)
         if done.returncode and "Invalid job id" not in done.stderr:  # the whole array is over and forgotten
             raise ConfigError(f"squeue: {done.stderr.strip()}")
-        rows = [line.split() for line in done.stdout.splitlines()]
-        found |= {row[0] for row in rows if len(row) > 1 and row[1] in ON}
+        rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+        found |= {row[0]: row[2] for row in rows if len(row) == 3 and row[1] not in OVER}
     return found
 
 
 def state(job: str) -> str:
-    """How an element ended, in Slurm's words; empty where there is no accounting."""
+    """How an element ended, in Slurm's words: asked of the controller, which forgets; the accounting comes later and
+    may be missing, then it is empty."""
+    try:
+        told = ask("scontrol", "show", "job", "--oneliner", job)
+    except ConfigError:
+        told = ""
+    if found := re.search(r"\bJobState=(\S+).*?\bExitCode=(\S+)", told):
+        return f"{found.group(1)}, exit code {found.group(2)}"
     try:
         told = ask("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode")
     except ConfigError:
@@ -90,4 +112,4 @@ def cancel(ids: Iterable[str]) -> None:
     """End these jobs; those that run are asked to stop first. What is over already is no error."""
     known = sorted(ids)
     for start in range(0, len(known), 500):
-        subprocess.run(["scancel", *known[start : start + 500]], capture_output=True, env=dict(os.environ))
+        run("scancel", *known[start : start + 500])

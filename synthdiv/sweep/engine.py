@@ -43,6 +43,7 @@ class Engine:
                 self.users.setdefault(inner.key, []).append(node)
         self.open = {key: node for key, node in self.nodes.items() if not node.inputs}  # ready, not yet taken
         self.failures: dict[str, Outcome] = {}
+        self.tails: dict[str, list[str]] = {}  # of the log of each failure; the log goes on with other nodes
         self.publisher = Publisher(self.ledger, cell.track)
 
     def work(self, stop: Stop) -> None:
@@ -86,12 +87,15 @@ class Engine:
                     fresh.append((user, "blocked"))
 
     def reuse(self) -> None:
-        """What is there already needs no worker."""
-        there = [node for node in self.nodes.values() if not node.stage.located and self.store.has(node)]
+        """What is there already needs no worker; one that finds it damaged says so."""
+        made = (node for node in self.nodes.values() if not node.stage.located and self.store.has(node))
+        there = [node for node in made if not any(self.store.damage(self.store.path(node), hashes=False))]
         for node in there:
             self.open.pop(node.key, None)
             self.known(node, "reused")
         self.ledger.mark([node.key for node in there], "reused")
+        if there:
+            self.publisher.show(self.records, lambda key: self.states.get(key) in DONE)
 
     def became(self, node: Node, outcome: Outcome) -> None:
         """Note what became of a node, tell the person who watches, and show the cells that are done by it."""
@@ -101,7 +105,7 @@ class Engine:
             width = len(str(total))
             LOGGER.info("%*d/%d %s built in %.1f s%s", width, place, total, node.label, outcome.seconds, outcome.told)
         elif outcome.state == "failed":
-            self.failures[node.key] = outcome
+            self.failures[node.key], self.tails[node.key] = outcome, end_of(outcome.trace or outcome.log)
             LOGGER.error("%s failed: %s", node.label, outcome.message)
             if outcome.trace:
                 LOGGER.error("  the traceback is in %s", outcome.trace)
@@ -114,7 +118,7 @@ class Engine:
             hit = [record for record in self.records if key in record.nodes]
             print(
                 f"failed: {self.nodes[key].label} ({outcome.failure}; {len(hit)} cells stand on it): {outcome.message}",
-                *(f"  | {line}" for line in end_of(outcome.trace or outcome.log)),
+                *(f"  | {line}" for line in self.tails[key]),
                 f"  again: {hit[0].command(self.cell.sweep)}",
                 sep="\n",
                 file=sys.stderr,

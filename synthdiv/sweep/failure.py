@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from typing import Any
 
 from synthdiv.store import disk_full
 from synthdiv.types import ConfigError, DataError, SynthdivError
@@ -13,16 +15,32 @@ INPUT = "bad input"  # a bad value, a missing file, a loss that is no number: th
 TIME = "time limit"
 LOST = "killed"  # the process is gone without a word: memory, a node of the cluster, somebody's kill
 BUG = "unforeseen"
-AGAIN = (TIME, LOST)  # worth another attempt as it is
+OTHER_RANK = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was aborted")
+SMALLER = {  # by a field of a stage: what needs less memory. The batch of a training is cut by the builder itself
+    "batch_tokens": "lower generators.batch_tokens for the answers of generators, or evaluate.batch_tokens for the "
+    "evaluation",
+    "max_tokens": "not even one row fits: lower train.max_tokens, or choose train.method=lora or a smaller student",
+    "context": "not even one sequence fits: lower pretrain.context, hidden or layers",
+}
 
 
 def class_of(error: BaseException) -> str:
     """The class of an error that a build raised."""
     if disk_full(error) or (error.__cause__ and disk_full(error.__cause__)):
         return DISK
-    if isinstance(error, MemoryError) or _of_torch(error) or "can't allocate memory" in str(error):
+    none_left = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or none_left or _of_torch(error) or "can't allocate memory" in str(error):
         return MEMORY
+    if any(words in str(error) for words in OTHER_RANK):
+        return LOST
     return INPUT if isinstance(error, ConfigError | DataError | SynthdivError) else BUG
+
+
+def advice(failure: str, stage: Any) -> str:
+    """What a person can do about a failure of this class in this stage; empty where the message says it."""
+    if failure != MEMORY:
+        return ""
+    return next((told for name, told in SMALLER.items() if hasattr(stage, name)), "it needs a machine with more memory")
 
 
 def _of_torch(error: BaseException) -> bool:
@@ -31,4 +49,6 @@ def _of_torch(error: BaseException) -> bool:
 
 def message_of(error: BaseException) -> str:
     """What a person reads: our own messages say all, of others the type matters too."""
+    if disk_full(error) and not isinstance(error, SynthdivError):
+        return f"no space left on the disk of the outputs ({error}); free some and run the same command again"
     return str(error) if isinstance(error, SynthdivError) else f"{type(error).__name__}: {error}"

@@ -19,6 +19,7 @@ from synthdiv.sweep.records import plain
 from synthdiv.types import ConfigError
 
 FORMAT = 1
+AGAIN = "type the command of the sweep again: it goes on where it stands"
 
 
 @dataclass
@@ -47,18 +48,17 @@ class Job:
     @classmethod
     def read(cls, path: Path) -> Job:
         """Errors say what to do: a job file is written by a launch and never edited."""
-        again = "type the command of the sweep again: it goes on where it stands"
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             found = row.get("format")
         except (OSError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{path}: cannot be read as a job file ({error}); {again}") from error
+            raise ConfigError(f"{path}: cannot be read as a job file ({error}); {AGAIN}") from error
         if found != FORMAT:
-            raise ConfigError(f"{path}: is a job file of format {found}, this version reads {FORMAT}; {again}")
+            raise ConfigError(f"{path}: is a job file of format {found}, this version reads {FORMAT}; {AGAIN}")
         try:
             return typed(cls, row)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: is not a job file of this version ({error!r}); {again}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path}: is not a job file of this version ({error!r}); {AGAIN}") from error
 
     def rebuilt(self) -> dict[str, Node]:
         """Every node of the graph by key. A key that comes out different was made by another version of a stage."""
@@ -68,12 +68,17 @@ class Job:
         found: dict[str, Node] = {}
         for row in self.graph:
             if row.stage not in kinds:
-                raise ConfigError(f"{row.stage} {row.key[:8]}: no such stage in this version of synthdiv")
-            node = Node(typed(kinds[row.stage], row.fields), tuple(found[key] for key in row.inputs))
+                raise ConfigError(f"{row.stage} {row.key[:8]}: no such stage in this version of synthdiv; {AGAIN}")
+            try:
+                node = Node(typed(kinds[row.stage], row.fields), tuple(found[key] for key in row.inputs))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"{row.stage} {row.key[:8]}: this version of synthdiv cannot read its fields ({error!r}); {AGAIN}"
+                ) from error
             if node.key != row.key:
                 raise ConfigError(
                     f"{row.stage} {row.key[:8]} was queued by another version of synthdiv, which gives it the key "
-                    f"{node.key[:8]}; type the command of the sweep again"
+                    f"{node.key[:8]}; {AGAIN}"
                 )
             found[row.key] = node
         return found

@@ -15,25 +15,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from synthdiv.config import Cell
 from synthdiv.runtime import Stop
 from synthdiv.stage import Node
-from synthdiv.sweep.build import Outcome
+from synthdiv.sweep.build import Outcome, halved
 from synthdiv.sweep.engine import Engine
-from synthdiv.sweep.failure import LOST
+from synthdiv.sweep.failure import LOST, MEMORY
 from synthdiv.sweep.job import Job
 from synthdiv.sweep.prepare import Frozen
 from synthdiv.sweep.records import node_record
 from synthdiv.types import ConfigError
 
-RETRIES = 2  # of a node whose worker was killed: twice may be chance, three times is not
+RETRIES = 2  # of a node whose worker was killed or told to stop: twice may be chance, three times is not
 
 
 @dataclass
 class Worker:
-    """A process and what it is at. Its answers come through `told`: pairs of the worker and a row, None at its end."""
+    """A process and what it is at; `several`: it is torchrun, and its children are the ranks. Its answers come through
+    `told`: pairs of the worker and a row, None at its end."""
 
+    name: str
     process: subprocess.Popen[str]
+    several: bool
     log: Path
     told: queue.Queue[tuple[Worker, dict[str, Any] | None]]
     node: Node | None = None
@@ -46,18 +51,20 @@ class Worker:
 
     def _listen(self) -> None:
         assert self.process.stdout
-        for line in self.process.stdout:
-            with contextlib.suppress(ValueError):  # what torchrun itself may say
-                self.told.put((self, json.loads(line)))
+        with self.process.stdout:
+            for line in self.process.stdout:
+                with contextlib.suppress(ValueError):  # what torchrun itself may say
+                    if isinstance(row := json.loads(line), dict):
+                        self.told.put((self, row))
         self.process.wait()
         self.told.put((self, None))
 
-    def give(self, node: Node, attempt: int) -> None:
+    def give(self, node: Node, attempt: int, micro: int) -> None:
         """A worker that just died is noticed by its listener."""
         self.node = node
         with contextlib.suppress(BrokenPipeError):
             assert self.process.stdin
-            self.process.stdin.write(f"{node.key} {attempt}\n")
+            self.process.stdin.write(f"{node.key} {attempt} {micro}\n")
             self.process.stdin.flush()
 
     def end(self) -> None:
@@ -66,9 +73,21 @@ class Worker:
             assert self.process.stdin
             self.process.stdin.close()
 
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+    def stop(self) -> None:
+        """At the next boundary. torchrun would pass it on, and kill its ranks 30 seconds later."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.process.pid)
+            for one in (self.several and process.children()) or [process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.terminate()
+
+    def kill(self) -> None:
+        """Now, and whatever it started: the ranks of torchrun are in sessions of their own."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.process.pid)
+            for one in [process, *process.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
     @property
     def death(self) -> str:
@@ -87,10 +106,13 @@ class Local(Engine):
     def __init__(self, frozen: Frozen, cell: Cell, jobs: int, devices: int):
         super().__init__(frozen, cell)
         self.devices = devices
-        self.slots = slots(jobs, devices, accelerators())
+        self.slots = slots(jobs, devices, [] if cell.runtime.device == "cpu" else accelerators())
         self.told: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self.workers: list[Worker | None] = [None] * len(self.slots)
+        self.leaving: list[Worker] = []
         self.lost: Counter[str] = Counter()
+        self.micro: dict[str, int] = {}  # rows at once, of nodes that ran out of memory on several ranks
+        self.started = 0
         self.asked = False  # the workers were told to stop
 
     def work(self, stop: Stop) -> None:
@@ -102,11 +124,13 @@ class Local(Engine):
                 self._hear(stop)
         finally:
             stopped_now = bool(self._busy())  # nobody waits for a boundary
-            for worker in filter(None, self.workers):
+            there = [*filter(None, self.workers), *self.leaving]
+            for worker in there:
                 worker.end()
                 if stopped_now:
-                    worker.signal(signal.SIGKILL)
-                worker.process.wait()
+                    worker.kill()
+            for worker in there:
+                worker.thread.join()  # until the process has ended
 
     def _busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker and worker.node]
@@ -119,7 +143,7 @@ class Local(Engine):
                 del self.open[node.key]
                 if worker is None:
                     worker = self.workers[slot] = self._start(slot)
-                worker.give(node, self.ledger.attempt(node.key))
+                worker.give(node, self.ledger.attempt(node.key), self.micro.get(node.key, 0))
 
     def _choice(self, opened: str | None) -> Node:
         """A node that takes the model which the worker has open, else one whose model no other worker has open."""
@@ -133,9 +157,8 @@ class Local(Engine):
 
     def _start(self, slot: int) -> Worker:
         """A process of a session of its own: Ctrl-C comes to the engine alone, which tells the workers to stop."""
-        name = f"{self.ledger.job}-{slot + 1}"
-        if self.lost.total():
-            name = f"{name}-{self.lost.total()}"
+        self.started += 1
+        name = f"{self.ledger.job}-{self.started}"
         path = self.ledger.folder / "jobs" / f"{name}.json"
         graph = [node_record(node) for node in self.nodes.values()]
         Job(name, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph).write(path)
@@ -150,7 +173,7 @@ class Local(Engine):
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=handle, text=True, bufsize=1,
                 env=environment, start_new_session=True,
             )  # fmt: skip
-        return Worker(process, log, self.told)
+        return Worker(name, process, self.devices > 1, log, self.told)
 
     def _hear(self, stop: Stop) -> None:
         """Wait for the next answer, and pass on what we are asked meanwhile."""
@@ -160,26 +183,69 @@ class Local(Engine):
             if stop.reason and not self.asked:
                 self.asked = True
                 for worker in self._busy():
-                    worker.signal(signal.SIGTERM)
+                    worker.stop()
             return
         node = worker.node
         if row is None:
-            self.workers[self.workers.index(worker)] = None
+            worker.end()
+            if worker in self.leaving:
+                self.leaving.remove(worker)
+            else:
+                self.workers[self.workers.index(worker)] = None
             if node:
                 self._died(node, worker, stop)
         elif node and row.pop("node") == node.key:
             worker.opened, worker.node = row.pop("opened"), None
-            self.became(node, Outcome(**row))
+            self.ledger.number(node.key, row.pop("attempt"))
+            if row.pop("broken") or row["state"] == "stopped":
+                self._leaves(worker)
+            outcome = Outcome(**row)
+            if outcome.failure == LOST:  # rank 0 saw that another is gone, which may have said why
+                outcome = self._last_words(node, worker) or outcome
+            self._settle(node, outcome, stop)
+
+    def _leaves(self, worker: Worker) -> None:
+        """It ends by itself, and gets no other node."""
+        self.workers[self.workers.index(worker)] = None
+        self.leaving.append(worker)
+        worker.end()
 
     def _died(self, node: Node, worker: Worker, stop: Stop) -> None:
         """Its work is kept: another worker goes on with it, but not for ever."""
-        outcome = Outcome(
-            "failed", message=f"{worker.death}; its log is {worker.log}", failure=LOST, log=str(worker.log)
-        )
-        self.ledger.event(node.key, "failed", note=outcome.message, failure=LOST, log=outcome.log)
-        self.lost[node.key] += 1
-        if self.lost[node.key] <= RETRIES and not stop.reason and worker.process.returncode < 0:
+        if stop.reason:  # before it could listen to us, or on its way out
+            return self.became(node, Outcome("stopped", message=stop.reason))
+        said, death = self._last_words(node, worker), f"{worker.death}; its log is {worker.log}"
+        outcome = said or Outcome("failed", message=death, failure=LOST, log=str(worker.log))
+        if not said and self.lost[node.key] < RETRIES:  # else as given up
+            self.ledger.event(node.key, "failed", note=death, failure=LOST, log=outcome.log)
+        return self._settle(node, outcome, stop)
+
+    def _last_words(self, node: Node, worker: Worker) -> Outcome | None:
+        """What a worker, or one of its ranks, wrote about the end of a node; the next attempt is counted from it."""
+        folder = self.ledger.folder / "events"
+        files = [folder / f"{worker.name}.jsonl", *sorted(folder.glob(f"{worker.name}.rank*.jsonl"))]
+        event = self.ledger._newest(files).get(node.key)
+        if event is None:
+            return None
+        self.ledger.number(node.key, max(self.ledger.attempt(node.key), event.attempt + (event.state != "running")))
+        if event.state != "failed" or event.failure == LOST:
+            return None
+        return Outcome("failed", event.seconds, event.note, event.failure, log=event.log or str(worker.log))
+
+    def _settle(self, node: Node, outcome: Outcome, stop: Stop) -> None:
+        """Try again what is worth it, a bounded number of times; all else is the fate of the node."""
+        again = not stop.reason and (outcome.state == "stopped" or outcome.failure == LOST)
+        rows = halved(node.stage, self.micro.get(node.key, self.cell.runtime.micro_batch))
+        if self.devices > 1 and outcome.failure == MEMORY and rows and not stop.reason:
+            self.micro[node.key] = rows
             self.open[node.key] = node
+        elif again and self.lost[node.key] < RETRIES:
+            self.lost[node.key] += 1
+            self.open[node.key] = node
+        elif again:
+            told = f"{outcome.message}; given up after {RETRIES + 1} attempts"
+            self.ledger.event(node.key, "failed", outcome.seconds, told, LOST, log=outcome.log)
+            self.became(node, Outcome("failed", outcome.seconds, told, LOST, log=outcome.log))
         else:
             self.became(node, outcome)
 

@@ -25,6 +25,7 @@ class Packed:
     after: set[int] = field(default_factory=set)
     before: set[int] = field(default_factory=set)
     level: int = 0
+    closed: bool = False  # a training waits for it: nothing may make it longer
 
 
 def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, most: int) -> list[Packed]:
@@ -32,6 +33,8 @@ def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, m
 
     `nodes` come inputs first; inputs that are not among them are there already. A job trains at most one model.
     """
+    nodes = list(nodes)
+    awaited = {inner.key for node in nodes if node.stage.model for inner in node.inputs if inner.stage.model}
     jobs: list[Packed] = []
     where: dict[str, int] = {}
     alike: dict[Alike, int] = {}  # the last job of its kind
@@ -48,6 +51,7 @@ def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, m
             if not node.stage.model:  # who joins would wait for the training
                 alike[kind] = number
         jobs[number].nodes.append(node)
+        jobs[number].closed |= node.key in awaited
         jobs[number].models |= models | ({node.key} if node.stage.model else set())
         where[node.key] = number
     return _fitted(jobs, most)
@@ -67,36 +71,53 @@ def _joins(
         return None
     for number in sorted(after, reverse=True):
         job = jobs[number]
-        if job.shape == kind[0] and len(job.nodes) < group and models & job.models and after <= job.before | {number}:
+        open_ = job.shape == kind[0] and len(job.nodes) < group and not job.closed
+        if open_ and models & job.models and after <= job.before | {number}:
             return number
     found = alike.get(kind)
     return found if found is not None and len(jobs[found].nodes) < group else None
 
 
 def _fitted(jobs: list[Packed], most: int) -> list[Packed]:
-    """Join jobs of one shape that cannot wait for each other, two by two, until there are at most `most`."""
+    """Join jobs two by two until there are `most`, and no more than that takes."""
     while len(jobs) > most:
-        kept: list[Packed] = []
-        place: dict[int, int] = {}
-        pairs: dict[tuple[int, Hashable], int] = {}
-        for number, job in enumerate(jobs):
-            partner = pairs.pop((job.level, job.shape), None)
-            if partner is None:
-                place[number] = pairs[job.level, job.shape] = len(kept)
-                kept.append(job)
-            else:
-                place[number] = partner
-                kept[partner].nodes += job.nodes
-                kept[partner].after |= job.after
-        if len(kept) == len(jobs):
+        joins = _pairs(jobs, len(jobs) - most)
+        if not joins:
             raise ConfigError(
                 f"this sweep needs {len(jobs)} jobs one after the other and the cluster lets you queue {most}; "
                 "wait until some of yours are over, or launch a part of the sweep"
             )
+        kept: list[Packed] = []
+        place: dict[int, int] = {}
+        for number, job in enumerate(jobs):
+            if number in joins:
+                place[number] = place[joins[number]]
+                kept[place[number]].nodes += job.nodes
+                kept[place[number]].after |= job.after
+            else:
+                place[number] = len(kept)
+                kept.append(job)
         jobs = kept
         for job in jobs:
             job.after = {place[number] for number in job.after}
     return jobs
+
+
+def _pairs(jobs: list[Packed], most: int) -> dict[int, int]:
+    """Up to `most` jobs, each with an earlier one to join: of one shape and level, so neither waits for the other.
+    Those that train nothing come first: of all that a job may have to wait for, a training takes longest."""
+    found: dict[int, int] = {}
+    alone: dict[tuple[int, Hashable], int] = {}
+    for number in sorted(range(len(jobs)), key=lambda number: any(node.stage.model for node in jobs[number].nodes)):
+        if len(found) == most:
+            break
+        kind = (jobs[number].level, jobs[number].shape)
+        if kind in alone:
+            one, other = sorted((alone.pop(kind), number))
+            found[other] = one
+        else:
+            alone[kind] = number
+    return found
 
 
 def arrays(jobs: list[Packed], most: int) -> list[list[int]]:

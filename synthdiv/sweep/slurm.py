@@ -5,11 +5,11 @@ The jobs need nobody who looks on: with `detach` the launch returns once all is 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import shlex
 import sys
 import time
-from dataclasses import dataclass, field
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,59 +20,21 @@ from synthdiv.sweep import cluster
 from synthdiv.sweep.build import Outcome
 from synthdiv.sweep.engine import Engine
 from synthdiv.sweep.event import DONE, Event
-from synthdiv.sweep.failure import LOST, MEMORY, TIME
+from synthdiv.sweep.failure import INPUT, LOST, MEMORY, TIME
 from synthdiv.sweep.follow import Follow
 from synthdiv.sweep.job import Job
 from synthdiv.sweep.ledger import Ledger
 from synthdiv.sweep.pack import arrays, pack
 from synthdiv.sweep.prepare import Frozen
+from synthdiv.sweep.profile import Profile, template
 from synthdiv.sweep.records import node_record
-from synthdiv.types import ConfigError
+from synthdiv.types import ConfigError, SynthdivError
 
 LOGGER = logging.getLogger("synthdiv")
-TEMPLATE = "slurm/job.sbatch"
 LOOK = 2.0  # seconds between two looks at the ledger; the queue is asked every fifth time
+MISSED = 2  # times that a job must be missing in the queue: a shared disk shows its last words later
+RETRIES = 2  # of a node whose job ended without a word: twice may be chance, three times is not
 ENDED = {"TIMEOUT": TIME, "OUT_OF_MEMORY": MEMORY}  # Slurm's words for classes of ours
-
-
-@dataclass
-class Profile:
-    """What a cluster needs said. `options` are further ones of sbatch; `stages` those of single stages, beyond these or
-    instead; `setup` are lines of the script before the work; `template` replaces `launchers/slurm/job.sbatch`."""
-
-    partition: str | None = None
-    account: str | None = None
-    time: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    setup: list[str] = field(default_factory=list)
-    template: str | None = None
-
-    @classmethod
-    def of(cls, path: str | None, said: dict[str, Any]) -> Profile:
-        """A profile's file, and above it what the command or an experiment said."""
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
-        told = {name: value for name, value in said.items() if value}
-        try:
-            base = OmegaConf.structured(cls)
-            found = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.load(path) if path else {}, told))
-        except FileNotFoundError:
-            raise ConfigError(
-                f"hydra.launcher.profile={path}: no such file; launchers/slurm/example.yaml is one"
-            ) from None
-        except OmegaConfBaseException as error:
-            names = ", ".join(item.name for item in dataclasses.fields(cls))
-            raise ConfigError(f"hydra.launcher.profile={path}: {str(error).splitlines()[0]}; it has {names}") from None
-        assert isinstance(found, cls)
-        return found
-
-    def shape(self, node: Node) -> tuple[tuple[str, Any], ...]:
-        """What the stage of a node needs, as options of sbatch."""
-        plain = {"partition": self.partition, "account": self.account, "time": self.time}
-        every = {name: value for name, value in plain.items() if value is not None}
-        return tuple((every | self.options | self.stages.get(node.stage.name, {})).items())
 
 
 class Slurm(Engine):
@@ -84,41 +46,59 @@ class Slurm(Engine):
     def __init__(self, frozen: Frozen, cell: Cell, profile: Profile, group: int, requeues: int, detach: bool):
         super().__init__(frozen, cell)
         self.profile, self.group, self.requeues, self.detach = profile, group, requeues, detach
+        if group < 1 or requeues < 0:
+            told = f"hydra.launcher.group={group}, hydra.launcher.requeues={requeues}"
+            raise ConfigError(f"{told}: need 1, and 0, or more")
         if strange := set(profile.stages) - {node.stage.name for node in self.nodes.values()}:
             LOGGER.info("hydra.launcher.stages: this sweep has no %s", ", ".join(sorted(strange)))
         self.array = cluster.largest_array()
         self.folder = self.ledger.folder / "jobs" / self.ledger.job
         self.jobs: dict[str, list[Node]] = {}  # by the id of the element: those of its nodes whose fate is not known
+        self.arrays = 0
+        self.missed: Counter[str] = Counter()  # by job: how often it was not in the queue
+        self.lost: Counter[str] = Counter()  # by node: how often its job ended without a word about it
+        self.warned: set[str] = set()
 
     def work(self, stop: Stop) -> None:
         self.reuse()
-        nodes = [node for key, node in self.nodes.items() if key not in self.states and not node.stage.located]
-        self._fetched()
-        if not nodes:
-            return
-        try:
-            self._submit(nodes)
-        except BaseException:
-            cluster.cancel(self.jobs)
-            raise
-        LOGGER.info("%s: %d nodes queued in %d jobs of Slurm", self.cell.sweep, len(nodes), len(self.jobs))
-        if self.detach:
-            LOGGER.info("look with `synthdiv status %s --watch`", self.cell.sweep)
-            return
-        self._look_on(stop)
+        self._fetch()
+        while (nodes := [node for key, node in self.nodes.items() if key not in self.states]) and not stop.reason:
+            try:
+                self._submit(nodes, stop)
+            except BaseException:
+                cluster.cancel(self.jobs)
+                raise
+            LOGGER.info("%s: %d nodes queued in %d jobs of Slurm", self.cell.sweep, len(nodes), len(self.jobs))
+            if self.detach and not stop.reason:
+                LOGGER.info("look with `synthdiv status %s --watch`", self.cell.sweep)
+                return
+            self._look_on(stop)
 
-    def _fetched(self) -> None:
-        """Models of the hub are brought here once: the nodes of a cluster are often without a network."""
+    def _fetch(self) -> None:
+        """Models of the hub that will be opened are brought here once: the nodes of a cluster often have no network."""
+        wanted = {inner.key for key, node in self.nodes.items() if key not in self.states for inner in node.inputs}
+        there = []
         for node in [node for node in self.nodes.values() if node.stage.located]:
-            node.stage.fetch()
             self.open.pop(node.key, None)
+            try:
+                if node.key in wanted:
+                    node.stage.fetch()
+            except SynthdivError as error:
+                self.ledger.event(node.key, "failed", note=str(error), failure=INPUT)
+                self.became(node, Outcome("failed", message=str(error), failure=INPUT))
+                continue
             self.known(node, "reused")
+            there.append(node.key)
+        self.ledger.mark(there, "reused")
 
-    def _submit(self, nodes: list[Node]) -> None:
+    def _submit(self, nodes: list[Node], stop: Stop) -> None:
         (self.ledger.folder / "logs").mkdir(parents=True, exist_ok=True)
-        packed = pack(nodes, self.profile.shape, self.group, cluster.room())
+        packed = pack(nodes, self.profile.shape, self.group, cluster.room(self.profile.account))
         ids: dict[int, str] = {}
-        for number, members in enumerate(arrays(packed, self.array)):
+        for members in arrays(packed, self.array):
+            if stop.reason:
+                return
+            number, self.arrays = self.arrays, self.arrays + 1
             for task, member in enumerate(members):
                 self._job(f"{number}-{task}", packed[member].nodes)
             script = self.folder / f"{number}.sbatch"
@@ -144,14 +124,15 @@ class Slurm(Engine):
 
     def _script(self, number: str, shape: Any) -> str:
         """The template with its places filled in."""
-        lines = [f"#SBATCH --{name}" + ("" if value is True else f"={value}") for name, value in shape]
+        options = [(name, "" if value is True else f"={shlex.quote(str(value))}") for name, value in shape]
         places = {
             "name": self.cell.sweep,
             "logs": str((self.ledger.folder / "logs").absolute()),
             "jobs": str((self.folder / number).absolute()),
-            "options": "\n".join(lines),
+            "options": "\n".join(f"#SBATCH --{name}{value}" for name, value in options),
             "setup": "\n".join(self.profile.setup),
-            "python": sys.executable,
+            "here": str(Path.cwd()),
+            "python": shlex.quote(sys.executable),
         }
         text = template(self.profile.template).read_text(encoding="utf-8")
         for place, value in places.items():
@@ -162,21 +143,37 @@ class Slurm(Engine):
         """Tell what becomes of the nodes, until all is over."""
         follow, looks = Follow(Ledger(self.ledger.root, self.ledger.name)), 0
         while self.jobs and not stop.reason:
-            gone = [] if looks % 5 else sorted(set(self.jobs) - cluster.queued(self.jobs))  # before reading: then the
-            follow.refresh()  # last words of a job that is gone are here
+            self.missed.update([] if looks % 5 else set(self.jobs) - self._queued())
+            follow.refresh()  # after asking: then the last words of a job that is gone are here
             events = follow.newest()
             for job, nodes in list(self.jobs.items()):
                 self.jobs[job] = [node for node in nodes if not self._heard(node, events.get(node.key))]
                 if not self.jobs[job]:
                     del self.jobs[job]
-            for job in gone:
-                self._gone(job)
+                elif self.missed[job] >= MISSED:
+                    self._gone(job, events)
             looks += 1
             time.sleep(LOOK if self.jobs else 0)
-        if stop.reason and self.jobs and self._wanted():
+        if stop.reason and self.jobs:
+            if not self._wanted():
+                LOGGER.info("they go on; look with `synthdiv status %s --watch`", self.cell.sweep)
+                return
             cluster.cancel(self.jobs)
-            while cluster.queued(self.jobs):
+            while self._queued():
                 time.sleep(LOOK)
+
+    def _queued(self) -> set[str]:
+        """The jobs that are not over; all of them while Slurm does not answer. What may wait for ever is told once."""
+        try:
+            found = cluster.queued(self.jobs)
+        except ConfigError as error:
+            LOGGER.warning("%s; asking again", error)
+            return set(self.jobs)
+        for job, reason in found.items():
+            if reason not in (*cluster.PASSING, *self.warned):
+                self.warned.add(reason)
+                LOGGER.warning("job %s of Slurm waits, and may do so for ever: %s", job, reason)
+        return set(found)
 
     def _heard(self, node: Node, event: Event | None) -> bool:
         """Whether the fate of a node is known now."""
@@ -187,37 +184,38 @@ class Slurm(Engine):
         self.became(node, Outcome(event.state, event.seconds, event.note, event.failure, log=event.log))
         return True
 
-    def _gone(self, job: str) -> None:
-        """A job is over that did not say what became of these nodes: cancelled, or killed."""
-        for node in self.jobs.pop(job, []):
+    def _gone(self, job: str, events: dict[str, Event]) -> None:
+        """A job is over that did not say what became of these nodes: it was cancelled, or killed with the node that it
+        was at. That one, and those behind it that never began, are queued again when all jobs are over."""
+        state, log = cluster.state(job), str(self.ledger.folder / "logs" / f"{job}.log")
+        failure = ENDED.get(state.split(",")[0].split(" ")[0], LOST)
+        for node in self.jobs.pop(job):
             if node.key in self.states:
                 continue
-            if self.store.has(node):
+            if self.store.has(node) or state.startswith("COMPLETED"):
                 self.became(node, Outcome("built"))
                 continue
-            state = cluster.state(job)
-            log = self.ledger.folder / "logs" / f"{job}.log"
-            outcome = Outcome(
-                "failed", message=f"its job {job} of Slurm is over: {state or 'gone'}",
-                failure=ENDED.get(state.split(",")[0].split(" ")[0], LOST), log=str(log),
-            )  # fmt: skip
-            self.ledger.event(node.key, "failed", note=outcome.message, failure=outcome.failure, log=outcome.log)
-            self.became(node, outcome)
+            event = events.get(node.key)
+            number = self.ledger.attempt(node.key)
+            begun = event is not None and event.attempt >= number and event.state in ("running", "stopped")
+            if begun and event:  # the worker counts on: after a requeue it is at a later attempt than we know
+                self.ledger.number(node.key, event.attempt + (event.state != "running"))
+            message = f"its job {job} of Slurm is over: {state or 'gone'}"
+            if event and event.attempt >= number and event.state == "blocked":
+                message = f"{event.note}; {message}"
+            self.lost[node.key] += 1
+            final = state.startswith("CANCELLED") or failure == MEMORY or self.lost[node.key] > RETRIES
+            if begun or final:
+                self.ledger.event(node.key, "failed", note=message, failure=failure, log=log)
+            if final:
+                self.became(node, Outcome("failed", message=message, failure=failure, log=log))
 
     def _wanted(self) -> bool:
         """Whether the jobs are to be cancelled: asked where somebody can answer."""
         if not sys.stdin.isatty():
             return True
-        answer = input(f"cancel the {len(self.jobs)} jobs of this launch that are not over? [Y/n] ")
+        try:
+            answer = input(f"cancel the {len(self.jobs)} jobs of this launch that are not over? [Y/n] ")
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
         return not answer.strip().lower().startswith("n")
-
-
-def template(path: str | None) -> Path:
-    """The script's template: the one named, else ours, beside the package or the repository."""
-    if path:
-        if not Path(path).is_file():
-            raise ConfigError(f"hydra.launcher.template={path}: no such file; launchers/slurm/job.sbatch is one")
-        return Path(path)
-    here = Path(__file__).resolve().parents[1]
-    beside = here / "launchers" / TEMPLATE
-    return beside if beside.is_file() else here.parent / "launchers" / TEMPLATE

@@ -176,7 +176,9 @@ def node_states(
         if said in ("queued", "blocked"):
             waits = ("done", "running") if said == "blocked" else ("done", "running", "queued", "stopped")
             cause = next((inner for inner in step.inputs if states.get(inner, "queued") not in waits), None)
-            said = "blocked" if cause else "queued"  # a job that found an input missing has ended; repaired, it is queued
+            said = (
+                "blocked" if cause else "queued"
+            )  # a job that found an input missing has ended; repaired, it is queued
             if cause:
                 causes[key] = causes.get(cause, cause)
         states[key] = "done" if said in DONE else said

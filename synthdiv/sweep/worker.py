@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from synthdiv.config import TrackerName
 from synthdiv.ranks import Ranks
 from synthdiv.runtime import REASONS, Stop
 from synthdiv.stage import Node
@@ -27,7 +28,8 @@ from synthdiv.sweep.failure import TIME
 from synthdiv.sweep.job import Job
 from synthdiv.sweep.ledger import Ledger
 from synthdiv.sweep.publish import Publisher
-from synthdiv.types import SynthdivError
+from synthdiv.sweep.tail import Tail
+from synthdiv.types import ConfigError, SynthdivError
 
 LOGGER = logging.getLogger("synthdiv")
 STOPPED = 75  # EX_TEMPFAIL: the same again goes on
@@ -41,7 +43,9 @@ class Worker:
         self.job, self.stop, self.ranks = job, stop, ranks
         root = Path(job.runtime.outputs)
         self.store = Store(root, job.runtime.heartbeat_seconds)
-        self.ledger = Ledger(root, job.sweep, job.name, dict(job.attempts), os.environ.get("SYNTHDIV_LOG", ""))
+        name = f"{job.name}.rank{ranks.rank}" if ranks.rank else job.name  # they write what only they know
+        self.ledger = Ledger(root, job.sweep, name, dict(job.attempts), os.environ.get("SYNTHDIV_LOG", ""))
+        self.micro: dict[str, int] = {}  # rows at once, of nodes that ran out of memory before
         self.builder = Builder(self.store, self.ledger, job.runtime, stop, ranks)
         self.nodes = job.rebuilt()
 
@@ -51,9 +55,11 @@ class Worker:
         while key := self.ranks.share(None if self.ranks.rank else next(keys, None)):
             outcome = self._one(self.nodes[key])
             if self.ranks.rank == 0:
-                said = {"node": key, "opened": self.builder.opened} | dataclasses.asdict(outcome)
+                said = {"node": key, "opened": self.builder.opened, "attempt": self.ledger.attempt(key)}
                 log(self.nodes[key], outcome)
-                answer(said)
+                answer(said | {"broken": self.builder.broken} | dataclasses.asdict(outcome))
+            if self.builder.broken:
+                return 1  # the other ranks are inside the build; whoever started them ends them
             if outcome.state == "stopped":
                 return self._stopped(self.nodes[key], outcome)
             if outcome.state not in DONE:
@@ -62,28 +68,32 @@ class Worker:
 
     def _one(self, node: Node) -> Outcome:
         """An input that is missing now will not come: what builds it has ended before this job began."""
-        if self.stop.reason and self.ranks.size == 1:
-            return Outcome("stopped", message=self.stop.reason)
+        if reason := self.ranks.agree(self.stop.reason):
+            return Outcome("stopped", message=reason)
         missing = [inner.label for inner in node.inputs if not self.store.has(inner)]
         missing = self.ranks.share(missing)
         if missing:
             if self.ranks.rank == 0:
                 self.ledger.event(node.key, "blocked", note=f"{', '.join(missing)} is missing")
             return Outcome("blocked", message=f"{', '.join(missing)} is missing")
-        return self.builder.build(node)
+        return self.builder.build(node, self.micro.get(node.key, 0))
 
     def _stopped(self, node: Node, outcome: Outcome) -> int:
         """Near its time limit a job of Slurm queues itself again; a preempted one is queued by Slurm."""
-        restarts, job = int(os.environ.get("SLURM_RESTART_COUNT", 0)), slurm_job()
+        job = slurm_job() if self.job.nodes is not None else ""  # a local worker may run inside an allocation
         if self.ranks.rank or outcome.message != NEAR_LIMIT or not job:
             return STOPPED
-        if restarts >= self.job.requeues:
-            told = f"ran into the time limit {restarts + 1} times, hydra.launcher.requeues={self.job.requeues}; "
-            self.ledger.event(node.key, "failed", note=f"{told}give it more time", failure=TIME)
-            return 1
-        LOGGER.info("%s: %s; queued again (%d of %d)", node.label, outcome.message, restarts + 1, self.job.requeues)
-        subprocess.run(["scontrol", "requeue", job], check=True)
-        return STOPPED
+        rows = Tail(self.ledger.folder / "events" / f"{self.job.name}.jsonl").read()
+        times = sum(row.get("state") == "stopped" and row.get("note") == NEAR_LIMIT for row in rows)
+        told = f"ran into the time limit {times} times, hydra.launcher.requeues={self.job.requeues}; give it more time"
+        if times <= self.job.requeues:
+            LOGGER.info("%s: %s; queued again (%d of %d)", node.label, NEAR_LIMIT, times, self.job.requeues)
+            done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+            if not done.returncode:
+                return STOPPED
+            told = f"{NEAR_LIMIT}, and Slurm does not queue it again: {done.stderr.strip()}"
+        self.ledger.event(node.key, "failed", note=told, failure=TIME)
+        return 1
 
 
 def log(node: Node, outcome: Outcome) -> None:
@@ -103,11 +113,13 @@ def slurm_job() -> str:
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
 
 
-def typed_in(stream: TextIO, ledger: Ledger) -> Iterator[str]:
-    """Keys as they come, each with the number of its attempt; the end of the stream ends the job."""
+def typed_in(stream: TextIO, worker: Worker) -> Iterator[str]:
+    """Keys as they come, each with the number of its attempt and the rows to take at once (0: as the runtime says); the
+    end of the stream ends the job."""
     while line := stream.readline():
-        key, attempt = line.split()
-        ledger.number(key, int(attempt))
+        key, attempt, micro = line.split()
+        worker.ledger.number(key, int(attempt))
+        worker.micro[key] = int(micro)
         yield key
 
 
@@ -123,15 +135,18 @@ def main(arguments: list[str]) -> int:
         answers.write(json.dumps(row) + "\n")
 
     try:
+        if len(arguments) != 1:
+            raise ConfigError("python -m synthdiv.sweep.worker JOB.json: needs the path of one job file")
         job = Job.read(Path(arguments[0]))
-        worker = Worker(job, stop, Ranks.of_environment())
+        worker = Worker(job, stop, Ranks.of_environment(slurm=job.nodes is not None))
     except SynthdivError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if job.nodes is None:
-        return worker.work(typed_in(sys.stdin, worker.ledger), answer)
-    code = worker.work(iter(job.nodes), lambda row: None)
-    if worker.ranks.rank == 0:
+    keys = typed_in(sys.stdin, worker) if job.nodes is None else iter(job.nodes)
+    code = worker.work(keys, answer if job.nodes is None else lambda row: None)
+    if not worker.builder.broken:
+        worker.ranks.leave()
+    if worker.ranks.rank == 0 and job.nodes is not None and job.track.name is not TrackerName.none:
         mine = set(job.nodes)
         records = [record for record in worker.ledger.unique_cells() if mine & set(record.nodes)]
         states = worker.ledger.states()

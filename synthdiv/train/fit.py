@@ -48,8 +48,8 @@ def fit(
     import lightning
     import pyarrow
     import pyarrow.parquet
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.callbacks import Callback
-    from lightning.pytorch.plugins.environments import LightningEnvironment
 
     from synthdiv.train.module import Tuning
 

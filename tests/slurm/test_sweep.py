@@ -1,0 +1,199 @@
+"""Whole launches on a real Slurm: a sweep of 12 cells, failures, limits, a launch that does not stay, two ranks."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+
+import pytest
+
+from synthdiv.stage import Node
+from synthdiv.sweep.job import Job
+from synthdiv.sweep.profile import Profile
+from synthdiv.sweep.slurm import Slurm
+from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
+from tests.slurm.conftest import wait_for
+from tests.slurm.launches import launching, manifest, slowed
+from tests.sweep import stages
+
+pytestmark = pytest.mark.slurm
+GRID = [
+    "-m",
+    "mix=none,human,single",
+    "mix.rotation=0,1",  # which matters to none of these
+    "generators=toy_small,toy_large",
+    *TINY,
+    "generators.shard_rows=16",
+    "runtime.threads=1",
+]
+PROFILE = """
+partition: main
+options: {mem: 900M, comment: "of twelve, # as an option"}
+stages:
+  pretrain: {time: 0:07:00, mem: 600M, cpus-per-task: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def twelve(slurm, tmp_path_factory):
+    """A finished sweep of 12 cells, 4 of them different, whose pre-training asks for other resources than the rest."""
+    with launching(slurm, tmp_path_factory.mktemp("sweep") / "twelve", "twelve") as launch:
+        (launch.folder / "mine.yaml").write_text(PROFILE)
+        launch.run(*GRID, "hydra.launcher.profile=mine.yaml")
+        yield launch
+
+
+def jobs(launch) -> dict[str, Job]:
+    """The job files of all launches, by the names of their files."""
+    return {path.stem: Job.read(path) for path in launch.ledger.folder.glob("jobs/*/*.json")}
+
+
+def test_twelve_cells_build_each_unique_node_once(twelve):
+    cells = twelve.ledger.cells()
+    assert len(cells) == 12
+    assert len({cell.key for cell in cells}) == 4
+    wanted = {key for cell in cells for key in cell.nodes}
+    assert twelve.built() == Counter(wanted)
+    assert f"12 cells (4 unique), {len(wanted)} nodes built, 0 reused" in twelve.said
+    planned = Counter(key for job in jobs(twelve).values() for key in job.nodes)
+    assert planned == Counter(wanted)
+
+
+def test_the_accounting_says_what_became_of_each_job(twelve):
+    accounts = twelve.accounts()
+    assert len(accounts) == len(jobs(twelve))
+    assert {state for (state,) in accounts.values()} == {"COMPLETED"}
+
+
+def test_each_stage_gets_the_resources_it_asks_for(twelve):
+    pretraining = {twelve.job_of(key) for key in twelve.nodes("pretrain")}
+    rows = twelve.accounts("timelimit", "reqmem", "reqcpus", "partition")
+    for job, (_, *given) in rows.items():
+        if job in pretraining:
+            assert given == ["00:07:00", "600M", "2", "main"]
+        else:
+            assert given == ["00:10:00", "900M", "1", "main"]
+    assert 0 < len(pretraining) < len(rows)
+
+
+def test_nodes_that_share_a_model_share_a_job(twelve):
+    stage = {node.key: node.stage for node in twelve.ledger.nodes()}
+    shards = {node.key: node.inputs[-1] for node in twelve.ledger.nodes() if node.fields.get("side") == "train"}
+    trained = 0
+    for job in jobs(twelve).values():
+        assert len({shards[key] for key in job.nodes if key in shards}) <= 1
+        assert sum(stage[key] in ("pretrain", "train") for key in job.nodes) <= 1
+        if any(stage[key] == "train" for key in job.nodes):
+            trained += 1
+            assert Counter(stage[key] for key in job.nodes)["generate"] == 2, "its answers in both decodings"
+    assert trained == len(twelve.nodes("train")) == 3
+
+
+def test_the_same_command_finds_all_done_and_queues_nothing(twelve):
+    before = len(jobs(twelve))
+    assert " 0 nodes built" in twelve.run(*GRID, "hydra.launcher.profile=mine.yaml").splitlines()[-1]
+    assert len(jobs(twelve)) == before
+
+
+@pytest.fixture
+def launch(slurm, tmp_path):
+    """A launch of a study of files."""
+    with launching(slurm, tmp_path / "study", "files") as launch:
+        write_files(launch.folder)
+        yield launch
+
+
+def test_a_failed_cell_and_a_cancelled_job_cost_only_what_stands_on_them(slurm, launch, tmp_path):
+    rows = write_files(launch.folder)
+    for name in ("one", "two", "three"):
+        answers = [row | {"source": name, "response": f"{name} says {row['response']}"} for row in rows]
+        answers[3] |= {"id": "elsewhere"} if name == "one" else {}
+        write_rows(launch.folder / f"{name}.jsonl", answers)
+    paths = [
+        f"generators.models.{place}.recorded.path={name}.jsonl" for place, name in enumerate(("one", "two", "three"))
+    ]
+    words = ["-m", *FILES, sources("one", "two", "three"), *paths, "mix=single", "mix.source=one,two,three"]
+    words = [*words, "hydra.launcher.group=36"]  # what shares nothing but its needs is one job: shards, and mixes
+    launch.start(*words, **slowed(tmp_path / "slow", 3))
+    wait_for("the ledger", lambda: (launch.ledger.folder / "cells.jsonl").exists())
+    cells = {cell.axes["source"]: cell for cell in wait_for("cells", launch.ledger.unique_cells)}
+    job = wait_for("a training", lambda: launch.job_of(cells["three"].train), 120)
+    slurm.run("scancel", job)
+    said = launch.wait(code=1)
+
+    assert f"its job {job} of Slurm is over: CANCELLED, exit code" in said
+    assert said.count("\nfailed: ") == 2
+    states = launch.ledger.states()
+    assert {states[key].state for key in cells["two"].nodes} == {"built"}
+    assert states[cells["three"].train].state == "failed"
+    stage = {node.key: node.stage for node in launch.ledger.nodes()}
+    refused = [key for key in cells["one"].nodes if states[key].state == "failed"]
+    assert [stage[key] for key in refused] == ["generate"]
+    ended = {name: state for name, (state,) in launch.accounts().items()}
+    assert launch.queued() == []
+    assert ended[job] == "CANCELLED"
+    assert ended[launch.job_of(refused[0])] == "FAILED"
+    assert {ended[launch.job_of(key)] for key in cells["two"].nodes if stage[key] in ("train", "collapse")} == {
+        "COMPLETED"
+    }
+    status = json.loads(synthdiv("status", launch.name, "--json", cwd=launch.folder).stdout)
+    assert status["cells"] == {"done": 1, "failed": 2}
+    assert not status["running"]
+
+    again = launch.run(*words, code=1).split("nodes queued")[-1]
+    assert again.count("\nfailed: ") == 1
+    after = launch.ledger.states()
+    assert {after[key].state for key in cells["three"].nodes} <= {"built", "reused"}
+    assert set(launch.built().values()) == {1}
+    assert "CANCELLED" in ended.values()
+
+
+def test_a_launch_that_does_not_stay_is_seen_through_by_status(slurm, launch):
+    """From inside a job, without -m, and with room for four jobs only."""
+    words = [*FILES, "mix=none"]
+    typed = command(*words, f"sweep={launch.name}", "hydra/launcher=slurm", "hydra.launcher.detach=true")
+    slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=4")
+    try:
+        step = ["srun", "--mem=900M", f"--chdir={launch.folder}", "bash", "-c", f"{shlex.join(typed)} 2>&1"]
+        said = slurm.run(*step)
+    finally:
+        slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    assert launch.queued(), "it did not wait"
+    assert f"look with `synthdiv status {launch.name} --watch`" in said
+    assert len(jobs(launch)) <= 4
+    watched = synthdiv("status", launch.name, "--watch", cwd=launch.folder).stdout
+    assert watched.splitlines()[-1] == f"{launch.name}: 1 cells done"
+    assert {state for (state,) in launch.accounts().values()} == {"COMPLETED"}
+    assert " 0 nodes built" in launch.run(*words)
+
+
+def test_a_partition_that_does_not_exist(slurm, launch):
+    words = [*FILES, "mix=none"]
+    said = launch.run(*words, "hydra.launcher.partition=nowhere", code=2)
+    assert "invalid partition specified: nowhere" in said
+    assert "Traceback" not in said
+    assert launch.queued() == []
+    assert not launch.events("running")
+
+
+def test_two_ranks_on_two_nodes(slurm, tmp_path, monkeypatch):
+    """They add what only the other has, and only the first writes; where one fails, the job does."""
+    for name, value in {**slurm.environment, **stages.knowing(tmp_path / "known")}.items():
+        monkeypatch.setenv(name, value)
+    ends = [Node(stages.Both(1)), Node(stages.Both(2, deed="data", guilty=1))]
+    options = {"nodes": 2, "ntasks-per-node": 1, "mem": "900M"}
+    profile = Profile(options=options, setup=["export MASTER_ADDR=127.0.0.1"])  # both nodes are this machine
+    with launching(slurm, tmp_path / "ranks", "ranks") as launch:
+        cell = stages.cell(launch.folder / "outputs")
+        cell.sweep = launch.name
+        engine = Slurm(stages.Given(ends), cell, profile, group=1, requeues=1, detach=False)
+        assert engine.run() == 1
+        summed, failed = (launch.job_of(node.key) for node in ends)
+        accounts = launch.accounts("nodelist", "alloccpus")
+        assert accounts == {summed: ["COMPLETED", "n[1-2]", "2"], failed: ["FAILED", "n[1-2]", "2"]}
+        said = manifest(launch.artifacts / "both" / ends[0].key)
+        assert said["summary"] == {"rows": 0, "sum": 6 * 3.0, "world": 2}
+        assert [session["ranks"] for session in said["sessions"]] == [2]
+        assert launch.built() == {ends[0].key: 1}
+        assert "row 3 of it is no row" in engine.failures[ends[1].key].message
