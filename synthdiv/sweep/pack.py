@@ -41,6 +41,7 @@ def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, m
     for node in nodes:
         models = {inner.key for inner in node.inputs if inner.stage.model}
         after = {where[inner.key] for inner in node.inputs if inner.key in where}
+        after -= set().union(*(jobs[other].before for other in after))  # what these wait for is over then
         kind = (shape(node), frozenset(after), frozenset(models))
         number = _joins(node, models, after, kind, jobs, alike, group)
         if number is None:
