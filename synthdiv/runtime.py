@@ -69,7 +69,7 @@ class Stop:
             if self._interrupts > 1:
                 self.now = True
                 raise KeyboardInterrupt
-            os.write(2, b"\nstopping after this step or batch; Ctrl-C again stops now\n")
+            os.write(2, b"\nstopping at the next safe point; Ctrl-C again stops now\n")
 
 
 REASONS: dict[int, str] = {

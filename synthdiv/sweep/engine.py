@@ -60,11 +60,12 @@ class Engine:
         finally:
             stop.leave()
         states = list(self.states.values())
-        LOGGER.info(
-            "%s: %d cells (%d unique), %d nodes built, %d reused, in %.1f s",
-            self.cell.sweep, len(self.records), len({record.key for record in self.records}),
-            states.count("built"), states.count("reused"), time.monotonic() - begun,
-        )  # fmt: skip
+        if stop.reason or len(states) == len(self.nodes):  # else what is queued goes on without us
+            LOGGER.info(
+                "%s: %d cells (%d unique), %d nodes built, %d reused, in %.1f s",
+                self.cell.sweep, len(self.records), len({record.key for record in self.records}),
+                states.count("built"), states.count("reused"), time.monotonic() - begun,
+            )  # fmt: skip
         self.last_words()
         if stop.reason:
             print(f"{stop.reason}; unfinished work is kept, the same command goes on", file=sys.stderr)

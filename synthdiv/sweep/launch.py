@@ -32,9 +32,9 @@ def expand(loader: Any, config: Any, spec: GridSpec, arguments: list[str]) -> li
 def launch(points: list[Point], engine: Callable[[Frozen, Cell], Engine]) -> int:
     """Freeze the points and run them with an engine, or print the plan. Returns the exit code."""
     cell = points[0].cell
-    if len({repr((point.cell.sweep, point.cell.rerun, point.cell.runtime)) for point in points}) > 1:
+    if len({repr((point.cell.sweep, point.cell.rerun, point.cell.runtime, point.cell.track)) for point in points}) > 1:
         raise ConfigError(
-            "sweep, rerun and runtime belong to a whole launch and cannot be swept; start one launch for each"
+            "sweep, rerun, runtime and track belong to a whole launch and cannot be swept; start one launch for each"
         )
     root, plan = Path(cell.runtime.outputs), os.environ.get(PLAN)
     planning = plan in ("text", "json")

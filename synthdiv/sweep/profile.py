@@ -47,6 +47,10 @@ class Profile:
         for name, value in [pair for part in (found.options, *found.stages.values()) for pair in part.items()]:
             if isinstance(value, list | dict):
                 raise ConfigError(f"{where}: {name} is {value}; an option of sbatch is a text, a number, true or false")
+        for limit in (found.time, *(part.get("time") for part in (found.options, *found.stages.values()))):
+            if str(limit).isdecimal():
+                why = "YAML reads 4:00:00 without quotes as a number of seconds, and Slurm a number as minutes"
+                raise ConfigError(f"{where}: time is {limit}; write it in quotes, as '4:00:00': {why}")
         return found
 
     def shape(self, node: Node) -> tuple[tuple[str, Any], ...]:

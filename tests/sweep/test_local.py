@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from collections import Counter
-from pathlib import Path
 
-import psutil
 import pytest
 
 from synthdiv.stage import Node
@@ -22,11 +15,11 @@ from synthdiv.sweep.ledger import Ledger
 from synthdiv.sweep.local import Local, accelerators, slots
 from synthdiv.types import ConfigError
 from tests.conftest import FILES, command, sources, synthdiv, write_files, write_rows
+from tests.sweep.evidence import WAIT, built, manifests, orphans, told
 from tests.sweep.stages import STEPS, Act, Both, Given, cell, knowing
 
 LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
 GRID = ["-m", *FILES, sources("one", "two"), "mix=human,single,multi", "sweep=s", "runtime.threads=1"]
-WAIT = 200  # seconds until a test gives up; nothing is measured by it
 
 
 @pytest.fixture
@@ -40,40 +33,6 @@ def engine(tmp_path, monkeypatch):
         return local, local.run()
 
     return run
-
-
-def manifests(folder: Path) -> dict[str, dict]:
-    found = (folder / "outputs" / "artifacts").glob("*/*/manifest.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in found}
-
-
-def built(root: Path, *names: str) -> Counter[str]:
-    """How often each node was built, in all these sweeps."""
-    return Counter(event.node for name in names for event in Ledger(root, name).events() if event.state == "built")
-
-
-def told(root: Path, node: Node) -> list[tuple[str, int]]:
-    """The transitions of a node in the order of attempts; progress left out."""
-    events = sorted((event for event in Ledger(root, "s").events() if event.node == node.key), key=lambda e: e.attempt)
-    return list(dict.fromkeys((event.state, event.attempt) for event in events))
-
-
-def orphans(folder: Path) -> list[int]:
-    """Workers of this folder that still live."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if "synthdiv.sweep.worker" in words and process.info["cwd"] == str(folder):
-            found.append(process.pid)
-    return found
-
-
-def wait_for(true, process: subprocess.Popen | None = None) -> None:
-    until = time.monotonic() + WAIT
-    while not true():
-        assert time.monotonic() < until, "it never came to that"
-        assert process is None or process.poll() is None, "it ended before"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -263,98 +222,6 @@ def test_a_study_is_the_same_under_torchrun(tmp_path):
     one, other = (manifests(folder) for folder in folders)
     assert {key: each["files"] for key, each in one.items()} == {key: each["files"] for key, each in other.items()}
     assert not orphans(folders[1])
-
-
-LONG = [*FILES, "mix=human", "train.epochs=100000", "sweep=s", "runtime.threads=1", "runtime.checkpoint_seconds=0.2"]
-
-
-@pytest.fixture
-def begun(tmp_path):
-    """Starts a sweep whose training never ends; returns once a worker has a checkpoint of it."""
-    write_files(tmp_path)
-    place, processes = tmp_path / "outputs/artifacts/train", []
-
-    def start(*more: str) -> subprocess.Popen:
-        with (tmp_path / "log").open("w") as log:
-            process = subprocess.Popen(command(*LONG, *LOCAL, *more), cwd=tmp_path, stdout=log, stderr=log)
-        processes.append(process)
-        before = set(place.glob(".*.partial"))
-        wait_for(lambda: any(list(new.glob("*/*.ckpt")) for new in set(place.glob(".*.partial")) - before), process)
-        assert orphans(tmp_path), "its workers"
-        return process
-
-    yield start
-    for one in [*(process.pid for process in processes if process.poll() is None), *orphans(tmp_path)]:
-        os.kill(one, signal.SIGKILL)
-    for process in processes:
-        process.wait()
-
-
-def ended(process: subprocess.Popen) -> int:
-    try:
-        return process.wait(timeout=WAIT)
-    finally:
-        process.kill()
-
-
-@pytest.mark.parametrize(("number", "devices"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_a_signal_to_the_engine_stops_its_workers_at_a_step(begun, tmp_path, number, devices):
-    process = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")
-    process.send_signal(number)
-    assert ended(process) == 130
-    log = (tmp_path / "log").read_text()
-    reason = "interrupted" if number == signal.SIGINT else "terminated"
-    assert f"{reason}; unfinished work is kept, the same command goes on" in log
-    assert "Traceback" not in log
-    assert "failed" not in log
-    assert not orphans(tmp_path)
-    folder = tmp_path / "outputs/artifacts/train"
-    kept = max(int(path.stem) for path in folder.glob(".*.partial/checkpoints/*.ckpt"))
-    assert not list(folder.glob(".*.claim.*"))
-    ledger = Ledger(tmp_path / "outputs", "s")
-    stages = {node.key: node.stage for node in ledger.nodes()}
-    ends = {stages[key]: event.state for key, event in ledger.states().items()}
-    assert ends["train"] == "stopped"
-    assert set(ends.values()) <= {"built", "reused", "stopped"}
-    again = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")  # the same command
-    wait_for(lambda: "continuing at step" in logs(tmp_path), again)
-    again.send_signal(number)
-    assert ended(again) == 130
-    assert f"continuing at step {kept + 1} of" in logs(tmp_path)
-
-
-def logs(folder: Path) -> str:
-    return "\n".join(path.read_text() for path in folder.glob("outputs/sweeps/s/logs/*.log"))
-
-
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.usefixtures("engine")
-def test_a_second_ctrl_c_ends_the_workers_now(tmp_path, devices):
-    """They are in a step that takes for ever; those of torchrun are in sessions of their own."""
-    script = f"""
-import signal, sys
-from tests.sweep.stages import Act, Given, Node, cell
-from synthdiv.sweep.local import Local
-nodes = [Node(Act(number=number, deed="hang", marks={str(tmp_path)!r})) for number in range({3 - devices})]
-try:
-    sys.exit(Local(Given(nodes), cell({str(tmp_path / "out")!r}), {3 - devices}, {devices}).run())
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
-    (tmp_path / "script.py").write_text(script)
-    log = tmp_path / "log"
-    with log.open("w") as handle:
-        process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stderr=handle)
-    try:
-        wait_for(lambda: len(list(tmp_path.glob("act-*"))) == 3 - devices, process)
-        assert len(orphans(tmp_path)) == (2 if devices == 1 else 3), "two workers; or torchrun and its ranks"
-        process.send_signal(signal.SIGINT)
-        wait_for(lambda: "Ctrl-C again stops now" in log.read_text(), process)
-        process.send_signal(signal.SIGINT)
-        assert ended(process) == 130
-    finally:
-        process.kill()
-    wait_for(lambda: not orphans(tmp_path))
 
 
 def test_two_sweeps_at_once_build_what_they_share_once(tmp_path):

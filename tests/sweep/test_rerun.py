@@ -46,7 +46,8 @@ def test_no_node_or_several_are_refused(typed, tmp_path, finished, start):
     assert not (tmp_path / "outputs" / "replaced").exists()
 
 
-def test_it_cannot_be_swept(typed, finished):
-    said = typed("-m", *STUDY, "rerun=aaaa,bbbb")
+@pytest.mark.parametrize("word", ["rerun=aaaa,bbbb", "track=none,wandb"])
+def test_what_a_launch_has_once_cannot_be_swept(typed, finished, word):
+    said = typed("-m", *STUDY, word)
     assert said.code == 2
     assert "cannot be swept" in said.err

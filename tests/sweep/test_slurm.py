@@ -96,6 +96,8 @@ def test_the_example_is_a_profile_of_stages_there_are():
         ("options: {mem: 1\n", "is no YAML"),
         ("- partition\n", "it has partition, account"),
         ("setup: module load cuda\n", "it has partition, account"),
+        ("time: 240\n", "time is 240; write it in quotes, as '4:00:00'"),
+        ("stages: {train: {time: 14400}}\n", "time is 14400; write it in quotes"),
     ],
 )
 def test_a_bad_profile_says_what_is_wrong(tmp_path, text, told):
