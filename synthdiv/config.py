@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
@@ -29,12 +30,14 @@ class Facts:
 
 @dataclass
 class Generator:
-    """One source of answers. `hf` needs `checkpoint` or `pretrain`; `recorded` needs `recorded`."""
+    """One source of answers. `hf` and `vllm` need `checkpoint` or `pretrain`, `api` needs `hosted`, `recorded` needs
+    `recorded`."""
 
     name: str = ""
     backend: Backend = Backend.hf
     checkpoint: Checkpoint | None = None
     pretrain: Pretrain | None = None
+    hosted: Hosted | None = None
     recorded: Recorded | None = None
     sampling: Sampling = field(default_factory=Sampling)
     precision: Precision = Precision.fp32
@@ -42,8 +45,9 @@ class Generator:
 
     def check(self, name: str) -> list[str]:
         problems = self.sampling.check(f"{name}.sampling")
-        given = [block for block in ("checkpoint", "pretrain", "recorded") if getattr(self, block)]
-        wanted = ["recorded"] if self.backend is Backend.recorded else ["checkpoint", "pretrain"]
+        blocks = {Backend.recorded: ["recorded"], Backend.api: ["hosted"]}
+        given = [block for block in ("checkpoint", "pretrain", "hosted", "recorded") if getattr(self, block)]
+        wanted = blocks.get(self.backend, ["checkpoint", "pretrain"])
         if len(given) != 1 or given[0] not in wanted:
             problems.append(
                 f"{name}.backend={self.backend.value}: needs exactly one of {', '.join(wanted)}; "
@@ -53,6 +57,8 @@ class Generator:
             problems += self.pretrain.check(f"{name}.pretrain")
         if self.checkpoint:
             problems += [f"{name}.{problem}" for problem in self.checkpoint.check()]
+        if self.hosted:
+            problems += [f"{name}.{problem}" for problem in self.hosted.check()]
         if self.recorded:
             problems += self.recorded.check(f"{name}.recorded")
         if self.name in ("", "human") or "/" in self.name:
@@ -62,7 +68,8 @@ class Generator:
 
 @dataclass
 class Generators:
-    """The sources of a mix, in the order that rotation turns. Rows are answered in shards of at most `shard_rows`.
+    """The sources of a mix, in the order that rotation turns. Rows are answered in shards of at most `shard_rows`, each
+    prompt `samples` times.
 
     `batch_tokens` bounds rows × (prompt + answer) of a generation batch: which rows share a batch can change the last
     bits of their logits, so it is identity. `path` is the file that recorded sources may name as theirs. `overlap` and
@@ -74,6 +81,7 @@ class Generators:
     path: str | None = None
     seed: int = 0
     shard_rows: int = 256
+    samples: int = 1
     batch_tokens: int = 16384
     overlap: float = 0.0
     shift: float = 0.0
@@ -85,8 +93,8 @@ class Generators:
         names = [model.name for model in self.models]
         for name in sorted({name for name in names if names.count(name) > 1}):
             problems.append(f"generators.models: the name {name!r} stands twice; sources are told apart by name")
-        if self.shard_rows < 1 or self.batch_tokens < 1:
-            problems.append("generators.shard_rows and generators.batch_tokens: need 1 or more")
+        if self.shard_rows < 1 or self.batch_tokens < 1 or self.samples < 1:
+            problems.append("generators.shard_rows, generators.batch_tokens and generators.samples: need 1 or more")
         if not 0 <= self.overlap <= 1 or not 0 <= self.shift <= 1:
             problems.append(f"generators.overlap={self.overlap}, generators.shift={self.shift}: need 0 to 1")
         if (self.overlap or self.shift) and not any(model.pretrain and model.pretrain.toy for model in self.models):
@@ -107,7 +115,8 @@ class Kind(Enum):
 @dataclass
 class MixSpec:
     """`source` names the one source of `single` (null: the first). `weights` are relative, one per generator (null:
-    equal). `rows` null takes every train prompt. `rotation` shifts which source owns which shards."""
+    equal). `rows` null takes every train prompt. `rotation` shifts which source owns which shards. `sample` is which of
+    the `generators.samples` answers of a source is taken: another one is a replicate."""
 
     kind: Kind = Kind.multi
     source: str | None = None
@@ -115,6 +124,7 @@ class MixSpec:
     rows: int | None = None
     real_share: float = 0.0
     rotation: int = 0
+    sample: int = 0
 
 
 @dataclass
@@ -164,9 +174,10 @@ class Respond:
 class Evaluate:
     """`words` and `texts` are the budgets of the collapse measures: words in all, and words of each answer. `encoder`
     is a model of sentence-transformers, without which nothing semantic is measured. `truth_prompts` is how many toy
-    prompts are enumerated whole."""
+    prompts are enumerated whole. Students answer by `backend` hf or vllm."""
 
     respond: Respond = field(default_factory=Respond)
+    backend: Backend = Backend.hf
     precision: Precision = Precision.fp32
     batch_tokens: int = 16384
     words: int = 10000
@@ -184,6 +195,8 @@ class Evaluate:
             problems.append(f"evaluate.respond.decodings: need names, each once and without a slash; have {names}")
         if self.respond.samples < 1 or self.respond.subset < 0:
             problems.append("evaluate.respond: needs samples ≥ 1 and subset ≥ 0")
+        if self.backend not in (Backend.hf, Backend.vllm):
+            problems.append(f"evaluate.backend={self.backend.value}: a student answers by hf or vllm")
         if self.seed < 0:
             problems.append(f"evaluate.seed={self.seed}: needs 0 or more")
         if self.encoder:
@@ -242,6 +255,26 @@ class Cell:
         problems: list[str] = []
         for part in (self.prompts, self.generators, self.student, self.train, self.evaluate, self.runtime):
             problems += part.check()
+        problems += self.problems_of_servers()
         if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
             problems.append(f"sweep={self.sweep!r}: needs a name without a slash and without a leading dot")
+        return problems
+
+    def problems_of_servers(self) -> list[str]:
+        """Hosted models whose server nobody described, or whose price a budget in money would need."""
+        problems, known = [], [server.name for server in self.runtime.servers]
+        for index, model in enumerate(self.generators.models):
+            if model.backend is not Backend.api or not model.hosted:
+                continue
+            name = f"generators.models.{index}"
+            if model.hosted.server not in known:
+                told = ", ".join(known) or "none"
+                problems.append(
+                    f"{name}.hosted.server={model.hosted.server}: no such server in runtime.servers; there are {told}"
+                )
+            prices = (model.facts.price_in, model.facts.price_out)
+            if self.runtime.budget_usd is not None and None in prices:
+                problems.append(
+                    f"runtime.budget_usd: needs {name}.facts.price_in and price_out, USD per million tokens"
+                )
         return problems

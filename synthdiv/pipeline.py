@@ -65,7 +65,9 @@ def graph(cell: Cell) -> Graph:
 
 
 def model(cell: Cell, spec: Student | Generator) -> Node:
-    """A model is always an input: a checkpoint (a fingerprint, no work) or a pretrain node."""
+    """A model is always an input: a checkpoint (a fingerprint, no work), a pretrain node, or what a server has."""
+    if isinstance(spec, Generator) and spec.hosted:
+        return Node(replace(spec.hosted, price_in=spec.facts.price_in, price_out=spec.facts.price_out))
     stage = spec.checkpoint or spec.pretrain
     assert stage, "check() refuses a model without one"
     if isinstance(stage, Pretrain) and stage.toy and cell.prompts.toy:
@@ -92,7 +94,7 @@ def mixed(cell: Cell, prompts: Node) -> Node:
     ]
     names = [source.name for source in sources]
     cards = (grid.rows, grid.shard_rows) if sources else (0, 0)  # a human set is dealt to nobody
-    stage = Mix(rows, names, weights, real_share, rotation, *cards)
+    stage = Mix(rows, names, weights, real_share, rotation, *cards, cell.mix.sample if sources else 0)
     return Node(stage, (prompts, *shards))
 
 
@@ -115,11 +117,15 @@ def answered(cell: Cell, prompts: Node, source: Generator, shard: int) -> Node:
         return Node(replace(stage, backend=source.backend, recorded=source.recorded), (prompts,))
     stage = replace(
         stage,
+        backend=source.backend,
         sampling=source.sampling,
-        precision=source.precision,
-        batch_tokens=cell.generators.batch_tokens,
         seed=cell.generators.seed,
+        samples=cell.generators.samples,
     )
+    if source.backend is not Backend.api:
+        stage = replace(stage, precision=source.precision)
+    if source.backend is Backend.hf:  # servers cut batches of their own
+        stage = replace(stage, batch_tokens=cell.generators.batch_tokens)
     return Node(stage, (prompts, model(cell, source)))
 
 
@@ -147,6 +153,7 @@ def evaluated(cell: Cell, prompts: Node, student: Node, untouched: Node) -> Eval
     def answer(decoding: Decoding) -> Node:
         stage = Generate(
             source="student",
+            backend=spec.backend,
             sampling=decoding.sampling,
             precision=spec.precision,
             batch_tokens=spec.batch_tokens,

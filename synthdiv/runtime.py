@@ -20,8 +20,35 @@ LOGGER = logging.getLogger("synthdiv")
 
 
 @dataclass
+class Server:
+    """One that speaks OpenAI's protocol. `key` is the name of the environment variable that holds the key (empty: none
+    is sent). Limits hold for each process that asks; `attempts` and `timeout_seconds` for each request."""
+
+    name: str = ""
+    url: str = ""
+    key: str = ""
+    concurrency: int = 32
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    attempts: int = 6
+    timeout_seconds: float = 300.0
+
+    def check(self, name: str) -> list[str]:
+        problems = []
+        if not self.name or not self.url.startswith(("http://", "https://")):
+            problems.append(f"{name}.name={self.name!r}, {name}.url={self.url!r}: need a name and an http address")
+        for limit in ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "timeout_seconds"):
+            value = getattr(self, limit)
+            if value is not None and value <= 0:
+                problems.append(f"{name}.{limit}={value}: needs more than 0")
+        return problems
+
+
+@dataclass
 class Runtime:
-    """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time."""
+    """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time. `servers` are
+    those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
+    these outputs may cost; `compile` is torch.compile for generation; `tensor_parallel` the devices of one vLLM."""
 
     outputs: str = "outputs"
     device: str = "auto"
@@ -29,6 +56,11 @@ class Runtime:
     micro_batch: int = 0
     checkpoint_seconds: float = 300.0
     heartbeat_seconds: float = 10.0
+    servers: list[Server] = field(default_factory=list)
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    compile: bool = False
+    tensor_parallel: int = 1
 
     def check(self) -> list[str]:
         problems = []
@@ -40,6 +72,17 @@ class Runtime:
             problems.append(f"runtime.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
         if self.heartbeat_seconds <= 0 or self.checkpoint_seconds <= 0:
             problems.append("runtime.heartbeat_seconds and runtime.checkpoint_seconds: need more than 0 seconds")
+        for index, server in enumerate(self.servers):
+            problems += server.check(f"runtime.servers.{index}")
+        names = [server.name for server in self.servers]
+        problems += [
+            f"runtime.servers: the name {name!r} stands twice" for name in sorted({*names}) if names.count(name) > 1
+        ]
+        for name in ("budget_usd", "budget_tokens"):
+            if (getattr(self, name) or 0) < 0:
+                problems.append(f"runtime.{name}={getattr(self, name)}: needs 0 or more, or null for no limit")
+        if self.tensor_parallel < 1:
+            problems.append(f"runtime.tensor_parallel={self.tensor_parallel}: needs 1 device or more")
         return problems
 
 
@@ -88,12 +131,13 @@ class LocalRun:
         open_model: Callable[[Artifact, str, str], Any],
         stop: Stop | None = None,
         ranks: Ranks | None = None,
+        serve: Callable[[Artifact, str, Runtime], Any] | None = None,
     ):
-        self.runtime, self._open_model = runtime, open_model
+        self.runtime, self._open_model, self._serve = runtime, open_model, serve
         self.stop, self.ranks = stop or Stop(), ranks or Ranks()
         self.rank, self.world_size = self.ranks.rank, self.ranks.size
         self.micro_batch, self.checkpoint_seconds = runtime.micro_batch, runtime.checkpoint_seconds
-        self._opened: tuple[str, str] | None = None
+        self._opened: tuple[str, str, str] | None = None
         self._model: Any = None
         self._shown = 0.0
         self.together = False  # whether all ranks are inside a build, and meet at its boundaries
@@ -119,15 +163,21 @@ class LocalRun:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
 
-    def model(self, artifact: Artifact, precision: str) -> Any:
-        if self._opened != (artifact.key, precision):
+    def model(self, artifact: Artifact, precision: str, kind: str = "hf") -> Any:
+        if self._opened != (artifact.key, precision, kind):
             self.close()
-            self._model = self._open_model(artifact, precision, self.device)
-            self._opened = (artifact.key, precision)
+            if kind == "vllm":
+                assert self._serve, "whoever builds this stage can serve"
+                self._model = self._serve(artifact, precision, self.runtime)
+            else:
+                self._model = self._open_model(artifact, precision, self.device)
+            self._opened = (artifact.key, precision, kind)
         return self._model
 
     def close(self) -> None:
-        """Let the open model go, and its memory on the accelerator."""
+        """Let the open model go, and its memory on the accelerator; a server of its own ends."""
+        if self._opened and self._opened[2] == "vllm":
+            self._model.close()
         self._model, self._opened = None, None
         if "torch" in sys.modules:
             import torch

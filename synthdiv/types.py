@@ -40,7 +40,8 @@ class Stopped(Exception):
 class Sample:
     """One answer and where it came from.
 
-    `finish` is `stop` (the model ended), `length` (cut at max_new_tokens) or `recorded`. Token counts are in the
+    `finish` is `stop` (the model ended), `length` (cut at max_new_tokens), `refusal` (a server would not answer: the
+    response is empty) or `recorded`. Token counts are in the
     writing model's own tokenizer and -1 where nobody counted. `seed` names the row's random stream (hexadecimal).
     """
 
@@ -106,8 +107,13 @@ class Run(Protocol):
     def device(self) -> str:
         """cpu, cuda, cuda:N or mps."""
 
-    def model(self, artifact: Artifact, precision: str) -> Any:
-        """Open `artifact` as the one model of this process; the one before is closed."""
+    @property
+    def runtime(self) -> Any:
+        """Where and how fast: servers, budgets, compilation."""
+
+    def model(self, artifact: Artifact, precision: str, kind: str = "hf") -> Any:
+        """Open `artifact` as the one model of this process, or of a server of its own (`vllm`); the one before is
+        closed."""
 
     def close(self) -> None:
         """Let the open model go: a stage that trains opens one of its own."""

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from synthdiv.generate.answer import ROWS, Answer, Answers, Request, Shard
 from synthdiv.generate.spec import Sampling
 from synthdiv.generate.stream import uniforms
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import batches
 from synthdiv.types import DataError
-
-
-@dataclass(frozen=True)
-class Request:
-    """One answer that is wanted: of a prompt, for a sample index, from a random stream."""
-
-    id: str
-    prompt: str
-    sample: int
-    stream: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back. `finish` is `stop` or `length`; tokens are the model's own, the ending one not counted."""
-
-    text: str
-    finish: str
-    prompt_tokens: int
-    response_tokens: int
 
 
 def plan(chat: Chat, context: int, requests: list[Request], sampling: Sampling, budget: int) -> list[list[int]]:
@@ -109,3 +90,34 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[Request], samplin
         text = opened.tokenizer.decode(body, skip_special_tokens=True)
         answers.append(Answer(text, "length" if stop is None else "stop", len(prompt), len(body)))
     return answers
+
+
+def answers(shard: Shard) -> Answers:
+    """A list per batch. A resume keeps whole batches and redoes the unfinished one, so a crash changes no byte."""
+    prompts, model = shard.inputs[:2]
+    stage = shard.stage
+    opened = shard.run.model(model, stage.precision.value)
+    chat = Chat.of(opened.tokenizer, prompts)
+    batches = plan(chat, opened.context, shard.requests, stage.sampling, stage.batch_tokens)
+    shard.facts["batches"], shard.facts["system_folded"] = len(batches), chat.folded
+    kept = keep_whole_batches(shard.out / ROWS, [len(batch) for batch in batches])
+    shard.kept = sum(len(batch) for batch in batches[:kept])
+    for batch in batches[kept:]:
+        if shard.stopping:
+            return
+        chosen = [shard.requests[index] for index in batch]
+        yield list(zip(chosen, answer_batch(opened, chat, chosen, stage.sampling), strict=True))
+
+
+def keep_whole_batches(file: Path, sizes: list[int]) -> int:
+    """Cut a partial `rows.jsonl` after its last whole batch; return how many batches it holds."""
+    if not file.exists():
+        return 0
+    lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    whole, rows = 0, 0
+    for size in sizes:
+        if rows + size > len(lines):
+            break
+        whole, rows = whole + 1, rows + size
+    file.write_bytes(b"".join(lines[:rows]))
+    return whole

@@ -9,24 +9,36 @@ from pathlib import Path
 
 from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 from synthdiv.resolve import Resolver, pinned
-from synthdiv.stage import locator
+from synthdiv.stage import added, locator
 from synthdiv.types import ConfigError, DataError
 
 
 class Backend(Enum):
-    """Who runs a generator: transformers in this process, or a file of answers that exist."""
+    """Who runs a generator: transformers in this process, vLLM in one of its own, a server of others that speaks
+    OpenAI's protocol, or a file of answers that exist."""
 
     hf = "hf"
+    vllm = "vllm"
+    api = "api"
     recorded = "recorded"
+
+
+class Overlong(Enum):
+    """What becomes of a prompt that does not fit the context with the new tokens: an error, or its start is cut."""
+
+    error = "error"
+    truncate = "truncate"
 
 
 @dataclass
 class Sampling:
-    """`temperature` 0 is greedy decoding. `max_new_tokens` counts tokens of the generator's own tokenizer."""
+    """`temperature` 0 is greedy decoding. `max_new_tokens` counts tokens of the generator's own tokenizer. `overlong`
+    prompts are refused, or lose tokens from their left (counted); a server of others decides by itself."""
 
     temperature: float = 0.7
     top_p: float = 0.9
     max_new_tokens: int = 1024
+    overlong: Overlong = added(Overlong.error, Overlong.error)  # noqa: RUF009
 
     def check(self, name: str) -> list[str]:
         problems = []

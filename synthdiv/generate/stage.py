@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from synthdiv.generate.hf import Request, answer_batch, plan
+from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.stream import row_seed
-from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
 from synthdiv.prompts.grid import Grid
 from synthdiv.prompts.stage import read_prompts
-from synthdiv.prompts.table import normalise
-from synthdiv.resolve import unchanged
-from synthdiv.stage import Stage
+from synthdiv.stage import Stage, added
 from synthdiv.types import Artifact, DataError, Run, Sample
-
-FILE = "rows.jsonl"
 
 
 class Side(Enum):
@@ -36,14 +31,16 @@ class Side(Enum):
 
 @dataclass
 class Generate(Stage):
-    """Inputs: prompts, and the model for backend `hf`. Output: `rows.jsonl`, one `Sample` a line.
+    """Inputs: prompts, and the model but for recorded answers. Output: `rows.jsonl`, one `Sample` a line, and
+    `requests.jsonl`, a line for each of these rows on how it came about: `id`, `sample` and the backend's own words.
 
-    Side train: shard `shard` of the grid over the first `rows` train prompts. Side test: all test prompts, `samples`
-    answers to the first `subset` of their stratified order and one to each other.
+    Side train: shard `shard` of the grid over the first `rows` train prompts, `samples` answers to each. Side test: all
+    test prompts, `samples` answers to the first `subset` of their stratified order and one to each other.
+    `top_logprobs` (0: none) asks for the log-probabilities of that many tokens at each place, into `requests.jsonl`.
     """
 
     name = "generate"
-    kept = (FILE,)
+    kept = (ROWS, LOG)
 
     source: str = ""
     backend: Backend = Backend.hf
@@ -58,6 +55,7 @@ class Generate(Stage):
     shard: int = 0
     samples: int = 1
     subset: int = 0
+    top_logprobs: int = added(0, 0)
 
     def requests(self, prompts: Artifact, model: str) -> list[Request]:
         rows = read_prompts(prompts, self.side.value)
@@ -66,104 +64,106 @@ class Generate(Stage):
         return [
             Request(row["id"], row["prompt"], sample, self._stream(model, row["id"], sample))
             for row in rows
-            for sample in range(self.samples if self.side is Side.test and row["position"] < self.subset else 1)
+            for sample in range(self.samples if self.side is Side.train or row["position"] < self.subset else 1)
         ]
 
     def _stream(self, model: str, prompt: str, sample: int) -> str:
         return row_seed(self.seed, model, self.source, self.side.value, 0, prompt, sample)
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
-        prompts = inputs[0]
-        model = inputs[1].key if len(inputs) > 1 else ""
-        requests = self.requests(prompts, model)
-        facts: dict[str, Any] = {}
-        if self.backend is Backend.recorded:
-            (out / FILE).unlink(missing_ok=True)
-            chunks = self._recorded(requests)
-        else:
-            chunks = self._sampled(requests, inputs, out / FILE, run, facts)
-        done = 0
-        with (out / FILE).open("a", encoding="utf-8") as handle:
+        requests = self.requests(inputs[0], inputs[1].key if len(inputs) > 1 else "")
+        shard = Shard(self, requests, inputs, out, run, {})
+        chunks = self._answers(shard)
+        with (out / LOG).open("a", encoding="utf-8") as log, (out / ROWS).open("a", encoding="utf-8") as rows:
+
+            def write(chunk: list[tuple[Request, Answer]]) -> int:
+                """The log first: a row that is there has its line."""
+                lines = [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk]
+                append(log, lines)
+                append(rows, [dataclasses.asdict(self._sample(request, answer, inputs)) for request, answer in chunk])
+                return len(chunk)
+
+            def wind_up() -> None:
+                shard.stopping = True
+                for chunk in chunks:
+                    write(chunk)
+
+            done = 0
             for chunk in chunks:
-                handle.writelines(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in chunk)
-                handle.flush()
-                os.fsync(handle.fileno())
-                done += len(chunk)
-                run.progress(done, len(requests), f"answers by {self.source}")
+                done += write(chunk)
+                what = f"answers by {self.source}" + (f", {shard.facts['usd']:.2f} USD" if "usd" in shard.facts else "")
+                run.progress(shard.kept + done, len(requests), what, wind_up)
+        return shard.facts | self._settled(out, requests)
+
+    def _answers(self, shard: Shard) -> Answers:
+        from synthdiv.generate import api, hf, recorded, vllm
+
+        backends = {Backend.hf: hf, Backend.vllm: vllm, Backend.api: api, Backend.recorded: recorded}
+        return backends[self.backend].answers(shard)
+
+    def _sample(self, request: Request, answer: Answer, inputs: tuple[Artifact, ...]) -> Sample:
+        if self.backend is Backend.recorded:
+            return Sample(request.id, request.prompt, answer.text, self.source)
+        return Sample(
+            request.id,
+            request.prompt,
+            answer.text,
+            self.source,
+            inputs[1].key,
+            request.sample,
+            self.sampling.temperature,
+            self.sampling.top_p,
+            request.stream,
+            answer.finish,
+            answer.prompt_tokens,
+            answer.response_tokens,
+        )
+
+    def _settled(self, out: Path, requests: list[Request]) -> dict[str, Any]:
+        """Check that there is one row for each request, in the order of requests where they came as they could."""
         rows = read_samples(out)
+        order = {(item.id, item.sample): place for place, item in enumerate(requests)}
         if Counter((row.id, row.sample) for row in rows) != Counter((item.id, item.sample) for item in requests):
             raise DataError(f"{self.source}: the rows written are not one for each of the {len(requests)} requests")
-        return facts | {
+        if self.backend in (Backend.api, Backend.vllm):
+            rows.sort(key=lambda row: order[row.id, row.sample])
+            rewrite(out / ROWS, [dataclasses.asdict(row) for row in rows])
+        last = {(line["id"], line["sample"]): line for line in read_log(out)}
+        rewrite(out / LOG, [last[row.id, row.sample] for row in rows if (row.id, row.sample) in last])
+        return {
             "rows": len(rows),
             "tokens": sum(max(row.response_tokens, 0) for row in rows),
             "empty": sum(not row.response.strip() for row in rows),
             "finish": dict(Counter(row.finish for row in rows)),
         }
 
-    def _sampled(
-        self, requests: list[Request], inputs: tuple[Artifact, ...], file: Path, run: Run, facts: dict[str, Any]
-    ) -> Iterator[list[Sample]]:
-        """A list per batch. A resume keeps whole batches and redoes the unfinished one, so a crash changes no byte."""
-        prompts, model = inputs[:2]
-        opened = run.model(model, self.precision.value)
-        chat = Chat.of(opened.tokenizer, prompts)
-        batches = plan(chat, opened.context, requests, self.sampling, self.batch_tokens)
-        facts["batches"], facts["system_folded"] = len(batches), chat.folded
-        kept = keep_whole_batches(file, [len(batch) for batch in batches])
-        for batch in batches[kept:]:
-            chosen = [requests[index] for index in batch]
-            answers = answer_batch(opened, chat, chosen, self.sampling)
-            yield [
-                Sample(
-                    request.id,
-                    request.prompt,
-                    answer.text,
-                    self.source,
-                    model.key,
-                    request.sample,
-                    self.sampling.temperature,
-                    self.sampling.top_p,
-                    request.stream,
-                    answer.finish,
-                    answer.prompt_tokens,
-                    answer.response_tokens,
-                )
-                for request, answer in zip(chosen, answers, strict=True)
-            ]
 
-    def _recorded(self, requests: list[Request]) -> Iterator[list[Sample]]:
-        assert self.recorded
-        unchanged(f"{self.source}: recorded.path", self.recorded.path, self.recorded.sha256)
-        answers = self.recorded.answers("generators.models.recorded")
-        by_id = self.recorded.id is not None
-        keys = [request.id if by_id else normalise(request.prompt) for request in requests]
-        missing = [key for key in keys if key not in answers]
-        if missing:
-            raise DataError(
-                f"{self.source}: {self.recorded.path} has no answer for {len(missing)} of {len(keys)} prompts "
-                f"(first {missing[0]!r}). Leave these prompts out of the set, or take another source"
-            )
-        yield [
-            Sample(request.id, request.prompt, answers[key], self.source)
-            for request, key in zip(requests, keys, strict=True)
-        ]
+def append(handle: TextIO, lines: list[dict[str, Any]]) -> None:
+    """Whole lines, on the disk when this returns."""
+    handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    handle.flush()
+    os.fsync(handle.fileno())
 
 
-def keep_whole_batches(file: Path, sizes: list[int]) -> int:
-    """Cut a partial `rows.jsonl` after its last whole batch; return how many batches it holds."""
-    if not file.exists():
-        return 0
-    lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    whole, rows = 0, 0
-    for size in sizes:
-        if rows + size > len(lines):
-            break
-        whole, rows = whole + 1, rows + size
-    file.write_bytes(b"".join(lines[:rows]))
-    return whole
+def rewrite(file: Path, lines: list[dict[str, Any]]) -> None:
+    """Replace a file at once: whoever is killed here leaves the old one or the new one."""
+    draft = file.with_suffix(".draft")
+    with draft.open("w", encoding="utf-8") as handle:
+        append(handle, lines)
+    draft.replace(file)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of `requests.jsonl`; one that was cut by a crash is left out, its row was not written."""
+    found = []
+    with (path / LOG).open(encoding="utf-8") as handle:
+        for line in handle:
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found
 
 
 def read_samples(path: Path) -> list[Sample]:
     """The rows of a finished shard."""
-    with (path / FILE).open(encoding="utf-8") as handle:
+    with (path / ROWS).open(encoding="utf-8") as handle:
         return [Sample(**json.loads(line)) for line in handle]

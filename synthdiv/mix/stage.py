@@ -13,7 +13,7 @@ from synthdiv.mix.allocate import allocate
 from synthdiv.prompts.grid import Grid
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.prompts.table import normalise
-from synthdiv.stage import Stage
+from synthdiv.stage import Stage, added
 from synthdiv.types import Artifact, DataError, Run, Sample
 
 FILE = "mix.parquet"
@@ -25,7 +25,7 @@ class Mix(Stage):
     with the columns of `Sample` and `position`.
 
     `sources` and `weights` say who shares the generated rows, `real_share` how many are human; `train_rows` and
-    `shard_rows` are the grid.
+    `shard_rows` are the grid; `sample` is which of several answers is taken.
     """
 
     name = "mix"
@@ -37,6 +37,7 @@ class Mix(Stage):
     rotation: int = 0
     train_rows: int = 0
     shard_rows: int = 0
+    sample: int = added(0, 0)
 
     def owners(self) -> list[str]:
         """The source of each position."""
@@ -49,7 +50,12 @@ class Mix(Stage):
         import pyarrow.parquet
 
         prompts, *shards = inputs
-        answers = {(row.source, row.id): row for shard in shards for row in read_samples(shard.path)}
+        answers = {
+            (row.source, row.id): row
+            for shard in shards
+            for row in read_samples(shard.path)
+            if row.sample == self.sample
+        }
         rows: list[dict[str, Any]] = []
         for prompt, owner in zip(read_prompts(prompts, "train", self.rows), self.owners(), strict=True):
             if owner == "human":

@@ -135,7 +135,7 @@ class Estimate:
         stage = node.stage
         if isinstance(stage, Generate):
             if stage.side is Side.train:
-                return len(Grid(stage.rows, stage.shard_rows).positions(stage.shard))
+                return stage.samples * len(Grid(stage.rows, stage.shard_rows).positions(stage.shard))
             return stage.rows + (stage.samples - 1) * min(stage.subset, stage.rows)
         if isinstance(stage, Vectors) or (isinstance(stage, Likelihood) and stage.target is Target.own):
             return self.answers(node.inputs[0 if isinstance(stage, Vectors) else 2])
@@ -200,6 +200,8 @@ class Estimate:
     def seconds(self, node: Node) -> tuple[float | None, bool]:
         """Seconds on one device, None where a model's size is unknown; and whether the rate was measured."""
         stage, size, units = node.stage, self.size(node), self.units(node)
+        if kind(node) == "api":
+            return 0.0, True  # of devices of ours
         rate = self.history.seconds(kind(node), size, self.device)
         if rate is not None:
             return units * rate, True
@@ -233,8 +235,9 @@ class Estimate:
 
 def kind(node: Node) -> str:
     """The stage, as history calls it."""
-    recorded = isinstance(node.stage, Generate) and node.stage.backend is Backend.recorded
-    return "recorded" if recorded else node.stage.name
+    if isinstance(node.stage, Generate) and node.stage.backend is not Backend.hf:
+        return node.stage.backend.value
+    return node.stage.name
 
 
 def adapts(node: Node) -> bool:

@@ -40,6 +40,12 @@ def open_model(artifact: Artifact, precision: str, device: str) -> Any:
     return load.open_model(artifact, precision, device)
 
 
+def serve(artifact: Artifact, precision: str, runtime: Runtime) -> Any:
+    from synthdiv.generate import vllm
+
+    return vllm.serve(artifact, precision, runtime)
+
+
 class ReportingRun(LocalRun):
     """Tells the ledger too how far the node is that is being built."""
 
@@ -63,7 +69,7 @@ class Builder:
 
     def __init__(self, store: Store, ledger: Ledger, runtime: Runtime, stop: Stop, ranks: Ranks | None = None):
         self.store, self.ledger, self.runtime = store, ledger, runtime
-        self.run = ReportingRun(runtime, open_model, stop, ranks)
+        self.run = ReportingRun(runtime, open_model, stop, ranks, serve)
         self.ranks = self.run.ranks
         self.broken = False  # after a failure inside a build the ranks are out of step: they can build no other node
 

@@ -93,13 +93,13 @@ def manifests(root: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def finished(stage: str, key: str, manifest: dict[str, Any]) -> Finished:
-    """What planning takes of a manifest. Recorded answers are copied: another rate, and a stage of its own here."""
+    """What planning takes of a manifest. Each backend has rates of its own: it is a stage here."""
     inputs = [item["key"] for item in manifest["inputs"]]
     place = MODEL.get(stage, -1)
-    recorded = stage == "generate" and manifest["fields"].get("backend") == "recorded"
+    backend = manifest["fields"].get("backend", "hf") if stage == "generate" else "hf"
     sessions = manifest["sessions"]
     return Finished(
-        "recorded" if recorded else stage,
+        stage if backend == "hf" else backend,
         (sessions[-1].get("device") or "").split(":")[0],
         sessions[-1].get("accelerator") or "",
         sum(session.get("seconds") or 0.0 for session in sessions),

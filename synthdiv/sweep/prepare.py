@@ -175,6 +175,8 @@ def check(cell: Cell) -> list[str]:
     if mix.kind is Kind.none or problems:
         return problems
     rows = mix.rows or have
+    if not 0 <= mix.sample < cell.generators.samples:
+        problems.append(f"mix.sample={mix.sample}: generators.samples={cell.generators.samples} answers count from 0")
     if rows > have:
         problems.append(
             f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({cell.prompts.rows} rows less "

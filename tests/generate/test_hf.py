@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 
-from synthdiv.generate.hf import answer_batch, plan
+from synthdiv.generate.answer import ROWS
+from synthdiv.generate.hf import answer_batch, keep_whole_batches, plan
 from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stage import FILE, Generate, Side, keep_whole_batches, read_samples
+from synthdiv.generate.stage import Generate, Side, read_samples
 from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import OpenModel
@@ -144,16 +145,16 @@ def finished(root, prompts, model):
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.2, 0.37, 0.5, 0.83, 0.999, 1])
 def test_a_build_that_was_cut_anywhere_ends_in_the_same_bytes(finished, prompts, model, tmp_path, share):
-    whole = files(finished)[FILE]
-    (tmp_path / FILE).write_bytes(whole[: int(len(whole) * share)])
+    whole = files(finished)[ROWS]
+    (tmp_path / ROWS).write_bytes(whole[: int(len(whole) * share)])
     finished.stage.build((prompts, model), tmp_path, cpu_run())
-    assert (tmp_path / FILE).read_bytes() == whole
+    assert (tmp_path / ROWS).read_bytes() == whole
     assert finished.manifest["summary"]["batches"] > 3
 
 
 def test_a_partial_keeps_whole_batches_only(tmp_path):
     lines = [f'{{"row": {number}, "text": "a\u2028b"}}\n'.encode() for number in range(6)]
-    file = tmp_path / FILE
+    file = tmp_path / ROWS
     assert keep_whole_batches(file, [2, 3, 1]) == 0
     for count, batches, kept in ((0, 0, 0), (1, 0, 0), (2, 1, 2), (4, 1, 2), (5, 2, 5), (6, 3, 6)):
         file.write_bytes(b"".join(lines[:count]) + b'{"row": 9')

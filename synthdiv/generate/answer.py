@@ -1,0 +1,55 @@
+"""What every backend takes and gives: the requests of a shard, and answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.types import Artifact, Run
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer that is wanted: of a prompt, for a sample index, from a random stream."""
+
+    id: str
+    prompt: str
+    sample: int
+    stream: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. `finish` is `stop`, `length` or `refusal` (the server would not answer: the text is empty);
+    tokens are the model's own, the ending one not counted. `log` is what another day would have otherwise: when it was
+    asked, how long it took and how often, the batch or the server's words for itself, what it cost."""
+
+    text: str
+    finish: str
+    prompt_tokens: int
+    response_tokens: int
+    log: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = "rows.jsonl"  # a `Sample` a line: what the fields of the stage determine
+LOG = "requests.jsonl"  # how each row came about on the day
+
+Answers = Iterator[list[tuple[Request, Answer]]]
+
+
+@dataclass
+class Shard:
+    """The work of a backend. `stage` is the `Generate`, `out` its folder with the rows of an earlier builder, `facts`
+    what goes into the manifest, `kept` how many rows of that earlier builder stand. While `stopping`, a backend gives
+    what it has already asked for and ends."""
+
+    stage: Any
+    requests: list[Request]
+    inputs: tuple[Artifact, ...]
+    out: Path
+    run: Run
+    facts: dict[str, Any]
+    kept: int = 0
+    stopping: bool = False

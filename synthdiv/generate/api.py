@@ -1,0 +1,9 @@
+"""Answers from a server of others."""
+
+from __future__ import annotations
+
+from synthdiv.generate.answer import Answers, Shard
+
+
+def answers(shard: Shard) -> Answers:
+    raise NotImplementedError

@@ -1,0 +1,25 @@
+"""Answers from a file: nothing is sampled, and nothing is asked of anyone."""
+
+from __future__ import annotations
+
+from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
+from synthdiv.prompts.table import normalise
+from synthdiv.resolve import unchanged
+from synthdiv.types import DataError
+
+
+def answers(shard: Shard) -> Answers:
+    """All rows at once, each with the text that the file has for its prompt."""
+    recorded, source, requests = shard.stage.recorded, shard.stage.source, shard.requests
+    unchanged(f"{source}: recorded.path", recorded.path, recorded.sha256)
+    found = recorded.answers("generators.models.recorded")
+    by_id = recorded.id is not None
+    keys = [request.id if by_id else normalise(request.prompt) for request in requests]
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise DataError(
+            f"{source}: {recorded.path} has no answer for {len(missing)} of {len(keys)} prompts "
+            f"(first {missing[0]!r}). Leave these prompts out of the set, or take another source"
+        )
+    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have been stopped in the middle
+    yield [(request, Answer(found[key], "recorded", -1, -1)) for request, key in zip(requests, keys, strict=True)]
