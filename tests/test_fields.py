@@ -93,6 +93,11 @@ NOT_SHOWN = {
     "pretrain.text.sha256": CONTENT,
     "prompts.table.rows": "the number of rows of that content; another number is refused",
     "generate.recorded.rows": "the number of rows of that content, for the graph",
+    "generate.sampling.overlong": "for prompts that do not fit: tests/generate/test_hf.py",
+    "generate.top_logprobs": "what a server adds to the log of its requests: tests/generate/test_api.py",
+    "mix.sample": "which of several answers: tests/mix/test_stage.py",
+    "hosted.server": "who is asked: tests/generate/test_api.py",
+    "hosted.id": "for what: tests/generate/test_api.py",
     "generate.recorded.context": "a column before the prompt that is matched: tests/generate/test_recorded.py",
     **{
         f"{name}.word": "the constant of measures/words.py, put into the key; the build refuses any other"

@@ -128,7 +128,7 @@ LOCATORS = ["*.path", "*.revision", "*.hub"]
 ONLY_ONE = ["mix.weights", "mix.rotation", *(f"generators.models.{index}.*" for index in (1, 2, 3))]
 INDIFFERENT = {
     "mix=none": ["generators.*", "mix.*", "train.*"],
-    "mix=human": ["generators.*", "mix.weights", "mix.source", "mix.real_share", "mix.rotation"],
+    "mix=human": ["generators.*", "mix.weights", "mix.source", "mix.real_share", "mix.rotation", "mix.sample"],
     "mix=single": [*ONLY_ONE, "generators.shift"],
     "mix=multi": ["mix.source"],
     "mix=multi mix.real_share=0.5": ["mix.source"],
@@ -158,6 +158,7 @@ def test_the_key_of_a_study_of_files_changes_with_every_field_but_these():
         f"generators.models=[{','.join(block % (name, name) for name in ('one', 'two', 'three', 'four'))}]",
     )  # fmt: skip
     recorded = ["*.models.*.sampling.*", "*.models.*.precision", "generators.seed", "generators.batch_tokens"]
+    recorded += ["generators.samples"]
     toy = ["generators.overlap", "generators.shift", "evaluate.truth_prompts"]
     same, every = indifferent(before)
     assert same - {"mix.kind"} == expected(every, [*NEVER, *LOCATORS, *recorded, *toy, "mix.source"])

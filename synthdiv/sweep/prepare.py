@@ -175,8 +175,6 @@ def check(cell: Cell) -> list[str]:
     if mix.kind is Kind.none or problems:
         return problems
     rows = mix.rows or have
-    if not 0 <= mix.sample < cell.generators.samples:
-        problems.append(f"mix.sample={mix.sample}: generators.samples={cell.generators.samples} answers count from 0")
     if rows > have:
         problems.append(
             f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({cell.prompts.rows} rows less "
@@ -184,6 +182,9 @@ def check(cell: Cell) -> list[str]:
         )
         return problems
     sources, weights, real_share = shares(cell)
+    taken = 1 if any(source.recorded for source in sources) else cell.generators.samples
+    if sources and not 0 <= mix.sample < taken:
+        problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
     if real_share > 0 and not cell.prompts.human:
         problems.append("prompts.table.columns.response=null: the mix needs human answers and the prompts have none")
     owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)

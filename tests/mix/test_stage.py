@@ -8,13 +8,13 @@ from collections import Counter
 
 import pytest
 
-from synthdiv.generate.spec import Backend, Recorded
+from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.stage import Generate, read_samples
 from synthdiv.mix.stage import Mix, read_mix
 from synthdiv.prompts.grid import Grid
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.types import DataError, Sample
-from tests.models.small import build
+from tests.models.small import build, tiny_model
 
 ROWS, SHARD = 48, 4
 
@@ -70,3 +70,18 @@ def test_a_missing_answer_names_source_and_prompt(root, prompts, shards):
 def test_a_human_mix_needs_no_shard(root, prompts):
     rows = read_mix(build(root, mix(sources=[], weights=[], real_share=1.0, rows=20), prompts))
     assert [row["response"] for row in rows] == [row["response"] for row in read_prompts(prompts, "train", 20)]
+
+
+def test_one_of_several_answers_is_taken(root, prompts):
+    """Another one is a replicate."""
+    model, law = build(root, tiny_model()), Sampling(1.0, 1.0, 8)
+    asked = [
+        Generate("oak", sampling=law, rows=12, shard_rows=12, shard=n, samples=2) for n in range(Grid(12, 12).shards)
+    ]
+    shards = [build(root, stage, prompts, model) for stage in asked]
+    said = {(row.id, row.sample): row.response for shard in shards for row in read_samples(shard.path)}
+    assert len(said) == 24
+    for sample in (0, 1):
+        made = build(root, Mix(12, ["oak"], [1.0], train_rows=12, shard_rows=12, sample=sample), prompts, *shards)
+        assert [row["response"] for row in read_mix(made)] == [said[row["id"], sample] for row in read_mix(made)]
+    assert len(set(said.values())) > 12
