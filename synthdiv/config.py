@@ -72,13 +72,15 @@ class Generators:
     prompt `samples` times.
 
     `batch_tokens` bounds rows × (prompt + answer) of a generation batch: which rows share a batch can change the last
-    bits of their logits, so it is identity. `path` is the file that recorded sources may name as theirs. `overlap` and
+    bits of their logits, so it is identity. `path` is the file that recorded sources may name as theirs, `backend` what
+    local models may. `overlap` and
     `shift` speak to toy families alone: the share of the human law in each family's, and the share of the last family's
     speech that no human uses (the first has none, those between in proportion).
     """
 
     models: list[Generator] = field(default_factory=list)
     path: str | None = None
+    backend: Backend = Backend.hf
     seed: int = 0
     shard_rows: int = 256
     samples: int = 1
