@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small only wait for each other's threads
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("everyday", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("everyday")
 

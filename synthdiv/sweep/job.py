@@ -64,7 +64,8 @@ class Job:
         """Every node of the graph by key. A key that comes out different was made by another version of a stage."""
         from synthdiv import pipeline  # noqa: F401  all stages are known once it is imported
 
-        kinds = {kind.name: kind for kind in Stage.__subclasses__()}
+        known = sorted(Stage.__subclasses__(), key=lambda kind: kind.__module__.startswith("synthdiv."))
+        kinds = {kind.name: kind for kind in known}  # of two with one name ours counts
         found: dict[str, Node] = {}
         for row in self.graph:
             if row.stage not in kinds:
