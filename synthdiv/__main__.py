@@ -84,12 +84,12 @@ def verb(name: str, arguments: list[str]) -> int:
     from synthdiv.types import ConfigError
 
     root = outputs(arguments)
-    more = {"report": ("report.measures=",), "status": ("--json", "--watch")}
+    more = {"report": ("report.measures=",), "status": ("--json", "--watch"), "trace": ("--json",)}
     takes = ("runtime.outputs=", *more.get(name, ()))
     words = [word for word in arguments if not (word in takes or word.startswith(tuple(w for w in takes if "=" in w)))]
     strange = [word for word in words if "=" in word or word.startswith("-")] + words[0 if name == "doctor" else 1 :]
     if strange:
-        named = "" if name == "doctor" else "the name of a sweep, "
+        named = {"doctor": "", "trace": "the id of a prompt, "}.get(name, "the name of a sweep, ")
         raise ConfigError(f"{name} {strange[0]}: `synthdiv {name}` takes {named}{', '.join(takes)} and nothing else")
     if name == "status":
         from synthdiv.sweep.watch import show_status
@@ -99,6 +99,12 @@ def verb(name: str, arguments: list[str]) -> int:
         from synthdiv.doctor import examine
 
         return examine(root)
+    if name == "trace":
+        from synthdiv.trace import trace
+
+        if not words:
+            raise ConfigError("trace: needs the id of a prompt; every mix.parquet and rows.jsonl has them")
+        return trace(root, words[0], "--json" in arguments)
     if not words:
         raise ConfigError("report: needs the name of a sweep; `synthdiv status` lists them")
     from synthdiv.report.main import write_report

@@ -21,8 +21,8 @@ LOGGER = logging.getLogger("synthdiv")
 
 @dataclass
 class Server:
-    """One that speaks OpenAI's protocol. `key` is the name of the environment variable that holds the key (empty: none
-    is sent). Limits hold for each process that asks; `attempts` and `timeout_seconds` for each request."""
+    """One that speaks OpenAI's protocol. `key` is the name of the environment variable that holds the key (empty: it
+    needs none). Limits hold for each process that asks; `attempts` and `timeout_seconds` for each request."""
 
     name: str = ""
     url: str = ""
@@ -48,7 +48,8 @@ class Server:
 class Runtime:
     """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time. `servers` are
     those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
-    these outputs may cost; `compile` is torch.compile for generation; `tensor_parallel` the devices of one vLLM."""
+    these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
+    an environment of its own, and `tensor_parallel` the devices that it takes."""
 
     outputs: str = "outputs"
     device: str = "auto"
@@ -60,6 +61,7 @@ class Runtime:
     budget_usd: float | None = None
     budget_tokens: int | None = None
     compile: bool = False
+    vllm: str = "vllm"
     tensor_parallel: int = 1
 
     def check(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-VERBS = ("plan", "status", "report", "doctor", "measure")
+VERBS = ("plan", "status", "report", "doctor", "trace", "measure")
 TEXT = """\
 synthdiv: what the diversity of synthetic data does to a language model that is tuned on it
 
@@ -14,6 +14,7 @@ synthdiv: what the diversity of synthetic data does to a language model that is 
   synthdiv status [NAME] [--json] [--watch]   what is done, running, failed and why
   synthdiv report NAME                        tables and figures of a sweep
   synthdiv doctor                             verify every artifact; list unfinished work
+  synthdiv trace ID [--json]                  where the answers to a prompt came from, request by request
   synthdiv measure FILE                       the diversity measures alone, of any file of texts
 
 Groups (choose with GROUP=NAME; a folder of your own beside these: --config-dir FOLDER):

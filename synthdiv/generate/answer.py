@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Answer:
 ROWS = "rows.jsonl"  # a `Sample` a line: what the fields of the stage determine
 LOG = "requests.jsonl"  # how each row came about on the day
 
-Answers = Iterator[list[tuple[Request, Answer]]]
+Answers = Generator[list[tuple[Request, Answer]], None, None]
 
 
 @dataclass

@@ -1,90 +1,95 @@
-"""Answers from transformers in this process: sorted batches, the library's own `generate`, a random stream per row."""
+"""Answers from transformers in this process: sorted batches that finished rows leave, a random stream per row."""
 
 from __future__ import annotations
 
+import errno
+import gc
+import math
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from synthdiv.generate.answer import ROWS, Answer, Answers, Request, Shard
-from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stream import uniforms
+from synthdiv.generate.decode import decode, roomy_cache
+from synthdiv.generate.spec import Overlong, Sampling
+from synthdiv.generate.stream import Draws
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import batches
 from synthdiv.types import DataError
 
-
-def plan(chat: Chat, context: int, requests: list[Request], sampling: Sampling, budget: int) -> list[list[int]]:
-    """Request numbers in batches: a function of the requests and the token budget alone."""
-    lengths = [len(chat.prompt(request.prompt)) + sampling.max_new_tokens for request in requests]
-    if max(lengths) > context:
-        raise DataError(
-            f"a prompt of {max(lengths) - sampling.max_new_tokens} tokens and {sampling.max_new_tokens} new ones do "
-            f"not fit the model's context of {context}; lower sampling.max_new_tokens or choose shorter prompts"
-        )
-    return batches(lengths, budget)
+Asked = tuple[Request, list[int]]  # and the ids of all that precedes its answer
 
 
-def draw(streams: list[str], steps: int, device: str) -> Any:
-    """A last logits processor that leaves one token per row: inverse CDF of the row's own uniform for this step."""
-    import numpy as np
-    import torch
+def ask(chat: Chat, context: int, requests: list[Request], sampling: Sampling) -> tuple[list[Asked], int]:
+    """Requests with their token ids, and how many of them lost the start of their prompt. Each text is rendered once.
 
-    table = torch.from_numpy(np.stack([uniforms(stream, steps) for stream in streams]))
-    table = table.to(device, torch.float32 if device == "mps" else torch.float64)  # Apple GPUs have no doubles
-    step = 0
-
-    def process(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        nonlocal step
-        mass = scores.to(table.dtype).softmax(-1).cumsum(-1)
-        target = table[:, step : step + 1] * mass[:, -1:]
-        step += 1
-        # right=True: the first token whose cumulative mass exceeds the uniform, so a token without mass is never drawn;
-        # a uniform that rounds to 1 draws the last token with mass
-        last = torch.searchsorted(mass, mass[:, -1:].contiguous())
-        chosen = torch.searchsorted(mass, target, right=True).minimum(last)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
-
-    return process
-
-
-def processors(streams: list[str], sampling: Sampling, device: str) -> Any:
-    import transformers
-
-    chain = transformers.LogitsProcessorList()
-    if sampling.temperature > 0:
-        if sampling.temperature != 1:
-            chain.append(transformers.TemperatureLogitsWarper(sampling.temperature))
-        if sampling.top_p < 1:
-            chain.append(transformers.TopPLogitsWarper(sampling.top_p))
-        chain.append(draw(streams, sampling.max_new_tokens, device))
-    return chain
+    DataError for a prompt that does not fit the context beside the new tokens, or has no token at all.
+    """
+    room = context - sampling.max_new_tokens
+    ids, overlong = {}, {}
+    for request in requests:
+        if request.prompt not in ids:
+            ids[request.prompt] = chat.prompt(request.prompt)
+            if not ids[request.prompt]:
+                raise DataError(f"prompt {request.id} has no token, so nothing predicts the first one of its answer")
+            if len(ids[request.prompt]) > room:
+                overlong[request.prompt] = request.id
+    for text, first in overlong.items():
+        told = f"tokens and {sampling.max_new_tokens} new ones do not fit the model's context of {context}"
+        if sampling.overlong is Overlong.error:
+            more = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
+            raise DataError(
+                f"prompt {first} of {len(ids[text])} {told}{more}; lower sampling.max_new_tokens, leave out such "
+                "prompts, or cut their start with generators.models.N.sampling.overlong=truncate"
+            )
+        ids[text] = shortened(chat, text, ids[text], room)
+        if len(ids[text]) > room:
+            raise DataError(
+                f"prompt {first}: even without its text the template's {len(ids[text])} {told}; lower "
+                "sampling.max_new_tokens"
+            )
+    return [(request, ids[request.prompt]) for request in requests], sum(item.prompt in overlong for item in requests)
 
 
-def answer_batch(opened: OpenModel, chat: Chat, requests: list[Request], sampling: Sampling) -> list[Answer]:
+def shortened(chat: Chat, text: str, ids: list[int], room: int) -> list[int]:
+    """Ids of the end of `text` in its template, at most `room` of them unless the template takes more by itself."""
+    if chat.tokenizer.is_fast:
+        spans = chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        starts = [start for start, _ in spans]
+    else:
+        starts = list(range(len(text)))
+    keep = len(starts)
+    while len(ids) > room and keep:  # again where the cut text has more tokens than the same text had in the whole
+        keep = max(0, keep - (len(ids) - room))
+        ids = chat.prompt(text[starts[-keep] :] if keep else "")
+    return ids
+
+
+def causal(opened: OpenModel) -> Any:
+    """The language model itself; of an adapter the model that holds it."""
+    return opened.model.get_base_model() if hasattr(opened.model, "get_base_model") else opened.model
+
+
+def answer_batch(opened: OpenModel, chat: Chat, asked: list[Asked], sampling: Sampling) -> list[Answer]:
     """Answers to one batch of requests, in their order."""
     import torch
-    import transformers
 
-    ids = [chat.prompt(request.prompt) for request in requests]
-    width = max(map(len, ids))
-    pad = opened.tokenizer.pad_token_id if opened.tokenizer.pad_token_id is not None else chat.end
-    tokens = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=opened.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=opened.device)
+    ids = [prompt for _, prompt in asked]
     eos = opened.tokenizer.eos_token_id
     ends = sorted({chat.end} | ({eos} if eos is not None else set()))
-    settings = transformers.GenerationConfig(
-        do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=ends, pad_token_id=pad
-    )
+    streams = [request.stream for request, _ in asked]
+    draws = Draws(streams, sampling.max_new_tokens, opened.device, sampling.temperature, sampling.top_p)
     with torch.inference_mode():
-        out = opened.model.generate(
-            input_ids=tokens,
-            attention_mask=mask,
-            generation_config=settings,
-            logits_processor=processors([request.stream for request in requests], sampling, opened.device),
-        )
+        model = causal(opened)
+        cache = roomy_cache(model)
+        if cache is None:
+            said = generate(opened, ids, ends, sampling.max_new_tokens, draws)
+        else:
+            said = decode(model, cache, ids, ends, sampling.max_new_tokens, draws, opened.device)
     answers = []
-    for prompt, row in zip(ids, out[:, width:].tolist(), strict=True):
+    for prompt, row in zip(ids, said, strict=True):
         stop = next((place for place, token in enumerate(row) if token in ends), None)
         body = row if stop is None else row[:stop]
         text = opened.tokenizer.decode(body, skip_special_tokens=True)
@@ -92,21 +97,98 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[Request], samplin
     return answers
 
 
+def generate(opened: OpenModel, ids: list[list[int]], ends: list[int], limit: int, draws: Draws) -> list[list[int]]:
+    """What `decode` gives, by transformers' own loop: for any model, and rows stay to the end of their batch."""
+    import torch
+    import transformers
+
+    width, rows, steps = max(map(len, ids)), torch.arange(len(ids), device=opened.device), iter(range(limit))
+
+    def draw(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = draws(scores, rows, next(steps))
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+    settings = transformers.GenerationConfig(
+        do_sample=False, max_new_tokens=limit, eos_token_id=ends, pad_token_id=ends[0]
+    )
+    out = opened.model.generate(
+        input_ids=torch.tensor([[0] * (width - len(row)) + row for row in ids], device=opened.device),
+        attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=opened.device),
+        generation_config=settings,
+        logits_processor=transformers.LogitsProcessorList([draw]),
+    )
+    return out[:, width:].tolist()
+
+
+@dataclass
+class Memory:
+    """Answers planned batches, in parts where one does not fit. `parted` are the batches that took more than one."""
+
+    opened: OpenModel
+    chat: Chat
+    sampling: Sampling
+    tokens: float = math.inf  # rows x longest that may be tried: once something did not fit, half of that
+    parted: set[int] = field(default_factory=set)
+
+    def answers(self, asked: list[Asked], number: int) -> list[Answer]:
+        longest = max(len(prompt) for _, prompt in asked) + self.sampling.max_new_tokens
+        half = (len(asked) + 1) // 2
+        if len(asked) == 1 or len(asked) * longest <= self.tokens:
+            try:
+                return answer_batch(self.opened, self.chat, asked, self.sampling)
+            except Exception as error:
+                if len(asked) == 1 or not out_of_memory(error):
+                    raise
+            self.tokens = half * longest
+            release()  # only here, behind the error, are the tensors gone that its frames held
+        self.parted.add(number)
+        return self.answers(asked[:half], number) + self.answers(asked[half:], number)
+
+
+def out_of_memory(error: Exception) -> bool:
+    import torch
+
+    none_left = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or none_left or "can't allocate memory" in str(error)
+
+
+def release() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def answers(shard: Shard) -> Answers:
     """A list per batch. A resume keeps whole batches and redoes the unfinished one, so a crash changes no byte."""
     prompts, model = shard.inputs[:2]
-    stage = shard.stage
-    opened = shard.run.model(model, stage.precision.value)
+    sampling, facts = shard.stage.sampling, shard.facts
+    opened = shard.run.model(model, shard.stage.precision.value)
+    if shard.run.runtime.compile and causal(opened)._compiled_call_impl is None:
+        causal(opened).compile(dynamic=True)
     chat = Chat.of(opened.tokenizer, prompts)
-    batches = plan(chat, opened.context, shard.requests, stage.sampling, stage.batch_tokens)
-    shard.facts["batches"], shard.facts["system_folded"] = len(batches), chat.folded
-    kept = keep_whole_batches(shard.out / ROWS, [len(batch) for batch in batches])
-    shard.kept = sum(len(batch) for batch in batches[:kept])
-    for batch in batches[kept:]:
+    asked, facts["truncated"] = ask(chat, opened.context, shard.requests, sampling)
+    plan = batches([len(ids) + sampling.max_new_tokens for _, ids in asked], shard.stage.batch_tokens)
+    facts["batches"], facts["halved_batches"] = len(plan), 0
+    facts["system_folded"] = len(asked) if chat.folded else 0
+    kept = keep_whole_batches(shard.out / ROWS, [len(batch) for batch in plan])
+    shard.kept = sum(len(batch) for batch in plan[:kept])
+    memory = Memory(opened, chat, sampling)
+    for number in range(kept, len(plan)):
         if shard.stopping:
             return
-        chosen = [shard.requests[index] for index in batch]
-        yield list(zip(chosen, answer_batch(opened, chat, chosen, stage.sampling), strict=True))
+        chosen, begun = [asked[index] for index in plan[number]], time.monotonic()
+        found = memory.answers(chosen, number)
+        if memory.parted and not facts["halved_batches"]:
+            shard.run.log(
+                f"generate {shard.stage.source}: a batch of {len(chosen)} rows is more than the memory holds; it and "
+                "others as large are answered in parts (generators.batch_tokens is their size)"
+            )
+        facts["halved_batches"] = len(memory.parted)
+        log = {"at": round(time.time(), 3), "seconds": round(time.monotonic() - begun, 3)}
+        log |= {"batch": number, "batch_rows": len(chosen)}
+        yield [(request, replace(answer, log=log)) for (request, _), answer in zip(chosen, found, strict=True)]
 
 
 def keep_whole_batches(file: Path, sizes: list[int]) -> int:

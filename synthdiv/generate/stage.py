@@ -74,7 +74,11 @@ class Generate(Stage):
         requests = self.requests(inputs[0], inputs[1].key if len(inputs) > 1 else "")
         shard = Shard(self, requests, inputs, out, run, {})
         chunks = self._answers(shard)
-        with (out / LOG).open("a", encoding="utf-8") as log, (out / ROWS).open("a", encoding="utf-8") as rows:
+        with (
+            (out / LOG).open("a", encoding="utf-8") as log,
+            (out / ROWS).open("a", encoding="utf-8") as rows,
+            contextlib.closing(chunks),
+        ):
 
             def write(chunk: list[tuple[Request, Answer]]) -> int:
                 """The log first: a row that is there has its line."""
@@ -91,8 +95,8 @@ class Generate(Stage):
             done = 0
             for chunk in chunks:
                 done += write(chunk)
-                what = f"answers by {self.source}" + (f", {shard.facts['usd']:.2f} USD" if "usd" in shard.facts else "")
-                run.progress(shard.kept + done, len(requests), what, wind_up)
+                paid = f" for {shard.facts['usd']:.2f} USD" if "usd" in shard.facts else ""
+                run.progress(shard.kept + done, len(requests), f"answers by {self.source}{paid}", wind_up)
         return shard.facts | self._settled(out, requests)
 
     def _answers(self, shard: Shard) -> Answers:

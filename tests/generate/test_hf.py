@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 
 import pytest
 import torch
 import transformers
 
-from synthdiv.generate.answer import ROWS
-from synthdiv.generate.hf import answer_batch, keep_whole_batches, plan
-from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stage import Generate, Side, read_samples
+from synthdiv.generate.answer import ROWS, Request
+from synthdiv.generate.hf import answer_batch, ask, keep_whole_batches
+from synthdiv.generate.spec import Overlong, Sampling
+from synthdiv.generate.stage import Generate, Side, read_log, read_samples
 from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.load import OpenModel
+from synthdiv.models.load import OpenModel, adapting
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.types import Artifact, DataError
 from tests.models.small import build, cpu_run, files, opened, tiny_model
@@ -38,10 +39,9 @@ def answers(opened_model, requests, size, sampling=PLAIN):
     chat = Chat(opened_model.tokenizer)
     found = {}
     for start in range(0, len(requests), size):
-        batch = requests[start : start + size]
-        found |= zip(
-            ((item.id, item.sample) for item in batch), answer_batch(opened_model, chat, batch, sampling), strict=True
-        )
+        batch, _ = ask(chat, opened_model.context, requests[start : start + size], sampling)
+        keys = ((item.id, item.sample) for item, _ in batch)
+        found |= zip(keys, answer_batch(opened_model, chat, batch, sampling), strict=True)
     return found
 
 
@@ -85,12 +85,159 @@ def test_finish_and_token_counts(requests, model):
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(requests, model):
+    chat = Chat(opened(model).tokenizer)
+    lengths = {request.id: len(chat.prompt(request.prompt)) for request in requests}
+    longest = max(lengths.values())
+    assert ask(chat, longest + 12, requests, PLAIN)[1] == 0
+    first = next(name for name, length in lengths.items() if length == longest)
+    wanted = rf"prompt {first} of {longest} tokens and 12 new.*context of {longest + 11}.*sampling.overlong=truncate"
+    with pytest.raises(DataError, match=wanted):
+        ask(chat, longest + 11, requests, PLAIN)
+
+
+CUT = Sampling(1.0, 1.0, 12, Overlong.truncate)
+WORDS = "the colour of the stone is red and nobody knows why "
+
+
+@pytest.mark.parametrize("system", [None, "answer in one word"])
+@pytest.mark.parametrize("text", [WORDS * 4, "x" * 300, "\U0001f9d1\u200d\U0001f680" * 60, "a\x00\x1b\x85\u2028" * 40])
+def test_an_overlong_prompt_loses_its_start_and_nothing_else(model, text, system):
+    chat = Chat(opened(model).tokenizer, system)
+    empty = chat.prompt("")
+    head = next(place for place, (a, b) in enumerate(zip(empty, chat.prompt(text), strict=False)) if a != b)
+    requests = [Request("p-0", "", 0, "00"), Request("p-1", text, 0, "01"), Request("p-1", text, 1, "02")]
+    for room in (len(empty), len(empty) + 1, len(empty) + 17):
+        asked, cut = ask(chat, room + 12, requests, CUT)
+        assert cut == 2
+        assert [request for request, _ in asked] == requests
+        assert asked[0][1] == empty
+        ids = asked[1][1]
+        assert asked[2][1] == ids
+        assert text.endswith(chat.tokenizer.decode(ids[head : len(ids) - len(empty) + head]))
+        assert ids[:head] + ids[len(ids) - len(empty) + head :] == empty
+        assert room - 8 < len(ids) <= room
+    with pytest.raises(DataError, match=rf"p-1.*template's {len(empty)} tokens and 12 new ones.*of {len(empty) + 11}"):
+        ask(chat, len(empty) + 11, requests[-1:], CUT)
+
+
+def test_a_megabyte_takes_seconds(model):
+    chat, begun = Chat(opened(model).tokenizer), time.monotonic()
+    for text in (WORDS * 20_000, "a" * 1_000_000):
+        asked, cut = ask(chat, 100, [Request("p", text, 0, "00")], CUT)
+        assert (cut, len(asked[0][1])) == (1, 88)
+    assert time.monotonic() - begun < 30
+
+
+def test_empty_prompts_and_control_characters_are_answered(model):
+    texts = ["", " ", "\x00\x01\x07\x1b[2J", "\u202e\ufeff\u2028", "<|eos|><|user|>", "\U0001f9d1"]
+    requests = [Request(f"p-{number}", text, 0, f"{number:032x}") for number, text in enumerate(texts)]
+    found = answers(opened(model), requests, 6)
+    assert found == answers(opened(model), requests, 1)
+    assert all(answer.prompt_tokens > 1 for answer in found.values())
+
+
+def test_a_prompt_without_a_token_is_refused(model):
+    tokenizer = opened(model).tokenizer
+    tokenizer.chat_template, tokenizer.bos_token = "{{ messages[0]['content'] }}", None
+    with pytest.raises(DataError, match="prompt p-7 has no token"):
+        ask(Chat(tokenizer), 128, [Request("p-7", "", 0, "00")], PLAIN)
+
+
+def test_a_tokenizer_without_an_end_is_refused(root, prompts, model, tmp_path):
+    folder = shutil.copytree(model.path / "model", tmp_path / "model")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / file).is_file():
+            told = {k: v for k, v in json.loads((folder / file).read_text()).items() if k != "eos_token"}
+            (folder / file).write_text(json.dumps(told | ({"pad_token": None} if "pad_token" in told else {})))
+    endless = Artifact(Checkpoint(), "0", folder)
+    with pytest.raises(DataError, match="no end-of-sequence token"):
+        stage().build((prompts, endless), tmp_path, cpu_run())
+
+
+def test_a_tokenizer_of_another_model_is_refused(prompts, model, tmp_path):
+    folder = shutil.copytree(model.path / "model", tmp_path / "model")
+    tokenizer = opened(model).tokenizer
+    tokenizer.add_tokens([f"<{number}>" for number in range(50)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(DataError, match=r"tokenizer has \d+ tokens and the model 400; they do not belong together"):
+        stage().build((prompts, Artifact(Checkpoint(), "0", folder)), tmp_path, cpu_run())
+
+
+class Tight:
+    """A run on a device that holds `rows` rows at once, and not one more."""
+
+    def __init__(self, rows, error):
+        self.run, self.rows, self.error, self.told, self.tried = cpu_run(), rows, error, [], []
+        self.run.log = self.told.append
+        self.really, self.run.model = self.run.model, self.model
+
+    def model(self, *given):
+        opened = self.really(*given)
+        if not self.tried:
+            opened.model.register_forward_pre_hook(self.forward, with_kwargs=True)
+        return opened
+
+    def forward(self, _model, _args, given):
+        self.tried.append(len(given["input_ids"]))
+        if self.tried[-1] > self.rows:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_what_does_not_fit_is_answered_in_parts(root, prompts, model, tmp_path, error):
+    fields = {"shard_rows": 16, "batch_tokens": 1000}
+    wanted = files(build(root, stage(**fields), prompts, model))[ROWS]
+    tight = Tight(3, error)
+    facts = stage(**fields).build((prompts, model), tmp_path, tight.run)
+    assert (tmp_path / ROWS).read_bytes() == wanted
+    sizes = {line["batch"]: line["batch_rows"] for line in read_log(tmp_path)}
+    assert facts["halved_batches"] == sum(size > 3 for size in sizes.values()) > 0
+    assert len(tight.told) == 1
+    assert "a batch of" in tight.told[0]
+    assert "batch_tokens" in tight.told[0]
+    assert len([rows for rows in tight.tried if rows > 3]) < 4, "what was learnt holds for the batches that follow"
+
+
+@pytest.mark.parametrize(("rows", "error"), [(0, torch.OutOfMemoryError("none left")), (3, RuntimeError("a bug"))])
+def test_one_row_that_does_not_fit_and_other_errors_rise(prompts, model, tmp_path, rows, error):
+    with pytest.raises(type(error), match=str(error)):
+        stage(shard_rows=16, batch_tokens=1000).build((prompts, model), tmp_path, Tight(rows, error).run)
+
+
+def test_the_log_tells_of_batches_and_the_rows_do_not(root, prompts, model):
+    begun = time.time()
+    built = build(root, stage(side=Side.test, batch_tokens=150), prompts, model)
+    log, found = read_log(built.path), read_samples(built.path)
+    assert [(line["id"], line["sample"]) for line in log] == [(row.id, row.sample) for row in found]
+    assert [line["batch"] for line in log] == sorted(line["batch"] for line in log)
+    for line in log:
+        assert line["batch_rows"] == sum(other["batch"] == line["batch"] for other in log)
+        assert begun - 3600 < line["at"] < time.time() + 1
+        assert 0 <= line["seconds"] < 600
+    assert built.manifest["summary"]["batches"] == log[-1]["batch"] + 1
+    assert built.manifest["summary"]["halved_batches"] == built.manifest["summary"]["truncated"] == 0
+
+
+def test_an_adapter_answers_like_its_merged_model(requests, model):
+    import peft
+
     ready = opened(model)
-    chat = Chat(ready.tokenizer)
-    longest = max(len(chat.prompt(request.prompt)) for request in requests)
-    plan(chat, longest + 12, requests, PLAIN, 100)
-    with pytest.raises(DataError, match=rf"{longest} tokens and 12 new.*context of {longest + 11}"):
-        plan(chat, longest + 11, requests, PLAIN, 100)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    torch.manual_seed(0)
+    with adapting():
+        ready = OpenModel(peft.get_peft_model(ready.model, config).eval(), ready.tokenizer, "cpu")
+    found = answers(ready, requests, 8)
+    assert found != answers(opened(model), requests, 8)
+    merged = OpenModel(ready.model.merge_and_unload(), ready.tokenizer, "cpu")
+    same = answers(merged, requests, 8)
+    assert sum(found[key] == same[key] for key in found) >= len(found) - 1  # the last bits of logits differ
 
 
 def test_what_a_checkpoint_ships_does_not_leak_into_sampling(requests, model, tmp_path):

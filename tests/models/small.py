@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from synthdiv.generate.answer import LOG
 from synthdiv.models.load import OpenModel, open_model
 from synthdiv.prompts.stage import Prompts, ToyPrompts
 from synthdiv.prompts.toy_world import World
@@ -51,6 +52,7 @@ def opened(artifact: Artifact, precision: str = "fp32") -> OpenModel:
 
 
 def files(artifact: Artifact) -> dict[str, bytes]:
-    """Every output file but the manifest."""
-    found = sorted(path for path in artifact.path.rglob("*") if path.is_file() and path.name != "manifest.json")
+    """Every output file but the manifest, and the log of requests, which tells of the day."""
+    found = sorted(path for path in artifact.path.rglob("*") if path.is_file())
+    found = [path for path in found if path.name not in ("manifest.json", LOG)]
     return {str(path.relative_to(artifact.path)): path.read_bytes() for path in found}

@@ -1,0 +1,62 @@
+"""How well requests to a server overlap: 1,000 prompts, a server that answers in 50 ms, 64 at a time.
+
+python benchmarks/api.py [requests]
+
+ideal  requests × latency / concurrency: nothing but the server's own time
+ours   the backend `api` from the first request to the last answer, the best of five
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from synthdiv.generate.answer import Request, Shard
+from synthdiv.generate.api import answers
+from synthdiv.generate.hosted import Hosted
+from synthdiv.generate.stage import Generate
+from synthdiv.prompts.stage import Prompts
+from synthdiv.runtime import LocalRun, Runtime, Server
+from synthdiv.types import Artifact
+
+ROOT = Path(__file__).resolve().parent.parent
+LATENCY, CONCURRENCY, MOST = 0.05, 64, 1.5
+
+
+def once(url: str, count: int) -> float:
+    """Seconds for `count` answers."""
+    requests = [Request(f"q{number}", f"Say {number}", 0, f"{number:032x}") for number in range(count)]
+    inputs = tuple(Artifact(stage, "", Path()) for stage in (Prompts(), Hosted("here", "tiny-chat")))
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server("here", url, concurrency=CONCURRENCY)
+        run = LocalRun(Runtime(outputs=folder, servers=[server]), lambda *_: None)
+        shard = Shard(Generate(), requests, inputs, Path(folder), run, {})
+        begun = time.perf_counter()
+        got = sum(map(len, answers(shard)))
+        seconds = time.perf_counter() - begun
+    assert got == count, f"{got} answers to {count} requests"
+    return seconds
+
+
+def main() -> int:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    words = [sys.executable, "-m", "tests.generate.fault_server", str(LATENCY)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdin
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        once(url, CONCURRENCY)  # the imports
+        ours = min(once(url, count) for _ in range(5))
+        process.stdin.close()
+    ideal = count * LATENCY / CONCURRENCY
+    print(f"ideal  {ideal:8.2f} s  {count:,} requests of {LATENCY * 1000:g} ms, {CONCURRENCY} at a time")
+    print(f"ours   {ours:8.2f} s  {count / ours:,.0f} a second")
+    print(f"ratio  {ours / ideal:8.2f}    (at most {MOST:g})")
+    return 1 if ours > MOST * ideal else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

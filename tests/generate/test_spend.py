@@ -1,0 +1,88 @@
+"""A budget that all processes share, whatever they do in between and whoever of them is killed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthdiv.generate.spend import FILE, OverBudget, Spending
+
+TOKENS = st.integers(0, 2000)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["reserve", "settle", "lose", "cut"]), st.integers(0, 1), TOKENS, TOKENS), max_size=60
+)
+
+
+@given(STEPS, st.sampled_from([(0.01, None), (None, 5000), (0.01, 5000), (0.0, None)]))
+def test_no_interleaving_crosses_the_budget_and_what_is_settled_is_what_it_cost(steps, budgets):
+    """`lose`: a request of which nobody hears again. `cut`: a writer that is killed in the middle of a line."""
+    usd, tokens = budgets
+    with tempfile.TemporaryDirectory() as folder, Spending(Path(folder), usd, tokens, 2.5, 10.0) as one:
+        with Spending(Path(folder), usd, tokens, 2.5, 10.0) as two:
+            flying, spent, lost = [], [0.0, 0], [0.0, 0]
+            for what, who, prompt, completion in steps:
+                mine = (one, two)[who]
+                if what == "cut":
+                    with (Path(folder) / FILE).open("ab") as handle:
+                        handle.write(b'{"reserve": "half", "us')
+                elif what == "reserve":
+                    try:
+                        flying.append((mine, mine.reserve(prompt, completion), prompt, completion))
+                    except OverBudget:
+                        room = usd is None or mine.total[0] + mine.usd(prompt, completion) <= usd - 1e-6
+                        assert not (room and (tokens is None or mine.total[1] + prompt + completion <= tokens))
+                elif flying:
+                    mine, mark, most_prompt, most_completion = flying.pop(prompt % len(flying))
+                    into, cost = (lost, (most_prompt, most_completion))
+                    if what == "settle":
+                        into, cost = spent, (most_prompt // 2, most_completion // 3)
+                        mine.settle(mark, *cost)
+                    into[0] += mine.usd(*cost)
+                    into[1] += sum(cost)
+                with Spending(Path(folder), None, None, 2.5, 10.0) as reader:
+                    reader.settle("look", 0, 0)
+                    assert usd is None or reader.total[0] <= usd + 1e-6
+                    assert tokens is None or reader.total[1] <= tokens
+            for mine, mark, prompt, completion in flying:
+                mine.settle(mark, prompt, completion)
+                spent[0] += mine.usd(prompt, completion)
+                spent[1] += prompt + completion
+        with Spending(Path(folder), None, None, 2.5, 10.0) as reader:
+            reader.settle("look", 0, 0)
+            assert reader.total == (pytest.approx(spent[0] + lost[0]), spent[1] + lost[1])
+
+
+def test_the_words_name_the_budget_what_is_gone_and_what_to_do(tmp_path):
+    with Spending(tmp_path, 5.0, None, 2.0, 10.0) as spending:
+        spending.reserve(990_000, 300_000)
+        with pytest.raises(OverBudget) as caught:
+            spending.reserve(5000, 2000)
+    assert str(caught.value) == (
+        "runtime.budget_usd=5.0: 4.98 USD are spent or reserved, and the next answer may cost 0.03 USD; what arrived "
+        "is kept: raise it and run the same command again"
+    )
+    with (
+        Spending(tmp_path, None, 1_300_000) as other,
+        pytest.raises(OverBudget, match=r"runtime.budget_tokens=1300000: 1290000 tokens are .* may cost 20000 tokens;"),
+    ):
+        other.reserve(10_000, 10_000)
+
+
+def test_without_a_budget_only_what_was_paid_is_written(tmp_path):
+    with Spending(tmp_path, price_in=1.0, price_out=2.0) as spending:
+        assert spending.reserve(1000, 1000) == ""
+        spending.settle("", 0, 0)
+        spending.settle("", 1000, 500)
+        assert spending.total == (pytest.approx(0.002), 1500)
+    assert len((tmp_path / FILE).read_text().splitlines()) == 1
+
+
+def test_what_nobody_knows_the_price_of_costs_tokens_alone(tmp_path):
+    with Spending(tmp_path, price_in=1.0) as spending:
+        assert spending.usd(5, 5) is None
+        spending.settle("", 5, 5)
+        assert spending.total == (0.0, 10)

@@ -1,0 +1,114 @@
+"""The backend vllm against a stand-in that speaks its protocol: one server a model, prompts as token ids, adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from synthdiv.generate.spec import Backend, Sampling
+from synthdiv.generate.stage import Generate, Side, read_log, read_samples
+from synthdiv.generate.vllm import command, serve
+from synthdiv.mix.stage import Mix
+from synthdiv.models.load import open_model
+from synthdiv.runtime import LocalRun, Runtime
+from synthdiv.train.stage import Lora, Method, Train
+from synthdiv.types import ConfigError, DataError
+from tests.models.small import build, tiny_model
+
+GREEDY = Sampling(0.0, 1.0, 30)
+STAND_IN = f"{sys.executable} {Path(__file__).with_name('vllm_stand_in.py')}"
+
+
+@pytest.fixture(scope="module")
+def model(root):
+    return build(root, tiny_model(0, hidden=32, tokens=60000))
+
+
+@pytest.fixture(scope="module")
+def run():
+    made = LocalRun(Runtime(device="cpu", vllm=STAND_IN), open_model, serve=serve)
+    yield made
+    made.close()
+
+
+def asked(backend: Backend, **fields) -> Generate:
+    return Generate("oak", backend, sampling=GREEDY, side=Side.test, **fields)
+
+
+def servers() -> list[psutil.Process]:
+    every = psutil.process_iter(["cmdline"])
+    return [item for item in every if "vllm_stand_in" in " ".join(item.info["cmdline"] or [])]
+
+
+def test_greedy_answers_are_those_of_transformers(root, prompts, model, run):
+    """Text, tokens and how each ended; in the order of the requests, whatever came first."""
+    one = read_samples(build(root, asked(Backend.hf), prompts, model).path)
+    made = build(root, asked(Backend.vllm), prompts, model, run=run)
+    other = {(row.id, row.sample): row for row in read_samples(made.path)}
+    assert len(one) == len(other) == 12
+    assert "stop" in {row.finish for row in one}
+    for row in one:
+        assert dataclasses.replace(other[row.id, row.sample], seed=row.seed) == row
+    log = read_log(made.path)
+    assert [(line["id"], line["attempts"]) for line in log] == [(row.id, 1) for row in read_samples(made.path)]
+
+
+def test_one_server_answers_for_all_shards_of_a_model(root, prompts, model, run):
+    before = servers()
+    for shard in range(2):
+        stage = Generate("oak", Backend.vllm, sampling=GREEDY, rows=48, shard_rows=4, shard=shard)
+        assert read_samples(build(root, stage, prompts, model, run=run).path)
+    assert [item.pid for item in servers()] == [item.pid for item in before]
+    assert len(before) == 1
+
+
+def test_an_adapter_is_served_on_its_base(root, prompts, model, run):
+    mix = build(root, Mix(12, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+    lora = Lora(r=4, targets=["q_proj", "v_proj"])
+    student = build(root, Train(method=Method.lora, lora=lora, lr=1e-2, epochs=2.0, batch_rows=4), model, mix, prompts)
+    one = read_samples(build(root, asked(Backend.hf), prompts, student).path)
+    other = read_samples(build(root, asked(Backend.vllm), prompts, student, run=run).path)
+    plain = read_samples(build(root, asked(Backend.hf), prompts, model).path)
+    said = [{row.id: row.response for row in rows} for rows in (one, other, plain)]
+    assert said[0] == said[1]
+    assert said[0] != said[2], "the adapter makes a difference"
+    assert len(servers()) == 1, "the base alone was closed before"
+
+
+def test_a_server_that_cannot_start_shows_its_last_words(root, prompts, model, tmp_path):
+    run = LocalRun(Runtime(device="cpu", vllm=f"{STAND_IN} --no-such-flag"), open_model, serve=serve)
+    with pytest.raises(DataError, match=r"vLLM ended with code 2 while it loaded: .*no-such-flag"):
+        build(tmp_path, asked(Backend.vllm), build(tmp_path, prompts.stage), build(tmp_path, model.stage), run=run)
+
+
+def test_a_server_ends_with_the_process_that_started_it(model):
+    script = f"""
+import os, sys, signal
+from pathlib import Path
+from synthdiv.generate.vllm import serve
+from synthdiv.runtime import Runtime
+from synthdiv.train.pretrain import Pretrain
+from synthdiv.types import Artifact
+serve(Artifact(Pretrain(), "k", Path({str(model.path)!r})), "fp32", Runtime(vllm={STAND_IN!r}))
+print(len([1]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    import subprocess
+
+    before = {item.pid for item in servers()}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "1\n", done.stderr
+    until = time.monotonic() + 20
+    while {item.pid for item in servers()} - before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not {item.pid for item in servers()} - before
+
+
+def test_without_vllm_the_ways_out_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"runtime.vllm=no-vllm: no such command.*choose backend hf"):
+        command(tmp_path, None, "bf16", 1, Runtime(vllm="no-vllm"))
