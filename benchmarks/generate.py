@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-ROWS, NEW, BATCH, THREADS, TURNS = 256, 160, 32, 2, 3
+ROWS, NEW, BATCH, THREADS, TURNS = 256, 128, 32, 2, 2
 BATCH_TOKENS = 8192
 FASTER, MEMORY, START, CHANCE = 1.5, 1.05, 0.2, 0.001
 TEMPERATURE, TOP_P = 0.7, 0.9

@@ -20,7 +20,30 @@ class OverBudget(DataError):
     """The next request might cost more than is left."""
 
 
-class Spending:
+class Totals:
+    """USD and tokens of the lines of such a file that were taken: what was settled, and what is still reserved."""
+
+    def __init__(self) -> None:
+        self._settled = (0.0, 0)
+        self._open: dict[str, tuple[float, int]] = {}
+        self._held = (0.0, 0)  # the sum of `_open`
+
+    @property
+    def total(self) -> tuple[float, int]:
+        return self._settled[0] + self._held[0], self._settled[1] + self._held[1]
+
+    def take(self, line: dict[str, Any]) -> None:
+        cost = (line["usd"], line["tokens"])
+        if "reserve" in line:
+            self._open[line["reserve"]] = cost
+            self._held = (self._held[0] + cost[0], self._held[1] + cost[1])
+            return
+        was = self._open.pop(line["settle"], (0.0, 0))
+        self._held = (self._held[0] - was[0], self._held[1] - was[1]) if self._open else (0.0, 0)
+        self._settled = (self._settled[0] + cost[0], self._settled[1] + cost[1])
+
+
+class Spending(Totals):
     """What was spent below `outputs`, in USD and in tokens of both ways.
 
     Where a budget is set, a request reserves the most that it may cost before it is sent and settles what it did cost
@@ -38,9 +61,7 @@ class Spending:
     ):
         self.budget_usd, self.budget_tokens = budget_usd, budget_tokens
         self.prices = (price_in, price_out)
-        self._settled = (0.0, 0)
-        self._open: dict[str, tuple[float, int]] = {}
-        self._held = (0.0, 0)  # the sum of `_open`
+        super().__init__()
         self._read, self._count, self._name = 0, 0, uuid.uuid4().hex[:12]
         outputs.mkdir(parents=True, exist_ok=True)
         self._file = os.open(outputs / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -80,11 +101,6 @@ class Spending:
             with self._alone():
                 self._append(line)
 
-    @property
-    def total(self) -> tuple[float, int]:
-        """USD and tokens that were settled or are reserved, as of the last look into the file."""
-        return self._settled[0] + self._held[0], self._settled[1] + self._held[1]
-
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Nobody else reads or writes meanwhile, and all that others wrote is known."""
@@ -99,7 +115,7 @@ class Spending:
         data = json.dumps(line).encode() + b"\n"
         os.write(self._file, data)
         self._read += len(data)
-        self._take(line)
+        self.take(line)
 
     def _look(self) -> None:
         """Read what is new. A last line without an end was cut when its writer was killed: it is ended, and skipped."""
@@ -110,17 +126,7 @@ class Spending:
         self._read += len(data)
         for line in data.splitlines():
             with contextlib.suppress(ValueError):
-                self._take(json.loads(line))
-
-    def _take(self, line: dict[str, Any]) -> None:
-        cost = (line["usd"], line["tokens"])
-        if "reserve" in line:
-            self._open[line["reserve"]] = cost
-            self._held = (self._held[0] + cost[0], self._held[1] + cost[1])
-            return
-        was = self._open.pop(line["settle"], (0.0, 0))
-        self._held = (self._held[0] - was[0], self._held[1] - was[1]) if self._open else (0.0, 0)
-        self._settled = (self._settled[0] + cost[0], self._settled[1] + cost[1])
+                self.take(json.loads(line))
 
 
 def _crossed(field: str, budget: float, spent: str, next_one: str) -> str:

@@ -42,6 +42,9 @@ def one_line(status: Status) -> str:
         least = "at least " if status.not_timed else "about "
         told += f"; {least}{duration(status.seconds_left)} left"
         told += f" (no {' or '.join(status.not_timed)} was timed yet)" if status.not_timed else ""
+    if status.spent[1]:
+        usd, tokens = status.spent
+        told += f"; {usd:,.2f} USD for {tokens:,} tokens of hosted models, all sweeps here together"
     if status.cut_lines:
         told += f"; {status.cut_lines:,} cut line{'s' * (status.cut_lines > 1)} ignored"
     return f"{status.sweep}: {told}"

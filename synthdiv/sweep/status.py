@@ -7,10 +7,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from synthdiv.generate.spend import Totals
 from synthdiv.sweep.alive import Pulse, Pulses
 from synthdiv.sweep.event import DONE, Event
 from synthdiv.sweep.follow import Follow, Step
 from synthdiv.sweep.ledger import CellRecord
+from synthdiv.sweep.tail import Tail
 
 STATES = ("done", "running", "queued", "failed", "blocked", "stopped")
 
@@ -74,6 +76,7 @@ class Status:
     cut_lines: int
     seconds_left: float | None = None
     not_timed: list[str] = field(default_factory=list)
+    spent: tuple[float, int] = (0.0, 0)  # USD and tokens, on hosted models, of all sweeps of these outputs
 
     @property
     def over(self) -> bool:
@@ -97,6 +100,7 @@ class Status:
             "cut_lines": self.cut_lines,
             "seconds_left": self.seconds_left,
             "not_timed": self.not_timed,
+            "spent": dict(zip(("usd", "tokens"), self.spent, strict=True)),
         }
 
 
@@ -106,7 +110,9 @@ class Observer:
 
     follow: Follow
     pulses: Pulses
+    bills: Tail
     since: dict[str, tuple[Event, float]] = field(default_factory=dict)  # when each running event came to us
+    totals: Totals = field(default_factory=Totals)
 
     def look(self) -> Status:
         """One look; on 100,000 nodes without news a fraction of a second."""
@@ -138,6 +144,9 @@ class Observer:
                 again = first[key].command(status.sweep) if key in first else ""
                 status.failed.append(failed(step, events[key], uses[key], status.blocked.get(key, 0), again))
         status.seconds_left, status.not_timed = seconds_left(status)
+        for line in self.bills.read():
+            self.totals.take(line)
+        status.spent = self.totals.total
         return status
 
     def _running(self, step: Step, event: Event, pulse: Pulse, cells: int, means: dict[str, float]) -> Running:

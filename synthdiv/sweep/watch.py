@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from synthdiv.generate.spend import FILE
 from synthdiv.sweep.alive import Pulses
 from synthdiv.sweep.follow import Follow
 from synthdiv.sweep.ledger import Ledger, launched
 from synthdiv.sweep.show import duration, one_line, picture
 from synthdiv.sweep.status import Observer, Status
+from synthdiv.sweep.tail import Tail
 from synthdiv.types import ConfigError
 
 EVERY = 2.0  # seconds between two looks
@@ -25,7 +27,7 @@ def observer(root: Path, name: str) -> Observer:
     """Who looks at one sweep; refuses a name that was never launched."""
     ledger = Ledger(root, name)
     ledger.require()
-    return Observer(Follow(ledger), Pulses(root))
+    return Observer(Follow(ledger), Pulses(root), Tail(root / FILE))
 
 
 def show_status(root: Path, name: str | None, as_json: bool = False, watched: bool = False) -> int:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from synthdiv import claim
+from synthdiv.generate.spend import Spending
 from synthdiv.sweep.alive import Pulse, Pulses
 from synthdiv.sweep.event import Event
 from synthdiv.sweep.follow import Step
 from synthdiv.sweep.ledger import CellRecord, Ledger, NodeRecord
+from synthdiv.sweep.show import one_line
 from synthdiv.sweep.status import Status, cell_state, node_states
 from synthdiv.sweep.watch import observer
 
@@ -107,6 +109,17 @@ def test_the_one_object_of_json(ledger):
     assert [(item["node"], item["cells"], item["job"]) for item in plain["running"]] == [("u", 1, "job")]
     assert (plain["blocked_by"], plain["mean_seconds"], plain["cut_lines"]) == ({"h": 2}, {"prompts": 2.0}, 0)
     assert (plain["sweep"], plain["not_timed"]) == ("s", ["train"])
+
+
+def test_what_hosted_models_cost_is_told(ledger):
+    """What is reserved counts, as it does for the budget."""
+    seer = observer(ledger.root, "s")
+    assert "USD" not in one_line(seer.look())
+    with Spending(ledger.root, budget_usd=1.0, price_in=1000.0, price_out=2000.0) as spending:
+        spending.reserve(100, 0)
+        spending.settle(spending.reserve(100, 100), 80, 10)
+        assert seer.look().plain()["spent"] == {"usd": pytest.approx(0.2), "tokens": 190}
+    assert "0.20 USD for 190 tokens of hosted models" in one_line(seer.look())
 
 
 def test_rate_and_time_left_come_from_two_figures_of_the_same_work(ledger):
