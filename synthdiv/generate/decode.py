@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 ROOM = 32  # columns by which the cache grows at once; appending one by one would copy all of it at each step
-LEAVE = 0.25  # share of the rows that must have finished before the others close ranks
+LEAVE = 1 / 8  # share of the rows that must have finished before the others close ranks: it costs about a step
 LOOK = {"cpu": 1}  # steps from one look at what has finished to the next; elsewhere `SELDOM`: the host waits for each
 SELDOM = 16
 
@@ -21,28 +21,29 @@ def _roomy() -> Any:
     from transformers.cache_utils import DynamicLayer
 
     class Roomy(DynamicLayer):
-        """Keys and values (rows, heads, columns, width) are the first columns of tensors with room for more."""
+        """Keys and values (rows, heads, columns, width) are the first `columns` of tensors with room for more.
 
-        keys: Any
-        values: Any
+        They are not kept as `keys` and `values` beside `wide`: torch.compile takes no two views of what it writes.
+        """
+
+        columns = 0
 
         def update(self, key_states: Any, value_states: Any, *_args: Any, **_kwargs: Any) -> tuple[Any, Any]:
             if not self.is_initialized:
-                self.lazy_initialization(key_states, value_states)
                 self.wide = [key_states[:, :, :0], value_states[:, :, :0]]
-            have = self.get_seq_length()
-            need = have + key_states.shape[-2]
-            self.wide = [
-                appended(wide, have, states) for wide, states in zip(self.wide, (key_states, value_states), strict=True)
-            ]
-            self.keys, self.values = (wide[:, :, :need] for wide in self.wide)
-            return self.keys, self.values
+                self.is_initialized = True
+            new, have = [key_states, value_states], self.columns
+            self.wide = [appended(wide, have, states) for wide, states in zip(self.wide, new, strict=True)]
+            self.columns = have + key_states.shape[-2]
+            return self.wide[0][:, :, : self.columns], self.wide[1][:, :, : self.columns]
 
-        def leave(self, rows: torch.Tensor, columns: int) -> None:
-            """Keep these rows, without the first `columns`."""
-            self.keys = self.keys[:, :, columns:].index_select(0, rows)
-            self.values = self.values[:, :, columns:].index_select(0, rows)
-            self.wide = [self.keys, self.values]
+        def get_seq_length(self) -> int:
+            return self.columns
+
+        def leave(self, rows: torch.Tensor, spare: int) -> None:
+            """Keep these rows, without the first `spare` columns."""
+            self.wide = [wide[:, :, spare : self.columns].index_select(0, rows) for wide in self.wide]
+            self.columns -= spare
 
     return Roomy
 

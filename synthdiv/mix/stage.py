@@ -70,6 +70,7 @@ class Mix(Stage):
             "rows": len(rows),
             "sources": dict(Counter(row["source"] for row in rows)),
             "empty": sum(not row["response"].strip() for row in rows),
+            "finish": dict(Counter(row["finish"] for row in rows)),  # a refusal is an empty answer that says why
             "test_answers_seen": seen_in_test(prompts, rows),
         }
 

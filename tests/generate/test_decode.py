@@ -84,16 +84,18 @@ def test_rows_and_padding_leave(prompts):
     model.register_forward_pre_hook(
         lambda _model, _args, given: caches.append(given["past_key_values"]), with_kwargs=True
     )
-    model.register_forward_hook(lambda *_: seen.append(caches[-1].layers[0].keys.shape))
+    model.register_forward_hook(
+        lambda *_: seen.append((len(caches[-1].layers[0].wide[0]), caches[-1].get_seq_length()))
+    )
     lengths = [len(row) for row in ours(model, prompts, range(ROWS))]
     assert len(seen) == max(lengths)
-    assert len({rows for rows, *_ in seen}) > 4
-    for step, (rows, _, columns, _) in enumerate(seen):
+    assert len({rows for rows, _ in seen}) > 4
+    for step, (rows, columns) in enumerate(seen):
         left = [row for row in range(ROWS) if lengths[row] > step]
-        assert len(left) <= rows < max(len(left) / 0.75, 1.5)
+        assert len(left) <= rows < max(len(left) / 0.875, 1.5)
         if rows == len(left):
             assert columns == max(len(prompts[row]) for row in left) + step
-    assert seen[-1][2] < 90 + len(seen) - 1, "the columns of the longest prompt went with it"
+    assert seen[-1][1] < 90 + len(seen) - 1, "the columns of the longest prompt went with it"
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - set(KEPT_WHOLE)))
@@ -117,6 +119,7 @@ def test_when_rows_leave_changes_no_answer(monkeypatch, prompts, share, look):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own compiler
 def test_a_compiled_model_says_the_same(prompts):
     model = model_of("llama")
     wanted = ours(model, prompts, range(ROWS))

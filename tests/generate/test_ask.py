@@ -1,0 +1,116 @@
+"""Prompts that are too long, empty or strange, and checkpoints whose tokenizer does not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+
+from synthdiv.generate.answer import Request
+from synthdiv.generate.hf import answer_batch, ask
+from synthdiv.generate.spec import Overlong, Sampling
+from synthdiv.generate.stage import Generate, Side
+from synthdiv.models.chat import Chat
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.types import Artifact, DataError
+from tests.models.small import build, cpu_run, opened, tiny_model
+
+PLAIN = Sampling(1.0, 1.0, 12)
+STAGE = Generate(source="oak", sampling=PLAIN, rows=48, shard_rows=4)
+
+
+@pytest.fixture(scope="module")
+def model(root):
+    return build(root, tiny_model(0))
+
+
+@pytest.fixture(scope="module")
+def requests(prompts):
+    return Generate(source="oak", side=Side.test, samples=2, subset=99).requests(prompts, "model")
+
+
+def answers(ready, requests):
+    chat = Chat(ready.tokenizer)
+    return answer_batch(ready, chat, ask(chat, ready.context, requests, PLAIN)[0], PLAIN)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(requests, model):
+    chat = Chat(opened(model).tokenizer)
+    lengths = {request.id: len(chat.prompt(request.prompt)) for request in requests}
+    longest = max(lengths.values())
+    assert ask(chat, longest + 12, requests, PLAIN)[1] == 0
+    first = next(name for name, length in lengths.items() if length == longest)
+    wanted = rf"prompt {first} of {longest} tokens and 12 new.*context of {longest + 11}.*sampling.overlong=truncate"
+    with pytest.raises(DataError, match=wanted):
+        ask(chat, longest + 11, requests, PLAIN)
+
+
+CUT = Sampling(1.0, 1.0, 12, Overlong.truncate)
+WORDS = "the colour of the stone is red and nobody knows why "
+
+
+@pytest.mark.parametrize("system", [None, "answer in one word"])
+@pytest.mark.parametrize("text", [WORDS * 4, "x" * 300, "\U0001f9d1\u200d\U0001f680" * 60, "a\x00\x1b\x85\u2028" * 40])
+def test_an_overlong_prompt_loses_its_start_and_nothing_else(model, text, system):
+    chat = Chat(opened(model).tokenizer, system)
+    empty = chat.prompt("")
+    head = next(place for place, (a, b) in enumerate(zip(empty, chat.prompt(text), strict=False)) if a != b)
+    requests = [Request("p-0", "", 0, "00"), Request("p-1", text, 0, "01"), Request("p-1", text, 1, "02")]
+    for room in (len(empty), len(empty) + 1, len(empty) + 17):
+        asked, cut = ask(chat, room + 12, requests, CUT)
+        assert cut == 2
+        assert [request for request, _ in asked] == requests
+        assert asked[0][1] == empty
+        ids = asked[1][1]
+        assert asked[2][1] == ids
+        assert text.endswith(chat.tokenizer.decode(ids[head : len(ids) - len(empty) + head]))
+        assert ids[:head] + ids[len(ids) - len(empty) + head :] == empty
+        assert room - 8 < len(ids) <= room
+    with pytest.raises(DataError, match=rf"p-1.*template's {len(empty)} tokens and 12 new ones.*of {len(empty) + 11}"):
+        ask(chat, len(empty) + 11, requests[-1:], CUT)
+
+
+def test_a_megabyte_takes_seconds(model):
+    chat, begun = Chat(opened(model).tokenizer), time.monotonic()
+    for text in (WORDS * 20_000, "a" * 1_000_000):
+        asked, cut = ask(chat, 100, [Request("p", text, 0, "00")], CUT)
+        assert (cut, len(asked[0][1])) == (1, 88)
+    assert time.monotonic() - begun < 30
+
+
+def test_empty_prompts_and_control_characters_are_answered(model):
+    texts = ["", " ", "\x00\x01\x07\x1b[2J", "\u202e\ufeff\u2028", "<|eos|><|user|>", "\U0001f9d1"]
+    requests = [Request(f"p-{number}", text, 0, f"{number:032x}") for number, text in enumerate(texts)]
+    ready = opened(model)
+    found = answers(ready, requests)
+    assert found == [answer for request in requests for answer in answers(ready, [request])]
+    assert all(answer.prompt_tokens > 1 for answer in found)
+
+
+def test_a_prompt_without_a_token_is_refused(model):
+    tokenizer = opened(model).tokenizer
+    tokenizer.chat_template, tokenizer.bos_token = "{{ messages[0]['content'] }}", None
+    with pytest.raises(DataError, match="prompt p-7 has no token"):
+        ask(Chat(tokenizer), 128, [Request("p-7", "", 0, "00")], PLAIN)
+
+
+def test_a_tokenizer_without_an_end_is_refused(root, prompts, model, tmp_path):
+    folder = shutil.copytree(model.path / "model", tmp_path / "model")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / file).is_file():
+            told = {k: v for k, v in json.loads((folder / file).read_text()).items() if k != "eos_token"}
+            (folder / file).write_text(json.dumps(told | ({"pad_token": None} if "pad_token" in told else {})))
+    endless = Artifact(Checkpoint(), "0", folder)
+    with pytest.raises(DataError, match="no end-of-sequence token"):
+        STAGE.build((prompts, endless), tmp_path, cpu_run())
+
+
+def test_a_tokenizer_of_another_model_is_refused(prompts, model, tmp_path):
+    folder = shutil.copytree(model.path / "model", tmp_path / "model")
+    tokenizer = opened(model).tokenizer
+    tokenizer.add_tokens([f"<{number}>" for number in range(50)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(DataError, match=r"tokenizer has \d+ tokens and the model 400; they do not belong together"):
+        STAGE.build((prompts, Artifact(Checkpoint(), "0", folder)), tmp_path, cpu_run())
