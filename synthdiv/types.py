@@ -28,6 +28,11 @@ class DataError(SynthdivError):
     """A row, a file or an artifact that is not what it should be."""
 
 
+class Unavailable(DataError):
+    """A server of others does not answer, or may not be asked for more: nothing is wrong here, and the same command
+    goes on later."""
+
+
 class Superseded(SynthdivError):
     """Another process took this build over while this one stood still; its own work is discarded."""
 

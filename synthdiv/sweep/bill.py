@@ -39,7 +39,7 @@ BYTES = {"generate": 1500, "likelihood": 1000, "prompts": 500, "mix": 500}  # a 
 class Bill:
     """Tokens are counted in the tokenizer of whoever writes or reads them. `measured` is the share of the device-hours
     whose rate was measured, on `accelerator` if manifests name it; `unknown` names models without a size, whose hours
-    and weights are not in the bill."""
+    and weights are not in the bill, `unpriced` hosted sources whose facts have no price."""
 
     generate_tokens: int = 0
     train_tokens: int = 0
@@ -50,6 +50,7 @@ class Bill:
     usd: float = 0.0
     disk_bytes: int = 0
     unknown: list[str] = field(default_factory=list)
+    unpriced: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         return asdict(self) | {"device_hours": round(self.device_hours, 4), "usd": round(self.usd, 4)}
@@ -59,6 +60,7 @@ class Estimate:
     """Sizes, prices and history of one plan, and what each of its nodes takes."""
 
     def __init__(self, frozen: Frozen, cell: Cell):
+        self.devices = cell.runtime.tensor_parallel  # of one vLLM
         self.root, self.nodes, self.facts = Path(cell.runtime.outputs), frozen.nodes(), facts_of(frozen)
         self.sizes: dict[str, float] = {}
         for key, node in self.nodes.items():
@@ -86,6 +88,7 @@ class Estimate:
             if isinstance(node.stage, Generate):
                 found.generate_tokens += self.written(node)
                 found.usd += self.price(node)
+                found.unpriced += [name for name in self.unpriced(node) if name not in found.unpriced]
             if isinstance(node.stage, Train | Pretrain):
                 found.train_tokens += self.trained(node)
                 room = max(room, self.checkpoints(node))
@@ -155,7 +158,7 @@ class Estimate:
         stage = node.stage
         assert isinstance(stage, Generate)
         model = node.inputs[1].key if len(node.inputs) > 1 else ""
-        return min(stage.sampling.max_new_tokens, self.history.ratio("generate", "tokens", "rows", model) or ANSWER)
+        return min(stage.sampling.max_new_tokens, self.history.ratio(kind(node), "tokens", "rows", model) or ANSWER)
 
     def written(self, node: Node) -> int:
         stage = node.stage
@@ -170,6 +173,12 @@ class Estimate:
             return 0.0
         asked = self.answers(node) * self.asked()
         return (asked * (facts.price_in or 0.0) + self.written(node) * (facts.price_out or 0.0)) / 1e6
+
+    def unpriced(self, node: Node) -> list[str]:
+        """The name of a hosted source that costs nobody knows what."""
+        facts = self.facts.get(node.key)
+        known = facts and None not in (facts.price_in, facts.price_out)
+        return [] if known or kind(node) != "api" else [node.stage.source]  # type: ignore[attr-defined]
 
     def asked(self) -> float:
         """Tokens of a prompt."""
@@ -204,7 +213,7 @@ class Estimate:
             return 0.0, True  # of devices of ours
         rate = self.history.seconds(kind(node), size, self.device)
         if rate is not None:
-            return units * rate, True
+            return units * rate * (self.devices if kind(node) == "vllm" else 1), True
         if self.model(node) is None:
             return SMALL, False
         if size is None:

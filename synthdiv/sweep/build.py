@@ -40,10 +40,10 @@ def open_model(artifact: Artifact, precision: str, device: str) -> Any:
     return load.open_model(artifact, precision, device)
 
 
-def serve(artifact: Artifact, precision: str, runtime: Runtime) -> Any:
+def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]) -> Any:
     from synthdiv.generate import vllm
 
-    return vllm.serve(artifact, precision, runtime)
+    return vllm.serve(artifact, precision, runtime, boundary)
 
 
 class ReportingRun(LocalRun):

@@ -21,6 +21,7 @@ from synthdiv.sweep.records import node_record
 LOGGER = logging.getLogger("synthdiv")
 INTERRUPTED = 130
 LINES = 5  # of a log, at the end
+MOST = 20  # failures that are told at the end: a server that is down fails every shard
 
 
 class Engine:
@@ -115,7 +116,7 @@ class Engine:
 
     def last_words(self) -> None:
         """For each node that failed its class, message, the end of its log and one command that repeats it."""
-        for key, outcome in self.failures.items():
+        for key, outcome in list(self.failures.items())[:MOST]:
             hit = [record for record in self.records if key in record.nodes]
             print(
                 f"failed: {self.nodes[key].label} ({outcome.failure}; {len(hit)} cells stand on it): {outcome.message}",
@@ -124,6 +125,9 @@ class Engine:
                 sep="\n",
                 file=sys.stderr,
             )
+        if len(self.failures) > MOST:
+            more = f"and {len(self.failures) - MOST} failures more: synthdiv status {self.cell.sweep} --json"
+            print(more, file=sys.stderr)
 
 
 def end_of(log: str) -> list[str]:

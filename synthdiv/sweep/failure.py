@@ -7,11 +7,12 @@ import sys
 from typing import Any
 
 from synthdiv.store import disk_full
-from synthdiv.types import ConfigError, DataError, SynthdivError
+from synthdiv.types import SynthdivError, Unavailable
 
 MEMORY = "out of memory"
 DISK = "disk full"
 INPUT = "bad input"  # a bad value, a missing file, a loss that is no number: the same again fails again
+AWAY = "unavailable"  # a server of others, or what may be spent on it: the same again goes on later
 TIME = "time limit"
 LOST = "killed"  # the process is gone without a word: memory, a node of the cluster, somebody's kill
 BUG = "unforeseen"
@@ -31,9 +32,9 @@ def class_of(error: BaseException) -> str:
     none_left = isinstance(error, OSError) and error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or none_left or _of_torch(error) or "can't allocate memory" in str(error):
         return MEMORY
-    if any(words in str(error) for words in OTHER_RANK):
-        return LOST
-    return INPUT if isinstance(error, ConfigError | DataError | SynthdivError) else BUG
+    if isinstance(error, SynthdivError):
+        return AWAY if isinstance(error, Unavailable) else INPUT
+    return LOST if any(words in str(error) for words in OTHER_RANK) else BUG
 
 
 def advice(failure: str, stage: Any) -> str:

@@ -53,7 +53,7 @@ class History:
     def alike(self, stage: str, size: float | None) -> list[Finished]:
         """Artifacts of a stage; where a model makes it, of a model at most twice as large or half as small."""
         items = self.stages.get(stage, [])
-        if stage not in (*MODEL, "pretrain"):
+        if stage not in (*MODEL, "vllm", "pretrain"):
             return items
         sized = [(item, self.sizes.get(item.model)) for item in items]
         return [item for item, own in sized if own and size and 0.5 <= own / size <= 2]

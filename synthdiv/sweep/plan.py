@@ -126,6 +126,7 @@ def bill_lines(plan: Plan) -> list[str]:
         f"disk      {told(bill.disk_bytes)} of {told(plan.free)} free{short}",
         f"estimates are of earlier artifacts in {plan.cell.runtime.outputs}; where there are none, {PROMPT} tokens a "
         f"prompt and at most {ANSWER} an answer",
+        *(f"unknown: {name}: no price, so none of its money; give facts.price_in, price_out" for name in bill.unpriced),
         *(f"unknown: {name}: no size, so none of its hours; give facts.parameters" for name in bill.unknown),
         *(f"unresolved: {note}" for note in plan.notes),
     ]

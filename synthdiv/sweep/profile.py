@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.stage import Node
+from synthdiv.sweep.bill import kind
 from synthdiv.types import ConfigError
 
 TEMPLATE = "slurm/job.sbatch"
@@ -16,8 +17,9 @@ TEMPLATE = "slurm/job.sbatch"
 @dataclass
 class Profile:
     """What a cluster needs said. `options` are further ones of sbatch (true: one without a value); `stages` those of
-    single stages, beyond these or instead (false: not here); `setup` are lines of the script before the work;
-    `template` replaces `launchers/slurm/job.sbatch`."""
+    single stages, beyond these or instead (false: not here), where answers by a backend other than hf are a stage
+    of its name if there is one, else `generate`; `setup` are lines of the script before the work; `template` replaces
+    `launchers/slurm/job.sbatch`."""
 
     partition: str | None = None
     account: str | None = None
@@ -56,7 +58,7 @@ class Profile:
     def shape(self, node: Node) -> tuple[tuple[str, Any], ...]:
         """What the stage of a node needs, as options of sbatch."""
         plain = {"partition": self.partition, "account": self.account, "time": self.time}
-        every = plain | self.options | self.stages.get(node.stage.name, {})
+        every = plain | self.options | self.stages.get(kind(node), self.stages.get(node.stage.name, {}))
         return tuple((name, value) for name, value in sorted(every.items()) if value is not None and value is not False)
 
 

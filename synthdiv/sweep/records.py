@@ -18,6 +18,7 @@ SEEDS = (
     "prompts.seed",
     "generators.seed",
     "mix.rotation",
+    "mix.sample",
     "student.pretrain.seed",
     "train.seed",
     "evaluate.respond.seed",
@@ -103,6 +104,7 @@ def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
         "prompts.seed": cell.prompts.seed,
         "generators.seed": cell.generators.seed if sampled else NOT_APPLICABLE,
         "mix.rotation": cell.mix.rotation if matters("mix.rotation", cell, item) else NOT_APPLICABLE,
+        "mix.sample": cell.mix.sample if sampled else NOT_APPLICABLE,
         "student.pretrain.seed": cell.student.pretrain.seed if cell.student.pretrain else NOT_APPLICABLE,
         "train.seed": cell.train.seed if item.train else NOT_APPLICABLE,
         "evaluate.respond.seed": cell.evaluate.respond.seed,
@@ -112,7 +114,8 @@ def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
 def arm(cell: Cell) -> str:
     """The key of a cell without its seeds: the cells of one arm differ in seeds and rotation alone."""
     bare = copy.deepcopy(cell)
-    bare.prompts.seed = bare.generators.seed = bare.train.seed = bare.evaluate.respond.seed = bare.mix.rotation = 0
+    bare.prompts.seed = bare.generators.seed = bare.train.seed = bare.evaluate.respond.seed = 0
+    bare.mix.rotation = bare.mix.sample = 0
     for part in (bare.student.pretrain, *(source.pretrain for source in bare.generators.models)):
         if part:
             part.seed = 0

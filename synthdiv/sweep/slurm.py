@@ -17,6 +17,7 @@ from synthdiv.config import Cell
 from synthdiv.runtime import Stop
 from synthdiv.stage import Node
 from synthdiv.sweep import cluster
+from synthdiv.sweep.bill import kind
 from synthdiv.sweep.build import Outcome
 from synthdiv.sweep.engine import Engine
 from synthdiv.sweep.event import DONE, Event
@@ -49,7 +50,8 @@ class Slurm(Engine):
         if group < 1 or requeues < 0:
             told = f"hydra.launcher.group={group}, hydra.launcher.requeues={requeues}"
             raise ConfigError(f"{told}: need 1, and 0, or more")
-        if strange := set(profile.stages) - {node.stage.name for node in self.nodes.values()}:
+        known = {name for node in self.nodes.values() for name in (node.stage.name, kind(node))}
+        if strange := set(profile.stages) - known:
             LOGGER.info("hydra.launcher.stages: this sweep has no %s", ", ".join(sorted(strange)))
         self.array = cluster.largest_array()
         self.folder = self.ledger.folder / "jobs" / self.ledger.job
