@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.models.chat import Chat
 from synthdiv.train.rows import Row
+from synthdiv.train.tokens import Pair
 from synthdiv.types import DataError
 
 if TYPE_CHECKING:
     from synthdiv.train.stage import Train
 
 
-def encode(stage: Train, chat: Chat, mix: list[dict[str, Any]]) -> tuple[list[Row], dict[str, int]]:
-    """Rows of a mix, and how many were cut at `max_tokens`, left out for being longer, and left out because nothing of
-    their answer is within it. Each row that stays has a supervised token."""
+def encode(stage: Train, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tuple[list[Row], dict[str, int]]:
+    """Rows of a mix from its token `pairs`, and how many were cut at `max_tokens`, left out for being longer, and left
+    out because nothing of their answer is within it. Each row that stays has a supervised token."""
     counts = {"cut_rows": 0, "dropped_rows": 0, "unanswered_rows": 0}
-    prompts = chat.prompts([item["prompt"] for item in mix], [item["id"] for item in mix])
     rows = []
-    for item, prompt, answer in zip(mix, prompts, chat.answers([item["response"] for item in mix]), strict=True):
+    for item, (prompt, answer) in zip(mix, pairs, strict=True):
         ids = tuple((prompt + answer)[: stage.max_tokens])
         over = len(ids) < len(prompt) + len(answer)
         if len(ids) <= max(len(prompt), 1):  # nothing predicts the first token of a text

@@ -57,7 +57,7 @@ class Lora:
 
 @dataclass
 class Train(Stage):
-    """Inputs: student, mix, prompts. Output: `model/` or `adapter/`, `metrics.parquet`.
+    """Inputs: student, mix, prompts, tokens. Output: `model/` or `adapter/`, `metrics.parquet`.
 
     `match` says what is equal between arms: `rows` trains `epochs` times on the train rows; `supervised_tokens` and
     `steps` stop at `budget`. There is no early stopping and the last step is what is evaluated. `validation` is the

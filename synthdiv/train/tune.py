@@ -21,6 +21,7 @@ from synthdiv.train.fit import CHECKPOINTS, fit
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import schedule
+from synthdiv.train.tokens import read_tokens, rendered
 from synthdiv.types import Artifact, DataError, Run
 
 if TYPE_CHECKING:
@@ -30,16 +31,18 @@ VALIDATION_BATCH = 16384  # tokens; validation is only read, so this is no field
 
 
 def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
-    """Build the artifact of a `train` stage; inputs are student, mix, prompts."""
-    student, mix, prompts = inputs
+    """Build the artifact of a `train` stage; inputs are student, mix, prompts, and tokens of the mix if there are."""
+    student, mix, prompts, *tokens = inputs
     run.close()
     model, tokenizer = load_base(student, "fp32" if stage.method.value == "full" else stage.precision.value)
     chat = Chat.of(tokenizer, prompts)
     trained, held_out = sides(read_mix(mix), stage.validation)
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
-    rows, counts = encode(stage, chat, trained)
-    folded = chat.folded
+    known = read_tokens(tokens[0]) if tokens else {}
+    pairs = (known[row["id"]] for row in trained) if tokens else rendered(chat, trained)
+    rows, counts = encode(stage, trained, pairs)
+    folded = tokens[0].manifest["summary"]["system_folded"] if tokens else chat.folded
     if stage.method.value == "lora":
         model = with_adapter(model, stage.lora, stage.seed)
     opened = OpenModel(model.to(run.device), tokenizer, run.device)

@@ -8,6 +8,7 @@ from synthdiv.mix.stage import Mix, read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.train.encode import encode
 from synthdiv.train.stage import LossOn, Method, Overlong, Train
+from synthdiv.train.tokens import rendered
 from synthdiv.types import DataError
 from tests.models.small import build, opened, tiny_model
 
@@ -41,7 +42,7 @@ def test_rows_over_the_limit_are_cut_or_left_out(chat, human, overlong):
     limit = max(lengths) - 3
     assert max(asked) < limit
     longer = sum(length > limit for length in lengths)
-    made, counts = encode(Train(max_tokens=limit, overlong=overlong), chat, rows)
+    made, counts = encode(Train(max_tokens=limit, overlong=overlong), rows, rendered(chat, rows))
     if overlong is Overlong.cut:
         assert counts == {"cut_rows": longer, "dropped_rows": 0, "unanswered_rows": 0}
         assert max(len(row.ids) for row in made) == limit
@@ -56,12 +57,12 @@ def test_a_row_whose_answer_is_cut_away_is_left_out(chat, human, loss_on):
     rows = read_mix(human)
     asked, _ = sizes(chat, rows)
     limit = sorted(asked)[24]
-    made, counts = encode(Train(max_tokens=limit, loss_on=loss_on), chat, rows)
+    made, counts = encode(Train(max_tokens=limit, loss_on=loss_on), rows, rendered(chat, rows))
     assert counts["unanswered_rows"] == sum(prompt >= limit for prompt in asked) > 0
     assert len(made) == 48 - counts["unanswered_rows"]
     assert all(row.supervised >= 1 for row in made)
     with pytest.raises(DataError, match=r"train\.max_tokens=2 leaves no row of 48: 0 are longer and of 48 the whole"):
-        encode(Train(max_tokens=2, loss_on=loss_on), chat, rows)
+        encode(Train(max_tokens=2, loss_on=loss_on), rows, rendered(chat, rows))
 
 
 def test_the_budget_is_that_of_the_rows_that_stay(root, prompts, student, human, chat):
@@ -83,7 +84,7 @@ def test_a_template_that_raises_names_the_row(student, human):
     tokenizer.chat_template = refuse + tokenizer.chat_template
     first = next(row["id"] for row in rows if row["prompt"] == word)
     with pytest.raises(DataError, match=f"cannot render the row {first}: no such role"):
-        encode(Train(), Chat(tokenizer), rows)
+        encode(Train(), rows, rendered(Chat(tokenizer), rows))
     with pytest.raises(DataError, match="cannot render the prompt"):
         Chat(tokenizer).prompt(word)
 
