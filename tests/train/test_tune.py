@@ -196,7 +196,7 @@ def test_validation_of_everything_is_refused(root, prompts, student):
 
 
 def test_prompts_without_human_answers_have_no_human_validation(student):
-        from synthdiv.train.tune import validate
+    from synthdiv.train.tune import validate
 
     model = opened(student)
     rows = [{"id": "a", "prompt": "ask", "response": "tell"}]
