@@ -25,28 +25,30 @@ class Fused(torch.autograd.Function):
             torch.zeros_like(value) if needed else None
             for value, needed in zip((hidden, weight, bias), wanted, strict=True)
         )
+        device = hidden.device.type
+        mixed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        used, shift = weight.to(mixed), None if bias is None else bias.to(mixed)
         each = hidden.new_empty(len(targets), dtype=torch.float32)
-        step = max(1, AT_ONCE.get(hidden.device.type, ELSEWHERE) // len(weight))
+        step = max(1, AT_ONCE.get(device, ELSEWHERE) // len(weight))
         for start in range(0, len(targets), step):
             place = slice(start, start + step)
-            part, wanted_ids = hidden[place], targets[place, None]
-            logits = torch.nn.functional.linear(part, weight, bias)
-            kind, logits = logits.dtype, logits.float()
+            part, chosen = hidden[place].to(mixed), targets[place, None]
+            logits = torch.nn.functional.linear(part, used, shift).float()
             whole = logits.logsumexp(1, keepdim=True)
-            each[place] = (whole - logits.gather(1, wanted_ids))[:, 0]
+            each[place] = (whole - logits.gather(1, chosen))[:, 0]
             if not any(wanted):
                 continue
             slope = logits.sub_(whole).exp_()
-            slope.scatter_add_(1, wanted_ids, slope.new_full((), -1.0).expand_as(wanted_ids))
+            slope.scatter_add_(1, chosen, slope.new_full((), -1.0).expand_as(chosen))
             if by_bias is not None:
                 by_bias += slope.sum(0)
-            slope = slope.to(kind)
+            slope = slope.to(mixed)
             if by_hidden is not None:
-                by_hidden[place] = slope @ weight.to(kind)
-            if by_weight is not None and kind == by_weight.dtype:
-                by_weight.addmm_(slope.T, part.to(kind))
+                by_hidden[place] = slope @ used
+            if by_weight is not None and mixed == weight.dtype:
+                by_weight.addmm_(slope.T, part)
             elif by_weight is not None:
-                by_weight += slope.T @ part.to(kind)
+                by_weight += slope.T @ part
         ctx.save_for_backward(by_hidden, by_weight, by_bias)
         ctx.mark_non_differentiable(each)
         return each.sum(), each

@@ -47,8 +47,8 @@ class Work:
                 self.head = work
             else:
                 self.each += work
-        heads = config.num_attention_heads
-        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        heads = getattr(config, "num_attention_heads", 0)
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1))
         self.attention = 3.0 * 4 * config.num_hidden_layers * width / 2
 
     def step(self, lengths: list[int], supervised: int) -> float:
