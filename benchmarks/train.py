@@ -96,7 +96,7 @@ def rows_of(folder: Path, part: str) -> list[Any]:
     return [Row(tuple(ids), prompt) for ids, prompt in json.loads((folder / "rows.json").read_text())[part]]
 
 
-def ours(folder: Path, model: Any, packed: bool, rows: list[Any], out: Path) -> float:
+def ours(folder: Path, model: Any, packed: bool, rows: list[Any], out: Path, micro: int = 0) -> float:
     from synthdiv.models.load import open_model
     from synthdiv.runtime import LocalRun, Runtime
     from synthdiv.train.fit import fit
@@ -105,7 +105,7 @@ def ours(folder: Path, model: Any, packed: bool, rows: list[Any], out: Path) -> 
     batch = round(BATCH * LENGTH * len(rows) / sum(len(row.ids) for row in rows)) if packed else BATCH
     steps = [list(range(at, min(at + batch, len(rows)))) for at in range(0, len(rows), batch)]
     optimizing = Optimizing(LR, "constant", 0.0, 0.01, 1.0)
-    run = LocalRun(Runtime(device="cpu"), open_model)
+    run = LocalRun(Runtime(device="cpu", micro_batch=micro), open_model)
     summary = fit(model, rows, steps, optimizing, SEED, 2, out, run, "fp32", LENGTH if packed else 0)
     return float(summary["seconds"])
 
@@ -170,7 +170,7 @@ def held_bytes(folder: Path, lora: bool) -> dict[str, float]:
     model = blank(folder, LARGE)
     model = with_adapter(model, Lora(dropout=0.0), SEED) if lora else model
     with tempfile.TemporaryDirectory() as out:
-        ours(folder, model, False, rows, Path(out))
+        ours(folder, model, False, rows, Path(out), 4)
     return {"bytes": peak() - before}
 
 
