@@ -5,7 +5,7 @@
 unpacked   real tokens a second (no padding) of one epoch, eight rows a step in the same order
 packed     eight sequences a step for TRL, which holds so many rows on average as ours then takes
 loss       on 60 other rows after that epoch; it may not differ by more than a hundredth
-memory     what the peak of the process adds to the bare libraries: LoRA as a share of full fine-tuning
+memory     what the peak of the process adds to the libraries, one row at a time: LoRA as a share of full fine-tuning
 tokens     seconds to render and tokenise 10,000 rows
 
 Rows of a file have the columns `instruction`, `input` and `response`; without a file they are those of the toy world.
@@ -29,6 +29,7 @@ ROWS, HELD, BATCH, LENGTH, THREADS, TURNS, SEED = 600, 60, 8, 512, 2, 2, 0
 MANY, LR = 10_000, 1e-3
 UNPACKED, PACKED, NEAR, MEMORY, SECONDS = 3.0, 2.5, 0.01, 0.6, 5.0
 SMALL = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 3}  # 4.5 million weights
+TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
 LARGE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 6}  # 49 million
 
 
@@ -152,25 +153,26 @@ def side(name: str, folder: Path, packed: bool) -> dict[str, float]:
 
 
 def held_bytes(folder: Path, lora: bool) -> dict[str, float]:
-    """What the peak of this process adds to the libraries while a larger model is tuned, four rows at a time."""
-    import lightning  # noqa: F401
-    import peft  # noqa: F401
+    """What the peak of this process adds to the libraries while a larger model is tuned, one row at a time: its weights, not
+    the activations that both keep, are what differs."""
     import torch
-    import transformers
     from alone import peak
 
     from synthdiv.train.stage import Lora
     from synthdiv.train.tune import with_adapter
 
     torch.set_num_threads(THREADS)
-    blank(folder, SMALL)
-    assert transformers
     rows = [row for row in rows_of(folder, "train") if len(row.ids) < LENGTH // 2][: BATCH * 2]
+
+    def tuned(shape: dict[str, int]) -> None:
+        model = blank(folder, shape)
+        model = with_adapter(model, Lora(dropout=0.0), SEED) if lora else model
+        with tempfile.TemporaryDirectory() as out:
+            ours(folder, model, False, rows, Path(out), 1)
+
+    tuned(TINY)  # the libraries are loaded
     before = peak()
-    model = blank(folder, LARGE)
-    model = with_adapter(model, Lora(dropout=0.0), SEED) if lora else model
-    with tempfile.TemporaryDirectory() as out:
-        ours(folder, model, False, rows, Path(out), 4)
+    tuned(LARGE)
     return {"bytes": peak() - before}
 
 
