@@ -153,8 +153,8 @@ def side(name: str, folder: Path, packed: bool) -> dict[str, float]:
 
 
 def held_bytes(folder: Path, lora: bool) -> dict[str, float]:
-    """What the peak of this process adds to the libraries while a larger model is tuned, one row at a time: its weights, not
-    the activations that both keep, are what differs."""
+    """What the peak of this process adds to the libraries while a larger model is tuned, one row at a time: its
+    weights, and not the activations that both keep, are what differs."""
     import torch
     from alone import peak
 
