@@ -56,9 +56,7 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
             frozen.unresolved.append(str(note))
             continue
         for problem in wrong:
-            told = [
-                word for word in point.overrides if not word.startswith("runtime.")
-            ]  # maybe secret
+            told = [word for word in point.overrides if not word.startswith("runtime.")]  # maybe secret
             found.setdefault(problem, []).append(" ".join(told) or "(no overrides)")
         frozen.graphs.append(None if found else graph(point.cell))
     resolver.save()
