@@ -47,7 +47,7 @@ MISTAKES = {
     "interval": (["-m", "train.lr=interval(0,1)"], ["interval(0,1)", "range"]),
     "grammar": (["train.lr=1)"], ["train.lr=1)"]),
     "sweep name": (["sweep=a/b"], ["sweep='a/b'", "without a slash"]),
-    "sweep swept": (["-m", "sweep=a,b"], ["sweep, rerun and runtime", "one launch for each"]),
+    "sweep swept": (["-m", "sweep=a,b"], ["sweep, rerun, runtime and track", "one launch for each"]),
     # a file
     "no path": (["prompts=files"], ["prompts.table.path=None", "give one of the two"]),
     "missing file": ([*FILES, "prompts.table.path=no.jsonl"], ["prompts.table.path=no.jsonl: no such file"]),
