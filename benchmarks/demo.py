@@ -3,7 +3,7 @@
     python benchmarks/demo.py [FOLDER]      FOLDER with a finished demo skips building it
 
 help    `synthdiv --help`, best of five: at most 0.7 s; floor: importing hydra and starting Python
-demo    `synthdiv -m experiment=demo` with two local workers in an empty folder: at most 300 s, 3 GiB at its peak a process
+demo    `synthdiv -m experiment=demo`, two local workers, an empty folder: at most 300 s, 3 GiB at the peak of a process
 again   the same command on the finished sweep: builds nothing, at most 5 s; ratio to building it
 """
 
