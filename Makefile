@@ -30,6 +30,8 @@ benchmark: .venv/ready
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/api.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -73,9 +73,9 @@ class Generators:
 
     `batch_tokens` bounds rows × (prompt + answer) of a generation batch: which rows share a batch can change the last
     bits of their logits, so it is identity. `path` is the file that recorded sources may name as theirs, `backend` what
-    local models may. `overlap` and
-    `shift` speak to toy families alone: the share of the human law in each family's, and the share of the last family's
-    speech that no human uses (the first has none, those between in proportion).
+    local models may. `top_logprobs` asks servers for the log-probabilities of that many tokens at each place. `overlap`
+    and `shift` speak to toy families alone: the share of the human law in each family's, and the share of the last
+    family's speech that no human uses (the first has none, those between in proportion).
     """
 
     models: list[Generator] = field(default_factory=list)
@@ -84,6 +84,7 @@ class Generators:
     seed: int = 0
     shard_rows: int = 256
     samples: int = 1
+    top_logprobs: int = 0
     batch_tokens: int = 16384
     overlap: float = 0.0
     shift: float = 0.0
@@ -97,6 +98,10 @@ class Generators:
             problems.append(f"generators.models: the name {name!r} stands twice; sources are told apart by name")
         if self.shard_rows < 1 or self.batch_tokens < 1 or self.samples < 1:
             problems.append("generators.shard_rows, generators.batch_tokens and generators.samples: need 1 or more")
+        if not 0 <= self.top_logprobs <= 20:
+            problems.append(f"generators.top_logprobs={self.top_logprobs}: needs 0 (none) to 20")
+        if self.top_logprobs and any(model.backend is Backend.hf for model in self.models):
+            problems.append("generators.top_logprobs: only servers give them (backend vllm or api); set it to 0 for hf")
         if not 0 <= self.overlap <= 1 or not 0 <= self.shift <= 1:
             problems.append(f"generators.overlap={self.overlap}, generators.shift={self.shift}: need 0 to 1")
         if (self.overlap or self.shift) and not any(model.pretrain and model.pretrain.toy for model in self.models):

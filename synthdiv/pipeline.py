@@ -10,7 +10,7 @@ from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.truth import Truth
 from synthdiv.evaluate.vectors import Vectors
-from synthdiv.generate.spec import Backend
+from synthdiv.generate.spec import Backend, Overlong
 from synthdiv.generate.stage import Generate, Side
 from synthdiv.mix.allocate import allocate, needed
 from synthdiv.mix.stage import Mix
@@ -124,10 +124,14 @@ def answered(cell: Cell, prompts: Node, source: Generator, shard: int) -> Node:
         seed=cell.generators.seed,
         samples=cell.generators.samples,
     )
-    if source.backend is not Backend.api:
+    if source.backend is Backend.api:  # it decides by itself what does not fit
+        stage = replace(stage, sampling=replace(source.sampling, overlong=Overlong.error))
+    else:
         stage = replace(stage, precision=source.precision)
     if source.backend is Backend.hf:  # servers cut batches of their own
         stage = replace(stage, batch_tokens=cell.generators.batch_tokens)
+    else:
+        stage = replace(stage, top_logprobs=cell.generators.top_logprobs)
     return Node(stage, (prompts, model(cell, source)))
 
 
@@ -158,13 +162,14 @@ def evaluated(cell: Cell, prompts: Node, student: Node, untouched: Node) -> Eval
             backend=spec.backend,
             sampling=decoding.sampling,
             precision=spec.precision,
-            batch_tokens=spec.batch_tokens,
             seed=spec.respond.seed,
             side=Side.test,
             rows=cell.prompts.test,
             samples=spec.respond.samples,
             subset=spec.respond.subset,
         )
+        if spec.backend is Backend.hf:
+            stage = replace(stage, batch_tokens=spec.batch_tokens)
         return Node(stage, (prompts, student))
 
     def likelihood(target: Target, limit: int, judge: Node, *answers: Node) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -22,7 +23,8 @@ LOGGER = logging.getLogger("synthdiv")
 @dataclass
 class Server:
     """One that speaks OpenAI's protocol. `key` is the name of the environment variable that holds the key (empty: it
-    needs none). Limits hold for each process that asks; `attempts` and `timeout_seconds` for each request."""
+    needs none). Limits hold for each process that asks; `attempts` and `timeout_seconds` for each request. A 429 is no
+    such attempt: it holds all requests, and is an error once nothing but 429 came for `attempts` minutes."""
 
     name: str = ""
     url: str = ""
@@ -34,9 +36,13 @@ class Server:
     timeout_seconds: float = 300.0
 
     def check(self, name: str) -> list[str]:
-        problems = []
-        if not self.name or not self.url.startswith(("http://", "https://")):
-            problems.append(f"{name}.name={self.name!r}, {name}.url={self.url!r}: need a name and an http address")
+        """What may be secret is not repeated: a key that stands where its name belongs, a password in an address."""
+        problems = [] if self.name else [f"{name}.name: needs a name"]
+        if not re.fullmatch(r"https?://[^@/?#\s]+(/[^?#\s]*)?", self.url):
+            problems.append(f"{name}.url: needs an http address, without a user (@), a query (?) or a fragment (#)")
+        long = max(map(len, self.key.split("_"))) > 20  # keys have words so long, names have not
+        if self.key and (long or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key)):
+            problems.append(f"{name}.key: give the name of an environment variable, never the key itself")
         for limit in ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "timeout_seconds"):
             value = getattr(self, limit)
             if value is not None and value <= 0:
@@ -49,7 +55,7 @@ class Runtime:
     """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time. `servers` are
     those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
     these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
-    an environment of its own, and `tensor_parallel` the devices that it takes."""
+    an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes."""
 
     outputs: str = "outputs"
     device: str = "auto"
@@ -62,6 +68,7 @@ class Runtime:
     budget_tokens: int | None = None
     compile: bool = False
     vllm: str = "vllm"
+    vllm_options: list[str] = field(default_factory=list)
     tensor_parallel: int = 1
 
     def check(self) -> list[str]:
@@ -133,7 +140,7 @@ class LocalRun:
         open_model: Callable[[Artifact, str, str], Any],
         stop: Stop | None = None,
         ranks: Ranks | None = None,
-        serve: Callable[[Artifact, str, Runtime], Any] | None = None,
+        serve: Callable[[Artifact, str, Runtime, Callable[[], None]], Any] | None = None,
     ):
         self.runtime, self._open_model, self._serve = runtime, open_model, serve
         self.stop, self.ranks = stop or Stop(), ranks or Ranks()
@@ -170,7 +177,7 @@ class LocalRun:
             self.close()
             if kind == "vllm":
                 assert self._serve, "whoever builds this stage can serve"
-                self._model = self._serve(artifact, precision, self.runtime)
+                self._model = self._serve(artifact, precision, self.runtime, self.boundary)
             else:
                 self._model = self._open_model(artifact, precision, self.device)
             self._opened = (artifact.key, precision, kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,16 @@ class Answer:
 
 ROWS = "rows.jsonl"  # a `Sample` a line: what the fields of the stage determine
 LOG = "requests.jsonl"  # how each row came about on the day
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of one of these files; a last one that was cut when its writer was killed goes from the file."""
+    data = file.read_bytes() if file.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(file, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
 
 Answers = Generator[list[tuple[Request, Answer]], None, None]
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard
+from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
 from synthdiv.generate.client import Ask, Client, Reply
 from synthdiv.generate.endpoint import server_of
-from synthdiv.generate.protocol import usage_of
-from synthdiv.generate.spend import Spending
+from synthdiv.generate.protocol import finish_of, usage_of
+from synthdiv.generate.spend import Account, Spending, summed
+from synthdiv.generate.stage import append
+from synthdiv.types import SynthdivError
 
 
 def answers(shard: Shard) -> Answers:
@@ -22,6 +21,7 @@ def answers(shard: Shard) -> Answers:
     prompts, hosted = shard.inputs[0].stage, shard.inputs[1].stage
     runtime = shard.run.runtime
     server = server_of(hosted.server, runtime)
+    shard.facts["system_folded"] = 0
     kept = kept_rows(shard)
     budgets = (runtime.budget_usd, runtime.budget_tokens)
     with Spending(Path(runtime.outputs), *budgets, hosted.price_in, hosted.price_out) as spending:
@@ -31,13 +31,13 @@ def answers(shard: Shard) -> Answers:
             for request in shard.requests
             if (request.id, request.sample) not in kept
         )
-        yield from arrived(shard, client, asks, partial(answer, spending=spending))
+        yield from arrived(shard, client, asks, answer)
 
 
 def kept_rows(shard: Shard) -> set[tuple[str, int]]:
     """Prompt and sample of each row that an earlier builder left whole. They count in the facts."""
-    kept = {(row["id"], row["sample"]) for row in whole_lines(shard.out / ROWS)}
-    logs = {(line["id"], line["sample"]): line for line in whole_lines(shard.out / LOG)}
+    kept = {(row["id"], row["sample"]) for row in lines(shard.out / ROWS)}
+    logs = {(line["id"], line["sample"]): line for line in lines(shard.out / LOG)}
     shard.kept = len(kept)
     for name in kept & logs.keys():
         count(shard.facts, logs[name])
@@ -45,15 +45,40 @@ def kept_rows(shard: Shard) -> set[tuple[str, int]]:
 
 
 def arrived(shard: Shard, client: Client, asks: Iterable[Ask], answer: Callable[[Reply], Answer]) -> Answers:
-    """Lists of what `client` was answered to `asks`, each about a `Request`; what it took goes to the facts."""
-    with contextlib.closing(client.ask(asks, lambda: shard.stopping)) as chunks:
-        for chunk in chunks:
-            found = [(ask.about, answer(reply)) for ask, reply in chunk]
-            for _, one in found:
-                count(shard.facts, one.log)
-            yield found
-    shard.facts |= {"requests": client.requests, "retries": dict(client.retries)}
+    """Lists of what `client` was answered to `asks`, each about a `Request`. What it took goes to the log of each row,
+    beside what it took in earlier sessions, and to the facts. A row asked in vain has a line in the log too."""
+    earlier = {(line["id"], line["sample"]): took(line) for line in lines(shard.out / LOG)}
+
+    def settled(one: Request, account: Account) -> dict[str, Any]:
+        return summed(earlier.get((one.id, one.sample), {}), account.told(client.spending))
+
+    def keep_account() -> None:
+        said = [
+            {"id": ask.about.id, "sample": ask.about.sample} | settled(ask.about, account)
+            for ask, account in client.unanswered
+        ]
+        if said:
+            with (shard.out / LOG).open("a", encoding="utf-8") as log:
+                append(log, said)
+
+    try:
+        with contextlib.closing(client.ask(asks, lambda: shard.stopping)) as chunks:
+            for chunk in chunks:
+                found = [(ask.about, answer(reply)) for ask, reply in chunk]
+                for (request, one), (_, reply) in zip(found, chunk, strict=True):
+                    one.log.update(settled(request, reply.account))
+                    count(shard.facts, one.log)
+                yield found
+    except SynthdivError:
+        keep_account()
+        raise
+    keep_account()
     shard.facts |= {f"{name}_refused": True for name in sorted(client.endpoint.refused)}
+
+
+def took(line: dict[str, Any]) -> dict[str, Any]:
+    """What the attempts at a row took, of its line in the log."""
+    return {name: line[name] for name in ("attempts", "retries", "usage", "usd", "unsure") if name in line}
 
 
 def asked(request: Request, model: str, system: str | None, stage: Any) -> Ask:
@@ -75,49 +100,38 @@ def asked(request: Request, model: str, system: str | None, stage: Any) -> Ask:
     return Ask(request, request.id, payload, size, sampling.max_new_tokens)
 
 
-def answer(reply: Reply, spending: Spending) -> Answer:
+def answer(reply: Reply) -> Answer:
     """The text and how it ended; a refusal has no text, and its words are in the log."""
     data = reply.data
     prompt, completion = usage_of(data) or (-1, -1)
     log: dict[str, Any] = {
         "at": reply.at,
         "seconds": reply.seconds,
-        "attempts": reply.attempts,
         "model": data.get("model"),
         "fingerprint": data.get("system_fingerprint"),
         "response_id": data.get("id"),
-        "usage": {"prompt": prompt, "completion": completion},
     }
-    usd = spending.usd(max(prompt, 0), max(completion, 0))
-    if usd is not None:
-        log["usd"] = usd
+    if reply.folded:
+        log["folded"] = True
     if reply.refusal:
         return Answer("", "refusal", prompt, completion, log | {"refusal": reply.refusal})
     choice = data["choices"][0]
-    text, refusal = choice["message"].get("content") or "", choice["message"].get("refusal")
+    message = choice.get("message") or {}
+    text, refusal = message.get("content") or "", message.get("refusal")
     if choice.get("logprobs"):
         log["logprobs"] = choice["logprobs"].get("content")
-    if refusal or choice["finish_reason"] == "content_filter":
-        return Answer("", "refusal", prompt, completion, log | {"refusal": refusal or text or "content_filter"})
-    return Answer(text, choice["finish_reason"], prompt, completion, log)
+    finish = finish_of(choice)
+    if refusal or finish == "refusal":
+        return Answer("", "refusal", prompt, completion, log | {"refusal": refusal or text or choice["finish_reason"]})
+    return Answer(text, finish, prompt, completion, log)
 
 
 def count(facts: dict[str, Any], log: dict[str, Any]) -> None:
-    """Add one answer to the totals of the shard, as far as its log has them."""
-    for name, tokens in log.get("usage", {}).items():
-        facts[f"{name}_tokens"] = facts.get(f"{name}_tokens", 0) + max(tokens, 0)
-    if "usd" in log:
-        facts["usd"] = facts.get("usd", 0.0) + log["usd"]
-    for name, value in (("models", log.get("model")), ("fingerprints", log.get("fingerprint"))):
-        if value:
-            seen = facts.setdefault(name, {})
-            seen[value] = seen.get(value, 0) + 1
-
-
-def whole_lines(file: Path) -> list[dict[str, Any]]:
-    """What an earlier builder left; a last line that was cut goes from the file."""
-    data = file.read_bytes() if file.exists() else b""
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(file, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    """Add a row to the totals of the shard, by its log."""
+    row: dict[str, Any] = {"requests": log["attempts"], "retries": log.get("retries", {})}
+    usage = log.get("usage")
+    row |= {f"{name}_tokens": tokens for name, tokens in usage.items()} if usage else {"without_usage": 1}
+    row |= {name: log[name] for name in ("usd", "unsure") if name in log}
+    row |= {"system_folded": 1} if log.get("folded") else {}
+    row |= {f"{name}s": {str(log[name]): 1} for name in ("model", "fingerprint") if log.get(name)}
+    facts.update(summed(facts, row))

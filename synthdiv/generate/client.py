@@ -15,13 +15,15 @@ from typing import Any
 
 from synthdiv.generate.endpoint import Endpoint, known, server_of
 from synthdiv.generate.protocol import Again, Changed, Filtered, fits, flaw, names_of, sound, usage_of
-from synthdiv.generate.spend import OverBudget, Spending
+from synthdiv.generate.spend import Account, OverBudget, Spending
 from synthdiv.runtime import Server
-from synthdiv.types import DataError, Run, SynthdivError
+from synthdiv.types import DataError, Run, SynthdivError, Unavailable
 
 CHUNK, TICK = 64, 1.0  # answers that are handed over at once, and the seconds after which fewer are
 GRACE = 30.0  # seconds that requests in flight have to come back when this process is asked to stop
 FIRST, LONGEST = 1.0, 60.0  # seconds to the second attempt, doubled for each after; unless the server wants more
+MINUTE = 60.0  # `attempts` of these may pass with nothing but 429
+MARKUP = 64  # tokens that the template of a chat adds to a prompt, or fewer
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,18 @@ class Ask:
 @dataclass(frozen=True)
 class Reply:
     """What came back: the JSON, or the words with which a filter refused the prompt. `at` is the epoch time at which
-    the last attempt began, `seconds` what it took; `attempts` counts it and those that failed."""
+    the last attempt began, `seconds` what it took. `folded`: without a system role. `account` has all attempts."""
 
     data: dict[str, Any]
     refusal: str
     at: float
     seconds: float
-    attempts: int
+    folded: bool
+    account: Account
+
+    @property
+    def attempts(self) -> int:
+        return self.account.attempts
 
 
 def listed(hosted: Any, run: Run) -> bool:
@@ -63,18 +70,20 @@ def listed(hosted: Any, run: Run) -> bool:
 
 class Client:
     """Asks `server` for answers of `model`, at an endpoint of PATHS; one client is for one `ask`. `requests` counts
-    attempts, and `retries` those that failed, by cause."""
+    attempts, and `retries` those that failed, by cause. `unanswered` has what was asked in vain, and what that took."""
 
     def __init__(self, server: Server, model: str, kind: str = "chat", spending: Spending | None = None):
         self.server, self.spending = server, spending
         self.endpoint = Endpoint(server, model, kind)
         self.requests, self.retries = 0, Counter[str]()
+        self.unanswered: list[tuple[Ask, Account]] = []
         self._random = random.Random()  # a stage's own is left alone
         self._queue: queue.SimpleQueue[list[tuple[Ask, Reply]] | None] = queue.SimpleQueue()
         self._arrived: list[tuple[Ask, Reply]] = []
         self._error: Exception | None = None
         self._stop, self._landed, self._flying = asyncio.Event(), asyncio.Event(), 0
         self._free = self._hold = 0.0  # when the next slot is, and before when nobody starts: on the clock of the loop
+        self._waves, self._wave, self._since = 0, 0.0, 0.0  # of 429: how many, when the last and the first began
         self._recent, self._used = deque[tuple[float, int]](), 0  # tokens of the starts of the last minute
 
     def ask(
@@ -148,29 +157,59 @@ class Client:
 
     async def _answer(self, ask: Ask) -> Reply | None:
         """Ask until it is answered. None: this client stops, and the request is not in flight."""
-        tried = 0
+        account, reply = Account(), None
+        try:
+            reply = await self._try(ask, account)
+        finally:
+            if not reply and account.attempts:
+                self.unanswered.append((ask, account))
+        return reply
+
+    async def _try(self, ask: Ask, account: Account) -> Reply | None:
+        tried, first, clock = 0, 0.0, asyncio.get_running_loop().time
         while await self._turn(ask) and (mark := await self._reserve(ask)) is not None:
-            begun, at = time.monotonic(), round(time.time(), 3)
-            self.requests += 1
+            begun, at, folded = clock(), round(time.time(), 3), self.endpoint.folds(ask.payload)
+            first = first or begun
             try:
-                data, refusal = await self._attempt(ask, mark)
-                return Reply(sound(data), refusal, at, round(time.monotonic() - begun, 3), tried + 1)
+                data, refusal = await self._attempt(ask, mark, account)
+                self._waves = 0
+                return Reply(sound(data), refusal, at, round(clock() - begun, 3), folded, account)
             except Changed:
-                continue
+                self._failed("parameter", account)
             except Again as error:
-                tried += 1
-                self.retries[error.kind] += 1
-                if tried >= self.server.attempts:
-                    raise DataError(
-                        f"{self.endpoint.place}: no answer to {ask.name} after {tried} attempts; the last got {error}. "
-                        f"What arrived is kept: when it answers, run the same command again"
+                self._failed(error.kind, account)
+                limited = error.kind == "429"
+                tried += not limited
+                if not self._limit(error, begun) if limited else tried >= self.server.attempts:
+                    wants = f" (wait {error.after:g} s, it says)" if error.after else ""
+                    raise Unavailable(
+                        f"{self.endpoint.place}: no answer to {ask.name} after {account.attempts} attempts in "
+                        f"{clock() - first:.0f} s; the last got {error}{wants}. What arrived is kept: when it answers, "
+                        f"run the same command again"
                     ) from None
-                if error.kind == "429" and error.after:
-                    self._hold = max(self._hold, asyncio.get_running_loop().time() + error.after)
                 backoff = min(LONGEST, FIRST * 2 ** (tried - 1)) * self._random.uniform(0.5, 1.0)
-                if not await self._pause(max(backoff, error.after)):
+                if not limited and not await self._pause(max(backoff, error.after)):
                     return None
         return None
+
+    def _failed(self, cause: str, account: Account) -> None:
+        self.retries[cause] += 1
+        account.retries[cause] += 1
+
+    def _limit(self, error: Again, begun: float) -> bool:
+        """Hold everybody after a 429 to a request that began then: as long as it says or, where it does not, longer
+        each time until somebody is answered. False: nobody was for too long, or would be."""
+        now = asyncio.get_running_loop().time()
+        if not self._waves:
+            self._since = now
+        if not self._waves or begun >= self._wave:  # those that were in flight with the first of a wave are of it
+            self._waves, self._wave = self._waves + 1, now
+        left = self._since + self.server.attempts * MINUTE - now
+        if left <= 0 or error.after > left:
+            return False
+        wait = error.after or min(LONGEST, left, FIRST * 2 ** min(self._waves - 1, 9) * self._random.uniform(1.0, 1.2))
+        self._hold = max(self._hold, now + wait)
+        return True
 
     async def _pause(self, seconds: float) -> bool:
         """Wait. False once this client stops."""
@@ -180,7 +219,7 @@ class Client:
         return not self._stop.is_set()
 
     async def _turn(self, ask: Ask) -> bool:
-        """Wait for a start that the server's limits allow. False once this client stops."""
+        """Wait for a start that the limits allow, with three bytes to a token. False once this client stops."""
         clock = asyncio.get_running_loop().time
         while (start := self._slot(ask.size // 3 + ask.new, clock())) > clock():
             if not await self._pause(start - clock()):
@@ -206,10 +245,10 @@ class Client:
 
     async def _reserve(self, ask: Ask) -> str | None:
         """Set aside the most that it may cost; where that is too much, wait for what is in flight to cost less. None
-        once this client stops. A token has two bytes or more in nearly all text; 32 more are the chat's own."""
+        once this client stops."""
         while self.spending:
             try:
-                return self.spending.reserve(ask.size // 2 + 32, ask.new)
+                return self.spending.reserve(*most(ask))
             except OverBudget:
                 if not self._flying:
                     raise
@@ -219,11 +258,14 @@ class Client:
                 return None
         return ""
 
-    async def _attempt(self, ask: Ask, mark: str) -> tuple[dict[str, Any], str]:
+    async def _attempt(self, ask: Ask, mark: str, account: Account) -> tuple[dict[str, Any], str]:
         """One request: the JSON that came, or the words of a refusal. What it cost is settled, unless nobody knows:
         then all that was reserved counts."""
         used: tuple[int, int] | None = None
+        free = False
         self._flying += 1
+        self.requests += 1
+        account.attempts += 1
         try:
             data = await self.endpoint.send(ask.name, ask.payload)
             used = usage_of(data)
@@ -232,16 +274,22 @@ class Client:
                 raise Again(wrong[0], self.endpoint.clean(wrong[1]))
             return data, ""
         except Filtered as words:
-            used = (0, 0)
             return {}, str(words)
         except (Changed, SynthdivError):
-            used = (0, 0)
+            free = True
             raise
         except Again as error:
-            used = (0, 0) if error.free else used
+            free = error.free
             raise
         finally:
-            if self.spending and used:
-                self.spending.settle(mark, *used)
+            if not free:
+                account.add(used, most(ask))
+            if self.spending and (used or free):
+                self.spending.settle(mark, *(used or (0, 0)))
             self._flying -= 1
             self._landed.set()
+
+
+def most(ask: Ask) -> tuple[int, int]:
+    """The tokens of the prompt and of the answer at most: a token has at least one byte."""
+    return ask.size + MARKUP, ask.new

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import os
+import re
+import urllib.parse
 from typing import Any
 
 from synthdiv.generate.protocol import (
     BROKEN,
-    FILTERED,
     OPTIONAL,
     PASSING,
     PATHS,
@@ -19,13 +21,15 @@ from synthdiv.generate.protocol import (
     Changed,
     Filtered,
     behind,
+    filtered,
     names_of,
+    no_system,
     not_taken,
     said,
     seconds_after,
 )
 from synthdiv.runtime import Runtime, Server
-from synthdiv.types import ConfigError, DataError
+from synthdiv.types import ConfigError, DataError, Unavailable
 
 
 def server_of(name: str, runtime: Runtime) -> Server:
@@ -53,13 +57,22 @@ def known(names: list[str]) -> str:
     return f"it has {', '.join(sorted(names)[:40])}{more}" if names else "it gives no list of those it has"
 
 
+def loopback(url: str) -> bool:
+    """Whether an address is this machine's own, which no proxy knows."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
 class Endpoint:
-    """One of PATHS at `server`, for `model`. `refused` are the optional parameters that the server does not take."""
+    """One of PATHS at `server`, for `model`. `refused` are the optional parameters that the server does not take, and
+    `folded` is whether it takes no system role: its words then go to the front of the user's turn."""
 
     def __init__(self, server: Server, model: str, kind: str):
         self.server, self.model, self.kind = server, model, kind
         self.place = f"server {server.name} ({server.url})"
-        self.refused = set[str]()
+        self.refused, self.folded = set[str](), False
         self._key = key_of(server)
 
     def connect(self) -> Any:
@@ -68,7 +81,8 @@ class Endpoint:
         import openai
 
         seconds = self.server.timeout_seconds
-        self._http = openai.DefaultAioHttpClient(timeout=openai.Timeout(seconds, connect=min(seconds, 20.0)))
+        timeout = openai.Timeout(seconds, connect=min(seconds, 20.0))
+        self._http = openai.DefaultAioHttpClient(timeout=timeout, trust_env=not loopback(self.server.url))
         client = openai.AsyncOpenAI(api_key=self._key, base_url=self.server.url, http_client=self._http)
         headers = {**client.default_headers, **client.auth_headers}
         self._http.headers = {  # without those that say how the package's own `post` sends
@@ -79,12 +93,25 @@ class Endpoint:
         self._url = str(client.base_url).rstrip("/")
         return client
 
-    async def send(self, name: str, payload: dict[str, Any]) -> Any:
-        """The JSON of an answer. Raises Again, Changed, Filtered, or the error that ends it all."""
+    def folds(self, payload: dict[str, Any]) -> bool:
+        """Whether the system role of this payload goes to the user's turn."""
+        messages = payload.get("messages", [])
+        return self.folded and len(messages) > 1 and messages[0]["role"] == "system"
+
+    def _body(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """What is sent, as far as is known of what the server takes."""
         body = dict(payload)
         for refused in self.refused & body.keys():
             value = body.pop(refused)
             body |= {OPTIONAL[refused]: value} if OPTIONAL[refused] else {}
+        if self.folds(payload):
+            system, user, *more = body["messages"]
+            body["messages"] = [user | {"content": f"{system['content']}\n\n{user['content']}"}, *more]
+        return body
+
+    async def send(self, name: str, payload: dict[str, Any]) -> Any:
+        """The JSON of an answer. Raises Again, Changed, Filtered, or the error that ends it all."""
+        body = self._body(payload)
         try:
             async with asyncio.timeout(self.server.timeout_seconds):
                 if self.kind == "models":
@@ -104,33 +131,47 @@ class Endpoint:
         try:
             return json.loads(response.content)
         except ValueError:
+            if self.kind == "models":
+                return {}
             raise Again("invalid", "an answer that is not JSON") from None
 
     async def _refusal(self, name: str, body: dict[str, Any], response: Any) -> Any:
-        """Raise what an HTTP status means; a server that has no list of models has an empty one."""
+        """Raise what an HTTP status means; a server that does not show its list of models has an empty one."""
         status, (words, code, parameter) = response.status_code, said(response.content)
         words = self.clean(words)
-        if status in (401, 403):  # its words may show parts of the key
+        if status == 401:  # its words may show parts of the key
             raise ConfigError(
-                f"{self.place} refuses the key in the environment variable {self.server.key or 'none'} ({status}); "
+                f"{self.place} refuses the key in the environment variable {self.server.key or 'none'} (401); "
                 f"renew it, or name another in runtime.servers"
             )
-        if code == "insufficient_quota":
-            raise DataError(f"{self.place}: the account has nothing left ({words}). What arrived is kept")
+        if code == "insufficient_quota" or status == 402:
+            raise Unavailable(f"{self.place}: the account has nothing left ({words}). What arrived is kept")
         if status in PASSING or (status >= 500 and self.kind != "models") or status > 501:
             after = seconds_after(response.headers)
             raise Again(str(status), f"HTTP {status}: {words}", after, free=status not in UNSURE)
         if self.kind == "models":
             return {}
-        if code in FILTERED:
-            raise Filtered(words)
         dropped = not_taken(words, parameter, body)
         if dropped:
             self.refused |= {*dropped}
             raise Changed
+        if body.get("messages", [{}])[0].get("role") == "system" and status == 400 and no_system(words):
+            self.folded = True
+            raise Changed
+        if filtered(code) or (status == 400 and filtered(words)):
+            raise Filtered(words)
         if status == 404 or code == "model_not_found":
             raise DataError(f"{self.place} does not know {self.model} ({words}); {known(await self._names())}")
-        raise DataError(f"{self.place} refuses {name} ({status}): {words}")
+        raise DataError(f"{self.place} refuses {name} ({status}): {words}{self._way_out(status)}")
+
+    def _way_out(self, status: int) -> str:
+        """What a person may do about such a refusal, as another sentence."""
+        if status == 403:
+            key = f"the key in the environment variable {self.server.key}" if self.server.key else "a key that it wants"
+            return f". It may be about the prompt, the region or {key}"
+        if status in (400, 413, 422):
+            return ". If it is about this one prompt, leave it out (prompts.table.where), or take another source"
+        return ""
 
     async def _names(self) -> list[str]:
         with contextlib.suppress(Exception):  # the error that it is for is told in any case
@@ -138,6 +179,8 @@ class Endpoint:
         return []
 
     def clean(self, words: str) -> str:
-        """One line of what a server said, without the key."""
-        words = words.replace(self._key, "***") if self.server.key else words
+        """One line of what a server said, without the key, and without a word that begins as the key does."""
+        if self.server.key:
+            words = words.replace(self._key, "***")
+            words = re.sub(rf"{re.escape(self._key[:8])}\S*", "***", words) if len(self._key) > 16 else words
         return " ".join(words.split())[:500]

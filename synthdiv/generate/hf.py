@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from synthdiv.generate.answer import ROWS, Answer, Answers, Request, Shard
+from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
 from synthdiv.generate.decode import decode, roomy_cache
 from synthdiv.generate.spec import Overlong, Sampling
 from synthdiv.generate.stream import Draws
@@ -42,7 +42,8 @@ def ask(chat: Chat, context: int, requests: list[Request], sampling: Sampling) -
             more = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
             raise DataError(
                 f"prompt {first} of {len(ids[text])} {told}{more}; lower sampling.max_new_tokens, leave out such "
-                "prompts, or cut their start with generators.models.N.sampling.overlong=truncate"
+                "prompts, or cut their start with sampling.overlong=truncate (in generators.models.N, or in "
+                "evaluate.respond.decodings.N)"
             )
         ids[text] = shortened(chat, text, ids[text], room)
         if len(ids[text]) > room:
@@ -170,24 +171,25 @@ def answers(shard: Shard) -> Answers:
     chat = Chat.of(opened.tokenizer, prompts)
     asked, facts["truncated"] = ask(chat, opened.context, shard.requests, sampling)
     plan = batches([len(ids) + sampling.max_new_tokens for _, ids in asked], shard.stage.batch_tokens)
-    facts["batches"], facts["halved_batches"] = len(plan), 0
+    facts["batches"] = len(plan)
     facts["system_folded"] = len(asked) if chat.folded else 0
     kept = keep_whole_batches(shard.out / ROWS, [len(batch) for batch in plan])
     shard.kept = sum(len(batch) for batch in plan[:kept])
-    memory = Memory(opened, chat, sampling)
+    parted = len({line["batch"] for line in lines(shard.out / LOG) if line.get("parted") and line["batch"] < kept})
+    facts["halved_batches"], memory = parted, Memory(opened, chat, sampling)
     for number in range(kept, len(plan)):
         if shard.stopping:
             return
         chosen, begun = [asked[index] for index in plan[number]], time.monotonic()
         found = memory.answers(chosen, number)
-        if memory.parted and not facts["halved_batches"]:
+        if memory.parted and facts["halved_batches"] == parted:
             shard.run.log(
                 f"generate {shard.stage.source}: a batch of {len(chosen)} rows is more than the memory holds; it and "
                 "others as large are answered in parts (generators.batch_tokens is their size)"
             )
-        facts["halved_batches"] = len(memory.parted)
+        facts["halved_batches"] = parted + len(memory.parted)
         log = {"at": round(time.time(), 3), "seconds": round(time.monotonic() - begun, 3)}
-        log |= {"batch": number, "batch_rows": len(chosen)}
+        log |= {"batch": number, "batch_rows": len(chosen), "parted": number in memory.parted}
         yield [(request, replace(answer, log=log)) for (request, _), answer in zip(chosen, found, strict=True)]
 
 

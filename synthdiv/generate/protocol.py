@@ -9,14 +9,19 @@ import time
 from typing import Any
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions", "models": "/models"}
-FINISHED = ("stop", "length", "content_filter")
-FILTERED = ("content_filter", "content_policy_violation")  # codes of an error that is a refusal
+FINISHED = {"stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop"}  # how servers say it
+FINISHED |= {"length": "length", "max_tokens": "length"}
+FILTERS = r"content_filter|safety|recitation|prohibited_content|blocklist|spii"  # so begins a finish by a filter
+FILTERED = r"content[ _-]?(filter|policy|management policy|exists risk)|moderation|inappropriate content"  # so an error
 PASSING = (408, 409, 429)  # and 500 and more: another attempt may succeed
 UNSURE = (504, 524)  # a gateway lost patience; the server behind it may have answered, and may be paid
 BROKEN = {"HTTPError", "ClientError", "OSError"}  # classes of what goes wrong with a connection
 # what a server may refuse, and what is sent in its place: the same by another name, or nothing
 OPTIONAL = {"max_tokens": "max_completion_tokens", "seed": "", "top_logprobs": "", "logprobs": ""}
-NOT_TAKEN = r"unsupported|not support|unknown|unrecogni|unexpected|not permitted|not allowed|extra"
+NOT_TAKEN = r"unsupported|n[o'’]t support|unknown|unrecogni|unexpected|not permitted|not allowed|not enabled|extra"
+SYSTEM = r"\b(system|developer)\W{1,2}(role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate"
+# what may stand behind a name: a date, a number of a version, a tag
+DATED = r"(-\d{4}-[01]\d-[0-3]\d|-20\d\d[01]\d[0-3]\d|-[01]\d[0-3]\d|-2\d[01]\d|-0\d\d)?([:@].*)?"
 
 
 class Again(Exception):
@@ -29,7 +34,7 @@ class Again(Exception):
 
 
 class Changed(Exception):
-    """The server does not take an optional parameter; the next attempt goes without it."""
+    """The server does not take an optional parameter, or no system role; the next attempt goes without."""
 
 
 class Filtered(Exception):
@@ -37,11 +42,11 @@ class Filtered(Exception):
 
 
 def fits(asked: str, reported: str) -> bool:
-    """Whether the model that a server reports may be the one asked for: the same but for folders in front and a tag or
-    a date behind, as with aliases."""
+    """Whether the model that a server reports may be the one asked for: the same but for folders in front, and a date
+    or a tag behind, as with aliases."""
     names = [name.rsplit("/", 1)[-1].casefold().removesuffix("-latest") for name in (asked, reported)]
     short, long = sorted(names, key=len)
-    return long.startswith(short) and bool(re.match(r"$|[:@]|[-._]v?\d{3}", long[len(short) :]))
+    return long.startswith(short) and bool(re.fullmatch(DATED, long[len(short) :]))
 
 
 def behind(error: BaseException) -> tuple[set[str], str]:
@@ -63,6 +68,7 @@ def said(content: bytes) -> tuple[str, str, str]:
         data = json.loads(text)
     except ValueError:
         return text, "", ""
+    data = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else data  # as Google wraps it
     error = data.get("error", data) if isinstance(data, dict) else data
     facts = error if isinstance(error, dict) else {"message": error}
     words = facts.get("message") or facts.get("detail") or text
@@ -70,8 +76,8 @@ def said(content: bytes) -> tuple[str, str, str]:
 
 
 def names_of(data: Any) -> list[str]:
-    """The ids in a list of models; none where it is no such list."""
-    models = data.get("data") if isinstance(data, dict) else None
+    """The ids in a list of models, bare or wrapped; none where it is no such list."""
+    models = data.get("data") if isinstance(data, dict) else data
     items = models if isinstance(models, list) else []
     return [item["id"] for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
 
@@ -85,23 +91,39 @@ def usage_of(data: Any) -> tuple[int, int] | None:
     return (prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None
 
 
+def finish_of(choice: dict[str, Any]) -> str:
+    """How an answer ended: `stop`, `length` or `refusal`, which is a filter's; empty where it did not."""
+    reason = str(choice.get("finish_reason") or "").casefold()
+    return "refusal" if re.match(FILTERS, reason) else FINISHED.get(reason, "")
+
+
 def flaw(data: Any, model: str, kind: str) -> tuple[str, str] | None:
     """What makes `data` no answer of `model` at this endpoint: in a word, and in words."""
     if kind == "models":
-        return None if isinstance(data, dict) else ("invalid", "a list of models that is none")
+        return None  # a list that nobody can read is none
     choices = data.get("choices") if isinstance(data, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         return "invalid", f"an answer without choices: {str(data)[:200]}"
-    message = choice.get("message") if kind == "chat" else {"content": choice.get("text")}
-    if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
+    finish, message = finish_of(choice), choice.get("message") if kind == "chat" else {"content": choice.get("text")}
+    texts = isinstance(message, dict) and isinstance(message.get("content"), str | None)
+    if not texts and not (finish == "refusal" and message is None):
         return "invalid", f"a choice without text: {str(choice)[:200]}"
     reported = data.get("model") or model
     if not isinstance(reported, str) or not fits(model, reported):
         return "model", f"an answer by another model, {reported!r}, where {model!r} was asked"
-    if choice.get("finish_reason") not in FINISHED:
-        return "finish", f"an answer that finished by {choice.get('finish_reason')!r}"
-    return None
+    return None if finish else ("finish", f"an answer that finished by {choice.get('finish_reason')!r}")
+
+
+def filtered(words: str) -> bool:
+    """Whether these are the words, or the code, of an error by which a filter refuses a prompt."""
+    return bool(re.search(FILTERED, words, re.IGNORECASE))
+
+
+def no_system(words: str) -> bool:
+    """Whether an error says that a model takes no system role."""
+    told = re.search(rf"{NOT_TAKEN}|invalid|must|only", words, re.IGNORECASE)
+    return bool(told and re.search(SYSTEM, words, re.IGNORECASE))
 
 
 def not_taken(words: str, parameter: str, sent: dict[str, Any]) -> list[str]:

@@ -7,17 +7,59 @@ import fcntl
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.types import DataError
+from synthdiv.types import Unavailable
 
 FILE = "spent.jsonl"  # below `runtime.outputs`, appended to and never rewritten
 
 
-class OverBudget(DataError):
+class OverBudget(Unavailable):
     """The next request might cost more than is left."""
+
+
+@dataclass
+class Account:
+    """What the attempts at one answer took: how many, the causes of those that failed, and the tokens of prompt and
+    answer as far as the server told (None: it never did). Of `unsure` attempts nobody knows what they cost; it is at
+    most `most` tokens."""
+
+    attempts: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    usage: tuple[int, int] | None = None
+    unsure: int = 0
+    most: tuple[int, int] = (0, 0)
+
+    def add(self, usage: tuple[int, int] | None, reserve: tuple[int, int]) -> None:
+        """An attempt that was answered, or may have been: what the server reports, or at most `reserve`."""
+        if usage:
+            self.usage = _both(self.usage or (0, 0), usage)
+        else:
+            self.unsure, self.most = self.unsure + 1, _both(self.most, reserve)
+
+    def told(self, spending: Spending | None) -> dict[str, Any]:
+        """The same for a line of a log, with USD where prices are known."""
+        said: dict[str, Any] = {"attempts": self.attempts}
+        if self.retries:
+            said["retries"] = dict(self.retries)
+        if self.usage:
+            said |= {"usage": dict(zip(("prompt", "completion"), self.usage, strict=True))}
+            said |= _priced(spending, self.usage)
+        if self.unsure:
+            said["unsure"] = {"attempts": self.unsure, "tokens": sum(self.most)} | _priced(spending, self.most)
+        return said
+
+
+def summed(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`one`, with the numbers of `other` added to those of the same names."""
+    both = dict(one)
+    for name, value in other.items():
+        both[name] = summed(both.get(name, {}), value) if isinstance(value, dict) else both.get(name, 0) + value
+    return both
 
 
 class Totals:
@@ -47,8 +89,9 @@ class Spending(Totals):
     """What was spent below `outputs`, in USD and in tokens of both ways.
 
     Where a budget is set, a request reserves the most that it may cost before it is sent and settles what it did cost
-    after. A reserve that nobody settled counts in full: whoever made it may have been killed after the request was
-    sent. Without a budget only what was settled is written. Prices are USD per million tokens, None where nobody knows.
+    after. A reserve that nobody settled counts in full: the server did not say what the request cost, or whoever made
+    it was killed. Without a budget only what was settled is written. Prices are USD per million tokens, None where
+    nobody knows.
     """
 
     def __init__(
@@ -134,3 +177,12 @@ def _crossed(field: str, budget: float, spent: str, next_one: str) -> str:
         f"runtime.{field}={budget}: {spent} spent or reserved, and the next answer may cost {next_one}; what arrived "
         f"is kept: raise it and run the same command again"
     )
+
+
+def _both(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _priced(spending: Spending | None, tokens: tuple[int, int]) -> dict[str, float]:
+    usd = spending.usd(*tokens) if spending else None
+    return {} if usd is None else {"usd": usd}

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TextIO
 
-from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard
+from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.load import Precision
@@ -74,6 +74,7 @@ class Generate(Stage):
         requests = self.requests(inputs[0], inputs[1].key if len(inputs) > 1 else "")
         shard = Shard(self, requests, inputs, out, run, {})
         chunks = self._answers(shard)
+        lines(out / LOG)  # a line that was cut must not swallow the next
         with (
             (out / LOG).open("a", encoding="utf-8") as log,
             (out / ROWS).open("a", encoding="utf-8") as rows,
@@ -82,8 +83,8 @@ class Generate(Stage):
 
             def write(chunk: list[tuple[Request, Answer]]) -> int:
                 """The log first: a row that is there has its line."""
-                lines = [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk]
-                append(log, lines)
+                said = [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk]
+                append(log, said)
                 append(rows, [dataclasses.asdict(self._sample(request, answer, inputs)) for request, answer in chunk])
                 return len(chunk)
 
@@ -132,8 +133,9 @@ class Generate(Stage):
         if self.backend in (Backend.api, Backend.vllm):
             rows.sort(key=lambda row: order[row.id, row.sample])
             rewrite(out / ROWS, [dataclasses.asdict(row) for row in rows])
-        last = {(line["id"], line["sample"]): line for line in read_log(out)}
-        rewrite(out / LOG, [last[row.id, row.sample] for row in rows if (row.id, row.sample) in last])
+        last = {(line["id"], line["sample"]): line for line in read_log(out)}  # of what was asked twice the later
+        plain = [{"id": row.id, "sample": row.sample} for row in rows]  # all there is of a row of an older version
+        rewrite(out / LOG, [last.get((line["id"], line["sample"]), line) for line in plain])
         return {
             "rows": len(rows),
             "tokens": sum(max(row.response_tokens, 0) for row in rows),
@@ -157,17 +159,12 @@ def rewrite(file: Path, lines: list[dict[str, Any]]) -> None:
     draft.replace(file)
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of `requests.jsonl`; one that was cut by a crash is left out, its row was not written."""
-    found = []
-    with (path / LOG).open(encoding="utf-8") as handle:
-        for line in handle:
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-    return found
-
-
 def read_samples(path: Path) -> list[Sample]:
     """The rows of a finished shard."""
     with (path / ROWS).open(encoding="utf-8") as handle:
         return [Sample(**json.loads(line)) for line in handle]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """How each row of a shard came about, in the order of the rows once it is finished."""
+    return lines(path / LOG)

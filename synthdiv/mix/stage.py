@@ -17,6 +17,7 @@ from synthdiv.stage import Stage, added
 from synthdiv.types import Artifact, DataError, Run, Sample
 
 FILE = "mix.parquet"
+TOLD = 0.01  # share of refusals from which the person watching is told
 
 
 @dataclass
@@ -70,9 +71,20 @@ class Mix(Stage):
             "rows": len(rows),
             "sources": dict(Counter(row["source"] for row in rows)),
             "empty": sum(not row["response"].strip() for row in rows),
-            "finish": dict(Counter(row["finish"] for row in rows)),  # a refusal is an empty answer that says why
+            "finish": finished(rows, run),
             "test_answers_seen": seen_in_test(prompts, rows),
         }
+
+
+def finished(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, int]]:
+    """How the answers of each source ended. A refusal is an empty answer: trained on, it teaches to say nothing."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(row["source"], Counter())[row["finish"]] += 1
+    for source, count in sorted(found.items()):
+        if count["refusal"] > TOLD * count.total():
+            run.log(f"mix: {count['refusal']} of the {count.total()} answers of {source} are refusals, and so empty")
+    return {source: dict(count) for source, count in sorted(found.items())}
 
 
 def seen_in_test(prompts: Artifact, rows: list[dict[str, Any]]) -> dict[str, int]:

@@ -71,6 +71,7 @@ def snapshot(hub: str, commit: str, online: bool) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     pickles = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.onnx", "openvino/*"]
+    pickles += ["consolidated*", "original/*"]  # the same weights once more, as their makers keep them
     try:
         return Path(snapshot_download(hub, revision=commit, ignore_patterns=pickles, local_files_only=not online))
     except LocalEntryNotFoundError as error:

@@ -56,7 +56,8 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
             frozen.unresolved.append(str(note))
             continue
         for problem in wrong:
-            found.setdefault(problem, []).append(" ".join(point.overrides) or "(no overrides)")
+            told = [word for word in point.overrides if not word.startswith("runtime.")]  # maybe secret
+            found.setdefault(problem, []).append(" ".join(told) or "(no overrides)")
         frozen.graphs.append(None if found else graph(point.cell))
     resolver.save()
     several = f" of {len(points)} cells" if len(points) > 1 else ""

@@ -29,8 +29,9 @@ def prompt_of(body: dict[str, Any]) -> str:
 @dataclass
 class FaultServer:
     """Answers after `latency` seconds. A `share` of requests fails, none `most` times in a row. `rule` may answer in
-    its place with a status and JSON. `asked` counts requests by prompt and `whole` the good answers, `bodies` and
-    `starts` (seconds) tell of each request, `peak` is the most that were answered at a time."""
+    its place with a status and JSON. `bare`: its list of models is an array alone; `ends` is how it says `stop` and
+    `length`; `counts` is whether it reports usage. `asked` counts requests by prompt and `whole` the good answers,
+    `bodies` and `starts` (seconds) tell of each request, `peak` is the most that were answered at a time."""
 
     latency: float = 0.0
     share: float = 0.0
@@ -40,6 +41,9 @@ class FaultServer:
     slow: float = 1.0
     retry_after: str = "0.1"
     models: tuple[str, ...] | None = ("tiny-chat", "other-chat")
+    bare: bool = False
+    ends: tuple[str, str] = ("stop", "length")
+    counts: bool = True
     key: str = ""
     rule: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda body: None
     asked: Counter[str] = field(default_factory=Counter)
@@ -47,6 +51,7 @@ class FaultServer:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     peak: int = 0
+    garbled: int = 0  # answers of which nobody can read the usage
     busy: int = 0
     url: str = ""
 
@@ -95,7 +100,8 @@ class FaultServer:
             self.asked["/models"] += 1
             if self.models is None:
                 return await send(writer, 404, {"detail": "Not Found"})
-            return await send(writer, 200, {"object": "list", "data": [{"id": name} for name in self.models]})
+            models = [{"id": name} for name in self.models]
+            return await send(writer, 200, models if self.bare else {"object": "list", "data": models})
         prompt = prompt_of(body)
         fault = self._fault(prompt)
         self.asked[prompt] += 1
@@ -125,7 +131,9 @@ class FaultServer:
             return await send(writer, 500, {"error": {"message": "it broke"}})
         if fault == "dropped":
             return False
-        data = completion(body, "same" if fault == "duplicate" else f"id-{self.asked.total()}")
+        data = completion(body, "same" if fault == "duplicate" else f"id-{self.asked.total()}", self.ends)
+        if not self.counts:
+            del data["usage"]
         if fault == "empty":
             data["choices"] = []
         if fault == "model":
@@ -137,6 +145,7 @@ class FaultServer:
             writer.write(head_of(200, len(raw)) + raw[: len(raw) // 2])
             await writer.drain()
             return False
+        self.garbled += fault in ("truncated", "invalid")
         if fault == "truncated":
             raw = raw[: len(raw) // 2]
         if fault == "invalid":
@@ -148,12 +157,12 @@ class FaultServer:
         return True
 
 
-def completion(body: dict[str, Any], name: str) -> dict[str, Any]:
+def completion(body: dict[str, Any], name: str, ends: tuple[str, str]) -> dict[str, Any]:
     """A good answer, as the endpoint gives it."""
     prompt = prompt_of(body)
     text = text_of(prompt)
     chat = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
-    choice = chat | {"index": 0, "finish_reason": "length" if prompt.endswith("0") else "stop"}
+    choice = chat | {"index": 0, "finish_reason": ends[prompt.endswith("0")]}
     if body.get("logprobs"):
         choice["logprobs"] = {"content": [{"token": "You", "logprob": -0.5, "top_logprobs": []}]}
     return {
@@ -169,7 +178,7 @@ def head_of(status: int, length: int, more: str = "") -> bytes:
     return f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n".encode()
 
 
-async def send(writer: asyncio.StreamWriter, status: int, data: dict[str, Any], more: str = "") -> bool:
+async def send(writer: asyncio.StreamWriter, status: int, data: Any, more: str = "") -> bool:
     raw = json.dumps(data).encode()
     writer.write(head_of(status, len(raw), more) + raw)
     await writer.drain()

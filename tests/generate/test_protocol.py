@@ -7,7 +7,18 @@ import time
 
 import pytest
 
-from synthdiv.generate.protocol import fits, not_taken, said, seconds_after, sound
+from synthdiv.generate.protocol import (
+    filtered,
+    finish_of,
+    fits,
+    flaw,
+    names_of,
+    no_system,
+    not_taken,
+    said,
+    seconds_after,
+    sound,
+)
 
 
 def test_words_about_a_parameter_are_told_from_words_of_a_prompt():
@@ -36,6 +47,13 @@ def test_words_about_a_parameter_are_told_from_words_of_a_prompt():
         ("gpt-4", "gpt-4o", False),
         ("llama-3", "llama-3-70b", False),
         ("gpt-4o-2024-08-06", "gpt-4o-2024-11-20", False),
+        ("gpt-4", "gpt-4-1106-preview", False),
+        ("llama", "llama-405b", False),
+        ("llama3:8b", "llama3:70b", False),
+        ("gpt-4-1106", "gpt-4", True),
+        ("mistral-large-latest", "mistral-large-2411", True),
+        ("gemini-1.5-pro", "models/gemini-1.5-pro-002", True),
+        ("a/llama-3-8b", "b/llama-3-8b:free", True),
     ],
 )
 def test_which_names_are_one_model(asked, reported, same):
@@ -58,3 +76,45 @@ def test_the_words_of_an_error_are_found_however_they_are_wrapped():
     assert said(b'{"error": "no"}') == said(b'{"detail": "no"}') == ("no", "", "")
     assert said(b"<html>\xff") == ("<html>\ufffd", "", "")
     assert said(b"[1]") == ("[1]", "", "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        *((reason, "stop") for reason in ("stop", "STOP", "eos", "eos_token", "end_turn")),
+        *((reason, "length") for reason in ("length", "max_tokens", "MAX_TOKENS")),
+        *((reason, "refusal") for reason in ("content_filter", "content_filter: PROHIBITED_CONTENT", "SAFETY")),
+        *((reason, "refusal") for reason in ("RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII")),
+        *((reason, "") for reason in (None, "", "error", "tool_calls", "stopped")),
+    ],
+)
+def test_how_an_answer_ended(reason, finish):
+    choice = {"finish_reason": reason, "message": {"content": "so"}}
+    assert finish_of(choice) == finish
+    assert (flaw({"choices": [choice]}, "m", "chat") is None) == bool(finish)
+    assert (flaw({"choices": [{"finish_reason": reason}]}, "m", "chat") is None) == (finish == "refusal")
+
+
+def test_a_list_of_models_may_be_wrapped_or_bare_or_none():
+    models = [{"id": "a"}, {"id": "b", "object": "model"}, {"name": "c"}, 4]
+    assert names_of(models) == names_of({"data": models}) == ["a", "b"]
+    for nothing in (None, "x", {}, [], {"data": None}, {"models": models}):
+        assert names_of(nothing) == []
+        assert flaw(nothing, "m", "models") is None
+
+
+def test_words_of_a_filter_and_about_the_system_role():
+    for words in ("Content Exists Risk", "content_filter", "content_policy_violation", "flagged by moderation"):
+        assert filtered(words)
+    for words in ("", "This model's maximum context length is 4096 tokens", "risk", "policy"):
+        assert not filtered(words)
+    for words in (
+        "System role not supported",
+        "This model doesn't support system messages",
+        "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+        "Developer instruction is not enabled for models/gemma-3-27b-it",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+    ):
+        assert no_system(words)
+    for words in ("an unexpected error in the system", "system message too long", "unsupported parameter: seed"):
+        assert not no_system(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,13 @@ from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.generate.stage import Generate, read_log, read_samples
 from synthdiv.runtime import Server
 from tests.models.small import build, cpu_run, tiny_model
+
+
+def missing(reason):
+    """Skip, or fail where the environment says that this server must be here."""
+    if "serve" in re.split(r"[\s,]+", os.environ.get("SYNTHDIV_REQUIRE", "")):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def free_port():
@@ -38,9 +46,9 @@ def served(checkpoint, tmp_path_factory):
     """The address of the server, once it answers."""
     program = Path(sys.executable).parent / "transformers"
     needed = ("fastapi", "uvicorn", "openai")
-    missing = [name for name in needed if subprocess.run([sys.executable, "-c", f"import {name}"]).returncode]
-    if missing or not program.exists():
-        pytest.skip(f"needs transformers[serving]; there is no {', '.join(missing) or program}")
+    lacking = [name for name in needed if subprocess.run([sys.executable, "-c", f"import {name}"]).returncode]
+    if lacking or not program.exists():
+        missing(f"needs transformers[serving]; there is no {', '.join(lacking) or program}")
     home = tmp_path_factory.mktemp("hub")
     (home / "hub").mkdir()  # without it the list of models fails
     port = free_port()

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from synthdiv.generate.answer import LOG, lines
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.generate.stage import Generate, Side, read_log, read_samples
+from synthdiv.generate.stage import Generate, Side, read_samples
 from synthdiv.generate.vllm import command, serve
 from synthdiv.mix.stage import Mix
 from synthdiv.models.load import open_model
@@ -54,7 +55,7 @@ def test_greedy_answers_are_those_of_transformers(root, prompts, model, run):
     assert "stop" in {row.finish for row in one}
     for row in one:
         assert dataclasses.replace(other[row.id, row.sample], seed=row.seed) == row
-    log = read_log(made.path)
+    log = lines(made.path / LOG)
     assert [(line["id"], line["attempts"]) for line in log] == [(row.id, 1) for row in read_samples(made.path)]
 
 
@@ -81,9 +82,32 @@ def test_an_adapter_is_served_on_its_base(root, prompts, model, run):
 
 
 def test_a_server_that_cannot_start_shows_its_last_words(root, prompts, model, tmp_path):
-    run = LocalRun(Runtime(device="cpu", vllm=f"{STAND_IN} --no-such-flag"), open_model, serve=serve)
-    with pytest.raises(DataError, match=r"vLLM ended with code 2 while it loaded: .*no-such-flag"):
-        build(tmp_path, asked(Backend.vllm), build(tmp_path, prompts.stage), build(tmp_path, model.stage), run=run)
+    ready = build(tmp_path, prompts.stage), build(tmp_path, model.stage)
+    for option, says in (
+        ("--no-such-flag", r"vLLM did not start: it ended with code 2: .*no-such-flag"),
+        ("--die", r"vLLM died: it ended with code 3: .*out of memory, it seems"),
+    ):
+        run = LocalRun(Runtime(device="cpu", vllm=STAND_IN, vllm_options=[option]), open_model, serve=serve)
+        with pytest.raises(DataError, match=says):
+            build(tmp_path, asked(Backend.vllm), *ready, run=run)
+        run.close()
+
+
+def test_a_server_that_died_is_started_again(root, prompts, model, run, monkeypatch):
+    """Between two shards; and a proxy for the world outside is none for this machine."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("TORCHELASTIC_USE_AGENT_STORE", "True")):
+        monkeypatch.setenv(name, value)
+    stages = [Generate("oak", Backend.vllm, sampling=GREEDY, rows=48, shard_rows=4, shard=shard) for shard in (4, 5)]
+    build(root, stages[0], prompts, model, run=run)
+    (server,) = servers()
+    assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"} & server.environ().keys()
+    server.kill()
+    server.wait()
+    made = build(root, stages[1], prompts, model, run=run)
+    assert len(read_samples(made.path)) == len(stages[1].requests(prompts, model.key))
+    assert made.manifest["summary"]["vllm"] == {"version": "stand-in", "options": [], "tensor_parallel": 1}
 
 
 def test_a_server_ends_with_the_process_that_started_it(model):
@@ -94,7 +118,8 @@ from synthdiv.generate.vllm import serve
 from synthdiv.runtime import Runtime
 from synthdiv.train.pretrain import Pretrain
 from synthdiv.types import Artifact
-serve(Artifact(Pretrain(), "k", Path({str(model.path)!r})), "fp32", Runtime(vllm={STAND_IN!r}))
+runtime = Runtime(vllm={STAND_IN!r})
+serve(Artifact(Pretrain(), "k", Path({str(model.path)!r})), "fp32", runtime, lambda: None)
 print(len([1]), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -112,3 +137,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_without_vllm_the_ways_out_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"runtime.vllm=no-vllm: no such command.*choose backend hf"):
         command(tmp_path, None, "bf16", 1, Runtime(vllm="no-vllm"))
+
+
+def test_more_devices_than_the_worker_sees_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(ConfigError, match=r"tensor_parallel=4: this worker may use the devices 3; .*devices=4"):
+        command(tmp_path, None, "bf16", 1, Runtime(vllm=STAND_IN, tensor_parallel=4))

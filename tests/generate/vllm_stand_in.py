@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import http.server
 import json
+import os
 import sys
 from typing import Any
 
@@ -66,10 +67,15 @@ def handler(model: Model) -> type[http.server.BaseHTTPRequestHandler]:
             self.wfile.write(text)
 
         def do_GET(self) -> None:
-            self.say(200 if self.path == "/health" else 404, {})
+            if self.path == "/version":
+                return self.say(200, {"version": "stand-in"})
+            return self.say(200 if self.path == "/health" else 404, {})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if "--die" in sys.argv:
+                print("out of memory, it seems", file=sys.stderr, flush=True)
+                os._exit(3)
             try:
                 self.say(200, model.answer(body))
             except (KeyError, ValueError) as error:
@@ -92,6 +98,7 @@ if __name__ == "__main__":
     parser.add_argument("--enable-lora", action="store_true")
     parser.add_argument("--max-lora-rank", type=int, default=16)
     parser.add_argument("--lora-modules", nargs="*", default=[])
+    parser.add_argument("--die", action="store_true", help="at the first request")
     said = parser.parse_args()
     torch.set_num_threads(1)
     http.server.ThreadingHTTPServer((said.host, said.port), handler(Model(said))).serve_forever()

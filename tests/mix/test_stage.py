@@ -10,11 +10,11 @@ import pytest
 
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.stage import Generate, read_samples
-from synthdiv.mix.stage import Mix, read_mix
+from synthdiv.mix.stage import Mix, finished, read_mix
 from synthdiv.prompts.grid import Grid
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.types import DataError, Sample
-from tests.models.small import build, tiny_model
+from tests.models.small import build, cpu_run, tiny_model
 
 ROWS, SHARD = 48, 4
 
@@ -85,3 +85,12 @@ def test_one_of_several_answers_is_taken(root, prompts):
         made = build(root, Mix(12, ["oak"], [1.0], train_rows=12, shard_rows=12, sample=sample), prompts, *shards)
         assert [row["response"] for row in read_mix(made)] == [said[row["id"], sample] for row in read_mix(made)]
     assert len(set(said.values())) > 12
+
+
+def test_refusals_are_counted_by_source_and_told(caplog):
+    """Trained on, they teach to say nothing."""
+    rows = [{"source": name, "finish": end} for name, end in [("oak", "stop")] * 60 + [("elm", "refusal")] * 2]
+    with caplog.at_level("INFO", logger="synthdiv"):
+        assert finished(rows, cpu_run()) == {"elm": {"refusal": 2}, "oak": {"stop": 60}}
+    (said,) = [record.message for record in caplog.records]
+    assert said == "mix: 2 of the 2 answers of elm are refusals, and so empty"

@@ -106,7 +106,9 @@ def test_out_of_time(slurm, calm, half_done, tmp_path):
     # Slurm looks every 30 s, and tells a job of one minute up to 40 s after its start, 10 at the soonest.
     template = (ROOT / "launchers/slurm/job.sbatch").read_text()
     (tmp_path / "soon.sbatch").write_text(re.sub("--signal=.*", "--signal=USR2@20", template))
-    launch, training, answers = half_done(f"hydra.launcher.template={tmp_path}/soon.sbatch", "hydra.launcher.time=1")
+    launch, training, answers = half_done(
+        f"hydra.launcher.template={tmp_path}/soon.sbatch", "hydra.launcher.time=0:01:00"
+    )
     launch.wait()
     assert all(row == ["COMPLETED"] for row in launch.accounts().values())
     for job in (training, answers):

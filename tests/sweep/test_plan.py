@@ -68,7 +68,7 @@ def test_after_a_study_a_plan_sees_what_is_present_and_measures_the_rest(study, 
     assert {counts["to_build"] for counts in done["nodes"].values()} == {0}
     assert done["estimate"] | {"free_bytes": 0} == {
         "generate_tokens": 0, "train_tokens": 0, "device_hours": 0.0, "device": "cpu", "measured": 0.0, "usd": 0.0,
-        "disk_bytes": 0, "unknown": [], "free_bytes": 0, "unresolved": [], "accelerator": cpu_name(),
+        "disk_bytes": 0, "unknown": [], "unpriced": [], "free_bytes": 0, "unresolved": [], "accelerator": cpu_name(),
     }  # fmt: skip
     more = json.loads(typed("plan", "--json", *words, "train.seed=0,1,2").out)
     assert more["nodes"]["train"] == {"present": 6, "to_build": 3}

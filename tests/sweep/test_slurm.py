@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from synthdiv.generate.spec import Backend
 from synthdiv.stage import Node
 from synthdiv.sweep import cluster
 from synthdiv.sweep.profile import Profile, template
@@ -83,7 +84,7 @@ def test_the_example_is_a_profile_of_stages_there_are():
 
     said = Profile.of(str(ROOT / "launchers/slurm/example.yaml"), {})
     assert said.time == "4:00:00"
-    assert set(said.stages) <= {kind.name for kind in Stage.__subclasses__()}
+    assert set(said.stages) <= {kind.name for kind in Stage.__subclasses__()} | {backend.value for backend in Backend}
 
 
 @pytest.mark.parametrize(
