@@ -17,6 +17,7 @@ from synthdiv.mix.stage import Mix
 from synthdiv.prompts.grid import Grid
 from synthdiv.stage import Node, digest
 from synthdiv.train.pretrain import Pretrain
+from synthdiv.train.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def graph(cell: Cell) -> Graph:
     if cell.mix.kind is Kind.none:
         return Graph(prompts, student, None, None, vanilla, vanilla)
     mix = mixed(cell, prompts)
-    tuned = Node(cell.train, (student, mix, prompts))
+    tokens = Node(Tokens(), (student, mix, prompts))
+    tuned = Node(cell.train, (student, mix, prompts, tokens))
     return Graph(
         prompts,
         student,

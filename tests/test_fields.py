@@ -75,7 +75,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "schedule": Shape.constant, "warmup": 0.6, "weight_decay": 0.5, "clip": 1e-3, "validation": 0.2,
         "precision": Precision.bf16, "seed": 1,
     },
-    "budget": {"match": Match.supervised_tokens, "budget": 3},
+    "budget": {"match": Match.supervised_tokens, "budget": 3, "packing": True},
     "lora": {"lora.r": 4, "lora.alpha": 8.0, "lora.dropout": 0.5, "lora.targets": ["up_proj"]},
     "likelihood": {"target": Target.support, "limit": 3, "precision": Precision.bf16, "batch_tokens": 60},
     "collapse": {
@@ -95,6 +95,7 @@ NOT_SHOWN = {
     "generate.recorded.rows": "the number of rows of that content, for the graph",
     "generate.sampling.overlong": "for prompts that do not fit: tests/generate/test_hf.py",
     "generate.top_logprobs": "what a server adds to the log of its requests: tests/generate/test_api.py",
+    "train.overlong": "for rows of more than max_tokens: tests/train/test_encode.py",
     "mix.sample": "which of several answers: tests/mix/test_stage.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",

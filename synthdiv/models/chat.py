@@ -85,12 +85,27 @@ class Chat:
 
     def prompt(self, prompt: str) -> list[int]:
         """Ids of everything before the answer, with at most one BOS."""
-        text = self._render(self._messages(prompt), True)
-        ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.prompts([prompt])[0]
+
+    def prompts(self, prompts: list[str], names: list[str] | None = None) -> list[list[int]]:
+        """The same of many prompts, tokenised together; `names` are what an error calls them."""
+        texts = [self._asked(prompt, names[place] if names else None) for place, prompt in enumerate(prompts)]
+        if not texts:
+            return []
+        every: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:1] != [bos] and self._prepends_bos():
-            ids = [bos, *ids]
-        return ids
+        if bos is None or not self._prepends_bos():
+            return every
+        return [ids if ids[:1] == [bos] else [bos, *ids] for ids in every]
+
+    def _asked(self, prompt: str, name: str | None) -> str:
+        import jinja2
+
+        try:
+            return self._render(self._messages(prompt), True)
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+            row = f"the row {name}" if name else f"the prompt {prompt[:60]!r}"
+            raise DataError(f"the chat template cannot render {row}: {error}") from error
 
     def _prepends_bos(self) -> bool:
         if not hasattr(self, "_bos"):

@@ -71,6 +71,13 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def tokenizer_of(artifact: Artifact) -> Any:
+    """The tokenizer of any model artifact; for an adapter that of its base."""
+    if (artifact.path / "adapter").is_dir():
+        return tokenizer_of(artifact.inputs[0])
+    return load_tokenizer(weights_folder(artifact))
+
+
 def load_base(artifact: Artifact, precision: str) -> tuple[Any, Any]:
     """Model and tokenizer of a checkpoint, pretrain or fully tuned artifact; for an adapter those of its base."""
     import torch

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from synthdiv.types import Run
 
 if TYPE_CHECKING:
-    from synthdiv.train.module import Optimizing, Row
+    from synthdiv.train.module import Optimizing
+    from synthdiv.train.rows import Row
 
 CHECKPOINTS = "checkpoints"
 
@@ -43,15 +44,20 @@ def fit(
     out: Path,
     run: Run,
     precision: str,
+    packed: int = 0,
 ) -> dict[str, Any]:
-    """Train `model` in place over `steps`; write `metrics.parquet`; return what the manifest should say."""
+    """Train `model` in place over `steps`, on rows of their own or (`packed`) several in a sequence of so many tokens;
+    write `metrics.parquet`; return what the manifest should say."""
     import lightning
     import pyarrow
     import pyarrow.parquet
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.callbacks import Callback
 
+    from synthdiv.train.meter import Meter
     from synthdiv.train.module import Tuning
+    from synthdiv.train.packing import isolating
+    from synthdiv.train.rows import Rows
 
     class Keeper(Callback):
         """Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6)."""
@@ -73,7 +79,9 @@ def fit(
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    tuning = Tuning(model, rows, steps, optimizing, seed, run.micro_batch, pad)
+    flat = isolating(model, rows, pad) if packed else False
+    meter = Meter(model, next(model.parameters()).device, precision)
+    tuning = Tuning(model, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
     found = newest_checkpoint(out / CHECKPOINTS)
     if found:
         tuning.resume(found)
@@ -106,14 +114,38 @@ def fit(
     seconds = time.monotonic() - begun
     model.eval()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), out / "metrics.parquet")
-    tokens = sum(int(point["tokens"]) for point in tuning.curve)
     here = sum(int(point["tokens"]) for point in tuning.curve[done_before:])
-    return {
-        "steps": len(tuning.curve),
-        "rows_seen": sum(int(point["rows"]) for point in tuning.curve),
-        "supervised_tokens": sum(int(point["supervised_tokens"]) for point in tuning.curve),
-        "tokens": tokens,
+    seen = totals(tuning.curve, tuning.rows.sources)
+    return seen | {
+        "repetitions": round(seen["rows_seen"] / len(rows), 4),
         "tokens_per_second": round(here / seconds, 1) if here else None,
-        "loss": round(sum(point["loss"] for point in tuning.curve[-10:]) / len(tuning.curve[-10:]), 4),
+        "peak_memory_bytes": max(int(point["memory_bytes"]) for point in tuning.curve),
         "seconds": round(seconds, 3),
+    }
+
+
+def totals(curve: list[dict[str, float]], sources: list[str]) -> dict[str, Any]:
+    """What was seen in all steps, and of each source; losses are those of the last ten steps."""
+
+    def total(name: str) -> int:
+        return sum(int(point[name]) for point in curve)
+
+    rows = total("rows")
+    by_source = {}
+    for name in sources:
+        last = [(point[f"loss/{name}"], point[f"supervised_tokens/{name}"]) for point in curve[-10:]]
+        tokens = sum(count for _, count in last)
+        by_source[name] = {
+            "rows_seen": total(f"rows/{name}"),
+            "share": round(total(f"rows/{name}") / rows, 6),
+            "supervised_tokens": total(f"supervised_tokens/{name}"),
+            "loss": round(sum(loss * count for loss, count in last if count) / tokens, 4) if tokens else None,
+        }
+    return {
+        "steps": len(curve),
+        "rows_seen": rows,
+        "supervised_tokens": total("supervised_tokens"),
+        "tokens": total("tokens"),
+        "loss": round(sum(point["loss"] for point in curve[-10:]) / len(curve[-10:]), 4),
+        "by_source": by_source,
     }

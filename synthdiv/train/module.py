@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import torch
 
+from synthdiv.train.loss import loss_sum
+from synthdiv.train.meter import Meter
+from synthdiv.train.rows import Rows
 from synthdiv.types import DataError
-
-IGNORED = -100  # the label that cross entropy skips
-
-
-@dataclass(frozen=True)
-class Row:
-    """Token ids of a whole text and how many of the leading ones are not supervised."""
-
-    ids: tuple[int, ...]
-    prompt: int
-
-    @property
-    def supervised(self) -> int:
-        return len(self.ids) - max(self.prompt, 1)  # nothing predicts the first token
 
 
 @dataclass(frozen=True)
@@ -48,28 +38,6 @@ def factor(step: int, steps: int, shape: str, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-def tensors(rows: list[Row], pad: int, device: Any) -> dict[str, torch.Tensor]:
-    """Right-padded ids, mask and labels, each rows × longest."""
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), longest), pad, dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
-    mask = torch.zeros_like(ids)
-    for line, row in enumerate(rows):
-        ids[line, : len(row.ids)] = torch.tensor(row.ids)
-        labels[line, row.prompt : len(row.ids)] = ids[line, row.prompt : len(row.ids)]
-        mask[line, : len(row.ids)] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
-
-
-def loss_sum(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Summed natural negative log-likelihood of the supervised tokens."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-    kept = batch["labels"][:, 1:] != IGNORED
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1][kept].float(), batch["labels"][:, 1:][kept], reduction="sum"
-    )
-
-
 class Tuning(lightning.LightningModule):
     """Manual optimization: a step's rows are cut into micro-batches and weighted by supervised tokens, so that the
     gradient is that of the whole batch whatever the micro-batch."""
@@ -77,18 +45,18 @@ class Tuning(lightning.LightningModule):
     def __init__(
         self,
         model: Any,
-        rows: list[Row],
+        rows: Rows,
         steps: list[list[int]],
         optimizing: Optimizing,
         seed: int,
         micro: int,
-        pad: int,
+        meter: Meter,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # a frozen base is not in the checkpoint
         self.model, self.rows, self.steps, self.optimizing = model, rows, steps, optimizing
-        self.seed, self.micro, self.pad = seed, micro, pad
+        self.seed, self.micro, self.meter = seed, micro, meter
         self.curve: list[dict[str, float]] = []
         self.resumed: dict[str, Any] | None = None
 
@@ -106,45 +74,60 @@ class Tuning(lightning.LightningModule):
             {"params": plain, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self.optimizing.lr, betas=self.optimizing.betas
+            [group for group in groups if group["params"]],
+            lr=self.optimizing.lr,
+            betas=self.optimizing.betas,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         if self.resumed:
             optimizer.load_state_dict(self.resumed)
         return optimizer
 
     def training_step(self, number: int, _index: int) -> None:
+        begun = time.perf_counter()
         torch.manual_seed(self.seed * 1_000_003 + number)  # dropout depends on the step and not on what ran before
         optimizer: Any = self.optimizers()
         share = factor(number, len(self.steps), self.optimizing.schedule, self.optimizing.warmup)
         for group in optimizer.param_groups:
             group["lr"] = self.optimizing.lr * share
-        rows = sorted((self.rows[index] for index in self.steps[number]), key=lambda row: len(row.ids))
-        tokens = sum(row.supervised for row in rows)
-        size = self.micro or len(rows)
-        total = torch.zeros((), device=self.device)
-        for start in range(0, len(rows), size):
-            loss = loss_sum(self.model, tensors(rows[start : start + size], self.pad, self.device)) / tokens
-            self.manual_backward(loss)
-            total += loss.detach()
+        rows = [self.rows.rows[index] for index in self.steps[number]]
+        lengths, tokens = [len(row.ids) for row in rows], sum(row.supervised for row in rows)
+        sums = self.gradients(self.steps[number], tokens)
         norm = torch.nn.utils.clip_grad_norm_(
-            [weight for weight in self.model.parameters() if weight.grad is not None], self.optimizing.clip or math.inf
+            [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None],
+            self.optimizing.clip or math.inf,
         )
-        value = total.item()
-        if not math.isfinite(value) or not math.isfinite(float(norm)):
+        value, length, *by_source = torch.cat([sums[:1], norm.reshape(1).to(sums), sums[1:]]).tolist()  # the one wait
+        if not math.isfinite(value) or not math.isfinite(length):
             raise DataError(f"the loss is {value} at step {number + 1} of {len(self.steps)}; lower the learning rate")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        self.curve.append(
-            {
-                "step": number + 1,
-                "loss": value,
-                "lr": self.optimizing.lr * share,
-                "gradient_norm": float(norm),
-                "rows": len(rows),
-                "supervised_tokens": tokens,
-                "tokens": sum(len(row.ids) for row in rows),
-            }
-        )
+        point: dict[str, float] = {
+            "step": number + 1,
+            "loss": value / tokens,
+            "lr": self.optimizing.lr * share,
+            "gradient_norm": length,
+            "rows": len(rows),
+            "supervised_tokens": tokens,
+            "tokens": sum(lengths),
+        }
+        for name, total in zip(self.rows.sources, by_source, strict=True):
+            own = [row.supervised for row in rows if row.source == name]
+            point |= {f"rows/{name}": len(own), f"supervised_tokens/{name}": sum(own)}
+            point[f"loss/{name}"] = total / sum(own) if own else math.nan
+        self.curve.append(point | self.meter.read(lengths, tokens, time.perf_counter() - begun))
+
+    def gradients(self, chosen: list[int], tokens: int) -> Any:
+        """Adds the gradient of the mean loss of a step's supervised `tokens`; summed loss, and that of each source."""
+        sums = torch.zeros(1 + len(self.rows.sources), device=self.device)
+        for part in self.rows.plan(chosen, self.micro, self.device.type):
+            batch = self.rows.tensors(part, self.device)
+            loss, each = loss_sum(self.model, batch)
+            self.manual_backward(loss / tokens)
+            sums[0] += loss.detach()
+            if len(batch["sources"]):
+                sums[1:].index_add_(0, batch["sources"], each)
+        return sums
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained = {name for name, weight in self.named_parameters() if weight.requires_grad}

@@ -22,7 +22,7 @@ from synthdiv.train.schedule import Match, schedule
 from synthdiv.types import Artifact, ConfigError, DataError, Run
 
 if TYPE_CHECKING:
-    from synthdiv.train.module import Row
+    from synthdiv.train.rows import Row
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -84,6 +84,7 @@ class Pretrain(Stage):
     """
 
     name = "pretrain"
+    version = 2
     model = True
     kept = (CHECKPOINTS,)
 
@@ -213,11 +214,12 @@ def train_tokenizer(texts: list[Any], size: int) -> Any:
 
 def encode(texts: list[Any], tokenizer: Any, context: int) -> list[Row]:
     """Conversations as one sequence each, answers supervised; documents joined and cut into full sequences."""
-    from synthdiv.train.module import Row
+    from synthdiv.train.rows import Row
 
     if texts[0][0] is not None:
         chat = Chat(tokenizer)
-        asked = {prompt: chat.prompt(prompt) for prompt in dict.fromkeys(prompt for prompt, _ in texts)}
+        every = list(dict.fromkeys(prompt for prompt, _ in texts))
+        asked = dict(zip(every, chat.prompts(every), strict=True))
         said = chat.answers([answer for _, answer in texts])
         longest = max(map(len, asked.values()))
         if longest >= context:

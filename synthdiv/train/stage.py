@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.models.load import Precision
-from synthdiv.stage import Stage
+from synthdiv.stage import Stage, added
 from synthdiv.train.fit import CHECKPOINTS
 from synthdiv.train.schedule import Match
 from synthdiv.types import Artifact, Run
@@ -36,6 +36,13 @@ class Shape(Enum):
     constant = "constant"
 
 
+class Overlong(Enum):
+    """What becomes of a row of more than `max_tokens`: the end of its answer is cut, or it is left out."""
+
+    cut = "cut"
+    drop = "drop"
+
+
 @dataclass
 class Lora:
     """Low-rank adapters (Hu et al. 2021). `targets` are names of linear layers."""
@@ -50,14 +57,16 @@ class Lora:
 
 @dataclass
 class Train(Stage):
-    """Inputs: student, mix, prompts. Output: `model/` or `adapter/`, `metrics.parquet`.
+    """Inputs: student, mix, prompts, tokens. Output: `model/` or `adapter/`, `metrics.parquet`.
 
     `match` says what is equal between arms: `rows` trains `epochs` times on the train rows; `supervised_tokens` and
     `steps` stop at `budget`. There is no early stopping and the last step is what is evaluated. `validation` is the
-    share of prompts held out of training, the same ids in every arm of one size.
+    share of prompts held out of training, the same ids in every arm of one size. `packing` puts several rows of a step
+    into one sequence of at most `max_tokens`, where they do not see one another.
     """
 
     name = "train"
+    version = 2
     model = True
     kept = (CHECKPOINTS,)
 
@@ -77,6 +86,8 @@ class Train(Stage):
     validation: float = 0.05
     precision: Precision = Precision.fp32
     seed: int = 0
+    overlong: Overlong = added(Overlong.cut, Overlong.cut)  # noqa: RUF009
+    packing: bool = added(False, False)
 
     def check(self) -> list[str]:
         problems = []

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ from synthdiv.models.load import OpenModel, adapting, load_base
 from synthdiv.models.score import answer_log_likelihoods
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.stage import read_prompts
+from synthdiv.train.encode import encode
 from synthdiv.train.fit import CHECKPOINTS, fit
-from synthdiv.train.module import Optimizing, Row, tensors
+from synthdiv.train.module import Optimizing
+from synthdiv.train.rows import Row
 from synthdiv.train.schedule import schedule
+from synthdiv.train.tokens import read_tokens, rendered
 from synthdiv.types import Artifact, DataError, Run
 
 if TYPE_CHECKING:
@@ -27,16 +31,18 @@ VALIDATION_BATCH = 16384  # tokens; validation is only read, so this is no field
 
 
 def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
-    """Build the artifact of a `train` stage; inputs are student, mix, prompts."""
-    student, mix, prompts = inputs
+    """Build the artifact of a `train` stage; inputs are student, mix, prompts, and tokens of the mix if there are."""
+    student, mix, prompts, *tokens = inputs
     run.close()
     model, tokenizer = load_base(student, "fp32" if stage.method.value == "full" else stage.precision.value)
     chat = Chat.of(tokenizer, prompts)
     trained, held_out = sides(read_mix(mix), stage.validation)
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
-    rows, cut = encode(stage, chat, trained)
-    folded = chat.folded
+    known = read_tokens(tokens[0]) if tokens else {}
+    pairs = (known[row["id"]] for row in trained) if tokens else rendered(chat, trained)
+    rows, counts = encode(stage, trained, pairs)
+    folded = tokens[0].manifest["summary"]["system_folded"] if tokens else chat.folded
     if stage.method.value == "lora":
         model = with_adapter(model, stage.lora, stage.seed)
     opened = OpenModel(model.to(run.device), tokenizer, run.device)
@@ -51,29 +57,30 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed)
     optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
     before = validate(opened, chat, held_out, human, stage.max_tokens)
-    summary = fit(model, rows, steps, optimizing, stage.seed, chat.end, out, run, stage.precision.value)
+    packed = stage.max_tokens if stage.packing else 0
+    summary = fit(model, rows, steps, optimizing, stage.seed, chat.end, out, run, stage.precision.value, packed)
     after = validate(opened, chat, held_out, human, stage.max_tokens)
     if stage.method.value == "lora":
-        probe_adapter(opened, rows[: stage.batch_rows], chat.end)
+        probe_adapter(opened, rows[: stage.batch_rows])
         save_adapter(model, out / "adapter", getattr(student.stage, "hub", None))
     else:
         model.save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    sources: dict[str, int] = {}
-    for row in trained:
-        sources[row["source"]] = sources.get(row["source"], 0) + 1
-    return summary | {
-        "budget": budget,
-        "train_rows": len(rows),
-        "validation_rows": len(held_out),
-        "cut_rows": cut,
-        "system_folded": folded,
-        "sources": sources,
-        "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        "validation_before": before,
-        "validation": after,
-    }
+    return (
+        summary
+        | counts
+        | {
+            "budget": budget,
+            "train_rows": len(rows),
+            "validation_rows": len(held_out),
+            "system_folded": folded,
+            "sources": dict(Counter(row.source for row in rows)),
+            "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            "validation_before": before,
+            "validation": after,
+        }
+    )
 
 
 def sides(mix: list[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -88,25 +95,6 @@ def sides(mix: list[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]]
         for block, (first, end) in enumerate(itertools.pairwise([0, *ends]))
     }
     return [row for row in mix if row["position"] not in held], [row for row in mix if row["position"] in held]
-
-
-def encode(stage: Train, chat: Chat, mix: list[dict[str, Any]]) -> tuple[list[Row], int]:
-    """Rows of token ids, and how many had to be cut at `max_tokens`. No row without a supervised token passes."""
-    rows, cut, lost = [], 0, []
-    for item, answer in zip(mix, chat.answers([item["response"] for item in mix]), strict=True):
-        prompt = chat.prompt(item["prompt"])
-        ids = (prompt + answer)[: stage.max_tokens]
-        cut += len(ids) < len(prompt) + len(answer)
-        row = Row(tuple(ids), len(prompt) if stage.loss_on.value == "answer" else 0)
-        if row.supervised < 1:
-            lost.append(item["id"])
-        rows.append(row)
-    if lost:
-        raise DataError(
-            f"train.max_tokens={stage.max_tokens} cuts the whole answer away in {len(lost)} rows (first {lost[0]}); "
-            "raise it"
-        )
-    return rows, cut
 
 
 def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
@@ -164,7 +152,8 @@ def validate(
         if not rows or len(answers) < len(rows):
             result[name] = None
             continue
-        prompts = [chat.prompt(row["prompt"])[: longest - 1] for row in rows]
+        asked_ids = chat.prompts([row["prompt"] for row in rows])
+        prompts = [ids[: longest - 1] for ids in asked_ids]
         said = zip(prompts, chat.answers(answers), strict=True)
         pairs = [(prompt, ids[: longest - len(prompt)]) for prompt, ids in said]
         values = answer_log_likelihoods(opened, pairs, VALIDATION_BATCH)
@@ -172,17 +161,16 @@ def validate(
     return result
 
 
-def probe_adapter(opened: OpenModel, rows: list[Row], pad: int) -> None:
+def probe_adapter(opened: OpenModel, rows: list[Row]) -> None:
     """An adapter that changes no logit was not trained or is not active: an error, not a result."""
     import torch
 
     for row in rows:  # one by one: the logits of a large batch over a large vocabulary do not fit everywhere
-        batch = tensors([row], pad, opened.device)
-        del batch["labels"]
+        ids = torch.tensor([row.ids], device=opened.device)
         with torch.inference_mode():
-            tuned = opened.model(**batch).logits
+            tuned = opened.model(input_ids=ids).logits
             with opened.model.disable_adapter():
-                base = opened.model(**batch).logits
+                base = opened.model(input_ids=ids).logits
         if not torch.equal(tuned, base):
             return
     raise DataError("the adapter changes no logit: it was not trained. Look at train.lr, train.epochs and train.lora")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import torch
 
 from synthdiv.generate.answer import LOG
@@ -14,6 +15,7 @@ from synthdiv.prompts.toy_world import World
 from synthdiv.runtime import LocalRun, Runtime, isolated
 from synthdiv.stage import Node, Stage
 from synthdiv.store import Store
+from synthdiv.train.meter import OF_THE_DAY
 from synthdiv.train.pretrain import Pretrain, ToyCorpus
 from synthdiv.types import Artifact
 
@@ -52,7 +54,13 @@ def opened(artifact: Artifact, precision: str = "fp32") -> OpenModel:
 
 
 def files(artifact: Artifact) -> dict[str, bytes]:
-    """Every output file but the manifest, and the log of requests, which tells of the day."""
+    """Every output file but the manifest, and without what tells of the day: the log of requests, rates of steps."""
     found = sorted(path for path in artifact.path.rglob("*") if path.is_file())
     found = [path for path in found if path.name not in ("manifest.json", LOG)]
-    return {str(path.relative_to(artifact.path)): path.read_bytes() for path in found}
+    return {str(path.relative_to(artifact.path)): _bytes(path) for path in found}
+
+
+def _bytes(path: Path) -> bytes:
+    if path.name != "metrics.parquet":
+        return path.read_bytes()
+    return repr(pyarrow.parquet.read_table(path).drop_columns(list(OF_THE_DAY)).to_pylist()).encode()

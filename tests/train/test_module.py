@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
+from collections import Counter
 
 import pyarrow.parquet
 import pytest
@@ -10,7 +13,10 @@ import torch
 import transformers
 
 from synthdiv.train.fit import CHECKPOINTS, fit, newest_checkpoint, newest_first
-from synthdiv.train.module import IGNORED, Optimizing, Row, loss_sum, tensors
+from synthdiv.train.loss import loss_sum
+from synthdiv.train.meter import OF_THE_DAY
+from synthdiv.train.module import Optimizing
+from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.stage import Lora
 from synthdiv.train.tune import with_adapter
@@ -39,45 +45,43 @@ def some_rows(count=23):
     return rows
 
 
-def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None):
+def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None, packed=0):
     out.mkdir(exist_ok=True)
     model, rows = model or blank(), rows or some_rows()
     plan = schedule([row.supervised for row in rows], 4, Match.steps, steps, 0)
-    summary = fit(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), "fp32")
+    summary = fit(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), "fp32", packed)
     return model, summary
+
+
+def curve(folder):
+    """What every run of one training has alike."""
+    return pyarrow.parquet.read_table(folder / "metrics.parquet").drop_columns(list(OF_THE_DAY))
 
 
 def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def tensors(rows, pad):
+    return Rows(rows, pad).tensors([[number] for number in range(len(rows))], "cpu")
+
+
 def test_only_the_answer_is_supervised_or_all():
-    rows = [Row((3, 4, 5, 6), 2), Row((7, 8), 1)]
-    assert tensors(rows, 9, "cpu")["labels"].tolist() == [[IGNORED, IGNORED, 5, 6], [IGNORED, 8, IGNORED, IGNORED]]
-    assert tensors(rows, 9, "cpu")["input_ids"].tolist()[1] == [7, 8, 9, 9]
-    assert tensors([Row((3, 4, 5), 0)], 9, "cpu")["labels"].tolist() == [[3, 4, 5]]
-    assert [row.supervised for row in rows] == [2, 1]
-    assert Row((3, 4, 5), 0).supervised == 2  # nothing predicts the first
+    batch = tensors([Row((3, 4, 5, 6), 2), Row((7, 8), 1)], 9)
+    assert batch["input_ids"].tolist() == [[3, 4, 5, 6], [7, 8, 9, 9]]
+    assert batch["targets"].tolist() == [5, 6, 8]
+    assert batch["places"].tolist() == [1, 2, 4]
+    assert tensors([Row((3, 4, 5), 0)], 9)["targets"].tolist() == [4, 5]  # nothing predicts the first
+    assert [Row((3, 4, 5, 6), 2).supervised, Row((7, 8), 1).supervised, Row((3, 4, 5), 0).supervised] == [2, 1, 2]
 
 
-def test_the_loss_is_that_of_the_supervised_tokens_alone():
-    model, rows = blank().eval(), some_rows(5)
-    with torch.no_grad():
-        found = loss_sum(model, tensors(rows, 1, "cpu")).item()
-        wanted = 0.0
-        for row in rows:
-            law = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
-            wanted -= sum(law[place - 1, row.ids[place]].item() for place in range(row.prompt, len(row.ids)))
-    assert found == pytest.approx(wanted, rel=1e-5)
-
-
-def test_the_pad_token_teaches_nothing_and_the_end_token_does(tmp_path):
+def test_the_pad_token_teaches_nothing_and_the_end_token_does():
     """Padding is masked by position: a pad that is the end token does not mask the end away."""
-    one, other = (tensors(some_rows(4), pad, "cpu") for pad in (1, 2))
-    assert torch.equal(one["labels"], other["labels"])
+    one, other = (tensors(some_rows(4), pad) for pad in (1, 2))
+    assert one["targets"].equal(other["targets"])
     model = blank().eval()
     with torch.no_grad():
-        assert loss_sum(model, one).item() == pytest.approx(loss_sum(model, other).item(), rel=1e-6)
+        assert loss_sum(model, one)[0].item() == pytest.approx(loss_sum(model, other)[0].item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("micro", [1, 3])
@@ -103,7 +107,29 @@ def test_metrics_hold_every_step(tmp_path):
     assert summary["rows_seen"] == 32
     assert summary["supervised_tokens"] == sum(point["supervised_tokens"] for point in table)
     assert summary["tokens_per_second"] > 0
+    assert summary["repetitions"] == pytest.approx(32 / 23, abs=1e-4)
+    assert summary["peak_memory_bytes"] == max(point["memory_bytes"] for point in table) > 10**7
+    assert all(math.isnan(point["mfu"]) and point["tokens_per_second"] > 0 for point in table)
     assert table[-1]["lr"] < table[0]["lr"] < max(point["lr"] for point in table) == 1e-2
+
+
+def test_each_source_has_its_share_and_its_loss(tmp_path):
+    rows = [dataclasses.replace(row, source="oak" if at % 3 else "human") for at, row in enumerate(some_rows())]
+    _, summary = trained(tmp_path, rows=rows)
+    table = pyarrow.parquet.read_table(tmp_path / "metrics.parquet").to_pylist()
+    for point, step in zip(table, schedule([row.supervised for row in rows], 4, Match.steps, 8, 0), strict=True):
+        counts = Counter(rows[number].source for number in step)
+        assert {name: point[f"rows/{name}"] for name in ("human", "oak")} == {"human": 0, "oak": 0} | counts
+        parts = [(point[f"loss/{name}"], point[f"supervised_tokens/{name}"]) for name in ("human", "oak")]
+        assert sum(loss * count for loss, count in parts if count) == pytest.approx(
+            point["loss"] * point["supervised_tokens"], rel=1e-5
+        )
+        assert [math.isnan(loss) for loss, _ in parts] == [count == 0 for _, count in parts]
+    told = summary["by_source"]
+    assert sum(part["rows_seen"] for part in told.values()) == 32
+    assert sum(part["share"] for part in told.values()) == pytest.approx(1)
+    assert sum(part["supervised_tokens"] for part in told.values()) == summary["supervised_tokens"]
+    assert all(0 < part["loss"] < 10 for part in told.values())
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path):
@@ -148,8 +174,7 @@ def test_a_run_that_was_stopped_twice_ends_in_the_same_bits(tmp_path, make):
     finished, _ = trained(tmp_path / "cut", make())
     for name, value in weights(finished).items():
         assert torch.equal(value, weights(whole)[name]), name
-    curves = [pyarrow.parquet.read_table(tmp_path / name / "metrics.parquet") for name in ("whole", "cut")]
-    assert curves[0].equals(curves[1])
+    assert curve(tmp_path / "whole").equals(curve(tmp_path / "cut"))
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):

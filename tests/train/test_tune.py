@@ -15,8 +15,10 @@ from synthdiv.mix.stage import Mix, read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, load_base
 from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.train.encode import encode
 from synthdiv.train.stage import Lora, LossOn, Method, Train
-from synthdiv.train.tune import encode, probe_adapter, sides, with_adapter
+from synthdiv.train.tokens import rendered
+from synthdiv.train.tune import probe_adapter, sides, with_adapter
 from synthdiv.types import Artifact, DataError
 from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
 
@@ -107,23 +109,11 @@ def test_no_source_gives_much_more_than_its_part_of_validation(share):
     assert max(owners.values()) < 0.4 * len(held)
 
 
-def test_rows_are_cut_and_counted_and_a_row_without_its_answer_is_refused(student, human):
-    chat, rows = Chat(opened(student).tokenizer), read_mix(human)
-    lengths = [len(chat.prompt(row["prompt"])) + len(chat.answers([row["response"]])[0]) for row in rows]
-    limit = max(lengths) - 3
-    made, cut = encode(recipe(max_tokens=limit), chat, rows)
-    assert cut == sum(length > limit for length in lengths) > 0
-    assert max(len(row.ids) for row in made) == limit
-    asked = {row["id"]: len(chat.prompt(row["prompt"])) for row in rows}
-    shortest = min(asked.values())
-    lost = next(row["id"] for row in rows if asked[row["id"]] >= shortest + 1)
-    with pytest.raises(DataError, match=rf"max_tokens={shortest + 1} cuts the whole answer.*first {lost}"):
-        encode(recipe(max_tokens=shortest + 1), chat, rows)
-
-
 def test_loss_on_the_answer_or_on_all(student, human):
     chat, rows = Chat(opened(student).tokenizer), read_mix(human)[:4]
-    answer, everything = (encode(recipe(loss_on=loss_on), chat, rows)[0] for loss_on in (LossOn.answer, LossOn.all))
+    answer, everything = (
+        encode(recipe(loss_on=loss_on), rows, rendered(chat, rows))[0] for loss_on in (LossOn.answer, LossOn.all)
+    )
     for one, other, row in zip(answer, everything, rows, strict=True):
         assert one.ids == other.ids == (*chat.prompt(row["prompt"]), *chat.answers([row["response"]])[0])
         assert one.ids[one.prompt :] == tuple(chat.answers([row["response"]])[0])
@@ -138,12 +128,12 @@ def test_a_row_longer_than_the_context_is_refused(root, prompts, human):
 
 def test_an_adapter_that_changes_nothing_is_an_error(student, human):
     model, tokenizer = load_base(student, "fp32")
-    rows, _ = encode(recipe(), Chat(tokenizer), read_mix(human)[:3])
+    rows, _ = encode(recipe(), read_mix(human)[:3], rendered(Chat(tokenizer), read_mix(human)[:3]))
     blank = OpenModel(with_adapter(model, Lora(), 0).eval(), tokenizer, "cpu")
     with pytest.raises(DataError, match="changes no logit"):
-        probe_adapter(blank, rows, 1)
+        probe_adapter(blank, rows)
     torch.nn.init.normal_(blank.model.base_model.model.model.layers[0].mlp.down_proj.lora_B["default"].weight)
-    probe_adapter(blank, rows, 1)
+    probe_adapter(blank, rows)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +170,8 @@ def test_a_system_role_is_the_same_in_training_and_answering(root, student):
     answers = build(root, Generate("oak", rows=48, shard_rows=4, sampling=Sampling(1, 1, 4)), prompts, student)
     chat = Chat(opened(student).tokenizer, "Be brief.", prompts.stage.date)
     rows = read_samples(answers.path)
-    trained, _ = encode(recipe(), chat, [{"id": row.id, "prompt": row.prompt, "response": "x"} for row in rows])
+    asked = [{"id": row.id, "prompt": row.prompt, "response": "x"} for row in rows]
+    trained, _ = encode(recipe(), asked, rendered(chat, asked))
     assert [row.prompt_tokens for row in rows] == [row.prompt for row in trained]
     assert "Be brief." in chat.tokenizer.decode(trained[0].ids)
 

@@ -1,0 +1,36 @@
+"""A mix as rows of token ids: cut or left out where they are too long, and each of them counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from synthdiv.train.rows import Row
+from synthdiv.train.tokens import Pair
+from synthdiv.types import DataError
+
+if TYPE_CHECKING:
+    from synthdiv.train.stage import Train
+
+
+def encode(stage: Train, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tuple[list[Row], dict[str, int]]:
+    """Rows of a mix from its token `pairs`, and how many were cut at `max_tokens`, left out for being longer, and left
+    out because nothing of their answer is within it. Each row that stays has a supervised token."""
+    counts = {"cut_rows": 0, "dropped_rows": 0, "unanswered_rows": 0}
+    rows = []
+    for item, (prompt, answer) in zip(mix, pairs, strict=True):
+        ids = tuple((prompt + answer)[: stage.max_tokens])
+        over = len(ids) < len(prompt) + len(answer)
+        if len(ids) <= max(len(prompt), 1):  # nothing predicts the first token of a text
+            counts["unanswered_rows"] += 1
+        elif over and stage.overlong.value == "drop":
+            counts["dropped_rows"] += 1
+        else:
+            counts["cut_rows"] += over
+            rows.append(Row(ids, len(prompt) if stage.loss_on.value == "answer" else 0, item.get("source", "")))
+    if not rows:
+        raise DataError(
+            f"train.max_tokens={stage.max_tokens} leaves no row of {len(mix)}: {counts['dropped_rows']} are longer and "
+            f"of {counts['unanswered_rows']} the whole answer would be cut away; raise it"
+        )
+    return rows, counts

@@ -1,0 +1,106 @@
+"""Next-token loss: logits where a token is supervised and nowhere else, a part of them at a time."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+
+KNOWN: Any = weakref.WeakKeyDictionary()  # model: its body and its output layer, or None
+AT_ONCE = {"cpu": 2**21}  # logits that are held at once
+ELSEWHERE = 2**27
+
+
+class Fused(torch.autograd.Function):
+    """Summed cross entropy of `hidden @ weight.T + bias`, and that of each token, which has no gradient.
+
+    Gradients are found with the loss, a part of the logits at a time: they are never all there, and never twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Any, targets: Any, weight: Any, bias: Any) -> Any:
+        wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
+        by_hidden, by_weight, by_bias = (
+            torch.zeros_like(value) if needed else None
+            for value, needed in zip((hidden, weight, bias), wanted, strict=True)
+        )
+        each = hidden.new_empty(len(targets), dtype=torch.float32)
+        step = max(1, AT_ONCE.get(hidden.device.type, ELSEWHERE) // len(weight))
+        for start in range(0, len(targets), step):
+            place = slice(start, start + step)
+            part, wanted_ids = hidden[place], targets[place, None]
+            logits = torch.nn.functional.linear(part, weight, bias)
+            kind, logits = logits.dtype, logits.float()
+            whole = logits.logsumexp(1, keepdim=True)
+            each[place] = (whole - logits.gather(1, wanted_ids))[:, 0]
+            if not any(wanted):
+                continue
+            slope = logits.sub_(whole).exp_()
+            slope.scatter_add_(1, wanted_ids, slope.new_full((), -1.0).expand_as(wanted_ids))
+            if by_bias is not None:
+                by_bias += slope.sum(0)
+            slope = slope.to(kind)
+            if by_hidden is not None:
+                by_hidden[place] = slope @ weight.to(kind)
+            if by_weight is not None and kind == by_weight.dtype:
+                by_weight.addmm_(slope.T, part.to(kind))
+            elif by_weight is not None:
+                by_weight += slope.T @ part.to(kind)
+        ctx.save_for_backward(by_hidden, by_weight, by_bias)
+        ctx.mark_non_differentiable(each)
+        return each.sum(), each
+
+    @staticmethod
+    def backward(ctx: Any, *given: Any) -> Any:
+        by_hidden, by_weight, by_bias = (
+            None if value is None else value * given[0].to(value.dtype) for value in ctx.saved_tensors
+        )
+        return by_hidden, None, by_weight, by_bias
+
+
+def parted(model: Any) -> tuple[Any, Any] | None:
+    """The body of a causal model and its output layer, where the one behind the other is what the model computes.
+
+    None where it is not: logits that are scaled or capped (Cohere, Gemma 2), an output layer with an adapter, or one
+    that others watch (sharded weights are gathered by hooks).
+    """
+    if model not in KNOWN:
+        KNOWN[model] = _parted(model)
+    found: tuple[Any, Any] | None = KNOWN[model]
+    return found
+
+
+def _parted(model: Any) -> tuple[Any, Any] | None:
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    body: Any = getattr(whole, getattr(whole, "base_model_prefix", ""), None)
+    head: Any = whole.get_output_embeddings() if body is not None else None
+    if type(head) is not torch.nn.Linear or head._forward_hooks or head._forward_pre_hooks:
+        return None
+    if getattr(whole.config.get_text_config(), "final_logit_softcapping", None):  # small logits would not show it
+        return None
+    training, ids = model.training, torch.arange(4, device=head.weight.device)[None]
+    model.eval()
+    try:
+        with torch.no_grad():
+            found = head(body(input_ids=ids, use_cache=False).last_hidden_state)
+            same = torch.equal(found, model(input_ids=ids, use_cache=False).logits)
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # a body that takes or gives something else
+        return None
+    finally:
+        model.train(training)
+    return (body, head) if same else None
+
+
+def loss_sum(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    """Natural negative log-likelihood of the supervised tokens: summed, and of each (without a gradient)."""
+    shown = {name: batch[name] for name in ("position_ids", "attention_mask") if name in batch}
+    split = parted(model)
+    if split is None:
+        logits = model(input_ids=batch["input_ids"], use_cache=False, **shown).logits.flatten(0, 1)[batch["places"]]
+        each = torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
+        return each.sum(), each.detach()
+    body, head = split
+    shown.pop("attention_mask", None)  # padding is on the right: no token sees it, and without a mask it is faster
+    hidden = body(input_ids=batch["input_ids"], use_cache=False, **shown).last_hidden_state
+    return Fused.apply(hidden.flatten(0, 1)[batch["places"]], batch["targets"], head.weight, head.bias)

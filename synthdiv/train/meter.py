@@ -1,0 +1,84 @@
+"""What a training step costs: operations, memory, and the share of the device's peak rate (MFU)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+# operations a second of dense matrix products as the makers state them: bf16, fp32; the first name that fits counts
+PEAKS = {
+    "B200": (2250e12, 80e12),
+    "H100 PCIe": (756e12, 51e12),
+    "H100 NVL": (835e12, 60e12),
+    "H100": (989e12, 67e12),
+    "H200": (989e12, 67e12),
+    "A100": (312e12, 19.5e12),
+    "L40S": (362e12, 91.6e12),
+    "RTX 4090": (165e12, 82.6e12),
+}
+OF_THE_DAY = ("tokens_per_second", "mfu", "memory_bytes")  # columns of metrics.parquet that another run has otherwise
+
+
+def peak_rate(device: str, precision: str) -> float:
+    """Operations a second of a device of this name; NaN for one that nobody measured."""
+    rates = next((rates for name, rates in PEAKS.items() if name in device), None)
+    return rates[precision != "bf16"] if rates else math.nan
+
+
+class Work:
+    """Operations of a step, from the shapes of the model: 2 for each weight and token forwards, 2 for the gradient of
+    what it reads, 2 more where the weight is trained; attention over the half that a causal model sees."""
+
+    def __init__(self, model: Any):
+        import torch
+
+        head = model.get_output_embeddings()
+        config = model.config.get_text_config()
+        self.each = self.head = 0.0
+        for part in model.modules():
+            if isinstance(part, torch.nn.Linear):
+                size = part.in_features * part.out_features
+            elif type(part).__name__ == "Conv1D":
+                size = part.weight.numel()
+            else:
+                continue
+            work = size * (6.0 if part.weight.requires_grad else 4.0)
+            if part is head:
+                self.head = work
+            else:
+                self.each += work
+        heads = config.num_attention_heads
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self.attention = 3.0 * 4 * config.num_hidden_layers * width / 2
+
+    def step(self, lengths: list[int], supervised: int) -> float:
+        squares = sum(length * length for length in lengths)
+        return self.each * sum(lengths) + self.head * supervised + self.attention * squares
+
+
+class Meter:
+    """Rate, use and memory of one step after another."""
+
+    def __init__(self, model: Any, device: Any, precision: str):
+        import torch
+
+        self.cuda, self.device = device.type == "cuda", device
+        name = torch.cuda.get_device_name(device) if self.cuda else ""
+        self.peak, self.work = peak_rate(name, precision), Work(model)
+
+    def read(self, lengths: list[int], supervised: int, seconds: float) -> dict[str, float]:
+        return {
+            "tokens_per_second": sum(lengths) / seconds,
+            "mfu": self.work.step(lengths, supervised) / seconds / self.peak,
+            "memory_bytes": self.memory(),
+        }
+
+    def memory(self) -> int:
+        """Most bytes held on an accelerator so far; on a processor those that the process has in memory now."""
+        if self.cuda:
+            import torch
+
+            return int(torch.cuda.max_memory_allocated(self.device))
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,126 @@
+"""Rows of token ids, and how the rows of a step are cut into what a device takes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# padded tokens at once, and how many more of them cost as much as one more pass through the model
+AT_ONCE = {"cpu": (4096, 64)}
+ELSEWHERE = (16384, 1024)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids of a whole text, how many of the leading ones are not supervised, and who wrote the answer."""
+
+    ids: tuple[int, ...]
+    prompt: int
+    source: str = ""
+
+    @property
+    def first(self) -> int:
+        """The place of the first supervised token: nothing predicts the first token of a text."""
+        return max(self.prompt, 1)
+
+    @property
+    def supervised(self) -> int:
+        return len(self.ids) - self.first
+
+
+def parts(lengths: list[int], most: int, tokens: int, overhead: int) -> list[list[int]]:
+    """Numbers sorted by length and cut where padded tokens, and `overhead` of them for each part, are fewest.
+
+    A part has at most `most` numbers, and at most `tokens` padded tokens unless it is a single one.
+    """
+    import numpy as np
+
+    order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
+    least, begins = np.zeros(len(order) + 1), [0]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        lowest = max(0, end - most, end - max(1, tokens // longest))
+        costs = least[lowest:end] + (end - np.arange(lowest, end)) * longest + overhead
+        begins.append(lowest + int(costs.argmin()))
+        least[end] = costs.min()
+    found, end = [], len(order)
+    while end:
+        found.append(order[begins[end] : end])
+        end = begins[end]
+    return found[::-1]
+
+
+def pack(lengths: list[int], limit: int) -> list[list[int]]:
+    """Numbers put into as few sequences of at most `limit` tokens as first-fit by falling length finds."""
+    packed: list[list[int]] = []
+    room: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
+        place = next((at for at, left in enumerate(room) if left >= lengths[number]), len(room))
+        if place == len(room):
+            packed.append([])
+            room.append(limit)
+        packed[place].append(number)
+        room[place] -= lengths[number]
+    return packed
+
+
+class Rows:
+    """The rows of a training as tensors, made once. `packed` is the tokens of a sequence that takes several rows, one
+    behind the other (0: each row has its own); `flat` puts the sequences of a batch into one line."""
+
+    def __init__(self, rows: list[Row], pad: int, packed: int = 0, flat: bool = False):
+        import torch
+
+        self.rows, self.pad, self.packed, self.flat = rows, pad, packed, flat
+        self.sources = sorted({row.source for row in rows} - {""})
+        self._ids = [torch.tensor(row.ids) for row in rows]
+
+    def plan(self, chosen: list[int], micro: int, device: str) -> list[list[list[int]]]:
+        """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number)."""
+        tokens, overhead = AT_ONCE.get(device, ELSEWHERE)
+        lengths = [len(self.rows[row].ids) for row in chosen]
+        most = micro or len(chosen)
+        if not self.packed:
+            return [[[chosen[at]] for at in part] for part in parts(lengths, most, tokens, overhead)]
+        order = sorted(range(len(chosen)), key=lambda at: (lengths[at], at))
+        plan = []
+        for start in range(0, len(order), most):
+            part = order[start : start + most]
+            sequences = [[part[at] for at in one] for one in pack([lengths[at] for at in part], self.packed)]
+            totals = [sum(lengths[at] for at in one) for one in sequences]
+            for batch in parts(totals, len(totals), tokens, overhead):
+                plan.append([[chosen[at] for at in sequences[number]] for number in batch])
+        return plan
+
+    def tensors(self, batch: list[list[int]], device: Any) -> dict[str, Any]:
+        """`input_ids` and `attention_mask`, sequences × longest, padded on the right; of the supervised tokens, one
+        behind the other, `targets`, the `places` whose logits predict them (in the flattened ids), and `sources`.
+
+        Where a sequence has several rows there are `position_ids` and no mask: they start again with each row, and once
+        more where the padding begins.
+        """
+        import torch
+
+        longest = max(sum(len(self.rows[row].ids) for row in sequence) for sequence in batch)
+        ids = torch.full((len(batch), longest), self.pad, dtype=torch.long)
+        positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+        places, targets, sources = [], [], []
+        for line, sequence in enumerate(batch):
+            at = 0
+            for number in sequence:
+                row, own = self.rows[number], self._ids[number]
+                ids[line, at : at + len(own)] = own
+                positions[line, at : at + len(own)] = torch.arange(len(own))
+                begin = line * longest + at
+                places.append(torch.arange(begin + row.first - 1, begin + len(own) - 1))
+                targets.append(own[row.first :])
+                sources += [self.sources.index(row.source)] * row.supervised if row.source else []
+                at += len(own)
+            mask[line, :at] = 1
+            positions[line, at:] = torch.arange(longest - at)
+        several = any(len(sequence) > 1 for sequence in batch)
+        made = {"input_ids": ids} | ({"position_ids": positions} if several else {"attention_mask": mask})
+        if several and self.flat:
+            made = {name: value.reshape(1, -1) for name, value in made.items()}
+        made |= {"places": torch.cat(places), "targets": torch.cat(targets), "sources": torch.tensor(sources).long()}
+        return {name: value.to(device, non_blocking=True) for name, value in made.items()}

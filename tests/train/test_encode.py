@@ -1,0 +1,95 @@
+"""Rows are cut or left out and counted; none has nothing to learn, and the budget is that of those that stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from synthdiv.mix.stage import Mix, read_mix
+from synthdiv.models.chat import Chat
+from synthdiv.train.encode import encode
+from synthdiv.train.stage import LossOn, Method, Overlong, Train
+from synthdiv.train.tokens import rendered
+from synthdiv.types import DataError
+from tests.models.small import build, opened, tiny_model
+
+
+@pytest.fixture(scope="module")
+def student(root):
+    return build(root, tiny_model())
+
+
+@pytest.fixture(scope="module")
+def human(root, prompts):
+    return build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+
+
+@pytest.fixture(scope="module")
+def chat(student):
+    return Chat(opened(student).tokenizer)
+
+
+def sizes(chat, rows):
+    """Tokens of each row's prompt, and of all of it."""
+    asked = [len(chat.prompt(row["prompt"])) for row in rows]
+    said = chat.answers([row["response"] for row in rows])
+    return asked, [prompt + len(answer) for prompt, answer in zip(asked, said, strict=True)]
+
+
+@pytest.mark.parametrize("overlong", Overlong)
+def test_rows_over_the_limit_are_cut_or_left_out(chat, human, overlong):
+    rows = read_mix(human)
+    asked, lengths = sizes(chat, rows)
+    limit = max(lengths) - 3
+    assert max(asked) < limit
+    longer = sum(length > limit for length in lengths)
+    made, counts = encode(Train(max_tokens=limit, overlong=overlong), rows, rendered(chat, rows))
+    if overlong is Overlong.cut:
+        assert counts == {"cut_rows": longer, "dropped_rows": 0, "unanswered_rows": 0}
+        assert max(len(row.ids) for row in made) == limit
+    else:
+        assert counts == {"cut_rows": 0, "dropped_rows": longer, "unanswered_rows": 0}
+        assert [len(row.ids) for row in made] == [length for length in lengths if length <= limit]
+    assert longer > 0
+
+
+@pytest.mark.parametrize("loss_on", LossOn)
+def test_a_row_whose_answer_is_cut_away_is_left_out(chat, human, loss_on):
+    rows = read_mix(human)
+    asked, _ = sizes(chat, rows)
+    limit = sorted(asked)[24]
+    made, counts = encode(Train(max_tokens=limit, loss_on=loss_on), rows, rendered(chat, rows))
+    assert counts["unanswered_rows"] == sum(prompt >= limit for prompt in asked) > 0
+    assert len(made) == 48 - counts["unanswered_rows"]
+    assert all(row.supervised >= 1 for row in made)
+    with pytest.raises(DataError, match=r"train\.max_tokens=2 leaves no row of 48: 0 are longer and of 48 the whole"):
+        encode(Train(max_tokens=2, loss_on=loss_on), rows, rendered(chat, rows))
+
+
+def test_the_budget_is_that_of_the_rows_that_stay(root, prompts, student, human, chat):
+    asked, _ = sizes(chat, read_mix(human))
+    recipe = Train(method=Method.full, epochs=2, batch_rows=16, lr=1e-2, max_tokens=sorted(asked)[36], validation=0.1)
+    summary = build(root, recipe, student, human, prompts).manifest["summary"]
+    assert summary["unanswered_rows"] > 0
+    assert summary["train_rows"] + summary["unanswered_rows"] + summary["validation_rows"] == 48
+    assert summary["budget"] == summary["rows_seen"] == 2 * summary["train_rows"]
+    assert summary["repetitions"] == 2
+    assert summary["sources"] == {"human": summary["train_rows"]}
+    assert summary["by_source"]["human"]["share"] == 1
+
+
+def test_a_template_that_raises_names_the_row(student, human):
+    tokenizer, rows = opened(student).tokenizer, read_mix(human)
+    word = rows[5]["prompt"]
+    refuse = f"{{% if messages[0]['content'] == {word!r} %}}{{{{ raise_exception('no such role') }}}}{{% endif %}}"
+    tokenizer.chat_template = refuse + tokenizer.chat_template
+    first = next(row["id"] for row in rows if row["prompt"] == word)
+    with pytest.raises(DataError, match=f"cannot render the row {first}: no such role"):
+        encode(Train(), rows, rendered(Chat(tokenizer), rows))
+    with pytest.raises(DataError, match="cannot render the prompt"):
+        Chat(tokenizer).prompt(word)
+
+
+def test_prompts_together_are_the_prompts_one_by_one(chat, human):
+    texts = [row["prompt"] for row in read_mix(human)]
+    assert chat.prompts(texts) == [chat.prompt(text) for text in texts]
+    assert chat.prompts([]) == []

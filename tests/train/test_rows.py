@@ -1,0 +1,172 @@
+"""Rows of a step are cut and packed into batches: each is there once, and none sees another."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthdiv.train.loss import loss_sum
+from synthdiv.train.packing import MASKED, isolating, leak
+from synthdiv.train.rows import Row, Rows, pack, parts
+from synthdiv.types import DataError
+from tests.models.small import cpu_run
+from tests.train.test_loss import KINDS, PLAIN, gradients, made, some_rows
+from tests.train.test_module import blank, curve, trained, weights
+
+LAWFUL = [(name, kind) for name in (*KINDS, *PLAIN) for kind in MASKED if (name, kind) != ("gemma2", "sdpa")]
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+def padded(lengths, found):
+    return [len(part) * max(lengths[at] for at in part) for part in found]
+
+
+@given(lengths, st.integers(1, 12), st.integers(1, 200), st.integers(0, 50))
+def test_parts_hold_every_number_once_and_keep_their_limits(lengths, most, tokens, overhead):
+    found = parts(lengths, most, tokens, overhead)
+    assert sorted(itertools.chain(*found)) == list(range(len(lengths)))
+    for part, size in zip(found, padded(lengths, found), strict=True):
+        assert len(part) <= most
+        assert size <= tokens or len(part) == 1
+    assert [lengths[at] for part in found for at in part] == sorted(lengths)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(0, 50))
+def test_no_other_cut_costs_less(lengths, overhead):
+    found = parts(lengths, 99, 10**6, overhead)
+    order, costs = sorted(lengths), []
+    for cuts in itertools.product([False, True], repeat=len(order) - 1):
+        ends = [*(at + 1 for at, cut in enumerate(cuts) if cut), len(order)]
+        costs.append(sum((end - begin) * order[end - 1] + overhead for begin, end in itertools.pairwise([0, *ends])))
+    assert sum(padded(lengths, found)) + overhead * len(found) == min(costs)
+
+
+@given(lengths, st.integers(40, 90))
+def test_packing_holds_every_number_once_within_the_limit(lengths, limit):
+    found = pack(lengths, limit)
+    assert sorted(itertools.chain(*found)) == list(range(len(lengths)))
+    sizes = [sum(lengths[at] for at in one) for one in found]
+    assert max(sizes) <= limit
+    assert sum(size <= limit / 2 for size in sizes) <= 1, "two halves would be one"
+    assert found == pack(lengths, limit)
+
+
+@pytest.mark.parametrize("packed", [0, 40])
+@given(st.integers(0, 30))
+def test_a_plan_is_of_the_rows_of_its_step(packed, micro):
+    rows, chosen = some_rows(20), [3, 7, 7, 1, 0, 19, 3, 12, 5]
+    plan = Rows(rows, 2, packed).plan(chosen, micro, "cpu")
+    assert Counter(row for batch in plan for sequence in batch for row in sequence) == Counter(chosen)
+    for batch in plan:
+        assert sum(map(len, batch)) <= (micro or 99)
+        assert all(sum(len(rows[row].ids) for row in sequence) <= (packed or 30) for sequence in batch)
+
+
+def packs(rows, kind):
+    flat = kind.startswith("flash")
+    return Rows(rows, 2, 64, flat)
+
+
+@pytest.mark.parametrize(("name", "attention"), LAWFUL)
+def test_packed_rows_have_the_loss_and_gradients_of_rows_apart(name, attention):
+    model, rows = made(name), some_rows(9)
+    model.set_attn_implementation(attention)
+    table, apart = packs(rows, attention), Rows(rows, 2)
+    every = list(range(len(rows)))
+    alone = [loss_sum(model, apart.tensors([[row]], "cpu")) for row in every]
+    plan = table.plan(every, 0, "cpu")
+    together = [loss_sum(model, table.tensors(batch, "cpu")) for batch in plan]
+    assert sum(len(batch) for batch in plan) < len(rows)
+    one, other = (gradients(model, sum(total for total, _ in part)) for part in (alone, together))
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5)
+    own = dict(zip(every, (each for _, each in alone), strict=True))
+    said = [own[row] for batch in plan for sequence in batch for row in sequence]
+    torch.testing.assert_close(torch.cat([each for _, each in together]), torch.cat(said), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "attention"), LAWFUL)
+def test_no_row_changes_the_logits_of_another(name, attention):
+    """All but the row that is changed, before and behind it, to the last bit; its own do change."""
+    model, rows = made(name).eval(), some_rows(6)
+    model.set_attn_implementation(attention)
+    assert isolating(model, rows, 2) is False
+    layout = [[0, 1, 2], [3, 4, 5]]
+
+    def logits(given):
+        batch = Rows(given, 2, 99).tensors(layout, "cpu")
+        with torch.no_grad():
+            return model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+
+    before = logits(rows)
+    for changed in range(6):
+        ids = tuple((token + 7) % 50 for token in rows[changed].ids)
+        after = logits([*rows[:changed], Row(ids, 0), *rows[changed + 1 :]])
+        for line, sequence in enumerate(layout):
+            at = 0
+            for number in sequence:
+                end = at + len(rows[number].ids)
+                alike = torch.equal(before[line, at:end], after[line, at:end])
+                assert alike == (number != changed), (changed, number)
+                at = end
+
+
+def test_a_model_whose_rows_see_one_another_is_refused():
+    """With a mask over all of them, transformers takes no notice of positions that start again."""
+    model, rows = made("llama"), some_rows()
+    assert not leak(model, rows[:2], 2, False)
+    forward = model.forward
+
+    def masked(input_ids, attention_mask=None, **more):
+        return forward(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **more)
+
+    model.forward = masked
+    assert leak(model, rows[:2], 2, False)
+    with pytest.raises(DataError, match=r"train\.packing=true: in this LlamaForCausalLM rows of one sequence see"):
+        isolating(model, rows, 2)
+
+
+def test_a_model_without_positions_is_refused():
+    """A recurrent one carries its state from row to row."""
+    import transformers
+
+    torch.manual_seed(0)
+    shape = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    model = transformers.MambaForCausalLM(transformers.MambaConfig(**shape))
+    with pytest.raises(DataError, match=r"train\.packing=true"):
+        isolating(model, some_rows(), 2)
+
+
+def test_an_attention_that_isolates_nothing_is_refused():
+    model = made("llama")
+    model.config._attn_implementation = "paged|sdpa"
+    with pytest.raises(DataError, match=r"under the attention paged\|sdpa.*eager, sdpa, flash_attention_2"):
+        isolating(model, some_rows(), 2)
+
+
+@pytest.mark.parametrize("micro", [0, 1, 3])
+def test_a_packed_training_ends_in_the_weights_of_an_unpacked_one(tmp_path, micro):
+    whole, summary = trained(tmp_path / "whole")
+    packed, other = trained(tmp_path / "packed", packed=40, run=cpu_run(micro_batch=micro))
+    for name, value in weights(packed).items():
+        torch.testing.assert_close(value, weights(whole)[name], rtol=0, atol=1e-5)
+    for name in ("steps", "rows_seen", "supervised_tokens", "tokens"):
+        assert summary[name] == other[name]
+    names = ["step", "rows", "supervised_tokens", "tokens", "lr"]
+    assert curve(tmp_path / "whole").select(names).equals(curve(tmp_path / "packed").select(names))
+    assert not torch.equal(weights(whole)["lm_head.weight"], blank().lm_head.weight)
+
+
+def test_sequences_in_one_line_are_the_same_rows():
+    rows = some_rows(6)
+    table, line = (Rows(rows, 2, 99, flat) for flat in (False, True))
+    one, other = (made.tensors([[0, 1, 2], [3, 4, 5]], "cpu") for made in (table, line))
+    assert other["input_ids"].shape == (1, one["input_ids"].numel())
+    assert torch.equal(one["input_ids"].flatten()[one["places"]], other["input_ids"].flatten()[other["places"]])
+    assert torch.equal(one["targets"], other["targets"])
+    assert (other["position_ids"] == 0).sum() >= 6

@@ -1,0 +1,35 @@
+"""A mix is tokenised once: every training on it reads the same ids."""
+
+from __future__ import annotations
+
+from synthdiv.mix.stage import Mix, read_mix
+from synthdiv.models.chat import Chat
+from synthdiv.train.stage import Lora, Method, Train
+from synthdiv.train.tokens import Tokens, read_tokens
+from tests.models.small import build, files, opened, tiny_model, toy_prompts
+
+
+def test_a_training_on_tokens_is_one_on_texts(root, prompts):
+    student = build(root, tiny_model())
+    mix = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+    tokens = build(root, Tokens(), student, mix, prompts)
+    stage = Train(method=Method.full, epochs=1, batch_rows=16, lr=1e-2, validation=0.1)
+    one, other = (build(root, stage, student, mix, prompts, *more) for more in ((), (tokens,)))
+    assert files(one) == files(other)
+    chat, rows = Chat(opened(student).tokenizer), read_mix(mix)
+    for row, (prompt, answer) in zip(rows, read_tokens(tokens).values(), strict=True):
+        assert prompt == chat.prompt(row["prompt"])
+        assert answer == chat.answers([row["response"]])[0]
+    summary = tokens.manifest["summary"]
+    assert summary["rows"] == 48
+    assert summary["tokens"] == sum(len(ask) + len(say) for ask, say in read_tokens(tokens).values())
+
+
+def test_tokens_of_a_tuned_student_are_those_of_its_base(root):
+    prompts = build(root, toy_prompts(system="Be brief."))
+    student = build(root, tiny_model())
+    mix = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+    tuned = build(root, Train(epochs=1, batch_rows=48, lr=1e-2, lora=Lora(r=2)), student, mix, prompts)
+    one, other = (build(root, Tokens(), model, mix, prompts) for model in (student, tuned))
+    assert files(one) == files(other)
+    assert one.manifest["summary"]["system_folded"] == 0
