@@ -46,7 +46,8 @@ class Alone:
 
     def __init__(self, model: Any, optimizing: Optimizing, run: Run, precision: str):
         self.model, self.whole, self.optimizing, self.precision = model, Whole(model), optimizing, precision
-        self.rank, self.size, self.offload = run.rank, run.world_size, run.runtime.offload
+        self.rank, self.size = run.rank, run.world_size
+        self.strategy, self.offload = run.runtime.strategy.value, run.runtime.offload
         self.device = torch.device(run.device)
         self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
         self.optimizer: Any = None

@@ -54,7 +54,7 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-WAYS = {"ddp": ["ddp"], "fsdp": ["fsdp"]}
+WAYS = {"ddp": ["ddp"], "fsdp": ["fsdp"], "zero": ["zero1", "zero2", "zero3"]}
 
 
 @pytest.mark.parametrize("way", WAYS)
