@@ -32,11 +32,16 @@ class Zero(Alone):
             ) from error
 
         deepspeed.utils.set_log_level_from_string("error")
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # on a processor: compiled on the spot, a minute
         self.stage = int(self.strategy[-1])
         self.engine = deepspeed.initialize(
             model=self.whole, optimizer=self.adamw(fused=False), config=self.settings(), dist_init_required=False
         )[0]
         self.optimizer = self.engine.optimizer.optimizer  # AdamW, over flat parts of the weights
+        for flat in self.flat():  # AdamW would make its memory at its first step, and DeepSpeed find that of one group
+            self.optimizer.state[flat] = {"step": torch.zeros(())} | {key: torch.zeros_like(flat) for key in MEMORY}
+        if self.stage < 3:
+            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def settings(self) -> dict[str, Any]:
         zero: dict[str, Any] = {"stage": self.stage, "overlap_comm": False}
@@ -74,11 +79,11 @@ class Zero(Alone):
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         kept: dict[str, Any] = {"state_dict": {}, "optimizer": {}}
-        steps = [state["step"] for state in self.optimizer.state.values() if "step" in state]
+        steps = next(iter(self.optimizer.state.values()))["step"]
         for name, weight in self.trained():
             found = {"": safe_get_full_fp32_param(weight)}
-            if memory and steps:
-                found |= {key: safe_get_full_optimizer_state(weight, key) for key in MEMORY} | {"step": steps[0]}
+            if memory:
+                found |= {"step": steps.clone()} | {key: safe_get_full_optimizer_state(weight, key) for key in MEMORY}
             if self.rank == 0:
                 self.keep(kept, name, found)
         return kept
@@ -88,11 +93,8 @@ class Zero(Alone):
         from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
         memory = checkpoint["optimizer"]
-        steps = next(iter(memory.values()))["step"]
-        for flat in self.flat():  # AdamW makes its memory at its first step
-            self.optimizer.state[flat] = {"step": steps.clone()} | {key: torch.zeros_like(flat) for key in MEMORY}
-        if self.stage < 3:
-            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+        for state in self.optimizer.state.values():
+            state["step"].copy_(next(iter(memory.values()))["step"])
         for name, weight in self.trained():
             value = checkpoint["state_dict"][name].to(self.device)
             self.fill(weight, value)

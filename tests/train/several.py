@@ -22,23 +22,22 @@ from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.stage import Lora
 from synthdiv.train.strategies import spread
 from synthdiv.train.tune import with_adapter
+from synthdiv.types import Stopped
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
 STEPS = 6
 
 
-class Enough(Exception):
-    pass
-
-
-def blank(lora: bool) -> Any:
+def blank(lora: bool, precision: str = "fp32") -> Any:
     """Sizes that no number of ranks divides, and so are cut unevenly."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=41, hidden_size=18, intermediate_size=33, num_hidden_layers=2, num_attention_heads=3,
         max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=2,
     )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config)
+    model: Any = transformers.LlamaForCausalLM(config)
+    if lora and precision == "bf16":  # as a frozen base is opened
+        model = model.to(torch.bfloat16)
     return with_adapter(model, Lora(r=3, dropout=0.0), 0) if lora else model
 
 
@@ -54,7 +53,7 @@ def some_rows(count: int = 23) -> list[Row]:
 
 
 def train(job: dict[str, Any], ranks: Ranks) -> None:
-    """`stop`: after so many steps, each of which is kept. The weights end in `weights.pt`."""
+    """`stop`: after so many steps, each of which is kept. What is trained ends in `weights.pt`."""
     out = Path(job["out"])
     strategy = Strategy(job.get("strategy", "auto"))
     runtime = Runtime(
@@ -63,23 +62,23 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
     )  # fmt: skip
     run = LocalRun(runtime, open_model, ranks=ranks)
     run.begin(out)
-    if job.get("stop"):
-        boundary = run.progress
+    boundary = run.progress
 
-        def progress(done: int, *given: Any) -> None:
-            boundary(done, *given)
-            if done > job["stop"]:
-                raise Enough
+    def progress(done: int, *given: Any) -> None:
+        if done == job.get("stop") and ranks.rank == ranks.size - 1:  # one is asked, and all stop
+            run.stop.reason = "asked"
+        boundary(done, *given)
 
-        run.progress = progress  # type: ignore[method-assign]
+    run.progress = progress  # type: ignore[method-assign]
     rows = some_rows()
     # 5 rows a step and 3 in the last: ranks get different numbers of rows, and one of four gets none
     steps = schedule([row.supervised for row in rows], 5, Match.rows, 5 * (STEPS - 1) + 3, 0)
-    model = blank(job.get("lora", False))
-    over = spread(model, OPTIMIZING, run, "fp32")
+    model = blank(job.get("lora", False), job.get("precision", "fp32"))
+    precision = job.get("precision", "fp32")
+    over = spread(model, OPTIMIZING, run, precision)
     try:
-        fit(model, rows, steps, OPTIMIZING, 0, 1, out, run, "fp32", job.get("packed", 0), over)
-    except Enough:
+        fit(model, rows, steps, OPTIMIZING, 0, 1, out, run, precision, job.get("packed", 0), over)
+    except Stopped:
         return
     state = over.state()
     if ranks.rank == 0:

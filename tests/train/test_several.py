@@ -54,30 +54,63 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-WAYS = {"ddp": ["ddp"], "fsdp": ["fsdp"], "zero": ["zero1", "zero2", "zero3"]}
+def in_one(folder: Path, **job) -> None:
+    folder.mkdir(exist_ok=True)
+    train(job | {"out": str(folder)}, Ranks())
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp_path, way):
+@pytest.mark.parametrize("strategies", [["ddp"], ["fsdp"], ["zero1", "zero2", "zero3"]], ids=["ddp", "fsdp", "zero"])
+def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp_path, strategies):
     """One stops after two steps and two ranks go on; two stop, and one goes on."""
-    jobs = []
-    for strategy in WAYS[way]:
-        for method in ("full", "lora"):
-            job = {"strategy": strategy, "lora": method == "lora"}
-            name = f"{strategy}-{method}"
-            jobs.append(job | {"out": f"{name}-whole", "micro": 2})
-            jobs.append(job | {"out": f"{name}-two-one", "stop": 2})
-            (tmp_path / f"{name}-one-two").mkdir()
-            train(job | {"out": str(tmp_path / f"{name}-one-two"), "stop": 2}, Ranks())
-            jobs.append(job | {"out": f"{name}-one-two"})
+    jobs, ways = [], [(strategy, lora) for strategy in strategies for lora in (False, True)]
+    for strategy, lora in ways:
+        job, name = {"strategy": strategy, "lora": lora}, f"{strategy}-{lora}"
+        in_one(tmp_path / f"{name}-one-two", lora=lora, stop=2)
+        jobs.append(job | {"out": f"{name}-whole", "micro": 2})
+        jobs.append(job | {"out": f"{name}-two-one", "stop": 2})
+        jobs.append(job | {"out": f"{name}-one-two"})
     launch(tmp_path, 2, jobs)
-    for strategy in WAYS[way]:
-        for method in ("full", "lora"):
-            name = f"{strategy}-{method}"
-            same(tmp_path / f"{name}-whole", alone / method, 1e-5)
-            same(tmp_path / f"{name}-one-two", alone / method, 1e-5)
-            kept = newest_checkpoint(tmp_path / f"{name}-two-one" / CHECKPOINTS)
-            assert len(kept["curve"]) == 2
-            assert all("lora_" in weight for weight in kept["state_dict"]) == (method == "lora"), "no frozen base"
-            train({"out": str(tmp_path / f"{name}-two-one"), "lora": method == "lora"}, Ranks())
-            same(tmp_path / f"{name}-two-one", alone / method, 1e-5)
+    for strategy, lora in ways:
+        name, one = f"{strategy}-{lora}", alone / ("lora" if lora else "full")
+        same(tmp_path / f"{name}-whole", one, 1e-5)
+        same(tmp_path / f"{name}-one-two", one, 1e-5)
+        kept = newest_checkpoint(tmp_path / f"{name}-two-one" / CHECKPOINTS)
+        assert len(kept["curve"]) == 2
+        assert all("lora_" in weight for weight in kept["state_dict"]) == lora, "no frozen base"
+        in_one(tmp_path / f"{name}-two-one", lora=lora)
+        same(tmp_path / f"{name}-two-one", one, 1e-5)
+
+
+def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
+    """Of the last step, which has three rows, one of four gets none."""
+    ways = [("ddp", "zero3", False), ("zero3", "fsdp", True), ("fsdp", "ddp", True)]
+    jobs = [{"strategy": two, "lora": lora, "stop": 3, "out": two} for two, _, lora in ways]
+    launch(tmp_path, 2, jobs)
+    launch(tmp_path, 4, [{"strategy": four, "lora": lora, "out": two} for two, four, lora in ways])
+    for two, _, lora in ways:
+        same(tmp_path / two, alone / ("lora" if lora else "full"), 1e-5)
+
+
+def test_what_is_kept_in_main_memory_or_packed_changes_nothing(alone, tmp_path):
+    jobs = [
+        {"strategy": strategy, "offload": True, "lora": lora, "micro": 2, "out": strategy}
+        for strategy, lora in (("zero1", True), ("zero2", False), ("zero3", False), ("fsdp", False))
+    ]
+    jobs += [{"strategy": strategy, "packed": 64, "out": f"{strategy}-packed"} for strategy in ("ddp", "fsdp", "zero3")]
+    launch(tmp_path, 2, jobs)
+    for job in jobs:
+        same(tmp_path / job["out"], alone / ("lora" if job.get("lora") else "full"), 1e-5)
+
+
+def test_bf16_is_near_on_two_ranks(alone, tmp_path):
+    ways = [(strategy, lora) for strategy in ("ddp", "fsdp", "zero3") for lora in (False, True)]
+    jobs = [
+        {"strategy": strategy, "lora": lora, "precision": "bf16", "out": f"{strategy}-{lora}"}
+        for strategy, lora in ways
+    ]
+    launch(tmp_path, 2, jobs)
+    for strategy, lora in ways:
+        found, wanted = curve(tmp_path / f"{strategy}-{lora}"), curve(alone / ("lora" if lora else "full"))
+        torch.testing.assert_close(found, wanted, rtol=0.1, atol=0.02, equal_nan=True)
+        state = torch.load(tmp_path / f"{strategy}-{lora}" / "weights.pt")["state_dict"]
+        assert {value.dtype for value in state.values()} == {torch.float32}
