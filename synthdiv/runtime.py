@@ -67,8 +67,8 @@ class Runtime:
     """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time. `servers` are
     those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
     these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
-    an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes. `strategy` is how several ranks
-    train one model, and `offload` keeps what it shards in main memory. One rank trains the same model without them."""
+    an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes.
+    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards."""
 
     outputs: str = "outputs"
     device: str = "auto"

@@ -77,7 +77,7 @@ def fit(
     from synthdiv.train.rows import Rows
     from synthdiv.train.strategies import spread
 
-    over = over or spread(model, optimizing, run, precision)
+    way = over or spread(model, optimizing, run, precision)
 
     class Keeper(Callback):
         """Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6)."""
@@ -86,18 +86,18 @@ def fit(
 
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             def keep() -> None:
-                save(over.state() | {"curve": module.curve}, out / CHECKPOINTS, len(module.curve), run)
+                save(way.state() | {"curve": module.curve}, out / CHECKPOINTS, len(module.curve), run)
                 self.saved = time.monotonic()
 
             run.progress(len(module.curve), len(steps), f"steps, loss {module.curve[-1]['loss']:.3f}", keep)
-            if over.first(time.monotonic() - self.saved >= run.checkpoint_seconds):
+            if way.first(time.monotonic() - self.saved >= run.checkpoint_seconds):
                 keep()
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    flat = isolating(over.opened, rows, pad) if packed else False
-    meter = Meter(model, over.device, precision, run.world_size)
-    tuning = Tuning(over, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
+    flat = isolating(way.opened, rows, pad) if packed else False
+    meter = Meter(model, way.device, precision, run.world_size)
+    tuning = Tuning(way, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
     found = newest_checkpoint(out / CHECKPOINTS)
     if found:
         tuning.resume(found)

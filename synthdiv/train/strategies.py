@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import distributed
 
 from synthdiv.runtime import Strategy
-from synthdiv.types import DataError, Run
+from synthdiv.types import ConfigError, DataError, Run
 
 if TYPE_CHECKING:
     from synthdiv.train.module import Optimizing
@@ -67,10 +68,11 @@ class Alone:
 
     def adamw(self, fused: bool = True) -> torch.optim.AdamW:
         """Norms and biases are not decayed."""
-        groups = [
-            {"params": [weight for name, weight in self.trained() if len(self.shapes[name]) >= 2]}
-            | {"weight_decay": self.optimizing.weight_decay},
-            {"params": [weight for name, weight in self.trained() if len(self.shapes[name]) < 2], "weight_decay": 0.0},
+        decayed = [weight for name, weight in self.trained() if len(self.shapes[name]) >= 2]
+        plain = [weight for name, weight in self.trained() if len(self.shapes[name]) < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": self.optimizing.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -137,7 +139,7 @@ class Alone:
         return value
 
     def state(self, memory: bool = True) -> dict[str, Any]:
-        """Trained weights by name and, with `memory`, what the optimizer keeps of each: whole, on rank 0. All call it."""
+        """Trained weights by name, and with `memory` what the optimizer keeps of each: whole, on rank 0; all call it."""
         kept: dict[str, Any] = {"state_dict": {}, "optimizer": {}}
         for name, weight in self.trained():
             found = {"": self.gathered(weight.detach())}
@@ -171,6 +173,9 @@ class Alone:
     def weights(self) -> dict[str, Any] | None:
         """The trained weights as they are to be saved, on rank 0; None where the model itself has them."""
         return None
+
+    def close(self) -> None:
+        """Let go of what the end of this object alone does not free."""
 
 
 class Ddp(Alone):
@@ -225,6 +230,7 @@ def spread(model: Any, optimizing: Optimizing, run: Run, precision: str) -> Alon
     strategy = run.runtime.strategy
     if run.world_size == 1:
         return Alone(model, optimizing, run, precision)
+    possible(run.device, run.world_size)
     if strategy in (Strategy.auto, Strategy.ddp):
         return Ddp(model, optimizing, run, precision)
     if strategy is Strategy.fsdp:
@@ -232,6 +238,18 @@ def spread(model: Any, optimizing: Optimizing, run: Run, precision: str) -> Alon
     from synthdiv.train.zero import Zero
 
     return Zero(model, optimizing, run, precision)
+
+
+def possible(device: str, ranks: int) -> None:
+    """Each rank needs a device of its own, and one that ranks can speak from."""
+    if device == "mps" or ":" in device:
+        raise ConfigError(f"runtime.device={device}: is one device and there are {ranks} ranks; choose cuda or cpu")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device == "cuda" and here > torch.cuda.device_count():
+        raise ConfigError(
+            f"{here} ranks on this machine need as many devices and there are {torch.cuda.device_count()}; lower "
+            "hydra.launcher.devices"
+        )
 
 
 def verify(weights: Iterable[tuple[str, Any]], shapes: dict[str, tuple[int, ...]]) -> None:

@@ -73,6 +73,7 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
             model.save_pretrained(out / "model", state_dict=weights)
             tokenizer.save_pretrained(out / "model")
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    over.close()
     return (
         summary
         | counts

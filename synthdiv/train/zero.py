@@ -89,8 +89,7 @@ class Zero(Alone):
         return kept
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+        from deepspeed import utils
 
         memory = checkpoint["optimizer"]
         for state in self.optimizer.state.values():
@@ -99,19 +98,21 @@ class Zero(Alone):
             value = checkpoint["state_dict"][name].to(self.device)
             self.fill(weight, value)
             if self.stage < 3:
-                safe_set_full_fp32_param(weight, value)
+                utils.safe_set_full_fp32_param(weight, value)
                 for key in MEMORY:
-                    safe_set_full_optimizer_state(weight, memory[name][key].to(self.device), key)
+                    utils.safe_set_full_optimizer_state(weight, memory[name][key].to(self.device), key)
             else:
-                safe_set_local_fp32_param(weight, self.own(value, weight))
+                utils.safe_set_local_fp32_param(weight, self.own(value, weight))
                 for key in MEMORY:
                     part = self.own(memory[name][key].to(self.device), weight)
-                    safe_set_local_optimizer_state(weight, part, key)
+                    utils.safe_set_local_optimizer_state(weight, part, key)
 
     def flat(self) -> Iterator[Any]:
         """This rank's parts of all weights, as the optimizer has them."""
         optimizer = self.engine.optimizer
-        yield from optimizer.fp32_partitioned_groups_flat if self.stage == 3 else optimizer.single_partition_of_fp32_groups
+        yield from (
+            optimizer.fp32_partitioned_groups_flat if self.stage == 3 else optimizer.single_partition_of_fp32_groups
+        )
 
     def fill(self, weight: Any, value: Any) -> None:
         """The weight that the model computes with, beside that of the optimizer."""
@@ -133,3 +134,6 @@ class Zero(Alone):
 
     def weights(self) -> dict[str, Any] | None:
         return self.state(memory=False)["state_dict"]
+
+    def close(self) -> None:
+        self.engine.destroy()  # its hooks and the model hold each other

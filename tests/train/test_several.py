@@ -1,4 +1,4 @@
-"""Several ranks give what one gives, however the model is spread over them, and go on from one another's checkpoints."""
+"""Several ranks give what one gives, however the model is spread over them, and go on from others' checkpoints."""
 
 from __future__ import annotations
 
