@@ -139,7 +139,7 @@ class Alone:
         return value
 
     def state(self, memory: bool = True) -> dict[str, Any]:
-        """Trained weights by name, and with `memory` what the optimizer keeps of each: whole, on rank 0; all call it."""
+        """Trained weights by name, and with `memory` what the optimizer keeps of each: whole, on rank 0. All call."""
         kept: dict[str, Any] = {"state_dict": {}, "optimizer": {}}
         for name, weight in self.trained():
             found = {"": self.gathered(weight.detach())}
