@@ -35,6 +35,10 @@ def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def serious(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 def save(checkpoint: dict[str, Any], folder: Path, step: int, run: Run) -> None:
     """Whole or not at all, by rank 0. The newest may still be torn by what happens below us: the one before stays."""
     import torch
@@ -95,6 +99,7 @@ def fit(
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(serious)  # transformers imports it to save any model, if it is there
     flat = isolating(way.opened, rows, pad) if packed else False
     meter = Meter(model, way.device, precision, run.world_size)
     tuning = Tuning(way, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)

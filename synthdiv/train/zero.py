@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from synthdiv.train.fit import serious
 from synthdiv.train.strategies import Alone
 from synthdiv.types import ConfigError
 
@@ -31,7 +32,7 @@ class Zero(Alone):
                 f"runtime.strategy={self.strategy}: needs DeepSpeed; pip install 'synthdiv[deepspeed]'"
             ) from error
 
-        deepspeed.utils.set_log_level_from_string("error")
+        deepspeed.utils.logger.addFilter(serious)
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # on a processor: compiled on the spot, a minute
         self.stage = int(self.strategy[-1])
         self.engine = deepspeed.initialize(
