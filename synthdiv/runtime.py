@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,24 @@ class Server:
         return problems
 
 
+class Strategy(Enum):
+    """How several ranks train one model; `auto` is DDP."""
+
+    auto = "auto"
+    ddp = "ddp"
+    fsdp = "fsdp"
+    zero1 = "zero1"
+    zero2 = "zero2"
+    zero3 = "zero3"
+
+
 @dataclass
 class Runtime:
     """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time. `servers` are
     those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
     these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
-    an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes."""
+    an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes.
+    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards."""
 
     outputs: str = "outputs"
     device: str = "auto"
@@ -70,6 +83,8 @@ class Runtime:
     vllm: str = "vllm"
     vllm_options: list[str] = field(default_factory=list)
     tensor_parallel: int = 1
+    strategy: Strategy = Strategy.auto
+    offload: bool = False
 
     def check(self) -> list[str]:
         problems = []
@@ -92,6 +107,11 @@ class Runtime:
                 problems.append(f"runtime.{name}={getattr(self, name)}: needs 0 or more, or null for no limit")
         if self.tensor_parallel < 1:
             problems.append(f"runtime.tensor_parallel={self.tensor_parallel}: needs 1 device or more")
+        sharded = self.strategy not in (Strategy.auto, Strategy.ddp)
+        if self.offload and not sharded:
+            problems.append("runtime.offload=true: needs runtime.strategy=fsdp, zero1, zero2 or zero3")
+        if self.device == "mps" and sharded:
+            problems.append(f"runtime.strategy={self.strategy.value}: needs runtime.device=cuda or cpu, not mps")
         return problems
 
 

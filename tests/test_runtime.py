@@ -10,7 +10,7 @@ import torch
 
 from synthdiv.generate.spec import Sampling
 from synthdiv.generate.stage import Generate, Side
-from synthdiv.runtime import LocalRun, Runtime, isolated
+from synthdiv.runtime import LocalRun, Runtime, Strategy, isolated
 from synthdiv.types import Artifact
 from tests.models.small import build, files, tiny_model, toy_prompts
 
@@ -89,6 +89,8 @@ def test_one_model_is_open_at_a_time(tmp_path):
         ({"micro_batch": -1}, "runtime.micro_batch=-1"), ({"device": "tpu"}, "runtime.device='tpu'"),
         ({"heartbeat_seconds": 0.0}, "runtime.heartbeat_seconds"), ({"checkpoint_seconds": -1.0}, "checkpoint_seconds"),
         ({"threads": -1}, "runtime.threads=-1"),
+        ({"offload": True}, "runtime.offload=true: needs runtime.strategy=fsdp"),
+        ({"strategy": Strategy.zero3, "device": "mps"}, "runtime.strategy=zero3: needs runtime.device=cuda or cpu"),
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(fields, told):

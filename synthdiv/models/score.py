@@ -110,7 +110,7 @@ def _scored(
             at_row += [line] * len(answer)
             at_place += range(len(prompt) - 1 - skip, len(prompt) + len(answer) - 1 - skip)
             targets += answer
-        with torch.inference_mode():
+        with torch.no_grad():  # weights that are gathered for it are trained later
             logits = model(
                 input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=longest - skip, use_cache=False
             ).logits

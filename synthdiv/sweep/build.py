@@ -163,14 +163,14 @@ class Builder:
 
     def _halve(self, node: Node) -> bool:
         """Take half the rows at once, if there are two; the effective batch stays as it is."""
-        rows = halved(node.stage, self.run.micro_batch)
+        rows = halved(node.stage, self.run.micro_batch, self.ranks.size)
         if rows:
             self.run.micro_batch = rows
         return rows > 0
 
     def _failed(self, node: Node, error: Exception, seconds: float) -> Outcome:
         failure, message, trace = class_of(error), message_of(error), ""
-        if told := advice(failure, node.stage) if not halved(node.stage, self.run.micro_batch) else "":
+        if told := advice(failure, node.stage) if not halved(node.stage, self.run.micro_batch, self.ranks.size) else "":
             message = f"{message.splitlines()[0].rstrip('. ')}; {told}"
         if failure == BUG or os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError):
             path = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
@@ -181,9 +181,9 @@ class Builder:
         return Outcome("failed", seconds, message, failure, trace=trace, log=self.ledger.log)
 
 
-def halved(stage: Stage, rows: int) -> int:
-    """Half of the `rows` that a stage takes at once (0: its whole batch); 0 where there is nothing to halve."""
-    whole = getattr(stage, "batch_rows", 0)
+def halved(stage: Stage, rows: int, ranks: int = 1) -> int:
+    """Half of the `rows` that a rank takes at once (0: all its rows of a batch); 0 where there is nothing to halve."""
+    whole = -(-getattr(stage, "batch_rows", 0) // (ranks if stage.ranks == "many" else 1))
     rows = min(rows or whole, whole)
     return (rows + 1) // 2 if rows > 1 else 0
 

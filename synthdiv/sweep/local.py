@@ -235,7 +235,7 @@ class Local(Engine):
     def _settle(self, node: Node, outcome: Outcome, stop: Stop) -> None:
         """Try again what is worth it, a bounded number of times; all else is the fate of the node."""
         again = not stop.reason and (outcome.state == "stopped" or outcome.failure == LOST)
-        rows = halved(node.stage, self.micro.get(node.key, self.cell.runtime.micro_batch))
+        rows = halved(node.stage, self.micro.get(node.key, self.cell.runtime.micro_batch), self.devices)
         if self.devices > 1 and outcome.failure == MEMORY and rows and not stop.reason:
             self.micro[node.key] = rows
             self.open[node.key] = node

@@ -13,6 +13,7 @@ from synthdiv.types import Run
 if TYPE_CHECKING:
     from synthdiv.train.module import Optimizing
     from synthdiv.train.rows import Row
+    from synthdiv.train.strategies import Alone
 
 CHECKPOINTS = "checkpoints"
 
@@ -34,6 +35,24 @@ def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def serious(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
+def save(checkpoint: dict[str, Any], folder: Path, step: int, run: Run) -> None:
+    """Whole or not at all, by rank 0. The newest may still be torn by what happens below us: the one before stays."""
+    import torch
+
+    if run.rank:
+        return
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{step:09}.ckpt"
+    torch.save(checkpoint, path.with_suffix(".draft"))
+    path.with_suffix(".draft").replace(path)
+    for old in newest_first(folder)[2:]:
+        old.unlink()
+
+
 def fit(
     model: Any,
     rows: list[Row],
@@ -45,12 +64,14 @@ def fit(
     run: Run,
     precision: str,
     packed: int = 0,
+    over: Alone | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place over `steps`, on rows of their own or (`packed`) several in a sequence of so many tokens;
-    write `metrics.parquet`; return what the manifest should say."""
+    write `metrics.parquet`; return what the manifest should say. `over` is the model spread over ranks (None: here)."""
     import lightning
     import pyarrow
     import pyarrow.parquet
+    import torch
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.callbacks import Callback
 
@@ -58,6 +79,9 @@ def fit(
     from synthdiv.train.module import Tuning
     from synthdiv.train.packing import isolating
     from synthdiv.train.rows import Rows
+    from synthdiv.train.strategies import spread
+
+    way = over or spread(model, optimizing, run, precision)
 
     class Keeper(Callback):
         """Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6)."""
@@ -66,29 +90,28 @@ def fit(
 
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             def keep() -> None:
-                path = out / CHECKPOINTS / f"{len(module.curve):09}.ckpt"
-                trainer.save_checkpoint(path.with_suffix(".draft"))
-                path.with_suffix(".draft").replace(path)
-                for old in newest_first(path.parent)[2:]:  # the newest may be torn, so the one before stays
-                    old.unlink()
+                save(way.state() | {"curve": module.curve}, out / CHECKPOINTS, len(module.curve), run)
                 self.saved = time.monotonic()
 
             run.progress(len(module.curve), len(steps), f"steps, loss {module.curve[-1]['loss']:.3f}", keep)
-            if time.monotonic() - self.saved >= run.checkpoint_seconds:
+            if way.first(time.monotonic() - self.saved >= run.checkpoint_seconds):
                 keep()
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    flat = isolating(model, rows, pad) if packed else False
-    meter = Meter(model, next(model.parameters()).device, precision)
-    tuning = Tuning(model, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
+    logging.getLogger("DeepSpeed").addFilter(serious)  # transformers imports it to save any model, if it is there
+    flat = isolating(way.opened, rows, pad) if packed else False
+    meter = Meter(model, way.device, precision, run.world_size)
+    tuning = Tuning(way, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
     found = newest_checkpoint(out / CHECKPOINTS)
     if found:
         tuning.resume(found)
         run.log(f"continuing at step {len(tuning.curve) + 1} of {len(steps)}")
     done_before = len(tuning.curve)
     device = run.device
-    index = int(device.split(":")[1]) if ":" in device else None
+    index = torch.device(device).index
+    if device == "cuda":
+        index = torch.cuda.current_device()  # of several ranks each has its own
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # hints about loggers, workers and devices not chosen
         trainer = lightning.Trainer(
@@ -113,7 +136,8 @@ def fit(
             trainer.fit(tuning, range(done_before, len(steps)))  # the module looks its rows up by step number
     seconds = time.monotonic() - begun
     model.eval()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), out / "metrics.parquet")
+    if run.rank == 0:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), out / "metrics.parquet")
     here = sum(int(point["tokens"]) for point in tuning.curve[done_before:])
     seen = totals(tuning.curve, tuning.rows.sources)
     return seen | {

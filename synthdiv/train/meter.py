@@ -39,7 +39,7 @@ class Work:
             if isinstance(part, torch.nn.Linear):
                 size = part.in_features * part.out_features
             elif type(part).__name__ == "Conv1D":
-                size = part.weight.numel()
+                size = part.nx * part.nf
             else:
                 continue
             work = size * (6.0 if part.weight.requires_grad else 4.0)
@@ -59,12 +59,12 @@ class Work:
 class Meter:
     """Rate, use and memory of one step after another."""
 
-    def __init__(self, model: Any, device: Any, precision: str):
+    def __init__(self, model: Any, device: Any, precision: str, devices: int = 1):
         import torch
 
         self.cuda, self.device = device.type == "cuda", device
         name = torch.cuda.get_device_name(device) if self.cuda else ""
-        self.peak, self.work = peak_rate(name, precision), Work(model)
+        self.peak, self.work = peak_rate(name, precision) * devices, Work(model)
 
     def read(self, lengths: list[int], supervised: int, seconds: float) -> dict[str, float]:
         return {

@@ -66,6 +66,7 @@ class Train(Stage):
     """
 
     name = "train"
+    ranks = "many"
     version = 2
     model = True
     kept = (CHECKPOINTS,)

@@ -21,6 +21,7 @@ from synthdiv.train.fit import CHECKPOINTS, fit
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import schedule
+from synthdiv.train.strategies import spread, verify
 from synthdiv.train.tokens import read_tokens, rendered
 from synthdiv.types import Artifact, DataError, Run
 
@@ -45,7 +46,9 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     folded = tokens[0].manifest["summary"]["system_folded"] if tokens else chat.folded
     if stage.method.value == "lora":
         model = with_adapter(model, stage.lora, stage.seed)
-    opened = OpenModel(model.to(run.device), tokenizer, run.device)
+    optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
+    over = spread(model, optimizing, run, stage.precision.value)
+    opened = OpenModel(over.opened.eval(), tokenizer, run.device)
     longest = max(len(row.ids) for row in rows)
     if longest > opened.context:
         raise DataError(
@@ -55,18 +58,22 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     human = {row["id"]: row["response"] for row in read_prompts(prompts, "train")}
     budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed)
-    optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
     before = validate(opened, chat, held_out, human, stage.max_tokens)
     packed = stage.max_tokens if stage.packing else 0
-    summary = fit(model, rows, steps, optimizing, stage.seed, chat.end, out, run, stage.precision.value, packed)
+    summary = fit(model, rows, steps, optimizing, stage.seed, chat.end, out, run, stage.precision.value, packed, over)
     after = validate(opened, chat, held_out, human, stage.max_tokens)
     if stage.method.value == "lora":
         probe_adapter(opened, rows[: stage.batch_rows])
-        save_adapter(model, out / "adapter", getattr(student.stage, "hub", None))
-    else:
-        model.save_pretrained(out / "model")
-        tokenizer.save_pretrained(out / "model")
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    weights = over.weights()
+    if run.rank == 0:
+        verify((over.trained() if weights is None else weights.items()), over.shapes)
+        if stage.method.value == "lora":
+            save_adapter(model, out / "adapter", getattr(student.stage, "hub", None), weights)
+        else:
+            model.save_pretrained(out / "model", state_dict=weights)
+            tokenizer.save_pretrained(out / "model")
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    over.close()
     return (
         summary
         | counts
@@ -76,7 +83,7 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
             "validation_rows": len(held_out),
             "system_folded": folded,
             "sources": dict(Counter(row.source for row in rows)),
-            "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            "trained_parameters": sum(map(math.prod, over.shapes.values())),
             "validation_before": before,
             "validation": after,
         }
@@ -126,9 +133,9 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
         return peft.get_peft_model(model, config)
 
 
-def save_adapter(model: Any, folder: Path, hub: str | None) -> None:
+def save_adapter(model: Any, folder: Path, hub: str | None, weights: dict[str, Any] | None = None) -> None:
     """As PEFT saves it, less what differs between equal adapters: the order of a set, and where the base lies here."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form that names the base's path
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
@@ -167,7 +174,7 @@ def probe_adapter(opened: OpenModel, rows: list[Row]) -> None:
 
     for row in rows:  # one by one: the logits of a large batch over a large vocabulary do not fit everywhere
         ids = torch.tensor([row.ids], device=opened.device)
-        with torch.inference_mode():
+        with torch.no_grad():
             tuned = opened.model(input_ids=ids).logits
             with opened.model.disable_adapter():
                 base = opened.model(input_ids=ids).logits

@@ -17,11 +17,12 @@ WAIT = 200  # seconds until a test gives up; nothing is measured by it
 
 
 def manifests(folder: Path) -> dict[str, dict]:
-    """By key; of their files not the log of requests, which tells of the day."""
+    """By key; of their files not those that tell of the day: the log of requests, and rates of training."""
     found = {}
     for path in (folder / "outputs" / "artifacts").glob("*/*/manifest.json"):
         found[path.parent.name] = json.loads(path.read_text())
-        found[path.parent.name]["files"].pop("requests.jsonl", None)
+        for name in ("requests.jsonl", "metrics.parquet"):
+            found[path.parent.name]["files"].pop(name, None)
     return found
 
 

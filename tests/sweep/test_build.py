@@ -128,6 +128,13 @@ def test_half_of_the_rows(rows, whole, half):
     assert halved(Act(batch_rows=whole), rows) == half
 
 
+@pytest.mark.parametrize(("rows", "ranks", "half"), [(0, 1, 4), (0, 2, 2), (0, 3, 2), (2, 2, 1), (0, 8, 0)])
+def test_half_of_the_rows_of_one_of_several_ranks(rows, ranks, half):
+    """A rank takes its part of the batch, and half of the whole batch would change nothing."""
+    assert halved(Both(batch_rows=8), rows, ranks) == half
+    assert halved(Act(batch_rows=8), 0, ranks) == 4
+
+
 @pytest.mark.parametrize("fits", [8, 4])
 def test_a_training_that_ran_out_of_memory_ends_in_the_weights_of_the_whole_batch(tmp_path, monkeypatch, fits):
     """Memory for so many rows: the real loss, which fails where it gets more."""

@@ -200,9 +200,9 @@ def test_torchrun_starts_several_ranks_and_a_stage_that_takes_one_gets_one(engin
     assert (store.path(alone) / "world.txt").read_text() == "0 1"
     assert store.artifact(ends[0]).manifest["summary"]["world"] == 2
     assert told(tmp_path / "out", ends[1])[-1] == ("built", 2), "a rank was killed, and the job was begun again"
-    assert store.artifact(ends[2]).manifest["summary"]["rows"] == 2, "8, 4, 2 rows at once, each in a job of its own"
+    assert store.artifact(ends[2]).manifest["summary"]["rows"] == 2, "of 8 rows a rank takes 4, and then 2"
     failures = [e.failure for e in Ledger(tmp_path / "out", "s").events() if e.node == ends[2].key and e.failure]
-    assert failures.count(MEMORY) == 2
+    assert failures.count(MEMORY) == 1
     assert set(failures) <= {MEMORY, LOST}, "rank 0 sees only that another is gone"
     failure = local.failures[ends[3].key]
     assert (failure.failure, failure.message) == (INPUT, "row 3 of it is no row")
@@ -210,7 +210,8 @@ def test_torchrun_starts_several_ranks_and_a_stage_that_takes_one_gets_one(engin
 
 
 def test_a_study_is_the_same_under_torchrun(tmp_path):
-    """Lightning and the models stand in a process that is one of two ranks."""
+    """Lightning and the models stand in a process that is one of two ranks. Both train the student, whose weights are
+    then equal but for the last bits, and what stands on them may be any sample."""
     folders = [tmp_path / "inline", tmp_path / "ranks"]
     for folder in folders:
         folder.mkdir()
@@ -220,7 +221,16 @@ def test_a_study_is_the_same_under_torchrun(tmp_path):
     synthdiv(*words, "hydra/launcher=local", "hydra.launcher.devices=2", cwd=folders[1])
     assert inline.wait(timeout=WAIT) == 0
     one, other = (manifests(folder) for folder in folders)
-    assert {key: each["files"] for key, each in one.items()} == {key: each["files"] for key, each in other.items()}
+    assert one.keys() == other.keys()
+    (trained,) = (key for key, each in one.items() if each["stage"] == "train")
+    assert other[trained]["sessions"][0]["ranks"] == 2
+    tuned = {trained}
+    while more := {key for key, each in one.items() if tuned & {inner["key"] for inner in each["inputs"]}} - tuned:
+        tuned |= more
+    assert len(tuned) < len(one) - 3
+    for key, each in one.items():
+        assert (each["files"] == other[key]["files"]) or key in tuned
+        assert each["files"].keys() == other[key]["files"].keys()
     assert not orphans(folders[1])
 
 

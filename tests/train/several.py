@@ -1,0 +1,101 @@
+"""A program for torchrun: trains a tiny model, job after job of a list in JSON, each way that several ranks can."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from synthdiv.models.load import open_model
+from synthdiv.ranks import Ranks
+from synthdiv.runtime import LocalRun, Runtime, Strategy
+from synthdiv.train.fit import fit
+from synthdiv.train.module import Optimizing
+from synthdiv.train.rows import Row
+from synthdiv.train.schedule import Match, schedule
+from synthdiv.train.stage import Lora
+from synthdiv.train.strategies import spread
+from synthdiv.train.tune import with_adapter
+from synthdiv.types import Stopped
+
+OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
+STEPS = 6
+
+
+def blank(lora: bool, precision: str = "fp32") -> Any:
+    """Sizes that no number of ranks divides, and so are cut unevenly."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=41, hidden_size=18, intermediate_size=33, num_hidden_layers=2, num_attention_heads=3,
+        max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    model: Any = transformers.LlamaForCausalLM(config)
+    if lora and precision == "bf16":  # as a frozen base is opened
+        model = model.to(torch.bfloat16)
+    return with_adapter(model, Lora(r=3, dropout=0.0), 0) if lora else model
+
+
+def some_rows(count: int = 23) -> list[Row]:
+    random = torch.Generator().manual_seed(1)
+    rows = []
+    for number in range(count):
+        length = int(torch.randint(4, 30, (), generator=random))
+        prompt = int(torch.randint(1, length - 1, (), generator=random))
+        ids = torch.randint(3, 41, (length,), generator=random).tolist()
+        rows.append(Row(tuple(ids), prompt, "ab"[number % 2]))
+    return rows
+
+
+def train(job: dict[str, Any], ranks: Ranks) -> None:
+    """`stop`: after so many steps, each of which is kept. What is trained ends in `weights.pt`."""
+    out = Path(job["out"])
+    strategy = Strategy(job.get("strategy", "auto"))
+    runtime = Runtime(
+        device="cpu", strategy=strategy, offload=job.get("offload", False), micro_batch=job.get("micro", 0),
+        checkpoint_seconds=1e-6 if job.get("stop") else 300.0,
+    )  # fmt: skip
+    run = LocalRun(runtime, open_model, ranks=ranks)
+    run.begin(out)
+    boundary = run.progress
+
+    def progress(done: int, *given: Any) -> None:
+        if done == job.get("stop") and ranks.rank == ranks.size - 1:  # one is asked, and all stop
+            run.stop.reason = "asked"
+        boundary(done, *given)
+
+    run.progress = progress  # type: ignore[method-assign]
+    rows = some_rows()
+    # 5 rows a step and 3 in the last: ranks get different numbers of rows, and one of four gets none
+    steps = schedule([row.supervised for row in rows], 5, Match.rows, 5 * (STEPS - 1) + 3, 0)
+    model = blank(job.get("lora", False), job.get("precision", "fp32"))
+    precision = job.get("precision", "fp32")
+    over = spread(model, OPTIMIZING, run, precision)
+    try:
+        fit(model, rows, steps, OPTIMIZING, 0, 1, out, run, precision, job.get("packed", 0), over)
+    except Stopped:
+        return
+    state = over.state()
+    if ranks.rank == 0:
+        torch.save(state, out / "weights.pt")
+
+
+def main() -> None:
+    ranks = Ranks.of_environment(slurm=False)
+    torch.set_num_threads(1)
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        if ranks.rank == 0:
+            Path(job["out"]).mkdir(exist_ok=True)
+        ranks.agree("")
+        train(job, ranks)
+    ranks.leave()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

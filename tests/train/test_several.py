@@ -1,0 +1,116 @@
+"""Several ranks give what one gives, however the model is spread over them, and go on from others' checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from synthdiv.ranks import Ranks
+from synthdiv.train.fit import CHECKPOINTS, newest_checkpoint
+from tests.train.several import STEPS, train
+
+PROGRAM = Path(__file__).with_name("several.py")
+CURVE = ["loss", "gradient_norm", "loss/a", "loss/b"]
+
+
+def launch(folder: Path, ranks: int, jobs: list[dict]) -> None:
+    """All jobs by the same processes: to start them takes longer than to train."""
+    path = folder / f"jobs{ranks}.json"
+    path.write_text(json.dumps([job | {"out": str(folder / job["out"])} for job in jobs]))
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", str(PROGRAM), str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+def curve(folder: Path) -> torch.Tensor:
+    table = pyarrow.parquet.read_table(folder / "metrics.parquet").to_pylist()
+    assert [point["step"] for point in table] == list(range(1, STEPS + 1))
+    return torch.tensor([[point[name] for name in CURVE] for point in table])
+
+
+def same(one: Path, other: Path, near: float) -> None:
+    """Losses and weights, and what the optimizer remembers."""
+    torch.testing.assert_close(curve(one), curve(other), rtol=0, atol=near, equal_nan=True)
+    states = [torch.load(folder / "weights.pt") for folder in (one, other)]
+    for kind in ("state_dict", "optimizer"):
+        torch.testing.assert_close(states[0][kind], states[1][kind], rtol=0, atol=near)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The same in one process: full, and an adapter."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name, lora in (("full", False), ("lora", True)):
+        (folder / name).mkdir()
+        train({"out": str(folder / name), "lora": lora}, Ranks())
+    return folder
+
+
+def in_one(folder: Path, **job) -> None:
+    folder.mkdir(exist_ok=True)
+    train(job | {"out": str(folder)}, Ranks())
+
+
+@pytest.mark.parametrize("strategies", [["ddp"], ["fsdp"], ["zero1", "zero2", "zero3"]], ids=["ddp", "fsdp", "zero"])
+def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp_path, strategies):
+    """One stops after two steps and two ranks go on; two stop, and one goes on."""
+    jobs, ways = [], [(strategy, lora) for strategy in strategies for lora in (False, True)]
+    for strategy, lora in ways:
+        job, name = {"strategy": strategy, "lora": lora}, f"{strategy}-{lora}"
+        in_one(tmp_path / f"{name}-one-two", lora=lora, stop=2)
+        jobs.append(job | {"out": f"{name}-whole", "micro": 2})
+        jobs.append(job | {"out": f"{name}-two-one", "stop": 2})
+        jobs.append(job | {"out": f"{name}-one-two"})
+    launch(tmp_path, 2, jobs)
+    for strategy, lora in ways:
+        name, one = f"{strategy}-{lora}", alone / ("lora" if lora else "full")
+        same(tmp_path / f"{name}-whole", one, 1e-5)
+        same(tmp_path / f"{name}-one-two", one, 1e-5)
+        kept = newest_checkpoint(tmp_path / f"{name}-two-one" / CHECKPOINTS)
+        assert len(kept["curve"]) == 2
+        assert all("lora_" in weight for weight in kept["state_dict"]) == lora, "no frozen base"
+        in_one(tmp_path / f"{name}-two-one", lora=lora)
+        same(tmp_path / f"{name}-two-one", one, 1e-5)
+
+
+def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
+    """Of the last step, which has three rows, one of four gets none."""
+    ways = [("ddp", "zero3", False), ("zero3", "fsdp", True), ("fsdp", "ddp", True)]
+    jobs = [{"strategy": two, "lora": lora, "stop": 3, "out": two} for two, _, lora in ways]
+    launch(tmp_path, 2, jobs)
+    launch(tmp_path, 4, [{"strategy": four, "lora": lora, "out": two} for two, four, lora in ways])
+    for two, _, lora in ways:
+        same(tmp_path / two, alone / ("lora" if lora else "full"), 1e-5)
+
+
+def test_what_is_kept_in_main_memory_or_packed_changes_nothing(alone, tmp_path):
+    jobs = [
+        {"strategy": strategy, "offload": True, "lora": lora, "micro": 2, "out": strategy}
+        for strategy, lora in (("zero1", True), ("zero2", False), ("zero3", False), ("fsdp", False))
+    ]
+    jobs += [{"strategy": strategy, "packed": 64, "out": f"{strategy}-packed"} for strategy in ("ddp", "fsdp", "zero3")]
+    launch(tmp_path, 2, jobs)
+    for job in jobs:
+        same(tmp_path / job["out"], alone / ("lora" if job.get("lora") else "full"), 1e-5)
+
+
+def test_bf16_is_near_on_two_ranks(alone, tmp_path):
+    ways = [(strategy, lora) for strategy in ("ddp", "fsdp", "zero3") for lora in (False, True)]
+    jobs = [
+        {"strategy": strategy, "lora": lora, "precision": "bf16", "out": f"{strategy}-{lora}"}
+        for strategy, lora in ways
+    ]
+    launch(tmp_path, 2, jobs)
+    for strategy, lora in ways:
+        found, wanted = curve(tmp_path / f"{strategy}-{lora}"), curve(alone / ("lora" if lora else "full"))
+        torch.testing.assert_close(found, wanted, rtol=0.1, atol=0.02, equal_nan=True)
+        state = torch.load(tmp_path / f"{strategy}-{lora}" / "weights.pt")["state_dict"]
+        assert {value.dtype for value in state.values()} == {torch.float32}

@@ -1,0 +1,61 @@
+"""What is shared out over ranks before any rank starts, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthdiv.train.rows import Row, Rows
+from synthdiv.train.strategies import Alone, possible, verify
+from synthdiv.types import ConfigError, DataError
+
+WEIGHTS = {"a.lora_A.weight": torch.ones(2, 3), "a.lora_B.weight": torch.tensor([[0.0, 1.0]])}
+SHAPES = {"a.lora_A.weight": (2, 3), "a.lora_B.weight": (1, 2)}
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=20), st.integers(1, 5), st.integers(0, 3), st.booleans())
+def test_every_row_is_taken_once_and_all_ranks_make_as_many_passes(lengths, size, micro, packed):
+    rows = Rows([Row(tuple(range(length)), 1) for length in lengths], 0, 64 * packed)
+    shares = []
+    for rank in range(size):
+        one = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"))
+        shares.append(Alone.share(one, rows, list(range(len(lengths))), micro))
+    assert len({len(share) for share in shares}) == 1
+    taken = [row for share in shares for batch, weight in share if weight for sequence in batch for row in sequence]
+    assert sorted(taken) == list(range(len(lengths)))
+    if micro:
+        assert all(sum(map(len, batch)) <= micro for share in shares for batch, _ in share)
+
+
+def test_whole_weights_are_verified():
+    verify(WEIGHTS.items(), SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"a.lora_A.weight": torch.empty(0)}, r"a\.lora_A\.weight: has the shape \(0,\).* and had \(2, 3\)"),
+        ({"a.lora_A.weight": torch.full((2, 3), math.nan)}, r"a\.lora_A\.weight: has values that are no finite"),
+        ({"a.lora_B.weight": torch.zeros(1, 2)}, "the adapter is what it was before"),
+        ({"b.lora_B.weight": torch.ones(1)}, r"b\.lora_B\.weight: has the shape \(1,\).*had None"),
+    ],
+)
+def test_weights_that_are_not_are_refused(change, told):
+    with pytest.raises(DataError, match=told):
+        verify((WEIGHTS | change).items(), SHAPES)
+
+
+def test_more_ranks_than_devices_are_refused(monkeypatch):
+    possible("cpu", 2)
+    for device in ("mps", "cuda:1"):
+        with pytest.raises(ConfigError, match=rf"runtime\.device={device}: is one device and there are 2 ranks"):
+            possible(device, 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="2 ranks on this machine need as many devices and there are 1"):
+        possible("cuda", 2)
