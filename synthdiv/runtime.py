@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -247,6 +248,14 @@ class LocalRun:
     def log(self, message: str) -> None:
         if self.rank == 0:
             LOGGER.info(message)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or this machine had too little memory; torch raises errors of its own."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return (isinstance(error, OSError) and error.errno == errno.ENOMEM) or "can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager

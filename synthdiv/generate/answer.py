@@ -7,7 +7,7 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from synthdiv.types import Artifact, Run
 
@@ -46,6 +46,21 @@ def lines(file: Path) -> list[dict[str, Any]]:
     if len(whole) < len(data):
         os.truncate(file, len(whole))
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def append(handle: TextIO, rows: list[dict[str, Any]]) -> None:
+    """Whole lines, on the disk when this returns."""
+    handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
+    handle.flush()
+    os.fsync(handle.fileno())
+
+
+def rewrite(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace a file at once: whoever is killed here leaves the old one or the new one."""
+    draft = file.with_suffix(".draft")
+    with draft.open("w", encoding="utf-8") as handle:
+        append(handle, rows)
+    draft.replace(file)
 
 
 Answers = Generator[list[tuple[Request, Answer]], None, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import math
 import time
@@ -17,6 +16,7 @@ from synthdiv.generate.stream import Draws
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import batches
+from synthdiv.runtime import out_of_memory
 from synthdiv.types import DataError
 
 Asked = tuple[Request, list[int]]  # and the ids of all that precedes its answer
@@ -78,8 +78,7 @@ def answer_batch(opened: OpenModel, chat: Chat, asked: list[Asked], sampling: Sa
     import torch
 
     ids = [prompt for _, prompt in asked]
-    eos = opened.tokenizer.eos_token_id
-    ends = sorted({chat.end} | ({eos} if eos is not None else set()))
+    ends = chat.ends
     streams = [request.stream for request, _ in asked]
     draws = Draws(streams, sampling.max_new_tokens, opened.device, sampling.temperature, sampling.top_p)
     with torch.inference_mode():
@@ -144,13 +143,6 @@ class Memory:
             release()  # only here, behind the error, are the tensors gone that its frames held
         self.parted.add(number)
         return self.answers(asked[:half], number) + self.answers(asked[half:], number)
-
-
-def out_of_memory(error: Exception) -> bool:
-    import torch
-
-    none_left = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or none_left or "can't allocate memory" in str(error)
 
 
 def release() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
+from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.load import Precision
@@ -142,21 +141,6 @@ class Generate(Stage):
             "empty": sum(not row.response.strip() for row in rows),
             "finish": dict(Counter(row.finish for row in rows)),
         }
-
-
-def append(handle: TextIO, lines: list[dict[str, Any]]) -> None:
-    """Whole lines, on the disk when this returns."""
-    handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    handle.flush()
-    os.fsync(handle.fileno())
-
-
-def rewrite(file: Path, lines: list[dict[str, Any]]) -> None:
-    """Replace a file at once: whoever is killed here leaves the old one or the new one."""
-    draft = file.with_suffix(".draft")
-    with draft.open("w", encoding="utf-8") as handle:
-        append(handle, lines)
-    draft.replace(file)
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -25,7 +25,7 @@ from synthdiv.generate.api import arrived, kept_rows
 from synthdiv.generate.client import Ask, Client, Reply
 from synthdiv.generate.hf import ask
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import load_tokenizer, weights_folder
+from synthdiv.models.load import load_context, load_tokenizer, weights_folder
 from synthdiv.runtime import Runtime, Server
 from synthdiv.types import Artifact, ConfigError, DataError
 
@@ -41,7 +41,7 @@ class Served:
     def __init__(self, artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]):
         adapter = artifact.path / "adapter"
         folder = weights_folder(artifact.inputs[0] if adapter.is_dir() else artifact)
-        self.tokenizer, self.context = load_tokenizer(folder), context_of(folder)
+        self.tokenizer, self.context = load_tokenizer(folder), load_context(folder)
         self.model = "adapter" if adapter.is_dir() else "base"
         self._root = f"http://127.0.0.1:{free_port()}"
         self.server = Server("vllm", f"{self._root}/v1", concurrency=AT_ONCE, attempts=3, timeout_seconds=3600.0)
@@ -138,14 +138,6 @@ def command(folder: Path, adapter: Path | None, precision: str, port: int, runti
     return [*words, *runtime.vllm_options]
 
 
-def context_of(folder: Path) -> int:
-    """Tokens that fit the model, prompt and answer together."""
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**30)
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -163,12 +155,11 @@ def answers(shard: Shard) -> Answers:
     chat = Chat.of(served.tokenizer, prompts)
     every, shard.facts["truncated"] = ask(chat, served.context, shard.requests, shard.stage.sampling)
     shard.facts |= {"system_folded": len(every) if chat.folded else 0, "vllm": served.told}
-    ends = sorted({chat.end, served.tokenizer.eos_token_id} - {None})
     wanted = [(request, ids) for request, ids in every if (request.id, request.sample) not in kept]
-    asks = (asked(request, ids, served.model, ends, shard.stage) for request, ids in wanted)
+    asks = (asked(request, ids, served.model, chat.ends, shard.stage) for request, ids in wanted)
     client = Client(served.server, served.model, "completions")
     try:
-        yield from arrived(shard, client, asks, partial(answer, ends=ends))
+        yield from arrived(shard, client, asks, partial(answer, ends=chat.ends))
     except DataError as error:
         if served.alive:
             raise
@@ -196,7 +187,7 @@ def answer(reply: Reply, ends: list[int]) -> Answer:
     """The text; the token that ends it is not counted."""
     choice, usage = reply.data["choices"][0], reply.data["usage"]
     ended = (choice.get("token_ids") or [None])[-1] in ends
-    log = {"at": reply.at, "seconds": reply.seconds, "attempts": reply.attempts}
+    log = {"at": reply.at, "seconds": reply.seconds}
     if choice.get("logprobs"):
         log["logprobs"] = choice["logprobs"]
     tokens = usage["completion_tokens"] - ended

@@ -83,6 +83,12 @@ class Chat:
             )
         return int(self.tokenizer.eos_token_id)
 
+    @property
+    def ends(self) -> list[int]:
+        """The ids at which generation stops: the token that ends an answer, and the tokenizer's EOS if it has one."""
+        eos = self.tokenizer.eos_token_id
+        return sorted({self.end} | ({eos} if eos is not None else set()))
+
     def prompt(self, prompt: str) -> list[int]:
         """Ids of everything before the answer, with at most one BOS."""
         return self.prompts([prompt])[0]

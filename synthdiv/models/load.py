@@ -32,7 +32,19 @@ class OpenModel:
     @property
     def context(self) -> int:
         """Tokens that fit, prompt and answer together."""
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 2**30)
+        return context_of(self.model.config)
+
+
+def context_of(config: Any) -> int:
+    """Tokens that fit a model of this configuration."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**30)
+
+
+def load_context(folder: Path) -> int:
+    """The same of a checkpoint that is not opened here."""
+    import transformers
+
+    return context_of(transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
 
 
 def quiet() -> None:

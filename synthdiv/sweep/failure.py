@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import sys
 from typing import Any
 
+from synthdiv.runtime import out_of_memory
 from synthdiv.store import disk_full
 from synthdiv.types import SynthdivError, Unavailable
 
@@ -29,8 +28,7 @@ def class_of(error: BaseException) -> str:
     """The class of an error that a build raised."""
     if disk_full(error) or (error.__cause__ and disk_full(error.__cause__)):
         return DISK
-    none_left = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if isinstance(error, MemoryError) or none_left or _of_torch(error) or "can't allocate memory" in str(error):
+    if out_of_memory(error):
         return MEMORY
     if isinstance(error, SynthdivError):
         return AWAY if isinstance(error, Unavailable) else INPUT
@@ -42,10 +40,6 @@ def advice(failure: str, stage: Any) -> str:
     if failure != MEMORY:
         return ""
     return next((told for name, told in SMALLER.items() if hasattr(stage, name)), "it needs a machine with more memory")
-
-
-def _of_torch(error: BaseException) -> bool:
-    return "torch" in sys.modules and isinstance(error, sys.modules["torch"].OutOfMemoryError)
 
 
 def message_of(error: BaseException) -> str:

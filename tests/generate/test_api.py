@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,13 +29,6 @@ from tests.models.small import build
 @pytest.fixture(scope="module")
 def prompts(root):
     return built_prompts(root)
-
-
-@pytest.fixture
-def folder(root, prompts, tmp_path):
-    """Where one test builds: the prompts are there."""
-    shutil.copytree(root / "artifacts", tmp_path / "artifacts")
-    return tmp_path
 
 
 def test_a_fifth_of_requests_fails_and_every_row_arrives_once_in_order(prompts, folder, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -20,13 +19,6 @@ from tests.generate.hosting import answered, built_prompts
 @pytest.fixture(scope="module")
 def prompts(root):
     return built_prompts(root)
-
-
-@pytest.fixture
-def folder(root, prompts, tmp_path):
-    """Where one test builds: the prompts are there."""
-    shutil.copytree(root / "artifacts", tmp_path / "artifacts")
-    return tmp_path
 
 
 def until_built(make):
