@@ -158,8 +158,8 @@ def held_bytes(folder: Path, lora: bool) -> dict[str, float]:
     import torch
     from alone import peak
 
+    from synthdiv.train.adapter import with_adapter
     from synthdiv.train.stage import Lora
-    from synthdiv.train.tune import with_adapter
 
     torch.set_num_threads(THREADS)
     rows = [row for row in rows_of(folder, "train") if len(row.ids) < LENGTH // 2][: BATCH * 2]

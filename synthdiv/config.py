@@ -263,6 +263,8 @@ class Cell:
         for part in (self.prompts, self.generators, self.student, self.train, self.evaluate, self.runtime):
             problems += part.check()
         problems += self.problems_of_servers()
+        if self.mix.kind is not Kind.none:
+            problems += self.train.problems_on(self.runtime)
         if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
             problems.append(f"sweep={self.sweep!r}: needs a name without a slash and without a leading dot")
         return problems

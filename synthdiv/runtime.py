@@ -69,7 +69,9 @@ class Runtime:
     those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
     these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
     an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes.
-    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards."""
+    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards.
+    `gradient_checkpointing` computes activations twice instead of keeping them: less memory, a third more work, the
+    same numbers."""
 
     outputs: str = "outputs"
     device: str = "auto"
@@ -86,6 +88,7 @@ class Runtime:
     tensor_parallel: int = 1
     strategy: Strategy = Strategy.auto
     offload: bool = False
+    gradient_checkpointing: bool = False
 
     def check(self) -> list[str]:
         problems = []

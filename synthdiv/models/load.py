@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from synthdiv.types import Artifact, DataError
+from synthdiv.types import Artifact, ConfigError, DataError
 
 
 class Precision(Enum):
@@ -90,23 +91,42 @@ def tokenizer_of(artifact: Artifact) -> Any:
     return load_tokenizer(weights_folder(artifact))
 
 
-def load_base(artifact: Artifact, precision: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a checkpoint, pretrain or fully tuned artifact; for an adapter those of its base."""
+def four_bits(device: str) -> None:
+    """A frozen model in 4 bits needs an accelerator, and the library that packs it."""
+    if not device.startswith("cuda"):
+        raise ConfigError(
+            f"train.method=qlora: weights in 4 bits need an NVIDIA GPU, and runtime.device is {device} here; choose "
+            "train.method=lora, or run it where there is one"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("train.method=qlora: needs bitsandbytes; pip install 'synthdiv[qlora]'")
+
+
+def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple[Any, Any]:
+    """Model and tokenizer of a checkpoint, pretrain or fully tuned artifact; for an adapter those of its base. `packed`
+    holds its linear layers in 4 bits, as QLoRA does (Dettmers et al. 2023: NF4, constants quantised too)."""
     import torch
     import transformers
 
     quiet()
     if (artifact.path / "adapter").is_dir():
-        return load_base(artifact.inputs[0], precision)
+        return load_base(artifact.inputs[0], precision, packed)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    how: dict[str, Any] = {}
+    if packed:
+        how["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
     folder = weights_folder(artifact)
     try:
         tokenizer = load_tokenizer(folder)
         opened: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **how,
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: transformers cannot open this as a causal language model ({error})") from error

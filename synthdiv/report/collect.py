@@ -25,7 +25,7 @@ class Row:
     """A unique cell. `model` is the same for cells that evaluate one trained model: the unit of replication.
 
     `state` is that of `synthdiv status`; `reason` says why it is failed. Scores of suites that are finished are there
-    whatever the state. `unmatched` is how much it trains, where it was launched with `report.unmatched`.
+    whatever the state. `unmatched` is how much it trains, where it was launched with `report.unmatched` or stops early.
     """
 
     key: str
@@ -144,13 +144,31 @@ class Publishable:
     curve: list[dict[str, Any]]
     scores: list[Score]
     samples: list[dict[str, Any]]
+    training: dict[str, float]
 
 
 def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishable:
-    """Curve of the training, scores, and the student's answers to the first `samples` prompts by id, the same in every
-    cell (decoding `published`, else the first one). What is not finished is empty."""
+    """Curve and totals of the training, scores, and the student's answers to the first `samples` prompts by id, the
+    same in every cell (decoding `published`, else the first one). What is not finished is empty."""
     scores = [score for key in record.suites.values() for score in suite_scores(root, key)]
-    return Publishable(curve(root, record), scores, answers(root, record, samples))
+    return Publishable(curve(root, record), scores, answers(root, record, samples), totals(root, record))
+
+
+def totals(root: Path, record: CellRecord) -> dict[str, float]:
+    """Every number that the manifest of the training says, those of its sources and of validation too."""
+    path = finished(root, record.train) if record.train else None
+    if path is None:
+        return {}
+    summary = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["summary"]
+    return dict(numbers(summary, "training"))
+
+
+def numbers(found: Any, name: str) -> Iterable[tuple[str, float]]:
+    if isinstance(found, dict):
+        for key, value in found.items():
+            yield from numbers(value, f"{name}/{key}")
+    elif isinstance(found, (int, float)):
+        yield name, float(found)
 
 
 def curve(root: Path, record: CellRecord) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from synthdiv.report.arms import DESCRIPTIVE, ENOUGH, Arm, Contrast, Mean
 from synthdiv.report.collect import UNTOUCHED, Row
 from synthdiv.report.labels import Labels, arrow, number
+from synthdiv.sweep.ledger import EARLY
 from synthdiv.types import Score
 
 SCORE = ("measure", "value", "low", "high", "n", "unit", "higher_is_better", "note")
@@ -118,13 +119,13 @@ def interval(low: float, high: float) -> str:
 
 
 def unmatched_md(arms: Sequence[Arm], labels: Labels) -> str:
-    """A line for above the tables where arms that were launched with `report.unmatched` train differently much."""
+    """A line for above the tables where arms train differently much: they were launched so, or stop early."""
     budgets: dict[str, dict[str, None]] = {}
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
             if row.axes.get("mix") != UNTOUCHED:
                 budgets.setdefault(row.unmatched, {})[labels.full(arm)] = None
-    if len(budgets) < 2:
+    if len(budgets) < 2 and not any(EARLY in budget for budget in budgets):
         return ""  # none was declared, or all train equally much
     told = (f"{', '.join(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
     return f"**arms are not matched: {'; '.join(told)}**\n\n"

@@ -25,6 +25,7 @@ from synthdiv.sweep.event import Event, event_of, newest, next_attempts, record
 from synthdiv.sweep.tail import Tail
 from synthdiv.types import ConfigError
 
+EARLY = "stops early"  # so begins how much such a cell trains
 NOT_APPLICABLE = "n/a"  # an axis that made no difference to the cell
 NOTE = 4000  # characters of a message that an event keeps; the log has all
 
@@ -43,7 +44,7 @@ class NodeRecord:
 class CellRecord:
     """A cell as a row. `axes` are flat, `n/a` where an axis made no difference; `suites` and `vanilla` name the suite
     nodes by suite; `seeds` are what tells the cells of one arm apart. `config` are the words that say where the presets
-    are; `unmatched` is how much the cell trains, where it was launched with `report.unmatched`."""
+    are; `unmatched` is how much the cell trains, where it was launched with `report.unmatched` or stops early."""
 
     key: str
     arm: str

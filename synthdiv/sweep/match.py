@@ -11,21 +11,25 @@ from synthdiv.mix.stage import Mix
 from synthdiv.pipeline import Graph
 from synthdiv.stage import canonical_fields, digest
 from synthdiv.sweep.expand import Point
+from synthdiv.sweep.ledger import EARLY
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import Train
+from synthdiv.train.stage import Stop, Train
 
 BUDGET = ("match", "epochs", "budget")
 
 
 class Budget(NamedTuple):
-    """How much a cell trains: what is counted, how often, and over how many rows of mix (0: it does not matter)."""
+    """How much a cell trains: what is counted, how often, over how many rows of mix (0: it does not matter), and
+    whether it may end before."""
 
     match: str
     amount: float
     rows: int
+    early: bool = False
 
     def __str__(self) -> str:
-        return f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
+        told = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
+        return f"{EARLY}, after at most {told}" if self.early else told
 
 
 def mismatches(points: list[Point], graphs: list[Graph | None]) -> list[str]:
@@ -78,8 +82,14 @@ def budget(graph: Graph) -> Budget:
     stage = graph.train.stage
     assert isinstance(stage, Train)
     if stage.match is Match.rows:
-        return Budget(stage.match.value, stage.epochs, mixed(graph).rows)
+        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, stage.stop is Stop.early)
     return Budget(stage.match.value, stage.budget or 0, 0)
+
+
+def unmatched(graph: Graph, declared: bool) -> str:
+    """How much a cell trains, where that is not what is equal between arms: it says so, or stops early."""
+    size = budget(graph) if graph.train else None
+    return str(size) if size and (declared or size.early) else ""
 
 
 def recipe(graph: Graph) -> str:

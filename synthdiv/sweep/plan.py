@@ -11,6 +11,7 @@ from synthdiv.config import Cell
 from synthdiv.pipeline import Graph
 from synthdiv.stage import Node
 from synthdiv.sweep.bill import ANSWER, PROMPT, Bill
+from synthdiv.sweep.match import unmatched
 from synthdiv.sweep.prepare import Frozen, unresolved
 from synthdiv.sweep.room import free_bytes, told
 
@@ -126,7 +127,13 @@ def bill_lines(plan: Plan) -> list[str]:
         f"disk      {told(bill.disk_bytes)} of {told(plan.free)} free{short}",
         f"estimates are of earlier artifacts in {plan.cell.runtime.outputs}; where there are none, {PROMPT} tokens a "
         f"prompt and at most {ANSWER} an answer",
+        *unmatched_lines(plan),
         *(f"unknown: {name}: no price, so none of its money; give facts.price_in, price_out" for name in bill.unpriced),
         *(f"unknown: {name}: no size, so none of its hours; give facts.parameters" for name in bill.unknown),
         *(f"unresolved: {note}" for note in plan.notes),
     ]
+
+
+def unmatched_lines(plan: Plan) -> list[str]:
+    early = sum(bool(unmatched(graph, declared=False)) for graph, _ in plan.unique.values())
+    return [f"unmatched: {early} cells stop early: how much each trains depends on its data"] if early else []

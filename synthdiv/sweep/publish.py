@@ -42,4 +42,5 @@ class Publisher:
         found = publishable(root, record, track.samples)
         tracker = WandbTracker(track.project, track.entity, root)
         row, written = dataclasses.asdict(record), root / "tracked" / track.project
-        track_cell(tracker, self.ledger.name, row, found.curve, found.scores, found.samples, written)
+        shown = (found.curve, found.scores, found.samples)
+        track_cell(tracker, self.ledger.name, row, *shown, written, found.training)

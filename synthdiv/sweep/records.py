@@ -12,7 +12,7 @@ from synthdiv.pipeline import Graph, graph, shares
 from synthdiv.stage import Node, canonical
 from synthdiv.sweep.expand import Point
 from synthdiv.sweep.ledger import NOT_APPLICABLE, CellRecord, NodeRecord
-from synthdiv.sweep.match import budget
+from synthdiv.sweep.match import unmatched
 
 SEEDS = (
     "prompts.seed",
@@ -41,7 +41,7 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
         train=item.train.key if item.train else None,
         prompts=item.prompts.key,
         config=list(point.config),
-        unmatched=str(budget(item)) if item.train and point.cell.report.unmatched else "",
+        unmatched=unmatched(item, point.cell.report.unmatched),
     )
 
 

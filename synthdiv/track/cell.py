@@ -21,8 +21,10 @@ def track_cell(
     scores: Sequence[Score],
     samples: Sequence[Mapping[str, Any]],
     published: Path | None = None,
+    training: Mapping[str, float] | None = None,
 ) -> bool:
     """Write a cell once; whether this call wrote it. `cell` has the fields of a ledger's record: key, arm, axes, seeds.
+    `training` are the totals of its training: supervised tokens, repetitions, the share of each source.
 
     `published` is a folder with a file for each cell that was written: two offline runs of one id overwrite each other
     when they are synced. A failed attempt leaves none, so that it is made again; remove a file to publish once more.
@@ -31,10 +33,11 @@ def track_cell(
         return False
     exit_code = 1
     try:
-        tracker.begin(cell["key"], title(cell), cell["arm"], [sweep[:TAG]], {**cell["axes"], **cell["seeds"]})
+        tags = [sweep[:TAG]] + ["unmatched"] * bool(cell.get("unmatched"))
+        tracker.begin(cell["key"], title(cell), cell["arm"], tags, {**cell["axes"], **cell["seeds"]})
         if curve:
             tracker.curve(curve)
-        tracker.summary(flat(scores))
+        tracker.summary({**(training or {}), **flat(scores)})
         if samples:
             tracker.table("samples", samples)
         exit_code = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,24 @@ def encode(stage: Train, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tu
             counts["dropped_rows"] += 1
         else:
             counts["cut_rows"] += over
-            rows.append(Row(ids, len(prompt) if stage.loss_on.value == "answer" else 0, item.get("source", "")))
+            first = len(prompt) if stage.loss_on.value == "answer" else 0
+            rows.append(Row(ids, first, item.get("source", ""), item["id"]))
     if not rows:
         raise DataError(
             f"train.max_tokens={stage.max_tokens} leaves no row of {len(mix)}: {counts['dropped_rows']} are longer and "
             f"of {counts['unanswered_rows']} the whole answer would be cut away; raise it"
         )
+    declared(stage, counts["dropped_rows"], len(mix))
     return rows, counts
+
+
+def declared(stage: Train, dropped: int, rows: int) -> None:
+    """Which answers are too long differs between arms: without them arms no longer train on the same prompts. A prompt
+    that leaves no room for an answer is the same in every arm."""
+    if stage.match.value == "rows" and dropped > stage.left_out * rows:
+        share = math.ceil(1000 * dropped / rows) / 1000
+        raise DataError(
+            f"train.overlong=drop leaves out {dropped} of {rows} rows, and of another arm it may be others: their "
+            f"budgets no longer match. Raise train.max_tokens={stage.max_tokens}, cut rows (train.overlong=cut), or "
+            f"declare it: train.left_out={share:g} report.unmatched=true"
+        )

@@ -3,54 +3,46 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.types import Run
+from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first, read, same_model, save
+from synthdiv.train.early import HELD_OUT, Curve, Early, best_step
+from synthdiv.types import DataError, Run
 
 if TYPE_CHECKING:
     from synthdiv.train.module import Optimizing
     from synthdiv.train.rows import Row
     from synthdiv.train.strategies import Alone
-
-CHECKPOINTS = "checkpoints"
-
-
-def newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.ckpt"), reverse=True)  # named by step
+    from synthdiv.train.unusable import Unusable
 
 
-def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; a torn one falls back to the one before."""
-    import torch
+def look(early: Early, curve: Curve, steps: int) -> bool:
+    """Note the held-out loss where it is due."""
+    curve[-1][HELD_OUT] = math.nan
+    if not early.due(len(curve), steps):
+        return False
+    loss = early.loss()
+    curve[-1][HELD_OUT] = loss if math.isfinite(loss) else math.inf
+    return True
 
-    for path in newest_first(folder):
-        try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return checkpoint
-        except Exception:  # whatever a torn file raises, an older one may be whole
-            continue
-    return None
+
+def last_good(error: Unusable, way: Alone, curve: Curve, folder: Path, run: Run) -> DataError:
+    """What to tell, after the last state that is of use was kept."""
+    if error.good and curve:
+        kept = way.state()
+        if way.first(run.rank != 0 or all(bool(value.isfinite().all()) for value in kept["state_dict"].values())):
+            save(kept | {"curve": curve}, folder, run)
+    newest = next((path.stem.lstrip("0") for path in newest_first(folder)), None)
+    told = f"the last good checkpoint is that of step {newest} in {folder}" if newest else "no checkpoint was kept yet"
+    return DataError(f"{error}; {told}. Lower train.lr, or look at these rows")
 
 
 def serious(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
-
-
-def save(checkpoint: dict[str, Any], folder: Path, step: int, run: Run) -> None:
-    """Whole or not at all, by rank 0. The newest may still be torn by what happens below us: the one before stays."""
-    import torch
-
-    if run.rank:
-        return
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{step:09}.ckpt"
-    torch.save(checkpoint, path.with_suffix(".draft"))
-    path.with_suffix(".draft").replace(path)
-    for old in newest_first(folder)[2:]:
-        old.unlink()
 
 
 def fit(
@@ -65,9 +57,11 @@ def fit(
     precision: str,
     packed: int = 0,
     over: Alone | None = None,
+    early: Early | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place over `steps`, on rows of their own or (`packed`) several in a sequence of so many tokens;
-    write `metrics.parquet`; return what the manifest should say. `over` is the model spread over ranks (None: here)."""
+    write `metrics.parquet`; return what the manifest should say. `over` is the model spread over ranks (None: here).
+    With `early` it ends with the weights of its best step."""
     import lightning
     import pyarrow
     import pyarrow.parquet
@@ -80,6 +74,7 @@ def fit(
     from synthdiv.train.packing import isolating
     from synthdiv.train.rows import Rows
     from synthdiv.train.strategies import spread
+    from synthdiv.train.unusable import Unusable, limit
 
     way = over or spread(model, optimizing, run, precision)
 
@@ -88,14 +83,19 @@ def fit(
 
         saved = time.monotonic()
 
-        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-            def keep() -> None:
-                save(way.state() | {"curve": module.curve}, out / CHECKPOINTS, len(module.curve), run)
-                self.saved = time.monotonic()
+        def keep(self, curve: Curve) -> None:
+            save(way.state() | {"curve": curve}, out / CHECKPOINTS, run)
+            self.saved = time.monotonic()
 
-            run.progress(len(module.curve), len(steps), f"steps, loss {module.curve[-1]['loss']:.3f}", keep)
-            if way.first(time.monotonic() - self.saved >= run.checkpoint_seconds):
-                keep()
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            curve = module.curve
+            best = early is not None and look(early, curve, len(steps)) and best_step(curve) == len(curve)
+            told = f"steps, loss {curve[-1]['loss']:.3f}"
+            run.progress(len(curve), len(steps), told, lambda: self.keep(curve))
+            due = way.first(time.monotonic() - self.saved >= run.checkpoint_seconds)
+            if best or (due and curve[-1]["loss"] <= limit(curve)):
+                self.keep(curve)
+            trainer.should_stop = early is not None and early.over(curve)
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -105,6 +105,7 @@ def fit(
     tuning = Tuning(way, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
     found = newest_checkpoint(out / CHECKPOINTS)
     if found:
+        same_model(found, way.shapes, out / CHECKPOINTS)
         tuning.resume(found)
         run.log(f"continuing at step {len(tuning.curve) + 1} of {len(steps)}")
     done_before = len(tuning.curve)
@@ -112,6 +113,7 @@ def fit(
     index = torch.device(device).index
     if device == "cuda":
         index = torch.cuda.current_device()  # of several ranks each has its own
+    keeper = Keeper()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # hints about loggers, workers and devices not chosen
         trainer = lightning.Trainer(
@@ -121,7 +123,7 @@ def fit(
             max_epochs=1,
             max_steps=-1,
             logger=False,
-            callbacks=[Keeper()],
+            callbacks=[keeper],
             plugins=[LightningEnvironment()],  # or it would read Slurm's variables, and queue the job again by itself
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -132,15 +134,22 @@ def fit(
         )
         begun = time.monotonic()
         model.train()
-        if done_before < len(steps):
-            trainer.fit(tuning, range(done_before, len(steps)))  # the module looks its rows up by step number
+        if done_before < len(steps) and not (early and early.over(tuning.curve)):
+            try:
+                trainer.fit(tuning, range(done_before, len(steps)))  # the module looks its rows up by step number
+            except Unusable as error:
+                raise last_good(error, way, tuning.curve, out / CHECKPOINTS, run) from error
     seconds = time.monotonic() - begun
     model.eval()
     if run.rank == 0:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), out / "metrics.parquet")
+    chosen = (early and best_step(tuning.curve)) or len(tuning.curve)
+    if chosen < len(tuning.curve):
+        way.load(read(out / CHECKPOINTS / f"{chosen:09}.ckpt"))
     here = sum(int(point["tokens"]) for point in tuning.curve[done_before:])
     seen = totals(tuning.curve, tuning.rows.sources)
     return seen | {
+        "saved_step": chosen,
         "repetitions": round(seen["rows_seen"] / len(rows), 4),
         "tokens_per_second": round(here / seconds, 1) if here else None,
         "peak_memory_bytes": max(int(point["memory_bytes"]) for point in tuning.curve),

@@ -14,7 +14,7 @@ from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import Meter
 from synthdiv.train.rows import Rows
 from synthdiv.train.strategies import Alone
-from synthdiv.types import DataError
+from synthdiv.train.unusable import Unusable, diverging, row_losses, unusable
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,12 @@ class Tuning(lightning.LightningModule):
         share = factor(number, len(self.steps), self.optimizing.schedule, self.optimizing.warmup)
         rows = [self.rows.rows[index] for index in self.steps[number]]
         lengths, tokens = [len(row.ids) for row in rows], sum(row.supervised for row in rows)
-        sums = self.gradients(self.steps[number], tokens)
-        norm = self.spread.clip(self.optimizing.lr * share)
-        value, length, *by_source = torch.cat([sums[:1], norm.reshape(1).to(sums), sums[1:]]).tolist()  # the one wait
-        if not math.isfinite(value) or not math.isfinite(length):
-            raise DataError(f"the loss is {value} at step {number + 1} of {len(self.steps)}; lower the learning rate")
+        value, *by_source = self.gradients(self.steps[number], tokens).tolist()
+        if not math.isfinite(value):  # before anything is changed by it
+            raise self.unusable(number, f"the loss is {value}")
+        length = float(self.spread.clip(self.optimizing.lr * share))
+        if not math.isfinite(length):
+            raise self.unusable(number, f"the gradient's norm is {length}")
         self.spread.step()
         point: dict[str, float] = {
             "step": number + 1,
@@ -94,6 +95,12 @@ class Tuning(lightning.LightningModule):
             point |= {f"rows/{name}": len(own), f"supervised_tokens/{name}": sum(own)}
             point[f"loss/{name}"] = total / sum(own) if own else math.nan
         self.curve.append(point | self.meter.read(lengths, tokens, time.perf_counter() - begun))
+        if diverging(self.curve):
+            raise self.unusable(number, f"the loss has grown to {point['loss']:.3g} and stays there", before=False)
+
+    def unusable(self, number: int, told: str, before: bool = True) -> Unusable:
+        losses = row_losses(self.spread, self.rows, self.steps[number])
+        return unusable(told, number + 1, self.curve, losses, self.rows, before)
 
     def gradients(self, chosen: list[int], tokens: int) -> Any:
         """Adds the gradient of the mean loss of a step's supervised `tokens`; summed loss, and that of each source."""

@@ -17,7 +17,8 @@ from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
 from synthdiv.resolve import Resolver, pinned, unchanged
 from synthdiv.stage import Stage, locator
-from synthdiv.train.fit import CHECKPOINTS, fit
+from synthdiv.train.checkpoints import CHECKPOINTS
+from synthdiv.train.fit import fit
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.types import Artifact, ConfigError, DataError, Run
 

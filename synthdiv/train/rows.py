@@ -12,11 +12,12 @@ ELSEWHERE = (16384, 1024)
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids of a whole text, how many of the leading ones are not supervised, and who wrote the answer."""
+    """Token ids of a whole text and how many of the leading ones are not supervised; who answered, and which prompt."""
 
     ids: tuple[int, ...]
     prompt: int
     source: str = ""
+    id: str = ""
 
     @property
     def first(self) -> int:

@@ -24,11 +24,14 @@ def order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(rows)
 
 
-def schedule(supervised: list[int], batch_rows: int, match: Match, budget: int, seed: int) -> list[list[int]]:
+def schedule(
+    supervised: list[int], batch_rows: int, match: Match, budget: int, seed: int, parted: bool = False
+) -> list[list[int]]:
     """Row numbers of each optimizer step: `batch_rows` rows, epoch after epoch, that stop exactly at `budget`.
 
     `supervised` are supervised tokens per row. The budget counts row presentations, optimizer steps or supervised
     tokens; of tokens the last row is the one that reaches the budget (how far it overshoots is in the manifest).
+    `parted`: no step takes rows of two epochs, as in the Trainer of transformers; the last of an epoch may be short.
     """
     steps: list[list[int]] = []
     pending: list[int] = []
@@ -44,4 +47,7 @@ def schedule(supervised: list[int], batch_rows: int, match: Match, budget: int, 
                 pending = []
             if over:
                 return steps
+        if parted and pending:
+            steps.append(pending)
+            pending = []
         epoch += 1

@@ -52,6 +52,9 @@ class Alone:
         self.device = torch.device(run.device)
         self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
         self.optimizer: Any = None
+        if run.runtime.gradient_checkpointing:
+            name = "activation_checkpointing_enable"  # until transformers 5.22 it was gradient_checkpointing_enable
+            getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.place()
 
     def place(self) -> None:

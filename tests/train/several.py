@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from synthdiv.models.load import open_model
 from synthdiv.ranks import Ranks
 from synthdiv.runtime import LocalRun, Runtime, Strategy
+from synthdiv.train.adapter import with_adapter
 from synthdiv.train.fit import fit
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.stage import Lora
 from synthdiv.train.strategies import spread
-from synthdiv.train.tune import with_adapter
 from synthdiv.types import Stopped
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
@@ -58,7 +58,7 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
     strategy = Strategy(job.get("strategy", "auto"))
     runtime = Runtime(
         device="cpu", strategy=strategy, offload=job.get("offload", False), micro_batch=job.get("micro", 0),
-        checkpoint_seconds=1e-6 if job.get("stop") else 300.0,
+        checkpoint_seconds=1e-6 if job.get("stop") else 300.0, gradient_checkpointing=job.get("recompute", False),
     )  # fmt: skip
     run = LocalRun(runtime, open_model, ranks=ranks)
     run.begin(out)

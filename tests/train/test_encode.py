@@ -7,6 +7,7 @@ import pytest
 from synthdiv.mix.stage import Mix, read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.train.encode import encode
+from synthdiv.train.schedule import Match
 from synthdiv.train.stage import LossOn, Method, Overlong, Train
 from synthdiv.train.tokens import rendered
 from synthdiv.types import DataError
@@ -42,7 +43,8 @@ def test_rows_over_the_limit_are_cut_or_left_out(chat, human, overlong):
     limit = max(lengths) - 3
     assert max(asked) < limit
     longer = sum(length > limit for length in lengths)
-    made, counts = encode(Train(max_tokens=limit, overlong=overlong), rows, rendered(chat, rows))
+    left_out = longer / 48 if overlong is Overlong.drop else 0.0
+    made, counts = encode(Train(max_tokens=limit, overlong=overlong, left_out=left_out), rows, rendered(chat, rows))
     if overlong is Overlong.cut:
         assert counts == {"cut_rows": longer, "dropped_rows": 0, "unanswered_rows": 0}
         assert max(len(row.ids) for row in made) == limit
@@ -50,6 +52,21 @@ def test_rows_over_the_limit_are_cut_or_left_out(chat, human, overlong):
         assert counts == {"cut_rows": 0, "dropped_rows": longer, "unanswered_rows": 0}
         assert [len(row.ids) for row in made] == [length for length in lengths if length <= limit]
     assert longer > 0
+
+
+def test_rows_that_only_this_arm_leaves_out_are_declared_or_refused(chat, human):
+    rows = read_mix(human)
+    limit = max(sizes(chat, rows)[1]) - 3
+
+    def made(**fields):
+        return encode(Train(max_tokens=limit, overlong=Overlong.drop, **fields), rows, rendered(chat, rows))
+
+    with pytest.raises(
+        DataError, match=r"leaves out \d+ of 48 rows.*train\.left_out=0\.\d+ report\.unmatched"
+    ) as error:
+        made()
+    declared = float(str(error.value).rpartition("left_out=")[2].split()[0])
+    assert made(left_out=declared)[1] == made(match=Match.steps, budget=3)[1]
 
 
 @pytest.mark.parametrize("loss_on", LossOn)

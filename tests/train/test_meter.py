@@ -9,11 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from synthdiv.train import loss
+from synthdiv.train.adapter import with_adapter
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import Meter, Work, peak_rate
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.stage import Lora
-from synthdiv.train.tune import with_adapter
 from tests.train.test_loss import made
 
 

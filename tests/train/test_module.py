@@ -12,14 +12,16 @@ import pytest
 import torch
 import transformers
 
-from synthdiv.train.fit import CHECKPOINTS, fit, newest_checkpoint, newest_first
+from synthdiv.train.adapter import with_adapter
+from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first
+from synthdiv.train.fit import fit
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import OF_THE_DAY
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.stage import Lora
-from synthdiv.train.tune import with_adapter
+from synthdiv.train.unusable import limit
 from synthdiv.types import DataError
 from tests.models.small import cpu_run
 
@@ -133,8 +135,56 @@ def test_each_source_has_its_share_and_its_loss(tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"step \d+ of 8; lower the learning rate"):
+    """Weights that were spoilt before are not kept as good."""
+    with pytest.raises(DataError, match=r"at step 2; its rows.*no checkpoint was kept yet\. Lower train\.lr"):
         trained(tmp_path, optimizing=Optimizing(1e30, "constant", 0.0, 0.0, 0.0))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_row_that_breaks_the_loss_is_named_and_the_state_before_it_is_kept(tmp_path):
+    """A token whose vector is infinite: its row is the first to find out."""
+    rows = [dataclasses.replace(row, id=f"row-{at}") for at, row in enumerate(some_rows())]
+    plan = schedule([row.supervised for row in rows], 4, Match.steps, 8, 0)
+    bad = next(number for number in plan[3] if all(number not in step for step in plan[:3]))
+    rows[bad] = dataclasses.replace(rows[bad], ids=(*rows[bad].ids[:-2], 39, rows[bad].ids[-1]))
+    for at, row in enumerate(rows):
+        rows[at] = row if at == bad else dataclasses.replace(row, ids=tuple(min(token, 38) for token in row.ids))
+    model = blank()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[39] = math.inf
+    model.model.embed_tokens.weight.requires_grad = False
+    with pytest.raises(DataError, match=rf"the loss is nan at step 4; .* are row-{bad} \(nan\).*that of step 3 in"):
+        trained(tmp_path, model, rows=rows)
+    assert len(newest_checkpoint(tmp_path / CHECKPOINTS)["curve"]) == 3
+
+
+def test_a_loss_that_grows_and_stays_is_an_error(tmp_path):
+    """Steps whose loss was too high are not kept."""
+    rising, run = Optimizing(100.0, "constant", 0.9, 0.0, 0.0), cpu_run(checkpoint_seconds=1e-6)
+    with pytest.raises(DataError, match=r"the loss has grown to .* and stays there at step \d+; its rows") as error:
+        trained(tmp_path, optimizing=rising, steps=200, run=run)
+    kept = newest_checkpoint(tmp_path / CHECKPOINTS)["curve"]
+    assert kept[-1]["loss"] <= limit(kept)
+    assert f"that of step {len(kept)} in" in str(error.value)
+
+
+def test_a_checkpoint_of_another_student_is_refused(tmp_path):
+    with pytest.raises(Stopped):
+        trained(tmp_path, run=stopping(2))
+    with pytest.raises(DataError, match=r"step 2 is of another student.*lm_head\.weight.*\(40, 16\).*remove"):
+        trained(tmp_path, blank(hidden_size=8))
+
+
+@pytest.mark.parametrize("packed", [0, 64])
+def test_activations_that_are_computed_twice_change_no_bit(tmp_path, packed):
+    """With dropout, which must fall alike both times. That they are is seen by the layers, which run again."""
+    runs, models = [[], []], [dropping(), dropping()]
+    for model, times, twice in zip(models, runs, (False, True), strict=True):
+        model.base_model.model.model.layers[0].mlp.register_forward_hook(lambda *_, times=times: times.append(1))
+        trained(tmp_path / str(twice), model, run=cpu_run(gradient_checkpointing=twice), packed=packed)
+    assert len(runs[1]) > 1.5 * len(runs[0])
+    for name, value in weights(models[1]).items():
+        assert torch.equal(value, weights(models[0])[name]), name
 
 
 class Stopped(Exception):

@@ -41,6 +41,20 @@ def test_every_epoch_is_a_permutation_of_its_own(tokens, batch, epochs, seed):
         assert part == order(rows, seed, epoch).tolist()
 
 
+@given(supervised, batches, st.integers(1, 4), seeds)
+def test_a_parted_schedule_has_the_same_rows_and_no_step_of_two_epochs(tokens, batch, epochs, seed):
+    budget = len(tokens) * epochs
+    parted = schedule(tokens, batch, Match.rows, budget, seed, parted=True)
+    assert list(chain(*parted)) == list(chain(*schedule(tokens, batch, Match.rows, budget, seed)))
+    assert len(parted) == epochs * -(-len(tokens) // batch)
+
+
+def test_the_published_training_has_its_303_steps():
+    """S1, 70B: 13,509 rows, 5 % of them for validation, 3 epochs, 128 rows a step."""
+    rows = 13_509 - round(0.05 * 13_509)
+    assert len(schedule([1] * rows, 128, Match.rows, 3 * rows, 0, parted=True)) == 303
+
+
 @given(supervised, batches, budgets, seeds)
 def test_a_larger_budget_begins_as_the_smaller(tokens, batch, budget, seed):
     short = schedule(tokens, batch, Match.steps, budget, seed)

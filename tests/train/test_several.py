@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from synthdiv.ranks import Ranks
-from synthdiv.train.fit import CHECKPOINTS, newest_checkpoint
+from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
 from tests.train.several import STEPS, train
 
 PROGRAM = Path(__file__).with_name("several.py")
@@ -91,12 +91,17 @@ def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
         same(tmp_path / two, alone / ("lora" if lora else "full"), 1e-5)
 
 
-def test_what_is_kept_in_main_memory_or_packed_changes_nothing(alone, tmp_path):
+def test_what_is_kept_in_main_memory_or_packed_or_computed_twice_changes_nothing(alone, tmp_path):
     jobs = [
         {"strategy": strategy, "offload": True, "lora": lora, "micro": 2, "out": strategy}
         for strategy, lora in (("zero1", True), ("zero2", False), ("zero3", False), ("fsdp", False))
     ]
     jobs += [{"strategy": strategy, "packed": 64, "out": f"{strategy}-packed"} for strategy in ("ddp", "fsdp", "zero3")]
+    jobs += [
+        {"strategy": strategy, "recompute": True, "lora": lora, "out": f"{strategy}-recompute-{lora}"}
+        for strategy in ("ddp", "fsdp", "zero2", "zero3")
+        for lora in (False, True)
+    ]
     launch(tmp_path, 2, jobs)
     for job in jobs:
         same(tmp_path / job["out"], alone / ("lora" if job.get("lora") else "full"), 1e-5)

@@ -15,10 +15,12 @@ from synthdiv.mix.stage import Mix, read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, load_base
 from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.train.adapter import probe_adapter, with_adapter
 from synthdiv.train.encode import encode
+from synthdiv.train.held_out import cut
 from synthdiv.train.stage import Lora, LossOn, Method, Train
 from synthdiv.train.tokens import rendered
-from synthdiv.train.tune import probe_adapter, sides, with_adapter
+from synthdiv.train.tune import human_rows, sides
 from synthdiv.types import Artifact, DataError
 from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
 
@@ -53,7 +55,7 @@ def first(model, prompts):
     return answer_log_likelihoods(model, pairs, 1000)[0]
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.full, Method.lora])
 def test_what_is_saved_is_what_was_validated(root, prompts, student, human, method):
     """The model opened again gives the validation loss that training ended with."""
     tuned = build(root, recipe(method=method), student, human, prompts)
@@ -196,11 +198,15 @@ def test_validation_of_everything_is_refused(root, prompts, student):
 
 
 def test_prompts_without_human_answers_have_no_human_validation(student):
-    from synthdiv.train.tune import validate
+    chat = Chat(opened(student).tokenizer)
+    own = [(chat.prompt("ask"), chat.answers(["tell"])[0])]
+    assert human_rows(chat, own, [None], 64) == []
+    assert human_rows(chat, own, ["tell"], 64) == cut(own, 64)
 
-    model = opened(student)
-    rows = [{"id": "a", "prompt": "ask", "response": "tell"}]
-    found = validate(model, Chat(model.tokenizer), rows, {"a": None}, 64)
-    assert found["human"] is None
-    assert found["own"] > 0
-    assert validate(model, Chat(model.tokenizer), [], {}, 64) == {"own": None, "human": None}
+
+def test_a_held_out_row_is_cut_and_never_left_out():
+    """Whichever part is too long, one token of the answer is there: every arm is validated on the same prompts."""
+    pairs = [([1, 2, 3], [4, 5, 6, 7]), (list(range(9)), [1, 2]), ([1], [2])]
+    assert [row.ids for row in cut(pairs, 5)] == [(1, 2, 3, 4, 5), (0, 1, 2, 3, 1), (1, 2)]
+    assert [row.supervised for row in cut(pairs, 5)] == [2, 1, 1]
+    assert [row.supervised for row in cut(pairs, 5, everything=True)] == [4, 4, 1]

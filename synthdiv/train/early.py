@@ -1,0 +1,39 @@
+"""Early stopping: which step is the best so far, and when to wait no longer. All of it is read off the curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Curve = list[dict[str, float]]
+HELD_OUT = "validation_loss"  # a column of the curve: NaN where nobody looked
+
+
+@dataclass(frozen=True)
+class Early:
+    """`loss` is taken after each `every` steps; training ends after `patience` such looks without a better one."""
+
+    every: int
+    patience: int
+    loss: Callable[[], float]
+
+    def due(self, step: int, steps: int) -> bool:
+        """Of a training that is too short to be looked at, the last step is."""
+        return step % self.every == 0 or (step == steps < self.every)
+
+    def over(self, curve: Curve) -> bool:
+        best = best_step(curve)
+        return best is not None and len(looks(curve[best:])) >= self.patience
+
+
+def looks(curve: Curve) -> dict[int, float]:
+    """Held-out losses by step."""
+    found = {int(point["step"]): point.get(HELD_OUT, math.nan) for point in curve}
+    return {step: loss for step, loss in found.items() if not math.isnan(loss)}
+
+
+def best_step(curve: Curve) -> int | None:
+    """The step of the least held-out loss, the first of equals; None before the first look."""
+    found = looks(curve)
+    return min(found, key=lambda step: found[step]) if found else None
