@@ -180,7 +180,7 @@ def test_activations_that_are_computed_twice_change_no_bit(tmp_path, packed):
     """With dropout, which must fall alike both times. That they are is seen by the layers, which run again."""
     runs, models = [[], []], [dropping(), dropping()]
     for model, times, twice in zip(models, runs, (False, True), strict=True):
-        model.base_model.model.model.layers[0].mlp.register_forward_hook(lambda *_, times=times: times.append(1))
+        model.base_model.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, times=times: times.append(1))
         trained(tmp_path / str(twice), model, run=cpu_run(gradient_checkpointing=twice), packed=packed)
     assert len(runs[1]) > 1.5 * len(runs[0])
     for name, value in weights(models[1]).items():
