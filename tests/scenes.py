@@ -26,7 +26,7 @@ from synthdiv.resolve import Resolver
 from synthdiv.stage import Stage
 from synthdiv.train.pretrain import TextCorpus
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import Lora, Method, Train
+from synthdiv.train.stage import Lora, Method, Stop, Train
 from synthdiv.types import Artifact
 from tests.models.small import build, files, tiny_model, toy_prompts
 
@@ -137,6 +137,9 @@ class Scenes:
             return Mix(36, ["oak", "elm"], [0.4, 0.6], train_rows=48, shard_rows=3)
         if scene == "even":
             return Mix(36, ["oak", "elm"], [0.5, 0.5], train_rows=48, shard_rows=3)
+        if scene == "early":
+            often = {"stop": Stop.early, "evaluate_every": 2, "patience": 1, "validation": 0.2}
+            return Train(method=Method.full, epochs=20, batch_rows=16, lr=3e-2, **often)
         if scene in ("full", "budget", "lora"):
             limit = {"match": Match.steps, "budget": 2} if scene == "budget" else {"epochs": 1.0}
             method = Method.lora if scene == "lora" else Method.full
@@ -171,7 +174,7 @@ class Scenes:
                 for n in range(12)
             ]
             inputs = (self.prompts, *whole)
-        if scene in ("full", "budget", "lora"):
+        if scene in ("early", "full", "budget", "lora"):
             inputs = (self.student, self.human, self.prompts)
         if scene == "vectors":
             said = self.prompts if stage.human else self.build(self.stage("respond"), self.prompts, self.student)

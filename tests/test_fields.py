@@ -30,7 +30,7 @@ from synthdiv.models.load import Precision
 from synthdiv.stage import Stage
 from synthdiv.train.pretrain import Architecture
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import LossOn, Method, Shape
+from synthdiv.train.stage import LossOn, Method, Shape, Stop
 from synthdiv.types import Artifact
 from tests.scenes import Scenes, rows_of
 
@@ -76,6 +76,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "precision": Precision.bf16, "seed": 1,
     },
     "budget": {"match": Match.supervised_tokens, "budget": 3, "packing": True},
+    "early": {"stop": Stop.budget, "evaluate_every": 3, "patience": 2},
     "lora": {"lora.r": 4, "lora.alpha": 8.0, "lora.dropout": 0.5, "lora.targets": ["up_proj"]},
     "likelihood": {"target": Target.support, "limit": 3, "precision": Precision.bf16, "batch_tokens": 60},
     "collapse": {
@@ -96,6 +97,7 @@ NOT_SHOWN = {
     "generate.sampling.overlong": "for prompts that do not fit: tests/generate/test_hf.py",
     "generate.top_logprobs": "what a server adds to the log of its requests: tests/generate/test_api.py",
     "train.overlong": "for rows of more than max_tokens: tests/train/test_encode.py",
+    "train.left_out": "how many of those may be left out: tests/train/test_encode.py",
     "mix.sample": "which of several answers: tests/mix/test_stage.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",
