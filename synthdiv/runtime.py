@@ -248,6 +248,9 @@ class LocalRun:
             self._shown = now
             print(f"\r\033[K  {what} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
 
+    def show(self, point: dict[str, float]) -> None:
+        """Nobody watches."""
+
     def log(self, message: str) -> None:
         if self.rank == 0:
             LOGGER.info(message)

@@ -135,5 +135,8 @@ class Run(Protocol):
     def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
         """Report that `done` of `total` units of `what` are finished. A `boundary`."""
 
+    def show(self, point: dict[str, float]) -> None:
+        """A point of a training's curve, for those who watch."""
+
     def log(self, message: str) -> None:
         """One line for the person watching."""

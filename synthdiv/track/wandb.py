@@ -26,11 +26,13 @@ PRIVATE: dict[str, Any] = {
 
 @dataclass
 class WandbTracker:
-    """Runs of `project` (of `entity`, null: the account's own); their files lie in `<folder>/wandb/`."""
+    """Runs of `project` (of `entity`, null: the account's own); their files lie in `<folder>/wandb/`. With `resume` a run
+    that is there already goes on."""
 
     project: str
     entity: str | None
     folder: Path
+    resume: bool = False
     _run: Any = field(default=None, init=False)
 
     def begin(self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any]) -> None:
@@ -50,6 +52,7 @@ class WandbTracker:
                 tags=list(tags),
                 config=dict(config),
                 mode=mode(),
+                resume="allow" if self.resume else None,
                 settings=wandb.Settings(**PRIVATE),
             )
         except wandb.errors.Error as error:

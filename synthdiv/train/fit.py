@@ -90,6 +90,7 @@ def fit(
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             curve = module.curve
             best = early is not None and look(early, curve, len(steps)) and best_step(curve) == len(curve)
+            run.show(curve[-1])
             told = f"steps, loss {curve[-1]['loss']:.3f}"
             run.progress(len(curve), len(steps), told, lambda: self.keep(curve))
             due = way.first(time.monotonic() - self.saved >= run.checkpoint_seconds)
