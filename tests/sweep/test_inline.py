@@ -42,7 +42,7 @@ def test_a_failed_node_blocks_what_stands_on_it_and_nothing_else(typed, tmp_path
     assert [nodes[key].stage for key in failed] == ["generate"]
     assert set(failed) < set(two.nodes)
     never = [nodes[key].stage for key in two.nodes if key not in states]
-    assert sorted(never) == ["collapse", "generate", "generate", *["likelihood"] * 3, "mix", "train"], (
+    assert sorted(never) == ["collapse", "generate", "generate", *["likelihood"] * 3, "mix", "tokens", "train"], (
         "blocked, not tried"
     )
     assert "two: two.jsonl has no answer for 1 of" in said.err
