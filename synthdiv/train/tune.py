@@ -21,7 +21,7 @@ from synthdiv.train.fit import CHECKPOINTS, fit
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import schedule
-from synthdiv.train.strategies import spread, verify
+from synthdiv.train.strategies import possible, spread, verify
 from synthdiv.train.tokens import read_tokens, rendered
 from synthdiv.types import Artifact, DataError, Run
 
@@ -33,6 +33,7 @@ VALIDATION_BATCH = 16384  # tokens; validation is only read, so this is no field
 
 def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
     """Build the artifact of a `train` stage; inputs are student, mix, prompts, and tokens of the mix if there are."""
+    possible(run)
     student, mix, prompts, *tokens = inputs
     run.close()
     model, tokenizer = load_base(student, "fp32" if stage.method.value == "full" else stage.precision.value)
