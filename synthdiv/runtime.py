@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.ranks import Ranks
-from synthdiv.types import Artifact, Stopped
+from synthdiv.types import Artifact, ConfigError, Stopped
 
 LOGGER = logging.getLogger("synthdiv")
 
@@ -69,9 +69,8 @@ class Runtime:
     those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
     these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
     an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes.
-    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards.
-    `gradient_checkpointing` computes activations twice instead of keeping them: less memory, a third more work, the
-    same numbers."""
+    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards;
+    `gradient_checkpointing` computes activations twice and keeps none: less memory, the same numbers."""
 
     outputs: str = "outputs"
     device: str = "auto"
@@ -96,7 +95,7 @@ class Runtime:
             problems.append(f"runtime.micro_batch={self.micro_batch}: needs 0 (the whole batch) or more rows")
         if self.threads < 0:
             problems.append(f"runtime.threads={self.threads}: needs 0 (as many as torch takes) or more")
-        if self.device not in ("auto", "cpu", "cuda", "mps") and not self.device.startswith("cuda:"):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
             problems.append(f"runtime.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
         if self.heartbeat_seconds <= 0 or self.checkpoint_seconds <= 0:
             problems.append("runtime.heartbeat_seconds and runtime.checkpoint_seconds: need more than 0 seconds")
@@ -186,21 +185,25 @@ class LocalRun:
 
     @property
     def device(self) -> str:
-        if self.runtime.device != "auto":
-            return self.runtime.device
-        if "torch" not in sys.modules:
-            return "auto"
-        import torch
-
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        """Known once torch is loaded. ConfigError where the one that was chosen is not on this machine."""
+        chosen = self.runtime.device
+        if chosen == "cpu" or "torch" not in sys.modules:
+            return chosen
+        there = devices()
+        if chosen == "auto":
+            return there[0].partition(":")[0]
+        if chosen not in there and f"{chosen}:0" not in there:
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+            told = f" (CUDA_VISIBLE_DEVICES={seen})" if seen is not None else ""
+            found = ", ".join(there)
+            raise ConfigError(f"runtime.device={chosen}: torch finds {found} here{told}; choose one of them, or auto")
+        return chosen
 
     def model(self, artifact: Artifact, precision: str, kind: str = "hf") -> Any:
         if self._opened != (artifact.key, precision, kind):
             self.close()
             if kind == "vllm":
-                assert self._serve, "whoever builds this stage can serve"
+                assert self._serve  # whoever builds such a stage can
                 self._model = self._serve(artifact, precision, self.runtime, self.boundary)
             else:
                 self._model = self._open_model(artifact, precision, self.device)
@@ -254,6 +257,14 @@ class LocalRun:
     def log(self, message: str) -> None:
         if self.rank == 0:
             LOGGER.info(message)
+
+
+def devices() -> list[str]:
+    """What torch can compute on here, the fastest first."""
+    import torch
+
+    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def out_of_memory(error: BaseException) -> bool:

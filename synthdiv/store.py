@@ -23,7 +23,7 @@ from typing import Any
 import synthdiv
 from synthdiv.claim import Claim, Heartbeat, Watch, claim_files, claim_path, current, take
 from synthdiv.stage import Node, canonical_fields
-from synthdiv.types import Artifact, DataError, Run, Superseded, SynthdivError
+from synthdiv.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
 
 MANIFEST = "manifest.json"
 
@@ -78,6 +78,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def device_of(run: Run) -> str:
+    """What a build ran on: one that needs no device is done where the chosen one is missing too."""
+    try:
+        return run.device
+    except ConfigError:
+        return "cpu"
+
+
 def session(run: Run, seconds: float) -> dict[str, Any]:
     """Provenance of one process that worked on an artifact."""
     from importlib.metadata import version
@@ -91,8 +99,8 @@ def session(run: Run, seconds: float) -> dict[str, Any]:
         | {package: version(package) for module, package in loaded.items() if module in sys.modules}
         | {"zlib": zlib.ZLIB_RUNTIME_VERSION},
         "host": platform.node(),
-        "device": run.device,
-        "accelerator": accelerator(run.device),
+        "device": device_of(run),
+        "accelerator": accelerator(device_of(run)),
         "ranks": run.world_size,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 3),

@@ -11,7 +11,7 @@ import torch
 from synthdiv.generate.spec import Sampling
 from synthdiv.generate.stage import Generate, Side
 from synthdiv.runtime import LocalRun, Runtime, Strategy, isolated
-from synthdiv.types import Artifact
+from synthdiv.types import Artifact, ConfigError
 from tests.models.small import build, files, tiny_model, toy_prompts
 
 
@@ -87,6 +87,7 @@ def test_one_model_is_open_at_a_time(tmp_path):
     ("fields", "told"),
     [
         ({"micro_batch": -1}, "runtime.micro_batch=-1"), ({"device": "tpu"}, "runtime.device='tpu'"),
+        ({"device": "cuda:x"}, "runtime.device='cuda:x': choose auto, cpu, cuda, cuda:N or mps"),
         ({"heartbeat_seconds": 0.0}, "runtime.heartbeat_seconds"), ({"checkpoint_seconds": -1.0}, "checkpoint_seconds"),
         ({"threads": -1}, "runtime.threads=-1"),
         ({"offload": True}, "runtime.offload=true: needs runtime.strategy=fsdp"),
@@ -96,3 +97,45 @@ def test_one_model_is_open_at_a_time(tmp_path):
 def test_a_bad_field_is_named(fields, told):
     assert any(told in problem for problem in Runtime(**fields).check())
     assert not Runtime(device="cuda:1").check()
+
+
+@pytest.fixture
+def accelerators(monkeypatch):
+    """So many devices of CUDA, as far as torch says, and none else."""
+
+    def have(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    return have
+
+
+def device(chosen: str) -> str:
+    return LocalRun(Runtime(device=chosen), lambda *given: object()).device
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen", "found"),
+    [(0, "auto", "cpu"), (0, "cpu", "cpu"), (2, "auto", "cuda"), (2, "cuda", "cuda"), (2, "cuda:1", "cuda:1")],
+)
+def test_the_device_is_the_one_that_was_chosen_or_the_fastest(accelerators, count, chosen, found):
+    accelerators(count)
+    assert device(chosen) == found
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen", "there"),
+    [(0, "cuda", "cpu"), (0, "cuda:0", "cpu"), (0, "mps", "cpu"), (2, "cuda:2", "cuda:0, cuda:1, cpu"),
+     (2, "mps", "cuda:0, cuda:1, cpu")],
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_refused(accelerators, monkeypatch, count, chosen, there):
+    accelerators(count)
+    says = f"runtime.device={chosen}: torch finds {there} on this machine; choose one of them or auto"
+    with pytest.raises(ConfigError) as caught:
+        device(chosen)
+    assert str(caught.value).startswith(says)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(ConfigError, match=r"on this machine \(CUDA_VISIBLE_DEVICES=3\); choose"):
+        device(chosen)

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synthdiv.config import Track
 from synthdiv.ranks import Ranks
 from synthdiv.runtime import LocalRun, Runtime, Stop, isolated
 from synthdiv.stage import Node, Stage
 from synthdiv.store import Store
 from synthdiv.sweep.failure import BUG, LOST, MEMORY, advice, class_of, message_of
 from synthdiv.sweep.ledger import Ledger
+from synthdiv.sweep.live import Live
 from synthdiv.types import Artifact, Stopped, SynthdivError
 
 
@@ -50,6 +52,7 @@ class ReportingRun(LocalRun):
     """Tells the ledger too how far the node is that is being built."""
 
     ledger: Ledger | None = None
+    live: Live | None = None
     node = ""
 
     def begin(self, out: Path) -> None:
@@ -57,6 +60,10 @@ class ReportingRun(LocalRun):
         if self.ledger and self.ranks.size > 1:
             self.ranks.share((out, self.micro_batch, self.ledger.attempt(self.node)))
         super().begin(out)
+
+    def show(self, point: dict[str, float]) -> None:
+        if self.live:
+            self.live.show(point)
 
     def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
         if self.ledger:
@@ -67,11 +74,20 @@ class ReportingRun(LocalRun):
 class Builder:
     """Builds nodes one after the other and keeps the model of one open for the next. Rank 0 writes the ledger."""
 
-    def __init__(self, store: Store, ledger: Ledger, runtime: Runtime, stop: Stop, ranks: Ranks | None = None):
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        runtime: Runtime,
+        stop: Stop,
+        ranks: Ranks | None = None,
+        track: Track | None = None,
+    ):
         self.store, self.ledger, self.runtime = store, ledger, runtime
         self.run = ReportingRun(runtime, open_model, stop, ranks, serve)
         self.ranks = self.run.ranks
-        self.broken = False  # after a failure inside a build the ranks are out of step: they can build no other node
+        self.live = Live(track or Track(), ledger.root, ledger.name)
+        self.broken = False  # after an error inside a build the ranks are out of step: they can build no other node
 
     @property
     def opened(self) -> str | None:
@@ -83,12 +99,14 @@ class Builder:
         Every rank calls it and gets the same outcome, unless it left them `broken`."""
         if self.ranks.rank:
             return self._follow(node)
-        self.run.ledger, self.run.node = self.ledger, node.key
+        self.run.ledger, self.run.node, self.run.live = self.ledger, node.key, self.live
+        self.live.begin(node)
         self.run.micro_batch, self.run.together = micro or self.runtime.micro_batch, False
         while (outcome := self._lead(node)) is None:
             gc.collect()  # a trainer and its model hold each other
             self.run.close()
-        self.broken = outcome.state == "failed" and self._inside(node)
+        self.live.end(outcome.state == "built")
+        self.broken = bool(outcome.failure) and self._inside(node)
         return outcome if self.broken else self.ranks.share(outcome)
 
     def _inside(self, node: Node) -> bool:
@@ -117,12 +135,8 @@ class Builder:
                 raise KeyboardInterrupt from error
             return Outcome("stopped", time.monotonic() - begun, self.run.stop.reason)
         except Exception as error:
-            if class_of(error) == MEMORY and not self._inside(node) and self._halve(node):
-                said = f"{message_of(error).splitlines()[0]}; again with {self.run.micro_batch} rows at once"
-                self.ledger.event(node.key, "stopped", time.monotonic() - begun, said, MEMORY)
-                self.run.log(f"{node.label}: {said}")
-                return None
-            return self._failed(node, error, time.monotonic() - begun)
+            outcome = self._ended(node, error, time.monotonic() - begun)
+            return outcome if outcome.state == "failed" or self._inside(node) else None
         seconds = time.monotonic() - begun
         outcome = Outcome("built" if built else "reused", seconds)
         self.ledger.event(node.key, outcome.state, seconds)
@@ -157,9 +171,22 @@ class Builder:
                     node.stage.build(inputs, out, self.run)
                     self.run.end()
             except Exception as error:
-                if class_of(error) != LOST:  # that another rank is gone is not what happened
-                    self._failed(node, error, time.monotonic() - begun)
-                raise SystemExit(1) from error
+                self.broken = True
+                return self._ended(node, error, time.monotonic() - begun)
+
+    def _ended(self, node: Node, error: Exception, seconds: float) -> Outcome:
+        """Failed; or stopped, where half the rows may do, and where another rank is gone, which may have said why."""
+        failure, message = class_of(error), message_of(error)
+        if failure == MEMORY and self._halve(node):
+            message = f"{message.splitlines()[0]}; again with {self.run.micro_batch} rows at once"
+            self.run.log(f"{node.label}: {message}")
+        elif failure == LOST and self._inside(node):
+            message = f"another rank is gone ({message})"
+        else:
+            return self._failed(node, error, seconds)
+        if failure == MEMORY or self.ranks.rank == 0:
+            self.ledger.event(node.key, "stopped", seconds, message, failure)
+        return Outcome("stopped", seconds, message, failure)
 
     def _halve(self, node: Node) -> bool:
         """Take half the rows at once, if there are two; the effective batch stays as it is."""

@@ -15,7 +15,7 @@ AWAY = "unavailable"  # a server of others, or what may be spent on it: the same
 TIME = "time limit"
 LOST = "killed"  # the process is gone without a word: memory, a node of the cluster, somebody's kill
 BUG = "unforeseen"
-OTHER_RANK = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was aborted")
+OTHER_RANK = ("gloo/transport", "Connection reset by peer", "ncclRemoteError", "NCCL communicator was aborted")
 SMALLER = {  # by a field of a stage: what needs less memory. The batch of a training is cut by the builder itself
     "batch_tokens": "lower generators.batch_tokens for the answers of generators, or evaluate.batch_tokens for the "
     "evaluation",

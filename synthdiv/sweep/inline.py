@@ -14,7 +14,7 @@ class Inline(Engine):
     name = "inline"
 
     def work(self, stop: Stop) -> None:
-        builder = Builder(self.store, self.ledger, self.cell.runtime, stop)
+        builder = Builder(self.store, self.ledger, self.cell.runtime, stop, track=self.cell.track)
         while self.open and not stop.reason:
             node = self._next(builder.opened)
             del self.open[node.key]

@@ -117,9 +117,9 @@ class Ledger:
     def event(
         self, node: str, state: str, seconds: float = 0.0, note: str = "", failure: str = "", log: str = ""
     ) -> None:
-        """Append one transition; `seconds` are those of the attempt. What never ran in this job was not stopped in it:
-        whoever waits for the builder of a node and is interrupted says nothing about the node."""
-        if state != "stopped" or node in self._begun:
+        """Append one transition; `seconds` are those of the attempt. What never ran in this job was not stopped in it,
+        unless by an error: whoever waits for the builder of a node and is interrupted says nothing about the node."""
+        if state != "stopped" or failure or node in self._begun:
             more = {"seconds": round(seconds, 3), "note": note[:NOTE], "failure": failure, "log": log or self.log}
             self._write([self._event(node, state, **more)])
 
@@ -196,6 +196,11 @@ class Ledger:
     def unique_cells(self) -> list[CellRecord]:
         """Each cell once, as it was first launched: only these enter a statistic."""
         return _first((cell.key, cell) for cell in self.cells())
+
+    def files_of(self, job: str) -> list[Path]:
+        """The events of a job: of its rank 0, and of others that had something to say."""
+        folder = self.folder / "events"
+        return [folder / f"{job}.jsonl", *sorted(folder.glob(f"{job}.rank*.jsonl"))]
 
     def event_files(self) -> list[Path]:
         return sorted((self.folder / "events").glob("*.jsonl"))

@@ -222,22 +222,20 @@ class Local(Engine):
 
     def _last_words(self, node: Node, worker: Worker) -> Outcome | None:
         """What a worker, or one of its ranks, wrote about the end of a node; the next attempt is counted from it."""
-        folder = self.ledger.folder / "events"
-        files = [folder / f"{worker.name}.jsonl", *sorted(folder.glob(f"{worker.name}.rank*.jsonl"))]
-        event = self.ledger._newest(files).get(node.key)
+        event = self.ledger._newest(self.ledger.files_of(worker.name)).get(node.key)
         if event is None:
             return None
         self.ledger.number(node.key, max(self.ledger.attempt(node.key), event.attempt + (event.state != "running")))
-        if event.state != "failed" or event.failure == LOST:
+        if not event.failure or event.failure == LOST:
             return None
-        return Outcome("failed", event.seconds, event.note, event.failure, log=event.log or str(worker.log))
+        return Outcome(event.state, event.seconds, event.note, event.failure, log=event.log or str(worker.log))
 
     def _settle(self, node: Node, outcome: Outcome, stop: Stop) -> None:
         """Try again what is worth it, a bounded number of times; all else is the fate of the node."""
         again = not stop.reason and (outcome.state == "stopped" or outcome.failure == LOST)
-        rows = halved(node.stage, self.micro.get(node.key, self.cell.runtime.micro_batch), self.devices)
-        if self.devices > 1 and outcome.failure == MEMORY and rows and not stop.reason:
-            self.micro[node.key] = rows
+        if again and outcome.failure == MEMORY:
+            rows = self.micro.get(node.key, self.cell.runtime.micro_batch)
+            self.micro[node.key] = halved(node.stage, rows, self.devices)
             self.open[node.key] = node
         elif again and self.lost[node.key] < RETRIES:
             self.lost[node.key] += 1

@@ -22,9 +22,9 @@ from synthdiv.ranks import Ranks
 from synthdiv.runtime import REASONS, Stop
 from synthdiv.stage import Node
 from synthdiv.store import Store
-from synthdiv.sweep.build import Builder, Outcome
-from synthdiv.sweep.event import DONE
-from synthdiv.sweep.failure import TIME
+from synthdiv.sweep.build import Builder, Outcome, halved
+from synthdiv.sweep.event import DONE, event_of
+from synthdiv.sweep.failure import MEMORY, TIME
 from synthdiv.sweep.job import Job
 from synthdiv.sweep.ledger import Ledger
 from synthdiv.sweep.publish import Publisher
@@ -45,9 +45,9 @@ class Worker:
         self.store = Store(root, job.runtime.heartbeat_seconds)
         name = f"{job.name}.rank{ranks.rank}" if ranks.rank else job.name  # they write what only they know
         self.ledger = Ledger(root, job.sweep, name, dict(job.attempts), os.environ.get("SYNTHDIV_LOG", ""))
-        self.micro: dict[str, int] = {}  # rows at once, of nodes that ran out of memory before
-        self.builder = Builder(self.store, self.ledger, job.runtime, stop, ranks)
+        self.builder = Builder(self.store, self.ledger, job.runtime, stop, ranks, job.track)
         self.nodes = job.rebuilt()
+        self.micro = self._before()
 
     def work(self, keys: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> int:
         """Build node after node; a failure costs what stands on it and nothing else."""
@@ -58,10 +58,10 @@ class Worker:
                 said = {"node": key, "opened": self.builder.opened, "attempt": self.ledger.attempt(key)}
                 log(self.nodes[key], outcome)
                 answer(said | {"broken": self.builder.broken} | dataclasses.asdict(outcome))
-            if self.builder.broken:
-                return 1  # the other ranks are inside the build; whoever started them ends them
             if outcome.state == "stopped":
                 return self._stopped(self.nodes[key], outcome)
+            if self.builder.broken:
+                return 1  # the other ranks are inside the build; whoever started them ends them
             if outcome.state not in DONE:
                 code = 1
         return code
@@ -78,21 +78,40 @@ class Worker:
             return Outcome("blocked", message=f"{', '.join(missing)} is missing")
         return self.builder.build(node, self.micro.get(node.key, 0))
 
+    def _before(self) -> dict[str, int]:
+        """Rows at once, of nodes that ran out of memory before this job was queued again: half each time."""
+        events = [event_of(row, "") for path in self.ledger.files_of(self.job.name) for row in Tail(path).read()]
+        short = {(each.node, each.attempt) for each in events
+                 if each and each.state == "stopped" and each.failure == MEMORY}  # fmt: skip
+        rows: dict[str, int] = {}
+        for key, _ in short:
+            rows[key] = halved(self.nodes[key].stage, rows.get(key, self.job.runtime.micro_batch), self.ranks.size)
+        return rows
+
     def _stopped(self, node: Node, outcome: Outcome) -> int:
-        """Near its time limit a job of Slurm queues itself again; a preempted one is queued by Slurm."""
+        """Near its time limit, and where a rank of several ran out of memory, a job of Slurm queues itself again; a
+        preempted one is queued by Slurm."""
         job = slurm_job() if self.job.nodes is not None else ""  # a local worker may run inside an allocation
+        if job and outcome.failure == MEMORY:
+            return self._queued(node, job, outcome.message, MEMORY)
         if self.ranks.rank or outcome.message != NEAR_LIMIT or not job:
             return STOPPED
         rows = Tail(self.ledger.folder / "events" / f"{self.job.name}.jsonl").read()
         times = sum(row.get("state") == "stopped" and row.get("note") == NEAR_LIMIT for row in rows)
-        told = f"ran into the time limit {times} times, hydra.launcher.requeues={self.job.requeues}; give it more time"
         if times <= self.job.requeues:
-            LOGGER.info("%s: %s; queued again (%d of %d)", node.label, NEAR_LIMIT, times, self.job.requeues)
-            done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-            if not done.returncode:
-                return STOPPED
-            told = f"{NEAR_LIMIT}, and Slurm does not queue it again: {done.stderr.strip()}"
+            return self._queued(node, job, NEAR_LIMIT, TIME, f" ({times} of {self.job.requeues})")
+        told = f"ran into the time limit {times} times, hydra.launcher.requeues={self.job.requeues}; give it more time"
         self.ledger.event(node.key, "failed", note=told, failure=TIME)
+        return 1
+
+    def _queued(self, node: Node, job: str, why: str, failure: str, which: str = "") -> int:
+        """Queue this job again. Slurm ends what runs of it, scontrol too; and another rank may have been faster."""
+        LOGGER.info("%s: %s; queued again%s", node.label, why, which)
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        if done.returncode <= 0 or "Job is pending" in done.stderr:
+            return STOPPED
+        told = f"{why}, and Slurm does not queue it again: {done.stderr.strip()}"
+        self.ledger.event(node.key, "failed", note=told, failure=failure)
         return 1
 
 

@@ -134,7 +134,9 @@ class Pretrain(Stage):
         import torch
 
         from synthdiv.train.module import Optimizing
+        from synthdiv.train.strategies import possible
 
+        possible(run)
         if self.text:
             unchanged("pretrain.text.path", self.text.path, self.text.sha256)
         run.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -233,7 +232,6 @@ def spread(model: Any, optimizing: Optimizing, run: Run, precision: str) -> Alon
     strategy = run.runtime.strategy
     if run.world_size == 1:
         return Alone(model, optimizing, run, precision)
-    possible(run.device, run.world_size)
     if strategy in (Strategy.auto, Strategy.ddp):
         return Ddp(model, optimizing, run, precision)
     if strategy is Strategy.fsdp:
@@ -243,15 +241,23 @@ def spread(model: Any, optimizing: Optimizing, run: Run, precision: str) -> Alon
     return Zero(model, optimizing, run, precision)
 
 
-def possible(device: str, ranks: int) -> None:
-    """Each rank needs a device of its own, and one that ranks can speak from."""
-    if device == "mps" or ":" in device:
+def possible(run: Run) -> None:
+    """Asked before anything is read: the device is there, ranks can speak from it, and each rank has its own."""
+    device, ranks = run.device, run.world_size
+    if ranks > 1 and (device == "mps" or ":" in device):
         raise ConfigError(f"runtime.device={device}: is one device and there are {ranks} ranks; choose cuda or cpu")
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if device == "cuda" and here > torch.cuda.device_count():
+    if ranks > 1 and device == "cuda":
+        every = [""] * ranks
+        distributed.all_gather_object(every, str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
+        apart(every)
+
+
+def apart(devices: list[str]) -> None:
+    """Of each rank its device: a machine shows all that it has, or to each rank its own only."""
+    if len(set(devices)) < len(devices):
         raise ConfigError(
-            f"{here} ranks on this machine need as many devices and there are {torch.cuda.device_count()}; lower "
-            "hydra.launcher.devices"
+            f"{len(devices)} ranks have {len(set(devices))} devices and each needs one of its own; lower "
+            "hydra.launcher.devices or, in a profile of Slurm, ntasks-per-node to gpus-per-node"
         )
 
 

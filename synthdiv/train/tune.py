@@ -24,7 +24,7 @@ from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import schedule
 from synthdiv.train.stage import LossOn, Method, Stop
-from synthdiv.train.strategies import Alone, spread, verify
+from synthdiv.train.strategies import Alone, possible, spread, verify
 from synthdiv.train.tokens import read_tokens, rendered
 from synthdiv.types import Artifact, DataError, Run
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
     """Build the artifact of a `train` stage; inputs are student, mix, prompts, and tokens of the mix if there are."""
+    possible(run)
     student, mix, prompts, *tokens = inputs
     run.close()
     model, tokenizer = load_base(student, *as_frozen(stage, run))

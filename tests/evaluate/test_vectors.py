@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,8 @@ from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.encoder import open_encoder
 from synthdiv.prompts.stage import read_prompts
 from synthdiv.resolve import Resolver
-from synthdiv.types import Artifact, DataError, Sample
+from synthdiv.runtime import LocalRun, Runtime
+from synthdiv.types import Artifact, ConfigError, DataError, Sample
 from tests.models.small import build, cpu_run
 
 
@@ -67,6 +69,13 @@ def built(stage, answers, encoder, out, **runtime):
     out.mkdir()
     summary = stage.build((answers, encoder), out, cpu_run(**runtime))
     return *read_vectors(SimpleNamespace(path=out)), summary
+
+
+def test_an_encoder_needs_the_device_that_was_chosen(answers, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = LocalRun(Runtime(device="cuda"), lambda *given: None)
+    with pytest.raises(ConfigError, match=r"runtime\.device=cuda: torch finds .*cpu on this machine"):
+        Vectors().build((answers, encoder), tmp_path, run)
 
 
 def test_rows_are_the_encoders_vectors(answers, encoder, tmp_path):

@@ -9,12 +9,13 @@ from collections import Counter
 import pytest
 
 from synthdiv.stage import Node
+from synthdiv.sweep.failure import MEMORY
 from synthdiv.sweep.job import Job
 from synthdiv.sweep.profile import Profile
 from synthdiv.sweep.slurm import Slurm
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
 from tests.slurm.conftest import wait_for
-from tests.slurm.launches import launching, manifest, slowed
+from tests.slurm.launches import Launch, launching, manifest, slowed
 from tests.sweep import stages
 
 pytestmark = pytest.mark.slurm
@@ -177,23 +178,59 @@ def test_a_partition_that_does_not_exist(slurm, launch):
     assert not launch.events("running")
 
 
-def test_two_ranks_on_two_nodes(slurm, tmp_path, monkeypatch):
-    """They add what only the other has, and only the first writes; where one fails, the job does."""
+@pytest.fixture
+def both(slurm, tmp_path, monkeypatch):
+    """Runs nodes on two ranks, on two nodes of the cluster; returns the launch and the engine."""
     for name, value in {**slurm.environment, **stages.knowing(tmp_path / "known")}.items():
         monkeypatch.setenv(name, value)
-    ends = [Node(stages.Both(1)), Node(stages.Both(2, deed="data", guilty=1))]
     options = {"nodes": 2, "ntasks-per-node": 1, "mem": "900M"}
     profile = Profile(options=options, setup=["export MASTER_ADDR=127.0.0.1"])  # both nodes are this machine
     with launching(slurm, tmp_path / "ranks", "ranks") as launch:
-        cell = stages.cell(launch.folder / "outputs")
-        cell.sweep = launch.name
-        engine = Slurm(stages.Given(ends), cell, profile, group=1, requeues=1, detach=False)
-        assert engine.run() == 1
-        summed, failed = (launch.job_of(node.key) for node in ends)
-        accounts = launch.accounts("nodelist", "alloccpus")
-        assert accounts == {summed: ["COMPLETED", "n[1-2]", "2"], failed: ["FAILED", "n[1-2]", "2"]}
-        said = manifest(launch.artifacts / "both" / ends[0].key)
-        assert said["summary"] == {"rows": 0, "sum": 6 * 3.0, "world": 2}
-        assert [session["ranks"] for session in said["sessions"]] == [2]
-        assert launch.built() == {ends[0].key: 1}
-        assert "row 3 of it is no row" in engine.failures[ends[1].key].message
+
+        def run(*ends: Node, requeues: int) -> tuple[Launch, Slurm]:
+            cell = stages.cell(launch.folder / "outputs")
+            cell.sweep = launch.name
+            engine = Slurm(stages.Given(list(ends)), cell, profile, group=1, requeues=requeues, detach=False)
+            assert engine.run() == 1
+            return launch, engine
+
+        yield run
+
+
+def test_two_ranks_on_two_nodes(both):
+    """They add what only the other has, and only the first writes; where one fails, the job does."""
+    ends = [Node(stages.Both(1)), Node(stages.Both(2, deed="data", guilty=1))]
+    launch, engine = both(*ends, requeues=1)
+    summed, failed = (launch.job_of(node.key) for node in ends)
+    accounts = launch.accounts("nodelist", "alloccpus")
+    assert accounts == {summed: ["COMPLETED", "n[1-2]", "2"], failed: ["FAILED", "n[1-2]", "2"]}
+    said = manifest(launch.artifacts / "both" / ends[0].key)
+    assert said["summary"] == {"rows": 0, "sum": 6 * 3.0, "world": 2}
+    assert [session["ranks"] for session in said["sessions"]] == [2]
+    assert launch.built() == {ends[0].key: 1}
+    assert "row 3 of it is no row" in engine.failures[ends[1].key].message
+
+
+def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
+    """Of 8 rows a rank takes 4, then 2, then 1. One rank of two runs out of memory, or both at once."""
+    half, quarter = Node(stages.Both(1, deed="memory 2", guilty=1)), Node(stages.Both(2, deed="memory 1", guilty=0))
+    never, after = Node(stages.Both(3, deed="memory 0", guilty=-1)), Node(stages.Act(4), (half,))
+    launch, engine = both(after, quarter, never, requeues=0)
+    states = {half.key: "built", after.key: "built", quarter.key: "built", never.key: "failed"}
+    assert engine.states == states
+    status = json.loads(synthdiv("status", launch.name, "--json", cwd=launch.folder).stdout)
+    assert status["cells"] == {"done": 2, "failed": 1}
+    for node, rows, restarts in ((half, 2, "1"), (quarter, 1, "2")):
+        said = manifest(launch.artifacts / "both" / node.key)
+        assert said["summary"] == {"rows": rows, "sum": 6 * 3.0, "world": 2}
+        assert launch.ledger.states()[node.key].attempt == int(restarts) + 1
+    assert {event.node for event in launch.events("failed")} == {never.key}, "none was taken for failed meanwhile"
+    failure = engine.failures[never.key]
+    assert failure.failure == MEMORY
+    assert failure.message.endswith(
+        "CUDA out of memory. Tried to allocate 1.00 GiB; it needs a machine with more memory"
+    )
+    ended = {job: state for job, (state,) in launch.accounts().items()}
+    assert ended.pop(launch.job_of(never.key)) == "FAILED"
+    assert set(ended.values()) == {"COMPLETED"}
+    assert not list(launch.artifacts.glob("*/.*.claim.*"))

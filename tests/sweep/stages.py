@@ -80,16 +80,17 @@ class Act(Stage):
 
 
 @dataclass
-class Tokens(Act):
+class Batched(Act):
     """As a stage whose batches are part of its identity."""
 
-    name = "tokens"
+    name = "batched"
     batch_tokens: int = 100
 
 
 @dataclass
 class Both(Stage):
-    """Of several ranks: each adds its number at each of `steps`; rank `guilty` does the `deed` at the third."""
+    """Of several ranks: each adds its number at each of `steps`; rank `guilty` (-1: each) does the `deed` at the
+    third."""
 
     name = "both"
     ranks = "many"
@@ -108,7 +109,7 @@ class Both(Stage):
 
         sums, file = [], out / STEPS
         for step in range(self.steps):
-            if step == 2 and run.rank == self.guilty:
+            if step == 2 and self.guilty in (run.rank, -1):
                 self.act(run)
             number = torch.tensor([run.rank + 1.0])
             distributed.all_reduce(number)
@@ -122,8 +123,10 @@ class Both(Stage):
     def act(self, run: Run) -> None:
         if self.deed == "data":
             raise DataError("row 3 of it is no row")
-        if self.deed == "memory" and not 0 < run.micro_batch <= 2:
-            raise MemoryError
+        if self.deed.startswith("memory") and not 0 < run.micro_batch <= int(self.deed.split()[1]):
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
         if self.deed.startswith("SIG") and once(self):
             signalled(self.deed)
 

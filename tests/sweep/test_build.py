@@ -18,7 +18,7 @@ from synthdiv.train.pretrain import Pretrain
 from synthdiv.types import ConfigError, DataError
 from tests.models.small import tiny_model
 from tests.sweep.evidence import told
-from tests.sweep.stages import Act, Both, Given, Tokens
+from tests.sweep.stages import Act, Batched, Both, Given
 
 
 def builder(root: Path, nodes: list[Node], stop: Stop | None = None, **runtime) -> Builder:
@@ -35,6 +35,7 @@ def builder(root: Path, nodes: list[Node], stop: Stop | None = None, **runtime) 
         (OSError(12, "Cannot allocate memory"), MEMORY), (OSError(28, "No space left on device"), DISK),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), MEMORY),
         (RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"), LOST),
+        (RuntimeError("[../gloo/transport/tcp/pair.cc:451] writev [127.0.0.1]:1: Broken pipe"), LOST),
         (FileNotFoundError(2, "No such file or directory", "a.txt"), BUG),
     ],
 )  # fmt: skip
@@ -94,7 +95,7 @@ def test_memory_that_is_too_small_halves_the_rows_until_they_fit(tmp_path):
     ("node", "says"),
     [
         (Node(Act(deed="memory 0")), "it needs a machine with more memory"),
-        (Node(Tokens(deed="memory 0", batch_rows=0)), "lower generators.batch_tokens for the answers of generators"),
+        (Node(Batched(deed="memory 0", batch_rows=0)), "lower generators.batch_tokens for the answers of generators"),
     ],
 )
 def test_where_nothing_is_left_to_halve_it_says_what_to_do(tmp_path, node, says):

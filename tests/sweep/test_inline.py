@@ -7,6 +7,7 @@ import shlex
 import shutil
 
 import pytest
+import torch
 
 from synthdiv.sweep.ledger import Ledger
 from tests.conftest import FILES, sources, write_files, write_rows
@@ -42,7 +43,7 @@ def test_a_failed_node_blocks_what_stands_on_it_and_nothing_else(typed, tmp_path
     assert [nodes[key].stage for key in failed] == ["generate"]
     assert set(failed) < set(two.nodes)
     never = [nodes[key].stage for key in two.nodes if key not in states]
-    assert sorted(never) == ["collapse", "generate", "generate", *["likelihood"] * 3, "mix", "train"], (
+    assert sorted(never) == ["collapse", "generate", "generate", *["likelihood"] * 3, "mix", "tokens", "train"], (
         "blocked, not tried"
     )
     assert "two: two.jsonl has no answer for 1 of" in said.err
@@ -109,3 +110,28 @@ def test_the_command_that_is_printed_runs_that_cell_alone(typed, tmp_path, rows)
     assert again.code == 0
     key = json.loads((tmp_path / "outputs/sweeps/s/cells.jsonl").read_text().splitlines()[1])["key"]
     assert key[:8] in again.out
+
+
+def test_a_device_that_is_not_there_is_refused_where_it_is_needed(typed, tmp_path, monkeypatch):
+    """By what trains, answers, encodes and scores, before it begins; all else is done on the processor."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    write_files(tmp_path)
+    words = [*FILES, sources("one"), "mix=single", "sweep=s"]
+    assert typed(*words).code == 0
+    artifacts = tmp_path / "outputs" / "artifacts"
+    for stage in ("train", "likelihood", "generate", "tokens"):
+        shutil.rmtree(artifacts / stage)
+    said = typed(*words, "runtime.device=cuda:7")
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    ledger = Ledger(tmp_path / "outputs", "s")
+    assert not list(ledger.folder.glob("events/*.traceback"))
+    stages, states = {node.key: node.stage for node in ledger.nodes()}, ledger.states()
+    failed = [event for event in states.values() if event.state == "failed"]
+    assert {stages[event.node] for event in failed} == {"train", "likelihood", "generate"}
+    assert all(event.note.startswith("runtime.device=cuda:7: torch finds cpu on this machine") for event in failed)
+    recorded = [json.loads(path.read_text()) for path in artifacts.glob("generate/*/manifest.json")]
+    assert recorded
+    assert {session["device"] for each in recorded for session in each["sessions"]} == {"cpu"}
+    shutil.rmtree(artifacts / "pretrain")
+    assert "failed: pretrain" in typed(*words, "runtime.device=cuda").err

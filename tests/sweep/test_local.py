@@ -187,7 +187,7 @@ def test_torchrun_starts_several_ranks_and_a_stage_that_takes_one_gets_one(engin
     alone, marks = Node(Act(number=1)), str(tmp_path)
     ends = [Node(Both(number=2), (alone,)), Node(Both(number=3, deed="SIGKILL", marks=marks))]
     ends += [
-        Node(Both(number=4, deed="memory")),
+        Node(Both(number=4, deed="memory 2")),
         Node(Both(number=5, deed="data")),
         Node(Act(number=6, deed="memory 4")),
     ]

@@ -16,7 +16,7 @@ from synthdiv.config import Track
 from synthdiv.runtime import Runtime
 from synthdiv.stage import Node
 from synthdiv.store import Store
-from synthdiv.sweep.failure import INPUT, LOST
+from synthdiv.sweep.failure import INPUT, LOST, MEMORY
 from synthdiv.sweep.job import Job
 from synthdiv.sweep.ledger import Ledger
 from tests.sweep.stages import STEPS, Act, Both, Given, knowing
@@ -186,13 +186,29 @@ def test_a_rank_that_is_killed_ends_the_job(tmp_path):
 
 def test_several_ranks_take_fewer_rows_when_they_are_told(tmp_path):
     """Out of memory on one rank ends the job; the next is told to take half."""
-    node = Node(Both(number=1, deed="memory"))
+    node = Node(Both(number=1, deed="memory 2"))
     path = written(tmp_path, [node], None)
     code, out, _ = done(tmp_path, started(tmp_path, path, 2), f"{node.key} 1 0\n")
     assert code != 0
     event = Ledger(tmp_path, "s").states()[node.key]
-    assert (event.state, event.failure, event.attempt) == ("failed", "out of memory", 1)
+    assert (event.state, event.failure, event.attempt) == ("stopped", MEMORY, 1)
     code, out, log = done(tmp_path, started(tmp_path, path, 2), f"{node.key} 2 2\n")
     assert code == 0, log
     assert json.loads(out)["state"] == "built"
     assert Store(tmp_path).artifact(node).manifest["summary"]["rows"] == 2
+
+
+@pytest.mark.parametrize("guilty", [0, 1, -1])
+def test_a_job_that_ran_out_of_memory_takes_half_when_it_is_started_again(tmp_path, guilty):
+    """However many of its ranks ran out of it; one of Slurm queues itself again for that."""
+    node = Node(Both(number=1, deed="memory 2", guilty=guilty))
+    path = written(tmp_path, [node], [node.key])
+    code, _, log = done(tmp_path, started(tmp_path, path, 2))
+    assert code != 0
+    event = Ledger(tmp_path, "s").states()[node.key]
+    assert (event.state, event.attempt) == ("stopped", 1), log
+    code, _, log = done(tmp_path, started(tmp_path, path, 2))
+    assert code == 0, log
+    event = Ledger(tmp_path, "s").states()[node.key]
+    assert (event.state, event.attempt) == ("built", 2)
+    assert Store(tmp_path).artifact(node).manifest["summary"]["rows"] == 2, "of 8 rows a rank takes 4, and then 2"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.train.rows import Row, Rows
-from synthdiv.train.strategies import Alone, possible, verify
+from synthdiv.train.strategies import Alone, apart, possible, verify
 from synthdiv.types import ConfigError, DataError
 
 WEIGHTS = {"a.lora_A.weight": torch.ones(2, 3), "a.lora_B.weight": torch.tensor([[0.0, 1.0]])}
@@ -50,12 +50,15 @@ def test_weights_that_are_not_are_refused(change, told):
         verify((WEIGHTS | change).items(), SHAPES)
 
 
-def test_more_ranks_than_devices_are_refused(monkeypatch):
-    possible("cpu", 2)
-    for device in ("mps", "cuda:1"):
-        with pytest.raises(ConfigError, match=rf"runtime\.device={device}: is one device and there are 2 ranks"):
-            possible(device, 2)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="2 ranks on this machine need as many devices and there are 1"):
-        possible("cuda", 2)
+@pytest.mark.parametrize("device", ["mps", "cuda:1"])
+def test_one_device_is_none_of_several_ranks(device):
+    possible(SimpleNamespace(device="cpu", world_size=2))
+    possible(SimpleNamespace(device=device, world_size=1))
+    with pytest.raises(ConfigError, match=rf"runtime\.device={device}: is one device and there are 2 ranks"):
+        possible(SimpleNamespace(device=device, world_size=2))
+
+
+def test_more_ranks_than_devices_are_refused():
+    apart(["GPU-a", "GPU-b"])
+    with pytest.raises(ConfigError, match="4 ranks have 3 devices and each needs one of its own; lower"):
+        apart(["GPU-a", "GPU-b", "GPU-a", "GPU-c"])
