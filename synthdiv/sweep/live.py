@@ -9,6 +9,7 @@ from pathlib import Path
 
 from synthdiv.config import Track, TrackerName
 from synthdiv.stage import Node
+from synthdiv.track.cell import TAG
 from synthdiv.track.tracker import Tracker
 
 LOGGER = logging.getLogger("synthdiv")
@@ -28,19 +29,19 @@ class Live:
         self.node = node if node.stage.name == "train" and self.track.name is not TrackerName.none else None
 
     def show(self, point: Mapping[str, float]) -> None:
-        if self.node is None:
+        node = self.node
+        if node is None:
             return
         try:
             if self.tracker is None and (tracker := online(self.track, self.root)):
-                fields = {"node": self.node.key}
-                tracker.begin(self.node.key, self.node.label, "training", [self.sweep[:64]], fields)
                 self.tracker = tracker
+                tracker.begin(node.key, node.label, "training", [self.sweep[:TAG]], {"node": node.key})
             if self.tracker:
                 self.tracker.curve([{name: value for name, value in point.items() if not math.isnan(value)}])
             else:
                 self.node = None  # nobody watches: it is shown when the cell is done
         except Exception as error:
-            LOGGER.error("tracking of %s failed: %s: %s", self.node.label, type(error).__name__, error)
+            LOGGER.error("tracking of %s failed: %s: %s", node.label, type(error).__name__, error)
             self.node = None
 
     def end(self, built: bool) -> None:

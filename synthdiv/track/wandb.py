@@ -26,8 +26,8 @@ PRIVATE: dict[str, Any] = {
 
 @dataclass
 class WandbTracker:
-    """Runs of `project` (of `entity`, null: the account's own); their files lie in `<folder>/wandb/`. With `resume` a run
-    that is there already goes on."""
+    """Runs of `project` (of `entity`, null: the account's own); their files lie in `<folder>/wandb/`. With `resume` a
+    run that is there already goes on."""
 
     project: str
     entity: str | None
