@@ -34,6 +34,12 @@ options: {mem: 900M, comment: "of twelve, # as an option"}
 stages:
   pretrain: {time: 0:07:00, mem: 600M, cpus-per-task: 2}
 """
+TWO_NODES = """
+options: {mem: 900M}
+setup: ["export MASTER_ADDR=127.0.0.1"]  # both nodes are this machine
+stages:
+  train: {nodes: 2, ntasks-per-node: 1, mem: 1900M}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +240,32 @@ def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
     assert ended.pop(launch.job_of(never.key)) == "FAILED"
     assert set(ended.values()) == {"COMPLETED"}
     assert not list(launch.artifacts.glob("*/.*.claim.*"))
+
+
+def test_a_training_is_spread_over_two_nodes(slurm, tmp_path):
+    """DeepSpeed's ranks on two nodes train what one process trains."""
+    folders = [tmp_path / "inline", tmp_path / "spread"]
+    for folder in folders:
+        folder.mkdir()
+        write_files(folder)
+    words = [
+        *FILES,
+        "mix=human",
+        "train.method=lora",
+        "train.lora.dropout=0",
+        "runtime.threads=1",
+        "runtime.device=cpu",
+    ]
+    synthdiv(*words, "sweep=alone", cwd=folders[0])
+    with launching(slurm, folders[1], "spread") as launch:
+        (launch.folder / "mine.yaml").write_text(TWO_NODES)
+        launch.run(*words, "runtime.strategy=zero3", "hydra.launcher.profile=mine.yaml", DS_ACCELERATOR="cpu")
+        (trained,) = launch.artifacts.glob("train/*")
+        assert launch.accounts("nodelist")[launch.job_of(trained.name)] == ["COMPLETED", "n[1-2]"]
+        said, alone = (
+            manifest(root / "outputs/artifacts/train" / trained.name) for root in (launch.folder, folders[0])
+        )
+        assert [session["ranks"] for session in said["sessions"]] == [2]
+        assert said["summary"]["loss"] == pytest.approx(alone["summary"]["loss"], abs=1e-3)
+        assert said["summary"]["validation"] == pytest.approx(alone["summary"]["validation"], abs=1e-3)
+        assert said["files"].keys() == alone["files"].keys()
