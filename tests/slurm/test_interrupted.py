@@ -43,7 +43,7 @@ def half_done(slurm, calm, tmp_path):
     """Starts a launch of which models and mix are there, and waits until the training of the student and the answers of
     the untouched one are half done; gives the launch and the two jobs."""
     with launching(slurm, tmp_path / "study", "interrupted") as launch:
-        prepared(calm, launch.folder, "prompts", "pretrain", "mix")
+        prepared(calm, launch.folder, "prompts", "pretrain", "mix", "tokens")
 
         def start(*words: str, pause: float = PAUSE) -> tuple:
             launch.start(*STUDY, *words, **slowed(tmp_path / "slow", pause))
