@@ -32,6 +32,8 @@ benchmark: .venv/ready
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/api.py
+	$(BIN)/pip install --quiet -c constraints.txt trl==1.16.0
+	$(BIN)/python benchmarks/train.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -227,6 +227,17 @@ def test_a_run_that_was_stopped_twice_ends_in_the_same_bits(tmp_path, make):
     assert curve(tmp_path / "whole").equals(curve(tmp_path / "cut"))
 
 
+def test_a_run_whose_newest_checkpoint_is_torn_ends_in_the_same_bits(tmp_path):
+    whole, _ = trained(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        trained(tmp_path / "cut", run=stopping(4))
+    newest = newest_first(tmp_path / "cut" / CHECKPOINTS)[0]
+    newest.write_bytes(newest.read_bytes()[:-300])
+    finished, _ = trained(tmp_path / "cut")
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(finished).items())
+    assert curve(tmp_path / "whole").equals(curve(tmp_path / "cut"))
+
+
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     files = [tmp_path / f"{step:09}.ckpt" for step in (3, 20, 100)]
     for number, file in enumerate(files):
