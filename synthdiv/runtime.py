@@ -195,8 +195,8 @@ class LocalRun:
         if chosen not in there and f"{chosen}:0" not in there:
             seen = os.environ.get("CUDA_VISIBLE_DEVICES")
             told = f" (CUDA_VISIBLE_DEVICES={seen})" if seen is not None else ""
-            found = ", ".join(there)
-            raise ConfigError(f"runtime.device={chosen}: torch finds {found} here{told}; choose one of them, or auto")
+            told = f"runtime.device={chosen}: torch finds {', '.join(there)} on this machine{told}"
+            raise ConfigError(f"{told}; choose one of them or auto")
         return chosen
 
     def model(self, artifact: Artifact, precision: str, kind: str = "hf") -> Any:

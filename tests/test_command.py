@@ -163,8 +163,8 @@ def test_a_folder_of_ones_own_presets_counts_as_ours(typed, tmp_path):
     said = typed("plan", "--config-dir", "mine", "train=slow")
     assert (said.code, said.err) == (0, "")
     assert "train=slow" in said.out
-    assert "full, lora, slow" in typed("--help", "--config-dir=mine").out
-    assert "full, lora, slow" not in typed("--help").out
+    assert "full, lora, qlora, slow" in typed("--help", "--config-dir=mine").out
+    assert "qlora, slow" not in typed("--help").out
     assert "train.epochs=x" in typed("--config-dir", "mine", "train=slow", "train.epochs=x").err
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,36 @@ def serious(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
+class Keeper:
+    """What is done after each step: look at held-out rows, show it, keep it, and say whether it was the last one.
+
+    Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6).
+    """
+
+    def __init__(self, way: Alone, curve: Curve, steps: int, early: Early | None, folder: Path, run: Run):
+        self.way, self.curve, self.steps, self.early, self.folder, self.run = way, curve, steps, early, folder, run
+        self.saved = time.monotonic()
+
+    def keep(self) -> None:
+        save(self.way.state() | {"curve": self.curve}, self.folder, self.run)
+        self.saved = time.monotonic()
+
+    def after(self) -> bool:
+        from synthdiv.train.unusable import limit
+
+        step, point = len(self.curve), self.curve[-1]
+        best = self.early is not None and look(self.early, self.curve, self.steps) and best_step(self.curve) == step
+        self.run.show(point)
+        self.run.progress(step, self.steps, f"steps, loss {point['loss']:.3f}", self.keep)
+        due = self.way.first(time.monotonic() - self.saved >= self.run.checkpoint_seconds)
+        if best or (due and point["loss"] <= limit(self.curve)):
+            self.keep()
+        return self.over()
+
+    def over(self) -> bool:
+        return len(self.curve) == self.steps or (self.early is not None and self.early.over(self.curve))
+
+
 def fit(
     model: Any,
     rows: list[Row],
@@ -62,91 +91,43 @@ def fit(
     """Train `model` in place over `steps`, on rows of their own or (`packed`) several in a sequence of so many tokens;
     write `metrics.parquet`; return what the manifest should say. `over` is the model spread over ranks (None: here).
     With `early` it ends with the weights of its best step."""
-    import lightning
     import pyarrow
     import pyarrow.parquet
-    import torch
-    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-    from lightning.pytorch.callbacks import Callback
 
+    from synthdiv.train.loop import loop
     from synthdiv.train.meter import Meter
     from synthdiv.train.module import Tuning
     from synthdiv.train.packing import isolating
     from synthdiv.train.rows import Rows
     from synthdiv.train.strategies import spread
-    from synthdiv.train.unusable import Unusable, limit
+    from synthdiv.train.unusable import Unusable
 
-    way = over or spread(model, optimizing, run, precision)
-
-    class Keeper(Callback):
-        """Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6)."""
-
-        saved = time.monotonic()
-
-        def keep(self, curve: Curve) -> None:
-            save(way.state() | {"curve": curve}, out / CHECKPOINTS, run)
-            self.saved = time.monotonic()
-
-        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-            curve = module.curve
-            best = early is not None and look(early, curve, len(steps)) and best_step(curve) == len(curve)
-            run.show(curve[-1])
-            told = f"steps, loss {curve[-1]['loss']:.3f}"
-            run.progress(len(curve), len(steps), told, lambda: self.keep(curve))
-            due = way.first(time.monotonic() - self.saved >= run.checkpoint_seconds)
-            if best or (due and curve[-1]["loss"] <= limit(curve)):
-                self.keep(curve)
-            trainer.should_stop = early is not None and early.over(curve)
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("DeepSpeed").addFilter(serious)  # transformers imports it to save any model, if it is there
+    way, folder = over or spread(model, optimizing, run, precision), out / CHECKPOINTS
     flat = isolating(way.opened, rows, pad) if packed else False
     meter = Meter(model, way.device, precision, run.world_size)
     tuning = Tuning(way, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
-    found = newest_checkpoint(out / CHECKPOINTS)
+    found = newest_checkpoint(folder)
     if found:
-        same_model(found, way.shapes, out / CHECKPOINTS)
+        same_model(found, way.shapes, folder)
         tuning.resume(found)
         run.log(f"continuing at step {len(tuning.curve) + 1} of {len(steps)}")
     done_before = len(tuning.curve)
-    device = run.device
-    index = torch.device(device).index
-    if device == "cuda":
-        index = torch.cuda.current_device()  # of several ranks each has its own
-    keeper = Keeper()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")  # hints about loggers, workers and devices not chosen
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device.startswith("cuda") else device,
-            devices=[index] if index is not None else 1,
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
-            max_epochs=1,
-            max_steps=-1,
-            logger=False,
-            callbacks=[keeper],
-            plugins=[LightningEnvironment()],  # or it would read Slurm's variables, and queue the job again by itself
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            default_root_dir=out,
-        )
-        begun = time.monotonic()
-        model.train()
-        if done_before < len(steps) and not (early and early.over(tuning.curve)):
-            try:
-                trainer.fit(tuning, range(done_before, len(steps)))  # the module looks its rows up by step number
-            except Unusable as error:
-                raise last_good(error, way, tuning.curve, out / CHECKPOINTS, run) from error
+    keeper = Keeper(way, tuning.curve, len(steps), early, folder, run)
+    begun = time.monotonic()
+    model.train()
+    if not keeper.over():
+        try:
+            loop(tuning, range(done_before, len(steps)), keeper.after, run.device, precision, out)
+        except Unusable as error:
+            raise last_good(error, way, tuning.curve, folder, run) from error
     seconds = time.monotonic() - begun
     model.eval()
     if run.rank == 0:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), out / "metrics.parquet")
     chosen = (early and best_step(tuning.curve)) or len(tuning.curve)
     if chosen < len(tuning.curve):
-        way.load(read(out / CHECKPOINTS / f"{chosen:09}.ckpt"))
+        way.load(read(folder / f"{chosen:09}.ckpt"))
     here = sum(int(point["tokens"]) for point in tuning.curve[done_before:])
     seen = totals(tuning.curve, tuning.rows.sources)
     return seen | {

@@ -71,7 +71,7 @@ def test_a_loss_that_is_no_number_is_bad_input_and_is_not_tried_again(tmp_path):
     node = Node(tiny_model(lr=1e30))
     outcome = builder(tmp_path, [node]).build(node)
     assert (outcome.failure, outcome.trace) == (INPUT, "")
-    assert "lower the learning rate" in outcome.message
+    assert "Lower train.lr" in outcome.message
     assert told(tmp_path, node) == [("running", 1), ("failed", 1)]
 
 

@@ -34,7 +34,7 @@ def inputs(root, prompts):
 
 @pytest.fixture(scope="module")
 def alone(root, inputs):
-    return {stage.method: build(root, stage, *inputs) for stage in (recipe(method) for method in Method)}
+    return {stage.method: build(root, stage, *inputs) for stage in (recipe(method) for method in FILES)}
 
 
 def recipe(method):
@@ -50,7 +50,7 @@ def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, inputs, alone
     for folder in (root / "artifacts").iterdir():
         if folder.name != "train":
             (here / "artifacts" / folder.name).symlink_to(folder)
-    nodes = [Node(recipe(method), tuple(map(node_of, inputs))) for method in Method]
+    nodes = [Node(recipe(method), tuple(map(node_of, inputs))) for method in FILES]
     given = Given(nodes)
     Ledger(here, "s", "launch").add(given.records(), given.graph())
     runtime = Runtime(str(here), device="cpu", strategy=strategy, micro_batch=3)
@@ -60,7 +60,7 @@ def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, inputs, alone
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-6000:]
-    for method, node in zip(Method, nodes, strict=True):
+    for method, node in zip(FILES, nodes, strict=True):
         found = Store(here).artifact(node)
         assert found.manifest["sessions"][0]["ranks"] == 2
         one, two = alone[method].manifest["summary"], found.manifest["summary"]
