@@ -19,16 +19,18 @@ BUDGET = ("match", "epochs", "budget")
 
 
 class Budget(NamedTuple):
-    """How much a cell trains: what is counted, how often, over how many rows of mix (0: it does not matter), and
-    whether it may end before."""
+    """How much a cell trains: what is counted, how often, over how many rows of mix (0: it does not matter), whether it
+    may end before, and which share of the rows it may leave out."""
 
     match: str
     amount: float
     rows: int
     early: bool = False
+    left_out: float = 0.0
 
     def __str__(self) -> str:
         told = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
+        told += f" less up to {self.left_out:.1%} of them" if self.left_out else ""
         return f"{EARLY}, after at most {told}" if self.early else told
 
 
@@ -82,14 +84,14 @@ def budget(graph: Graph) -> Budget:
     stage = graph.train.stage
     assert isinstance(stage, Train)
     if stage.match is Match.rows:
-        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, stage.stop is Stop.early)
+        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, stage.stop is Stop.early, stage.left_out)
     return Budget(stage.match.value, stage.budget or 0, 0)
 
 
 def unmatched(graph: Graph, declared: bool) -> str:
-    """How much a cell trains, where that is not what is equal between arms: it says so, or stops early."""
+    """How much a cell trains, where that is not equal between arms: it says so, stops early, or leaves rows out."""
     size = budget(graph) if graph.train else None
-    return str(size) if size and (declared or size.early) else ""
+    return str(size) if size and (declared or size.early or size.left_out) else ""
 
 
 def recipe(graph: Graph) -> str:

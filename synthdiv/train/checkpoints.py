@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
 from pathlib import Path
 from typing import Any
 
+from synthdiv.runtime import out_of_memory
 from synthdiv.train.early import best_step
 from synthdiv.types import DataError, Run
 
@@ -15,32 +18,54 @@ def newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.ckpt"), reverse=True)  # named by step
 
 
+def at_step(folder: Path, step: int) -> Path:
+    return folder / f"{step:09}.ckpt"
+
+
 def read(path: Path) -> dict[str, Any]:
     import torch
 
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return checkpoint
 
 
+def whole(path: Path) -> dict[str, Any] | None:
+    """What is in this file; None where it is torn. A disk or a memory that fails is another matter."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    try:
+        return read(path)
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
+        if out_of_memory(error) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise
+        return None
+
+
 def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; a torn one falls back to the one before."""
+    """The newest that can be read, and with it the best step it knows. One that is torn falls back to the one before,
+    and is removed: it would count as one of the newest."""
     for path in newest_first(folder):
-        try:
-            return read(path)
-        except Exception:  # whatever a torn file raises, an older one may be whole
-            continue
+        found = whole(path)
+        best = best_step(found["curve"]) if found else None
+        if found and (best in (None, len(found["curve"])) or whole(at_step(folder, best or 0))):
+            return found
+        path.unlink()
     return None
 
 
-def same_model(checkpoint: dict[str, Any], shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
-    """A checkpoint of another student would be copied weight by weight, as far as names go."""
+def same_training(checkpoint: dict[str, Any], of: str, shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
+    """A checkpoint of another student would be copied weight by weight, as far as names go. `of` is the student's key:
+    two of one shape differ in nothing else."""
     found = {name: tuple(weight.shape) for name, weight in checkpoint["state_dict"].items()}
-    if found == shapes:
+    if found == shapes and checkpoint["of"] == of:
         return
-    name = min(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
+    told = f"it was trained from {checkpoint['of'][:8]} and the student here is {of[:8]}"
+    if found != shapes:
+        name = min(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
+        told = f"{name} has the shape {found.get(name)} there and {shapes.get(name)} here"
     raise DataError(
-        f"{folder}: the checkpoint of step {len(checkpoint['curve'])} is of another student or another method ({name} "
-        f"has the shape {found.get(name)} there and {shapes.get(name)} here); remove this folder to begin anew"
+        f"{folder}: the checkpoint of step {len(checkpoint['curve'])} is of another student or method ({told}); remove "
+        "this folder to begin anew"
     )
 
 
@@ -53,7 +78,7 @@ def save(checkpoint: dict[str, Any], folder: Path, run: Run) -> None:
         return
     curve = checkpoint["curve"]
     folder.mkdir(exist_ok=True)
-    path = folder / f"{len(curve):09}.ckpt"
+    path = at_step(folder, len(curve))
     torch.save(checkpoint, path.with_suffix(".draft"))
     path.with_suffix(".draft").replace(path)
     spared = {int(kept.stem) for kept in newest_first(folder)[:2]}

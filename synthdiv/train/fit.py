@@ -8,12 +8,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first, read, same_model, save
+from synthdiv.train.checkpoints import (
+    CHECKPOINTS,
+    at_step,
+    newest_checkpoint,
+    newest_first,
+    read,
+    same_training,
+    save,
+    whole,
+)
 from synthdiv.train.early import HELD_OUT, Curve, Early, best_step
 from synthdiv.types import DataError, Run
 
 if TYPE_CHECKING:
-    from synthdiv.train.module import Optimizing
+    from synthdiv.train.module import Optimizing, Tuning
     from synthdiv.train.rows import Row
     from synthdiv.train.strategies import Alone
     from synthdiv.train.unusable import Unusable
@@ -29,14 +38,17 @@ def look(early: Early, curve: Curve, steps: int) -> bool:
     return True
 
 
-def last_good(error: Unusable, way: Alone, curve: Curve, folder: Path, run: Run) -> DataError:
+def last_good(error: Unusable, keeper: Keeper) -> DataError:
     """What to tell, after the last state that is of use was kept."""
-    if error.good and curve:
-        kept = way.state()
-        if way.first(run.rank != 0 or all(bool(value.isfinite().all()) for value in kept["state_dict"].values())):
-            save(kept | {"curve": curve}, folder, run)
-    newest = next((path.stem.lstrip("0") for path in newest_first(folder)), None)
-    told = f"the last good checkpoint is that of step {newest} in {folder}" if newest else "no checkpoint was kept yet"
+    way, curve = keeper.way, keeper.curve
+    if way.first(error.good and len(curve) > 0):
+        kept = keeper.state()
+        if way.rank == 0 and all(bool(value.isfinite().all()) for value in kept["state_dict"].values()):
+            save(kept, keeper.folder, keeper.run)
+        way.first(True)  # all tell of the same
+    told = "no checkpoint was kept yet"
+    for path in newest_first(keeper.folder)[:1]:
+        told = f"the last good checkpoint is that of step {int(path.stem)} in {keeper.folder}"
     return DataError(f"{error}; {told}. Lower train.lr, or look at these rows")
 
 
@@ -50,12 +62,15 @@ class Keeper:
     Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6).
     """
 
-    def __init__(self, way: Alone, curve: Curve, steps: int, early: Early | None, folder: Path, run: Run):
+    def __init__(self, way: Alone, curve: Curve, steps: int, early: Early | None, folder: Path, run: Run, of: str):
         self.way, self.curve, self.steps, self.early, self.folder, self.run = way, curve, steps, early, folder, run
-        self.saved = time.monotonic()
+        self.of, self.saved = of, time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        return self.way.state() | {"curve": self.curve, "of": self.of}
 
     def keep(self) -> None:
-        save(self.way.state() | {"curve": self.curve}, self.folder, self.run)
+        save(self.state(), self.folder, self.run)
         self.saved = time.monotonic()
 
     def after(self) -> bool:
@@ -63,10 +78,11 @@ class Keeper:
 
         step, point = len(self.curve), self.curve[-1]
         best = self.early is not None and look(self.early, self.curve, self.steps) and best_step(self.curve) == step
+        good = point["loss"] <= limit(self.curve)
         self.run.show(point)
-        self.run.progress(step, self.steps, f"steps, loss {point['loss']:.3f}", self.keep)
+        self.run.progress(step, self.steps, f"steps, loss {point['loss']:.3f}", self.keep if good else None)
         due = self.way.first(time.monotonic() - self.saved >= self.run.checkpoint_seconds)
-        if best or (due and point["loss"] <= limit(self.curve)):
+        if best or (due and good):
             self.keep()
         return self.over()
 
@@ -87,10 +103,11 @@ def fit(
     packed: int = 0,
     over: Alone | None = None,
     early: Early | None = None,
+    of: str = "",
 ) -> dict[str, Any]:
     """Train `model` in place over `steps`, on rows of their own or (`packed`) several in a sequence of so many tokens;
     write `metrics.parquet`; return what the manifest should say. `over` is the model spread over ranks (None: here).
-    With `early` it ends with the weights of its best step."""
+    With `early` it ends with the weights of its best step. `of` says what is trained: it goes on from nothing else."""
     import pyarrow
     import pyarrow.parquet
 
@@ -107,27 +124,23 @@ def fit(
     flat = isolating(way.opened, rows, pad) if packed else False
     meter = Meter(model, way.device, precision, run.world_size)
     tuning = Tuning(way, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
-    found = newest_checkpoint(folder)
-    if found:
-        same_model(found, way.shapes, folder)
-        tuning.resume(found)
-        run.log(f"continuing at step {len(tuning.curve) + 1} of {len(steps)}")
+    resume(tuning, folder, of, run)
     done_before = len(tuning.curve)
-    keeper = Keeper(way, tuning.curve, len(steps), early, folder, run)
+    keeper = Keeper(way, tuning.curve, len(steps), early, folder, run, of)
     begun = time.monotonic()
     model.train()
     if not keeper.over():
         try:
             loop(tuning, range(done_before, len(steps)), keeper.after, run.device, precision, out)
         except Unusable as error:
-            raise last_good(error, way, tuning.curve, folder, run) from error
+            raise last_good(error, keeper) from error
     seconds = time.monotonic() - begun
     model.eval()
     if run.rank == 0:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), out / "metrics.parquet")
     chosen = (early and best_step(tuning.curve)) or len(tuning.curve)
     if chosen < len(tuning.curve):
-        way.load(read(folder / f"{chosen:09}.ckpt"))
+        way.load(best_of(folder, chosen))
     here = sum(int(point["tokens"]) for point in tuning.curve[done_before:])
     seen = totals(tuning.curve, tuning.rows.sources)
     return seen | {
@@ -137,6 +150,28 @@ def fit(
         "peak_memory_bytes": max(int(point["memory_bytes"]) for point in tuning.curve),
         "seconds": round(seconds, 3),
     }
+
+
+def resume(tuning: Tuning, folder: Path, of: str, run: Run) -> None:
+    """Go on from the newest checkpoint, if there is one. Rank 0 chooses, and every rank reads the same."""
+    found = newest_checkpoint(folder) if run.rank == 0 else None
+    step = int(tuning.spread.first(len(found["curve"]) if found else 0))
+    if not step:
+        return
+    checkpoint = read(at_step(folder, step))
+    same_training(checkpoint, of, tuning.spread.shapes, folder)
+    tuning.resume(checkpoint)
+    run.log(f"continuing at step {step + 1} of {len(tuning.steps)}")
+
+
+def best_of(folder: Path, step: int) -> dict[str, Any]:
+    found = whole(at_step(folder, step))
+    if found is None:
+        raise DataError(
+            f"{at_step(folder, step)}: the checkpoint of the best step cannot be read; the same command goes on from "
+            "before it"
+        )
+    return found
 
 
 def totals(curve: list[dict[str, float]], sources: list[str]) -> dict[str, Any]:

@@ -51,4 +51,6 @@ def loop(tuning: Tuning, steps: range, over: Callable[[], bool], device: str, pr
             num_sanity_val_steps=0,
             default_root_dir=out,
         )
+        # it would end the one rank that hears SIGTERM, wherever it is; ours sets a flag, and ranks agree on it
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         trainer.fit(tuning, steps)  # the module looks its rows up by step number

@@ -69,8 +69,8 @@ class Tuning(lightning.LightningModule):
 
     def training_step(self, number: int, _index: int) -> None:
         begun = time.perf_counter()
-        # dropout depends on the step and not on what ran before; each rank has its own
-        torch.manual_seed(self.seed * 1_000_003 + number + (self.spread.rank << 53))
+        # dropout depends on the step and not on what ran before; each rank has its own (a processor reads 32 bits)
+        torch.manual_seed(self.seed * 1_000_003 + number + self.spread.rank * 2_654_435_761)
         share = factor(number, len(self.steps), self.optimizing.schedule, self.optimizing.warmup)
         rows = [self.rows.rows[index] for index in self.steps[number]]
         lengths, tokens = [len(row.ids) for row in rows], sum(row.supervised for row in rows)
@@ -95,7 +95,7 @@ class Tuning(lightning.LightningModule):
             point |= {f"rows/{name}": len(own), f"supervised_tokens/{name}": sum(own)}
             point[f"loss/{name}"] = total / sum(own) if own else math.nan
         self.curve.append(point | self.meter.read(lengths, tokens, time.perf_counter() - begun))
-        if diverging(self.curve):
+        if diverging(self.curve, len(self.steps)):
             raise self.unusable(number, f"the loss has grown to {point['loss']:.3g} and stays there", before=False)
 
     def unusable(self, number: int, told: str, before: bool = True) -> Unusable:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from synthdiv.train.rows import Row
 
 
 class Match(Enum):
@@ -30,7 +33,7 @@ def schedule(
     """Row numbers of each optimizer step: `batch_rows` rows, epoch after epoch, that stop exactly at `budget`.
 
     `supervised` are supervised tokens per row. The budget counts row presentations, optimizer steps or supervised
-    tokens; of tokens the last row is the one that reaches the budget (how far it overshoots is in the manifest).
+    tokens; of tokens the last row is the one that reaches the budget (`exact` cuts it there).
     `parted`: no step takes rows of two epochs, as in the Trainer of transformers; the last of an epoch may be short.
     """
     steps: list[list[int]] = []
@@ -51,3 +54,12 @@ def schedule(
             steps.append(pending)
             pending = []
         epoch += 1
+
+
+def exact(rows: list[Row], steps: list[list[int]], budget: int) -> tuple[list[Row], list[list[int]]]:
+    """The last row of the last step without its supervised tokens beyond `budget`: arms then differ by none."""
+    over = sum(rows[number].supervised for step in steps for number in step) - budget
+    if not over:
+        return rows, steps
+    last = rows[steps[-1][-1]]
+    return [*rows, replace(last, ids=last.ids[:-over])], [*steps[:-1], [*steps[-1][:-1], len(rows)]]

@@ -124,13 +124,13 @@ class Alone:
             distributed.all_reduce(values)
         return values
 
-    def first(self, true: bool) -> bool:
+    def first(self, value: float) -> float:
         """What rank 0 says."""
         if self.size == 1:
-            return true
-        said = torch.tensor(float(true))
+            return value
+        said = torch.tensor(float(value), dtype=torch.float64)
         distributed.broadcast(said, 0)
-        return bool(said)
+        return float(said)
 
     def gathered(self, value: Any) -> Any:
         """A tensor that is whole on each rank; all ranks meet here where it is not."""
@@ -138,7 +138,7 @@ class Alone:
 
     def cut(self, value: Any, weight: Any) -> Any:
         """What this rank holds of a tensor that is shaped as `weight` is."""
-        return value
+        return value.clone()
 
     def state(self, memory: bool = True) -> dict[str, Any]:
         """Trained weights by name, and with `memory` what the optimizer keeps of each: whole, on rank 0. All call."""
@@ -213,6 +213,13 @@ class Fsdp(Alone):
         fully_shard(self.whole, **how)
         self.optimizer = self.adamw(fused=False)
 
+    def trained(self) -> Iterator[tuple[str, Any]]:
+        """FSDP2 leaves the outermost weights whole after a pass without gradients, and in the format of the pass; the
+        optimizer has the parts."""
+        if self.optimizer is not None:
+            self.whole.reshard()
+        return super().trained()
+
     def gathered(self, value: Any) -> Any:
         return value.full_tensor() if hasattr(value, "full_tensor") else value
 
@@ -263,18 +270,21 @@ def apart(devices: list[str]) -> None:
 
 def verify(weights: Iterable[tuple[str, Any]], shapes: dict[str, tuple[int, ...]]) -> None:
     """What is to be saved is whole, finite and, of an adapter, not as it began: parts of sharded weights once were."""
-    moved, found = [], {}
+    still, found = [], {}
     for name, weight in weights:
         found[name] = tuple(weight.shape)
         if not torch.isfinite(weight).all():
             raise DataError(f"{name}: has values that are no finite numbers after training; lower train.lr")
-        if "lora_B" in name:
-            moved.append(bool((weight != 0).any()))
+        if "lora_B" in name and not (weight != 0).any():
+            still.append(name)
     if found != shapes:
         wrong = sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
         raise DataError(
             f"{wrong[0]}: has the shape {found.get(wrong[0])} after training and had {shapes.get(wrong[0])} before "
             f"({len(wrong)} such weights)"
         )
-    if moved and not any(moved):
-        raise DataError("the adapter is what it was before training. Look at train.lr, train.epochs and train.lora")
+    if still:
+        raise DataError(
+            f"{still[0]}: is zero, as it was before training ({len(still)} such parts of the adapter). Look at "
+            "train.lr, train.epochs and train.lora"
+        )

@@ -22,7 +22,7 @@ from synthdiv.train.fit import fit
 from synthdiv.train.held_out import cut, mean_loss
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
-from synthdiv.train.schedule import schedule
+from synthdiv.train.schedule import Match, exact, schedule
 from synthdiv.train.stage import LossOn, Method, Stop
 from synthdiv.train.strategies import Alone, possible, spread, verify
 from synthdiv.train.tokens import read_tokens, rendered
@@ -51,43 +51,63 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
     over = spread(model, optimizing, run, stage.precision.value)
     opened = OpenModel(over.opened.eval(), tokenizer, run.device)
-    longest = max(len(row.ids) for row in rows)
-    if longest > opened.context:
-        raise DataError(
-            f"train.max_tokens={stage.max_tokens}: a row has {longest} tokens and the student's context is "
-            f"{opened.context}; lower train.max_tokens to that or choose another student"
-        )
     budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
     stops = stage.stop is Stop.early
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed, stops)
+    present = rows
+    if stage.match is Match.supervised_tokens:
+        rows, steps = exact(rows, steps, budget)
     own = pairs_of(known, chat, held_out)
     human = {row["id"]: row["response"] for row in read_prompts(prompts, "train")}
     validation = {
         "own": cut(own, stage.max_tokens),
         "human": human_rows(chat, own, [human[row["id"]] for row in held_out], stage.max_tokens),
     }
+    fits(stage, [*rows, *validation["own"], *validation["human"]], opened.context)
     before = losses(over, validation, run)
     early = early_of(stage, over, cut(own, stage.max_tokens, stage.loss_on is LossOn.all), run)
     packed = stage.max_tokens if stage.packing else 0
     precision = stage.precision.value
-    summary = fit(model, rows, steps, optimizing, stage.seed, chat.end, out, run, precision, packed, over, early)
+    summary = fit(
+        model, rows, steps, optimizing, stage.seed, chat.end, out, run, precision, packed, over, early, student.key
+    )
     after = losses(over, validation, run)
     keep(stage, over, opened, rows, out, run, getattr(student.stage, "hub", None))
     return (
         summary
         | counts
+        | repetitions(summary, present)
         | {
             "budget": budget,
-            "matched": not stops and not counts["dropped_rows"],
-            "train_rows": len(rows),
+            "unmatched": "stops early" if stops else "leaves out rows" if counts["dropped_rows"] else "",
+            "train_rows": len(present),
             "validation_rows": len(held_out),
             "system_folded": folded,
-            "sources": dict(Counter(row.source for row in rows)),
+            "sources": dict(Counter(row.source for row in present)),
             "trained_parameters": sum(map(math.prod, over.shapes.values())),
             "validation_before": before,
             "validation": after,
         }
     )
+
+
+def fits(stage: Train, rows: list[Row], context: int) -> None:
+    longest = max(len(row.ids) for row in rows)
+    if longest > context:
+        raise DataError(
+            f"train.max_tokens={stage.max_tokens}: a row has {longest} tokens and the student's context is {context}; "
+            "lower train.max_tokens to that or choose another student"
+        )
+
+
+def repetitions(summary: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+    """How often a row was seen on average, of each source too."""
+    present = Counter(row.source for row in rows)
+    each = {
+        name: said | {"repetitions": round(said["rows_seen"] / present[name], 4)}
+        for name, said in summary["by_source"].items()
+    }
+    return {"repetitions": round(summary["rows_seen"] / len(rows), 4), "by_source": each}
 
 
 def as_frozen(stage: Train, run: Run) -> tuple[str, bool]:

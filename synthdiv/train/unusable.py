@@ -11,7 +11,8 @@ from synthdiv.train.loss import loss_sum
 from synthdiv.train.rows import Rows
 from synthdiv.train.strategies import Alone
 
-WINDOW, TIMES, MORE = 10, 2.0, 1.0  # steps, and how far above the first of them the last may be (nats)
+WINDOW, TIMES, MORE = 10, 2.0, 1.0  # steps, and how far above the beginning they may be (nats)
+ROWS = 4  # one row that is easily said is no beginning
 NAMED = 5
 
 
@@ -24,15 +25,25 @@ class Unusable(Exception):
 
 
 def limit(curve: list[dict[str, float]]) -> float:
-    """The loss above which a step is no good: twice that of the first ten steps and one nat more."""
-    first = [point["loss"] for point in curve[:WINDOW]]
-    return TIMES * sum(first) / len(first) + MORE
+    """The loss above which a step is no good: twice that of the beginning and one nat more. The beginning is that part
+    of the first ten steps whose mean is least: a training may diverge from its second step on."""
+    loss = tokens = rows = 0.0
+    least = math.inf
+    for point in curve[:WINDOW]:
+        loss += point["loss"] * point["supervised_tokens"]
+        tokens += point["supervised_tokens"]
+        rows += point["rows"]
+        if rows >= ROWS:
+            least = min(least, loss / tokens)
+    return TIMES * min(least, loss / tokens) + MORE
 
 
-def diverging(curve: list[dict[str, float]]) -> bool:
-    """Whether the last ten steps are above the limit; one step may be, by its rows."""
-    last = [point["loss"] for point in curve[-WINDOW:]]
-    return len(curve) >= 2 * WINDOW and sum(last) / WINDOW > limit(curve)
+def diverging(curve: list[dict[str, float]], steps: int) -> bool:
+    """Whether the last ten steps are above the limit (of a shorter training all but the first); one may be, by its
+    rows."""
+    size = min(WINDOW, max(1, steps - 1))
+    last = [point["loss"] for point in curve[-size:]]
+    return len(curve) > size and sum(last) / size > limit(curve)
 
 
 def row_losses(over: Alone, rows: Rows, chosen: list[int]) -> dict[int, float]:

@@ -134,7 +134,7 @@ def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_ma
     assert summary["steps"] < 30 * math.ceil(summary["train_rows"] / 16)
     assert summary["saved_step"] == min(seen, key=seen.get) == summary["steps"] - 6
     assert summary["validation"]["own"] == pytest.approx(seen[summary["saved_step"]], abs=1e-5)
-    assert summary["matched"] is False
+    assert summary["unmatched"] == "stops early"
     assert opened(artifact).context == opened(student).context
     assert not (artifact.path / CHECKPOINTS).exists()
 
