@@ -49,8 +49,8 @@ class Alone:
         self.rank, self.size = run.rank, run.world_size
         self.strategy, self.offload = run.runtime.strategy.value, run.runtime.offload
         self.device = torch.device(run.device)
-        self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
         self.optimizer: Any = None
+        self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
         if run.runtime.gradient_checkpointing:
             name = "activation_checkpointing_enable"  # until transformers 5.22 it was gradient_checkpointing_enable
             getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})

@@ -119,6 +119,10 @@ def test_a_cell_says_how_much_it_trains_where_that_was_declared_to_differ():
     assert record("mix=human", "mix.rows=48", "report.unmatched=true").unmatched == "4 epochs of 48 rows"
     steps = ("train.match=steps", "train.budget=1200", "report.unmatched=true")
     assert record("mix=human", *steps).unmatched == "1,200 steps"
+    early = ("train.stop=early", "train.epochs=3")
+    assert record("mix=human", *early).unmatched.startswith("stops early, after at most 3 epochs of ")
+    left = ("train.overlong=drop", "train.left_out=0.02")
+    assert record("mix=human", *left).unmatched.endswith(" rows less up to 2.0% of them")
     assert record("mix=none", *steps).unmatched == "", "what is not trained has no budget"
 
 

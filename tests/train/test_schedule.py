@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.train.module import factor
-from synthdiv.train.schedule import Match, order, schedule
+from synthdiv.train.rows import Row
+from synthdiv.train.schedule import Match, exact, order, schedule
 
 supervised = st.lists(st.integers(1, 9), min_size=1, max_size=30)
 batches, seeds, budgets = st.integers(1, 8), st.integers(0, 2**32 - 1), st.integers(1, 200)
@@ -47,6 +48,18 @@ def test_a_parted_schedule_has_the_same_rows_and_no_step_of_two_epochs(tokens, b
     parted = schedule(tokens, batch, Match.rows, budget, seed, parted=True)
     assert list(chain(*parted)) == list(chain(*schedule(tokens, batch, Match.rows, budget, seed)))
     assert len(parted) == epochs * -(-len(tokens) // batch)
+
+
+@given(supervised, batches, st.integers(1, 60), seeds)
+def test_a_budget_of_tokens_is_met_to_the_token(tokens, batch, budget, seed):
+    rows = [Row(tuple(range(count + 2)), 2) for count in tokens]
+    steps = schedule(tokens, batch, Match.supervised_tokens, budget, seed)
+    cut, exactly = exact(rows, steps, budget)
+    assert sum(cut[number].supervised for step in exactly for number in step) == budget
+    assert all(cut[number].supervised for step in exactly for number in step)
+    assert [len(step) for step in exactly] == [len(step) for step in steps]
+    assert cut[: len(rows)] == rows
+    assert len(cut) <= len(rows) + 1
 
 
 def test_the_published_training_has_its_303_steps():

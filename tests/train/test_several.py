@@ -30,18 +30,19 @@ def launch(folder: Path, ranks: int, jobs: list[dict]) -> None:
     assert done.returncode == 0, done.stderr[-6000:]
 
 
-def curve(folder: Path) -> torch.Tensor:
+def curve(folder: Path, steps: int = STEPS) -> torch.Tensor:
     table = pyarrow.parquet.read_table(folder / "metrics.parquet").to_pylist()
-    assert [point["step"] for point in table] == list(range(1, STEPS + 1))
+    assert [point["step"] for point in table] == list(range(1, steps + 1))
     return torch.tensor([[point[name] for name in CURVE] for point in table])
 
 
-def same(one: Path, other: Path, near: float) -> None:
-    """Losses and weights, and what the optimizer remembers."""
-    torch.testing.assert_close(curve(one), curve(other), rtol=0, atol=near, equal_nan=True)
+def same(one: Path, other: Path, near: float, steps: int = STEPS) -> None:
+    """Losses and weights, what the optimizer remembers, and what was seen on held-out rows."""
+    torch.testing.assert_close(curve(one, steps), curve(other, steps), rtol=0, atol=near, equal_nan=True)
     states = [torch.load(folder / "weights.pt") for folder in (one, other)]
-    for kind in ("state_dict", "optimizer"):
+    for kind in ("state_dict", "optimizer", "looks"):
         torch.testing.assert_close(states[0][kind], states[1][kind], rtol=0, atol=near)
+    torch.testing.assert_close(states[0]["saved"] or states[0]["state_dict"], states[0]["state_dict"], rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,36 @@ def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp
         same(tmp_path / f"{name}-two-one", one, 1e-5)
 
 
+def test_ranks_stop_early_together_and_save_the_best_step(tmp_path):
+    """And so they do after a stop right behind the best step, and behind the last."""
+    jobs, ways = [], [("ddp", True), ("fsdp", False), ("fsdp", True), ("zero2", False), ("zero3", False)]
+    for lora in (False, True):
+        in_one(tmp_path / f"alone-{lora}", lora=lora, early=True)
+    for strategy, lora in ways:
+        job = {"strategy": strategy, "lora": lora, "early": True}
+        jobs.append(job | {"out": f"{strategy}-{lora}"})
+        jobs += [job | {"out": f"{strategy}-{lora}-cut", "stop": stop} for stop in (3, None)]
+    launch(tmp_path, 2, jobs)
+    for strategy, lora in ways:
+        for name in (f"{strategy}-{lora}", f"{strategy}-{lora}-cut"):
+            same(tmp_path / name, tmp_path / f"alone-{lora}", 1e-5, steps=4)
+
+
+def test_a_row_that_breaks_the_loss_is_named_by_all_ranks_and_the_state_before_it_is_kept(tmp_path):
+    ways = ["ddp", "fsdp", "zero2", "zero3"]
+    launch(tmp_path, 2, [{"strategy": way, "lora": True, "spoilt": True, "out": way} for way in ways])
+    for way in ways:
+        one, other = ((tmp_path / way / f"error{rank}").read_text() for rank in range(2))
+        assert one == other
+        assert one.startswith("the loss is nan at step 4; its rows with the highest loss are ")
+        assert one.count("(nan)") == 1
+        assert "the last good checkpoint is that of step 3 in" in one
+        kept = newest_checkpoint(tmp_path / way / CHECKPOINTS)
+        assert len(kept["curve"]) == 3
+        assert all(value.isfinite().all() for value in kept["state_dict"].values())
+        assert all(len(memory) == 3 for memory in kept["optimizer"].values()), "of every weight"
+
+
 def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
     """Of the last step, which has three rows, one of four gets none."""
     ways = [("ddp", "zero3", False), ("zero3", "fsdp", True), ("fsdp", "ddp", True)]
@@ -117,5 +148,6 @@ def test_bf16_is_near_on_two_ranks(alone, tmp_path):
     for strategy, lora in ways:
         found, wanted = curve(tmp_path / f"{strategy}-{lora}"), curve(alone / ("lora" if lora else "full"))
         torch.testing.assert_close(found, wanted, rtol=0.1, atol=0.02, equal_nan=True)
-        state = torch.load(tmp_path / f"{strategy}-{lora}" / "weights.pt")["state_dict"]
-        assert {value.dtype for value in state.values()} == {torch.float32}
+        state = torch.load(tmp_path / f"{strategy}-{lora}" / "weights.pt")
+        for kind in ("state_dict", "saved"):
+            assert {value.dtype for value in state[kind].values()} <= {torch.float32}

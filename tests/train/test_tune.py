@@ -18,6 +18,7 @@ from synthdiv.models.score import answer_log_likelihoods
 from synthdiv.train.adapter import probe_adapter, with_adapter
 from synthdiv.train.encode import encode
 from synthdiv.train.held_out import cut
+from synthdiv.train.schedule import Match
 from synthdiv.train.stage import Lora, LossOn, Method, Train
 from synthdiv.train.tokens import rendered
 from synthdiv.train.tune import human_rows, sides
@@ -126,6 +127,26 @@ def test_a_row_longer_than_the_context_is_refused(root, prompts, human):
     short = build(root, tiny_model(context=40))
     with pytest.raises(DataError, match=r"train\.max_tokens=1024.*context is 40"):
         build(root, recipe(), short, human, prompts)
+
+
+def test_a_held_out_answer_longer_than_the_context_is_refused(root, prompts, student, generated):
+    """Human answers are longer here than the arm's own, which all fit."""
+    chat = Chat(opened(student).tokenizer)
+    longest = max(len(a) + len(b) for a, b in rendered(chat, read_mix(generated)))
+    short = build(root, tiny_model(context=longest, architecture=kind("gpt2")))
+    with pytest.raises(DataError, match=rf"a row has \d+ tokens and the student's context is {longest}"):
+        build(root, recipe(validation=0.4), short, generated, prompts)
+
+
+def test_a_budget_of_tokens_is_met_to_the_token_in_every_arm(root, prompts, student, human, generated):
+    stage = recipe(match=Match.supervised_tokens, budget=700, epochs=3.0)
+    for mix in (human, generated):
+        summary = build(root, stage, student, mix, prompts).manifest["summary"]
+        assert summary["supervised_tokens"] == 700
+        assert summary["repetitions"] == pytest.approx(summary["rows_seen"] / summary["train_rows"], abs=1e-4)
+        (own,) = summary["by_source"].values()
+        assert own["repetitions"] == summary["repetitions"]
+        assert summary["unmatched"] == ""
 
 
 def test_an_adapter_that_changes_nothing_is_an_error(student, human):
