@@ -17,6 +17,7 @@ from synthdiv.ranks import Ranks
 from synthdiv.runtime import LocalRun, Runtime, Strategy
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.fit import fit
+from synthdiv.train.loss import parted
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
@@ -80,6 +81,7 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
         fit(model, rows, steps, OPTIMIZING, 0, 1, out, run, precision, job.get("packed", 0), over)
     except Stopped:
         return
+    assert parted(model) is not None, f"{strategy}: logits of the prompt would be computed"
     state = over.state()
     if ranks.rank == 0:
         torch.save(state, out / "weights.pt")
