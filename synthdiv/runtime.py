@@ -268,11 +268,11 @@ def devices() -> list[str]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or this machine had too little memory; torch raises errors of its own."""
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    return (isinstance(error, OSError) and error.errno == errno.ENOMEM) or "can't allocate memory" in str(error)
+    """Whether a device or this machine had too little memory; torch, cuBLAS and NCCL say it in words of their own."""
+    if isinstance(error, RuntimeError):
+        told = f"{type(error).__name__}: {error}".lower()
+        return any(words in told for words in ("outofmemory", "out of memory", "alloc_failed", "can't allocate memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 @contextlib.contextmanager

@@ -121,9 +121,10 @@ def fit(
 
     logging.getLogger("DeepSpeed").addFilter(serious)  # transformers imports it to save any model, if it is there
     way, folder = over or spread(model, optimizing, run, precision), out / CHECKPOINTS
-    flat = isolating(way.opened, rows, pad) if packed else False
+    if packed:
+        isolating(way.opened, rows, pad, precision)
     meter = Meter(model, way.device, precision, run.world_size)
-    tuning = Tuning(way, Rows(rows, pad, packed, flat), steps, optimizing, seed, run.micro_batch, meter)
+    tuning = Tuning(way, Rows(rows, pad, packed), steps, optimizing, seed, run.micro_batch, meter)
     resume(tuning, folder, of, run)
     done_before = len(tuning.curve)
     keeper = Keeper(way, tuning.curve, len(steps), early, folder, run, of)

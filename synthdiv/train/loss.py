@@ -65,7 +65,7 @@ def parted(model: Any) -> tuple[Any, Any] | None:
     """The body of a causal model and its output layer, where the one behind the other is what the model computes.
 
     None where it is not: logits that are scaled or capped (Cohere, Gemma 2), an output layer with an adapter, or one
-    that others watch (sharded weights are gathered by hooks).
+    that others watch. The hooks by which ZeRO 3 gathers its weight are welcome: they run around our part of the work.
     """
     if model not in KNOWN:
         KNOWN[model] = _parted(model)
@@ -77,7 +77,9 @@ def _parted(model: Any) -> tuple[Any, Any] | None:
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     body: Any = getattr(whole, getattr(whole, "base_model_prefix", ""), None)
     head: Any = whole.get_output_embeddings() if body is not None else None
-    if type(head) is not torch.nn.Linear or head._forward_hooks or head._forward_pre_hooks:
+    if type(head) is not torch.nn.Linear:
+        return None
+    if (head._forward_hooks or head._forward_pre_hooks) and not hasattr(head.weight, "ds_id"):
         return None
     if getattr(whole.config.get_text_config(), "final_logit_softcapping", None):  # small logits would not show it
         return None
@@ -94,15 +96,30 @@ def _parted(model: Any) -> tuple[Any, Any] | None:
     return (body, head) if same else None
 
 
+def fused(head: Any, hidden: Any, targets: Any) -> Any:
+    """`Fused`, computed inside of a call of the output layer: its weight may be there only then (ZeRO 3)."""
+    head.forward = lambda hidden: Fused.apply(hidden, targets, head.weight, head.bias)
+    try:
+        return head(hidden)
+    finally:
+        del head.forward
+
+
 def loss_sum(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     """Natural negative log-likelihood of the supervised tokens: summed, and of each (without a gradient)."""
     shown = {name: batch[name] for name in ("position_ids", "attention_mask") if name in batch}
+    ids, places, targets = batch["input_ids"], batch["places"], batch["targets"]
     split = parted(model)
     if split is None:
-        logits = model(input_ids=batch["input_ids"], use_cache=False, **shown).logits.flatten(0, 1)[batch["places"]]
-        each = torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
+        columns, column = (places % ids.shape[1]).unique(return_inverse=True)
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=columns, **shown).logits
+        if logits.shape[1] > len(columns):  # a model that does not know the word (xLSTM)
+            logits = logits[:, columns]
+        kept = logits[places // ids.shape[1], column].float()
+        each = torch.nn.functional.cross_entropy(kept, targets, reduction="none")
         return each.sum(), each.detach()
     body, head = split
     shown.pop("attention_mask", None)  # padding is on the right: no token sees it, and without a mask it is faster
-    hidden = body(input_ids=batch["input_ids"], use_cache=False, **shown).last_hidden_state
-    return Fused.apply(hidden.flatten(0, 1)[batch["places"]], batch["targets"], head.weight, head.bias)
+    hidden = body(input_ids=ids, use_cache=False, **shown).last_hidden_state
+    found: tuple[Any, Any] = fused(head, hidden.flatten(0, 1)[places], targets)
+    return found

@@ -27,7 +27,8 @@ def peak_rate(device: str, precision: str) -> float:
 
 class Work:
     """Operations of a step, from the shapes of the model: 2 for each weight and token forwards, 2 for the gradient of
-    what it reads, 2 more where the weight is trained; attention over the half that a causal model sees."""
+    what it reads, 2 more where the weight is trained; attention over the half that a causal model sees. NaN for a model
+    with weights of three dimensions, which are experts of which a token sees a few, or convolutions."""
 
     def __init__(self, model: Any):
         import torch
@@ -41,6 +42,9 @@ class Work:
             elif type(part).__name__ == "Conv1D":
                 size = part.nx * part.nf
             else:
+                shapes = (getattr(weight, "ds_shape", weight.shape) for weight in part.parameters(recurse=False))
+                if any(len(shape) > 2 for shape in shapes):  # ZeRO 3 leaves an empty weight, and its shape beside it
+                    self.each = math.nan
                 continue
             work = size * (6.0 if part.weight.requires_grad else 4.0)
             if part is head:
@@ -64,6 +68,8 @@ class Meter:
 
         self.cuda, self.device = device.type == "cuda", device
         name = torch.cuda.get_device_name(device) if self.cuda else ""
+        if self.cuda:  # or the peak would be that of whatever ran before in this process
+            torch.cuda.reset_peak_memory_stats(device)
         self.peak, self.work = peak_rate(name, precision) * devices, Work(model)
 
     def read(self, lengths: list[int], supervised: int, seconds: float) -> dict[str, float]:
@@ -74,7 +80,7 @@ class Meter:
         }
 
     def memory(self) -> int:
-        """Most bytes held on an accelerator so far; on a processor those that the process has in memory now."""
+        """Most bytes held on an accelerator since it began; on a processor those that the process has in memory now."""
         if self.cuda:
             import torch
 

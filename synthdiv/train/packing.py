@@ -7,30 +7,28 @@ from typing import Any
 from synthdiv.train.rows import Row, Rows
 from synthdiv.types import DataError
 
-# transformers masks the rows before by positions that start again; the others take their lengths from them, in one line
-MASKED, FLAT = ("eager", "sdpa"), ("flash_attention_2", "flash_attention_3")
-NEAR = {"float32": 1e-4, "bfloat16": 0.1}  # how far logits may be rounded apart, as a share of the largest
+KINDS = ("eager", "sdpa")  # of these transformers masks the rows before by positions that start again
+NEAR = {"fp32": 1e-4, "bf16": 0.1}  # how far logits may be rounded apart, as a share of the largest
 
 
-def isolating(model: Any, rows: list[Row], pad: int) -> bool:
-    """Whether sequences must lie in one line; an error where one row could see another."""
+def isolating(model: Any, rows: list[Row], pad: int, precision: str) -> None:
+    """An error where one row could see another."""
     kind = model.config.get_text_config()._attn_implementation
-    if kind not in MASKED + FLAT:
+    if kind not in KINDS:
         raise DataError(
-            f"train.packing=true: under the attention {kind} rows of one sequence would see one another; choose one of "
-            f"{', '.join(MASKED + FLAT)}, or train.packing=false"
+            f"train.packing=true: under the attention {kind} rows of one sequence would see one another; it needs "
+            f"{' or '.join(KINDS)}. Set train.packing=false"
         )
     short = sorted(rows, key=lambda row: len(row.ids))[:2]
-    if leak(model, [Row(row.ids[:64], 0) for row in (short * 2)[:2]], pad, kind in FLAT):
+    if leak(model, [Row(row.ids[:64], 0) for row in (short * 2)[:2]], pad, precision):
         raise DataError(
             f"train.packing=true: in this {type(model).__name__} rows of one sequence see one another; set "
             "train.packing=false"
         )
-    return kind in FLAT
 
 
-def leak(model: Any, rows: list[Row], pad: int, flat: bool) -> bool:
-    """Whether the logits of the second of two rows depend on the first, or on there being one."""
+def leak(model: Any, rows: list[Row], pad: int, precision: str) -> bool:
+    """Whether the logits of the second of two rows depend on the first, or on there being one: as it will train."""
     import torch
 
     first, second = rows
@@ -40,13 +38,13 @@ def leak(model: Any, rows: list[Row], pad: int, flat: bool) -> bool:
     model.eval()
 
     def logits(*given: Row) -> Any:
-        batch = Rows(list(given), pad, 1, flat).tensors([list(range(len(given)))], device)
+        batch = Rows(list(given), pad, 1).tensors([list(range(len(given)))], device)
         names = ("input_ids", "position_ids", "attention_mask")
         shown = {name: batch[name] for name in names if name in batch}
         return model(**shown, use_cache=False).logits.flatten(0, 1)[-len(second.ids) :].float()
 
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         alone, behind, changed = logits(second), logits(first, second), logits(other, second)
     model.train(training)
-    near = NEAR[str(model.dtype).removeprefix("torch.")] * float(alone.abs().max())
+    near = NEAR[precision] * float(alone.abs().max())
     return bool((behind - changed).abs().max() > near) or bool((behind - alone).abs().max() > near)

@@ -67,12 +67,12 @@ def pack(lengths: list[int], limit: int) -> list[list[int]]:
 
 class Rows:
     """The rows of a training as tensors, made once. `packed` is the tokens of a sequence that takes several rows, one
-    behind the other (0: each row has its own); `flat` puts the sequences of a batch into one line."""
+    behind the other (0: each row has its own)."""
 
-    def __init__(self, rows: list[Row], pad: int, packed: int = 0, flat: bool = False):
+    def __init__(self, rows: list[Row], pad: int, packed: int = 0):
         import torch
 
-        self.rows, self.pad, self.packed, self.flat = rows, pad, packed, flat
+        self.rows, self.pad, self.packed = rows, pad, packed
         self.sources = sorted({row.source for row in rows} - {""})
         self._ids = [torch.tensor(row.ids) for row in rows]
 
@@ -121,7 +121,5 @@ class Rows:
             positions[line, at:] = torch.arange(longest - at)
         several = any(len(sequence) > 1 for sequence in batch)
         made = {"input_ids": ids} | ({"position_ids": positions} if several else {"attention_mask": mask})
-        if several and self.flat:
-            made = {name: value.reshape(1, -1) for name, value in made.items()}
         made |= {"places": torch.cat(places), "targets": torch.cat(targets), "sources": torch.tensor(sources).long()}
         return {name: value.to(device, non_blocking=True) for name, value in made.items()}

@@ -21,6 +21,7 @@ from synthdiv.train.adapter import with_adapter
 from synthdiv.train.early import Early
 from synthdiv.train.fit import fit
 from synthdiv.train.held_out import mean_loss
+from synthdiv.train.loss import parted
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
@@ -113,6 +114,7 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
         (out / f"error{ranks.rank}").write_text(str(error))
         return
     after = mean_loss(over, held, 0)
+    assert parted(model) is not None, f"{strategy}: logits of the prompt would be computed"
     state, weights = over.state(), over.weights() or {}
     if ranks.rank == 0:
         torch.save(state | {"looks": [before, after], "saved": dict(weights)}, out / "weights.pt")

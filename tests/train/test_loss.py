@@ -128,22 +128,49 @@ def test_a_watched_output_layer_is_computed_by_its_model():
     assert parted(model) is None
 
 
-def test_logits_of_the_prompt_are_never_computed(monkeypatch):
-    """Nor are all others there at once."""
-    monkeypatch.setitem(module.AT_ONCE, DEVICE, 4 * 50)
-    model, linear, seen = made("llama"), torch.nn.functional.linear, []
-    rows = [Row(tuple(range(3, 33)), 20)]
-    batch = batch_of(rows)
-    parted(model)
+def watch(monkeypatch):
+    """How many tokens each call of the output layer has logits of."""
+    linear, seen = torch.nn.functional.linear, []
 
     def watched(value, weight, bias=None):
         if len(weight) == 50:
-            seen.append(len(value))
+            seen.append(value[..., 0].numel())
         return linear(value, weight, bias)
 
     monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    return seen
+
+
+def test_logits_of_the_prompt_are_never_computed(monkeypatch):
+    """Nor are all others there at once."""
+    monkeypatch.setitem(module.AT_ONCE, DEVICE, 4 * 50)
+    model = made("llama")
+    batch = batch_of([Row(tuple(range(3, 33)), 20)])
+    parted(model)
+    seen = watch(monkeypatch)
     loss_sum(model, batch)[0].backward()
     assert seen == [4, 4, 2]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_nor_are_those_that_are_scaled_or_capped(monkeypatch, name):
+    """Of several rows: no column where none of them is supervised, between packed rows either."""
+    model = made(name)
+    rows = [Row(tuple(range(3, 33)), 20), Row(tuple(range(10, 32)), 15), Row(tuple(range(5, 15)), 5)]
+    apart, packed = batch_of(rows[:2]), Rows(rows, 2, 60).tensors([[0, 1]], DEVICE)
+    parted(model)
+    seen = watch(monkeypatch)
+    loss_sum(model, apart)
+    loss_sum(model, packed)
+    assert seen == [2 * 15, 10 + 7]
+
+
+def test_a_model_that_gives_all_logits_whatever_is_asked_has_the_same_loss(monkeypatch):
+    model, rows = made("gemma2"), some_rows()
+    batch, forward = batch_of(rows), model.forward
+    wanted = loss_sum(model, batch)[1]
+    monkeypatch.setattr(model, "forward", lambda logits_to_keep, **given: forward(**given))
+    torch.testing.assert_close(loss_sum(model, batch)[1], wanted)
 
 
 def test_a_probe_leaves_the_model_as_it_was_and_holds_none():

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from synthdiv.train import loss
@@ -14,7 +15,7 @@ from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import Meter, Work, peak_rate
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.stage import Lora
-from tests.train.test_loss import made
+from tests.train.test_loss import IDS, LLAMA, made
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3"])
@@ -32,7 +33,7 @@ def test_operations_are_those_that_torch_counts(monkeypatch, name, lora):
     with FlopCounterMode(display=False) as counter:
         loss_sum(model, batch)[0].backward()
     work = Work(model)
-    seen_fully = work.step([len(row.ids)], len(row.ids)) + work.attention * len(row.ids) ** 2
+    seen_fully = work.step([len(row.ids)], row.supervised) + work.attention * len(row.ids) ** 2
     # before the first adapter no gradient is needed, which we leave out of account
     assert counter.get_total_flops() == pytest.approx(seen_fully, rel=0.15 if lora else 1e-9)
 
@@ -48,3 +49,25 @@ def test_a_device_that_nobody_measured_has_no_share_of_its_peak():
     found = meter.read([10, 20], 5, 2.0)
     assert found["mfu"] == pytest.approx(0.25)
     assert found["tokens_per_second"] == 15
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_operations_of_fused_experts_are_not_known(sharded):
+    """A token sees a few of them, and no part of the model says which weights. ZeRO 3 leaves none of them in place."""
+    torch.manual_seed(0)
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**LLAMA, **IDS, **experts))
+    for weight in model.parameters() if sharded else ():
+        weight.ds_shape, weight.data = weight.shape, torch.empty(0)
+    assert math.isnan(Work(model).step([10], 5))
+    meter = Meter(model, torch.device("cpu"), "fp32")
+    meter.peak = 1e12
+    assert math.isnan(meter.read([10], 5, 0.1)["mfu"])
+
+
+def test_memory_is_that_of_this_training_and_not_of_what_ran_before(monkeypatch):
+    peak = {"bytes": 10**9}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.update(bytes=7))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
+    assert Meter(made("llama"), torch.device("cuda"), "bf16").memory() == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 
 import pytest
@@ -11,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.train.loss import loss_sum
-from synthdiv.train.packing import MASKED, isolating, leak
+from synthdiv.train.packing import KINDS as ATTENTIONS
+from synthdiv.train.packing import isolating, leak
 from synthdiv.train.rows import Row, Rows, pack, parts
 from synthdiv.types import DataError
 from tests.models.small import cpu_run
 from tests.train.test_loss import KINDS, PLAIN, gradients, made, some_rows
 from tests.train.test_module import blank, curve, trained, weights
 
-LAWFUL = [(name, kind) for name in (*KINDS, *PLAIN) for kind in MASKED if (name, kind) != ("gemma2", "sdpa")]
+LAWFUL = [(name, kind) for name in (*KINDS, *PLAIN) for kind in ATTENTIONS if (name, kind) != ("gemma2", "sdpa")]
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
@@ -67,16 +69,11 @@ def test_a_plan_is_of_the_rows_of_its_step(packed, micro):
         assert all(sum(len(rows[row].ids) for row in sequence) <= (packed or 30) for sequence in batch)
 
 
-def packs(rows, kind):
-    flat = kind.startswith("flash")
-    return Rows(rows, 2, 64, flat)
-
-
 @pytest.mark.parametrize(("name", "attention"), LAWFUL)
 def test_packed_rows_have_the_loss_and_gradients_of_rows_apart(name, attention):
     model, rows = made(name), some_rows(9)
     model.set_attn_implementation(attention)
-    table, apart = packs(rows, attention), Rows(rows, 2)
+    table, apart = Rows(rows, 2, 64), Rows(rows, 2)
     every = list(range(len(rows)))
     alone = [loss_sum(model, apart.tensors([[row]], "cpu")) for row in every]
     plan = table.plan(every, 0, "cpu")
@@ -95,7 +92,7 @@ def test_no_row_changes_the_logits_of_another(name, attention):
     """All but the row that is changed, before and behind it, to the last bit; its own do change."""
     model, rows = made(name).eval(), some_rows(6)
     model.set_attn_implementation(attention)
-    assert isolating(model, rows, 2) is False
+    isolating(model, rows, 2, "fp32")
     layout = [[0, 1, 2], [3, 4, 5]]
 
     def logits(given):
@@ -119,16 +116,16 @@ def test_no_row_changes_the_logits_of_another(name, attention):
 def test_a_model_whose_rows_see_one_another_is_refused():
     """With a mask over all of them, transformers takes no notice of positions that start again."""
     model, rows = made("llama"), some_rows()
-    assert not leak(model, rows[:2], 2, False)
+    assert not leak(model, rows[:2], 2, "fp32")
     forward = model.forward
 
     def masked(input_ids, attention_mask=None, **more):
         return forward(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **more)
 
     model.forward = masked
-    assert leak(model, rows[:2], 2, False)
+    assert leak(model, rows[:2], 2, "fp32")
     with pytest.raises(DataError, match=r"train\.packing=true: in this LlamaForCausalLM rows of one sequence see"):
-        isolating(model, rows, 2)
+        isolating(model, rows, 2, "fp32")
 
 
 def test_a_model_without_positions_is_refused():
@@ -139,14 +136,23 @@ def test_a_model_without_positions_is_refused():
     shape = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     model = transformers.MambaForCausalLM(transformers.MambaConfig(**shape))
     with pytest.raises(DataError, match=r"train\.packing=true"):
-        isolating(model, some_rows(), 2)
+        isolating(model, some_rows(), 2, "fp32")
 
 
-def test_an_attention_that_isolates_nothing_is_refused():
+@pytest.mark.parametrize("kind", ["paged|sdpa", "flash_attention_2", "flex_attention"])
+def test_an_attention_that_nothing_tests_is_refused(kind):
     model = made("llama")
-    model.config._attn_implementation = "paged|sdpa"
-    with pytest.raises(DataError, match=r"under the attention paged\|sdpa.*eager, sdpa, flash_attention_2"):
-        isolating(model, some_rows(), 2)
+    model.config._attn_implementation = kind
+    with pytest.raises(DataError, match=rf"under the attention {re.escape(kind)} .*needs eager or sdpa\. Set train"):
+        isolating(model, some_rows(), 2, "fp32")
+
+
+@pytest.mark.parametrize(("precision", "seen"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_model_is_asked_in_the_precision_in_which_it_trains(precision, seen):
+    model, kinds = made("llama"), []
+    model.lm_head.register_forward_hook(lambda _, given, logits: kinds.append(logits.dtype))
+    isolating(model, some_rows(), 2, precision)
+    assert kinds == [seen] * 3
 
 
 @pytest.mark.parametrize("micro", [0, 1, 3])
@@ -160,13 +166,3 @@ def test_a_packed_training_ends_in_the_weights_of_an_unpacked_one(tmp_path, micr
     names = ["step", "rows", "supervised_tokens", "tokens", "lr"]
     assert curve(tmp_path / "whole").select(names).equals(curve(tmp_path / "packed").select(names))
     assert not torch.equal(weights(whole)["lm_head.weight"], blank().lm_head.weight)
-
-
-def test_sequences_in_one_line_are_the_same_rows():
-    rows = some_rows(6)
-    table, line = (Rows(rows, 2, 99, flat) for flat in (False, True))
-    one, other = (made.tensors([[0, 1, 2], [3, 4, 5]], "cpu") for made in (table, line))
-    assert other["input_ids"].shape == (1, one["input_ids"].numel())
-    assert torch.equal(one["input_ids"].flatten()[one["places"]], other["input_ids"].flatten()[other["places"]])
-    assert torch.equal(one["targets"], other["targets"])
-    assert (other["position_ids"] == 0).sum() >= 6
