@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import dropwhile
 from typing import Any
 
 from synthdiv.types import Artifact, DataError
@@ -36,16 +37,21 @@ class Chat:
         self._fold = system is not None and not self._accepts_system()
         self.end = self._end()
 
-    def _render(self, messages: list[dict[str, str]], ask: bool) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages,
-                chat_template=self.template,
-                tokenize=False,
-                add_generation_prompt=ask,
-                date_string=self.date,
+    def _render(self, messages: list[dict[str, str]], ask: bool, what: str) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=ask,
+                    date_string=self.date,
+                )
             )
-        )
+        except Exception as error:  # a template is a program of others, and may raise anything
+            raise DataError(
+                f"the chat template cannot render {what}: {error}. Mend the template, or leave out what it refuses"
+            ) from error
 
     def _accepts_system(self) -> bool:
         import jinja2
@@ -53,9 +59,11 @@ class Chat:
         mark = "a system role that is shown"
         turns = [{"role": "system", "content": mark}, {"role": "user", "content": "x"}]
         try:
-            return mark in self._render(turns, True)
-        except jinja2.TemplateError:
-            return False
+            return mark in self._render(turns, True, "a system role before a user's")
+        except DataError as error:
+            if isinstance(error.__cause__, jinja2.TemplateError):  # its way to say that it has no place for one
+                return False
+            raise
 
     def _messages(self, prompt: str) -> list[dict[str, str]]:
         if self.system is None:
@@ -69,7 +77,7 @@ class Chat:
         """The first special token that the template puts after an answer, else the tokenizer's EOS."""
         mark = "answer"
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
-        text = self._render(turns, False)
+        text = self._render(turns, False, "an answer after a question")
         tail = text[text.rfind(mark) + len(mark) :]
         added = self.tokenizer.added_tokens_decoder.items()  # Phi's <|end|> is special there and nowhere else
         special = {*self.tokenizer.all_special_ids, *(number for number, token in added if token.special)}
@@ -94,24 +102,23 @@ class Chat:
         return self.prompts([prompt])[0]
 
     def prompts(self, prompts: list[str], names: list[str] | None = None) -> list[list[int]]:
-        """The same of many prompts, tokenised together; `names` are what an error calls them."""
-        texts = [self._asked(prompt, names[place] if names else None) for place, prompt in enumerate(prompts)]
+        """The same of many prompts, tokenised together; `names` are what an error calls them.
+
+        Those at the front are one BOS, whoever wrote them: the template, the tokenizer or the text of the prompt.
+        """
+        texts = []
+        for place, prompt in enumerate(prompts):
+            what = f"the row {names[place]}" if names else f"the prompt {prompt[:60]!r}"
+            texts.append(self._render(self._messages(prompt), True, what))
         if not texts:
             return []
         every: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
-        if bos is None or not self._prepends_bos():
+        if bos is None:
             return every
-        return [ids if ids[:1] == [bos] else [bos, *ids] for ids in every]
-
-    def _asked(self, prompt: str, name: str | None) -> str:
-        import jinja2
-
-        try:
-            return self._render(self._messages(prompt), True)
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
-            row = f"the row {name}" if name else f"the prompt {prompt[:60]!r}"
-            raise DataError(f"the chat template cannot render {row}: {error}") from error
+        rests = [list(dropwhile(lambda token: token == bos, ids)) for ids in every]
+        needs = self._prepends_bos()
+        return [[bos, *rest] if needs or len(rest) < len(ids) else ids for ids, rest in zip(every, rests, strict=True)]
 
     def _prepends_bos(self) -> bool:
         if not hasattr(self, "_bos"):
@@ -119,7 +126,8 @@ class Chat:
         return self._bos
 
     def answers(self, answers: list[str]) -> list[list[int]]:
-        """Ids of each answer and the one token that ends it."""
+        """Ids of each answer and the one token that ends it: one that stands in the text is text, and ends nothing."""
         if not answers:
             return []
-        return [[*ids, self.end] for ids in self.tokenizer(answers, add_special_tokens=False)["input_ids"]]
+        every = self.tokenizer(answers, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [[*ids, self.end] for ids in every]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -42,6 +43,13 @@ def test_one_bos_whoever_writes_it(prepends, writes):
 
 
 @pytest.mark.parametrize("prepends", [True, False])
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_prompt_that_begins_with_a_bos_has_no_second_one(prepends, writes):
+    made = tokenizer(("{{ bos_token }}" if writes else "") + "{{ messages[0]['content'] }}", prepends)
+    assert Chat(made).prompts(["<s>hi", "<s><s>hi"]) == [[0, WORDS.index("h"), WORDS.index("i")]] * 2
+
+
+@pytest.mark.parametrize("prepends", [True, False])
 def test_a_tokenizer_without_template_gets_the_plain_one(prepends):
     made = tokenizer(None, prepends)
     chat = Chat(made, system="be kind")
@@ -70,6 +78,35 @@ def test_an_answer_ends_as_the_template_ends_it_else_with_eos(template, end):
     assert chat.end == WORDS.index(end)
     assert chat.answers(["no", ""]) == [[WORDS.index("n"), WORDS.index("o"), chat.end], [chat.end]]
     assert chat.answers([]) == []
+
+
+def bytes_tokenizer(folder, auto: bool) -> Any:
+    """A learnt one, made by hand or found by transformers, whose `<think>` is a token that is not special."""
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=letters, show_progress=False
+    )
+    raw.train_from_iterator(["the cat sat on the mat, said </s> or <s>"] * 9, trainer)
+    raw.add_tokens(["<think>"])
+    raw.decoder = tokenizers.decoders.ByteLevel()
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+    made.save_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder) if auto else made
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_an_end_that_stands_in_an_answer_is_text(tmp_path, auto):
+    made = bytes_tokenizer(tmp_path, auto)
+    chat, plain = Chat(made), ["the cat", " sat\n\non <think> the mat <", "é猫", ""]
+    for text in ("it ends with </s>, always", "</s>", "<s>the</s></s> cat"):
+        (ids,) = chat.answers([text])
+        assert ids.index(chat.end) == len(ids) - 1
+        assert made.bos_token_id not in ids
+        assert made.decode(ids[:-1]) == text
+    wanted = [[*ids, chat.end] for ids in made(plain, add_special_tokens=False)["input_ids"]]
+    assert chat.answers(plain) == wanted
 
 
 def test_without_any_end_nothing_could_learn_to_stop():
@@ -114,3 +151,22 @@ def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none(
     asked = Chat(made, plain="Q {{ messages[0]['content'] }} A ").prompt("why")
     assert asked == made("Q why A ", add_special_tokens=False)["input_ids"]
     assert asked != Chat(made).prompt("why")
+
+
+@pytest.mark.parametrize(
+    ("broken", "system", "told"),
+    [
+        ("{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('no answers') }}{% endif %}", None,
+         "an answer after a question: no answers"),
+        ("{% if messages[-1]['role'] == 'assistant' %}{{ 1 + 'x' }}{% endif %}", None,
+         "an answer after a question: unsupported operand"),
+        ("{% if messages[0]['role'] == 'system' %}{{ 1 + 'x' }}{% endif %}", "be kind",
+         "a system role before a user's: unsupported operand"),
+        ("{% if messages[-1]['role'] == 'assistant' %}{{ 1 / 0 }}{% endif %}", None,
+         "an answer after a question: division by zero"),
+        ("{% if %}", None, "an answer after a question: Expected an expression"),
+    ],
+)  # fmt: skip
+def test_a_template_that_raises_is_an_error_that_says_at_what(broken, system, told):
+    with pytest.raises(DataError, match=rf"the chat template cannot render {re.escape(told)}.*Mend the template"):
+        Chat(tokenizer(broken + CHATML), system)
