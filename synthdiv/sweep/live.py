@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class Live:
                 self.tracker = tracker
                 tracker.begin(node.key, node.label, "training", [self.sweep[:TAG]], {"node": node.key})
             if self.tracker:
-                self.tracker.curve([{name: value for name, value in point.items() if not math.isnan(value)}])
+                self.tracker.curve([point])
             else:
                 self.node = None  # nobody watches: it is shown when the cell is done
         except Exception as error:

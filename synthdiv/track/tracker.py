@@ -13,7 +13,7 @@ class Tracker(Protocol):
         """Open the run `run_id`; `config` is flat."""
 
     def curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The training curve, one row a step; column `step` is its own axis."""
+        """The training curve, one row of numbers a step; column `step` is its own axis, and NaN is left out."""
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Final numbers. One that is NaN is left out: it was not measured."""

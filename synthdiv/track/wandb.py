@@ -62,7 +62,7 @@ class WandbTracker:
 
     def curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
-            self._run.log({f"train/{name}": value for name, value in row.items()})
+            self._run.log({f"train/{name}": value for name, value in row.items() if not math.isnan(value)})
 
     def summary(self, values: Mapping[str, float]) -> None:
         self._run.summary.update({name: value for name, value in values.items() if not math.isnan(value)})
