@@ -271,7 +271,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether a device or this machine had too little memory; torch, cuBLAS and NCCL say it in words of their own."""
     if isinstance(error, RuntimeError):
         told = f"{type(error).__name__}: {error}".lower()
-        return any(words in told for words in ("outofmemory", "out of memory", "alloc_failed", "can't allocate memory"))
+        return any(words in told for words in ("outofmemory", "out of memory", "alloc_failed", "allocate memory"))
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 

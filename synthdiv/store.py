@@ -107,10 +107,10 @@ def session(run: Run, seconds: float) -> dict[str, Any]:
     }
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def reach(paths: list[Path]) -> tuple[str, int]:
+    """How far a build came: files of a folder are named in the order they are made, others grow."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    return max((file.stem for file in files), default=""), sum(file.stat().st_size for file in files)
 
 
 @dataclass
@@ -247,7 +247,7 @@ class Store:
         kept = {old: [source for name in node.stage.kept for source in old.glob(name)] for old in olds}
         if not olds:
             return []
-        old = max(olds, key=lambda path: sum(map(size_of, kept[path])))
+        old = max(olds, key=lambda path: reach(kept[path]))
         for source in kept[old]:
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, partial / source.name)

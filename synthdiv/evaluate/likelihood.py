@@ -60,7 +60,7 @@ class Likelihood(Stage):
     """
 
     name = "likelihood"
-    version = 3
+    version = 4
 
     target: Target = Target.human
     limit: int = 0

@@ -39,6 +39,7 @@ class Generate(Stage):
     """
 
     name = "generate"
+    version = 2
     kept = (ROWS, LOG)
 
     source: str = ""

@@ -104,7 +104,8 @@ class Chat:
     def prompts(self, prompts: list[str], names: list[str] | None = None) -> list[list[int]]:
         """The same of many prompts, tokenised together; `names` are what an error calls them.
 
-        Those at the front are one BOS, whoever wrote them: the template, the tokenizer or the text of the prompt.
+        Those at the front are one BOS, whoever wrote them: the template, the tokenizer or the text of the prompt. Text
+        that spells a special token elsewhere in a prompt is that token.
         """
         texts = []
         for place, prompt in enumerate(prompts):

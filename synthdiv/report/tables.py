@@ -11,7 +11,7 @@ from typing import Any
 from synthdiv.report.arms import DESCRIPTIVE, ENOUGH, Arm, Contrast, Mean
 from synthdiv.report.collect import UNTOUCHED, Row
 from synthdiv.report.labels import Labels, arrow, number
-from synthdiv.sweep.ledger import EARLY
+from synthdiv.sweep.ledger import EARLY, LEFT_OUT
 from synthdiv.types import Score
 
 SCORE = ("measure", "value", "low", "high", "n", "unit", "higher_is_better", "note")
@@ -125,7 +125,7 @@ def unmatched_md(arms: Sequence[Arm], labels: Labels) -> str:
         for row in arm.rows:
             if row.axes.get("mix") != UNTOUCHED:
                 budgets.setdefault(row.unmatched, {})[labels.full(arm)] = None
-    if len(budgets) < 2 and not any(EARLY in budget for budget in budgets):
+    if len(budgets) < 2 and not any(word in budget for budget in budgets for word in (EARLY, LEFT_OUT)):
         return ""  # none was declared, or all train equally much
     told = (f"{', '.join(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
     return f"**arms are not matched: {'; '.join(told)}**\n\n"

@@ -105,7 +105,7 @@ class Builder:
         while (outcome := self._lead(node)) is None:
             gc.collect()  # a trainer and its model hold each other
             self.run.close()
-        self.live.end(outcome.state == "built")
+        self.live.end(outcome.state != "failed")
         self.broken = bool(outcome.failure) and self._inside(node)
         return outcome if self.broken else self.ranks.share(outcome)
 
@@ -127,7 +127,7 @@ class Builder:
             if isinstance(note, KeyboardInterrupt):
                 raise
             return Outcome("stopped", time.monotonic() - begun, str(note))
-        except SystemExit as error:  # Lightning makes it of SIGTERM, and of a second Ctrl-C
+        except SystemExit as error:  # Lightning makes it of a second Ctrl-C
             if not self.run.stop.reason:
                 raise
             self.ledger.event(node.key, "stopped", time.monotonic() - begun, self.run.stop.reason)

@@ -25,7 +25,7 @@ from synthdiv.sweep.event import Event, event_of, newest, next_attempts, record
 from synthdiv.sweep.tail import Tail
 from synthdiv.types import ConfigError
 
-EARLY = "stops early"  # so begins how much such a cell trains
+EARLY, LEFT_OUT = "stops early", "less up to"  # these words are in how much such a cell trains
 NOT_APPLICABLE = "n/a"  # an axis that made no difference to the cell
 NOTE = 4000  # characters of a message that an event keeps; the log has all
 

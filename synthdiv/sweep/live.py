@@ -43,12 +43,12 @@ class Live:
             LOGGER.error("tracking of %s failed: %s: %s", node.label, type(error).__name__, error)
             self.node = None
 
-    def end(self, built: bool) -> None:
+    def end(self, fine: bool) -> None:
         tracker, self.tracker, self.node = self.tracker, None, None
         if tracker is None:
             return
         try:
-            tracker.finish(0 if built else 1)
+            tracker.finish(0 if fine else 1)
         except Exception as error:
             LOGGER.error("tracking failed at its end: %s: %s", type(error).__name__, error)
 

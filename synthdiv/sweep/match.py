@@ -11,11 +11,11 @@ from synthdiv.mix.stage import Mix
 from synthdiv.pipeline import Graph
 from synthdiv.stage import canonical_fields, digest
 from synthdiv.sweep.expand import Point
-from synthdiv.sweep.ledger import EARLY
+from synthdiv.sweep.ledger import EARLY, LEFT_OUT
 from synthdiv.train.schedule import Match
 from synthdiv.train.stage import Stop, Train
 
-BUDGET = ("match", "epochs", "budget")
+BUDGET = ("match", "epochs", "budget", "stop", "evaluate_every", "patience", "overlong", "left_out")
 
 
 class Budget(NamedTuple):
@@ -30,7 +30,7 @@ class Budget(NamedTuple):
 
     def __str__(self) -> str:
         told = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
-        told += f" less up to {self.left_out:.1%} of them" if self.left_out else ""
+        told += f" {LEFT_OUT} {self.left_out:.1%} of them" if self.left_out else ""
         return f"{EARLY}, after at most {told}" if self.early else told
 
 

@@ -11,6 +11,7 @@ from synthdiv.config import Cell
 from synthdiv.pipeline import Graph
 from synthdiv.stage import Node
 from synthdiv.sweep.bill import ANSWER, PROMPT, Bill
+from synthdiv.sweep.ledger import EARLY, LEFT_OUT
 from synthdiv.sweep.match import unmatched
 from synthdiv.sweep.prepare import Frozen, unresolved
 from synthdiv.sweep.room import free_bytes, told
@@ -135,5 +136,9 @@ def bill_lines(plan: Plan) -> list[str]:
 
 
 def unmatched_lines(plan: Plan) -> list[str]:
-    early = sum(bool(unmatched(graph, declared=False)) for graph, _ in plan.unique.values())
-    return [f"unmatched: {early} cells stop early: how much each trains depends on its data"] if early else []
+    """Cells that are not matched by what they are, whatever was declared."""
+    told = [unmatched(graph, declared=False) for graph, _ in plan.unique.values()]
+    early, out = (sum(word in each for each in told) for word in (EARLY, LEFT_OUT))
+    return [f"unmatched: {early} cells stop early: how much each trains depends on its data"] * bool(early) + [
+        f"unmatched: {out} cells may leave rows out: which ones depends on their data"
+    ] * bool(out)

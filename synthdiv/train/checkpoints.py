@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-import pickle
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def whole(path: Path) -> dict[str, Any] | None:
-    """What is in this file; None where it is torn. A disk or a memory that fails is another matter."""
+    """What is in this file; None where it is torn or rotten. A disk or a memory that fails is another matter."""
     if not path.is_file() or not path.stat().st_size:
         return None
     try:
-        return read(path)
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
+        with zipfile.ZipFile(path) as parts:  # torch writes checksums and reads past them
+            return None if parts.testzip() else read(path)
+    except Exception as error:  # whatever a spoilt file raises
         if out_of_memory(error) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         return None
@@ -79,10 +81,23 @@ def save(checkpoint: dict[str, Any], folder: Path, run: Run) -> None:
     curve = checkpoint["curve"]
     folder.mkdir(exist_ok=True)
     path = at_step(folder, len(curve))
-    torch.save(checkpoint, path.with_suffix(".draft"))
+    with path.with_suffix(".draft").open("wb") as draft:
+        torch.save(checkpoint, draft)
+        draft.flush()
+        os.fsync(draft.fileno())
     path.with_suffix(".draft").replace(path)
     spared = {int(kept.stem) for kept in newest_first(folder)[:2]}
     spared |= {best_step(curve[:step]) or step for step in spared}
     for old in newest_first(folder):
         if int(old.stem) not in spared:
             old.unlink()
+
+
+def forget(folder: Path, curve: list[dict[str, float]], limit: float) -> None:
+    """Remove the newest states as long as the step after them found them to be no good: a step's loss is that of the
+    weights before it."""
+    for path in newest_first(folder):
+        step = int(path.stem)
+        if step < len(curve) and curve[step]["loss"] <= limit:
+            return
+        path.unlink()

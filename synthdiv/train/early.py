@@ -18,13 +18,19 @@ class Early:
     patience: int
     loss: Callable[[], float]
 
+    def look(self, step: int, steps: int) -> float:
+        """The loss where it is due, infinite if it is no number; NaN where nobody looks."""
+        if not self.due(step, steps):
+            return math.nan
+        loss = self.loss()
+        return loss if math.isfinite(loss) else math.inf
+
     def due(self, step: int, steps: int) -> bool:
         """Of a training that is too short to be looked at, the last step is."""
         return step % self.every == 0 or (step == steps < self.every)
 
     def over(self, curve: Curve) -> bool:
-        best = best_step(curve)
-        return best is not None and len(looks(curve[best:])) >= self.patience
+        return len(looks(curve[best_step(curve) or 0 :])) >= self.patience
 
 
 def looks(curve: Curve) -> dict[int, float]:
@@ -34,6 +40,6 @@ def looks(curve: Curve) -> dict[int, float]:
 
 
 def best_step(curve: Curve) -> int | None:
-    """The step of the least held-out loss, the first of equals; None before the first look."""
-    found = looks(curve)
+    """The step of the least held-out loss, the first of equals; None before the first that is a number."""
+    found = {step: loss for step, loss in looks(curve).items() if math.isfinite(loss)}
     return min(found, key=lambda step: found[step]) if found else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from synthdiv.train.checkpoints import (
     CHECKPOINTS,
     at_step,
+    forget,
     newest_checkpoint,
     newest_first,
     read,
@@ -18,7 +18,7 @@ from synthdiv.train.checkpoints import (
     save,
     whole,
 )
-from synthdiv.train.early import HELD_OUT, Curve, Early, best_step
+from synthdiv.train.early import HELD_OUT, Early, best_step
 from synthdiv.types import DataError, Run
 
 if TYPE_CHECKING:
@@ -28,24 +28,16 @@ if TYPE_CHECKING:
     from synthdiv.train.unusable import Unusable
 
 
-def look(early: Early, curve: Curve, steps: int) -> bool:
-    """Note the held-out loss where it is due."""
-    curve[-1][HELD_OUT] = math.nan
-    if not early.due(len(curve), steps):
-        return False
-    loss = early.loss()
-    curve[-1][HELD_OUT] = loss if math.isfinite(loss) else math.inf
-    return True
-
-
 def last_good(error: Unusable, keeper: Keeper) -> DataError:
-    """What to tell, after the last state that is of use was kept."""
+    """What to tell, after the last state that is of use was kept, and those that were not are gone."""
     way, curve = keeper.way, keeper.curve
     if way.first(error.good and len(curve) > 0):
         kept = keeper.state()
         if way.rank == 0 and all(bool(value.isfinite().all()) for value in kept["state_dict"].values()):
             save(kept, keeper.folder, keeper.run)
-        way.first(True)  # all tell of the same
+    elif way.rank == 0:
+        forget(keeper.folder, curve, keeper.tuning.watch.limit)
+    way.first(True)  # all tell of the same
     told = "no checkpoint was kept yet"
     for path in newest_first(keeper.folder)[:1]:
         told = f"the last good checkpoint is that of step {int(path.stem)} in {keeper.folder}"
@@ -62,9 +54,10 @@ class Keeper:
     Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6).
     """
 
-    def __init__(self, way: Alone, curve: Curve, steps: int, early: Early | None, folder: Path, run: Run, of: str):
-        self.way, self.curve, self.steps, self.early, self.folder, self.run = way, curve, steps, early, folder, run
-        self.of, self.saved = of, time.monotonic()
+    def __init__(self, tuning: Tuning, early: Early | None, folder: Path, run: Run, of: str):
+        self.tuning, self.early, self.folder, self.run, self.of = tuning, early, folder, run, of
+        self.way, self.curve, self.steps = tuning.spread, tuning.curve, len(tuning.steps)
+        self.saved = time.monotonic()
 
     def state(self) -> dict[str, Any]:
         return self.way.state() | {"curve": self.curve, "of": self.of}
@@ -74,16 +67,18 @@ class Keeper:
         self.saved = time.monotonic()
 
     def after(self) -> bool:
-        from synthdiv.train.unusable import limit
-
         step, point = len(self.curve), self.curve[-1]
-        best = self.early is not None and look(self.early, self.curve, self.steps) and best_step(self.curve) == step
-        good = point["loss"] <= limit(self.curve)
+        if self.early:
+            point[HELD_OUT] = self.early.look(step, self.steps)
+        good = point["loss"] <= self.tuning.watch.limit
         self.run.show(point)
-        self.run.progress(step, self.steps, f"steps, loss {point['loss']:.3f}", self.keep if good else None)
+        told = f"steps, loss {point['loss']:.3f}"
+        self.run.progress(step, self.steps, told, self.keep if good else None)
         due = self.way.first(time.monotonic() - self.saved >= self.run.checkpoint_seconds)
-        if best or (due and good):
+        if (due and good) or (self.early and best_step(self.curve) == step):
             self.keep()
+        if self.over():
+            self.run.progress(self.steps, self.steps, told)
         return self.over()
 
     def over(self) -> bool:
@@ -127,7 +122,7 @@ def fit(
     tuning = Tuning(way, Rows(rows, pad, packed), steps, optimizing, seed, run.micro_batch, meter)
     resume(tuning, folder, of, run)
     done_before = len(tuning.curve)
-    keeper = Keeper(way, tuning.curve, len(steps), early, folder, run, of)
+    keeper = Keeper(tuning, early, folder, run, of)
     begun = time.monotonic()
     model.train()
     if not keeper.over():
@@ -143,9 +138,9 @@ def fit(
     if chosen < len(tuning.curve):
         way.load(best_of(folder, chosen))
     here = sum(int(point["tokens"]) for point in tuning.curve[done_before:])
-    seen = totals(tuning.curve, tuning.rows.sources)
+    seen = totals(tuning.curve[:chosen], tuning.rows.sources)
     return seen | {
-        "saved_step": chosen,
+        "steps_tried": len(tuning.curve),
         "repetitions": round(seen["rows_seen"] / len(rows), 4),
         "tokens_per_second": round(here / seconds, 1) if here else None,
         "peak_memory_bytes": max(int(point["memory_bytes"]) for point in tuning.curve),
@@ -176,7 +171,7 @@ def best_of(folder: Path, step: int) -> dict[str, Any]:
 
 
 def totals(curve: list[dict[str, float]], sources: list[str]) -> dict[str, Any]:
-    """What was seen in all steps, and of each source; losses are those of the last ten steps."""
+    """What the model that is saved has seen, of each source too; losses are those of its last ten steps."""
 
     def total(name: str) -> int:
         return sum(int(point[name]) for point in curve)

@@ -14,7 +14,7 @@ from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import Meter
 from synthdiv.train.rows import Rows
 from synthdiv.train.strategies import Alone
-from synthdiv.train.unusable import Unusable, diverging, row_losses, unusable
+from synthdiv.train.unusable import Unusable, Watch, row_losses, unusable
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,13 @@ class Tuning(lightning.LightningModule):
         self.spread, self.rows, self.steps, self.optimizing = spread, rows, steps, optimizing
         self.seed, self.micro, self.meter = seed, micro, meter
         self.curve: list[dict[str, float]] = []
+        self.watch = Watch(self.curve)
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
         """Go on where a checkpoint stood: weights, optimizer and curve; the schedule says the rest."""
         self.spread.load(checkpoint)
         self.curve = checkpoint["curve"]
+        self.watch = Watch(self.curve)
 
     def configure_optimizers(self) -> None:
         """The optimizer belongs to the weights, and so to `spread`."""
@@ -95,12 +97,13 @@ class Tuning(lightning.LightningModule):
             point |= {f"rows/{name}": len(own), f"supervised_tokens/{name}": sum(own)}
             point[f"loss/{name}"] = total / sum(own) if own else math.nan
         self.curve.append(point | self.meter.read(lengths, tokens, time.perf_counter() - begun))
-        if diverging(self.curve, len(self.steps)):
-            raise self.unusable(number, f"the loss has grown to {point['loss']:.3g} and stays there", before=False)
+        self.watch.add(self.curve[-1])
+        if self.watch.diverges(number + 1 == len(self.steps)):
+            raise self.unusable(number, f"the loss has grown to {self.watch.mean:.3g} on average", before=False)
 
     def unusable(self, number: int, told: str, before: bool = True) -> Unusable:
         losses = row_losses(self.spread, self.rows, self.steps[number])
-        return unusable(told, number + 1, self.curve, losses, self.rows, before)
+        return unusable(told, number + 1, self.watch.limit, losses, self.rows, before)
 
     def gradients(self, chosen: list[int], tokens: int) -> Any:
         """Adds the gradient of the mean loss of a step's supervised `tokens`; summed loss, and that of each source."""

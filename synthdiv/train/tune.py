@@ -52,7 +52,7 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     over = spread(model, optimizing, run, stage.precision.value)
     opened = OpenModel(over.opened.eval(), tokenizer, run.device)
     budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
-    stops = stage.stop is Stop.early
+    stops, by_rows = stage.stop is Stop.early, stage.match is Match.rows
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed, stops)
     present = rows
     if stage.match is Match.supervised_tokens:
@@ -79,7 +79,7 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
         | repetitions(summary, present)
         | {
             "budget": budget,
-            "unmatched": "stops early" if stops else "leaves out rows" if counts["dropped_rows"] else "",
+            "unmatched": "stops early" if stops else "leaves rows out" if counts["dropped_rows"] and by_rows else "",
             "train_rows": len(present),
             "validation_rows": len(held_out),
             "system_folded": folded,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,8 +13,9 @@ from synthdiv.train.loss import loss_sum
 from synthdiv.train.rows import Rows
 from synthdiv.train.strategies import Alone
 
-WINDOW, TIMES, MORE = 10, 2.0, 1.0  # steps, and how far above the beginning they may be (nats)
-ROWS = 4  # one row that is easily said is no beginning
+STEPS, ROWS, BEGINNING = 10, 64, 32  # a window has at least so many steps and rows, the beginning so many rows
+TIMES, MORE = 2.0, 1.0  # how far above the least mean so far another may be (nats)
+SHORT = (3, 8)  # steps and rows behind the beginning by which a training without a window is judged at its end
 NAMED = 5
 
 
@@ -24,26 +27,47 @@ class Unusable(Exception):
         self.good = good
 
 
-def limit(curve: list[dict[str, float]]) -> float:
-    """The loss above which a step is no good: twice that of the beginning and one nat more. The beginning is that part
-    of the first ten steps whose mean is least: a training may diverge from its second step on."""
-    loss = tokens = rows = 0.0
-    least = math.inf
-    for point in curve[:WINDOW]:
-        loss += point["loss"] * point["supervised_tokens"]
-        tokens += point["supervised_tokens"]
-        rows += point["rows"]
-        if rows >= ROWS:
-            least = min(least, loss / tokens)
-    return TIMES * min(least, loss / tokens) + MORE
+class Watch:
+    """Losses of a training by windows, weighed by supervised tokens: single steps differ by their rows."""
+
+    def __init__(self, curve: list[dict[str, float]]):
+        self.window: deque[tuple[float, float, float]] = deque()
+        self.behind: list[tuple[float, float, float]] = []  # the beginning, until there is a window
+        self.least, self.mean, self.complete, self.high = math.inf, math.nan, False, False
+        for point in curve:
+            self.add(point)
+
+    @property
+    def limit(self) -> float:
+        return TIMES * self.least + MORE
+
+    def add(self, point: dict[str, float]) -> None:
+        tokens = point["supervised_tokens"]
+        self.window.append((point["loss"] * tokens, tokens, point["rows"]))
+        while len(self.window) > STEPS and sum(rows for *_, rows in self.window) - self.window[0][2] >= ROWS:
+            self.window.popleft()
+        self.mean = mean(self.window)
+        rows = sum(rows for *_, rows in self.window)
+        if len(self.window) >= STEPS and rows >= ROWS:
+            self.complete, self.high = True, self.mean > self.limit
+            self.least = min(self.least, self.mean)
+        elif self.least < math.inf:
+            self.behind.append(self.window[-1])
+        elif rows >= BEGINNING:
+            self.least = self.mean
+
+    def diverges(self, last: bool) -> bool:
+        """Whether the window is above the limit; of a training too short for one (`last`: it ends here) all that is
+        behind its beginning."""
+        if last and not self.complete and len(self.behind) >= SHORT[0]:
+            self.mean = mean(self.behind)
+            return sum(rows for *_, rows in self.behind) >= SHORT[1] and self.mean > self.limit
+        return self.high
 
 
-def diverging(curve: list[dict[str, float]], steps: int) -> bool:
-    """Whether the last ten steps are above the limit (of a shorter training all but the first); one may be, by its
-    rows."""
-    size = min(WINDOW, max(1, steps - 1))
-    last = [point["loss"] for point in curve[-size:]]
-    return len(curve) > size and sum(last) / size > limit(curve)
+def mean(points: Iterable[tuple[float, float, float]]) -> float:
+    points = list(points)
+    return sum(loss for loss, *_ in points) / sum(tokens for _, tokens, _ in points)
 
 
 def row_losses(over: Alone, rows: Rows, chosen: list[int]) -> dict[int, float]:
@@ -58,13 +82,10 @@ def row_losses(over: Alone, rows: Rows, chosen: list[int]) -> dict[int, float]:
     return losses
 
 
-def unusable(
-    told: str, step: int, curve: list[dict[str, float]], losses: dict[int, float], rows: Rows, before: bool
-) -> Unusable:
+def unusable(told: str, step: int, limit: float, losses: dict[int, float], rows: Rows, before: bool) -> Unusable:
     """`before`: the weights are still those before this step. They are good if most of its rows find them so."""
     order = sorted(losses, key=lambda number: (math.isfinite(losses[number]), -losses[number]))
     named = ", ".join(f"{rows.rows[number].id or number} ({losses[number]:.3g})" for number in order[:NAMED])
-    most = limit(curve) if curve else math.inf
-    fine = sum(loss <= most for loss in losses.values())  # NaN is not
+    fine = sum(loss <= limit for loss in losses.values())  # NaN is not
     good = before and 2 * fine > len(losses)
     return Unusable(f"{told} at step {step}; its rows with the highest loss are {named}", good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pyarrow.parquet
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.mix.stage import Mix
+from synthdiv.store import Store
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_first, read
 from synthdiv.train.early import HELD_OUT, Early, best_step
 from synthdiv.train.fit import fit
@@ -74,14 +76,15 @@ def test_the_best_step_is_what_is_left_at_the_end(tmp_path):
     """A loss that is no number is worse than any."""
     model, summary = tuned(tmp_path / "early")
     table = pyarrow.parquet.read_table(tmp_path / "early" / "metrics.parquet").to_pylist()
-    assert (summary["steps"], summary["saved_step"], len(table)) == (8, 4, 8)
+    assert (summary["steps_tried"], summary["steps"], len(table)) == (8, 4, 8)
+    assert summary["supervised_tokens"] == sum(point["supervised_tokens"] for point in table[:4]), "what it has seen"
     assert [point[HELD_OUT] for point in table if not math.isnan(point[HELD_OUT])] == [5.0, 3.0, 4.0, math.inf]
     with pytest.raises(Stopped):
         tuned(tmp_path / "plain", run=stopping(4))
     best = read(tmp_path / "plain" / CHECKPOINTS / "000000004.ckpt")["state_dict"]
     assert all(torch.equal(value, best[name]) for name, value in weights(model).items())
     _, told = tuned(tmp_path / "longer", patience=4, losses=FALLS | {14: 2.0, 16: 2.0})
-    assert (told["steps"], told["saved_step"]) == (16, 12)
+    assert (told["steps_tried"], told["steps"]) == (16, 12)
 
 
 @pytest.mark.parametrize("after", [1, 3, 5, 7])
@@ -90,7 +93,7 @@ def test_a_run_that_was_stopped_ends_early_at_the_same_step(tmp_path, after):
     with pytest.raises(Stopped):
         tuned(tmp_path / "cut", run=stopping(after))
     model, again = tuned(tmp_path / "cut")
-    assert (again["steps"], again["saved_step"]) == (summary["steps"], summary["saved_step"])
+    assert (again["steps_tried"], again["steps"]) == (summary["steps_tried"], summary["steps"])
     for name, value in weights(model).items():
         assert torch.equal(value, weights(whole)[name]), name
 
@@ -131,9 +134,9 @@ def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_ma
     summary = artifact.manifest["summary"]
     table = pyarrow.parquet.read_table(artifact.path / "metrics.parquet").to_pylist()
     seen = {point["step"]: point[HELD_OUT] for point in table if not math.isnan(point[HELD_OUT])}
-    assert summary["steps"] < 30 * math.ceil(summary["train_rows"] / 16)
-    assert summary["saved_step"] == min(seen, key=seen.get) == summary["steps"] - 6
-    assert summary["validation"]["own"] == pytest.approx(seen[summary["saved_step"]], abs=1e-5)
+    assert summary["steps_tried"] < 30 * math.ceil(summary["train_rows"] / 16)
+    assert summary["steps"] == min(seen, key=seen.get) == summary["steps_tried"] - 6
+    assert summary["validation"]["own"] == pytest.approx(seen[summary["steps"]], abs=1e-5)
     assert summary["unmatched"] == "stops early"
     assert opened(artifact).context == opened(student).context
     assert not (artifact.path / CHECKPOINTS).exists()
@@ -154,3 +157,16 @@ def test_a_mix_too_small_to_hold_out_a_row_is_refused(root, prompts):
     one = build(root, Mix(1, real_share=1.0, train_rows=48, shard_rows=4), prompts)
     with pytest.raises(DataError, match=r"train\.validation"):
         build(root, Train(method=Method.full, stop=Stop.early), student, one, prompts)
+
+
+def test_another_builder_goes_on_from_where_the_last_one_was(tmp_path):
+    """Not from the folder with the most bytes: the number of states that are kept goes up and down."""
+    stage = Train(method=Method.full, stop=Stop.early)
+    old, new, mine = (tmp_path / "artifacts" / "train" / f".key.{name}.partial" for name in ("old", "new", "mine"))
+    for folder, steps in ((old, (4, 6, 7)), (new, (12, 13))):
+        (folder / CHECKPOINTS).mkdir(parents=True)
+        for step in steps:
+            (folder / CHECKPOINTS / f"{step:09}.ckpt").write_bytes(bytes(100))
+    mine.mkdir()
+    Store(tmp_path)._inherit(SimpleNamespace(key="key", stage=stage), mine)
+    assert [int(path.stem) for path in newest_first(mine / CHECKPOINTS)] == [13, 12]
