@@ -259,6 +259,16 @@ def test_a_further_grid_of_one_arm_is_refused_too(also, tmp_path):
     frozen(*TINY[:6], "report.unmatched=true", root=tmp_path, params=MIXED, also=[also])
 
 
+@pytest.mark.parametrize("other", [{"train.stop": "early"}, {"train.overlong": "drop", "train.left_out": "0.3"}])
+def test_one_arm_that_may_end_before_or_leave_rows_out_is_refused(other, tmp_path):
+    also = [{"mix": "single"} | other]
+    said = r"mix=single.*trains (stops early|4 epochs of \d+ rows less up to 30\.0% of)"
+    with pytest.raises(ConfigError, match=said):
+        frozen(*TINY[:6], root=tmp_path, params={"mix": "human", "train.seed": "0,1"}, also=also)
+    if "train.stop" in other:  # crossed with every arm it is a choice that is compared
+        frozen(*TINY[:6], root=tmp_path, params=MIXED | {"train.stop": "budget,early"})
+
+
 @pytest.mark.parametrize(
     "params",
     [
