@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +186,9 @@ class Ddp(Alone):
 
     def place(self) -> None:
         super().place()
-        self.ddp = torch.nn.parallel.DistributedDataParallel(self.whole, broadcast_buffers=False)
+        with warnings.catch_warnings():  # torch 2.13 gives the option two new names
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.ddp = torch.nn.parallel.DistributedDataParallel(self.whole, broadcast_buffers=False)
 
     def gathering(self, last: bool) -> Any:
         return contextlib.nullcontext() if last else self.ddp.no_sync()
