@@ -11,8 +11,7 @@ from synthdiv.config import Cell
 from synthdiv.pipeline import Graph
 from synthdiv.stage import Node
 from synthdiv.sweep.bill import ANSWER, PROMPT, Bill
-from synthdiv.sweep.ledger import EARLY, LEFT_OUT
-from synthdiv.sweep.match import unmatched
+from synthdiv.sweep.match import budget
 from synthdiv.sweep.prepare import Frozen, unresolved
 from synthdiv.sweep.room import free_bytes, told
 
@@ -137,8 +136,10 @@ def bill_lines(plan: Plan) -> list[str]:
 
 def unmatched_lines(plan: Plan) -> list[str]:
     """Cells that are not matched by what they are, whatever was declared."""
-    told = [unmatched(graph, declared=False) for graph, _ in plan.unique.values()]
-    early, out = (sum(word in each for each in told) for word in (EARLY, LEFT_OUT))
-    return [f"unmatched: {early} cells stop early: how much each trains depends on its data"] * bool(early) + [
-        f"unmatched: {out} cells may leave rows out: which ones depends on their data"
-    ] * bool(out)
+    sizes = [budget(graph) for graph, _ in plan.unique.values() if graph.train]
+    early, out = sum(size.early for size in sizes), sum(size.left_out > 0 for size in sizes)
+    told = {
+        f"unmatched: {early} cells stop early: how much each trains depends on its data": early,
+        f"unmatched: {out} cells may leave rows out: which ones depends on their data": out,
+    }
+    return [line for line, count in told.items() if count]

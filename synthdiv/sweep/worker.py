@@ -170,9 +170,7 @@ def main(arguments: list[str]) -> int:
         records = [record for record in worker.ledger.unique_cells() if mine & set(record.nodes)]
         states = worker.ledger.states()
         Publisher(worker.ledger, job.track).show(records, lambda key: key in states and states[key].state in DONE)
-    if (
-        worker.ranks.size > 1
-    ):  # all is written; threads of gloo that outlive their group abort now and then on the way out
+    if worker.ranks.size > 1:  # all is written, and threads of gloo that outlive their group abort now and then
         answers.close()
         logging.shutdown()
         os._exit(code)

@@ -18,11 +18,8 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
     import peft
     import torch
 
-    kinds = {
-        "Linear": False,
-        "Linear4bit": False,
-        "Conv1D": True,
-    }  # GPT-2 stores its layers transposed, and PEFT wants to be told
+    # GPT-2 stores its layers transposed, and PEFT wants to be told
+    kinds = {"Linear": False, "Linear4bit": False, "Conv1D": True}
     layers = {
         name.split(".")[-1]: kinds[type(part).__name__]
         for name, part in model.named_modules()

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
-import torch
-
-from synthdiv.train.loss import loss_sum
+from synthdiv.train.held_out import mean_loss
 from synthdiv.train.rows import Rows
 from synthdiv.train.strategies import Alone
 
@@ -71,15 +68,8 @@ def mean(points: Iterable[tuple[float, float, float]]) -> float:
 
 
 def row_losses(over: Alone, rows: Rows, chosen: list[int]) -> dict[int, float]:
-    """Loss of each row of a step, one by one; all ranks look at the same."""
-    losses, training = {}, over.model.training
-    over.model.eval()
-    with torch.no_grad():
-        for number in chosen:
-            loss: Any = over.call(loss_sum, rows.tensors([[number]], over.device))[0]
-            losses[number] = float(loss) / rows.rows[number].supervised
-    over.model.train(training)
-    return losses
+    """Loss of each row of a step, one by one, the same on all ranks."""
+    return {number: mean_loss(over, [rows.rows[number]], 0) for number in chosen}
 
 
 def unusable(told: str, step: int, limit: float, losses: dict[int, float], rows: Rows, before: bool) -> Unusable:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import os
-import signal
 from collections import Counter
 
-import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
 import transformers
 
 from synthdiv.train.adapter import with_adapter
-from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first, save
-from synthdiv.train.early import HELD_OUT
+from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first
 from synthdiv.train.fit import fit
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import OF_THE_DAY
@@ -25,9 +21,6 @@ from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.stage import Lora
-from synthdiv.train.unusable import Watch
-from synthdiv.types import DataError
-from synthdiv.types import Stopped as Asked
 from tests.models.small import cpu_run
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
@@ -139,81 +132,6 @@ def test_each_source_has_its_share_and_its_loss(tmp_path):
     assert all(0 < part["loss"] < 10 for part in told.values())
 
 
-def test_a_loss_that_is_no_number_is_an_error(tmp_path):
-    """Weights that were spoilt before are not kept as good."""
-    run = cpu_run(checkpoint_seconds=1e-6)
-    with pytest.raises(DataError, match=r"at step 2; its rows.*no checkpoint was kept yet\. Lower train\.lr"):
-        trained(tmp_path, optimizing=Optimizing(1e30, "constant", 0.0, 0.0, 0.0), run=run)
-    assert not list(tmp_path.rglob("*.ckpt"))
-
-
-def test_a_row_that_breaks_the_loss_is_named_and_the_state_before_it_is_kept(tmp_path):
-    """A token whose vector is infinite: its row is the first to find out."""
-    rows = [dataclasses.replace(row, id=f"row-{at}") for at, row in enumerate(some_rows())]
-    plan = schedule([row.supervised for row in rows], 4, Match.steps, 8, 0)
-    bad = next(number for number in plan[3] if all(number not in step for step in plan[:3]))
-    rows[bad] = dataclasses.replace(rows[bad], ids=(*rows[bad].ids[:-2], 39, rows[bad].ids[-1]))
-    for at, row in enumerate(rows):
-        rows[at] = row if at == bad else dataclasses.replace(row, ids=tuple(min(token, 38) for token in row.ids))
-    model = blank()
-    with torch.no_grad():
-        model.model.embed_tokens.weight[39] = math.inf
-    model.model.embed_tokens.weight.requires_grad = False
-    with pytest.raises(DataError, match=rf"the loss is nan at step 4; .* are row-{bad} \(nan\).*that of step 3 in"):
-        trained(tmp_path, model, rows=rows)
-    assert len(newest_checkpoint(tmp_path / CHECKPOINTS)["curve"]) == 3
-
-
-def test_a_loss_that_grows_and_stays_is_an_error(tmp_path):
-    """Steps whose loss was too high are not kept, nor those that the next step found to be no good."""
-    rising, run = Optimizing(100.0, "constant", 0.9, 0.0, 0.0), cpu_run(checkpoint_seconds=1e-6)
-    with pytest.raises(DataError, match=r"the loss has grown to .* on average at step \d+; its rows") as error:
-        trained(tmp_path, optimizing=rising, steps=300, run=run)
-    kept = newest_checkpoint(tmp_path / CHECKPOINTS)["curve"]
-    assert kept[-1]["loss"] <= Watch(kept).limit
-    assert f"that of step {len(kept)} in" in str(error.value)
-
-
-def drawn(random, kind, rows):
-    """Losses and supervised tokens of rows as they come: easy long answers, short hard ones, and all between."""
-    easy = random.random(rows) < {"two kinds": 0.5, "mostly easy": 0.8, "alike": 0.0}[kind]
-    losses = np.where(easy, 0.05, 2.5) * random.lognormal(0, 0.5, rows)
-    return losses, np.where(easy, random.integers(50, 400, rows), random.integers(2, 30, rows))
-
-
-@pytest.mark.parametrize("kind", ["two kinds", "mostly easy", "alike"])
-@pytest.mark.parametrize("batch", [1, 2, 4, 16])
-def test_no_training_is_stopped_for_what_its_rows_are(kind, batch):
-    for seed in range(40):
-        random = np.random.default_rng(seed)
-        for steps in (2, 5, 12, 200):
-            watch = Watch([])
-            for step in range(steps):
-                losses, tokens = drawn(random, kind, batch)
-                loss = float((losses * tokens).sum() / tokens.sum())
-                watch.add({"loss": loss, "supervised_tokens": float(tokens.sum()), "rows": batch})
-                assert not watch.diverges(step + 1 == steps), (seed, steps, step)
-
-
-@pytest.mark.parametrize("levels", [(10.4, 0.7, 12.0), (3.3, 1.5, 7.5), (6.9, 0.3, 6.9), (2.0, 9.0, 9.0)])
-def test_a_training_that_was_well_and_is_not_is_found(levels):
-    watch, found = Watch([]), None
-    for step in range(90):
-        watch.add({"loss": levels[step // 30], "supervised_tokens": 100.0, "rows": 32})
-        found = found or (watch.diverges(step == 89) and step)
-    assert found
-    assert found < (45 if levels[1] > levels[0] else 75)
-    again = Watch([{"loss": levels[step // 30], "supervised_tokens": 100.0, "rows": 32} for step in range(70)])
-    assert again.limit == pytest.approx(2 * min(levels) + 1, rel=0.3), "also one that goes on"
-
-
-def test_a_checkpoint_of_another_student_is_refused(tmp_path):
-    with pytest.raises(Stopped):
-        trained(tmp_path, run=stopping(2))
-    with pytest.raises(DataError, match=r"step 2 is of another student or method.*lm_head\.weight.*\(40, 16\).*remove"):
-        trained(tmp_path, blank(hidden_size=8))
-
-
 @pytest.mark.parametrize("packed", [0, 64])
 def test_activations_that_are_computed_twice_change_no_bit(tmp_path, packed):
     """With dropout, which must fall alike both times. That they are is seen by the layers, which run again."""
@@ -264,101 +182,3 @@ def test_a_run_that_was_stopped_twice_ends_in_the_same_bits(tmp_path, make):
     for name, value in weights(finished).items():
         assert torch.equal(value, weights(whole)[name]), name
     assert curve(tmp_path / "whole").equals(curve(tmp_path / "cut"))
-
-
-def test_a_run_whose_newest_checkpoint_is_torn_ends_in_the_same_bits(tmp_path):
-    whole, _ = trained(tmp_path / "whole")
-    with pytest.raises(Stopped):
-        trained(tmp_path / "cut", run=stopping(4))
-    newest = newest_first(tmp_path / "cut" / CHECKPOINTS)[0]
-    newest.write_bytes(newest.read_bytes()[:-300])
-    finished, _ = trained(tmp_path / "cut")
-    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(finished).items())
-    assert curve(tmp_path / "whole").equals(curve(tmp_path / "cut"))
-
-
-def points(count):
-    return [{"step": step} for step in range(1, count + 1)]
-
-
-def test_a_torn_checkpoint_falls_back_to_the_one_before_and_is_removed(tmp_path):
-    """Or it would count as one of the newest two, and push out what is kept after it."""
-    files = [tmp_path / f"{step:09}.ckpt" for step in (3, 7, 20, 100)]
-    for file in files:
-        torch.save({"curve": points(int(file.stem)), "weight": torch.ones(50)}, file)
-    assert len(newest_checkpoint(tmp_path)["curve"]) == 100
-    files[3].write_bytes(files[3].read_bytes()[:200])
-    assert len(newest_checkpoint(tmp_path)["curve"]) == 20
-    files[2].write_bytes(b"")
-    assert len(newest_checkpoint(tmp_path)["curve"]) == 7
-    files[1].write_bytes(b"no file of torch's" * 40)
-    assert len(newest_checkpoint(tmp_path)["curve"]) == 3
-    assert newest_first(tmp_path) == files[:1]
-    assert newest_checkpoint(tmp_path / "nowhere") is None
-
-
-def test_a_checkpoint_whose_best_step_is_torn_is_no_use(tmp_path):
-    for step, best in ((4, 4), (6, 4), (8, 8), (10, 8)):
-        curve = points(step)
-        curve[best - 1][HELD_OUT] = 1.0 / best
-        torch.save({"curve": curve}, tmp_path / f"{step:09}.ckpt")
-    assert len(newest_checkpoint(tmp_path)["curve"]) == 10
-    (tmp_path / "000000008.ckpt").write_bytes(b"torn")
-    assert len(newest_checkpoint(tmp_path)["curve"]) == 6
-
-
-@pytest.mark.parametrize(
-    "words", ["DefaultCPUAllocator: can't allocate memory", "unable to mmap: Cannot allocate memory (12)"]
-)
-def test_a_memory_that_is_too_small_is_no_torn_file(tmp_path, monkeypatch, words):
-    torch.save({"curve": points(3)}, tmp_path / "000000003.ckpt")
-
-    def failing(*_, **__):
-        raise RuntimeError(words)
-
-    monkeypatch.setattr(torch, "load", failing)
-    with pytest.raises(RuntimeError, match="allocate"):
-        newest_checkpoint(tmp_path)
-    assert newest_first(tmp_path)
-
-
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_a_checkpoint_that_rotted_is_not_trained_on(tmp_path, place):
-    """torch reads past the checksums that it writes."""
-    for step in (3, 7):
-        torch.save({"curve": points(step), "weight": torch.randn(5000)}, tmp_path / f"{step:09}.ckpt")
-    newest = tmp_path / "000000007.ckpt"
-    content = bytearray(newest.read_bytes())
-    content[int(place * len(content))] ^= 1
-    newest.write_bytes(content)
-    assert len(newest_checkpoint(tmp_path)["curve"]) == 3
-
-
-@pytest.mark.parametrize("lr", [3.0, 10.0])
-@pytest.mark.parametrize("steps", [6, 30])
-def test_a_training_that_diverges_at_once_is_found_however_short(tmp_path, lr, steps):
-    run = cpu_run(checkpoint_seconds=1e-6)
-    with pytest.raises(DataError, match=r"the loss has grown to .*no checkpoint was kept"):
-        trained(
-            tmp_path, optimizing=Optimizing(lr, "constant", 0.0, 0.0, 0.0), steps=steps, run=run,
-            rows=some_rows(200), batch=32,
-        )  # fmt: skip
-
-
-def test_a_signal_while_a_checkpoint_is_written_stops_at_the_next_step(tmp_path, monkeypatch):
-    """Lightning would raise it where it stands, in this one of all ranks."""
-    run = cpu_run(checkpoint_seconds=1e-6)
-    run.stop.listen()
-
-    def signalled(checkpoint, *given):
-        save(checkpoint, *given)
-        if len(checkpoint["curve"]) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr("synthdiv.train.fit.save", signalled)
-    try:
-        with pytest.raises(Asked, match="terminated"):
-            trained(tmp_path / "cut", run=run)
-    finally:
-        run.stop.leave()
-    assert len(newest_checkpoint(tmp_path / "cut" / CHECKPOINTS)["curve"]) == 4
