@@ -14,13 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from synthdiv.core.runtime import LocalRun, Runtime, Server
+from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import Request, Shard
 from synthdiv.generate.api import answers
+from synthdiv.generate.generate import Generate
 from synthdiv.generate.hosted import Hosted
-from synthdiv.generate.stage import Generate
-from synthdiv.prompts.stage import Prompts
-from synthdiv.runtime import LocalRun, Runtime, Server
-from synthdiv.types import Artifact
+from synthdiv.prompts.prompt_set import Prompts
 
 ROOT = Path(__file__).resolve().parent.parent
 LATENCY, CONCURRENCY, MOST = 0.05, 64, 1.5

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from synthdiv.sweep.ledger import Ledger
+from synthdiv.core.ledger import Ledger
 
 GRID = [
     "-m", "sweep=grid", "mix=human,single,multi", "generators=toy_small,toy_large", "student=toy_small,toy_large",

@@ -35,7 +35,7 @@ def make_inputs(folder: Path, table: str | None) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from synthdiv.prompts.stage import FILE, ToyPrompts, toy_records
+    from synthdiv.prompts.prompt_set import FILE, ToyPrompts, toy_records
     from synthdiv.train.pretrain import train_tokenizer
 
     if table:
@@ -95,14 +95,14 @@ def ending_model(tokenizer: Any, texts: list[str]) -> Any:
 
 def ours(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str], int]:
     """Seconds of the stage, seconds of it without decoding, the answers, and their tokens."""
+    from synthdiv.core.runtime import LocalRun, Runtime, isolated
+    from synthdiv.core.types import Artifact
     from synthdiv.generate import hf
     from synthdiv.generate.answer import Answer
+    from synthdiv.generate.generate import Generate, Side, read_samples
     from synthdiv.generate.spec import Sampling
-    from synthdiv.generate.stage import Generate, Side, read_samples
     from synthdiv.models.checkpoint import Checkpoint
-    from synthdiv.prompts.stage import Prompts, ToyPrompts
-    from synthdiv.runtime import LocalRun, Runtime, isolated
-    from synthdiv.types import Artifact
+    from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 
     inputs = (
         Artifact(Prompts(toy=ToyPrompts()), "0" * 64, folder / "prompts"),
@@ -134,7 +134,7 @@ def peer(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str],
     import torch
 
     from synthdiv.models.chat import Chat
-    from synthdiv.prompts.stage import FILE
+    from synthdiv.prompts.prompt_set import FILE
 
     begun = time.perf_counter()
     texts = pyarrow.parquet.read_table(folder / "prompts" / FILE).column("prompt").to_pylist()
@@ -160,9 +160,9 @@ def side(name: str, folder: Path, seed: int) -> dict[str, Any]:
     import torch
     from alone import peak
 
+    from synthdiv.core.types import Artifact
     from synthdiv.models.checkpoint import Checkpoint
     from synthdiv.models.load import open_model
-    from synthdiv.types import Artifact
 
     torch.set_num_threads(THREADS)
     opened = open_model(Artifact(Checkpoint(), "1" * 64, folder / "model"), "fp32", "cpu")

@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from synthdiv.sweep.ledger import CellRecord, Ledger, NodeRecord
-from synthdiv.sweep.show import picture
-from synthdiv.sweep.watch import observer
+from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
+from synthdiv.views.show import picture
+from synthdiv.views.watch import observer
 
 STAGES = ("prompts", *("generate",) * 8, "mix", "train", *("generate",) * 4, "collapse", "likelihood", "truth")
 FIELDS = {"sampling": {"temperature": 0.7, "top_p": 0.95}, "path": "/data/models/eight-billion", "seeds": [0] * 40}
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = ["benchmarks"]
 from alone import peak
-from synthdiv.sweep.watch import show_status
+from synthdiv.views.watch import show_status
 show_status(Path(sys.argv[1]), "big", as_json=True)
 print(peak())
 """

@@ -27,9 +27,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from synthdiv.__main__ import conf_dir
-from synthdiv.config import Cell
-from synthdiv.sweep.expand import Expander, Point
-from synthdiv.sweep.grid import GridSpec
+from synthdiv.study.config import Cell
+from synthdiv.study.expand import Expander, Point
+from synthdiv.study.grid import GridSpec
 
 SAMPLE, SECONDS, RATIO = 40, 10.0, 5.0
 HEAVY = ("torch", "transformers", "lightning", "peft", "datasets", "wandb", "pandas", "matplotlib")

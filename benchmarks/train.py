@@ -50,8 +50,8 @@ def texts(file: str | None, only: str | None) -> list[tuple[str, str]]:
 def tokenised(pairs: list[tuple[str, str]], tokenizer: Any) -> list[Any]:
     from synthdiv.models.chat import Chat
     from synthdiv.train.encode import encode
-    from synthdiv.train.stage import Train
     from synthdiv.train.tokens import rendered
+    from synthdiv.train.train import Train
 
     mix = [{"id": str(at), "prompt": ask, "response": say} for at, (ask, say) in enumerate(pairs)]
     return encode(Train(max_tokens=LENGTH), mix, rendered(Chat(tokenizer), mix))[0]
@@ -99,8 +99,8 @@ def rows_of(folder: Path, part: str) -> list[Any]:
 
 
 def ours(folder: Path, model: Any, packed: bool, rows: list[Any], out: Path, micro: int = 0) -> float:
+    from synthdiv.core.runtime import LocalRun, Runtime
     from synthdiv.models.load import open_model
-    from synthdiv.runtime import LocalRun, Runtime
     from synthdiv.train.fit import fit
     from synthdiv.train.module import Optimizing
 
@@ -161,7 +161,7 @@ def held_bytes(folder: Path, lora: bool) -> dict[str, float]:
     from alone import peak
 
     from synthdiv.train.adapter import with_adapter
-    from synthdiv.train.stage import Lora
+    from synthdiv.train.train import Lora
 
     torch.set_num_threads(THREADS)
     rows = [row for row in rows_of(folder, "train") if len(row.ids) < LENGTH // 2][: BATCH * 2]

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from synthdiv.usage import VERBS, usage
+from synthdiv.views.usage import VERBS, usage
 
 
 def conf_dir() -> Path:
@@ -33,11 +33,11 @@ def hydra_main(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from synthdiv.config import Cell
-    from synthdiv.schema import refuse_unknown
+    from synthdiv.study.config import Cell
+    from synthdiv.study.schema import refuse_unknown
 
     overrides = positional(arguments)
-    refuse_unknown(overrides)
+    refuse_unknown(overrides, VERBS)
     ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
     shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
     if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
@@ -51,7 +51,7 @@ def hydra_main(arguments: list[str]) -> None:
     try:
         app()
     except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):  # ours may say it better
-        from synthdiv.sweep.expand import try_out
+        from synthdiv.study.expand import try_out
 
         try_out([conf_dir(), *config_dirs(arguments)], overrides)
         raise
@@ -81,7 +81,7 @@ def verb(name: str, arguments: list[str]) -> int:
         os.environ["SYNTHDIV_PLAN"] = "json" if "--json" in arguments else "text"
         hydra_main([word for word in arguments if word != "--json"])
         return 0
-    from synthdiv.types import ConfigError
+    from synthdiv.core.types import ConfigError
 
     root = outputs(arguments)
     more = {"report": ("report.measures=",), "status": ("--json", "--watch"), "trace": ("--json",)}
@@ -92,22 +92,22 @@ def verb(name: str, arguments: list[str]) -> int:
         named = {"doctor": "", "trace": "the id of a prompt, "}.get(name, "the name of a sweep, ")
         raise ConfigError(f"{name} {strange[0]}: `synthdiv {name}` takes {named}{', '.join(takes)} and nothing else")
     if name == "status":
-        from synthdiv.sweep.watch import show_status
+        from synthdiv.views.watch import show_status
 
         return show_status(root, words[0] if words else None, "--json" in arguments, "--watch" in arguments)
     if name == "doctor":
-        from synthdiv.doctor import examine
+        from synthdiv.views.doctor import examine
 
         return examine(root)
     if name == "trace":
-        from synthdiv.trace import trace
+        from synthdiv.views.trace import trace
 
         if not words:
             raise ConfigError("trace: needs the id of a prompt; every mix.parquet and rows.jsonl has them")
         return trace(root, words[0], "--json" in arguments)
     if not words:
         raise ConfigError("report: needs the name of a sweep; `synthdiv status` lists them")
-    from synthdiv.report.main import write_report
+    from synthdiv.views.report.page import write_report
 
     measures = last(arguments, "report.measures=").strip("[]").split(",")
     print(write_report(root, words[0], [measure.strip() for measure in measures if measure.strip()]))
@@ -137,7 +137,7 @@ def main() -> None:
 
 def dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["measure"]:  # it has options and a help of its own, and nothing to do with Hydra
-        from synthdiv.measure.main import measure_file
+        from synthdiv.views.measure.command import measure_file
 
         return measure_file(arguments[1:])
     if not arguments or "--help" in arguments or "-h" in arguments:
@@ -151,13 +151,13 @@ def dispatch(arguments: list[str]) -> int:
 
 def explain(error: Exception) -> int:
     """Print what a user can act on; anything else is a bug and keeps its traceback."""
-    from synthdiv.types import SynthdivError
+    from synthdiv.core.types import SynthdivError
 
     if isinstance(error, SynthdivError):
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    from synthdiv.store import disk_full
+    from synthdiv.core.store import disk_full
 
     if disk_full(error):
         told = "What is built and what is half built is kept. Free some space and run the same command again."
@@ -167,7 +167,7 @@ def explain(error: Exception) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, HydraException | OmegaConfBaseException):
-        from synthdiv.sweep.expand import one_line
+        from synthdiv.study.expand import one_line
 
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -11,23 +11,23 @@ from typing import Any
 
 import pyarrow.parquet
 
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target
+from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.truth import Truth
-from synthdiv.evaluate.vectors import Vectors
+from synthdiv.generate.generate import Generate, Side
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.generate.stage import Generate, Side
-from synthdiv.mix.stage import Mix
+from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
-from synthdiv.prompts.stage import FILE, Prompts
+from synthdiv.prompts.prompt_set import FILE, Prompts
 from synthdiv.prompts.table import Table
-from synthdiv.resolve import Resolver
-from synthdiv.stage import Stage
 from synthdiv.train.pretrain import TextCorpus
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import Lora, Method, Stop, Train
-from synthdiv.types import Artifact
+from synthdiv.train.train import Lora, Method, Stop, Train
 from tests.models.small import build, files, tiny_model, toy_prompts
 
 

@@ -21,17 +21,17 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a program: `tests` is a package beside this file
-import synthdiv.pipeline  # noqa: F401  # imports every stage
+import synthdiv.study.pipeline  # noqa: F401  # imports every stage
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact
 from synthdiv.evaluate.likelihood import Target
+from synthdiv.generate.generate import Side, read_samples
 from synthdiv.generate.spec import Backend
-from synthdiv.generate.stage import Side, read_samples
-from synthdiv.mix.stage import read_mix
+from synthdiv.mix.mix import read_mix
 from synthdiv.models.load import Precision
-from synthdiv.stage import Stage
 from synthdiv.train.pretrain import Architecture
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import LossOn, Method, Shape, Stop
-from synthdiv.types import Artifact
+from synthdiv.train.train import LossOn, Method, Shape, Stop
 from tests.scenes import Scenes, rows_of
 
 GOLDEN = Path(__file__).parent / "golden" / "outputs.json"

@@ -83,12 +83,12 @@ class EngineLauncher(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     @abstractmethod
-    def engine(self, frozen: Any, cell: Any) -> Any:
+    def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
         """The engine of a frozen sweep; `cell` has its runtime."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """For other sweepers: compose the cells they ask for, then run them all."""
-        from synthdiv.sweep.expand import Expander
+        from synthdiv.study.expand import Expander
 
         hydra = self.config.hydra
         expander = Expander(self.hydra_context.config_loader, hydra.job.config_name, list(hydra.overrides.hydra))
@@ -98,36 +98,36 @@ class EngineLauncher(Launcher):
         return []
 
     def run(self, points: list[Any]) -> int:
-        from synthdiv.sweep.launch import launch
+        from synthdiv.launch import launch
 
         return launch(points, self.engine)
 
 
 class InlineLauncher(EngineLauncher):
-    def engine(self, frozen: Any, cell: Any) -> Any:
-        from synthdiv.sweep.inline import Inline
+    def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
+        from synthdiv.engine.inline import Inline
 
-        return Inline(frozen, cell)
+        return Inline(frozen, cell, watcher)
 
 
 class LocalLauncher(EngineLauncher):
-    def engine(self, frozen: Any, cell: Any) -> Any:
-        from synthdiv.sweep.local import Local
+    def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
+        from synthdiv.engine.local import Local
 
-        return Local(frozen, cell, **self.fields)
+        return Local(frozen, cell, **self.fields, watcher=watcher)
 
 
 class SlurmLauncher(EngineLauncher):
-    def engine(self, frozen: Any, cell: Any) -> Any:
+    def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
         from omegaconf import OmegaConf
 
-        from synthdiv.sweep.profile import Profile
-        from synthdiv.sweep.slurm import Slurm
+        from synthdiv.engine.profile import Profile
+        from synthdiv.engine.slurm import Slurm
 
         said = {name: value for name, value in self.fields.items() if value is not None}
         said = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in said.items()}
         own = {name: said.pop(name) for name in ("group", "requeues", "detach")}
-        return Slurm(frozen, cell, Profile.of(said.pop("profile", None), said), **own)
+        return Slurm(frozen, cell, Profile.of(said.pop("profile", None), said), **own, watcher=watcher)
 
 
 class SynthdivSweeper(Sweeper):
@@ -143,9 +143,9 @@ class SynthdivSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from synthdiv.sweep.grid import GridSpec
-        from synthdiv.sweep.launch import expand
-        from synthdiv.types import ConfigError
+        from synthdiv.core.types import ConfigError
+        from synthdiv.launch import expand
+        from synthdiv.study.grid import GridSpec
 
         if not isinstance(self.launcher, EngineLauncher):
             raise ConfigError(f"hydra/launcher={type(self.launcher).__name__}: choose inline, local or slurm")

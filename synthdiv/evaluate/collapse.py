@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact, DataError, Run, Sample, Score
 from synthdiv.evaluate.likelihood import human_scores, own_items, perplexity_1_scores
-from synthdiv.evaluate.vectors import read_vectors, truncated_note
-from synthdiv.generate.stage import read_samples
+from synthdiv.evaluate.sentence_vectors import read_vectors, truncated_note
+from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
-from synthdiv.measures.collapse import lexical, words_scores
+from synthdiv.measures.budgets import lexical, words_scores
 from synthdiv.measures.intervals import mean_score
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.sentences import SENTENCE, sentences
 from synthdiv.measures.words import REGEX, words
 from synthdiv.prompts.split import rank
-from synthdiv.stage import Stage
-from synthdiv.suite import item, write_suite
-from synthdiv.types import Artifact, DataError, Run, Sample, Score
 
 TEXTS = "texts.parquet"
 AGAINST_HUMAN = ("mauve", "frechet", "precision", "recall", "cluster_entropy")

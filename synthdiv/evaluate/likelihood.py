@@ -10,19 +10,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthdiv.generate.stage import read_samples
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact, DataError, Run, Score
+from synthdiv.evaluate.suite import item
+from synthdiv.generate.generate import read_samples
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores
 from synthdiv.measures.tails import own_tail_scores, tail_scores
 from synthdiv.measures.temperature import ONE, Curve, fitted_scores, fitted_values
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
 from synthdiv.models.score import answer_curves, answer_log_likelihoods
-from synthdiv.prompts.stage import read_prompts
+from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import ToyPrompt
-from synthdiv.stage import Stage
-from synthdiv.suite import item
-from synthdiv.types import Artifact, DataError, Run, Score
 
 FILE = "likelihood.parquet"
 

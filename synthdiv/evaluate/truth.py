@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.likelihood import read_likelihood, toy_prompt
-from synthdiv.generate.stage import read_samples
-from synthdiv.measures.truth import dialect_scores, mean_score, truth_scores, truth_values
-from synthdiv.prompts.stage import read_prompts
+from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.generate.generate import read_samples
+from synthdiv.measures.toy_truth import dialect_scores, mean_score, truth_scores, truth_values
+from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.toy import Law
-from synthdiv.stage import Stage
-from synthdiv.suite import item, write_suite
-from synthdiv.types import Artifact, Run
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from synthdiv.types import Artifact, Run
+from synthdiv.core.types import Artifact, Run
 
 
 @dataclass(frozen=True)

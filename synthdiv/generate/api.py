@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.types import SynthdivError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines
 from synthdiv.generate.client import Ask, Client, Reply
 from synthdiv.generate.endpoint import server_of
 from synthdiv.generate.protocol import finish_of, usage_of
 from synthdiv.generate.spend import Account, Spending, summed
-from synthdiv.types import SynthdivError
 
 
 def answers(shard: Shard) -> Answers:

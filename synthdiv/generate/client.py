@@ -13,11 +13,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from synthdiv.core.runtime import Server
+from synthdiv.core.types import DataError, Run, SynthdivError, Unavailable
 from synthdiv.generate.endpoint import Endpoint, known, server_of
 from synthdiv.generate.protocol import Again, Changed, Filtered, fits, flaw, names_of, sound, usage_of
 from synthdiv.generate.spend import Account, OverBudget, Spending
-from synthdiv.runtime import Server
-from synthdiv.types import DataError, Run, SynthdivError, Unavailable
 
 CHUNK, TICK = 64, 1.0  # answers that are handed over at once, and the seconds after which fewer are
 GRACE = 30.0  # seconds that requests in flight have to come back when this process is asked to stop

@@ -11,6 +11,8 @@ import re
 import urllib.parse
 from typing import Any
 
+from synthdiv.core.runtime import Runtime, Server
+from synthdiv.core.types import ConfigError, DataError, Unavailable
 from synthdiv.generate.protocol import (
     BROKEN,
     OPTIONAL,
@@ -28,8 +30,6 @@ from synthdiv.generate.protocol import (
     said,
     seconds_after,
 )
-from synthdiv.runtime import Runtime, Server
-from synthdiv.types import ConfigError, DataError, Unavailable
 
 
 def server_of(name: str, runtime: Runtime) -> Server:

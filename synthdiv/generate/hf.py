@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.runtime import out_of_memory
+from synthdiv.core.types import DataError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
 from synthdiv.generate.decode import decode, roomy_cache
 from synthdiv.generate.spec import Overlong, Sampling
@@ -16,8 +18,6 @@ from synthdiv.generate.stream import Draws
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import batches
-from synthdiv.runtime import out_of_memory
-from synthdiv.types import DataError
 
 Asked = tuple[Request, list[int]]  # and the ids of all that precedes its answer
 

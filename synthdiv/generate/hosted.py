@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.stage import Stage, locator
-from synthdiv.types import Artifact, Run
+from synthdiv.core.stage import Stage, locator
+from synthdiv.core.types import Artifact, Run
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from synthdiv.core.resolver import unchanged
+from synthdiv.core.types import DataError
 from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
 from synthdiv.prompts.table import normalise
-from synthdiv.resolve import unchanged
-from synthdiv.types import DataError
 
 
 def answers(shard: Shard) -> Answers:

@@ -7,10 +7,10 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
+from synthdiv.core.resolver import Resolver, pinned
+from synthdiv.core.stage import added, locator
+from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.table import Table, normalise, table_rows, with_context
-from synthdiv.resolve import Resolver, pinned
-from synthdiv.stage import added, locator
-from synthdiv.types import ConfigError, DataError
 
 
 class Backend(Enum):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.types import Unavailable
+from synthdiv.core.types import Unavailable
 
 FILE = "spent.jsonl"  # below `runtime.outputs`, appended to and never rewritten
 

@@ -20,14 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.runtime import Runtime, Server
+from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.generate.answer import Answer, Answers, Request, Shard
 from synthdiv.generate.api import arrived, kept_rows
 from synthdiv.generate.client import Ask, Client, Reply
 from synthdiv.generate.hf import ask
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import load_context, load_tokenizer, weights_folder
-from synthdiv.runtime import Runtime, Server
-from synthdiv.types import Artifact, ConfigError, DataError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the largest ranks of adapters that vLLM can be told
 AT_ONCE = 256  # requests in flight: vLLM makes batches of them

@@ -3,12 +3,12 @@ and the like load when called."""
 
 from synthdiv.measures.answers import repetition_rate, response_length, sentence_count
 from synthdiv.measures.bleu import self_bleu, self_bleu_aggregated, self_bleu_individual
-from synthdiv.measures.collapse import lexical_groups, lexical_scores
+from synthdiv.measures.budgets import lexical_groups, lexical_scores
 from synthdiv.measures.growth import heaps, heaps_in_order
 from synthdiv.measures.lexical import distinct_n, ngram_entropy
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores
 from synthdiv.measures.neighbours import nearest_neighbour_entropy, support_precision, support_recall
 from synthdiv.measures.order import compression_ratio, mtld
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores
 from synthdiv.measures.reference import cluster_entropy, frechet_distance, mauve
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.spectrum import vendi

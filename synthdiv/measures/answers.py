@@ -11,10 +11,10 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from synthdiv.core.types import Score
 from synthdiv.measures.intervals import mean_score, prompt_means, prompt_numbers
 from synthdiv.measures.sentences import sentences
 from synthdiv.measures.words import words
-from synthdiv.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from synthdiv.core.types import Score
 from synthdiv.measures.intervals import jackknife_score, mean_score, prompt_means, prompt_numbers
 from synthdiv.measures.ngrams import Counted, Ngrams, counted, ngrams
 from synthdiv.measures.sentences import sentences
-from synthdiv.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence

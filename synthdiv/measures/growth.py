@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from synthdiv.core.types import Score
 from synthdiv.measures.intervals import Measure, jackknife_scores, prompt_numbers
 from synthdiv.measures.ngrams import counted, ngrams
 from synthdiv.measures.words import words
-from synthdiv.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthdiv.types import Score
+from synthdiv.core.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

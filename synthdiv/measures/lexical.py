@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from synthdiv.core.types import Score
 from synthdiv.measures.bleu import TWO_TEXTS, bleu_scores_of
 from synthdiv.measures.growth import HEAPS, heaps_of
 from synthdiv.measures.intervals import Measure, jackknife_score, prompt_numbers
 from synthdiv.measures.ngrams import Counted, Ngrams, counted, ngrams
 from synthdiv.measures.words import words
-from synthdiv.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from synthdiv.core.types import Score
     from synthdiv.measures.vectors import Ids
-    from synthdiv.types import Score
 
 LIMIT = 2000
 NEIGHBOURS = 3  # as Kynkäänniemi et al.; it also leaves the entropy defined where a text has one or two copies

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from synthdiv.core.types import Score
 from synthdiv.measures.intervals import NO_INTERVAL, deletions, evened, jackknife_interval, linearised, prompt_numbers
 from synthdiv.measures.words import words
-from synthdiv.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

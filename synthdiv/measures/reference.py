@@ -12,8 +12,8 @@ from synthdiv.measures.vectors import Estimate, VectorArm, arms_of, blocks, esti
 if TYPE_CHECKING:
     import numpy as np
 
+    from synthdiv.core.types import Score
     from synthdiv.measures.vectors import Ids
-    from synthdiv.types import Score
 
 CLUSTERS = 50
 FITTED = 20_000  # vectors that the clusters are fitted on

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from synthdiv.core.types import DataError, Score
 from synthdiv.measures.neighbours import entropy_of, limited, noted, support_of
 from synthdiv.measures.reference import centres_of, clusters_of, frechet_of, mauve_of
 from synthdiv.measures.spectrum import vendi_of
 from synthdiv.measures.vectors import Estimate, VectorArm, arms_of, between_of, cosine_of, undefined, usable, within_of
-from synthdiv.types import DataError, Score
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from synthdiv.core.types import Score
     from synthdiv.measures.vectors import Ids
-    from synthdiv.types import Score
 
 ORDERS = (1, 2, math.inf)
 

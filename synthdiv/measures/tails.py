@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from synthdiv.core.types import DataError, Score
 from synthdiv.measures.intervals import Measure, jackknife_scores
-from synthdiv.measures.likelihood import in_both, shuffled
-from synthdiv.types import DataError, Score
+from synthdiv.measures.perplexity import in_both, shuffled
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthdiv.measures.arms import Arm, missing
+from synthdiv.measures.arm import Arm, missing
 from synthdiv.measures.bleu import bleu_scores
 from synthdiv.measures.intervals import Measured, deletions, evened, prompt_means
 from synthdiv.measures.lexical import COUNTED, counted_values

@@ -11,6 +11,7 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from synthdiv.core.types import Score
 from synthdiv.measures.intervals import (
     deletions,
     evened,
@@ -19,7 +20,6 @@ from synthdiv.measures.intervals import (
     mean_interval,
     prompt_numbers,
 )
-from synthdiv.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from synthdiv.prompts.grid import Grid
+from synthdiv.prompts.shards import Grid
 from synthdiv.prompts.split import largest_remainder
 
 

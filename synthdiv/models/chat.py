@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import dropwhile
 from typing import Any
 
-from synthdiv.types import Artifact, DataError
+from synthdiv.core.types import Artifact, DataError
 
 PLAIN = (
     "{{ bos_token or '' }}{% for message in messages %}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthdiv.resolve import Resolver, pinned
-from synthdiv.stage import Stage, locator
-from synthdiv.types import ConfigError
+from synthdiv.core.resolver import Resolver, pinned
+from synthdiv.core.stage import Stage, locator
+from synthdiv.core.types import ConfigError
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.types import DataError
 from synthdiv.models.load import quiet
-from synthdiv.types import DataError
 
 if TYPE_CHECKING:
     import numpy as np

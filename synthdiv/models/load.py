@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from synthdiv.types import Artifact, ConfigError, DataError
+from synthdiv.core.types import Artifact, ConfigError, DataError
 
 
 class Precision(Enum):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.types import DataError
 from synthdiv.measures.temperature import PER_OCTAVE, TEMPERATURES
 from synthdiv.models.load import OpenModel
-from synthdiv.types import DataError
 
 if TYPE_CHECKING:
     import numpy as np

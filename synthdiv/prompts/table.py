@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.stage import locator
-from synthdiv.types import ConfigError, DataError
+from synthdiv.core.stage import locator
+from synthdiv.core.types import ConfigError, DataError
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 

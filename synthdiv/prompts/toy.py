@@ -14,9 +14,9 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy_world import Kind, Parse, Speaker, ToyPrompt, World, study_pool
-from synthdiv.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -187,7 +187,7 @@ class Law:
 
     def terciles(self, prompt: ToyPrompt) -> np.ndarray:
         """0, 1 or 2 for each answer of `support`: in the head, middle or tail third of the human mass."""
-        from synthdiv.measures.truth import terciles
+        from synthdiv.measures.toy_truth import terciles
 
         return terciles(self.support(prompt)[1])
 

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.types import DataError
 from synthdiv.models.load import OpenModel, adapting
 from synthdiv.train.rows import Row
-from synthdiv.types import DataError
 
 if TYPE_CHECKING:
-    from synthdiv.train.stage import Lora
+    from synthdiv.train.train import Lora
 
 
 def with_adapter(model: Any, lora: Lora, seed: int) -> Any:

@@ -8,9 +8,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from synthdiv.runtime import out_of_memory
+from synthdiv.core.runtime import out_of_memory
+from synthdiv.core.types import DataError, Run
 from synthdiv.train.early import best_step
-from synthdiv.types import DataError, Run
 
 CHECKPOINTS = "checkpoints"
 

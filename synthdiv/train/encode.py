@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.types import DataError
 from synthdiv.train.rows import Row
 from synthdiv.train.tokens import Pair
-from synthdiv.types import DataError
 
 if TYPE_CHECKING:
-    from synthdiv.train.stage import Train
+    from synthdiv.train.train import Train
 
 
 def encode(stage: Train, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tuple[list[Row], dict[str, int]]:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.types import DataError, Run
 from synthdiv.train.checkpoints import (
     CHECKPOINTS,
     at_step,
@@ -19,7 +20,6 @@ from synthdiv.train.checkpoints import (
     whole,
 )
 from synthdiv.train.early import HELD_OUT, Early, best_step
-from synthdiv.types import DataError, Run
 
 if TYPE_CHECKING:
     from synthdiv.train.module import Optimizing, Tuning

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from synthdiv.core.types import DataError
 from synthdiv.train.rows import Row, Rows
-from synthdiv.types import DataError
 
 KINDS = ("eager", "sdpa")  # of these transformers masks the rows before by positions that start again
 NEAR = {"fp32": 1e-4, "bf16": 0.1}  # how far logits may be rounded apart, as a share of the largest

@@ -10,17 +10,17 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.resolver import Resolver, pinned, unchanged
+from synthdiv.core.stage import Stage, locator
+from synthdiv.core.types import Artifact, ConfigError, DataError, Run
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
-from synthdiv.resolve import Resolver, pinned, unchanged
-from synthdiv.stage import Stage, locator
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.fit import fit
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.types import Artifact, ConfigError, DataError, Run
 
 if TYPE_CHECKING:
     from synthdiv.train.rows import Row

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
-from synthdiv.runtime import Strategy
-from synthdiv.types import ConfigError, DataError, Run
+from synthdiv.core.runtime import Strategy
+from synthdiv.core.types import ConfigError, DataError, Run
 
 if TYPE_CHECKING:
     from synthdiv.train.module import Optimizing

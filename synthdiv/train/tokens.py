@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.mix.stage import read_mix
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact, Run
+from synthdiv.mix.mix import read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import tokenizer_of
-from synthdiv.stage import Stage
-from synthdiv.types import Artifact, Run
 
 FILE = "tokens.parquet"
 Pair = tuple[list[int], list[int]]  # everything before the answer; the answer and the token that ends it

@@ -9,11 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.mix.stage import read_mix
+from synthdiv.core.types import Artifact, DataError, Run
+from synthdiv.mix.mix import read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, four_bits, load_base
+from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
-from synthdiv.prompts.stage import read_prompts
 from synthdiv.train.adapter import probe_adapter, save_adapter, with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.early import Early
@@ -23,14 +24,13 @@ from synthdiv.train.held_out import cut, mean_loss
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, exact, schedule
-from synthdiv.train.stage import LossOn, Method, Stop
 from synthdiv.train.strategies import Alone, possible, spread, verify
 from synthdiv.train.tokens import read_tokens, rendered
-from synthdiv.types import Artifact, DataError, Run
+from synthdiv.train.train import LossOn, Method, Stop
 
 if TYPE_CHECKING:
-    from synthdiv.train.stage import Train
     from synthdiv.train.tokens import Pair
+    from synthdiv.train.train import Train
 
 
 def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:

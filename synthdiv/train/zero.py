@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from synthdiv.core.types import ConfigError
 from synthdiv.train.fit import serious
 from synthdiv.train.strategies import Alone
-from synthdiv.types import ConfigError
 
 MEMORY = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each weight, besides the number of steps
 

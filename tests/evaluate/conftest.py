@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from synthdiv.evaluate.likelihood import Likelihood, Target
+from synthdiv.generate.generate import Generate, Side
 from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stage import Generate, Side
-from synthdiv.mix.stage import Mix
-from synthdiv.train.stage import Method, Train
+from synthdiv.mix.mix import Mix
+from synthdiv.train.train import Method, Train
 from tests.models.small import build, tiny_model, toy_prompts
 
 

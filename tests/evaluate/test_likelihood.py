@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from synthdiv.core.types import Artifact, DataError, Sample
 from synthdiv.evaluate.likelihood import (
     Likelihood,
     Target,
@@ -23,14 +24,13 @@ from synthdiv.evaluate.likelihood import (
     read_likelihood,
     toy_prompt,
 )
-from synthdiv.generate.stage import read_samples
-from synthdiv.measures.likelihood import own_scores, shuffled
+from synthdiv.generate.generate import read_samples
+from synthdiv.measures.perplexity import own_scores, shuffled
 from synthdiv.measures.tails import own_tail_scores
 from synthdiv.measures.temperature import ONE, TEMPERATURES, _halves, fitted_values
 from synthdiv.models.chat import Chat
-from synthdiv.prompts.stage import read_prompts
+from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.toy import Law
-from synthdiv.types import Artifact, DataError, Sample
 from tests.models.small import WORLD, build, cpu_run, opened
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from synthdiv.core.types import Score
 from synthdiv.evaluate.collapse import Collapse
+from synthdiv.evaluate.suite import ITEM, item, read_scores, write_suite
 from synthdiv.evaluate.truth import Truth
-from synthdiv.generate.stage import read_samples
-from synthdiv.suite import ITEM, item, read_scores, write_suite
-from synthdiv.types import Score
+from synthdiv.generate.generate import read_samples
 from tests.models.small import build
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.runtime import Server
 from synthdiv.generate.client import Ask
+from synthdiv.generate.generate import Generate, Side
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.generate.stage import Generate, Side
-from synthdiv.prompts.stage import Prompts
+from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.prompts.table import Columns, Table
-from synthdiv.resolve import Resolver
-from synthdiv.runtime import Server
 from tests.conftest import write_rows
 from tests.models.small import build, cpu_run
 

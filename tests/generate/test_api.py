@@ -11,15 +11,15 @@ from collections import Counter
 
 import pytest
 
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.runtime import Stop
+from synthdiv.core.types import ConfigError, DataError, Stopped
 from synthdiv.generate import client
 from synthdiv.generate.answer import LOG, ROWS
+from synthdiv.generate.generate import read_log, read_samples
 from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stage import read_log, read_samples
-from synthdiv.prompts.stage import Prompts, read_prompts
+from synthdiv.prompts.prompt_set import Prompts, read_prompts
 from synthdiv.prompts.table import Columns, Table
-from synthdiv.resolve import Resolver
-from synthdiv.runtime import Stop
-from synthdiv.types import ConfigError, DataError, Stopped
 from tests.conftest import ROOT, write_rows
 from tests.generate.fault_server import FaultServer, text_of
 from tests.generate.hosting import answered, built_prompts, hosted, prompt_stage, run_of, stage

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
+from synthdiv.core.types import Artifact, DataError
 from synthdiv.generate.answer import Request
+from synthdiv.generate.generate import Generate, Side
 from synthdiv.generate.hf import answer_batch, ask
 from synthdiv.generate.spec import Overlong, Sampling
-from synthdiv.generate.stage import Generate, Side
 from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.types import Artifact, DataError
 from tests.models.small import build, cpu_run, opened, tiny_model
 
 PLAIN = Sampling(1.0, 1.0, 12)

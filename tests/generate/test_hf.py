@@ -10,15 +10,15 @@ import pytest
 import torch
 import transformers
 
+from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import ROWS
+from synthdiv.generate.generate import Generate, Side, read_log, read_samples
 from synthdiv.generate.hf import answer_batch, ask, keep_whole_batches
 from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stage import Generate, Side, read_log, read_samples
 from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import OpenModel, adapting
-from synthdiv.prompts.stage import read_prompts
-from synthdiv.types import Artifact
+from synthdiv.prompts.prompt_set import read_prompts
 from tests.models.small import build, cpu_run, files, opened, tiny_model
 
 PLAIN, GREEDY = Sampling(1.0, 1.0, 12), Sampling(0.0, 1.0, 12)

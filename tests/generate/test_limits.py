@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.runtime import Server
+from synthdiv.core.types import DataError
 from synthdiv.generate import client as module
 from synthdiv.generate.client import Client
 from synthdiv.generate.spend import Spending
-from synthdiv.runtime import Server
-from synthdiv.types import DataError
 from tests.generate.fault_server import FaultServer
 from tests.generate.hosting import asks, collected, server
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
+from synthdiv.core.types import DataError
 from synthdiv.generate import client
 from synthdiv.generate.answer import ROWS
+from synthdiv.generate.generate import read_log
 from synthdiv.generate.spend import FILE as SPENT
 from synthdiv.generate.spend import Spending
-from synthdiv.generate.stage import read_log
-from synthdiv.types import DataError
 from tests.generate.fault_server import FaultServer
 from tests.generate.hosting import answered, built_prompts
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.stage import Node
+from synthdiv.core.types import Artifact, ConfigError, DataError
+from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.generate.stage import Generate, read_samples
-from synthdiv.prompts.stage import Prompts
+from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.prompts.table import Columns, Table
-from synthdiv.resolve import Resolver
-from synthdiv.stage import Node
-from synthdiv.types import Artifact, ConfigError, DataError
 from tests.conftest import write_files, write_rows
 
 RUN = SimpleNamespace(progress=lambda *_: None)

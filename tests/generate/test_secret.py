@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from synthdiv.core.runtime import Server
+from synthdiv.core.types import ConfigError, DataError
 from synthdiv.generate.client import Client, listed
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spend import FILE as SPENT
-from synthdiv.runtime import Server
-from synthdiv.types import ConfigError, DataError
 from tests.conftest import FILES, synthdiv, write_files
 from tests.generate.fault_server import FaultServer
 from tests.generate.hosting import asks, collected, server

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from synthdiv.core.runtime import Server
+from synthdiv.generate.generate import Generate, read_log, read_samples
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.generate.stage import Generate, read_log, read_samples
-from synthdiv.runtime import Server
 from tests.models.small import build, cpu_run, tiny_model
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from synthdiv.core.runtime import LocalRun, Runtime
+from synthdiv.core.types import ConfigError, DataError
 from synthdiv.generate.answer import LOG, lines
+from synthdiv.generate.generate import Generate, Side, read_samples
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.generate.stage import Generate, Side, read_samples
 from synthdiv.generate.vllm import command, serve
-from synthdiv.mix.stage import Mix
+from synthdiv.mix.mix import Mix
 from synthdiv.models.load import open_model
-from synthdiv.runtime import LocalRun, Runtime
-from synthdiv.train.stage import Lora, Method, Train
-from synthdiv.types import ConfigError, DataError
+from synthdiv.train.train import Lora, Method, Train
 from tests.models.small import build, tiny_model
 
 GREEDY = Sampling(0.0, 1.0, 30)
@@ -115,9 +115,9 @@ def test_a_server_ends_with_the_process_that_started_it(model):
 import os, sys, signal
 from pathlib import Path
 from synthdiv.generate.vllm import serve
-from synthdiv.runtime import Runtime
+from synthdiv.core.runtime import Runtime
 from synthdiv.train.pretrain import Pretrain
-from synthdiv.types import Artifact
+from synthdiv.core.types import Artifact
 runtime = Runtime(vllm={STAND_IN!r})
 serve(Artifact(Pretrain(), "k", Path({str(model.path)!r})), "fp32", runtime, lambda: None)
 print(len([1]), flush=True)

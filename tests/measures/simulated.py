@@ -10,14 +10,14 @@ import functools
 
 import numpy as np
 
-from synthdiv.measures.collapse import lexical_scores
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores, own_scores
+from synthdiv.core.types import Score
+from synthdiv.measures.budgets import lexical_scores
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores
 from synthdiv.measures.reference import centres_of, clusters_of
 from synthdiv.measures.semantic import MEASURES, minus, semantic_scores
 from synthdiv.measures.tails import own_tail_scores, tail_scores
 from synthdiv.measures.temperature import ONE, TEMPERATURES, Curve, fitted_scores
 from synthdiv.measures.vectors import arms_of
-from synthdiv.types import Score
 
 SAMPLES = 3  # answers to a prompt
 CATEGORIES = 8

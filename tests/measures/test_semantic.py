@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from synthdiv.core.types import DataError
 from synthdiv.measures import neighbours, reference, spectrum, vectors
 from synthdiv.measures.semantic import MEASURES, semantic_scores
-from synthdiv.types import DataError
 
 
 def cloud(seed, n=160, d=6, shift=0.5):

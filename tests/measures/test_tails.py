@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synthdiv.core.types import DataError
 from synthdiv.measures.tails import LEAST, QUANTILES, own_tail_scores, quantile, tail_scores, tail_weights
-from synthdiv.types import DataError
 
 VALUES = st.lists(st.integers(0, 5).map(float) | st.floats(0, 20, width=32), min_size=1, max_size=400)
 TIED = st.lists(st.integers(0, 2).map(float), min_size=LEAST, max_size=LEAST + 150)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.likelihood import AnswerNLL, likelihood_scores
+from synthdiv.core.types import DataError
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores
 from synthdiv.measures.temperature import ONE, TEMPERATURES, Curve, fitted_scores, fitted_values, lowest, spline
-from synthdiv.types import DataError
 
 WORDS = 12  # in the vocabulary of the made-up models
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
-from synthdiv.measures.arms import LEAST_WORDS, POOLED, Arm
+from synthdiv.measures.arm import LEAST_WORDS, POOLED, Arm
 from synthdiv.measures.intervals import deletions, evened
 from synthdiv.measures.lexical import COUNTED
 from synthdiv.measures.texts import BETWEEN, long_prompts, on_texts, within

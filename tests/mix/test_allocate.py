@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.mix.allocate import allocate, needed
-from synthdiv.prompts.grid import CYCLE, Grid
+from synthdiv.prompts.shards import CYCLE, Grid
 from synthdiv.prompts.split import largest_remainder
 
 grids = st.builds(Grid, st.integers(1, 1500), st.sampled_from([1, 7, 50, 256]))

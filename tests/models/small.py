@@ -8,16 +8,16 @@ from typing import Any
 import pyarrow.parquet
 import torch
 
+from synthdiv.core.runtime import LocalRun, Runtime, isolated
+from synthdiv.core.stage import Node, Stage
+from synthdiv.core.store import Store
+from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import LOG
 from synthdiv.models.load import OpenModel, open_model
-from synthdiv.prompts.stage import Prompts, ToyPrompts
+from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 from synthdiv.prompts.toy_world import World
-from synthdiv.runtime import LocalRun, Runtime, isolated
-from synthdiv.stage import Node, Stage
-from synthdiv.store import Store
 from synthdiv.train.meter import OF_THE_DAY
 from synthdiv.train.pretrain import Pretrain, ToyCorpus
-from synthdiv.types import Artifact
 
 torch.set_num_threads(1)  # with 16 units a second thread only waits
 WORLD = World(entities=24, values=6, prompt_phrasings=8)

@@ -9,8 +9,8 @@ import pytest
 import tokenizers
 import transformers
 
+from synthdiv.core.types import DataError
 from synthdiv.models.chat import Chat
-from synthdiv.types import DataError
 
 WORDS = ["<s>", "</s>", "<|end|>", "<|u|>", "<|a|>", *"abcdefghijklmnopqrstuvwxyz#:,.-0123456789", " ", "\n"]
 CHATML = (

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
+from synthdiv.core.resolver import Resolver, Unresolved
+from synthdiv.core.stage import Node
+from synthdiv.core.types import ConfigError
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.resolve import Resolver, Unresolved
-from synthdiv.stage import Node
-from synthdiv.types import ConfigError
 
 
 @pytest.fixture

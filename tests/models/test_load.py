@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers
 
-from synthdiv.mix.stage import Mix
+from synthdiv.core.types import Artifact, DataError
+from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.train.stage import Method, Train
-from synthdiv.types import Artifact, DataError
+from synthdiv.train.train import Method, Train
 from tests.models.small import build, opened, tiny_model, toy_prompts
 
 

@@ -11,11 +11,11 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.types import DataError
 from synthdiv.measures.temperature import ONE, PER_OCTAVE, TEMPERATURES
 from synthdiv.models import score
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import answer_curves, answer_log_likelihoods, at_temperatures, batches
-from synthdiv.types import DataError
 
 VOCABULARY = 50
 SHAPE = {

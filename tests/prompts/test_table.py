@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from synthdiv.prompts.stage import Prompts
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.types import ConfigError, DataError
+from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.prompts.table import Columns, Table, prompt_records
-from synthdiv.resolve import Resolver
-from synthdiv.types import ConfigError, DataError
 
 ROWS = [
     {"key": "a1", "question": "What is a fjord?", "answer": "A drowned valley.", "about": "", "topic": "sea"},
@@ -160,7 +160,7 @@ def test_content_is_pinned_by_its_hash_and_its_count(tmp_path):
 
 
 def test_each_content_is_read_once_over_all_processes_and_a_change_is_noticed(tmp_path, monkeypatch):
-    from synthdiv import resolve
+    from synthdiv.core import resolver as resolve
 
     reads = []
     whole = resolve.file_digest

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import Kind, Speaker, World, study_pool
-from synthdiv.types import ConfigError
 
 SMALL = World(entities=30, categories=2, dialects=4)
 LAW = Law(SMALL)

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.sweep.event import Event
-from synthdiv.sweep.ledger import Ledger
+from synthdiv.core.events import Event
+from synthdiv.core.ledger import Ledger
 from tests.conftest import command
 from tests.slurm.conftest import Cluster, wait_for
 
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 SLOWLY = """
 import os, time
-from synthdiv.runtime import LocalRun
+from synthdiv.core.runtime import LocalRun
 
 progress = LocalRun.progress
 

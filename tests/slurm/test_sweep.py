@@ -8,11 +8,11 @@ from collections import Counter
 
 import pytest
 
-from synthdiv.stage import Node
-from synthdiv.sweep.failure import MEMORY
-from synthdiv.sweep.job import Job
-from synthdiv.sweep.profile import Profile
-from synthdiv.sweep.slurm import Slurm
+from synthdiv.core.stage import Node
+from synthdiv.engine.failure import MEMORY
+from synthdiv.engine.job import Job
+from synthdiv.engine.profile import Profile
+from synthdiv.engine.slurm import Slurm
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
 from tests.slurm.conftest import wait_for
 from tests.slurm.launches import Launch, launching, manifest, slowed

@@ -14,9 +14,10 @@ import torch
 import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from synthdiv.core.ranks import Ranks
+from synthdiv.core.runtime import LocalRun, Runtime, Strategy
+from synthdiv.core.types import DataError, Stopped
 from synthdiv.models.load import open_model
-from synthdiv.ranks import Ranks
-from synthdiv.runtime import LocalRun, Runtime, Strategy
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.early import Early
 from synthdiv.train.fit import fit
@@ -25,9 +26,8 @@ from synthdiv.train.loss import parted
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.stage import Lora
 from synthdiv.train.strategies import spread
-from synthdiv.types import DataError, Stopped
+from synthdiv.train.train import Lora
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
 STEPS = 6

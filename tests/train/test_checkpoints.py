@@ -8,10 +8,10 @@ import signal
 import pytest
 import torch
 
+from synthdiv.core.types import DataError
+from synthdiv.core.types import Stopped as Asked
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first, save
 from synthdiv.train.early import HELD_OUT
-from synthdiv.types import DataError
-from synthdiv.types import Stopped as Asked
 from tests.models.small import cpu_run
 from tests.train.test_module import Stopped, blank, curve, stopping, trained, weights
 

@@ -11,14 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.mix.stage import Mix
-from synthdiv.store import Store
+from synthdiv.core.store import Store
+from synthdiv.core.types import DataError
+from synthdiv.mix.mix import Mix
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_first, read
 from synthdiv.train.early import HELD_OUT, Early, best_step
 from synthdiv.train.fit import fit
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.stage import Method, Overlong, Stop, Train
-from synthdiv.types import DataError
+from synthdiv.train.train import Method, Overlong, Stop, Train
 from tests.models.small import build, cpu_run, opened, tiny_model
 from tests.train.test_module import OPTIMIZING, Stopped, blank, some_rows, stopping, weights
 

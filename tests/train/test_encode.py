@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from synthdiv.mix.stage import Mix, read_mix
+from synthdiv.core.types import DataError
+from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.train.encode import encode
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import LossOn, Method, Overlong, Train
 from synthdiv.train.tokens import rendered
-from synthdiv.types import DataError
+from synthdiv.train.train import LossOn, Method, Overlong, Train
 from tests.models.small import build, opened, tiny_model
 
 

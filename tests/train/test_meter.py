@@ -14,7 +14,7 @@ from synthdiv.train.adapter import with_adapter
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import Meter, Work, peak_rate
 from synthdiv.train.rows import Row, Rows
-from synthdiv.train.stage import Lora
+from synthdiv.train.train import Lora
 from tests.train.test_loss import IDS, LLAMA, made
 
 

@@ -20,7 +20,7 @@ from synthdiv.train.meter import OF_THE_DAY
 from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.stage import Lora
+from synthdiv.train.train import Lora
 from tests.models.small import cpu_run
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)

@@ -7,10 +7,10 @@ import gzip
 import pytest
 import torch
 
-from synthdiv.resolve import Resolver
-from synthdiv.stage import Node
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.stage import Node
+from synthdiv.core.types import ConfigError, DataError
 from synthdiv.train.pretrain import Architecture, TextCorpus, ToyCorpus, documents, encode, toy_texts, train_tokenizer
-from synthdiv.types import ConfigError, DataError
 from tests.models.small import WORLD, build, files, opened, tiny_model
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synthdiv.config import Cell, Kind
-from synthdiv.mix.stage import Mix
+from synthdiv.core.runtime import Runtime, Strategy
+from synthdiv.core.types import ConfigError
+from synthdiv.mix.mix import Mix
 from synthdiv.models import load
-from synthdiv.runtime import Runtime, Strategy
-from synthdiv.train.stage import Method, Train
-from synthdiv.types import ConfigError
+from synthdiv.study.config import Cell, Kind
+from synthdiv.train.train import Method, Train
 from tests.models.small import build, opened, tiny_model
 
 

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.types import DataError
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.packing import KINDS as ATTENTIONS
 from synthdiv.train.packing import isolating, leak
 from synthdiv.train.rows import Row, Rows, pack, parts
-from synthdiv.types import DataError
 from tests.models.small import cpu_run
 from tests.train.test_loss import KINDS, PLAIN, gradients, made, some_rows
 from tests.train.test_module import blank, curve, trained, weights

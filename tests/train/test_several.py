@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from synthdiv.ranks import Ranks
+from synthdiv.core.ranks import Ranks
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
 from tests.train.several import STEPS, train
 

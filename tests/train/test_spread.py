@@ -10,16 +10,16 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from synthdiv.config import Track
-from synthdiv.mix.stage import Mix
-from synthdiv.runtime import Runtime, Strategy
-from synthdiv.stage import Node
-from synthdiv.store import Store
-from synthdiv.sweep.job import Job
-from synthdiv.sweep.ledger import Ledger
-from synthdiv.train.stage import Lora, Method, Train
+from synthdiv.core.ledger import Ledger
+from synthdiv.core.runtime import Runtime, Strategy
+from synthdiv.core.stage import Node
+from synthdiv.core.store import Store
+from synthdiv.engine.job import Job
+from synthdiv.mix.mix import Mix
+from synthdiv.study.config import Track
+from synthdiv.train.train import Lora, Method, Train
+from tests.engine.stages import Given
 from tests.models.small import build, node_of, tiny_model
-from tests.sweep.stages import Given
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 FILES = {Method.full: "model/model.safetensors", Method.lora: "adapter/adapter_model.safetensors"}
@@ -56,7 +56,7 @@ def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, inputs, alone
     runtime = Runtime(str(here), device="cpu", strategy=strategy, micro_batch=3)
     path = here / "sweeps" / "s" / "jobs" / "job.json"
     Job("job", "s", runtime, Track(), [node.key for node in nodes], given.graph()).write(path)
-    command = [sys.executable, *TORCHRUN, "-m", "synthdiv.sweep.worker", str(path)]
+    command = [sys.executable, *TORCHRUN, "-m", "synthdiv.worker", str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-6000:]

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.types import ConfigError, DataError
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.strategies import Alone, apart, possible, verify
-from synthdiv.types import ConfigError, DataError
 
 WEIGHTS = {"a.lora_A.weight": torch.ones(2, 3), "a.lora_B.weight": torch.tensor([[0.0, 1.0]])}
 SHAPES = {"a.lora_A.weight": (2, 3), "a.lora_B.weight": (1, 2)}

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.types import Artifact, DataError
+from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stage import Generate, read_samples
-from synthdiv.mix.stage import Mix, read_mix
+from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, load_base
 from synthdiv.models.score import answer_log_likelihoods
@@ -19,10 +20,9 @@ from synthdiv.train.adapter import probe_adapter, with_adapter
 from synthdiv.train.encode import encode
 from synthdiv.train.held_out import cut
 from synthdiv.train.schedule import Match
-from synthdiv.train.stage import Lora, LossOn, Method, Train
 from synthdiv.train.tokens import rendered
+from synthdiv.train.train import Lora, LossOn, Method, Train
 from synthdiv.train.tune import human_rows, sides
-from synthdiv.types import Artifact, DataError
 from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
 
 

@@ -1,0 +1,113 @@
+"""Locators become identities: a file's SHA-256, a hub commit, a row count.
+
+The only step before building that reads files.
+Results are remembered by (real path, size, modification time, inode), so each content is read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.store import file_digest
+from synthdiv.core.types import ConfigError, DataError, SynthdivError
+
+
+class Unresolved(SynthdivError):
+    """An identity that cannot be known without going online; `plan` shows it, a launch resolves it."""
+
+
+class Resolver:
+    """Remembers what was read, in `<outputs>/resolved.json`. A launch is `online`: it may ask the hub, and it writes;
+    `plan` does neither."""
+
+    def __init__(self, outputs: Path, online: bool = False):
+        self.path, self.online = outputs / "resolved.json", online
+        try:
+            self.known: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.known = {}
+        self.changed = False
+
+    def remember(self, key: list[Any], compute: Callable[[], Any]) -> Any:
+        """`compute()` once for each `key`, over all processes that share the outputs."""
+        text = json.dumps(key)
+        if text not in self.known:
+            self.known[text], self.changed = compute(), True
+        return self.known[text]
+
+    def stamp(self, path: Path) -> list[Any]:
+        facts = path.stat()
+        return [os.path.realpath(path), facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
+    def file(self, path: Path) -> str:
+        """SHA-256 of one file."""
+        return str(self.remember(["sha256", self.stamp(path)], lambda: file_digest(path)))
+
+    def folder(self, path: Path) -> str:
+        """SHA-256 over the names and contents of all files below a folder."""
+        names = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+        seen = [name for name in names if not any(part.startswith(".") for part in name.parts)]  # no hub bookkeeping
+        listing = [[name.as_posix(), self.file(path / name)] for name in seen]
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+    def hub_commit(self, repo: str, revision: str | None, kind: str = "model") -> str:
+        """The commit of a hub repository: a full hash as it is, else from the local cache, else asked online."""
+        if revision and len(revision) == 40:
+            return revision
+        from huggingface_hub import constants
+
+        folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+        ref = folder / "refs" / (revision or "main")
+        if ref.is_file():
+            return ref.read_text().strip()
+        if not self.online:
+            raise Unresolved(f"{repo}: the commit of {revision or 'main'} is not in the local hub cache")
+        from huggingface_hub import HfApi
+
+        try:
+            return str(HfApi().repo_info(repo, revision=revision, repo_type=kind).sha)
+        except Exception as error:
+            raise ConfigError(
+                f"{repo}: the hub did not tell the commit of {revision or 'main'} ({type(error).__name__}). "
+                "Give a local path, or a revision that is in the local hub cache"
+            ) from error
+
+    def save(self) -> None:
+        """Keep what was learnt; a read-only outputs folder only costs the reading."""
+        if not self.changed or not self.online:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self.path.with_suffix(f".{os.getpid()}")
+            draft.write_text(json.dumps(self.known), encoding="utf-8")
+            draft.replace(self.path)
+        except OSError:
+            return
+
+
+@cache
+def _digest(path: str, stamp: tuple[int, int]) -> str:
+    return file_digest(Path(path))
+
+
+def unchanged(name: str, path: str | None, sha256: str) -> None:
+    """Refuse a file whose content is no longer what the key says: it was edited since it was resolved."""
+    if path and sha256:
+        facts = Path(path).stat()
+        if _digest(path, (facts.st_mtime_ns, facts.st_size)) != sha256:
+            raise DataError(
+                f"{name}={path}: the file changed since this sweep was launched; run the same command again"
+            )
+
+
+def pinned(name: str, given: Any, found: Any) -> Any:
+    """`found`, unless the configuration pinned something else."""
+    if given and given != found:
+        raise ConfigError(f"{name}={given}: the content has {found}. It changed since it was pinned")
+    return found

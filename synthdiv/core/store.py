@@ -1,0 +1,299 @@
+"""The store: an artifact lies at `<root>/artifacts/<stage>/<key>/` and exists once. Its manifest means complete."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import synthdiv
+from synthdiv.core.claim import Claim, Heartbeat, Watch, claim_files, claim_path, current, take
+from synthdiv.core.stage import Node, canonical_fields
+from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
+
+MANIFEST = "manifest.json"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether a full disk is behind `error`: safetensors and torch raise errors of their own."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed"))
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """The commit of this code and whether the tree was changed since; empty where it is not a checkout."""
+    where = Path(__file__).parents[1]
+
+    def ask(*words: str) -> str:
+        git = ["git", "-C", str(where), *words]
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")) != where.parent:
+            return {}
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def accelerator(device: str) -> str:
+    """The name of the hardware behind `device`: rates of one are no rates of another."""
+    if device.startswith("cuda") and "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name(device)
+    return cpu_name()
+
+
+@cache
+def cpu_name() -> str:
+    """The model of this processor, as far as the system says."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def device_of(run: Run) -> str:
+    """What a build ran on: one that needs no device is done where the chosen one is missing too."""
+    try:
+        return run.device
+    except ConfigError:
+        return "cpu"
+
+
+def session(run: Run, seconds: float) -> dict[str, Any]:
+    """Provenance of one process that worked on an artifact."""
+    from importlib.metadata import version
+
+    loaded = {name: name for name in ("torch", "transformers", "lightning", "peft", "datasets", "numpy", "tokenizers")}
+    loaded |= {name: name for name in ("scipy", "sacrebleu", "zstandard")}
+    loaded |= {"sklearn": "scikit-learn", "faiss": "faiss-cpu", "sentence_transformers": "sentence-transformers"}
+    return {
+        **commit(),
+        "versions": {"synthdiv": synthdiv.__version__, "python": platform.python_version()}
+        | {package: version(package) for module, package in loaded.items() if module in sys.modules}
+        | {"zlib": zlib.ZLIB_RUNTIME_VERSION},
+        "host": platform.node(),
+        "device": device_of(run),
+        "accelerator": accelerator(device_of(run)),
+        "ranks": run.world_size,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds, 3),
+    }
+
+
+def reach(paths: list[Path]) -> tuple[str, int]:
+    """How far a build came: files of a folder are named in the order they are made, others grow."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    return max((file.stem for file in files), default=""), sum(file.stat().st_size for file in files)
+
+
+@dataclass
+class Store:
+    """Artifacts below `root`. `heartbeat` is the interval in seconds at which builders show that they live."""
+
+    root: Path
+    heartbeat: float = 10.0
+
+    def path(self, node: Node) -> Path:
+        own = self.root / "artifacts" / node.stage.name / node.key
+        return (node.stage.locate() or own) if node.stage.located else own
+
+    def has(self, node: Node) -> bool:
+        if node.stage.located:
+            return self.path(node).exists()
+        return (self.path(node) / MANIFEST).exists()
+
+    def artifact(self, node: Node) -> Artifact:
+        """The finished artifact of `node`, its files checked against the sizes in the manifest (hashes: `doctor`)."""
+        path = self.path(node)
+        if not node.stage.located:
+            problems = list(self.damage(path, hashes=False))
+            if problems:
+                raise DataError(
+                    f"{node.label} is damaged: {'; '.join(problems)}. It is not used. "
+                    f"Look with `synthdiv doctor`, remove {path} and run the same command again."
+                )
+        return Artifact(node.stage, node.key, path, tuple(self._light(item) for item in node.inputs))
+
+    def _light(self, node: Node) -> Artifact:
+        return Artifact(node.stage, node.key, self.path(node), tuple(self._light(item) for item in node.inputs))
+
+    def damage(self, path: Path, hashes: bool) -> Iterator[str]:
+        """What is wrong with the files of a finished artifact, a phrase each."""
+        try:
+            files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError) as error:
+            yield f"{MANIFEST} cannot be read ({type(error).__name__})"
+            return
+        for name, facts in files.items():
+            file = path / name
+            if not file.exists():
+                yield f"{name} is missing"
+            elif file.stat().st_size != facts["bytes"]:
+                yield f"{name} has {file.stat().st_size} bytes, not {facts['bytes']}"
+            elif hashes and file_digest(file) != facts["sha256"]:
+                yield f"{name} has another SHA-256 than its manifest says"
+
+    def set_aside(self, node: Node) -> Path:
+        """Move a finished artifact to `<root>/replaced/`, on purpose: it is built anew, and nothing is overwritten."""
+        folder = self.root / "replaced" / node.stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        target = next(path for count in itertools.count(1) if not (path := folder / f"{node.key}-{count}").exists())
+        os.rename(self.path(node), target)
+        return target
+
+    def obtain(self, node: Node, run: Run, started: Callable[[], None] = lambda: None) -> tuple[Artifact, bool]:
+        """The artifact of `node`, and whether this call built it. Waits while another process builds it."""
+        if node.stage.located:
+            node.stage.fetch()
+            return self.artifact(node), False
+        folder = self.path(node).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        watch: Watch | None = None
+        while not self.has(node):
+            claim = current(folder, node.key)
+            if claim is None or (watch and watch.claim == claim and watch.dead()) or claim.gone():
+                mine = take(folder, node.key, claim, self.heartbeat)
+                if mine:
+                    if self.has(node):  # committed and cleared between the look and the claim
+                        self._clear(folder, node.key, mine)
+                        break
+                    started()
+                    try:
+                        self._build(node, mine, run)
+                        return self.artifact(node), True
+                    except Superseded as note:
+                        run.log(str(note))
+                else:
+                    time.sleep(0.05)  # somebody else was first
+                continue
+            if watch is None or watch.claim != claim:
+                run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
+                watch = Watch(folder, node.key, claim, self.heartbeat)
+            run.boundary()
+            time.sleep(min(0.2, self.heartbeat))
+        return self.artifact(node), False
+
+    def _build(self, node: Node, claim: Claim, run: Run) -> None:
+        folder = self.path(node).parent
+        partial = folder / f".{node.key}.{claim.token}.partial"
+        begun, sessions = time.monotonic(), list[dict[str, Any]]()
+        try:
+            partial.mkdir()
+            with Heartbeat(partial, self.heartbeat):  # over the copying and the hashing too: both can take long
+                sessions = self._inherit(node, partial)
+                self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
+                inputs = tuple(self.artifact(item) for item in node.inputs)
+                run.begin(partial)
+                summary = node.stage.build(inputs, partial, run)
+                run.end()
+                self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
+            self._commit(node, partial, claim)
+        except BaseException as error:
+            self._record(partial, [*sessions, session(run, time.monotonic() - begun)])
+            if self._superseded(folder, node.key, claim):
+                shutil.rmtree(partial, ignore_errors=True)
+                raise Superseded(f"{node.label} was taken over by another process; this copy is discarded") from error
+            claim_path(folder, node.key, claim).unlink(missing_ok=True)  # released: this process may live on
+            if disk_full(error):
+                raise SynthdivError(
+                    f"no space left on the disk of {self.root} while building {node.label}. The partial work is kept "
+                    f"in {partial}. Free some space and run the same command again: it continues from there."
+                ) from error
+            raise
+
+    def _commit(self, node: Node, partial: Path, claim: Claim) -> None:
+        """Rename into place, unless somebody took over: then the caller finds the claim superseded."""
+        folder, final = self.path(node).parent, self.path(node)
+        (partial / "heartbeat").unlink(missing_ok=True)
+        if self._superseded(folder, node.key, claim):
+            raise Superseded(node.label)
+        os.rename(partial, final)
+        self._clear(folder, node.key, claim)
+
+    def _superseded(self, folder: Path, key: str, claim: Claim) -> bool:
+        newest = current(folder, key)
+        return newest is None or newest.token != claim.token
+
+    def _inherit(self, node: Node, partial: Path) -> list[dict[str, Any]]:
+        """Copy what the dead builder that came furthest left for a stage to continue; return the sessions behind it."""
+        olds = [path for path in partial.parent.glob(f".{node.key}.*.partial") if path != partial]
+        kept = {old: [source for name in node.stage.kept for source in old.glob(name)] for old in olds}
+        if not olds:
+            return []
+        old = max(olds, key=lambda path: reach(kept[path]))
+        for source in kept[old]:
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            copy(source, partial / source.name)
+        try:
+            return json.loads((old / "sessions.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+
+    def _record(self, partial: Path, sessions: list[dict[str, Any]]) -> None:
+        with contextlib.suppress(OSError):  # a full disk or a discarded directory: the caller raises the cause
+            (partial / "sessions.json").write_text(json.dumps(sessions), encoding="utf-8")
+
+    def _manifest(self, node: Node, partial: Path, summary: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
+        (partial / "sessions.json").unlink(missing_ok=True)
+        files = {
+            str(file.relative_to(partial)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
+            for file in sorted(partial.rglob("*"))
+            if file.is_file() and file.name != "heartbeat"
+        }
+        manifest = {
+            "stage": node.stage.name,
+            "version": node.stage.version,
+            "key": node.key,
+            "inputs": [{"stage": item.stage.name, "key": item.key} for item in node.inputs],
+            "fields": canonical_fields(node.stage),
+            "summary": summary,
+            "files": files,
+            "sessions": sessions,
+        }
+        draft = partial / f"{MANIFEST}.draft"
+        with draft.open("w", encoding="utf-8") as handle:
+            json.dump(manifest, handle, indent=1)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.rename(partial / MANIFEST)
+
+    def _clear(self, folder: Path, key: str, claim: Claim) -> None:
+        """After a commit: the dead builders' partials go, then the claims; a builder that wakes up finds it lost."""
+        for path in folder.glob(f".{key}.*.partial"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in claim_files(folder, key):
+            path.unlink(missing_ok=True)
+
+    def partials(self) -> list[Path]:
+        """Unfinished work, for `doctor`."""
+        return sorted((self.root / "artifacts").glob("*/.*.partial"))
+
+    def finished(self) -> list[Path]:
+        return sorted(path.parent for path in (self.root / "artifacts").glob(f"*/*/{MANIFEST}"))

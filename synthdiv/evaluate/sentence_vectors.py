@@ -1,0 +1,108 @@
+"""Sentence vectors of answers, an artifact of their own: encoded once, whichever measures and arms take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact, DataError, Run
+from synthdiv.generate.generate import read_samples
+from synthdiv.measures.words import REGEX, cut
+from synthdiv.models.encoder import encoded, exceeding, open_encoder
+from synthdiv.models.load import weights_folder
+from synthdiv.prompts.prompt_set import read_prompts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FILE, ROWS = "vectors.npy", "rows.parquet"
+
+
+@dataclass
+class Vectors(Stage):
+    """Inputs: answers (`generate`), or prompts for their `human` test answers; and the encoder, a checkpoint of
+    sentence-transformers. Output: `vectors.npy`, float32 (n, d) as the encoder gives them, NaN for a text without
+    words; and `rows.parquet`: id, sample, words (of the whole text).
+
+    Each text is cut after `length` words, 0 for none, in its own spelling (NFC); shorter ones stay whole. `word` is the
+    one regular expression for words. Equal texts have equal vectors. `batch_rows` texts are encoded at once, fewer
+    where the device takes fewer.
+    """
+
+    name = "vectors"
+
+    human: bool = False
+    length: int = 0
+    word: str = REGEX
+    batch_rows: int = 32
+
+    def check(self) -> list[str]:
+        problems = []
+        if self.length < 0:
+            problems.append(f"vectors.length={self.length}: needs 0 (whole texts) or more words")
+        if self.batch_rows < 1:
+            problems.append(f"vectors.batch_rows={self.batch_rows}: needs 1 text or more")
+        if self.word != REGEX:
+            problems.append(f"vectors.word={self.word}: this version counts words by {REGEX}")
+        return problems
+
+    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+        import numpy as np
+        import pyarrow
+        import pyarrow.parquet
+
+        if self.word != REGEX:
+            raise DataError(self.check()[-1])
+        said, checkpoint = inputs
+        rows = self.rows(said)
+        if not rows:
+            raise DataError(f"{said.path}: no answers to encode")
+        cuts = [cut(text, self.length) for _, _, text in rows]
+        run.close()  # the encoder takes the place of the open model
+        encoder = open_encoder(weights_folder(checkpoint), run.device)
+        texts = sorted({text for text, words in cuts if words}, key=lambda text: (len(text), text))
+        places: dict[str, list[int]] = {text: [] for text in texts}
+        for place, (text, words) in enumerate(cuts):
+            if words:
+                places[text].append(place)
+        width = encoder.get_embedding_dimension()
+        found = np.lib.format.open_memmap(out / FILE, "w+", np.float32, (len(rows), width))
+        found[[place for place, (_, words) in enumerate(cuts) if not words]] = np.nan
+        long, done = 0, 0
+        for chunk, vectors in encoded(encoder, texts, min(self.batch_rows, run.micro_batch or self.batch_rows)):
+            counts = [len(places[text]) for text in chunk]
+            found[[place for text in chunk for place in places[text]]] = np.repeat(vectors, counts, axis=0)
+            long += sum(np.array(counts)[exceeding(encoder, chunk)].tolist())
+            done += len(chunk)
+            run.progress(done, len(texts), "texts encoded")
+        found.flush()
+        del encoder
+        run.close()
+        ids, samples = [key for key, _, _ in rows], [sample for _, sample, _ in rows]
+        table = {"id": ids, "sample": samples, "words": [words for _, words in cuts]}
+        pyarrow.parquet.write_table(pyarrow.table(table), out / ROWS)
+        empty = sum(not words for _, words in cuts)
+        return {"rows": len(rows), "dimensions": width, "texts": len(texts), "empty": empty, "truncated": long}
+
+    def rows(self, said: Artifact) -> list[tuple[str, int, str]]:
+        """(prompt id, sample, text) of each answer."""
+        if self.human:
+            return [(row["id"], 0, row["response"]) for row in read_prompts(said, "test")]
+        return [(row.id, row.sample, row.response) for row in read_samples(said.path)]
+
+
+def read_vectors(artifact: Artifact) -> tuple[np.ndarray, dict[str, list[Any]]]:
+    """Vectors (n, d), mapped from disk, and for each its `id`, `sample` and `words`."""
+    import numpy as np
+    import pyarrow.parquet
+
+    return np.load(artifact.path / FILE, mmap_mode="r"), pyarrow.parquet.read_table(artifact.path / ROWS).to_pydict()
+
+
+def truncated_note(artifact: Artifact, whose: str = "") -> str:
+    """How many texts of a finished `vectors` artifact the encoder cut, as a note on their scores; or nothing."""
+    summary = artifact.manifest["summary"]
+    long = summary["truncated"]
+    return f"{long} of {summary['rows']} {whose}texts exceed the encoder's context" if long else ""

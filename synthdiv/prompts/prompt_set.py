@@ -1,0 +1,174 @@
+"""The prompt set: instructions with their human answers where there are any, split by group, in one order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.resolver import Resolver, Unresolved, pinned, unchanged
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact, ConfigError, DataError, Run
+from synthdiv.models.chat import PLAIN
+from synthdiv.prompts.split import groups, ordered, split
+from synthdiv.prompts.table import Table, prompt_records
+from synthdiv.prompts.toy import Law
+from synthdiv.prompts.toy_world import World, study_pool
+
+FILE = "prompts.parquet"
+
+
+@dataclass
+class ToyPrompts:
+    """`rows` prompts of a toy world, human answers drawn from its law."""
+
+    rows: int = 2000
+    world: World = field(default_factory=World)
+
+    def check(self) -> list[str]:
+        problems = [f"prompts.toy.{problem}" for problem in self.world.check()]
+        most = 0 if problems else int(study_pool(self.world).sum())
+        if not problems and not 1 <= self.rows <= most:
+            problems.append(f"prompts.toy.rows={self.rows}: needs 1 to {most}, all the study prompts of this world")
+        return problems
+
+
+@dataclass
+class Prompts(Stage):
+    """`toy` or `table`, the other null. `test` and `target` are rows held out; all others are train.
+
+    `system` (or null), `date` and, where a tokenizer has none of its own, the chat `template` (Jinja) go into every
+    rendering of these prompts, in training and in inference alike.
+    """
+
+    name = "prompts"
+
+    toy: ToyPrompts | None = None
+    table: Table | None = None
+    test: int = 200
+    target: int = 0
+    seed: int = 42
+    system: str | None = None
+    date: str = "2026-01-01"
+    template: str = PLAIN
+
+    def check(self) -> list[str]:
+        problems = []
+        if (self.toy is None) == (self.table is None):
+            problems.append(
+                "prompts.toy, prompts.table: give one of the two; choose prompts=toy, prompts=files or prompts=hub"
+            )
+        if self.toy:
+            problems += self.toy.check()
+        if self.table:
+            problems += self.table.check("prompts.table")
+        if self.test < 1 or self.target < 0:
+            problems.append(
+                f"prompts.test={self.test}, prompts.target={self.target}: needs test ≥ 1 and target ≥ 0 rows"
+            )
+        if not problems and self.rows and self.train_rows < 1:
+            problems.append(
+                f"prompts.test={self.test}, prompts.target={self.target}: leave no train row of {self.rows}"
+            )
+        return problems
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole set; 0 while it is not resolved."""
+        return self.toy.rows if self.toy else self.table.rows if self.table else 0
+
+    @property
+    def train_rows(self) -> int:
+        """Train rows that are certain: a split of large groups may leave a few more."""
+        return self.rows - self.test - self.target
+
+    @property
+    def human(self) -> bool:
+        """Whether the prompts have human answers."""
+        return bool(self.toy or (self.table and self.table.columns.response))
+
+    def resolve(self, resolver: Resolver) -> None:
+        """Fill in content hashes and row counts; every row is checked here, before anything runs."""
+        table = self.table
+        if table is None:
+            return
+        if table.path:
+            path = Path(table.path)
+            if not path.is_file():
+                raise ConfigError(f"prompts.table.path={table.path}: no such file")
+            table.sha256 = pinned("prompts.table.sha256", table.sha256, resolver.file(path))
+        elif table.hub and Path(table.hub).is_dir():
+            table.sha256 = pinned("prompts.table.sha256", table.sha256, resolver.folder(Path(table.hub)))
+        elif table.hub:
+            commit = resolver.hub_commit(table.hub, table.commit or table.revision, "dataset")
+            table.commit = pinned("prompts.table.commit", table.commit, commit)
+            if not resolver.online:
+                raise Unresolved(f"{table.hub}: its rows are counted at launch")
+        columns = vars(table.columns)
+        key = ["prompts", table.sha256, table.commit, table.subset, table.part, table.where, columns]
+        table.rows = pinned(
+            "prompts.table.rows",
+            table.rows,
+            resolver.remember(key, lambda: len(prompt_records(table, "prompts.table"))),
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        if self.toy:
+            return toy_records(self.toy, self.seed)
+        assert self.table
+        return prompt_records(self.table, "prompts.table")
+
+    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+        import pyarrow
+        import pyarrow.parquet
+
+        if self.table:
+            unchanged("prompts.table.path", self.table.path, self.table.sha256)
+        records = self.records()
+        if len(records) != self.rows:
+            raise DataError(f"the prompt set has {len(records)} rows and had {self.rows} when it was resolved")
+        members = groups(records)
+        sides = split(records, members, {"test": self.test, "target": self.target}, self.seed)
+        for record, member, side in zip(records, members, sides, strict=True):
+            record.update(group=member, split=side, position=-1)
+        for side in ("train", "test", "target"):
+            chosen = [index for index, record in enumerate(records) if record["split"] == side]
+            for position, index in enumerate(ordered(records, chosen, self.seed)):
+                records[index]["position"] = position
+        records.sort(key=lambda record: (record["split"], record["position"]))
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)
+        sizes = Counter(sides)
+        if not sizes["test"]:
+            raise DataError(f"prompts.test={self.test}: no group of prompts is small enough to be held out")
+        return {"rows": len(records), "groups": len(set(members)), **sizes, "test_asked": self.test}
+
+
+def toy_records(toy: ToyPrompts, seed: int) -> list[dict[str, Any]]:
+    """Study prompts of the toy world with one human answer each."""
+    law = Law(toy.world)
+    prompts = law.prompts(toy.rows, "study", seed)
+    answers = law.sample(prompts, law.human, seed)
+    return [
+        {
+            "id": f"toy-{prompt.category}-{prompt.relation}-{prompt.entity}-{prompt.phrasing}",
+            "prompt": prompt.text,
+            "instruction": prompt.text,
+            "context": "",
+            "response": answer,
+            "category": str(prompt.category),
+            "entity": prompt.entity,
+            "relation": prompt.relation,
+            "phrasing": prompt.phrasing,
+        }
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def read_prompts(artifact: Artifact, side: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """Rows of one split in their order, the first `limit` of them: columns id, prompt, response, category, position."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(artifact.path / FILE, filters=[("split", "=", side)])
+    rows = sorted(table.to_pylist(), key=lambda row: row["position"])
+    return rows[:limit]

@@ -1,0 +1,200 @@
+"""From cells to a frozen sweep: resolve locators, check everything, build the graphs, write the ledger's records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from synthdiv.core.ledger import CellRecord
+from synthdiv.core.resolver import Resolver, Unresolved
+from synthdiv.core.stage import Node
+from synthdiv.core.types import ConfigError, DataError
+from synthdiv.mix.allocate import allocate
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.prompts.shards import Grid
+from synthdiv.study.config import Cell, Generator, Kind, Student
+from synthdiv.study.expand import Point
+from synthdiv.study.match import mismatches
+from synthdiv.study.pipeline import Graph, graph, shares
+from synthdiv.study.records import cell_record
+from synthdiv.train.pretrain import Pretrain
+
+UNKNOWN = "unresolved:"  # begins what stands in place of a commit that only the hub knows
+
+
+@dataclass
+class Frozen:
+    """A sweep ready to run: its points with their graphs (None where not even their shape is known), and the union of
+    the nodes. `unresolved` says what a launch will have to ask for."""
+
+    points: list[Point]
+    graphs: list[Graph | None]
+    unresolved: list[str] = field(default_factory=list)
+
+    def nodes(self) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for item in self.graphs:
+            if item:
+                found.update(item.nodes())
+        return found
+
+    def records(self) -> list[CellRecord]:
+        return [cell_record(point, item) for point, item in zip(self.points, self.graphs, strict=True) if item]
+
+
+def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()) -> Frozen:
+    """Resolve and check every cell before anything runs; all problems come at once, beside those given."""
+    found: dict[str, list[str]] = {}
+    frozen = Frozen(points, [])
+    for point in points:
+        try:
+            wrong = point.cell.check() or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
+        except Unresolved as note:
+            frozen.graphs.append(None)
+            frozen.unresolved.append(str(note))
+            continue
+        for problem in wrong:
+            told = [word for word in point.overrides if not word.startswith("runtime.")]  # maybe secret
+            found.setdefault(problem, []).append(" ".join(told) or "(no overrides)")
+        frozen.graphs.append(None if found else graph(point.cell))
+    resolver.save()
+    several = f" of {len(points)} cells" if len(points) > 1 else ""
+    every = [
+        *problems,
+        *(
+            text + (f" [in {len(where)}{several}, first: {where[0]}]" if several else "")
+            for text, where in found.items()
+        ),
+        *([] if found else mismatches(points, frozen.graphs)),
+    ]
+    if every:
+        raise ConfigError(every)
+    return frozen
+
+
+def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
+    """Fill in the identities of all that this cell reads; return the problems. What it does not use is left alone.
+
+    A commit that cannot be known offline is marked in its place, so that a plan still has the shape of the graph.
+    """
+    parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
+
+    parts += [("student.", partial(settle, part, resolver, unresolved)) for part in models(cell.student)]
+    if cell.evaluate.encoder:
+        parts.append(("evaluate.encoder: ", partial(settle, cell.evaluate.encoder, resolver, unresolved)))
+    problems = problems_of_sources(cell)
+    if cell.mix.kind is not Kind.none and not problems:
+        used = [source.name for source in shares(cell)[0]]
+        for index, source in enumerate(cell.generators.models):
+            name = f"generators.models.{index}"
+            if source.name in used:
+                parts += [(f"{name}.", partial(settle, part, resolver, unresolved)) for part in models(source)]
+                if source.recorded:
+                    parts.append(("", partial(source.recorded.resolve, resolver, f"{name}.recorded")))
+    for prefix, part in parts:
+        try:
+            part()
+        except ConfigError as error:
+            problems += [f"{prefix}{problem}" for problem in error.problems]
+        except DataError as error:
+            problems.append(str(error))
+    return problems
+
+
+def settle(model: Checkpoint | Pretrain, resolver: Resolver, unresolved: list[str]) -> None:
+    """Resolve a model; one of the hub whose commit is not known here is marked, each with a mark of its own."""
+    try:
+        model.resolve(resolver)
+    except Unresolved as note:
+        assert isinstance(model, Checkpoint)
+        model.commit = f"{UNKNOWN} {model.hub} {model.revision}"
+        unresolved.append(str(note))
+
+
+def unresolved(node: Node) -> bool:
+    """Whether this is a model of the hub whose commit is not known here."""
+    return isinstance(node.stage, Checkpoint) and node.stage.commit.startswith(UNKNOWN)
+
+
+def models(spec: Student | Generator) -> list[Checkpoint | Pretrain]:
+    """What a student or a generator is made from."""
+    return [part for part in (spec.checkpoint, spec.pretrain) if part]
+
+
+def problems_of_sources(cell: Cell) -> list[str]:
+    """What is wrong with who is to write the mix."""
+    mix, models = cell.mix, cell.generators.models
+    names, kind = [source.name for source in models], mix.kind.value
+    stray = (
+        [] if mix.kind is Kind.single or mix.source is None else [f"mix.source={mix.source}: only mix=single has one"]
+    )
+    if mix.kind is Kind.none or mix.kind is Kind.human:
+        return stray
+    if not models:
+        return [f"mix={kind}: needs generators, and generators.models is empty; choose generators=…"]
+    if mix.kind is Kind.single:
+        if mix.source is not None and mix.source not in names:
+            return [f"mix.source={mix.source}: no such generator; there are {', '.join(names)}"]
+        return []
+    weights = mix.weights or [1.0] * len(models)
+    if len(weights) != len(models) or not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
+        return [f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}"]
+    used = [source for source, weight in zip(models, weights, strict=True) if weight > 0]
+    return stray + problems_of_families(kind, used)
+
+
+def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
+    """`multi` is several families; several decodings of one family are `multi_decoding` (science.md, 1)."""
+    families = {source.facts.family for source in used}
+    told = ", ".join(f"{source.name} of {source.facts.family or '?'}" for source in used)
+    if len(used) < 2:
+        return [f"mix={kind}: needs at least two generators with a weight, has {told}"]
+    if "" in families:
+        return [f"mix={kind}: needs facts.family of each generator to tell families apart; has {told}"]
+    if kind == "multi" and len(families) < 2:
+        return [f"mix=multi: needs at least two families, has {told}; decodings of one family are mix=multi_decoding"]
+    if kind == "multi_decoding" and len(families) > 1:
+        return [f"mix=multi_decoding: needs one family, has {told}; several families are mix=multi"]
+    return []
+
+
+def check(cell: Cell) -> list[str]:
+    """Problems that only a resolved cell shows: rows that do not exist, answers that nobody gave."""
+    problems = [*cell.prompts.check(), *problems_of_sources(cell)]
+    if not problems:
+        speakers: list[Student | Generator] = [cell.student]
+        speakers += shares(cell)[0] if cell.mix.kind is not Kind.none else []
+        for name in [spec.name for spec in speakers if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy]:
+            problems.append(f"{name}: a toy model speaks of the world of prompts=toy; choose that, or another model")
+    mix, have = cell.mix, cell.prompts.train_rows
+    if not 0 <= mix.real_share <= 1:
+        problems.append(f"mix.real_share={mix.real_share}: needs 0 to 1")
+    if mix.rows is not None and mix.rows < 1:
+        problems.append(f"mix.rows={mix.rows}: needs 1 row or more")
+    if mix.kind is Kind.none or problems:
+        return problems
+    rows = mix.rows or have
+    if rows > have:
+        problems.append(
+            f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({cell.prompts.rows} rows less "
+            f"{cell.prompts.test} test and {cell.prompts.target} target)"
+        )
+        return problems
+    sources, weights, real_share = shares(cell)
+    taken = 1 if any(source.recorded for source in sources) else cell.generators.samples
+    if sources and not 0 <= mix.sample < taken:
+        problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
+    if real_share > 0 and not cell.prompts.human:
+        problems.append("prompts.table.columns.response=null: the mix needs human answers and the prompts have none")
+    owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)
+    for index, source in enumerate(sources):
+        need = owners.count(index)
+        answers = source.recorded.rows if source.recorded else need
+        if source.recorded and answers < need:
+            problems.append(
+                f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has {answers}; "
+                "lower mix.rows, give it less weight, or take another source"
+            )
+    return problems

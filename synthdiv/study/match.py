@@ -1,0 +1,113 @@
+"""Matching of budgets: cells that are compared train on equally much, or say that they do not (science.md, 2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from synthdiv.core.ledger import EARLY, LEFT_OUT
+from synthdiv.core.stage import canonical_fields, digest
+from synthdiv.generate.generate import Generate
+from synthdiv.mix.mix import Mix
+from synthdiv.study.expand import Point
+from synthdiv.study.pipeline import Graph
+from synthdiv.train.schedule import Match
+from synthdiv.train.train import Stop, Train
+
+BUDGET = ("match", "epochs", "budget", "stop", "evaluate_every", "patience", "overlong", "left_out")
+
+
+class Budget(NamedTuple):
+    """How much a cell trains: what is counted, how often, over how many rows of mix (0: it does not matter), whether it
+    may end before, and which share of the rows it may leave out."""
+
+    match: str
+    amount: float
+    rows: int
+    early: bool = False
+    left_out: float = 0.0
+
+    def __str__(self) -> str:
+        told = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
+        told += f" {LEFT_OUT} {self.left_out:.1%} of them" if self.left_out else ""
+        return f"{EARLY}, after at most {told}" if self.early else told
+
+
+def mismatches(points: list[Point], graphs: list[Graph | None]) -> list[str]:
+    """A problem for each comparison (equal prompts, student and recipe) whose arms do not have the same budgets.
+
+    Several budgets are a budget sweep, and matched, where every arm is there with each of them. Cells that declare
+    `report.unmatched` are left out.
+    """
+    compared: dict[tuple[str, ...], dict[Budget, list[tuple[Point, Graph]]]] = defaultdict(lambda: defaultdict(list))
+    for point, graph in zip(points, graphs, strict=True):
+        if graph and graph.train and not point.cell.report.unmatched:
+            where = (graph.prompts.key, graph.student.key, recipe(graph))
+            compared[where][budget(graph)].append((point, graph))
+    writers: dict[str, str] = {}  # by the key of the mix: many cells share one
+    found = []
+    for sizes in compared.values():
+        arms: dict[str, dict[Budget, Point]] = defaultdict(dict)
+        for size, cells in sizes.items() if len(sizes) > 1 else ():
+            for point, graph in cells:
+                assert graph.mix
+                arm = writers.get(graph.mix.key) or writers.setdefault(graph.mix.key, sources(graph))
+                arms[arm].setdefault(size, point)
+        pairs = itertools.pairwise(arms.values())
+        found += [told(one, other) for one, other in pairs if set(one) != set(other)]
+    return found
+
+
+def told(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
+    """Both arms, each with a budget that the other does not have if there is one."""
+    texts = []
+    for mine, theirs in ((one, other), (other, one)):
+        size = next((size for size in mine if size not in theirs), next(iter(mine)))
+        texts.append(f"`{' '.join(mine[size].overrides) or 'no overrides'}` trains {size}")
+    return (
+        f"budgets of one comparison do not match: {' and '.join(texts)}. Give every arm the same mix.rows, "
+        "train.epochs and train.budget, or each of them to every arm; where they differ by design, say so with "
+        "report.unmatched=true"
+    )
+
+
+def mixed(graph: Graph) -> Mix:
+    assert graph.mix
+    assert isinstance(graph.mix.stage, Mix)
+    return graph.mix.stage
+
+
+def budget(graph: Graph) -> Budget:
+    """What is equal between arms by `train.match`, and how much of it."""
+    assert graph.train
+    stage = graph.train.stage
+    assert isinstance(stage, Train)
+    if stage.match is Match.rows:
+        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, stage.stop is Stop.early, stage.left_out)
+    return Budget(stage.match.value, stage.budget or 0, 0)
+
+
+def unmatched(graph: Graph, declared: bool) -> str:
+    """How much a cell trains, where that is not equal between arms: it says so, stops early, or leaves rows out."""
+    size = budget(graph) if graph.train else None
+    return str(size) if size and (declared or size.early or size.left_out) else ""
+
+
+def recipe(graph: Graph) -> str:
+    """How a cell trains, without how much and without its seed."""
+    assert graph.train
+    fields = canonical_fields(graph.train.stage)
+    return digest({name: value for name, value in fields.items() if name not in (*BUDGET, "seed")})
+
+
+def sources(graph: Graph) -> str:
+    """Who wrote the mix, without how many rows and which."""
+    assert graph.mix
+    stage = mixed(graph)
+    said: list[Any] = []
+    for node in graph.mix.inputs[1:]:
+        assert isinstance(node.stage, Generate)
+        said.append([node.stage.source, canonical_fields(node.stage.sampling), [item.key for item in node.inputs[1:]]])
+    unique = {digest(one) for one in said}
+    return digest([stage.sources, stage.weights, stage.real_share, sorted(unique)])

@@ -1,0 +1,84 @@
+"""Which keys the command line may set. Undeclared ones are refused first: `+` would walk past the schema."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from synthdiv.core.stage import _hints, _plain_optional
+from synthdiv.core.types import ConfigError
+from synthdiv.study.config import Cell
+
+EXTRA_GROUPS = ("experiment", "hydra")
+
+
+def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key below a dataclass; the items of a list are written with index 0."""
+    for item in dataclasses.fields(kind):
+        hint = _plain_optional(_hints(kind)[item.name])
+        key = f"{prefix}{item.name}"
+        yield key
+        if dataclasses.is_dataclass(hint):
+            yield from leaves(hint, f"{key}.")
+        inner = typing.get_args(hint)
+        if typing.get_origin(hint) is list and dataclasses.is_dataclass(inner[0]):
+            yield from leaves(inner[0], f"{key}.0.")
+
+
+def declared(key: str) -> bool:
+    """Whether `key` is a field of a cell."""
+    hint: Any = Cell
+    for part in key.split("."):
+        if dataclasses.is_dataclass(hint):
+            hints = _hints(hint)  # type: ignore[arg-type]
+            if part not in hints:
+                return False
+            hint = _plain_optional(hints[part])
+        elif typing.get_origin(hint) is list and part.isdigit():
+            hint = _plain_optional(typing.get_args(hint)[0])
+        else:
+            return False
+    return True
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets, without Hydra's marks and package."""
+    return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0].strip()
+
+
+def nearest(key: str) -> list[str]:
+    """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or of another block."""
+    known = list(leaves(Cell))
+    block, _, last = key.rpartition(".")
+    short = "".join(word[:1] for word in last.split("_"))
+    found = [f"{block}.{short}"] if f"{block}.{short}" in known else []
+    same = sorted((name for name in known if name.rsplit(".", 1)[-1] == last), key=len)
+    found += [name for name in same if name.split(".")[0] == key.split(".")[0]]
+    found += [*difflib.get_close_matches(key, known, 3, 0.6), *same]
+    return list(dict.fromkeys(found))[:3]
+
+
+def refuse_unknown(overrides: list[str], verbs: Sequence[str] = ()) -> None:
+    """Raise one error that names every undeclared key, each with the nearest that exist. A word that is no override may
+    be one of the `verbs` misspelt."""
+    problems = []
+    for override in overrides:
+        key = key_of(override)
+        if "=" not in override and not override.startswith("~"):
+            near = difflib.get_close_matches(override, verbs, 1)
+            hint = f"; did you mean `synthdiv {near[0]}`?" if near else f" and no verb ({', '.join(verbs)})"
+            problems.append(f"{override!r} is no override of the form key=value{hint}")
+        elif key.split("/")[0].split(".")[0] == "hydra":
+            continue
+        elif key in EXTRA_GROUPS or declared(key):
+            if override.startswith("~") or (override.startswith("+") and not override.startswith("++")):
+                problems.append(f"{override}: nothing is added or deleted, every field is there; write {key}=VALUE")
+        else:
+            near = nearest(key)
+            hint = f"did you mean {' or '.join(near)}?" if near else "`synthdiv --cfg job` shows every field"
+            problems.append(f"{key}: no such field; {hint}")
+    if problems:
+        raise ConfigError(problems)

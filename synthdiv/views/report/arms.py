@@ -1,0 +1,158 @@
+"""Statistics of arms: the mean over trained models, and the contrast of several sources with each of them alone.
+
+The replicate is a trained model. Below three of them nothing is inferred: the range is shown and called descriptive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.core.types import Score
+from synthdiv.measures.intervals import mean_interval
+from synthdiv.views.report.collect import UNTOUCHED, Row
+
+ENOUGH = 3  # trained models, below which a spread is only described
+DESCRIPTIVE = "range, descriptive: fewer than three replicates"
+INTERVAL = "95 % t interval over trained models"
+SEVERAL = ("multi", "multi_decoding")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A measure of an arm: its mean over `replicates` trained models, and what `low` and `high` are."""
+
+    value: float
+    low: float
+    high: float
+    replicates: int
+    spread: str
+    note: str
+    like: Score
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Cells that differ in seeds alone. `axes` are those of its first cell."""
+
+    key: str
+    axes: dict[str, Any]
+    rows: list[Row]
+    means: dict[str, Mean]
+
+    @property
+    def replicates(self) -> int:
+        return len({row.model for row in self.rows if row.scores})
+
+
+def arms_of(rows: Sequence[Row]) -> list[Arm]:
+    """The arms of cells that have scores; unfinished cells of an arm are no replicates yet."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.scores:
+            groups[row.arm].append(row)
+    return [
+        Arm(key, members[0].axes, members, {name: mean(members, name) for name in measures_of(members)})
+        for key, members in groups.items()
+    ]
+
+
+def measures_of(rows: Sequence[Row]) -> list[str]:
+    """Names of all scores, in the order in which the suites give them."""
+    return list(dict.fromkeys(name for row in rows for name in row.scores))
+
+
+def mean(rows: Sequence[Row], name: str) -> Mean:
+    """Cells that evaluate the same trained model are averaged first: they are one replicate."""
+    models: dict[str, list[float]] = defaultdict(list)
+    scores = {row.key: row.scores[name] for row in rows if name in row.scores}
+    for row in rows:
+        if row.key in scores and not math.isnan(scores[row.key].value):
+            models[row.model].append(scores[row.key].value)
+    values = [math.fsum(found) / len(found) for found in models.values()]
+    undefined = [score.note for score in scores.values() if math.isnan(score.value)]
+    like = next(iter(scores.values()))
+    why = "; ".join(dict.fromkeys(undefined))
+    note = f"undefined in {len(undefined)} of {len(scores)} cells: {why}" if undefined else ""
+    if not values:
+        return Mean(math.nan, math.nan, math.nan, 0, "", note, like)
+    centre = math.fsum(values) / len(values)
+    if len(values) < ENOUGH:
+        return Mean(centre, min(values), max(values), len(values), DESCRIPTIVE, note, like)
+    low, high = mean_interval(values)
+    return Mean(centre, low, high, len(values), INTERVAL, note, like)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A measure of several sources less the mean of single arms that are otherwise equal. `sources` are theirs."""
+
+    arm: Arm
+    measure: str
+    several: float
+    singles: float
+    sources: list[str]
+    replicates: int
+
+    @property
+    def difference(self) -> float:
+        return self.several - self.singles
+
+
+def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[Contrast]:
+    """Several minus the mean of its own sources' singles. Each source counts once, whatever its replicates."""
+    found = []
+    for arm in arms:
+        singles = [other for other in arms if other.axes.get("mix") == "single" and context(other) == context(arm)]
+        if arm.axes.get("mix") not in SEVERAL or not singles:
+            continue
+        sources = [str(other.axes.get("source")) for other in singles]
+        for name in measures:
+            parts = [other.means.get(name) for other in singles]
+            if name in arm.means and all(parts):
+                values = [part.value for part in parts if part]
+                replicates = min([arm.means[name].replicates, *(part.replicates for part in parts if part)])
+                own = math.fsum(values) / len(values)
+                found.append(Contrast(arm, name, arm.means[name].value, own, sources, replicates))
+    return found
+
+
+def context(arm: Arm) -> dict[str, str]:
+    """What must be equal for a contrast: all but who wrote the answers and how they were shared out."""
+    return {name: shown(value) for name, value in arm.axes.items() if name not in ("mix", "source", "mix.weights")}
+
+
+def varying(arms: Sequence[Arm]) -> list[str]:
+    """Axes that tell arms apart beside the mix. Human and untouched arms are compared among themselves: their real
+    share or missing generators follow from the mix."""
+    groups: dict[str, list[Arm]] = defaultdict(list)
+    for arm in arms:
+        mix = str(arm.axes.get("mix"))
+        groups[mix if mix in (UNTOUCHED, "human") else "synthetic"].append(arm)
+    found: dict[str, None] = {}
+    for members in groups.values():
+        for axis in dict.fromkeys(axis for arm in members for axis in arm.axes if axis != "mix"):
+            if len({value_of(arm, axis) for arm in members} - {NOT_APPLICABLE}) > 1:
+                found[axis] = None
+    return list(found)
+
+
+def value_of(arm: Arm, axis: str) -> str:
+    """The value of an axis as shown; an axis below a group that does not apply does not apply, named or not."""
+    if axis not in arm.axes and arm.axes.get(axis.split(".")[0]) == NOT_APPLICABLE:
+        return NOT_APPLICABLE
+    return shown(arm.axes.get(axis))
+
+
+def shown(value: Any) -> str:
+    """A value of an axis: numbers that are equal look equal, an axis that a launch did not name is at its default."""
+    if value is None or value == "":
+        return "default"
+    try:
+        return f"{float(value):g}"
+    except (TypeError, ValueError):
+        return str(value)

@@ -1,0 +1,9 @@
+"""The program of every job: `python -m synthdiv.worker JOB.json`."""
+
+import sys
+
+from synthdiv.engine.worker import main
+from synthdiv.views.track.watcher import TrackWatcher
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], TrackWatcher))

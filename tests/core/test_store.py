@@ -1,0 +1,248 @@
+"""The store: one builder, whatever happens to the others; presence means complete; damage is named, never used."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from synthdiv.core.claim import Claim, claim_files, current, take
+from synthdiv.core.runtime import LocalRun, Runtime
+from synthdiv.core.stage import Node, Stage
+from synthdiv.core.store import Store, accelerator, cpu_name
+from synthdiv.core.types import DataError, SynthdivError
+from synthdiv.views.doctor import examine
+
+
+@dataclass
+class Slow(Stage):
+    """Writes a line at a time and says who wrote it."""
+
+    name = "slow"
+    kept = ("lines.txt",)
+    lines: int = 5
+    pause: float = 0.0
+
+    def build(self, inputs, out, run):
+        file = out / "lines.txt"
+        have = file.read_text().splitlines() if file.exists() else []
+        with file.open("a") as handle:
+            for number in range(len(have), self.lines):
+                handle.write(f"{number}\n")
+                handle.flush()
+                time.sleep(self.pause)
+        (out / "builder.txt").write_text(str(os.getpid()))
+        return {"lines": self.lines, "continued_from": len(have)}
+
+
+@dataclass
+class Broken(Stage):
+    name = "broken"
+    kind: str = "bug"
+
+    def build(self, inputs, out, run):
+        (out / "half.txt").write_text("half")
+        raise ValueError("a bug") if self.kind == "bug" else OSError(28, "No space left on device")
+
+
+def run_of() -> LocalRun:
+    return LocalRun(Runtime(device="cpu"), lambda *_: None)
+
+
+def obtain(root: Path, stage: Stage, heartbeat: float = 0.2):
+    return Store(root, heartbeat).obtain(Node(stage), run_of())
+
+
+def build_in_a_process(root: Path, stage: Slow) -> subprocess.Popen[str]:
+    """A builder of its own, so that it can be killed or stopped."""
+    code = f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_store import Slow, obtain
+        artifact, built = obtain(Path({str(root)!r}), Slow({stage.lines}, {stage.pause}))
+        print("built" if built else "reused", artifact.manifest["summary"])
+    """
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_lines(root: Path, count: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        files = list((root / "artifacts" / "slow").glob(".*.partial/lines.txt"))
+        if any(len(file.read_text().splitlines()) >= count for file in files):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the builder did not get that far")
+
+
+def test_an_artifact_is_built_once_and_says_how(tmp_path):
+    artifact, built = obtain(tmp_path, Slow())
+    again, rebuilt = obtain(tmp_path, Slow())
+    manifest = artifact.manifest
+    assert (built, rebuilt) == (True, False)
+    assert again.path == artifact.path
+    assert manifest["files"]["lines.txt"]["bytes"] == 10
+    assert manifest["fields"] == {"lines": 5, "pause": 0.0}
+    assert manifest["sessions"][0]["device"] == "cpu"
+    assert manifest["sessions"][0]["accelerator"] == cpu_name() != ""
+    assert not list((tmp_path / "artifacts" / "slow").glob(".*")), "no claim and no partial is left"
+
+
+def test_the_hardware_is_named_by_who_knows_it(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda": "H100", "cuda:1": "A10"}.get)
+    assert [accelerator(device) for device in ("cuda", "cuda:1", "cpu")] == ["H100", "A10", cpu_name()]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert accelerator("cuda") == cpu_name()
+
+
+def test_a_failed_build_looks_unfinished_and_can_be_tried_again(tmp_path):
+    for _ in range(2):  # the second try must not wait for the claim of the first
+        with pytest.raises(ValueError, match="a bug"):
+            obtain(tmp_path, Broken())
+    assert not Store(tmp_path).has(Node(Broken()))
+    assert Store(tmp_path).partials()
+
+
+def test_a_full_disk_is_said_and_the_partial_is_kept(tmp_path):
+    with pytest.raises(SynthdivError, match="no space left") as caught:
+        obtain(tmp_path, Broken("disk"))
+    (partial,) = Store(tmp_path).partials()
+    assert str(partial) in str(caught.value)
+    assert (partial / "half.txt").read_text() == "half"
+
+
+def test_four_processes_at_once_build_it_once(tmp_path):
+    stage = Slow(lines=20, pause=0.02)
+    builders = [build_in_a_process(tmp_path, stage) for _ in range(4)]
+    words = [builder.communicate(timeout=120)[0].split()[0] for builder in builders]
+    assert sorted(words) == ["built", "reused", "reused", "reused"]
+
+
+def test_kill_9_loses_only_what_was_not_written(tmp_path):
+    stage = Slow(lines=40, pause=0.1)
+    builder = build_in_a_process(tmp_path, stage)
+    wait_for_lines(tmp_path, 10)
+    builder.send_signal(signal.SIGKILL)
+    builder.communicate()
+    artifact, built = obtain(tmp_path, stage)
+    assert built
+    assert artifact.manifest["summary"]["continued_from"] >= 10
+    assert (artifact.path / "lines.txt").read_text().splitlines() == [str(number) for number in range(40)]
+
+
+def test_a_stopped_builder_is_taken_over_and_discards_its_work_when_it_wakes(tmp_path):
+    """SIGSTOP: alive to the system, dead to its heartbeat. Two builders never share a directory."""
+    stage = Slow(lines=30, pause=0.1)
+    builder = build_in_a_process(tmp_path, stage)
+    wait_for_lines(tmp_path, 5)
+    builder.send_signal(signal.SIGSTOP)
+    try:
+        artifact, built = obtain(tmp_path, stage)
+        before = {file.name: file.read_bytes() for file in artifact.path.iterdir()}
+    finally:
+        builder.send_signal(signal.SIGCONT)
+    told = builder.communicate(timeout=120)[0]
+    assert built
+    assert artifact.manifest["summary"]["continued_from"] >= 5
+    assert told.startswith("reused"), "the sleeper must find its work superseded"
+    assert {file.name: file.read_bytes() for file in artifact.path.iterdir()} == before
+    assert (artifact.path / "builder.txt").read_text() == str(os.getpid())
+    assert not Store(tmp_path).partials()
+
+
+def test_a_truncated_artifact_is_named_and_never_used(tmp_path, capsys):
+    artifact, _ = obtain(tmp_path, Slow())
+    file = artifact.path / "lines.txt"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"lines\.txt has 7 bytes, not 10"):
+        obtain(tmp_path, Slow())
+    assert examine(tmp_path) == 1
+    assert "lines.txt has 7 bytes" in capsys.readouterr().err
+
+
+def test_doctor_sees_a_changed_byte_and_removes_nothing(tmp_path, capsys):
+    artifact, _ = obtain(tmp_path, Slow())
+    with pytest.raises(ValueError, match="a bug"):
+        obtain(tmp_path, Broken())
+    assert examine(tmp_path) == 0
+    file = artifact.path / "lines.txt"
+    file.write_bytes(file.read_bytes().replace(b"3", b"4"))
+    assert examine(tmp_path) == 1
+    told = capsys.readouterr()
+    assert "another SHA-256" in told.err
+    assert "1 unfinished" in told.out
+    assert file.exists()
+    assert Store(tmp_path).partials()
+
+
+def _take(folder: str, barrier, results) -> None:
+    barrier.wait()
+    results.put(take(Path(folder), "k", None) is not None)
+
+
+def test_one_of_many_takers_wins(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(4), context.Queue()
+    takers = [context.Process(target=_take, args=(str(tmp_path), barrier, results)) for _ in range(4)]
+    for taker in takers:
+        taker.start()
+    wins = [results.get(timeout=60) for _ in takers]
+    for taker in takers:
+        taker.join()
+    assert sorted(wins) == [False, False, False, True]
+
+
+def test_a_claim_is_dead_at_once_where_facts_say_so_and_clocks_are_not_asked(tmp_path, monkeypatch):
+    mine = take(tmp_path, "k", None)
+    assert mine is not None
+    assert current(tmp_path, "k") == mine
+    assert not mine.gone()
+    fields = vars(mine)
+    assert Claim(**(fields | {"started": 1.0})).gone(), "the process id was used again"
+    assert Claim(**(fields | {"boot": "before"})).gone(), "the machine was started again"
+    assert not Claim(**(fields | {"host": "elsewhere", "pid": 1})).gone(), "another host cannot be judged from here"
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    elsewhere = fields | {"host": "elsewhere", "slurm_job": "7"}
+    assert Claim(**(elsewhere | {"slurm_restart": "0"})).gone(), "the same job was requeued"
+    assert not Claim(**(elsewhere | {"slurm_restart": "1"})).gone()
+    assert take(tmp_path, "k", mine) is not None
+    assert take(tmp_path, "k", mine) is None, "somebody followed it already"
+    assert len(claim_files(tmp_path, "k")) == 2
+
+
+def test_a_claim_that_cannot_be_read_is_a_dead_one(tmp_path):
+    """The disk lost it in a power cut: the next builder follows it instead of waiting for nobody."""
+    folder = tmp_path / "artifacts" / "slow"
+    folder.mkdir(parents=True)
+    (folder / f".{Node(Slow()).key}.claim.0").write_text("")
+    assert obtain(tmp_path, Slow())[1]
+
+
+def test_the_partial_that_came_furthest_is_continued(tmp_path):
+    """A builder killed while it copied leaves a newer partial with less in it."""
+    node = Node(Slow(lines=9))
+    for token, lines in (("a", 6), ("b", 2)):
+        partial = tmp_path / "artifacts" / "slow" / f".{node.key}.{token}.partial"
+        partial.mkdir(parents=True)
+        (partial / "lines.txt").write_text("".join(f"{number}\n" for number in range(lines)))
+    artifact, _ = obtain(tmp_path, Slow(lines=9))
+    assert artifact.manifest["summary"]["continued_from"] == 6
+
+
+def test_a_manifest_that_is_no_json_counts_as_damage(tmp_path):
+    artifact, _ = obtain(tmp_path, Slow())
+    (artifact.path / "manifest.json").write_text(json.dumps({}))
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
+        obtain(tmp_path, Slow())

@@ -1,0 +1,137 @@
+"""The inline engine on a study of files: one failure costs what stands on it, a second run what is missing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+
+import pytest
+import torch
+
+from synthdiv.core.ledger import Ledger
+from tests.conftest import FILES, sources, write_files, write_rows
+
+GRID = ["-m", *FILES, sources("one", "two"), "mix=single", "mix.source=one,two", "sweep=s"]
+TWO = "generators.models.1.recorded.path=two.jsonl"
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Prompts and answers; `two` answers from a file of its own."""
+    rows = write_files(tmp_path)
+    answers = [row | {"source": "two", "response": f"second {row['response']}"} for row in rows]
+    write_rows(tmp_path / "two.jsonl", answers)
+    return answers
+
+
+def built(ledger: Ledger) -> list[str]:
+    return [event.node for event in ledger.events() if event.state == "built"]
+
+
+def test_a_failed_node_blocks_what_stands_on_it_and_nothing_else(typed, tmp_path, rows):
+    gap = [row | ({"id": "elsewhere"} if row["id"] == "q3" else {}) for row in rows]
+    write_rows(tmp_path / "two.jsonl", gap)
+    said = typed(*GRID, TWO)
+    ledger = Ledger(tmp_path / "outputs", "s")
+    one, two = ledger.unique_cells()
+    states = {event.node: event.state for event in ledger.events()}
+    nodes = {node.key: node for node in ledger.nodes()}
+    failed = [key for key, state in states.items() if state == "failed"]
+    assert said.code == 1
+    assert {states[key] for key in one.nodes} == {"built"}
+    assert [nodes[key].stage for key in failed] == ["generate"]
+    assert set(failed) < set(two.nodes)
+    never = [nodes[key].stage for key in two.nodes if key not in states]
+    assert sorted(never) == ["collapse", "generate", "generate", *["likelihood"] * 3, "mix", "tokens", "train"], (
+        "blocked, not tried"
+    )
+    assert "two: two.jsonl has no answer for 1 of" in said.err
+    assert "(first 'q3')" in said.err
+
+    told = typed("status", "s")
+    assert told.code == 0
+    assert "two: two.jsonl has no answer for 1 of" in told.out
+    assert typed("status").out == "s: 1 cells done, 1 cells failed\n"
+
+    (again,) = [line.split("again: ")[1] for line in said.err.splitlines() if "again: " in line]
+    assert "mix.source=two" in again
+    assert "sweep=s" in again
+
+    before = set(built(ledger))
+    write_rows(tmp_path / "two.jsonl", rows)  # the cause is gone: another file, so other answers
+    said = typed(*GRID, TWO)
+    assert said.code == 0
+    fresh = built(ledger)
+    assert len(fresh) == len(set(fresh)), "nothing is built twice"
+    assert {nodes[key].stage for key in before & set(ledger.unique_cells()[-1].nodes)} >= {"prompts", "pretrain"}
+    assert typed(*GRID, TWO).err.count(" 0 nodes built") == 1
+
+
+def test_a_damaged_artifact_fails_its_cells_until_it_is_removed(typed, tmp_path, rows):
+    """The same keys fail and recover: after the cause is gone the same command does only what is missing."""
+    grid = [*GRID, TWO]
+    assert typed("-m", *FILES, "mix=none", "sweep=s").code == 0
+    assert typed(*grid[:-1], TWO, "mix.rows=6").code == 0
+    ledger = Ledger(tmp_path / "outputs", "s")
+    mixes = [event.node for event in ledger.events() if event.state == "built"]
+    stage = {node.key: node.stage for node in ledger.nodes()}
+    two = next(cell for cell in ledger.unique_cells() if cell.axes["source"] == "two")
+    key = next(key for key in two.nodes if stage[key] == "mix")
+    for name, gone in {"train": two.train, "collapse": two.suites["collapse"]}.items():  # as if never built
+        shutil.rmtree(tmp_path / "outputs/artifacts" / name / str(gone))
+    mix = tmp_path / "outputs/artifacts/mix" / key
+    file = mix / "mix.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    said = typed(*grid, "mix.rows=6")
+    assert said.code == 1
+    assert "mix.parquet has" in said.err
+    assert f"remove {mix.relative_to(tmp_path)}" in said.err
+    assert "2 cells done, 1 cells failed" in typed("status").out
+    assert typed("doctor").code == 1
+    shutil.rmtree(mix)
+    count = len(built(ledger))
+    said = typed(*grid, "mix.rows=6")
+    assert said.code == 0
+    assert sorted(stage[key] for key in built(ledger)[count:]) == ["collapse", "mix", "train"]
+    assert len(mixes) == len(set(mixes))
+    assert "3 cells done" in typed("status").out
+
+
+def test_the_command_that_is_printed_runs_that_cell_alone(typed, tmp_path, rows):
+    """Quotes and brackets survive: the line can be pasted into a shell."""
+    write_rows(tmp_path / "two.jsonl", [row | ({"id": "elsewhere"} if row["id"] == "q3" else {}) for row in rows])
+    system = "prompts.system='Be brief, please'"
+    said = typed(*GRID, TWO, system)
+    (line,) = [line.split("again: ")[1] for line in said.err.splitlines() if "again: " in line]
+    name, *words = shlex.split(line)
+    assert name == "synthdiv"
+    again = typed("plan", *words)
+    assert again.code == 0
+    key = json.loads((tmp_path / "outputs/sweeps/s/cells.jsonl").read_text().splitlines()[1])["key"]
+    assert key[:8] in again.out
+
+
+def test_a_device_that_is_not_there_is_refused_where_it_is_needed(typed, tmp_path, monkeypatch):
+    """By what trains, answers, encodes and scores, before it begins; all else is done on the processor."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    write_files(tmp_path)
+    words = [*FILES, sources("one"), "mix=single", "sweep=s"]
+    assert typed(*words).code == 0
+    artifacts = tmp_path / "outputs" / "artifacts"
+    for stage in ("train", "likelihood", "generate", "tokens"):
+        shutil.rmtree(artifacts / stage)
+    said = typed(*words, "runtime.device=cuda:7")
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    ledger = Ledger(tmp_path / "outputs", "s")
+    assert not list(ledger.folder.glob("events/*.traceback"))
+    stages, states = {node.key: node.stage for node in ledger.nodes()}, ledger.states()
+    failed = [event for event in states.values() if event.state == "failed"]
+    assert {stages[event.node] for event in failed} == {"train", "likelihood", "generate"}
+    assert all(event.note.startswith("runtime.device=cuda:7: torch finds cpu on this machine") for event in failed)
+    recorded = [json.loads(path.read_text()) for path in artifacts.glob("generate/*/manifest.json")]
+    assert recorded
+    assert {session["device"] for each in recorded for session in each["sessions"]} == {"cpu"}
+    shutil.rmtree(artifacts / "pretrain")
+    assert "failed: pretrain" in typed(*words, "runtime.device=cuda").err

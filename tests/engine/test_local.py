@@ -1,0 +1,267 @@
+"""The local engine: the same artifacts as inline, workers that die, Ctrl-C, several ranks, two sweeps at once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+
+import pytest
+
+from synthdiv.core.ledger import Ledger
+from synthdiv.core.stage import Node
+from synthdiv.core.store import Store
+from synthdiv.core.types import ConfigError
+from synthdiv.engine.failure import INPUT, LOST, MEMORY
+from synthdiv.engine.local import Local, accelerators, slots
+from tests.conftest import FILES, command, sources, synthdiv, write_files, write_rows
+from tests.engine.evidence import WAIT, built, manifests, orphans, told
+from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
+
+LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
+GRID = ["-m", *FILES, sources("one", "two"), "mix=human,single,multi", "sweep=s", "runtime.threads=1"]
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Runs nodes by the local engine, whose workers know the stages of tests; returns the engine and its exit code."""
+    for name, value in knowing(tmp_path / "site").items():
+        monkeypatch.setenv(name, value)
+
+    def run(*ends: Node, jobs: int = 2, devices: int = 1, **runtime) -> tuple[Local, int]:
+        local = Local(Given(list(ends)), cell(tmp_path / "out", **runtime), jobs, devices)
+        return local, local.run()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("jobs", "devices", "found", "wanted"),
+    [
+        (0, 1, [], [{}]), (3, 1, [], [{}] * 3), (2, 4, [], [{}] * 2),
+        (0, 1, ["0", "1"], ["0", "1"]), (1, 1, ["4", "5"], ["4"]), (0, 2, ["0", "1", "2", "3", "4"], ["0,1", "2,3"]),
+        (2, 2, ["GPU-a", "GPU-b", "MIG-c", "d"], ["GPU-a,GPU-b", "MIG-c,d"]),
+    ],
+)  # fmt: skip
+def test_each_worker_has_its_own_devices(jobs, devices, found, wanted):
+    assert slots(jobs, devices, found) == [{"CUDA_VISIBLE_DEVICES": one} if found else one for one in wanted]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "devices", "found", "says"),
+    [
+        (-1, 1, [], "need 0, and 1, or more"), (1, 0, [], "need 0, and 1, or more"),
+        (3, 1, ["0", "1"], "need 3 accelerators and there are 2"), (0, 4, ["0", "1"], "need 4 accelerators"),
+        (2, 2, ["0", "1", "2"], "need 4 accelerators and there are 3"),
+    ],
+)  # fmt: skip
+def test_more_devices_than_there_are_is_refused(jobs, devices, found, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        slots(jobs, devices, found)
+    assert f"hydra.launcher.jobs={jobs}, hydra.launcher.devices={devices}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "found"), [("", []), ("-1", []), ("0", ["0"]), ("2,GPU-a", ["2", "GPU-a"])])
+def test_the_accelerators_are_those_that_this_process_may_use(monkeypatch, given, found):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert accelerators() == found
+
+
+def test_work_for_the_processor_needs_no_accelerator(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert Local(Given([Node(Act())]), cell(tmp_path), 3, 1).slots == [{}] * 3
+
+
+def test_a_refusal_is_a_message_and_nothing_is_started(typed, tmp_path):
+    write_files(tmp_path)
+    said = typed(*GRID, "hydra/launcher=local", "hydra.launcher.devices=0")
+    assert said.code == 2
+    assert said.err.startswith("error: hydra.launcher.jobs=0, hydra.launcher.devices=0: need")
+    assert not list((tmp_path / "outputs").glob("sweeps/*/jobs/*"))
+
+
+def test_two_workers_make_the_same_artifacts_as_one_process_and_each_once(tmp_path):
+    folders = [tmp_path / "inline", tmp_path / "local"]
+    for folder in folders:
+        folder.mkdir()
+        write_files(folder)
+    inline = subprocess.Popen(command(*GRID), cwd=folders[0], stderr=subprocess.DEVNULL)
+    done = synthdiv(*GRID, *LOCAL, cwd=folders[1])
+    assert inline.wait(timeout=WAIT) == 0
+    one, other = (manifests(folder) for folder in folders)
+    assert {key: each["files"] for key, each in one.items()} == {key: each["files"] for key, each in other.items()}
+    root = folders[1] / "outputs"
+    assert built(root, "s") == Counter(dict.fromkeys(one, 1))
+    assert {event.job.rpartition("-")[2] for event in Ledger(root, "s").events() if event.state == "built"} == {
+        "1",
+        "2",
+    }
+    assert f"{len(one)} nodes built, 0 reused" in done.stderr
+    assert not orphans(folders[1])
+    again = synthdiv(*GRID, *LOCAL, cwd=folders[1])
+    assert f"0 nodes built, {len(one)} reused" in again.stderr
+    assert len(list(root.glob("sweeps/s/jobs/*.json"))) == 2, "what is there needs no worker"
+
+
+def test_a_worker_that_is_killed_is_noticed_and_another_goes_on(engine, tmp_path):
+    marks = str(tmp_path)
+    long = Node(Act(number=1, deed="SIGKILL", steps=4, marks=marks))
+    ends = [Node(Act(number=2), (long,)), Node(Act(number=3)), Node(Act(number=4))]
+    _, code = engine(*ends)
+    assert code == 0
+    root = tmp_path / "out"
+    assert built(root, "s") == Counter({node.key: 1 for node in (long, *ends)})
+    assert told(root, long) == [("running", 1), ("failed", 1), ("running", 2), ("built", 2)]
+    (failed,) = [event for event in Ledger(root, "s").events() if event.state == "failed"]
+    assert failed.failure == LOST
+    assert "killed by SIGKILL" in failed.note
+    assert (Store(root).path(long) / STEPS).read_text() == "0\n1\n2\n3\n", "it went on where the first was killed"
+    assert len(Store(root).artifact(long).manifest["sessions"]) == 2
+
+
+def test_a_stage_that_kills_its_worker_each_time_is_given_up_and_all_others_are_built(engine, tmp_path, capfd):
+    bad = Node(Act(number=1, deed="SIGKILL always"))
+    blocked, others = Node(Act(number=2), (bad,)), [Node(Act(number=number)) for number in (3, 4, 5)]
+    local, code = engine(blocked, *others)
+    assert code == 1
+    assert local.states == {bad.key: "failed", blocked.key: "blocked"} | {node.key: "built" for node in others}
+    root = tmp_path / "out"
+    event = Ledger(root, "s").states()[bad.key]
+    assert (event.state, event.failure, event.attempt) == ("failed", LOST, 3)
+    assert "given up after 3 attempts" in event.note
+    said = capfd.readouterr().err
+    assert f"failed: {bad.label} ({LOST}; 1 cells stand on it): its process was killed by SIGKILL" in said
+    assert "  again: synthdiv mix.rows=0 sweep=s" in said
+    assert re.search(r"its log is \S+\.log", said)
+    assert not Store(root).has(bad)
+
+
+def test_the_last_words_have_the_class_the_end_of_the_log_and_a_command(engine, tmp_path, capfd):
+    """The end of the log as it was when the node failed: the worker goes on and writes more into it."""
+    wrong, bug = Node(Act(number=1, deed="data")), Node(Act(number=2, deed="bug"))
+    later = [Node(Act(number=number)) for number in range(3, 12)]
+    _, code = engine(wrong, bug, *later, jobs=1)
+    assert code == 1
+    said = capfd.readouterr().err
+    words = said[said.index("failed: ") :].splitlines()
+    first, second = (number for number, line in enumerate(words) if line.startswith("failed: "))
+    assert words[first] == f"failed: {wrong.label} ({INPUT}; 1 cells stand on it): row 3 of it is no row"
+    assert words[first + 1 : second - 1][-1] == f"  | {wrong.label} failed: row 3 of it is no row"
+    assert words[second - 1] == "  again: synthdiv mix.rows=0 sweep=s"
+    assert words[second] == f"failed: {bug.label} (unforeseen; 1 cells stand on it): ValueError: nobody thought of this"
+    assert "  | ValueError: nobody thought of this" in words[second:]
+    assert any('raise ValueError("nobody thought of this")' in line for line in words[second:])
+    assert words[-1] == "  again: synthdiv mix.rows=1 sweep=s"
+
+
+def test_a_worker_that_somebody_stops_is_replaced_a_bounded_number_of_times(engine, tmp_path):
+    once = Node(Act(number=1, deed="SIGTERM", steps=4, marks=str(tmp_path)))
+    always = Node(Act(number=2, deed="SIGTERM always", steps=40))
+    others = [Node(Act(number=number)) for number in (3, 4)]
+    local, code = engine(once, always, *others)
+    assert code == 1
+    assert local.states == {node.key: "built" for node in (once, *others)} | {always.key: "failed"}
+    assert told(tmp_path / "out", once) == [("running", 1), ("stopped", 1), ("running", 2), ("built", 2)]
+    assert "given up after 3 attempts" in local.failures[always.key].message
+
+
+def test_attempts_are_counted_over_workers_and_launches(engine, tmp_path):
+    node = Node(Act(number=1, deed="memory 3", steps=2))
+    assert engine(node)[1] == 0
+    assert told(tmp_path / "out", node)[-1] == ("built", 3)
+    wrong = Node(Act(number=2, deed="data"))
+    assert [engine(wrong)[1], engine(wrong)[1]] == [1, 1]
+    assert [state for state in told(tmp_path / "out", wrong) if state[0] == "failed"] == [("failed", 1), ("failed", 2)]
+
+
+def test_a_damaged_artifact_is_not_reused(engine, tmp_path):
+    node = Node(Act(number=1))
+    assert engine(node)[1] == 0
+    (Store(tmp_path / "out").path(node) / STEPS).write_text("more than it was")
+    local, code = engine(node)
+    assert code == 1
+    assert f"{node.label} is damaged" in local.failures[node.key].message
+
+
+def test_torchrun_starts_several_ranks_and_a_stage_that_takes_one_gets_one(engine, tmp_path):
+    alone, marks = Node(Act(number=1)), str(tmp_path)
+    ends = [Node(Both(number=2), (alone,)), Node(Both(number=3, deed="SIGKILL", marks=marks))]
+    ends += [
+        Node(Both(number=4, deed="memory 2")),
+        Node(Both(number=5, deed="data")),
+        Node(Act(number=6, deed="memory 4")),
+    ]
+    local, code = engine(*ends, jobs=1, devices=2)
+    store = Store(tmp_path / "out")
+    assert code == 1
+    assert {local.nodes[key].label: state for key, state in local.states.items() if state != "built"} == {
+        ends[3].label: "failed"
+    }
+    assert (store.path(alone) / "world.txt").read_text() == "0 1"
+    assert store.artifact(ends[0]).manifest["summary"]["world"] == 2
+    assert told(tmp_path / "out", ends[1])[-1] == ("built", 2), "a rank was killed, and the job was begun again"
+    assert store.artifact(ends[2]).manifest["summary"]["rows"] == 2, "of 8 rows a rank takes 4, and then 2"
+    failures = [e.failure for e in Ledger(tmp_path / "out", "s").events() if e.node == ends[2].key and e.failure]
+    assert failures.count(MEMORY) == 1
+    assert set(failures) <= {MEMORY, LOST}, "rank 0 sees only that another is gone"
+    failure = local.failures[ends[3].key]
+    assert (failure.failure, failure.message) == (INPUT, "row 3 of it is no row")
+    assert store.artifact(ends[4]).manifest["summary"]["rows"] == 4
+
+
+def test_a_study_is_the_same_under_torchrun(tmp_path):
+    """Lightning and the models stand in a process that is one of two ranks. Both train the student, whose weights are
+    then equal but for the last bits, and what stands on them may be any sample."""
+    folders = [tmp_path / "inline", tmp_path / "ranks"]
+    for folder in folders:
+        folder.mkdir()
+        write_files(folder)
+    words = [*FILES, "mix=human", "sweep=s", "runtime.threads=1"]
+    inline = subprocess.Popen(command(*words), cwd=folders[0], stderr=subprocess.DEVNULL)
+    synthdiv(*words, "hydra/launcher=local", "hydra.launcher.devices=2", cwd=folders[1])
+    assert inline.wait(timeout=WAIT) == 0
+    one, other = (manifests(folder) for folder in folders)
+    assert one.keys() == other.keys()
+    (trained,) = (key for key, each in one.items() if each["stage"] == "train")
+    assert other[trained]["sessions"][0]["ranks"] == 2
+    tuned = {trained}
+    while more := {key for key, each in one.items() if tuned & {inner["key"] for inner in each["inputs"]}} - tuned:
+        tuned |= more
+    assert len(tuned) < len(one) - 3
+    for key, each in one.items():
+        assert (each["files"] == other[key]["files"]) or key in tuned
+        assert each["files"].keys() == other[key]["files"].keys()
+    assert not orphans(folders[1])
+
+
+def test_two_sweeps_at_once_build_what_they_share_once(tmp_path):
+    write_files(tmp_path)
+    words = ["-m", *FILES, sources("one", "two"), "runtime.heartbeat_seconds=2", "runtime.threads=1"]
+    both = [
+        subprocess.Popen(
+            command(*words, f"mix={mix}", f"sweep={name}", *LOCAL), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        for name, mix in (("one", "human,single"), ("two", "human,multi"))
+    ]
+    said = [process.communicate(timeout=WAIT)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    root = tmp_path / "outputs"
+    assert set(built(root, "one", "two").values()) == {1}
+    nodes = [{node.key for node in Ledger(root, name).nodes()} for name in ("one", "two")]
+    assert nodes[0] & nodes[1]
+    assert set(built(root, "one", "two")) == nodes[0] | nodes[1]
+    assert not list((root / "artifacts").glob("*/.*"))
+    assert not orphans(tmp_path)
+
+
+def test_one_cell_that_fails_leaves_the_others_and_its_command_repeats_it(tmp_path):
+    rows = write_files(tmp_path)
+    answers = [row | {"source": "two", "id": "elsewhere" if row["id"] == "q3" else row["id"]} for row in rows]
+    write_rows(tmp_path / "two.jsonl", answers)
+    words = ["-m", *FILES, sources("one", "two"), "generators.models.1.recorded.path=two.jsonl"]
+    done = synthdiv(*words, "mix=single", "mix.source=one,two", "sweep=s", *LOCAL, cwd=tmp_path, code=1)
+    assert "failed: generate" in done.stderr
+    assert f"({INPUT}; 1 cells stand on it): two: two.jsonl has no answer for 1 of" in done.stderr
+    (again,) = [line.split("again: synthdiv ")[1] for line in done.stderr.splitlines() if "again: " in line]
+    assert "mix.source=two" in again
+    assert synthdiv("status", cwd=tmp_path).stdout == "s: 1 cells done, 1 cells failed\n"

@@ -1,0 +1,116 @@
+"""Signals to the local engine: workers stop at a step, or now, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synthdiv.core.ledger import Ledger
+from tests.conftest import FILES, command, write_files
+from tests.engine.evidence import WAIT, orphans, wait_for
+from tests.engine.stages import knowing
+
+LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
+LONG = [*FILES, "mix=human", "train.epochs=100000", "sweep=s", "runtime.threads=1", "runtime.checkpoint_seconds=0.2"]
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch):
+    """Workers know the stages of tests."""
+    for name, value in knowing(tmp_path / "site").items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Starts a sweep whose training never ends; returns once a worker has a checkpoint of it."""
+    write_files(tmp_path)
+    place, processes = tmp_path / "outputs/artifacts/train", []
+
+    def start(*more: str) -> subprocess.Popen:
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(command(*LONG, *LOCAL, *more), cwd=tmp_path, stdout=log, stderr=log)
+        processes.append(process)
+        before = set(place.glob(".*.partial"))
+        wait_for(lambda: any(list(new.glob("*/*.ckpt")) for new in set(place.glob(".*.partial")) - before), process)
+        assert orphans(tmp_path), "its workers"
+        return process
+
+    yield start
+    for one in [*(process.pid for process in processes if process.poll() is None), *orphans(tmp_path)]:
+        os.kill(one, signal.SIGKILL)
+    for process in processes:
+        process.wait()
+
+
+def ended(process: subprocess.Popen) -> int:
+    try:
+        return process.wait(timeout=WAIT)
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(("number", "devices"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_signal_to_the_engine_stops_its_workers_at_a_step(begun, tmp_path, number, devices):
+    process = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")
+    process.send_signal(number)
+    assert ended(process) == 130
+    log = (tmp_path / "log").read_text()
+    reason = "interrupted" if number == signal.SIGINT else "terminated"
+    assert f"{reason}; unfinished work is kept, the same command goes on" in log
+    assert "Traceback" not in log
+    assert "failed" not in log
+    assert not orphans(tmp_path)
+    folder = tmp_path / "outputs/artifacts/train"
+    kept = max(int(path.stem) for path in folder.glob(".*.partial/checkpoints/*.ckpt"))
+    assert not list(folder.glob(".*.claim.*"))
+    ledger = Ledger(tmp_path / "outputs", "s")
+    stages = {node.key: node.stage for node in ledger.nodes()}
+    ends = {stages[key]: event.state for key, event in ledger.states().items()}
+    assert ends["train"] == "stopped"
+    assert set(ends.values()) <= {"built", "reused", "stopped"}
+    again = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")  # the same command
+    wait_for(lambda: "continuing at step" in logs(tmp_path), again)
+    again.send_signal(number)
+    assert ended(again) == 130
+    assert f"continuing at step {kept + 1} of" in logs(tmp_path)
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(path.read_text() for path in folder.glob("outputs/sweeps/s/logs/*.log"))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.usefixtures("known")
+def test_a_second_ctrl_c_ends_the_workers_now(tmp_path, devices):
+    """They are in a step that takes for ever; those of torchrun are in sessions of their own."""
+    script = f"""
+import signal, sys
+from tests.engine.evidence import WAIT, orphans, wait_for
+from tests.engine.stages import Act, Given, Node, cell
+from synthdiv.engine.local import Local
+nodes = [Node(Act(number=number, deed="hang", marks={str(tmp_path)!r})) for number in range({3 - devices})]
+try:
+    sys.exit(Local(Given(nodes), cell({str(tmp_path / "out")!r}), {3 - devices}, {devices}).run())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    (tmp_path / "script.py").write_text(script)
+    log = tmp_path / "log"
+    with log.open("w") as handle:
+        process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stderr=handle)
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("act-*"))) == 3 - devices, process)
+        assert len(orphans(tmp_path)) == (2 if devices == 1 else 3), "two workers; or torchrun and its ranks"
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: "Ctrl-C again stops now" in log.read_text(), process)
+        process.send_signal(signal.SIGINT)
+        assert ended(process) == 130
+    finally:
+        process.kill()
+    wait_for(lambda: not orphans(tmp_path))

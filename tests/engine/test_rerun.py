@@ -1,0 +1,53 @@
+"""`rerun=NODE` builds one node anew, on purpose: nothing is overwritten, and nothing else is built."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from synthdiv.core.ledger import Ledger
+from tests.conftest import FILES, sources, write_files
+
+STUDY = [*FILES, sources("one"), "mix=single", "sweep=s"]
+
+
+@pytest.fixture
+def finished(typed, tmp_path):
+    write_files(tmp_path)
+    assert typed(*STUDY).code == 0
+    return {row.stage: row.key for row in Ledger(tmp_path / "outputs", "s").nodes()}
+
+
+def test_one_node_is_built_anew_and_the_old_one_kept(typed, tmp_path, finished):
+    key = finished["mix"]
+    said = typed(*STUDY, f"rerun={key[:8]}")
+    assert said.code == 0
+    assert f"mix {key[:8]} is built anew" in said.err
+    assert "1 nodes built" in said.err
+    outputs = tmp_path / "outputs"
+    files = [
+        json.loads((folder / "manifest.json").read_text())["files"]
+        for folder in (outputs / "replaced" / "mix" / f"{key}-1", outputs / "artifacts" / "mix" / key)
+    ]
+    assert files[0] == files[1]
+    event = Ledger(outputs, "s").states()[key]
+    assert (event.state, event.attempt) == ("built", 2)
+    assert "0 nodes built" in typed(*STUDY).err
+    typed(*STUDY, f"rerun=mix/{key[:4]}")
+    assert (outputs / "replaced" / "mix" / f"{key}-2").is_dir()
+
+
+@pytest.mark.parametrize("start", ["f", "zzzz", "0"])
+def test_no_node_or_several_are_refused(typed, tmp_path, finished, start):
+    said = typed(*STUDY, f"rerun={start}")
+    assert said.code == 2
+    assert f"rerun={start}: needs the first four or more digits of the key" in said.err
+    assert not (tmp_path / "outputs" / "replaced").exists()
+
+
+@pytest.mark.parametrize("word", ["rerun=aaaa,bbbb", "track=none,wandb"])
+def test_what_a_launch_has_once_cannot_be_swept(typed, finished, word):
+    said = typed("-m", *STUDY, word)
+    assert said.code == 2
+    assert "cannot be swept" in said.err

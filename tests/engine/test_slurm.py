@@ -1,0 +1,245 @@
+"""The slurm engine without a Slurm: profiles, scripts, and what it says when Slurm's commands refuse or are missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synthdiv.core.stage import Node
+from synthdiv.core.types import ConfigError
+from synthdiv.engine import cluster
+from synthdiv.engine.profile import Profile, template
+from synthdiv.engine.slurm import Slurm
+from synthdiv.generate.spec import Backend
+from tests.conftest import FILES, ROOT, write_files
+from tests.engine.test_pack import Training, Work
+
+QUEUE = [*FILES, "mix=human", "sweep=s", "hydra/launcher=slurm", "hydra.launcher.detach=true"]
+COMMANDS = {  # as much of Slurm as a launch calls; each call is noted
+    "scontrol": 'echo "ClusterName = here"; echo "MaxArraySize = 1001"; echo "MaxJobCount = 100"',
+    "squeue": "printf '1_0\\n1_1\\n'",
+    "sacctmgr": "echo 40",
+    "scancel": "true",
+    "sbatch": 'count=$(grep -c "^sbatch" calls); echo "$((100 + count));here"',
+}
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Commands that answer as Slurm's do; `slurm(name, script)` makes one answer otherwise. Calls are in `calls`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def command(name: str, script: str) -> None:
+        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >>calls\n{script}\n')
+        (folder / name).chmod(0o755)
+
+    for name, script in COMMANDS.items():
+        command(name, script)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    write_files(tmp_path)
+    return command
+
+
+def calls(folder: Path, name: str) -> list[str]:
+    return [line for line in (folder / "calls").read_text().splitlines() if line.split()[0] == name]
+
+
+def profile(folder: Path, text: str) -> str:
+    (folder / "mine.yaml").write_text(text)
+    return str(folder / "mine.yaml")
+
+
+def test_a_profile_is_read_and_the_command_line_counts_more(tmp_path):
+    path = profile(
+        tmp_path,
+        "partition: gpu\naccount: me\ntime: 4:00:00\noptions: {mem: 64G, cpus-per-task: 8, exclusive: true}\n"
+        "stages: {pack_training: {time: 12:00:00, mem: 8G, exclusive: false}}\nsetup: [module load cuda]\n",
+    )
+    said = Profile.of(path, {"partition": "cpu", "account": None, "options": {"mem": "1G"}})
+    assert said.setup == ["module load cuda"]
+    assert dict(said.shape(Node(Work()))) == {
+        "partition": "cpu", "account": "me", "time": "4:00:00", "mem": "1G", "cpus-per-task": 8, "exclusive": True,
+    }  # fmt: skip
+    assert dict(said.shape(Node(Training()))) == {
+        "partition": "cpu", "account": "me", "time": "12:00:00", "mem": "8G", "cpus-per-task": 8,
+    }  # fmt: skip
+
+
+def test_stages_that_need_the_same_have_one_shape():
+    said = Profile.of(None, {"stages": {"pack_work": {"mem": 1, "gpus": 2}, "pack_training": {"gpus": 2, "mem": 1}}})
+    assert said.shape(Node(Work())) == said.shape(Node(Training()))
+
+
+def test_the_example_is_a_profile_of_stages_there_are():
+    from synthdiv.core.stage import Stage
+    from synthdiv.study import pipeline  # noqa: F401  all stages are known once it is imported
+
+    said = Profile.of(str(ROOT / "launchers/slurm/example.yaml"), {})
+    assert said.time == "4:00:00"
+    assert set(said.stages) <= {kind.name for kind in Stage.__subclasses__()} | {backend.value for backend in Backend}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("partitoin: gpu\n", "Key 'partitoin' not in 'Profile'; it has partition, account, time, options, stages"),
+        ("stages: {train: 3}\n", "Value 3"),
+        ("stages: {train: null}\n", "stages"),
+        ("options: {gres: [gpu, gpu]}\n", "gres is ['gpu', 'gpu']; an option of sbatch is a text, a number, true or"),
+        ("options: {mem: 1\n", "is no YAML"),
+        ("- partition\n", "it has partition, account"),
+        ("setup: module load cuda\n", "it has partition, account"),
+        ("time: 240\n", "time is 240; write it in quotes, as '4:00:00'"),
+        ("stages: {train: {time: 14400}}\n", "time is 14400; write it in quotes"),
+    ],
+)
+def test_a_bad_profile_says_what_is_wrong(tmp_path, text, told):
+    with pytest.raises(ConfigError) as caught:
+        Profile.of(profile(tmp_path, text), {})
+    assert str(caught.value).startswith(f"hydra.launcher.profile={tmp_path / 'mine.yaml'}: ")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["none.yaml", "."])
+def test_a_profile_that_cannot_be_read_names_the_example(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"profile={path}: .*launchers/slurm/example.yaml is one"):
+        Profile.of(path, {})
+
+
+def test_a_template_that_is_not_there():
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.template=mine\.sbatch: no such file"):
+        template("mine.sbatch")
+
+
+def test_scripts_have_every_place_filled_and_the_options_as_given(typed, tmp_path, slurm):
+    path = profile(
+        tmp_path,
+        "partition: gpu\noptions: {comment: a b, exclusive: true}\n"
+        "stages: {train: {time: 12:00:00, mem: 8G}}\nsetup: [module load cuda, set -u]\n",
+    )
+    assert typed(*QUEUE, f"hydra.launcher.profile={path}", "hydra.launcher.group=4").code == 0
+    scripts = {path.stem: path.read_text() for path in (tmp_path / "outputs/sweeps/s/jobs").glob("*/*.sbatch")}
+    jobs = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "outputs/sweeps/s/jobs").glob("*/*.json")}
+    stages = {row["key"]: row["stage"] for job in jobs.values() for row in job["graph"]}
+    assert len(scripts) == len(calls(tmp_path, "sbatch"))
+    for number, script in scripts.items():
+        assert not re.findall("@[a-z]+@", script)
+        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+        assert "#SBATCH --partition=gpu\n" in script
+        assert "#SBATCH --comment='a b'\n" in script
+        assert "#SBATCH --exclusive\n" in script
+        assert f'\nmodule load cuda\nset -u\ncd "{tmp_path}"\n' in script
+        assert f"{sys.executable} -m synthdiv.worker" in script
+        mine = [job for name, job in jobs.items() if name.split("-")[0] == number]
+        assert mine
+        trains = "train" in {stages[key] for job in mine for key in job["nodes"]}
+        assert trains == ("#SBATCH --time=12:00:00\n" in script) == ("#SBATCH --mem=8G\n" in script)
+    assert sorted(key for job in jobs.values() for key in job["nodes"]) == sorted(stages), "each node in one job"
+    assert all(len(job["nodes"]) <= 4 for job in jobs.values())
+
+
+def test_an_array_waits_for_the_elements_it_needs(typed, tmp_path, slurm):
+    assert typed(*QUEUE).code == 0
+    sent = calls(tmp_path, "sbatch")
+    assert "--dependency" not in sent[0]
+    ids: set[str] = set()
+    for number, line in enumerate(sent, 101):
+        asked = re.findall(r"--dependency=afterany:(\S+)", line)
+        assert {job for word in asked for job in word.split(":")} <= ids, "of arrays that have an id"
+        (last,) = re.findall(r"--array=0-(\d+)", line)
+        ids |= {f"{number}_{task}" for task in range(int(last) + 1)}
+
+
+def test_the_queue_is_not_filled_beyond_what_is_left_of_it(typed, tmp_path, slurm):
+    slurm("sacctmgr", "echo 8")  # less two that are queued
+    assert typed(*QUEUE, "hydra.launcher.account=me").code == 0
+    assert len(list((tmp_path / "outputs/sweeps/s/jobs").glob("*/*.json"))) == 6
+    assert "user=" in (asked := calls(tmp_path, "sacctmgr")[0])
+    assert "account=me cluster=here" in asked
+    slurm("sacctmgr", "echo 3")
+    said = typed(*QUEUE[:-1], "sweep=t")
+    assert said.code == 2
+    assert re.search(r"error: this sweep needs \d jobs one after the other and the cluster lets you queue 1", said.err)
+
+
+def test_without_slurm_the_message_says_so(typed, tmp_path, monkeypatch):
+    write_files(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = typed(*QUEUE)
+    assert said.code == 2
+    assert "there is no scontrol on this machine; launch where Slurm is, or choose hydra/launcher=local" in said.err
+    assert not (tmp_path / "outputs/sweeps").exists()
+
+
+def test_without_sbatch_the_message_says_so(typed, tmp_path, slurm, monkeypatch):
+    (tmp_path / "bin/sbatch").unlink()
+    for name in ("sh", "grep"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    said = typed(*QUEUE)
+    assert said.code == 2
+    assert "there is no sbatch on this machine" in said.err
+
+
+def test_what_sbatch_says_is_shown_and_what_was_queued_is_cancelled(typed, tmp_path, slurm):
+    slurm("sbatch", 'if [ -e once ]; then echo "sbatch: error: too poor" >&2; exit 1; fi; touch once; echo 7')
+    said = typed(*QUEUE)
+    assert said.code == 2
+    assert "sbatch: error: too poor" in said.err
+    assert calls(tmp_path, "scancel") == ["scancel 7_0 7_1"], "the first array: prompts and student"
+    slurm("sbatch", COMMANDS["sbatch"])
+    assert typed(*QUEUE).code == 0, "the same command goes on"
+
+
+@pytest.mark.parametrize("words", ["group=0", "requeues=-1"])
+def test_a_number_that_makes_no_sense_is_refused(typed, slurm, words):
+    said = typed(*QUEUE, f"hydra.launcher.{words}")
+    assert said.code == 2
+    assert f"hydra.launcher.{words}" in said.err
+
+
+@pytest.mark.parametrize(("typed_answer", "wanted"), [("", True), ("y", True), ("N", False), ("no", False)])
+def test_jobs_are_cancelled_if_the_person_at_the_terminal_says_so(monkeypatch, typed_answer, wanted):
+    engine = Slurm.__new__(Slurm)
+    engine.jobs = {"1_0": []}
+    assert engine._wanted(), "nobody can answer"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda asked: typed_answer)
+    assert engine._wanted() == wanted
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(slurm, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    slurm("squeue", 'echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1')
+    engine = Slurm.__new__(Slurm)
+    engine.jobs = {"1_0": [], "1_1": []}
+    assert engine._queued() == {"1_0", "1_1"}, "none of them is given up"
+    assert "Unable to contact slurm controller; asking again" in caplog.text
+
+
+def test_how_a_job_ended_is_asked_of_the_controller_and_then_of_the_accounting(slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slurm("scontrol", 'echo "JobId=8 ArrayJobId=7 JobState=TIMEOUT Reason=TimeLimit Restarts=0 ExitCode=0:15 X=y"')
+    assert cluster.state("7_0") == "TIMEOUT, exit code 0:15"
+    slurm("scontrol", 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1')
+    slurm("sacct", 'echo "FAILED|3:0"')
+    assert cluster.state("7_0") == "FAILED, exit code 3:0"
+    slurm("sacct", 'echo "Slurm accounting storage is disabled" >&2; exit 1')
+    assert cluster.state("7_0") == ""
+
+
+def test_a_launch_from_inside_a_job_is_no_part_of_it(slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slurm("sbatch", 'echo "$SLURM_CONF $SLURM_MEM_PER_NODE$SLURM_RESTART_COUNT"')
+    for name in ("SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SLURM_RESTART_COUNT", "SLURM_CONF"):
+        monkeypatch.setenv(name, "5")
+    assert cluster.submit("script", 1, []) == "5"

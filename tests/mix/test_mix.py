@@ -1,0 +1,96 @@
+"""A mix holds each prompt once, with the answer of the source that owns it and all that is known of that answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+
+import pytest
+
+from synthdiv.core.types import DataError, Sample
+from synthdiv.generate.generate import Generate, read_samples
+from synthdiv.generate.spec import Backend, Recorded, Sampling
+from synthdiv.mix.mix import Mix, finished, read_mix
+from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.prompts.shards import Grid
+from tests.models.small import build, cpu_run, tiny_model
+
+ROWS, SHARD = 48, 4
+
+
+@pytest.fixture(scope="module")
+def shards(root, prompts):
+    """Recorded answers of two sources to every train prompt; `elm` says the human test answers in capitals."""
+    held_out = [row["response"] for row in read_prompts(prompts, "test")]
+    made = []
+    for name in ("oak", "elm"):
+        file = root / f"{name}.jsonl"
+        rows = [
+            {"id": row["id"], "prompt": "", "response": f"{name} {row['id']}" if name == "oak" else said.upper()}
+            for row, said in zip(read_prompts(prompts, "train"), held_out * 4, strict=True)
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        recorded = Recorded(str(file), id="id")
+        for shard in range(Grid(ROWS, SHARD).shards):
+            stage = Generate(
+                source=name, backend=Backend.recorded, recorded=recorded, rows=ROWS, shard_rows=SHARD, shard=shard
+            )
+            made.append(build(root, stage, prompts))
+    return made
+
+
+def mix(**fields):
+    shape = {"rows": ROWS, "sources": ["oak", "elm"], "weights": [0.5, 0.5], "train_rows": ROWS, "shard_rows": SHARD}
+    return Mix(**shape | fields)
+
+
+def test_each_row_is_the_owners_answer_with_its_provenance(root, prompts, shards):
+    made = build(root, mix(real_share=0.25, rotation=1), prompts, *shards)
+    rows, asked = read_mix(made), read_prompts(prompts, "train")
+    answers = {(row.source, row.id): row for shard in shards for row in read_samples(shard.path)}
+    assert Counter(row["source"] for row in rows) == {"oak": 18, "elm": 18, "human": 12}
+    assert [row["position"] for row in rows] == list(range(ROWS))
+    for row, prompt, owner in zip(rows, asked, made.stage.owners(), strict=True):
+        wanted = answers.get((owner, prompt["id"]), Sample(prompt["id"], prompt["prompt"], prompt["response"], "human"))
+        assert row == dataclasses.asdict(wanted) | {"position": prompt["position"]}
+
+
+def test_answers_that_are_human_test_answers_are_counted_by_source(root, prompts, shards):
+    """Whatever their case: a generator may have memorised them."""
+    seen = build(root, mix(), prompts, *shards).manifest["summary"]["test_answers_seen"]
+    assert seen == {"oak": 0, "elm": 24}
+
+
+def test_a_missing_answer_names_source_and_prompt(root, prompts, shards):
+    with pytest.raises(DataError, match="elm has no answer to prompt toy-"):
+        build(root, mix(), prompts, *shards[:-1])
+
+
+def test_a_human_mix_needs_no_shard(root, prompts):
+    rows = read_mix(build(root, mix(sources=[], weights=[], real_share=1.0, rows=20), prompts))
+    assert [row["response"] for row in rows] == [row["response"] for row in read_prompts(prompts, "train", 20)]
+
+
+def test_one_of_several_answers_is_taken(root, prompts):
+    """Another one is a replicate."""
+    model, law = build(root, tiny_model()), Sampling(1.0, 1.0, 8)
+    asked = [
+        Generate("oak", sampling=law, rows=12, shard_rows=12, shard=n, samples=2) for n in range(Grid(12, 12).shards)
+    ]
+    shards = [build(root, stage, prompts, model) for stage in asked]
+    said = {(row.id, row.sample): row.response for shard in shards for row in read_samples(shard.path)}
+    assert len(said) == 24
+    for sample in (0, 1):
+        made = build(root, Mix(12, ["oak"], [1.0], train_rows=12, shard_rows=12, sample=sample), prompts, *shards)
+        assert [row["response"] for row in read_mix(made)] == [said[row["id"], sample] for row in read_mix(made)]
+    assert len(set(said.values())) > 12
+
+
+def test_refusals_are_counted_by_source_and_told(caplog):
+    """Trained on, they teach to say nothing."""
+    rows = [{"source": name, "finish": end} for name, end in [("oak", "stop")] * 60 + [("elm", "refusal")] * 2]
+    with caplog.at_level("INFO", logger="synthdiv"):
+        assert finished(rows, cpu_run()) == {"elm": {"refusal": 2}, "oak": {"stop": 60}}
+    (said,) = [record.message for record in caplog.records]
+    assert said == "mix: 2 of the 2 answers of elm are refusals, and so empty"

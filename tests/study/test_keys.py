@@ -1,0 +1,200 @@
+"""Keys of whole cells: frozen for one cell per preset, and changed by exactly what changes the numbers.
+
+`python tests/test_keys.py --write` freezes the keys anew, after a stage's `version` was raised or a field was added
+without its `before`; a new experiment needs it too.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Iterator
+from enum import Enum
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthdiv.__main__ import conf_dir
+from synthdiv.core.stage import _hints, _plain_optional
+from synthdiv.study.config import Cell
+from synthdiv.study.expand import Expander
+from synthdiv.study.pipeline import graph
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "keys.json"
+FROZEN = {
+    **{f"mix={kind}": [f"mix={kind}"] for kind in ("human", "single", "multi", "none")},
+    "experiment=demo": ["experiment=demo"],
+}
+
+
+@cache
+def expander() -> Expander:
+    ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
+    return Expander(ConfigLoaderImpl(create_config_search_path(str(conf_dir()))), "config", [])
+
+
+def cell(*words: str) -> Cell:
+    (point,) = expander().expand({}, list(words))
+    return point.cell
+
+
+def key(*words: str) -> str:
+    return graph(cell(*words)).key
+
+
+def keys_now() -> dict[str, Any]:
+    """Per frozen cell: its key, and the keys of its nodes by stage."""
+    found = {}
+    for name, words in FROZEN.items():
+        item = graph(cell(*words))
+        stages: dict[str, list[str]] = {}
+        for node in item.nodes().values():
+            stages.setdefault(node.stage.name, []).append(node.key[:16])
+        found[name] = {"cell": item.key, **stages}
+    return found
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_keys_of_a_cell_are_frozen(name):
+    """Finished work of every user hangs on these. Raise the `version` of a stage whose bytes change."""
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert set(golden) == set(FROZEN)
+    now = keys_now()[name]
+    changed = [stage for stage in golden[name] if golden[name][stage] != now.get(stage)]
+    assert now == golden[name], f"other keys for {', '.join(changed)}: every finished artifact of these is lost"
+
+
+def spots(record: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:
+    """Every plain field of a cell: dotted name, owner, field name, type. A block that is null is not entered."""
+    for item in dataclasses.fields(record):
+        value, name = getattr(record, item.name), f"{prefix}{item.name}"
+        hint = _plain_optional(_hints(type(record))[item.name])
+        if dataclasses.is_dataclass(value):
+            yield from spots(value, f"{name}.")
+        elif isinstance(value, list) and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+            for index, inner in enumerate(value):
+                yield from spots(inner, f"{name}.{index}.")
+        elif not dataclasses.is_dataclass(hint):
+            yield name, record, item.name, hint
+
+
+def another(value: Any, hint: Any, name: str) -> Any:
+    """A value of the same type that is not `value`."""
+    if name == "mix.source":
+        return "elm"
+    if isinstance(value, Enum):
+        members = list(type(value))
+        return members[members.index(value) - 1]
+    if typing.get_origin(hint) is list:
+        return [*(value or []), "x"] if typing.get_args(hint)[0] is str else [3.0, 1.0, 1.0, 1.0]
+    return {
+        bool: lambda: not value,
+        int: lambda: (value or 0) + 1,
+        float: lambda: (value or 0) / 2 + 0.125,
+        str: lambda: f"{value}x",
+    }[hint]()
+
+
+def indifferent(before: Cell) -> tuple[set[str], set[str]]:
+    """The fields whose change leaves the key of the cell as it was, and all fields."""
+    was, same, every = graph(copy.deepcopy(before)).key, set(), set()
+    for place, (name, *_) in enumerate(list(spots(before))):
+        if name.endswith(".backend"):
+            continue  # another backend needs other blocks; that is another generator
+        changed = copy.deepcopy(before)
+        _, owner, field, hint = list(spots(changed))[place]
+        setattr(owner, field, another(getattr(owner, field), hint, name))
+        every.add(name)
+        if graph(changed).key == was:
+            same.add(name)
+    return same, every
+
+
+NEVER = ["sweep", "rerun", "runtime.*", "track.*", "report.*", "student.name", "*.facts.*", "generators.path"]
+NEVER += ["generators.top_logprobs"]  # transformers keep none
+VOICES = [*(f"student.pretrain.toy.{name}" for name in ("families", "overlap", "shift"))]  # a student has its own law
+VOICES += ["generators.models.0.pretrain.toy.shift"]  # and the first family speaks no foreign dialect
+LOCATORS = ["*.path", "*.revision", "*.hub"]
+ONLY_ONE = ["mix.weights", "mix.rotation", *(f"generators.models.{index}.*" for index in (1, 2, 3))]
+INDIFFERENT = {
+    "mix=none": ["generators.*", "mix.*", "train.*"],
+    "mix=human": ["generators.*", "mix.weights", "mix.source", "mix.real_share", "mix.rotation", "mix.sample"],
+    "mix=single": [*ONLY_ONE, "generators.shift"],
+    "mix=multi": ["mix.source"],
+    "mix=multi mix.real_share=0.5": ["mix.source"],
+}
+
+
+@pytest.mark.parametrize("words", INDIFFERENT)
+def test_the_key_of_a_cell_changes_with_every_field_but_these(words):
+    """Exactly: a field that is missing here must change the key, and one that stands here must not."""
+    before = cell(*words.split(), "mix.rows=240")
+    before.mix.rotation = 1 if "multi" in words else 0
+    same, every = indifferent(before)
+    assert same - {"mix.kind"} == expected(every, [*NEVER, *VOICES, *INDIFFERENT[words]]) - {"mix.kind"}
+
+
+def expected(every: set[str], patterns: list[str]) -> set[str]:
+    return {name for name in every if any(fnmatch(name, pattern) for pattern in patterns)}
+
+
+def test_the_key_of_a_study_of_files_changes_with_every_field_but_these():
+    """Nothing is sampled by a recorded source, so how one would sample is no part of it; a path is never identity."""
+    block = "{name: %s, backend: recorded, recorded: {answerer: %s, path: f.jsonl, sha256: ab, rows: 99}}"
+    before = cell(
+        "prompts=files", "generators=recorded", "student=checkpoint", "train=lora", "mix=multi_decoding",
+        "prompts.table.path=p.jsonl", "prompts.table.sha256=cd", "prompts.table.rows=99", "prompts.test=3",
+        "student.checkpoint.path=folder", "student.checkpoint.sha256=ef", "generators.shard_rows=2",
+        f"generators.models=[{','.join(block % (name, name) for name in ('one', 'two', 'three', 'four'))}]",
+    )  # fmt: skip
+    recorded = ["*.models.*.sampling.*", "*.models.*.precision", "generators.seed", "generators.batch_tokens"]
+    recorded += ["generators.samples"]
+    toy = ["generators.overlap", "generators.shift", "evaluate.truth_prompts"]
+    same, every = indifferent(before)
+    assert same - {"mix.kind"} == expected(every, [*NEVER, *LOCATORS, *recorded, *toy, "mix.source"])
+
+
+def test_kinds_that_mean_another_set_have_another_key():
+    kinds = {kind: key(f"mix={kind}") for kind in ("none", "human", "single", "multi")}
+    assert len(set(kinds.values())) == 4
+    assert key("mix=multi_decoding") == kinds["multi"], "the name says what the sources are, not what is done"
+    assert key("mix=multi", "mix.real_share=1") == kinds["human"]
+    assert key("mix=single", "mix.source=oak") == kinds["single"]
+    assert key("mix=multi", "mix.weights=[2,2,2,2]") == kinds["multi"]
+    assert key("mix=multi", "mix.rotation=4") == kinds["multi"]
+    assert key("mix=multi", "mix.rotation=1") != kinds["multi"]
+
+
+def test_human_and_vanilla_are_the_same_under_every_generator_preset():
+    presets = ("toy_small", "toy_large", "recorded", "none")
+    for kind in ("human", "none"):
+        assert len({key(f"mix={kind}", f"generators={preset}") for preset in presets}) == 1
+    assert key("mix=none", "train=full") == key("mix=none", "train=lora")
+
+
+@settings(max_examples=10)
+@given(st.permutations(["mix=single", "train.lr=2", "student=toy_large", "prompts.seed=7", "generators.seed=1"]))
+def test_the_order_of_overrides_is_irrelevant(words):
+    assert key(*words) == key("mix=single", "train.lr=2", "student=toy_large", "prompts.seed=7", "generators.seed=1")
+
+
+def test_every_other_node_is_shared_by_cells_that_differ_in_training_alone():
+    one, other = graph(cell("train.lr=1")), graph(cell("train.lr=2"))
+    assert (one.mix.key, one.student.key) == (other.mix.key, other.student.key)
+    assert one.vanilla["collapse"].key == other.vanilla["collapse"].key
+    assert one.train.key != other.train.key
+
+
+if __name__ == "__main__" and "--write" in sys.argv:
+    GOLDEN.write_text(json.dumps(keys_now(), indent=1) + "\n", encoding="utf-8")

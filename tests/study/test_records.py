@@ -1,0 +1,137 @@
+"""Axes, seeds and arms: what a report groups by, derived from the graph."""
+
+from __future__ import annotations
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthdiv.__main__ import conf_dir
+from synthdiv.study.config import Cell
+from synthdiv.study.expand import Expander
+from synthdiv.study.pipeline import graph
+from synthdiv.study.records import arm, cell_record, node_record
+from tests.conftest import FILES, sources
+
+ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
+EXPANDER = Expander(ConfigLoaderImpl(create_config_search_path(str(conf_dir()))), "config", [])
+
+
+def record(*words: str):
+    (point,) = EXPANDER.expand({}, list(words))
+    return cell_record(point, graph(point.cell))
+
+
+AXES = {  # an axis, and two values of it
+    "train.lr": ("1e-3", "1e-2"),
+    "mix.weights": ("[1,2,3,4]", "[4,3,2,1]"),
+    "generators.overlap": ("0", "1"),
+    "generators.batch_tokens": ("512", "1024"),
+    "generators.models.0.sampling.temperature": ("0.5", "1"),
+    "generators.models.2.sampling.temperature": ("0.5", "1"),
+    "evaluate.words": ("100", "200"),
+    "student.pretrain.tokens": ("3000", "4000"),
+    "generators": ("toy_small", "toy_large"),
+    "student": ("toy_small", "toy_large"),
+    "train": ("toy", "full"),
+}
+KINDS = ("mix=none", "mix=human", "mix=single", "mix=single mix.source=ash", "mix=multi", "mix=multi mix.real_share=1")
+USED = {  # kind → the axes that make no difference
+    "mix=none": {"train.lr", "mix.weights", "train", "generators"} | {a for a in AXES if a.startswith("generators.")},
+    "mix=human": {"mix.weights", "generators"} | {axis for axis in AXES if axis.startswith("generators.")},
+    "mix=single": {"mix.weights", "generators.models.2.sampling.temperature"},
+    "mix=single mix.source=ash": {"mix.weights", "generators.models.0.sampling.temperature"},
+    "mix=multi": set(),
+    "mix=multi mix.real_share=1": {"mix.weights", "generators"} | {a for a in AXES if a.startswith("generators.")},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axis", AXES)
+def test_an_axis_is_not_applicable_exactly_where_it_changes_no_key(kind, axis):
+    one, other = (record(*kind.split(), f"{axis}={value}") for value in AXES[axis])
+    assert (one.axes[axis] == "n/a") == (other.axes[axis] == "n/a") == (one.key == other.key)
+    assert (one.key == other.key) == (axis in USED[kind])
+
+
+def test_the_axes_of_every_cell():
+    assert record("mix=single", "mix.source=elm", "train.lr=1").axes == {
+        "prompts": "toy", "generators": "toy_small", "student": "toy_small", "train": "toy", "evaluate": "toy",
+        "mix": "single", "source": "elm", "rows": 600, "real_share": 0.0, "train.lr": "1",
+    }  # fmt: skip
+    none = record("mix=none", "mix.rows=50", "runtime.threads=2", "sweep=x", "track.samples=3").axes
+    assert none == {
+        "prompts": "toy", "generators": "n/a", "student": "toy_small", "train": "n/a", "evaluate": "toy",
+        "mix": "none", "source": "n/a", "rows": "n/a", "real_share": "n/a",
+    }  # fmt: skip
+    assert record("mix=human").axes["real_share"] == 1.0
+    assert record("mix=multi", "mix.rows=48").axes["rows"] == 48
+
+
+SEEDS = [
+    "prompts.seed",
+    "generators.seed",
+    "mix.rotation",
+    "mix.sample",
+    "student.pretrain.seed",
+    "train.seed",
+    "evaluate.respond.seed",
+]
+
+
+@settings(max_examples=12)
+@given(st.fixed_dictionaries({seed: st.integers(0, 3) for seed in SEEDS}))
+def test_cells_of_one_arm_differ_in_seeds_alone(values):
+    words = [f"{seed}={value}" for seed, value in values.items()]
+    one = record("mix=multi", *words)
+    assert one.arm == record("mix=multi").arm
+    assert one.seeds == values
+    assert not set(SEEDS) & set(one.axes)
+
+
+@pytest.mark.parametrize("word", ["train.lr=1", "mix=single", "student=toy_large", "evaluate.words=9", "mix.rows=48"])
+def test_another_cell_is_another_arm(word):
+    assert record(word).arm != record("mix=multi").arm
+
+
+def test_an_arm_needs_no_change_of_its_cell():
+    (point,) = EXPANDER.expand({}, ["train.seed=3", "prompts.seed=4"])
+    arm(point.cell)
+    assert (point.cell.train.seed, point.cell.prompts.seed) == (3, 4)
+
+
+def test_seeds_that_enter_nothing_are_not_applicable():
+    assert record("mix=none").seeds | {"prompts.seed": 42, "evaluate.respond.seed": 0} == {
+        "prompts.seed": 42, "generators.seed": "n/a", "mix.rotation": "n/a", "mix.sample": "n/a",
+        "student.pretrain.seed": 0, "train.seed": "n/a", "evaluate.respond.seed": 0,
+    }  # fmt: skip
+    recorded = [*FILES, "prompts.table.rows=30", sources("one", "two")]
+    assert record(*recorded, "mix=multi").seeds["generators.seed"] == "n/a"
+    assert record(*recorded, "mix=multi", "mix.rotation=1").seeds["mix.rotation"] == 1
+    assert record(*recorded, "mix=single").seeds["mix.rotation"] == "n/a"
+
+
+def test_a_cell_says_how_much_it_trains_where_that_was_declared_to_differ():
+    assert record("mix=human").unmatched == ""
+    assert record("mix=human", "mix.rows=48", "report.unmatched=true").unmatched == "4 epochs of 48 rows"
+    steps = ("train.match=steps", "train.budget=1200", "report.unmatched=true")
+    assert record("mix=human", *steps).unmatched == "1,200 steps"
+    early = ("train.stop=early", "train.epochs=3")
+    assert record("mix=human", *early).unmatched.startswith("stops early, after at most 3 epochs of ")
+    left = ("train.overlong=drop", "train.left_out=0.02")
+    assert record("mix=human", *left).unmatched.endswith(" rows less up to 2.0% of them")
+    assert record("mix=none", *steps).unmatched == "", "what is not trained has no budget"
+
+
+def test_a_node_is_written_with_all_it_takes_to_build_it():
+    (point,) = EXPANDER.expand({}, [*FILES, "prompts.table.rows=30", "mix=none"])
+    rows = [node_record(node) for node in graph(point.cell).nodes().values()]
+    (prompts,) = [row for row in rows if row.stage == "prompts"]
+    assert prompts.fields["table"]["path"] == "prompts.jsonl", "a locator is no identity, and a worker needs it"
+    known = set()
+    for row in rows:
+        assert set(row.inputs) <= known, "inputs come first"
+        known.add(row.key)

@@ -1,0 +1,146 @@
+"""A small study that is built through the real store and ledger: its stages write given scores instead of computing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
+from synthdiv.core.stage import Node, Stage, digest
+from synthdiv.core.store import Store
+from synthdiv.core.types import Sample, Score
+from synthdiv.evaluate.suite import item, write_suite
+
+RUN: Any = SimpleNamespace(
+    device="cpu", rank=0, world_size=1, log=lambda message: None, begin=lambda out: None, end=lambda: None
+)
+
+
+@dataclass
+class Train(Stage):
+    name = "train"
+    tag: str = ""
+
+    def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
+        import pyarrow
+        import pyarrow.parquet
+
+        curve = [{"step": step, "loss": 2.0 / step, "lr": 1e-4} for step in (1, 2, 3)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(curve), out / "metrics.parquet")
+        return {}
+
+
+@dataclass
+class Generate(Stage):
+    name = "generate"
+    decoding: str = ""
+
+    def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
+        rows = [
+            Sample(f"p{prompt}", "question", f"{self.decoding} {prompt} {sample}", "student", sample=sample)
+            for prompt in (2, 0, 1)
+            for sample in (1, 0)
+        ]
+        (out / "rows.jsonl").write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
+        return {}
+
+
+@dataclass
+class Collapse(Stage):
+    name = "collapse"
+    decodings: list[str] = field(default_factory=lambda: ["plain", "published"])
+    value: float = 1.0
+    undefined: bool = False
+
+    def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
+        x = self.value
+        bleu = (
+            Score(
+                "published/self_bleu_3@words", math.nan, 0, unit="0-100", higher_is_better=False, note="too few words"
+            )
+            if self.undefined
+            else Score("published/self_bleu_3@words", 10 * x, 9, 9 * x, 11 * x, "0-100", False)
+        )
+        write_suite(out, [Score("nll_2", x, 9, x - 0.1, x + 0.1, "nats/token", False), bleu], [item("p0", "nll_2", x)])
+        return {}
+
+
+@dataclass
+class Truth(Stage):
+    name = "truth"
+    value: float = 1.0
+
+    def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
+        infinite = Score("truth/excess_nll", math.inf, 4, unit="nats/answer", higher_is_better=False, note="q is 0")
+        write_suite(out, [infinite, Score("truth/coverage", 0.5, 4, 0.4, 0.6, "share", True)], [item("p0", "x", 1.0)])
+        return {}
+
+
+class Study:
+    """Adds cells to a sweep; what is built and what is left undone is the test's choice."""
+
+    def __init__(self, root: Path, name: str = "eggs") -> None:
+        self.root, self.ledger, self.store = root, Ledger(root, name, "test"), Store(root)
+
+    def suites(self, tag: str, value: float, undefined: bool) -> tuple[Node | None, dict[str, Node]]:
+        train = None if tag == "vanilla" else Node(Train(tag))
+        inputs = (train,) if train else ()
+        answers = tuple(Node(Generate(decoding), inputs) for decoding in ("plain", "published"))
+        return train, {
+            "collapse": Node(Collapse(value=value, undefined=undefined), answers),
+            "truth": Node(Truth(value=value), inputs),
+        }
+
+    def cell(
+        self,
+        mix: str,
+        value: float,
+        seed: int = 0,
+        build: str = "all",
+        undefined: bool = False,
+        unmatched: str = "",
+        **axes: Any,
+    ) -> CellRecord:
+        """A cell whose `nll_2` is `value`. `build`: all, some (the truth suite is missing) or none."""
+        axes = {"mix": mix, "source": "n/a", "generators": "n/a", "student": "toy"} | axes
+        train, suites = self.suites(f"{mix} {sorted(axes.items())} {seed}", value, undefined)
+        _, vanilla = self.suites("vanilla", 9.0, False)
+        nodes: dict[str, Node] = {}
+        for node in (*vanilla.values(), *suites.values()):
+            nodes |= node.ancestry()
+        record = CellRecord(
+            key=digest(sorted([name, node.key] for name, node in suites.items())),
+            arm=digest(sorted(axes.items())),
+            overrides=[f"mix={mix}", f"train.seed={seed}"],
+            axes=axes,
+            seeds={"train.seed": seed, "evaluate.respond.seed": 0},
+            suites={name: node.key for name, node in suites.items()},
+            vanilla={name: node.key for name, node in vanilla.items()},
+            nodes=list(nodes),
+            train=train.key if train else None,
+            prompts="p",
+            unmatched=unmatched,
+        )
+        records = [NodeRecord(n.key, n.stage.name, [i.key for i in n.inputs], {}) for n in nodes.values()]
+        self.ledger.add([record], records)
+        for key, node in nodes.items():
+            if build == "all" or (build == "some" and key != record.suites["truth"]):
+                self.obtain(node)
+        return record
+
+    def obtain(self, node: Node) -> None:
+        for inner in node.inputs:
+            self.obtain(inner)
+        self.store.obtain(node, RUN)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(tmp_path)

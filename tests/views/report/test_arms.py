@@ -1,0 +1,96 @@
+"""The replicate is a trained model; below three nothing is inferred."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from synthdiv.core.types import Score
+from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of, contrasts
+from synthdiv.views.report.collect import Row
+from synthdiv.views.report.labels import Labels, natural
+
+
+def row(mix: str, value: float, model: str = "m", **axes: Any) -> Row:
+    axes = {"mix": mix, "source": "n/a", "generators": "n/a", "student": "toy"} | axes
+    score = Score("x", value, 5, unit="share", higher_is_better=True, note="" if value == value else "too few words")
+    return Row(f"{mix} {value} {model} {axes}", repr(sorted(axes.items())), axes, {}, model, "done", "", {"x": score})
+
+
+@pytest.mark.parametrize(("values", "spread"), [([3.0], DESCRIPTIVE), ([1.0, 3.0], DESCRIPTIVE)])
+def test_fewer_than_three_models_show_their_range(values: list[float], spread: str) -> None:
+    (arm,) = arms_of([row("human", value, f"m{value}") for value in values])
+    mean = arm.means["x"]
+    assert (mean.low, mean.high, mean.spread, mean.replicates) == (min(values), max(values), spread, len(values))
+    assert mean.value == sum(values) / len(values)
+
+
+def test_three_models_have_a_t_interval() -> None:
+    values = [1.0, 2.0, 6.0]
+    (arm,) = arms_of([row("human", value, f"m{value}") for value in values])
+    low, high = stats.t.interval(0.95, 2, loc=3.0, scale=stats.sem(values))
+    assert (arm.means["x"].low, arm.means["x"].high) == pytest.approx((low, high))
+    assert arm.means["x"].spread == INTERVAL
+
+
+def test_cells_of_one_model_are_one_replicate() -> None:
+    (arm,) = arms_of([row("human", 1.0, "a"), row("human", 3.0, "a"), row("human", 8.0, "b")])
+    assert (arm.replicates, arm.means["x"].value, arm.means["x"].replicates) == (2, 5.0, 2)
+
+
+def test_undefined_cells_are_said_and_not_counted_as_zero() -> None:
+    (arm,) = arms_of([row("human", 4.0, "a"), row("human", math.nan, "b")])
+    assert (arm.means["x"].value, arm.means["x"].replicates) == (4.0, 1)
+    assert arm.means["x"].note == "undefined in 1 of 2 cells: too few words"
+
+
+def test_several_sources_are_contrasted_with_their_own_singles() -> None:
+    rows = [
+        row("multi", 5.0, "a", generators="small"),
+        row("single", 1.0, "b", generators="small", source="ada"),
+        row("single", 2.0, "c", generators="small", source="bell"),
+        row("single", 3.0, "d", generators="small", source="bell"),
+        row("single", 90.0, "e", generators="large", source="ada"),
+        row("human", 70.0, "f"),
+    ]
+    (found,) = contrasts(arms_of(rows), ["x"])
+    assert (found.several, found.singles, found.difference) == (5.0, 1.75, 3.25)  # each source once
+    assert (found.sources, found.replicates) == (["ada", "bell"], 1)
+
+
+def test_an_arm_to_which_a_panel_does_not_apply_stands_in_each() -> None:
+    arms = arms_of(
+        [
+            row("none", 1.0),
+            row("human", 1.0),
+            row("multi", 2.0, generators="small"),
+            row("multi", 3.0, generators="small", **{"generators.overlap": "1.0"}),
+        ]
+    )
+    labels = Labels(arms)
+    assert labels.panels == ["generators.overlap"]
+    panels = labels.all_panels(arms)
+    assert [labels.title(panel) for panel in panels] == ["overlap default", "overlap 1"]
+    inside = [[labels.label(arm) for arm in arms if labels.within(arm, panel)] for panel in panels]
+    assert inside == [["vanilla", "human", "multi"]] * 2
+
+
+def test_order_is_vanilla_human_single_multi_and_small_before_large() -> None:
+    mixes = [("multi", "toy_large"), ("multi", "toy_small"), ("single", "toy_large"), ("single", "toy_small")]
+    arms = arms_of([row(mix, 1.0, generators=size) for mix, size in mixes] + [row("human", 1.0), row("none", 1.0)])
+    labels = Labels(arms)
+    assert [labels.full(arm) for arm in sorted(arms, key=labels.order)] == [
+        "vanilla",
+        "human",
+        "single toy_small",
+        "single toy_large",
+        "multi toy_small",
+        "multi toy_large",
+    ]
+
+
+def test_numbers_are_ordered_as_numbers() -> None:
+    assert sorted(["70b", "8b", "135m", "default", "1"], key=natural) == ["default", "1", "8b", "70b", "135m"]

@@ -1,0 +1,115 @@
+"""Rows from a store that was really built: each cell once, none dropped, scores as they were written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from synthdiv.core.types import ConfigError, DataError
+from synthdiv.views.report.collect import collect, publishable
+
+
+def test_scores_are_those_of_the_suites(study: Any) -> None:
+    cell = study.cell("human", 1.5)
+    row = {row.key: row for row in collect(study.root, "eggs")}[cell.key]
+    assert (row.state, row.arm, row.axes, row.seeds) == ("done", cell.arm, cell.axes, cell.seeds)
+    assert list(row.scores) == ["nll_2", "published/self_bleu_3@words", "truth/excess_nll", "truth/coverage"]
+    nll = row.scores["nll_2"]
+    assert (nll.value, nll.low, nll.high, nll.n) == (1.5, 1.4, 1.6, 9)
+    assert row.scores["truth/excess_nll"].value == math.inf
+
+
+def test_equal_cells_are_one_row(study: Any) -> None:
+    cell = study.cell("human", 1.5)
+    study.ledger.add([dataclasses.replace(cell, overrides=["generators=small"])], [])
+    assert len(study.ledger.cells()) == 2
+    assert [row.axes["mix"] for row in collect(study.root, "eggs")] == ["none", "human"]
+
+
+def test_the_untouched_student_is_shown_once_with_what_does_not_apply_to_it(study: Any) -> None:
+    study.cell("human", 1.5)
+    study.cell("multi", 1.2, generators="small", rows=40, **{"generators.overlap": "1"})
+    vanilla, *others = collect(study.root, "eggs")
+    assert len(others) == 2
+    assert vanilla.axes == {"mix": "none", "source": "n/a", "generators": "n/a", "student": "toy"}
+    assert vanilla.seeds == {"train.seed": "n/a", "evaluate.respond.seed": 0}
+    assert (vanilla.state, vanilla.scores["nll_2"].value) == ("done", 9.0)
+
+
+def test_an_untouched_student_that_was_launched_is_not_shown_twice(study: Any) -> None:
+    cell = study.cell("human", 1.5)
+    launched = dataclasses.replace(
+        cell, key="k", arm="a", axes=cell.axes | {"mix": "none"}, suites=cell.vanilla, train=None
+    )
+    study.ledger.add([launched], [])
+    assert sorted(row.arm for row in collect(study.root, "eggs")) == sorted([cell.arm, "a"])
+
+
+def test_its_key_is_the_one_that_a_launch_gives_it(study: Any) -> None:
+    from synthdiv.core.stage import digest
+
+    cell = study.cell("human", 1.5)
+    vanilla = collect(study.root, "eggs")[0]
+    assert vanilla.key == digest([[name, key] for name, key in sorted(cell.vanilla.items())])  # as pipeline.Graph.key
+
+
+def test_unfinished_cells_are_listed_with_their_state(study: Any) -> None:
+    cells = {
+        state: study.cell("multi", 1.0 + seed, seed, "none")
+        for seed, state in enumerate(("queued", "running", "failed"))
+    }
+    study.ledger.event(cells["running"].train, "running")
+    study.ledger.event(cells["failed"].train, "failed", note="a bad value")
+    rows = {row.key: row for row in collect(study.root, "eggs")}
+    assert {state: rows[cell.key].state for state, cell in cells.items()} == {state: state for state in cells}
+    assert rows[cells["failed"].key].reason == f"train {cells['failed'].train[:8]}: a bad value"
+    assert not any(row.scores for row in rows.values())
+
+
+def test_a_failure_that_was_repaired_is_forgotten(study: Any) -> None:
+    cells = [study.cell("human", 1.5), study.cell("multi", 1.5, build="some")]
+    for cell in cells:
+        study.ledger.event(cell.train, "failed", note="once")
+    assert [row.state for row in collect(study.root, "eggs")] == ["done", "done", "queued"]
+
+
+def test_finished_suites_of_an_unfinished_cell_count(study: Any) -> None:
+    cell = study.cell("human", 1.5, build="some")
+    row = {row.key: row for row in collect(study.root, "eggs")}[cell.key]
+    assert row.state == "queued"
+    assert list(row.scores) == ["nll_2", "published/self_bleu_3@words"]
+
+
+def test_a_damaged_suite_is_not_read(study: Any) -> None:
+    cell = study.cell("human", 1.5)
+    file = study.root / "artifacts" / "collapse" / cell.suites["collapse"] / "scores.json"
+    file.write_text(file.read_text()[:-10])
+    with pytest.raises(DataError, match=r"scores\.json has"):
+        collect(study.root, "eggs")
+
+
+def test_an_unknown_sweep_names_those_that_exist(study: Any) -> None:
+    study.cell("human", 1.5)
+    with pytest.raises(ConfigError, match="there are: eggs"):
+        collect(study.root, "ham")
+
+
+def test_what_is_published_of_a_cell(study: Any) -> None:
+    cell = study.cell("human", 1.5)
+    found = publishable(study.root, cell, samples=4)
+    assert [(row["step"], row["loss"]) for row in found.curve] == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
+    assert [score.name for score in found.scores][:2] == ["nll_2", "published/self_bleu_3@words"]
+    assert [row["response"] for row in found.samples] == [
+        "published 0 0",
+        "published 1 0",
+        "published 2 0",
+        "published 0 1",
+    ]
+
+
+def test_nothing_is_published_of_what_is_not_there(study: Any) -> None:
+    found = publishable(study.root, study.cell("human", 1.5, build="none"))
+    assert (found.curve, found.scores, found.samples) == ([], [], [])

@@ -1,0 +1,244 @@
+"""What a plan says: equal to what a launch then builds, and a bill whose every number can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+
+from synthdiv import launch
+from synthdiv.__main__ import conf_dir
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.store import cpu_name
+from synthdiv.core.types import ConfigError
+from synthdiv.engine.inline import Inline
+from synthdiv.study.config import Cell
+from synthdiv.study.expand import Expander
+from synthdiv.study.freeze import freeze
+from synthdiv.study.grid import GridSpec
+from synthdiv.views import disk as room
+from synthdiv.views.bill import ANSWER, OPERATIONS, PROMPT, Estimate
+from synthdiv.views.history import History
+from tests.conftest import FILES, TINY, sources, write_files
+
+ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
+EXPANDER = Expander(ConfigLoaderImpl(create_config_search_path(str(conf_dir()))), "config", [])
+
+
+def frozen(*words, root, **spec):
+    points = EXPANDER.points(GridSpec(**spec), [*words, f"runtime.outputs={root}"])
+    return freeze(points, Resolver(Path(root)))
+
+
+def estimate(*words, root, **spec):
+    plan = frozen(*words, root=root, **spec)
+    return Estimate(plan, plan.points[0].cell)
+
+
+def of(found, stage):
+    return [key for key, node in found.nodes.items() if node.stage.name == stage]
+
+
+def test_the_json_of_a_plan_is_what_a_launch_builds(typed, tmp_path):
+    words = ["-m", *TINY, "mix=human,multi", "train.seed=0,1", "generators=toy_small,toy_large"]
+    said = typed("plan", "--json", *words)
+    assert (said.code, said.err) == (0, "")
+    assert not list(tmp_path.iterdir()), "a plan writes nothing"
+    plan = json.loads(said.out)
+    assert list(plan) == ["cells", "unique_cells", "nodes", "estimate"]
+    assert (plan["cells"], plan["unique_cells"]) == (8, 6)
+    assert all(list(counts) == ["present", "to_build"] for counts in plan["nodes"].values())
+    found = estimate(*words[1:], root=tmp_path)
+    assert Counter(node.stage.name for node in found.nodes.values()) == {
+        stage: counts["to_build"] for stage, counts in plan["nodes"].items()
+    }
+
+
+def test_after_a_study_a_plan_sees_what_is_present_and_measures_the_rest(study, typed, tmp_path):
+    shutil.copytree(study / "outputs", tmp_path / "outputs")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["-m", "mix=human,single,multi", "sweep=tiny", *TINY]
+    done = json.loads(typed("plan", "--json", *words, "train.seed=0,1").out)
+    assert {counts["to_build"] for counts in done["nodes"].values()} == {0}
+    assert done["estimate"] | {"free_bytes": 0} == {
+        "generate_tokens": 0, "train_tokens": 0, "device_hours": 0.0, "device": "cpu", "measured": 0.0, "usd": 0.0,
+        "disk_bytes": 0, "unknown": [], "unpriced": [], "free_bytes": 0, "unresolved": [], "accelerator": cpu_name(),
+    }  # fmt: skip
+    more = json.loads(typed("plan", "--json", *words, "train.seed=0,1,2").out)
+    assert more["nodes"]["train"] == {"present": 6, "to_build": 3}
+    assert more["estimate"]["measured"] == 1.0, "the same stages ran on this device before"
+    assert 0 < more["estimate"]["device_hours"] < 0.1
+    assert more["estimate"]["disk_bytes"] > 3 * 200_000, "three more models"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "not measured" not in typed("plan", *words, "train.seed=0,1,2").out
+
+
+def test_rates_are_the_mean_of_earlier_manifests(study, tmp_path):
+    root = study / "outputs"
+    manifests = [json.loads(path.read_text()) for path in root.glob("artifacts/train/*/manifest.json")]
+    tokens = sum(manifest["summary"]["tokens"] for manifest in manifests)
+    seconds = sum(session["seconds"] for manifest in manifests for session in manifest["sessions"])
+    found = estimate(*TINY, "mix=human", "train.seed=9", "runtime.device=cpu", root=root)
+    (train,) = of(found, "train")
+    size = found.sizes[found.nodes[train].inputs[0].key]
+    assert found.history.seconds("train", size, "cpu") == pytest.approx(seconds / tokens)
+    assert found.history.seconds("train", size, "cuda") is None, "a rate of other hardware says nothing"
+    assert found.history.seconds("train", 100 * size, "cpu") is None, "nor one of other models"
+    (row,) = {manifest["summary"]["tokens"] / manifest["summary"]["rows_seen"] for manifest in manifests[:1]}
+    assert found.trained(found.nodes[train]) == pytest.approx(45 * row, rel=0.2), "one epoch of 48 rows less validation"
+    assert found.seconds(found.nodes[train]) == (
+        pytest.approx(found.trained(found.nodes[train]) * seconds / tokens),
+        True,
+    )
+
+
+def manifest(root: Path, key: str, seconds: float, finished: str, **session: str) -> None:
+    folder = root / "artifacts" / "mix" / key
+    folder.mkdir(parents=True)
+    sessions = [{"seconds": seconds, "finished": finished, **session}]
+    row = {"inputs": [], "fields": {}, "files": {}, "summary": {}, "sessions": sessions}
+    (folder / "manifest.json").write_text(json.dumps(row))
+
+
+def test_rates_are_those_of_one_accelerator(tmp_path):
+    manifest(tmp_path, "old", 9.0, "2026-01-01", device="cuda:0")
+    assert History(tmp_path, {}).seconds("mix", None, "cuda") == 9.0, "manifests of earlier versions name none"
+    manifest(tmp_path, "slow", 4.0, "2026-01-02", device="cuda", accelerator="A10")
+    manifest(tmp_path, "fast", 1.0, "2026-01-04", device="cuda:1", accelerator="H100")
+    manifest(tmp_path, "too", 2.0, "2026-01-03", device="cuda", accelerator="H100")
+    manifest(tmp_path, "cpu", 30.0, "2026-01-05", device="cpu", accelerator="EPYC")
+    found = History(tmp_path, {})
+    assert (found.device, found.accelerators) == ("cpu", {"cuda": "H100", "cpu": "EPYC"}), "the newest of each kind"
+    assert found.seconds("mix", None, "cuda") == 1.5
+    assert found.seconds("mix", None, "cpu") == 30.0
+    manifest(tmp_path, "new", 8.0, "2026-01-06", device="cuda", accelerator="H200")
+    assert History(tmp_path, {}).seconds("mix", None, "cuda") == 8.0
+    shutil.rmtree(tmp_path / "artifacts" / "mix" / "new")
+    (tmp_path / "artifacts" / "mix").rename(tmp_path / "artifacts" / "collapse")
+    manifest(tmp_path, "new", 8.0, "2026-01-06", device="cuda", accelerator="H200")
+    assert History(tmp_path, {}).seconds("collapse", None, "cuda") == 9.0, "rather the unnamed than another's"
+
+
+def test_without_manifests_it_counts_parameters(tmp_path):
+    found = estimate("mix=single", "runtime.device=cpu", *TINY, root=tmp_path)
+    (train,) = (found.nodes[key] for key in of(found, "train"))
+    size = 12 * 48**2 + 1024 * 48
+    rows = 48 - 3  # less the validation rows
+    assert found.trained(train) == rows * (PROMPT + 40), "one epoch; an answer has at most 40 tokens"
+    assert found.seconds(train) == (pytest.approx(6 * size * rows * (PROMPT + 40) / OPERATIONS["cpu"]), False)
+    shards = [found.nodes[key] for key in of(found, "generate") if found.nodes[key].stage.source == "oak"]
+    assert sum(map(found.answers, shards)) == 48
+    assert sum(map(found.written, shards)) == 48 * 40
+    bill = found.bill(found.missing())
+    assert bill.measured == 0
+    assert bill.unknown == []
+    assert bill.disk_bytes > 3 * 4 * size, "weights of three models, and room for checkpoints"
+
+
+def test_budgets_of_steps_and_tokens(tmp_path):
+    for words, tokens in (
+        (("train.match=steps", "train.budget=7"), 7 * 16 * (PROMPT + 40)),
+        (("train.match=supervised_tokens", "train.budget=1000"), round(1000 * (PROMPT + ANSWER) / ANSWER)),
+    ):
+        found = estimate(*TINY, "mix=single", *words, root=tmp_path)
+        (train,) = of(found, "train")
+        assert found.trained(found.nodes[train]) == tokens
+
+
+def test_money_is_the_price_of_the_tokens_still_to_write(tmp_path):
+    prices = ["generators.models.0.facts.price_in=3", "generators.models.0.facts.price_out=15"]
+    found = estimate("mix=single", *TINY, *prices, root=tmp_path)
+    assert found.bill(found.missing()).usd == pytest.approx(48 * (PROMPT * 3 + 40 * 15) / 1e6)
+    assert found.bill([]).usd == 0
+    human = estimate("mix=human", *TINY, *prices, root=tmp_path)
+    assert human.bill(human.missing()).usd == 0, "who writes nothing costs nothing"
+
+
+def test_recorded_answers_cost_neither_tokens_nor_money(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    found = estimate(
+        *FILES, "mix=multi", sources("one", "two"), "generators.models.0.facts.price_out=15", root=tmp_path
+    )
+    bill = found.bill([key for key in of(found, "generate") if found.nodes[key].stage.recorded])
+    assert (bill.generate_tokens, bill.usd) == (0, 0)
+
+
+def test_a_manifest_that_cannot_be_read_is_left_to_doctor(tmp_path):
+    folder = tmp_path / "artifacts" / "train" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    (tmp_path / "artifacts" / "train" / "file").touch()
+    assert not History(tmp_path, {}).stages
+
+
+# what is checked before anything runs
+
+
+def test_one_bad_value_among_fifty_cells_is_told_and_nothing_runs(typed, tmp_path):
+    said = typed("-m", "mix=human", "train.lr=0.001,-1", f"train.seed={','.join(map(str, range(25)))}")
+    assert said.code == 2
+    assert said.err.startswith("error: train.lr=-1.0: needs more than 0, and finite [in 25 of 50 cells")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_outputs_that_cannot_be_written_are_told_with_all_other_problems(typed, tmp_path):
+    (tmp_path / "file").touch()
+    said = typed("mix=human", "train.lr=-1", "runtime.outputs=file/below")
+    assert said.code == 2
+    first, second = said.err.splitlines()
+    assert first.startswith("error: runtime.outputs=file/below: nothing can be written in ")
+    assert "file (Not a directory)" in first
+    assert second.startswith("error: train.lr=-1.0")
+    assert typed("plan", "mix=human", "runtime.outputs=file/below").code == 0, "to plan is not to write"
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="root writes everywhere here")
+def test_a_read_only_folder_is_told(typed, tmp_path):
+    folder = Path("/proc/self") if os.geteuid() == 0 else tmp_path / "locked"
+    folder.mkdir(mode=0o500, exist_ok=True)
+    said = typed("mix=human", f"runtime.outputs={folder}/outputs")
+    assert said.code == 2
+    assert f"nothing can be written in {folder}" in said.err
+    assert "runtime.outputs=FOLDER" in said.err
+
+
+def test_a_sweep_that_does_not_fit_on_the_disk_is_refused_with_both_numbers(typed, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "free_bytes", lambda root: 1_000_000)
+    monkeypatch.setattr("synthdiv.views.plan.free_bytes", lambda root: 1_000_000)
+    said = typed("mix=human", *TINY)
+    assert said.code == 2
+    assert "this sweep needs about" in said.err
+    assert "and 1 MB are free there" in said.err
+    assert not (tmp_path / "outputs" / "artifacts").exists()
+    assert "of 1 MB free; a launch refuses that" in typed("plan", "mix=human", *TINY).out
+
+
+def test_a_grid_of_the_command_line_can_be_zipped_and_thinned(typed):
+    zips = 'hydra.sweeper.zip=[{train.lr:"1e-3,1e-4",train.epochs:"1,2"}]'
+    said = typed("plan", "--json", "-m", "mix=human", "train.seed=0,1", zips, *TINY[:6], "report.unmatched=true")
+    assert said.err == ""
+    assert json.loads(said.out)["cells"] == 4
+    thin = 'hydra.sweeper.exclude=[{train.lr:1e-4,train.seed:"1"}]'
+    said = typed("plan", "--json", "-m", "mix=human", "train.seed=0,1", zips, thin, *TINY[:6], "report.unmatched=true")
+    assert json.loads(said.out)["cells"] == 3
+
+
+def test_too_many_cells_are_refused_without_a_terminal(typed):
+    said = typed("plan", "-m", "mix=human", "train.seed=range(0,1001)")
+    assert said.code == 2
+    assert "1,001 cells" in said.err
+    assert "hydra.sweeper.cells=1001" in said.err
+
+
+def test_launch_without_a_plan_has_no_printer(monkeypatch):
+    monkeypatch.setenv(launch.PLAN, "0")
+    with pytest.raises(ConfigError, match="one launch for each"):
+        launch.launch(EXPANDER.expand({}, ["sweep=a,b"]), Inline)

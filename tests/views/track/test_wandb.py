@@ -1,0 +1,276 @@
+"""A real W&B run without a key, written on a terminal, read back from the file it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("wandb")
+
+KEY = "a1b2c3d4" * 8
+SECRET = "5ec3e7" * 6 + "abcd"
+SCRIPT = f"""
+import math, sys
+from pathlib import Path
+from synthdiv.views.track.cell import track_cell
+from synthdiv.views.track.wandb import WandbTracker
+from synthdiv.core.types import Score
+
+cell = {{
+    "key": "{KEY}",
+    "arm": "b" * 64,
+    "axes": {{"mix": "multi", "source": "n/a", "train.lr": "1e-4"}},
+    "seeds": {{"train.seed": 3}},
+}}
+curve = [{{"step": step, "loss": 1.5 / step, "lr": 1e-4}} for step in (1, 2, 3)]
+scores = [
+    Score("nll_2", 1.25, 40, 1.0, 1.5),
+    Score("truth/excess_nll", math.inf, 16),
+    Score("plain/self_bleu_3@words", math.nan, 0, note="too few words"),
+]
+samples = [
+    {{"prompt": "p", "response": "r", "temperature": 0.7}},
+    {{"prompt": "q", "response": "", "temperature": None}},
+]
+folder, published = Path(sys.argv[1]), Path(sys.argv[1]) / "published"
+for _ in range(2):
+    track_cell(WandbTracker("eggs", None, folder), "my_sweep", cell, curve, scores, samples, published)
+"""
+
+
+class Listener:
+    """Stands where the W&B server and every proxy would be; nobody should call."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def called(self) -> bool:
+        try:
+            self.socket.accept()[0].close()
+            return True
+        except BlockingIOError:
+            return False
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    found = Listener()
+    yield found
+    found.socket.close()
+
+
+def on_terminal(script: str, folder: Path, listener: Listener, **more: str) -> tuple[int, str]:
+    """Run a script whose input and output are a terminal, so that a question would be asked; exit code and output."""
+    env = {name: os.environ[name] for name in ("PATH",)}
+    env |= {"HOME": str(folder), "TERM": "xterm", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    env |= {"WANDB_BASE_URL": listener.url, "HTTP_PROXY": listener.url, "HTTPS_PROXY": listener.url} | more
+    master, slave = pty.openpty()
+    command = [sys.executable, "-c", script, str(folder)]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
+    os.close(slave)
+    try:
+        code = process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        output = drain(master)
+    return code, output
+
+
+def drain(master: int) -> str:
+    os.set_blocking(master, False)
+    chunks = []
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # nothing left: empty (EAGAIN) or closed (EIO)
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    os.close(master)
+    return b"".join(chunks).decode()
+
+
+def records(file: Path) -> Iterator[Any]:
+    """The records of a `.wandb` file: LevelDB's log format, blocks of 32 KiB, after a header of seven bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, joined = file.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        joined += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(joined)
+            joined = b""
+            yield record
+
+
+def items(updates: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]], str, bool]:
+    folder, server = tmp_path_factory.mktemp("wandb"), Listener()
+    code, output = on_terminal(SCRIPT, folder, server)
+    called = server.called()
+    server.socket.close()
+    assert code == 0, output
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")  # one, though the cell was tracked twice
+    found: dict[str, list[Any]] = {}
+    for record in records(file):
+        kind = record.WhichOneof("record_type")
+        found.setdefault(kind, []).append(getattr(record, kind))
+    return folder, found, output, called
+
+
+def test_nothing_is_asked_printed_or_sent(written: Any) -> None:
+    _, _, output, called = written
+    assert output == ""
+    assert not called
+
+
+def test_run_is_named_by_its_cell(written: Any) -> None:
+    run = written[1]["run"][0]
+    assert (run.run_id, run.project, run.run_group) == (KEY, "eggs", "b" * 64)
+    assert list(run.tags) == ["my_sweep"]
+    assert run.display_name == "multi a1b2c3d4"
+    config = items(run.config.update)
+    assert config.pop("_wandb") == {}
+    assert config == {"mix": "multi", "source": "n/a", "train.lr": "1e-4", "train.seed": 3}
+
+
+def test_curve_has_its_own_step(written: Any) -> None:
+    history = [items(record.item) for record in written[1]["history"]]
+    curve = [(row["train/step"], row["train/loss"], row["train/lr"]) for row in history if "train/loss" in row]
+    assert curve == [(1, 1.5, 1e-4), (2, 0.75, 1e-4), (3, 0.5, 1e-4)]
+    assert [(metric.glob_name, metric.step_metric) for metric in written[1]["metric"]] == [("train/*", "train/step")]
+
+
+def test_summary_leaves_out_what_is_undefined(written: Any) -> None:
+    summary: dict[str, Any] = {}
+    for record in written[1]["summary"]:
+        summary |= items(record.update)
+    assert (summary["nll_2"], summary["nll_2/low"], summary["nll_2/high"], summary["nll_2/n"]) == (1.25, 1.0, 1.5, 40)
+    assert summary["truth/excess_nll"] == float("inf")
+    assert "truth/excess_nll/low" not in summary
+    assert not [name for name in summary if "self_bleu" in name]
+
+
+def test_the_tracker_itself_leaves_out_nan_and_keeps_zero(tmp_path: Path, listener: Listener) -> None:
+    script = """
+import sys
+from pathlib import Path
+from synthdiv.views.track.wandb import WandbTracker
+tracker = WandbTracker("eggs", None, Path(sys.argv[1]))
+tracker.begin("id", "name", "group", [], {})
+try:
+    tracker.summary({"undefined": float("nan"), "zero": 0.0})
+finally:
+    tracker.finish(0)
+"""
+    code, output = on_terminal(script, tmp_path, listener)
+    assert (code, output) == (0, "")
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    summary: dict[str, Any] = {}
+    for record in records(file):
+        if record.WhichOneof("record_type") == "summary":
+            summary |= items(record.summary.update)
+    assert summary["zero"] == 0.0
+    assert "undefined" not in summary
+
+
+def test_samples_are_a_table(written: Any) -> None:
+    (file,) = written[0].glob("wandb/offline-run-*/files/media/table/*.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == ["prompt", "response", "temperature"]
+    assert table["data"] == [["p", "r", 0.7], ["q", "", None]]
+
+
+def test_what_a_later_sync_needs_lies_in_the_folder(written: Any) -> None:
+    folder, found, _, _ = written
+    staged = [Path(content.local_path) for record in found["artifact"] for content in record.manifest.contents]
+    assert staged
+    assert all(path.is_file() and path.is_relative_to(folder / "wandb") for path in staged)
+
+
+def test_exit_code_is_written(written: Any) -> None:
+    assert [record.exit_code for record in written[1]["exit"]] == [0]
+
+
+def test_a_failed_run_says_so_and_can_be_made_again(tmp_path: Path, listener: Listener) -> None:
+    broken = SCRIPT.replace('"prompt": "q"', '"another_column": "q"')
+    code, _ = on_terminal(broken, tmp_path, listener)
+    assert code == 1
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert [record.exit.exit_code for record in records(file) if record.WhichOneof("record_type") == "exit"] == [1]
+    assert not list((tmp_path / "published").iterdir())
+
+
+def test_chosen_mode_wins_and_the_key_stays_out_of_the_files(tmp_path: Path, listener: Listener) -> None:
+    code, output = on_terminal(SCRIPT, tmp_path, listener, WANDB_MODE="offline", WANDB_API_KEY=SECRET)
+    assert (code, output) == (0, "")
+    assert not listener.called()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_mode_disabled_writes_no_run(tmp_path: Path, listener: Listener) -> None:
+    code, output = on_terminal(SCRIPT, tmp_path, listener, WANDB_MODE="disabled")
+    assert (code, output) == (0, "")
+    assert not list(tmp_path.rglob("*.wandb"))
+
+
+@pytest.mark.parametrize(
+    ("more", "netrc", "mode"),
+    [
+        ({}, "", "offline"),
+        ({"WANDB_API_KEY": SECRET}, "", "online"),
+        ({}, f"machine 127.0.0.1 login user password {SECRET}\n", "online"),
+        ({"WANDB_MODE": "offline", "WANDB_API_KEY": SECRET}, "", "offline"),
+        ({"WANDB_MODE": "online"}, "", "ConfigError"),
+    ],
+)
+def test_mode_follows_the_key_and_asks_for_none(
+    tmp_path: Path, listener: Listener, more: dict[str, str], netrc: str, mode: str
+) -> None:
+    script = """
+import sys
+from pathlib import Path
+from synthdiv.views.track.wandb import mode
+try:
+    found = mode()
+except Exception as error:
+    found = type(error).__name__
+(Path(sys.argv[1]) / "found").write_text(found)
+"""
+    if netrc:
+        (tmp_path / ".netrc").write_text(netrc.replace("127.0.0.1", listener.url.removeprefix("http://")))
+        (tmp_path / ".netrc").chmod(0o600)
+    code, output = on_terminal(script, tmp_path, listener, **more)
+    assert (code, output) == (0, "")
+    assert (tmp_path / "found").read_text() == mode
+    assert not listener.called()
