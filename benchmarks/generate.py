@@ -99,7 +99,7 @@ def ours(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str],
     from synthdiv.core.types import Artifact
     from synthdiv.generate import hf
     from synthdiv.generate.answer import Answer
-    from synthdiv.generate.generate import Generate, Side, read_samples
+    from synthdiv.generate.generate import Generate, Split, read_samples
     from synthdiv.generate.spec import Sampling
     from synthdiv.models.checkpoint import Checkpoint
     from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
@@ -109,7 +109,11 @@ def ours(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str],
         Artifact(Checkpoint(), "1" * 64, folder / "model"),
     )
     stage = Generate(
-        source="ours", sampling=Sampling(TEMPERATURE, TOP_P, NEW), batch_tokens=BATCH_TOKENS, seed=seed, side=Side.test
+        source="ours",
+        sampling=Sampling(TEMPERATURE, TOP_P, NEW),
+        batch_tokens=BATCH_TOKENS,
+        seed=seed,
+        split=Split.test,
     )
     run = LocalRun(Runtime(device="cpu"), lambda *_: opened)
 

@@ -28,6 +28,7 @@ PLAN = "SYNTHDIV_PLAN"  # `text` or `json`, set by the verb `plan`: the engine i
 def expand(loader: Any, config: Any, spec: GridSpec, arguments: list[str]) -> list[Point]:
     """All cells of a sweep, composed before anything runs: a later edit of a YAML file changes none of them."""
     hydra = config.hydra
+    arguments = [word.removeprefix("++") if word.startswith("++evaluate.suites.") else word for word in arguments]
     return Expander(loader, hydra.job.config_name, list(hydra.overrides.hydra)).points(spec, arguments)
 
 

@@ -18,7 +18,7 @@ from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.truth import Truth
-from synthdiv.generate.generate import Generate, Side
+from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
@@ -128,9 +128,9 @@ class Scenes:
             return Generate("oak", sampling=Sampling(1.0, 1.0, 8), rows=48, shard_rows=4)
         if scene == "rounded":  # in bf16 the rows that share a batch show
             law = Sampling(1.0, 1.0, 16)
-            return Generate("oak", sampling=law, precision=Precision.bf16, side=Side.test, samples=8, subset=12)
+            return Generate("oak", sampling=law, precision=Precision.bf16, split=Split.test, samples=8, subset=12)
         if scene == "respond":
-            return Generate("student", sampling=Sampling(1.0, 1.0, 8), side=Side.test, samples=2, subset=2)
+            return Generate("student", sampling=Sampling(1.0, 1.0, 8), split=Split.test, samples=2, subset=2)
         if scene == "recorded":
             return self.recorded()
         if scene == "mix":

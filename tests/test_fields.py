@@ -25,7 +25,7 @@ import synthdiv.study.pipeline  # noqa: F401  # imports every stage
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.likelihood import Target
-from synthdiv.generate.generate import Side, read_samples
+from synthdiv.generate.generate import Split, read_samples
 from synthdiv.generate.spec import Backend
 from synthdiv.mix.mix import read_mix
 from synthdiv.models.load import Precision
@@ -56,7 +56,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "text": {"text.separator": "---", "text.megabytes": 0.004},
     "generate": {
         "source": "elm", "sampling.temperature": 0.5, "sampling.top_p": 0.5, "sampling.max_new_tokens": 6,
-        "precision": Precision.bf16, "seed": 1, "side": Side.test, "rows": 30, "shard_rows": 2, "shard": 1,
+        "precision": Precision.bf16, "seed": 1, "split": Split.test, "rows": 30, "shard_rows": 2, "shard": 1,
     },
     "respond": {"samples": 3, "subset": 4},
     "rounded": {"batch_tokens": 40},

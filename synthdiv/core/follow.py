@@ -75,8 +75,8 @@ class Follow:
 
     def _step(self, row: dict[str, Any]) -> None:
         try:
-            step = Step(row["key"], row["stage"], tuple(self._known(key) for key in row["inputs"]))
-        except (KeyError, TypeError):
+            step = Step(row["key"], row["stage"], tuple(self._known(key) for key in row["inputs"].values()))
+        except (KeyError, TypeError, AttributeError):
             self.strange += 1
         else:
             self.steps.setdefault(step.key, step)

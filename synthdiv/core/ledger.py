@@ -32,25 +32,30 @@ NOTE = 4000  # characters of a message that an event keeps; the log has all
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """A node as a row: enough to build it again, locators included."""
+    """A node as a row: enough to build it again, locators included. `inputs` are keys by name."""
 
     key: str
     stage: str
-    inputs: list[str]
+    inputs: dict[str, str]
     fields: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class CellRecord:
-    """A cell as a row. `axes` are flat, `n/a` where an axis made no difference; `suites` and `vanilla` name the suite
-    nodes by suite; `seeds` are what tells the cells of one arm apart. `config` are the words that say where the presets
-    are; `unmatched` is how much the cell trains, where it was launched with `report.unmatched` or stops early."""
+    """A cell as a row.
+
+    `axes` are flat, `n/a` where an axis made no difference; `seeds` are what tells the cells of one arm apart.
+    `responses` are the student's answers by decoding, `suites` and `vanilla` the end nodes by suite. `config` are the
+    words that say where the presets are; `unmatched` is how much the cell trains, where it was launched with
+    `report.unmatched` or stops early.
+    """
 
     key: str
     arm: str
     overrides: list[str]
     axes: dict[str, Any]
     seeds: dict[str, Any]
+    responses: dict[str, str]
     suites: dict[str, str]
     vanilla: dict[str, str]
     nodes: list[str]

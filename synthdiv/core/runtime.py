@@ -89,7 +89,7 @@ class Runtime:
     offload: bool = False
     gradient_checkpointing: bool = False
 
-    def check(self) -> list[str]:
+    def check(self, name: str) -> list[str]:
         problems = []
         if self.micro_batch < 0:
             problems.append(f"runtime.micro_batch={self.micro_batch}: needs 0 (the whole batch) or more rows")
@@ -99,8 +99,6 @@ class Runtime:
             problems.append(f"runtime.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
         if self.heartbeat_seconds <= 0 or self.checkpoint_seconds <= 0:
             problems.append("runtime.heartbeat_seconds and runtime.checkpoint_seconds: need more than 0 seconds")
-        for index, server in enumerate(self.servers):
-            problems += server.check(f"runtime.servers.{index}")
         names = [server.name for server in self.servers]
         problems += [
             f"runtime.servers: the name {name!r} stands twice" for name in sorted({*names}) if names.count(name) > 1

@@ -1,4 +1,4 @@
-"""A stage is a plain dataclass; a node is a stage and the nodes it takes; a key is a hash of what both are."""
+"""A stage is a plain dataclass; a node is a stage and its named inputs; a key is a hash of what both are."""
 
 from __future__ import annotations
 
@@ -6,35 +6,51 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from synthdiv.core.fields import MISSING, dotted, type_hints, without_none
 from synthdiv.core.types import Artifact, ConfigError, Run
 
-MISSING = dataclasses.MISSING
+PROMPT_TOKENS, ANSWER_TOKENS = 100, 200  # what planning assumes where no manifest was measured
 
 
-def added(default: Any, before: Any) -> Any:
-    """A field that older keys did not have: left out of the key while it equals `before`, what it stood for then."""
-    return field(default=default, metadata={"before": before})
+class Measured(Protocol):
+    """Averages over finished artifacts, for planning."""
+
+    def ratio(self, kind: str, over: str, under: str, model: str = "") -> float | None:
+        """The sum of one number of the summaries of stages of `kind` divided by that of another; of the model with this
+        key alone where it has any. None where nothing was measured."""
 
 
-def locator(default: Any = None) -> Any:
-    """A field that says where something is. `resolve` turns it into an identity field; it never enters a key."""
-    return field(default=default, metadata={"locator": True})
+@dataclass(frozen=True)
+class Work:
+    """What building a node takes, as far as a plan can know: `units` of the stage's `unit`, and tokens that a model
+    samples, reads and trains on."""
+
+    units: float = 1.0
+    new_tokens: float = 0.0
+    read_tokens: float = 0.0
+    trained_tokens: float = 0.0
 
 
 class Stage:
     """One step of work. Subclasses are dataclasses; these constants carry no annotation, or they would be fields.
 
-    `version` rises when the same fields give other bytes. `ranks` is `one` or `many`. `kept` are the names in a partial
-    directory that a later builder may continue from. A `located` stage does no work: its artifact lies where it says.
-    Nodes that open one `model` are best built in a row.
+    - `version` rises when the same fields give other bytes.
+    - `ranks` is `one` or `many`.
+    - `kept` are the names in a partial directory that a later builder may continue from.
+    - A `located` stage does no work: its artifact lies where its fields say.
+    - `model` says that the artifact is a model: nodes that open one model are best built in a row.
+    - `model_input` names the input that is the model which the stage runs or trains; its size decides the rate.
+    - `unit` is the number of the summary that rates and sizes are measured for one of; empty: the node itself.
+    - `bytes_per_unit` is what planning assumes for the artifact where nothing was measured.
+    - `less_memory` says what a user can lower when the stage runs out of memory.
     """
 
     name = ""
@@ -43,15 +59,23 @@ class Stage:
     kept = tuple[str, ...]()
     located = False
     model = False
+    model_input = ""
+    unit = ""
+    bytes_per_unit = 3e5
+    less_memory = "it needs a machine with more memory"
 
     @property
     def kind(self) -> str:
         """What measured rates and cluster profiles call this stage: its name, unless it has several kinds."""
         return self.name
 
-    def check(self) -> list[str]:
-        """All problems of the fields, each starting with its dotted name."""
-        return []
+    def input_names(self) -> Iterable[str]:
+        """The names of all inputs, in the order in which they enter the key."""
+        return ()
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        """What building this stage on `inputs` takes."""
+        return Work()
 
     def locate(self) -> Path | None:
         """Where the artifact of a `located` stage lies; None while it is not on this machine."""
@@ -60,7 +84,7 @@ class Stage:
     def fetch(self) -> None:
         """Bring the artifact of a `located` stage to this machine."""
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         """Do the work, write it below `out`, return the summary for the manifest."""
         raise NotImplementedError
 
@@ -68,22 +92,9 @@ class Stage:
 @cache
 def _identity(kind: type) -> list[tuple[str, Any, Any]]:
     """Name, type and `before` (MISSING where there is none) of each field that can enter a key."""
-    hints = _hints(kind)
-    found = [(item.name, _plain_optional(hints[item.name]), item.metadata) for item in dataclasses.fields(kind)]
-    return [(name, hint, facts.get("before", MISSING)) for name, hint, facts in found if not facts.get("locator")]
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _plain_optional(hint: Any) -> Any:
-    if isinstance(hint, type):
-        return hint
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
-    return hint
+    hints = type_hints(kind)
+    fields = [(item.name, without_none(hints[item.name]), item.metadata) for item in dataclasses.fields(kind)]
+    return [(name, hint, facts.get("before", MISSING)) for name, hint, facts in fields if not facts.get("locator")]
 
 
 def canonical(value: Any, hint: Any, where: str = "") -> Any:
@@ -94,7 +105,7 @@ def canonical(value: Any, hint: Any, where: str = "") -> Any:
         return value.value
     if dataclasses.is_dataclass(value):
         return canonical_fields(value, where)
-    hint = _plain_optional(hint)
+    hint = without_none(hint)
     if isinstance(value, list | tuple):
         inner = (typing.get_args(hint) or (Any,))[0]
         return [canonical(item, inner, f"{where}.{index}") for index, item in enumerate(value)]
@@ -114,7 +125,7 @@ def canonical_fields(record: Any, where: str = "") -> dict[str, Any]:
     for name, hint, before in _identity(kind):
         value = getattr(record, name)
         if before is MISSING or value != before:
-            out[name] = canonical(value, hint, f"{where}.{name}" if where else name)
+            out[name] = canonical(value, hint, dotted(where, name))
     return out
 
 
@@ -126,29 +137,43 @@ def digest(data: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A stage and the nodes whose artifacts it takes. Equal keys are the same node, whoever asks."""
+    """A stage and the nodes whose artifacts it takes, by name. Equal keys are the same node, whoever wants it."""
 
     stage: Stage
-    inputs: tuple[Node, ...] = ()
+    inputs: Mapping[str, Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = list(self.stage.input_names())
+        if sorted(names) != sorted(self.inputs):
+            raise TypeError(f"{self.stage.name} takes the inputs {names}, not {list(self.inputs)}")
+        object.__setattr__(self, "inputs", {name: self.inputs[name] for name in names})
 
     @cached_property
     def key(self) -> str:
         fields = canonical_fields(self.stage, self.stage.name)
-        return digest([self.stage.name, self.stage.version, fields, [node.key for node in self.inputs]])
+        inputs = [[name, node.key] for name, node in self.inputs.items()]
+        return digest([self.stage.name, self.stage.version, fields, inputs])
 
     @property
     def label(self) -> str:
         return f"{self.stage.name} {self.key[:8]}"
 
-    def ancestry(self) -> dict[str, Node]:
-        """This node and all it stands on, by key, inputs before what takes them."""
-        found: dict[str, Node] = {}
-        self.gather(found)
-        return found
+    @property
+    def work_model(self) -> Node | None:
+        """The node of the model that this node runs or trains; pretraining trains its own."""
+        if self.stage.model_input:
+            return self.inputs.get(self.stage.model_input)
+        return self if self.stage.model and not self.stage.located else None
 
-    def gather(self, found: dict[str, Node]) -> None:
-        """Add this node and all it stands on to `found`, inputs first; what is there stays."""
-        if self.key not in found:
-            for node in self.inputs:
-                node.gather(found)
-            found[self.key] = self
+    def ancestry(self) -> dict[str, Node]:
+        """This node and all it depends on, by key, inputs before what takes them."""
+        nodes: dict[str, Node] = {}
+        self.gather(nodes)
+        return nodes
+
+    def gather(self, nodes: dict[str, Node]) -> None:
+        """Add this node and all it depends on to `nodes`, inputs first; what is there stays."""
+        if self.key not in nodes:
+            for node in self.inputs.values():
+                node.gather(nodes)
+            nodes[self.key] = self

@@ -26,6 +26,28 @@ from synthdiv.core.stage import Node, canonical_fields
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
 
 MANIFEST = "manifest.json"
+FORMAT = 2  # of a folder of outputs: keys, manifests and the ledger; outputs of another format are refused
+
+
+def require_format(root: Path, create: bool = False) -> None:
+    """Refuse outputs of another format. Empty outputs have none; a launch (`create`) writes ours."""
+    file = root / "format.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["format"]
+    except FileNotFoundError:
+        found = 1 if any((root / name).exists() for name in ("artifacts", "sweeps")) else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({error}); it holds the format of these outputs, {FORMAT}"
+        ) from error
+    if found not in (None, FORMAT):
+        raise ConfigError(
+            f"runtime.outputs={root}: holds outputs of format {found} and this version reads format {FORMAT}; choose "
+            "another folder with runtime.outputs=FOLDER"
+        )
+    if found is None and create:
+        root.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"format": FORMAT}), encoding="utf-8")
 
 
 def file_digest(path: Path) -> str:
@@ -139,10 +161,11 @@ class Store:
                     f"{node.label} is damaged: {'; '.join(problems)}. It is not used. "
                     f"Look with `synthdiv doctor`, remove {path} and run the same command again."
                 )
-        return Artifact(node.stage, node.key, path, tuple(self._light(item) for item in node.inputs))
+        return Artifact(node.stage, node.key, path, {name: self._light(item) for name, item in node.inputs.items()})
 
     def _light(self, node: Node) -> Artifact:
-        return Artifact(node.stage, node.key, self.path(node), tuple(self._light(item) for item in node.inputs))
+        inputs = {name: self._light(item) for name, item in node.inputs.items()}
+        return Artifact(node.stage, node.key, self.path(node), inputs)
 
     def damage(self, path: Path, hashes: bool) -> Iterator[str]:
         """What is wrong with the files of a finished artifact, a phrase each."""
@@ -209,7 +232,7 @@ class Store:
             with Heartbeat(partial, self.heartbeat):  # over the copying and the hashing too: both can take long
                 sessions = self._inherit(node, partial)
                 self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
-                inputs = tuple(self.artifact(item) for item in node.inputs)
+                inputs = {name: self.artifact(item) for name, item in node.inputs.items()}
                 run.begin(partial)
                 summary = node.stage.build(inputs, partial, run)
                 run.end()
@@ -268,10 +291,14 @@ class Store:
             if file.is_file() and file.name != "heartbeat"
         }
         manifest = {
+            "format": FORMAT,
             "stage": node.stage.name,
+            "kind": node.stage.kind,
             "version": node.stage.version,
             "key": node.key,
-            "inputs": [{"stage": item.stage.name, "key": item.key} for item in node.inputs],
+            "inputs": {name: {"stage": item.stage.name, "key": item.key} for name, item in node.inputs.items()},
+            "model": model.key if (model := node.work_model) else "",
+            "units": summary.get(node.stage.unit, 1),
             "fields": canonical_fields(node.stage),
             "summary": summary,
             "files": files,

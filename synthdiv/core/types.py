@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class SynthdivError(Exception):
@@ -88,12 +88,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Artifact:
-    """The finished output of a stage: a directory named by what made it, and the artifacts it was made from."""
+    """The finished output of a stage: a directory named by what made it, and by name the artifacts it was made from."""
 
     stage: Any
     key: str
     path: Path
-    inputs: tuple[Artifact, ...] = ()
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class Builder:
             self.run.together, begun = True, time.monotonic()
             try:
                 self.run.prepare()
-                inputs = tuple(self.store.artifact(inner) for inner in node.inputs)
+                inputs = {name: self.store.artifact(inner) for name, inner in node.inputs.items()}
                 with isolated(self.runtime.threads), contextlib.suppress(Stopped):
                     node.stage.build(inputs, out, self.run)
                     self.run.end()

@@ -36,11 +36,12 @@ class Engine:
         self.store = Store(root, cell.runtime.heartbeat_seconds)
         self.ledger = Ledger(root, cell.sweep, new_job(self.name))
         self.nodes, self.records = frozen.nodes(), frozen.records()
+        self.suites = sorted({name for record in self.records for name in (*record.suites, *record.vanilla)})
         self.states: dict[str, str] = {}
         self.missing = {key: len(node.inputs) for key, node in self.nodes.items()}  # inputs of unknown fate
         self.users: dict[str, list[Node]] = {}
         for node in self.nodes.values():
-            for inner in node.inputs:
+            for inner in node.inputs.values():
                 self.users.setdefault(inner.key, []).append(node)
         self.open = {key: node for key, node in self.nodes.items() if not node.inputs}  # ready, not yet taken
         self.failures: dict[str, Outcome] = {}
@@ -83,7 +84,7 @@ class Engine:
                 self.missing[user.key] -= 1
                 if self.missing[user.key] or user.key in self.states:
                     continue
-                if all(self.states[inner.key] in DONE for inner in user.inputs):
+                if all(self.states[inner.key] in DONE for inner in user.inputs.values()):
                     self.open[user.key] = user
                 else:
                     fresh.append((user, "blocked"))

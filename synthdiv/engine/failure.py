@@ -16,12 +16,6 @@ TIME = "time limit"
 LOST = "killed"  # the process is gone without a word: memory, a node of the cluster, somebody's kill
 BUG = "unforeseen"
 OTHER_RANK = ("gloo/transport", "Connection reset by peer", "ncclRemoteError", "NCCL communicator was aborted")
-SMALLER = {  # by a field of a stage: what needs less memory. The batch of a training is cut by the builder itself
-    "batch_tokens": "lower generators.batch_tokens for the answers of generators, or evaluate.batch_tokens for the "
-    "evaluation",
-    "max_tokens": "not even one row fits: lower train.max_tokens, or choose train.method=lora or a smaller student",
-    "context": "not even one sequence fits: lower pretrain.context, hidden or layers",
-}
 
 
 def class_of(error: BaseException) -> str:
@@ -39,7 +33,7 @@ def advice(failure: str, stage: Any) -> str:
     """What a person can do about a failure of this class in this stage; empty where the message says it."""
     if failure != MEMORY:
         return ""
-    return next((told for name, told in SMALLER.items() if hasattr(stage, name)), "it needs a machine with more memory")
+    return str(stage.less_memory)
 
 
 def message_of(error: BaseException) -> str:

@@ -24,5 +24,5 @@ class Inline(Engine):
         """The first node that is ready, one that takes the open model before others."""
         ready = iter(self.open.values())
         first = next(ready)
-        takes = (node for node in self.open.values() if any(inner.key == opened for inner in node.inputs))
+        takes = (node for node in self.open.values() if any(inner.key == opened for inner in node.inputs.values()))
         return next(takes, first)

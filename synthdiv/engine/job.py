@@ -15,6 +15,7 @@ from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import ConfigError
+from synthdiv.evaluate.suite import suite_class
 from synthdiv.study.config import Track
 from synthdiv.study.records import plain
 
@@ -26,7 +27,8 @@ AGAIN = "type the command of the sweep again: it goes on where it stands"
 class Job:
     """Nodes to build, in this order. `nodes` None: their keys come line by line from standard input, and what became of
     each goes to standard output. `graph` has them and all they stand on, inputs first; `attempts` the number of each
-    node's next attempt; `requeues` how often a job that ran out of time may be queued again."""
+    node's next attempt; `requeues` how often a job that ran out of time may be queued again, `suites` the
+    modules of the suites, whose stages are then known."""
 
     name: str
     sweep: str
@@ -36,6 +38,7 @@ class Job:
     graph: list[NodeRecord]
     attempts: dict[str, int] = field(default_factory=dict)
     requeues: int = 0
+    suites: list[str] = field(default_factory=list)
     format: int = FORMAT
 
     def write(self, path: Path) -> None:
@@ -62,8 +65,10 @@ class Job:
 
     def rebuilt(self) -> dict[str, Node]:
         """Every node of the graph by key. A key that comes out different was made by another version of a stage."""
-        from synthdiv.study import pipeline  # noqa: F401  all stages are known once it is imported
+        from synthdiv.study import pipeline  # noqa: F401  the stages of the pipeline are known once it is imported
 
+        for module in self.suites:
+            suite_class(module)
         known = sorted(Stage.__subclasses__(), key=lambda kind: kind.__module__.startswith("synthdiv."))
         kinds = {kind.name: kind for kind in known}  # of two with one name ours counts
         found: dict[str, Node] = {}
@@ -71,7 +76,7 @@ class Job:
             if row.stage not in kinds:
                 raise ConfigError(f"{row.stage} {row.key[:8]}: no such stage in this version of synthdiv; {AGAIN}")
             try:
-                node = Node(typed(kinds[row.stage], row.fields), tuple(found[key] for key in row.inputs))
+                node = Node(typed(kinds[row.stage], row.fields), {name: found[key] for name, key in row.inputs.items()})
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ConfigError(
                     f"{row.stage} {row.key[:8]}: this version of synthdiv cannot read its fields ({error!r}); {AGAIN}"

@@ -151,7 +151,7 @@ class Local(Engine):
         others = {worker.opened for worker in self.workers if worker and worker.opened}
 
         def cost(node: Node) -> int:
-            keys = {inner.key for inner in node.inputs}
+            keys = {inner.key for inner in node.inputs.values()}
             return 0 if opened in keys else 2 if keys & others else 1
 
         return min(self.open.values(), key=cost)
@@ -162,7 +162,7 @@ class Local(Engine):
         name = f"{self.ledger.job}-{self.started}"
         path = self.ledger.folder / "jobs" / f"{name}.json"
         graph = [node_record(node) for node in self.nodes.values()]
-        Job(name, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph).write(path)
+        Job(name, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph, suites=self.suites).write(path)
         log = self.ledger.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(self.slots)))

@@ -34,13 +34,13 @@ def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, m
     `nodes` come inputs first; inputs that are not among them are there already. A job trains at most one model.
     """
     nodes = list(nodes)
-    awaited = {inner.key for node in nodes if node.stage.model for inner in node.inputs if inner.stage.model}
+    awaited = {inner.key for node in nodes if node.stage.model for inner in node.inputs.values() if inner.stage.model}
     jobs: list[Packed] = []
     where: dict[str, int] = {}
     alike: dict[Alike, int] = {}  # the last job of its kind
     for node in nodes:
-        models = {inner.key for inner in node.inputs if inner.stage.model}
-        after = {where[inner.key] for inner in node.inputs if inner.key in where}
+        models = {inner.key for inner in node.inputs.values() if inner.stage.model}
+        after = {where[inner.key] for inner in node.inputs.values() if inner.key in where}
         after -= set().union(*(jobs[other].before for other in after))  # what these wait for is over then
         kind = (shape(node), frozenset(after), frozenset(models))
         number = _joins(node, models, after, kind, jobs, alike, group)

@@ -87,7 +87,9 @@ class Slurm(Engine):
 
     def _fetch(self) -> None:
         """Models of the hub that will be opened are brought here once: the nodes of a cluster often have no network."""
-        wanted = {inner.key for key, node in self.nodes.items() if key not in self.states for inner in node.inputs}
+        wanted = {
+            inner.key for key, node in self.nodes.items() if key not in self.states for inner in node.inputs.values()
+        }
         there = []
         for node in [node for node in self.nodes.values() if node.stage.located]:
             self.open.pop(node.key, None)
@@ -129,7 +131,7 @@ class Slurm(Engine):
         attempts = {key: self.ledger.attempt(key) for key in keys}
         job = Job(
             f"{self.ledger.job}-{name}", self.cell.sweep, self.cell.runtime, self.cell.track, keys,
-            [node_record(node) for node in graph.values()], attempts, self.requeues,
+            [node_record(node) for node in graph.values()], attempts, self.requeues, self.suites,
         )  # fmt: skip
         job.write(self.folder / f"{name}.json")
 

@@ -70,7 +70,7 @@ class Worker:
         """An input that is missing now will not come: what builds it has ended before this job began."""
         if reason := self.ranks.agree(self.stop.reason):
             return Outcome("stopped", message=reason)
-        missing = [inner.label for inner in node.inputs if not self.store.has(inner)]
+        missing = [inner.label for inner in node.inputs.values() if not self.store.has(inner)]
         missing = self.ranks.share(missing)
         if missing:
             if self.ranks.rank == 0:

@@ -1,20 +1,21 @@
-"""The collapse suite: did the output distribution narrow? Likelihood, lexical and semantic measures, always beside the
-untouched student."""
+"""The collapse suite: did the output distribution narrow? Likelihood, lexical and semantic measures, always compared
+with the vanilla student."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthdiv.core.stage import Stage
+from synthdiv.core.fields import setting
+from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, DataError, Run, Sample, Score
-from synthdiv.evaluate.likelihood import human_scores, own_items, perplexity_1_scores
-from synthdiv.evaluate.sentence_vectors import read_vectors, truncated_note
-from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.evaluate.likelihood import Likelihood, Target, human_scores, own_items, perplexity_1_scores
+from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_note
+from synthdiv.evaluate.suite import Arm, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
 from synthdiv.measures.budgets import lexical, words_scores
@@ -22,6 +23,7 @@ from synthdiv.measures.intervals import mean_score
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.sentences import SENTENCE, sentences
 from synthdiv.measures.words import REGEX, words
+from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.split import rank
 
 TEXTS = "texts.parquet"
@@ -29,8 +31,8 @@ AGAINST_HUMAN = ("mauve", "frechet", "precision", "recall", "cluster_entropy")
 PER_ANSWER = ("response_words", "sentences", "repetition_4", "empty")
 
 
-class Said(NamedTuple):
-    """One arm in one decoding: its answers, their likelihood under the untouched student, their sentence vectors."""
+class Responses(NamedTuple):
+    """One arm in one decoding: its answers, their likelihood under the vanilla student, their sentence vectors."""
 
     answers: Artifact
     own: Artifact
@@ -38,113 +40,185 @@ class Said(NamedTuple):
 
 
 @dataclass
+class CollapseSuite(Suite):
+    """Did the output distribution narrow? Likelihood, lexical and semantic measures."""
+
+    headlines = (
+        "nll_2",
+        "nll_2_support-vanilla",
+        "published/self_bleu_3@words",
+        "plain/self_bleu_3@texts",
+        "plain/distinct_2_within@texts",
+        "plain/distinct_2_between@texts",
+        "plain/vendi_1",
+        "plain/recall",
+    )
+    caveats = ("published/truncated", "published/empty", "plain/truncated", "plain/empty")
+
+    words: int = setting(10000, least=1)
+    """Budget of the `@words` measures: texts, prompt after prompt, until that many words."""
+    texts: int = setting(50, least=1)
+    """Words of each answer that the `@texts` measures and sentence vectors see."""
+    encoder: Checkpoint | None = None
+    """A model of sentence-transformers; null: no semantic measures."""
+    seed: int = setting(0, least=0)
+    """Seed of the intervals."""
+
+    def models(self) -> dict[str, Checkpoint]:
+        return {"encoder": self.encoder} if self.encoder else {}
+
+    def node(self, arm: Arm, vanilla: Arm | None) -> Node:
+        human = bool(getattr(arm.prompts.stage, "human", False))
+        decodings = list(arm.responses)
+        stage = Collapse(
+            decodings, human, vanilla is None, self.encoder is not None, self.words, self.texts, seed=self.seed
+        )
+        inputs = self.parts(arm, human)
+        if vanilla:
+            inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, human).items()}
+        if self.encoder and human:
+            inputs["human_vectors"] = self.vectors(prompts=arm.prompts)
+        return Node(stage, inputs)
+
+    def parts(self, arm: Arm, human: bool) -> dict[str, Node]:
+        """What the suite takes of one arm, by name."""
+        settings = arm.settings
+
+        def likelihood(target: Target, model: Node, **answers: Node) -> Node:
+            stage = Likelihood(target, 0, settings.precision, settings.batch_tokens)
+            return Node(stage, {"prompts": arm.prompts, "model": model, **answers})
+
+        nodes = dict[str, Node]()
+        for decoding, answers in arm.responses.items():
+            nodes[f"{decoding}/answers"] = answers
+            nodes[f"{decoding}/own"] = likelihood(Target.own, arm.vanilla_model, answers=answers)
+            if self.encoder:
+                nodes[f"{decoding}/vectors"] = self.vectors(answers=answers)
+        return nodes | ({"human": likelihood(Target.human, arm.model)} if human else {})
+
+    def vectors(self, **texts: Node) -> Node:
+        """Sentence vectors of answers, or of the human test answers of `prompts`."""
+        assert self.encoder
+        return Node(Vectors("prompts" in texts, self.texts), {**texts, "encoder": Node(self.encoder)})
+
+
+@dataclass
 class Collapse(Stage):
-    """Inputs: of the student in each decoding its answers, their likelihood under the untouched student and, with
-    `vectors`, their sentence vectors; then the likelihood of the human answers under it where there are any (`human`).
-    Then the same of the untouched student unless `vanilla`, where the student is the untouched one. Last, with both
-    `vectors` and `human`, the sentence vectors of the human answers.
+    """Inputs, by decoding D: `D/answers` of the student, `D/own`, their likelihood under the vanilla student, and with
+    `vectors` `D/vectors`; with `human` `human`, the likelihood of the human answers under the student. The same of the
+    vanilla student, with `vanilla/` before each name, unless the student is the vanilla one. With both `vectors` and
+    `human` `human_vectors`, of the human answers.
 
-    `words` is the budget of the `@words` measures: the texts of prompt after prompt until that many words. `texts` is
-    how many words of each answer the `@texts` measures see. `word` and `sentence` are the one rule for each.
-
-    Output: `scores.json`, `items.parquet`, and `texts.parquet`, the answers cut to `texts` words: the report compares
-    all arms of a sweep on the prompts that all of them answered at that length.
+    Output: `scores.json`, `items.parquet`, and `texts.parquet`, the answers cut to `texts` words, on which a report
+    compares all arms of a sweep.
     """
 
     name = "collapse"
     version = 2
 
     decodings: list[str] = field(default_factory=list)
+    """Names of the decodings."""
     human: bool = True
+    """The prompts have human answers."""
     vanilla: bool = False
+    """This is the vanilla student itself."""
     vectors: bool = False
+    """There is a sentence encoder."""
     words: int = 10000
+    """Budget of the `@words` measures, in words."""
     texts: int = 50
+    """Words of each answer that the `@texts` measures see."""
     word: str = REGEX
+    """The one regular expression for words."""
     sentence: str = SENTENCE
+    """The one regular expression for sentences."""
     seed: int = 0
+    """Seed of the intervals."""
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def input_names(self) -> list[str]:
+        parts = ["answers", "own", *(["vectors"] if self.vectors else [])]
+        arm = [f"{decoding}/{part}" for decoding in self.decodings for part in parts]
+        arm += ["human"] if self.human else []
+        vanilla = [] if self.vanilla else [f"vanilla/{name}" for name in arm]
+        return [*arm, *vanilla, *(["human_vectors"] if self.human and self.vectors else [])]
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         if (self.word, self.sentence) != (REGEX, SENTENCE):
             raise DataError("collapse.word, collapse.sentence: this version has one rule for each, " + REGEX)
-        width = (2 + self.vectors) * len(self.decodings) + self.human
-        student, untouched = inputs[:width], () if self.vanilla else inputs[width : 2 * width]
-        human = inputs[-1] if self.human and self.vectors else None
         scores: list[Score] = []
         items: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
         if self.human:
-            found, values = human_scores(student[-1], untouched[-1] if untouched else None, self.seed)
-            scores, items = found, values
+            scores, items = human_scores(inputs["human"], inputs.get("vanilla/human"), self.seed)
         for index, decoding in enumerate(self.decodings):
             run.progress(index, len(self.decodings), "decodings measured")
-            mine, base = self._said(student, index), self._said(untouched, index) if untouched else None
-            groups = grouped(read_samples(mine.answers.path))
-            found, told = self._decoding(mine, base, groups, human)
-            scores += [dataclasses.replace(score, name=f"{decoding}/{score.name}") for score in found]
-            items += [{**one, "decoding": decoding} for one in (*answer_items(groups), *told)]
-            items += own_items(mine.own, decoding)
+            student = responses_of(inputs, decoding)
+            vanilla = None if self.vanilla else responses_of(inputs, f"vanilla/{decoding}")
+            groups = grouped(read_samples(student.answers.path))
+            own_scores, prompt_items = self._decoding(student, vanilla, groups, inputs.get("human_vectors"))
+            scores += [dataclasses.replace(score, name=f"{decoding}/{score.name}") for score in own_scores]
+            items += [{**each, "decoding": decoding} for each in (*answer_items(groups), *prompt_items)]
+            items += own_items(student.own, decoding)
             texts += text_rows(groups, decoding, self.texts)
-        write_suite(out, scores, items)
+        write_suite(out, scores, items, CollapseSuite)
         write_texts(out, texts)
         return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
 
-    def _said(self, arm: Sequence[Artifact], index: int) -> Said:
-        width = 2 + self.vectors
-        part = arm[width * index : width * (index + 1)]
-        return Said(part[0], part[1], part[2] if self.vectors else None)
-
     def _decoding(
-        self, mine: Said, base: Said | None, groups: dict[str, list[Sample]], human: Artifact | None
+        self, student: Responses, vanilla: Responses | None, groups: dict[str, list[Sample]], human: Artifact | None
     ) -> tuple[list[Score], list[dict[str, Any]]]:
         """The scores of one decoding, and the items that have one value a prompt."""
-        theirs = grouped(read_samples(base.answers.path)) if base else None
-        if theirs:
-            theirs = {key: theirs[key] for key in groups}
-        student, vanilla = responses(groups), responses(theirs) if theirs else None
-        lexical_student, lexical_vanilla = lexical(student, vanilla, self.words, self.texts, self.seed)
+        vanilla_groups = grouped(read_samples(vanilla.answers.path)) if vanilla else None
+        if vanilla_groups:
+            vanilla_groups = {key: vanilla_groups[key] for key in groups}
+        texts, vanilla_texts = responses(groups), responses(vanilla_groups) if vanilla_groups else None
+        lexical_student, lexical_vanilla = lexical(texts, vanilla_texts, self.words, self.texts, self.seed)
         scores = lexical_student.scores() + (lexical_student.minus(lexical_vanilla) if lexical_vanilla else [])
-        scores += whole_scores(groups, theirs, self.words, self.seed)
-        scores += perplexity_1_scores(mine.own, base.own if base else None, self.seed)
+        scores += whole_scores(groups, vanilla_groups, self.words, self.seed)
+        scores += perplexity_1_scores(student.own, vanilla.own if vanilla else None, self.seed)
         scores += answer_scores(groups)
-        if mine.vectors:
-            scores += semantic(mine.vectors, base.vectors if base else None, human, self.seed)
+        if student.vectors:
+            scores += semantic(student.vectors, vanilla.vectors if vanilla else None, human, self.seed)
         means = [part for part in lexical_student.means if part.name not in PER_ANSWER]
         return scores, [
             item(key, part.name, value) for part in means for key, value in zip(groups, part.means, strict=True)
         ]
 
 
+def responses_of(inputs: Mapping[str, Artifact], name: str) -> Responses:
+    """The artifacts of one arm in one decoding; `name` is the decoding, for the vanilla student after `vanilla/`."""
+    return Responses(inputs[f"{name}/answers"], inputs[f"{name}/own"], inputs.get(f"{name}/vectors"))
+
+
 def whole_scores(
-    groups: dict[str, list[Sample]], theirs: dict[str, list[Sample]] | None, budget: int, seed: int
+    groups: dict[str, list[Sample]], vanilla: dict[str, list[Sample]] | None, budget: int, seed: int
 ) -> list[Score]:
-    """The `@words` scores without truncated and empty answers: what these do to the others."""
+    """The `@words` scores without truncated and empty answers: how much these change the others."""
     arms = [
-        {key: [row for row in rows if is_whole(row)] for key, rows in arm.items()} for arm in (groups, theirs) if arm
+        {key: [row for row in rows if is_whole(row)] for key, rows in arm.items()} for arm in (groups, vanilla) if arm
     ]
-    every = sum(map(len, groups.values()))
-    left = every - sum(map(len, arms[0].values()))
-    note = f"without {left} of {every} answers, truncated or empty"
-    base = responses(arms[1]) if theirs else None
-    found = words_scores(responses(arms[0]), base, budget, seed)
-    notes = [(score, "; ".join(filter(None, [score.note, note]))) for score in found]
-    return [dataclasses.replace(score, name=f"whole/{score.name}", note=told) for score, told in notes]
+    total = sum(map(len, groups.values()))
+    dropped = total - sum(map(len, arms[0].values()))
+    note = f"without {dropped} of {total} answers, truncated or empty"
+    scores = words_scores(responses(arms[0]), responses(arms[1]) if vanilla else None, budget, seed)
+    notes = [(score, "; ".join(filter(None, [score.note, note]))) for score in scores]
+    return [dataclasses.replace(score, name=f"whole/{score.name}", note=text) for score, text in notes]
 
 
-def semantic(mine: Artifact, base: Artifact | None, human: Artifact | None, seed: int) -> list[Score]:
-    """The scores of sentence vectors, those of the human answers as what they are compared with."""
-    arms = [read_vectors(artifact) if artifact else (None, {"id": None}) for artifact in (mine, base, human)]
-    (student, own), (vanilla, theirs), (people, written) = ((vectors, rows["id"]) for vectors, rows in arms)
-    notes = {
-        "": truncated_note(mine),
-        "-vanilla": truncated_note(base, "of the untouched student's ") if base else "",
-        "human": truncated_note(human, "human ") if human else "",
-    }
+def semantic(student: Artifact, vanilla: Artifact | None, human: Artifact | None, seed: int) -> list[Score]:
+    """The scores of sentence vectors; those of the human answers are the reference."""
+    arms = [read_vectors(artifact) if artifact else (None, {"id": None}) for artifact in (student, vanilla, human)]
+    (vectors, ids), (vanilla_vectors, vanilla_ids), (human_vectors, human_ids) = (
+        (values, rows["id"]) for values, rows in arms
+    )
+    student_note = truncated_note(student)
+    vanilla_note = truncated_note(vanilla, "of the vanilla student's ") if vanilla else ""
+    human_note = truncated_note(human, "human ") if human else ""
     scores = []
-    for score in semantic_scores(student, vanilla, people, own, theirs, written, seed):
-        told = [score.note, notes[""], notes["-vanilla"] if score.name.endswith("-vanilla") else ""]
-        told.append(notes["human"] if score.name.removesuffix("-vanilla") in AGAINST_HUMAN else "")
-        scores.append(dataclasses.replace(score, note="; ".join(filter(None, told))))
+    for score in semantic_scores(vectors, vanilla_vectors, human_vectors, ids, vanilla_ids, human_ids, seed):
+        notes = [score.note, student_note, vanilla_note if score.name.endswith("-vanilla") else ""]
+        notes.append(human_note if score.name.removesuffix("-vanilla") in AGAINST_HUMAN else "")
+        scores.append(dataclasses.replace(score, note="; ".join(filter(None, notes))))
     return scores
 
 
@@ -194,8 +268,7 @@ def answer_items(groups: dict[str, list[Sample]]) -> Iterator[dict[str, Any]]:
             }
             size = len(row.response.encode())
             for name, value in values.items():
-                told = {"sample": row.sample, "bytes": size, "finish": row.finish}
-                yield item(key, name, value, **told)
+                yield item(key, name, value, sample=row.sample, bytes=size, finish=row.finish)
 
 
 def text_rows(groups: dict[str, list[Sample]], decoding: str, length: int) -> list[dict[str, Any]]:

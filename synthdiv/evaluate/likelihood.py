@@ -1,19 +1,19 @@
-"""Log-likelihoods of given answers under a model: human test answers, what a student said, or every answer the toy
-world's law allows."""
+"""Log-likelihoods of given answers under a model: human test answers, a student's own answers, or every answer that the
+law of the toy world allows."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthdiv.core.stage import Stage
+from synthdiv.core.stage import ANSWER_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Score
 from synthdiv.evaluate.suite import item
-from synthdiv.generate.generate import read_samples
+from synthdiv.generate.generate import prompt_tokens, read_samples
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores
 from synthdiv.measures.tails import own_tail_scores, tail_scores
 from synthdiv.measures.temperature import ONE, Curve, fitted_scores, fitted_values
@@ -25,6 +25,7 @@ from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import ToyPrompt
 
 FILE = "likelihood.parquet"
+SUPPORT = 300  # answers that the law of a toy prompt allows, for planning
 
 
 class Target(Enum):
@@ -46,43 +47,65 @@ class Given(NamedTuple):
 
 @dataclass
 class Likelihood(Stage):
-    """Inputs: prompts, model, and for target `own` answers to the test prompts by a student whose untouched self is
-    `model`. Output: `likelihood.parquet`, one row an answer.
+    """Log-likelihoods of answers to the test prompts under a model.
+
+    Inputs: `prompts`, `model`, and for target `own` the `answers` of a student whose vanilla self is `model`. Output:
+    `likelihood.parquet`, one row an answer.
 
     Columns: id, sample (of `own`, else 0), order (place among the answers of its prompt), finish (of `own`, else
     empty), response, tokens, bytes, nll (nats) and token_nll (nats, float32 a token). For `human` also nll_at: nll at
     each of `TEMPERATURES`, for sharpness and support.
 
-    Template applied, answer tokens plus one EOS, T = 1, nothing removed (science.md, 5). An own answer that was cut at
-    the token limit has no EOS, because nobody said the end there; an empty one is its EOS alone. Own answers are
-    tokenised again from their text, which may give other tokens than were drawn; what then exceeds the context is left
-    out, of `bytes` too, and the summary counts such answers as `cut`. `limit` test prompts are used; 0 means all.
+    Template applied, answer tokens plus one EOS, T = 1, nothing removed. An own answer that was cut at the token limit
+    has no EOS, because the model did not end there; an empty one is its EOS alone. Own answers are tokenised again from
+    their text, which may give other tokens than were drawn; what then exceeds the context is left out, of `bytes` too,
+    and the summary counts such answers as `cut`.
     """
 
     name = "likelihood"
     version = 4
+    model_input = "model"
+    unit = "answers"
+    bytes_per_unit = 1000
+    less_memory = "lower evaluate.batch_tokens"
 
     target: Target = Target.human
+    """Whose answers are scored."""
     limit: int = 0
+    """How many test prompts of the stratified order are used; 0: all."""
     precision: Precision = Precision.fp32
+    """The format of the weights."""
     batch_tokens: int = 16384
+    """Bound on rows × tokens of a batch."""
 
-    def answers(self, prompts: Artifact, *answers: Artifact) -> list[Given]:
+    def input_names(self) -> tuple[str, ...]:
+        return ("prompts", "model", *(["answers"] if self.target is Target.own else []))
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        if self.target is Target.own:
+            count = inputs["answers"].stage.answers()  # type: ignore[attr-defined]
+        else:
+            test: int = inputs["prompts"].stage.test  # type: ignore[attr-defined]
+            count = min(self.limit or test, test) * (SUPPORT if self.target is Target.support else 1)
+        return Work(count, read_tokens=count * (prompt_tokens(measured) + ANSWER_TOKENS))
+
+    def answers(self, inputs: Mapping[str, Artifact]) -> list[Given]:
         """Every answer to be scored, prompt after prompt."""
+        prompts = inputs["prompts"]
         rows = read_prompts(prompts, "test", self.limit or None)
         if self.target is Target.human:
             return [Given(row, 0, row["response"]) for row in rows]
         if self.target is Target.own:
-            return said(rows, answers[0])
+            return own_responses(rows, inputs["answers"])
         law = Law(prompts.stage.toy.world)
         return [Given(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
         import pyarrow.parquet
 
-        prompts, model, *own = inputs
-        answers = self.answers(prompts, *own)
+        prompts, model = inputs["prompts"], inputs["model"]
+        answers = self.answers(inputs)
         opened = run.model(model, self.precision.value)
         chat = Chat.of(opened.tokenizer, prompts)
         texts = {given.row["id"]: given.row["prompt"] for given in answers}
@@ -124,19 +147,17 @@ class Likelihood(Stage):
         }
 
 
-def said(rows: list[dict[str, Any]], answers: Artifact) -> list[Given]:
+def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Given]:
     """The answers to these prompts in a finished `generate` artifact, samples in order."""
     samples: dict[str, list[Given]] = {row["id"]: [] for row in rows}
     known = {row["id"]: row for row in rows}
     for row in sorted(read_samples(answers.path), key=lambda row: row.sample):
         if row.id in known:
             samples[row.id].append(Given(known[row.id], row.sample, row.response, row.finish))
-    silent = [key for key, found in samples.items() if not found]
-    if silent:
-        raise DataError(
-            f"{len(silent)} test prompts have no answer (first {silent[0]!r}): give answers to the test side"
-        )
-    return [given for found in samples.values() for given in found]
+    missing = [key for key, given in samples.items() if not given]
+    if missing:
+        raise DataError(f"{len(missing)} test prompts have no answer (first {missing[0]!r}): answer the test split")
+    return [each for given in samples.values() for each in given]
 
 
 def toy_prompt(row: dict[str, Any]) -> ToyPrompt:
@@ -157,9 +178,9 @@ def human_scores(
 ) -> tuple[list[Score], list[dict[str, Any]]]:
     """Perplexity 2 of two `human` artifacts, whole, by tail, and split into sharpness and support; and its items."""
     answers, tokens, curves = human_answers(student)
-    base = human_answers(vanilla) if vanilla else (None, None, None)
-    scores = likelihood_scores(answers, base[0])
-    scores += tail_scores(tokens, base[1], seed) + fitted_scores(curves, base[2], seed)
+    vanilla_answers, vanilla_tokens, vanilla_curves = human_answers(vanilla) if vanilla else (None, None, None)
+    scores = likelihood_scores(answers, vanilla_answers)
+    scores += tail_scores(tokens, vanilla_tokens, seed) + fitted_scores(curves, vanilla_curves, seed)
     items = [item(key, "nll_2", answer.nll / answer.tokens, bytes=answer.bytes) for key, answer in answers.items()]
     fitted = fitted_values(curves, seed)
     items += [item(key, "nll_2_support", value, bytes=answers[key].bytes) for key, value in fitted.items()]
@@ -180,12 +201,12 @@ def perplexity_1_scores(student: Artifact, vanilla: Artifact | None, seed: int =
     """Perplexity 1 of two `own` artifacts, whole and by tail; with a note where answers were cut at the context."""
     base = (own_answers(vanilla), own_tokens(vanilla)) if vanilla else (None, None)
     scores = own_scores(own_answers(student), base[0]) + own_tail_scores(own_tokens(student), base[1], seed)
-    mine, theirs = cut_note(student), cut_note(vanilla, "of the untouched student's ") if vanilla else ""
-    found = []
+    student_note, vanilla_note = cut_note(student), cut_note(vanilla, "of the vanilla student's ") if vanilla else ""
+    noted = []
     for score in scores:
-        notes = [score.note, mine, theirs if score.name.endswith("-vanilla") else ""]
-        found.append(replace(score, note="; ".join(filter(None, notes))))
-    return found
+        notes = [score.note, student_note, vanilla_note if score.name.endswith("-vanilla") else ""]
+        noted.append(replace(score, note="; ".join(filter(None, notes))))
+    return noted
 
 
 def own_answers(artifact: Artifact) -> dict[str, list[AnswerNLL]]:
@@ -199,10 +220,10 @@ def own_tokens(artifact: Artifact) -> dict[str, list[list[float]]]:
 
 
 def _by_prompt(artifact: Artifact, part: Callable[[dict[str, Any]], Any]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = defaultdict(list)
+    answers: dict[str, list[Any]] = defaultdict(list)
     for row in read_likelihood(artifact):
-        found[row["id"]].append(part(row))
-    return dict(found)
+        answers[row["id"]].append(part(row))
+    return dict(answers)
 
 
 def cut_note(artifact: Artifact, whose: str = "") -> str:
@@ -215,8 +236,8 @@ def cut_note(artifact: Artifact, whose: str = "") -> str:
 def own_items(artifact: Artifact, decoding: str) -> Iterator[dict[str, Any]]:
     """NLL per token of each answer of an `own` artifact."""
     for row in read_likelihood(artifact):
-        told = {"sample": row["sample"], "decoding": decoding, "bytes": row["bytes"], "finish": row["finish"]}
-        yield item(row["id"], "nll_1", row["nll"] / row["tokens"], **told)
+        facts = {"sample": row["sample"], "decoding": decoding, "bytes": row["bytes"], "finish": row["finish"]}
+        yield item(row["id"], "nll_1", row["nll"] / row["tokens"], **facts)
 
 
 def answer_nll(row: dict[str, Any]) -> AnswerNLL:

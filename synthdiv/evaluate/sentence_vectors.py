@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.core.stage import Stage
+from synthdiv.core.fields import setting
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.words import REGEX, cut
@@ -22,43 +24,51 @@ FILE, ROWS = "vectors.npy", "rows.parquet"
 
 @dataclass
 class Vectors(Stage):
-    """Inputs: answers (`generate`), or prompts for their `human` test answers; and the encoder, a checkpoint of
-    sentence-transformers. Output: `vectors.npy`, float32 (n, d) as the encoder gives them, NaN for a text without
-    words; and `rows.parquet`: id, sample, words (of the whole text).
+    """Sentence vectors of answers. Inputs: `answers` (of `generate`), or `prompts` for their human test answers; and
+    `encoder`, a checkpoint of sentence-transformers.
 
-    Each text is cut after `length` words, 0 for none, in its own spelling (NFC); shorter ones stay whole. `word` is the
-    one regular expression for words. Equal texts have equal vectors. `batch_rows` texts are encoded at once, fewer
-    where the device takes fewer.
+    Output: `vectors.npy`, float32 (n, d) as the encoder gives them, NaN for a text without words; and `rows.parquet`:
+    id, sample, words (of the whole text). Equal texts have equal vectors.
     """
 
     name = "vectors"
+    unit = "rows"
+    bytes_per_unit = 1600
+    less_memory = "lower runtime.micro_batch: so many texts are encoded at once"
 
     human: bool = False
-    length: int = 0
+    """Encodes the human test answers."""
+    length: int = setting(0, least=0)
+    """Each text is cut after so many words, in its own spelling (NFC); shorter ones stay whole. 0: no text is cut."""
     word: str = REGEX
-    batch_rows: int = 32
+    """The one regular expression for words."""
+    batch_rows: int = setting(32, least=1)
+    """Texts that are encoded at once; fewer where the device takes fewer."""
 
-    def check(self) -> list[str]:
-        problems = []
-        if self.length < 0:
-            problems.append(f"vectors.length={self.length}: needs 0 (whole texts) or more words")
-        if self.batch_rows < 1:
-            problems.append(f"vectors.batch_rows={self.batch_rows}: needs 1 text or more")
-        if self.word != REGEX:
-            problems.append(f"vectors.word={self.word}: this version counts words by {REGEX}")
-        return problems
+    def check(self, name: str) -> list[str]:
+        if self.word == REGEX:
+            return []
+        return [f"{name}.word={self.word}: this version counts words by {REGEX}"]
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def input_names(self) -> tuple[str, ...]:
+        return ("prompts" if self.human else "answers", "encoder")
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        if self.human:
+            return Work(inputs["prompts"].stage.test)  # type: ignore[attr-defined]
+        return Work(inputs["answers"].stage.answers())  # type: ignore[attr-defined]
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import numpy as np
         import pyarrow
         import pyarrow.parquet
 
         if self.word != REGEX:
-            raise DataError(self.check()[-1])
-        said, checkpoint = inputs
-        rows = self.rows(said)
+            raise DataError(self.check("vectors")[-1])
+        texts_from, checkpoint = (inputs[name] for name in self.input_names())
+        rows = self.rows(texts_from)
         if not rows:
-            raise DataError(f"{said.path}: no answers to encode")
+            raise DataError(f"{texts_from.path}: no answers to encode")
         cuts = [cut(text, self.length) for _, _, text in rows]
         run.close()  # the encoder takes the place of the open model
         encoder = open_encoder(weights_folder(checkpoint), run.device)
@@ -68,16 +78,16 @@ class Vectors(Stage):
             if words:
                 places[text].append(place)
         width = encoder.get_embedding_dimension()
-        found = np.lib.format.open_memmap(out / FILE, "w+", np.float32, (len(rows), width))
-        found[[place for place, (_, words) in enumerate(cuts) if not words]] = np.nan
+        values = np.lib.format.open_memmap(out / FILE, "w+", np.float32, (len(rows), width))
+        values[[place for place, (_, words) in enumerate(cuts) if not words]] = np.nan
         long, done = 0, 0
         for chunk, vectors in encoded(encoder, texts, min(self.batch_rows, run.micro_batch or self.batch_rows)):
             counts = [len(places[text]) for text in chunk]
-            found[[place for text in chunk for place in places[text]]] = np.repeat(vectors, counts, axis=0)
+            values[[place for text in chunk for place in places[text]]] = np.repeat(vectors, counts, axis=0)
             long += sum(np.array(counts)[exceeding(encoder, chunk)].tolist())
             done += len(chunk)
             run.progress(done, len(texts), "texts encoded")
-        found.flush()
+        values.flush()
         del encoder
         run.close()
         ids, samples = [key for key, _, _ in rows], [sample for _, sample, _ in rows]
@@ -86,11 +96,11 @@ class Vectors(Stage):
         empty = sum(not words for _, words in cuts)
         return {"rows": len(rows), "dimensions": width, "texts": len(texts), "empty": empty, "truncated": long}
 
-    def rows(self, said: Artifact) -> list[tuple[str, int, str]]:
+    def rows(self, artifact: Artifact) -> list[tuple[str, int, str]]:
         """(prompt id, sample, text) of each answer."""
         if self.human:
-            return [(row["id"], 0, row["response"]) for row in read_prompts(said, "test")]
-        return [(row.id, row.sample, row.response) for row in read_samples(said.path)]
+            return [(row["id"], 0, row["response"]) for row in read_prompts(artifact, "test")]
+        return [(row.id, row.sample, row.response) for row in read_samples(artifact.path)]
 
 
 def read_vectors(artifact: Artifact) -> tuple[np.ndarray, dict[str, list[Any]]]:

@@ -1,16 +1,116 @@
-"""What every suite writes: `scores.json`, and `items.parquet` beside it, because scores alone cannot be paired."""
+"""The contract of a suite: one evaluation of a student, compared with the vanilla student. One file a suite.
+
+A module of this folder (or of a user's own) with one subclass of `Suite` is an item of `evaluate.suites`, which names
+the module. What else the program knows of suites is here: pipeline, plan, report and trackers name none.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
+import pkgutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from synthdiv.core.types import Score
+from synthdiv.core.stage import Node
+from synthdiv.core.types import ConfigError, Score
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.prompts.prompt_set import Prompts
+
+if TYPE_CHECKING:
+    from synthdiv.evaluate.respond import Evaluate
 
 ITEM = ("prompt", "sample", "order", "decoding", "measure", "value", "bytes", "finish")
+HEADLINE, CAVEAT = "headline", "caveat"  # roles of scores
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One student under evaluation: its model, the vanilla student's model (its own where it is vanilla), and its
+    answers to the test prompts by decoding."""
+
+    prompts: Node
+    model: Node
+    vanilla_model: Node
+    responses: dict[str, Node]
+    settings: Evaluate
+
+
+@dataclass
+class Suite:
+    """One evaluation. `headlines` are the few scores that tables, figures and dashboards show, `caveats` those that say
+    how far the others can be trusted."""
+
+    headlines = tuple[str, ...]()
+    caveats = tuple[str, ...]()
+
+    suite: str = ""
+    """The module: a file of `synthdiv/evaluate` by its name, or a module of your own like `my_package.my_suite`."""
+
+    def models(self) -> dict[str, Checkpoint]:
+        """The models it needs, judges included, by the name of the field that holds them."""
+        return {}
+
+    def prompt_sets(self) -> dict[str, Prompts]:
+        """The prompt sets it needs beside those of the study, by the name of the field that holds them."""
+        return {}
+
+    def node(self, arm: Arm, vanilla: Arm | None) -> Node | None:
+        """The node whose artifact has the scores of `arm`, compared with those of the vanilla student (None: this is
+        the vanilla student). None where the suite does not apply to this study."""
+        raise NotImplementedError
+
+
+def suite_class(module: str) -> type[Suite]:
+    """The suite that a module defines. Raises ConfigError that names the choices."""
+    name = module if "." in module else f"synthdiv.evaluate.{module}"
+    try:
+        names = vars(importlib.import_module(name))
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise  # a module that the suite itself needs
+        choices = ", ".join(own_suites())
+        raise ConfigError(
+            f"evaluate.suites: no suite {module!r}; choose {choices}, or name a module that Python can import"
+        ) from None
+    classes = [kind for kind in names.values() if isinstance(kind, type) and issubclass(kind, Suite)]
+    classes = [kind for kind in classes if kind.__module__ == name]
+    if len(classes) != 1:
+        raise ConfigError(f"evaluate.suites: {name} defines {len(classes)} subclasses of Suite; a suite module has one")
+    return classes[0]
+
+
+def own_suites() -> list[str]:
+    """The names of the suites in this folder."""
+    import synthdiv.evaluate as room
+
+    names = [item.name for item in pkgutil.iter_modules(room.__path__) if item.name != "suite"]
+    texts = {name: Path(room.__path__[0], f"{name}.py").read_text(encoding="utf-8") for name in names}
+    return [name for name, text in texts.items() if "(Suite):" in text]
+
+
+def typed_items(config: Any) -> None:
+    """Give each item of `evaluate.suites` in a composed configuration all fields of its suite, with their types, so
+    that overrides of them are checked as those of any other block."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    suites = config.evaluate.suites
+    for index, item in enumerate(suites):
+        name = f"evaluate.suites.{index}"
+        if not OmegaConf.is_dict(item) or not item.get("suite"):
+            raise ConfigError(
+                f"{name}: needs the form {{suite: NAME, FIELD: VALUE, …}}; choose {', '.join(own_suites())}"
+            )
+        schema = OmegaConf.structured(suite_class(item.suite))
+        try:
+            suites[index] = OmegaConf.merge(schema, item)
+        except OmegaConfBaseException as error:
+            known = ", ".join(field.name for field in dataclasses.fields(suite_class(item.suite)))
+            raise ConfigError(f"{name}: {str(error).splitlines()[0]}; {item.suite} has {known}") from None
 
 
 def item(prompt: str, measure: str, value: float, **rest: Any) -> dict[str, Any]:
@@ -27,20 +127,26 @@ def item(prompt: str, measure: str, value: float, **rest: Any) -> dict[str, Any]
     } | rest
 
 
-def write_suite(out: Path, scores: list[Score], items: list[dict[str, Any]]) -> None:
-    """NaN is written as null and an infinity as a string: JSON has neither, and nobody shall read a number."""
+def write_suite(out: Path, scores: list[Score], items: list[dict[str, Any]], suite: type[Suite] = Suite) -> None:
+    """Write `scores.json`, and `items.parquet` beside it, because scores alone cannot be paired. `suite` says which
+    scores are headlines and caveats. JSON has no NaN and no infinity: they are written as null and as text."""
     import pyarrow
     import pyarrow.parquet
 
+    roles = dict.fromkeys(suite.headlines, HEADLINE) | dict.fromkeys(suite.caveats, CAVEAT)
     records = [
-        {key: told(value) if isinstance(value, float) else value for key, value in dataclasses.asdict(score).items()}
+        {
+            key: json_number(value) if isinstance(value, float) else value
+            for key, value in dataclasses.asdict(score).items()
+        }
+        | {"role": roles.get(score.name, "")}
         for score in scores
     ]
     (out / "scores.json").write_text(json.dumps(records, indent=1, allow_nan=False), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(items), out / "items.parquet")
 
 
-def told(value: float) -> float | str | None:
+def json_number(value: float) -> float | str | None:
     """A number as JSON can hold it."""
     return value if math.isfinite(value) else None if math.isnan(value) else str(value)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.stage import Stage
+from synthdiv.core.fields import setting
+from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
-from synthdiv.evaluate.likelihood import read_likelihood, toy_prompt
-from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood, toy_prompt
+from synthdiv.evaluate.suite import Arm, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.toy_truth import dialect_scores, mean_score, truth_scores, truth_values
 from synthdiv.prompts.prompt_set import read_prompts
@@ -18,18 +20,47 @@ from synthdiv.prompts.toy import Law
 
 
 @dataclass
+class TruthSuite(Suite):
+    """The exact distance to the human law. It needs toy prompts and a decoding at temperature 1 and top-p 1."""
+
+    headlines = ("truth/excess_nll", "truth/coverage", "truth/coverage_tail")
+
+    prompts: int = setting(16, least=1)
+    """How many test prompts are enumerated whole: every answer that the law allows is scored."""
+
+    def node(self, arm: Arm, vanilla: Arm | None) -> Node | None:
+        decodings = {each.name: each.sampling for each in arm.settings.respond.decodings}
+        plain = next((name for name, how in decodings.items() if how.temperature == how.top_p == 1), None)
+        if not getattr(arm.prompts.stage, "toy", None) or not plain:
+            return None
+        inputs = {"prompts": arm.prompts, "support": self.support(arm), "answers": arm.responses[plain]}
+        if vanilla:
+            inputs["vanilla/support"] = self.support(vanilla)
+        return Node(Truth(vanilla is None), inputs)
+
+    def support(self, arm: Arm) -> Node:
+        """The likelihood of the law's support under the model of an arm."""
+        stage = Likelihood(Target.support, self.prompts, arm.settings.precision, arm.settings.batch_tokens)
+        return Node(stage, {"prompts": arm.prompts, "model": arm.model})
+
+
+@dataclass
 class Truth(Stage):
-    """Inputs: prompts, the likelihood of the law's support under the student, the student's answers at temperature 1
-    and top-p 1, and unless `vanilla` the support's likelihood under the untouched student."""
+    """Inputs: `prompts`; `support`, the likelihood of the law's support under the student; `answers`, the student's at
+    temperature 1 and top-p 1; and unless `vanilla` the support's likelihood under the vanilla student."""
 
     name, version = "truth", 2
 
     vanilla: bool = False
+    """This is the vanilla student itself."""
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def input_names(self) -> tuple[str, ...]:
+        return ("prompts", "support", "answers", *([] if self.vanilla else ["vanilla/support"]))
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import numpy as np
 
-        prompts, support, answers, *untouched = inputs
+        prompts, support, answers = inputs["prompts"], inputs["support"], inputs["answers"]
         law = Law(prompts.stage.toy.world)
         rows = {row["id"]: toy_prompt(row) for row in read_prompts(prompts, "test")}
         log_q = by_prompt(support)
@@ -39,25 +70,25 @@ class Truth(Stage):
         q = [log_q[key] for key in ids]
         scores = truth_scores(p, q, lengths)
         values = truth_values(p, q, lengths)
-        if untouched:
-            base = by_prompt(untouched[0])
-            before = truth_values(p, [base[key] for key in ids], lengths)["truth/excess_nll"]
+        if not self.vanilla:
+            vanilla_q = by_prompt(inputs["vanilla/support"])
+            before = truth_values(p, [vanilla_q[key] for key in ids], lengths)["truth/excess_nll"]
             gap = values["truth/excess_nll"] - before
             scores.append(mean_score("truth/excess_nll-vanilla", gap, "nats/answer", False))
         shares: dict[str, list[Any]] = defaultdict(list)
         for sample in read_samples(answers.path):
             shares[sample.id].append(law.posterior(rows[sample.id], sample.response))
-        scores += dialect_scores([np.stack(given) for given in shares.values()], law.dialects)
+        scores += dialect_scores([np.stack(each) for each in shares.values()], law.dialects)
         items = [
-            item(key, name, value) for name, found in values.items() for key, value in zip(ids, found, strict=True)
+            item(key, name, value) for name, column in values.items() for key, value in zip(ids, column, strict=True)
         ]
-        write_suite(out, scores, items)
+        write_suite(out, scores, items, TruthSuite)
         return {"prompts": len(ids), "answers": sum(map(len, shares.values()))}
 
 
 def by_prompt(artifact: Artifact) -> dict[str, Any]:
     """Log-likelihoods (nats) of the support of each prompt, in the order of the support."""
-    found: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
     for row in read_likelihood(artifact):
-        found[row["id"]].append(-row["nll"])
-    return dict(found)
+        values[row["id"]].append(-row["nll"])
+    return dict(values)

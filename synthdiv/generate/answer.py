@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -74,7 +74,7 @@ class Shard:
 
     stage: Any
     requests: list[Request]
-    inputs: tuple[Artifact, ...]
+    inputs: Mapping[str, Artifact]
     out: Path
     run: Run
     facts: dict[str, Any]

@@ -17,7 +17,7 @@ from synthdiv.generate.spend import Account, Spending, summed
 
 def answers(shard: Shard) -> Answers:
     """Lists of what arrived, in any order. A resume keeps all whole rows and asks for the others."""
-    prompts, hosted = shard.inputs[0].stage, shard.inputs[1].stage
+    prompts, hosted = shard.inputs["prompts"].stage, shard.inputs["model"].stage
     runtime = shard.run.runtime
     server = server_of(hosted.server, runtime)
     shard.facts["system_folded"] = 0

@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.stage import Stage, added
+from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.spec import Backend, Recorded, Sampling
@@ -21,62 +22,103 @@ from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 
 
-class Side(Enum):
-    """The split that is answered."""
+class Split(Enum):
+    """The split of the prompt set that is answered."""
 
     train = "train"
     test = "test"
+    target = "target"
 
 
 @dataclass
 class Generate(Stage):
-    """Inputs: prompts, and the model but for recorded answers. Output: `rows.jsonl`, one `Sample` a line, and
-    `requests.jsonl`, a line for each of these rows on how it came about: `id`, `sample` and the backend's own words.
+    """Answers of one source to one shard of the train prompts, or to all prompts of another split.
 
-    Side train: shard `shard` of the grid over the first `rows` train prompts, `samples` answers to each. Side test: all
-    test prompts, `samples` answers to the first `subset` of their stratified order and one to each other.
-    `top_logprobs` (0: none) asks for the log-probabilities of that many tokens at each place, into `requests.jsonl`.
+    Inputs: `prompts`, and `model` but for recorded answers. Output: `rows.jsonl`, one `Sample` a line, and
+    `requests.jsonl`, one line for each of these rows on how it was made: `id`, `sample` and what the backend reports.
     """
 
     name = "generate"
     version = 2
     kept = (ROWS, LOG)
+    model_input = "model"
+    unit = "rows"
+    bytes_per_unit = 1500
+    less_memory = "lower generators.batch_tokens for generators, or evaluate.batch_tokens for the evaluation"
 
     source: str = ""
+    """The name of the source; part of each row's random stream."""
     backend: Backend = Backend.hf
+    """What runs the model."""
     recorded: Recorded | None = None
+    """The file of recorded answers; null for other backends."""
     sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are drawn."""
     precision: Precision = Precision.fp32
+    """The format of the weights."""
     batch_tokens: int = 16384
+    """Bound on rows × (prompt + answer) of a batch: which rows share a batch can change the last bits of logits."""
     seed: int = 0
-    side: Side = Side.train
+    """Seed of the rows' random streams."""
+    round: int = 0
+    """The round of the study; part of each row's random stream."""
+    split: Split = Split.train
+    """The split that is answered."""
     rows: int = 0
+    """Prompts of the split that the grid of shards covers."""
     shard_rows: int = 0
+    """The most prompts of a shard of the train split."""
     shard: int = 0
+    """The number of the shard; other splits are one shard."""
     samples: int = 1
+    """Answers to each prompt; outside of the train split, to the first `subset` prompts."""
     subset: int = 0
-    top_logprobs: int = added(0, 0)
+    """Outside of the train split: how many prompts, in stratified order, get `samples` answers; the others get one."""
+    top_logprobs: int = 0
+    """Log-probabilities of that many tokens at each place go into `requests.jsonl`; 0: none."""
 
     @property
     def kind(self) -> str:
         """Each backend but `hf` has rates and needs of its own."""
         return self.name if self.backend is Backend.hf else self.backend.value
 
+    def input_names(self) -> tuple[str, ...]:
+        return ("prompts",) if self.backend is Backend.recorded else ("prompts", "model")
+
+    def answers(self) -> int:
+        """How many answers it writes."""
+        if self.split is Split.train:
+            return self.samples * len(Grid(self.rows, self.shard_rows).positions(self.shard))
+        return self.rows + (self.samples - 1) * min(self.subset, self.rows)
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        if self.backend is Backend.recorded:
+            return Work(self.answers())
+        count, length = self.answers(), self.answer_tokens(inputs, measured)
+        return Work(count, new_tokens=count * length, read_tokens=count * prompt_tokens(measured))
+
+    def answer_tokens(self, inputs: Mapping[str, Node], measured: Measured) -> float:
+        """New tokens of one answer."""
+        length = measured.ratio(self.kind, "tokens", "rows", inputs["model"].key) or ANSWER_TOKENS
+        return min(self.sampling.max_new_tokens, length)
+
     def requests(self, prompts: Artifact, model: str) -> list[Request]:
-        rows = read_prompts(prompts, self.side.value)
-        if self.side is Side.train:
+        rows = read_prompts(prompts, self.split.value)
+        train = self.split is Split.train
+        if train:
             rows = [rows[position] for position in Grid(self.rows, self.shard_rows).positions(self.shard)]
         return [
             Request(row["id"], row["prompt"], sample, self._stream(model, row["id"], sample))
             for row in rows
-            for sample in range(self.samples if self.side is Side.train or row["position"] < self.subset else 1)
+            for sample in range(self.samples if train or row["position"] < self.subset else 1)
         ]
 
     def _stream(self, model: str, prompt: str, sample: int) -> str:
-        return row_seed(self.seed, model, self.source, self.side.value, 0, prompt, sample)
+        return row_seed(self.seed, model, self.source, self.split.value, self.round, prompt, sample)
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
-        requests = self.requests(inputs[0], inputs[1].key if len(inputs) > 1 else "")
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        model = inputs["model"].key if "model" in inputs else ""
+        requests = self.requests(inputs["prompts"], model)
         shard = Shard(self, requests, inputs, out, run, {})
         chunks = self._answers(shard)
         lines(out / LOG)  # a line that was cut must not swallow the next
@@ -87,10 +129,9 @@ class Generate(Stage):
         ):
 
             def write(chunk: list[tuple[Request, Answer]]) -> int:
-                """The log first: a row that is there has its line."""
-                said = [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk]
-                append(log, said)
-                append(rows, [dataclasses.asdict(self._sample(request, answer, inputs)) for request, answer in chunk])
+                """The log first: a row that is on the disk has its line."""
+                append(log, [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk])
+                append(rows, [dataclasses.asdict(self._sample(request, answer, model)) for request, answer in chunk])
                 return len(chunk)
 
             def wind_up() -> None:
@@ -111,7 +152,7 @@ class Generate(Stage):
         backends = {Backend.hf: hf, Backend.vllm: vllm, Backend.api: api, Backend.recorded: recorded}
         return backends[self.backend].answers(shard)
 
-    def _sample(self, request: Request, answer: Answer, inputs: tuple[Artifact, ...]) -> Sample:
+    def _sample(self, request: Request, answer: Answer, model: str) -> Sample:
         if self.backend is Backend.recorded:
             return Sample(request.id, request.prompt, answer.text, self.source)
         return Sample(
@@ -119,7 +160,7 @@ class Generate(Stage):
             request.prompt,
             answer.text,
             self.source,
-            inputs[1].key,
+            model,
             request.sample,
             self.sampling.temperature,
             self.sampling.top_p,
@@ -147,6 +188,12 @@ class Generate(Stage):
             "empty": sum(not row.response.strip() for row in rows),
             "finish": dict(Counter(row.finish for row in rows)),
         }
+
+
+def prompt_tokens(measured: Measured) -> float:
+    """Tokens of a prompt: what trainings read beside the answers."""
+    read, supervised = (measured.ratio("train", name, "rows_seen") for name in ("tokens", "supervised_tokens"))
+    return read - supervised if read and supervised and read > supervised else PROMPT_TOKENS
 
 
 def read_samples(path: Path) -> list[Sample]:

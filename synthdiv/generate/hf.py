@@ -155,7 +155,7 @@ def release() -> None:
 
 def answers(shard: Shard) -> Answers:
     """A list per batch. A resume keeps whole batches and redoes the unfinished one, so a crash changes no byte."""
-    prompts, model = shard.inputs[:2]
+    prompts, model = shard.inputs["prompts"], shard.inputs["model"]
     sampling, facts = shard.stage.sampling, shard.facts
     opened = shard.run.model(model, shard.stage.precision.value)
     if shard.run.runtime.compile and causal(opened)._compiled_call_impl is None:

@@ -7,8 +7,8 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
+from synthdiv.core.fields import locator, setting
 from synthdiv.core.resolver import Resolver, pinned
-from synthdiv.core.stage import added, locator
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 
@@ -32,44 +32,42 @@ class Overlong(Enum):
 
 @dataclass
 class Sampling:
-    """`temperature` 0 is greedy decoding. `max_new_tokens` counts tokens of the generator's own tokenizer. `overlong`
-    prompts are refused, or lose tokens from their left (counted); a server of others decides by itself."""
+    """How tokens are drawn from a model's distribution."""
 
-    temperature: float = 0.7
-    top_p: float = 0.9
-    max_new_tokens: int = 1024
-    overlong: Overlong = added(Overlong.error, Overlong.error)  # noqa: RUF009
-
-    def check(self, name: str) -> list[str]:
-        problems = []
-        if not 0 <= self.temperature <= 10:
-            problems.append(f"{name}.temperature={self.temperature}: needs 0 (greedy) to 10")
-        if not 0 < self.top_p <= 1:
-            problems.append(f"{name}.top_p={self.top_p}: needs more than 0 and at most 1")
-        if self.max_new_tokens < 1:
-            problems.append(f"{name}.max_new_tokens={self.max_new_tokens}: needs 1 token or more")
-        return problems
+    temperature: float = setting(0.7, least=0, most=10)
+    """Divides the logits; 0 is greedy decoding."""
+    top_p: float = setting(0.9, above=0, most=1)
+    """Probability mass of the tokens that may be drawn (nucleus sampling); 1 keeps all."""
+    max_new_tokens: int = setting(1024, least=1)
+    """Longest answer, in tokens of the model's own tokenizer."""
+    overlong: Overlong = Overlong.error
+    """What happens to a prompt that does not fit the context with the new tokens; hosted models decide themselves."""
 
 
 @dataclass
 class Recorded:
-    """Answers in a file, matched to prompts by column `id` (null: by the normalised text of column `prompt`).
-
-    Rows count where column `source` equals `answerer`; every row where that is null. `context` precedes the prompt and
-    `where` selects as in a prompt table. `sha256` and `rows` (prompts answered) are filled in by resolving; given
-    beforehand they pin the content.
-    """
+    """Answers that exist already, in a file."""
 
     path: str | None = locator()
+    """A file: .jsonl, .jsonl.gz, .csv or .parquet."""
     where: list[str] = field(default_factory=list)
+    """Keeps the rows whose columns equal the given text, each `column=value`; empty: all rows."""
     id: str | None = None
+    """The column with the prompt's id; null: rows are matched by the normalised text of column `prompt`."""
     prompt: str = "prompt"
+    """The column with the prompt."""
     context: str | None = None
+    """The column with text that stands before the prompt; null: none."""
     response: str = "response"
+    """The column with the answer."""
     source: str = "source"
+    """The column that names who answered."""
     answerer: str | None = None
+    """The value of column `source` whose rows count; null: every row."""
     sha256: str = ""
+    """Content of the file, filled in by resolving; given beforehand it pins the content."""
     rows: int = 0
+    """Prompts answered, filled in by resolving; given beforehand it pins the number."""
 
     def check(self, name: str) -> list[str]:
         return Table(self.path, where=self.where).check(name)

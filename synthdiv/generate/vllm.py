@@ -40,7 +40,7 @@ class Served:
 
     def __init__(self, artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]):
         adapter = artifact.path / "adapter"
-        folder = weights_folder(artifact.inputs[0] if adapter.is_dir() else artifact)
+        folder = weights_folder(artifact.inputs["student"] if adapter.is_dir() else artifact)
         self.tokenizer, self.context = load_tokenizer(folder), load_context(folder)
         self.model = "adapter" if adapter.is_dir() else "base"
         self._root = f"http://127.0.0.1:{free_port()}"
@@ -146,7 +146,7 @@ def free_port() -> int:
 
 def answers(shard: Shard) -> Answers:
     """Lists of what arrived, in any order. Each request has its row's own seed."""
-    prompts, model = shard.inputs[:2]
+    prompts, model = shard.inputs["prompts"], shard.inputs["model"]
     kept = kept_rows(shard)
     served: Served = shard.run.model(model, shard.stage.precision.value, "vllm")
     if not served.alive:  # it died since the last shard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 from synthdiv.prompts.shards import Grid
 from synthdiv.prompts.split import largest_remainder
@@ -52,8 +53,16 @@ def allocate(grid: Grid, rows: int, weights: list[float], real_share: float, rot
 def needed(grid: Grid, allocation: list[int]) -> dict[int, list[int]]:
     """Source index → the shards it must answer, in order."""
     shard_of = grid.shard_of()
-    found: dict[int, set[int]] = {}
+    shards: dict[int, set[int]] = {}
     for position, source in enumerate(allocation):
         if source >= 0:
-            found.setdefault(source, set()).add(shard_of[position])
-    return {source: sorted(shards) for source, shards in sorted(found.items())}
+            shards.setdefault(source, set()).add(shard_of[position])
+    return {source: sorted(numbers) for source, numbers in sorted(shards.items())}
+
+
+@lru_cache(maxsize=256)
+def needed_shards(
+    grid: Grid, rows: int, weights: tuple[float, ...], real_share: float, rotation: int
+) -> dict[int, list[int]]:
+    """`needed` of `allocate`, computed once for the many cells of a sweep that share a mix."""
+    return needed(grid, allocate(grid, rows, list(weights), real_share, rotation))

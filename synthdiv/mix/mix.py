@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.stage import Stage, added
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
-from synthdiv.mix.allocate import allocate
+from synthdiv.mix.allocate import allocate, needed_shards
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 from synthdiv.prompts.table import normalise
@@ -22,38 +23,66 @@ TOLD = 0.01  # share of refusals from which the person watching is told
 
 @dataclass
 class Mix(Stage):
-    """Inputs: prompts, then the shards that the sources answered. Output: `mix.parquet`, one row a prompt, in order,
-    with the columns of `Sample` and `position`.
+    """A fine-tuning set. Inputs: `prompts`, and `SOURCE/SHARD` for every shard that a source must answer.
 
-    `sources` and `weights` say who shares the generated rows, `real_share` how many are human; `train_rows` and
-    `shard_rows` are the grid; `sample` is which of several answers is taken.
+    Output: `mix.parquet`, one row a prompt, in order, with the columns of `Sample` and `position`.
     """
 
     name = "mix"
+    unit = "rows"
+    bytes_per_unit = 500
 
     rows: int = 0
+    """Prompts of the set."""
     sources: list[str] = field(default_factory=list)
+    """The names of those who share the generated rows."""
     weights: list[float] = field(default_factory=list)
+    """The share of each source; they sum to 1."""
     real_share: float = 0.0
+    """The share of rows with human answers."""
     rotation: int = 0
+    """Shifts which source owns which shard."""
     train_rows: int = 0
+    """Train prompts that the grid of shards covers; 0 for a human set."""
     shard_rows: int = 0
-    sample: int = added(0, 0)
+    """The most prompts of a shard; 0 for a human set."""
+    sample: int = 0
+    """Which of several answers to a prompt is taken."""
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.train_rows, self.shard_rows)
+
+    def allocation(self) -> list[int]:
+        """The index of the source of each position, -1 for human."""
+        return allocate(self.grid, self.rows, self.weights, self.real_share, self.rotation)
+
+    def shards(self) -> dict[int, list[int]]:
+        """The shards that each source must answer, by the index of the source."""
+        if not self.sources:
+            return {}
+        return needed_shards(self.grid, self.rows, tuple(self.weights), self.real_share, self.rotation)
+
+    def input_names(self) -> list[str]:
+        return ["prompts", *(shard_input(self.sources[index], shard) for index, shards in self.shards().items()
+                             for shard in shards)]  # fmt: skip
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        return Work(self.rows)
 
     def owners(self) -> list[str]:
         """The source of each position."""
-        grid = Grid(self.train_rows, self.shard_rows)
-        shares = allocate(grid, self.rows, self.weights, self.real_share, self.rotation)
-        return ["human" if index < 0 else self.sources[index] for index in shares]
+        return ["human" if index < 0 else self.sources[index] for index in self.allocation()]
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
         import pyarrow.parquet
 
-        prompts, *shards = inputs
+        prompts = inputs["prompts"]
         answers = {
             (row.source, row.id): row
-            for shard in shards
+            for name, shard in inputs.items()
+            if name != "prompts"
             for row in read_samples(shard.path)
             if row.sample == self.sample
         }
@@ -74,6 +103,11 @@ class Mix(Stage):
             "finish": finished(rows, run),
             "test_answers_seen": seen_in_test(prompts, rows),
         }
+
+
+def shard_input(source: str, shard: int) -> str:
+    """The name under which a mix takes a shard."""
+    return f"{source}/{shard}"
 
 
 def finished(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, int]]:

@@ -5,31 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthdiv.core.fields import locator
 from synthdiv.core.resolver import Resolver, pinned
-from synthdiv.core.stage import Stage, locator
+from synthdiv.core.stage import Stage
 from synthdiv.core.types import ConfigError
 
 
 @dataclass
 class Checkpoint(Stage):
-    """A model of transformers or sentence-transformers: a folder (`path`) or a hub repository (`hub`, `revision`).
-
-    `sha256` and `commit` are filled in by resolving; given beforehand they pin the content.
-    """
+    """An existing model of transformers or sentence-transformers, in a local folder or on the hub."""
 
     name = "checkpoint"
     model = True
     located = True
 
     path: str | None = locator()
+    """A local folder with `config.json`, safetensors and the tokenizer; null: `hub`."""
     hub: str | None = locator()
+    """A hub repository, like `org/name`; null: `path`."""
     revision: str | None = locator()
+    """Branch, tag or commit on the hub; null: the main branch. A launch freezes its commit."""
     sha256: str = ""
+    """Content of the folder, filled in by resolving; given beforehand it pins the content."""
     commit: str = ""
+    """Commit of the hub repository, filled in by resolving; given beforehand it pins the content."""
 
-    def check(self) -> list[str]:
+    def check(self, name: str) -> list[str]:
         if bool(self.path) == bool(self.hub):
-            return [f"checkpoint.path={self.path}, checkpoint.hub={self.hub}: give one of the two"]
+            return [f"{name}.path={self.path}, {name}.hub={self.hub}: give one of the two"]
         return []
 
     def resolve(self, resolver: Resolver) -> None:

@@ -89,7 +89,7 @@ def load_tokenizer(folder: Path) -> Any:
 def tokenizer_of(artifact: Artifact) -> Any:
     """The tokenizer of any model artifact; for an adapter that of its base."""
     if (artifact.path / "adapter").is_dir():
-        return tokenizer_of(artifact.inputs[0])
+        return tokenizer_of(artifact.inputs["student"])
     return load_tokenizer(weights_folder(artifact))
 
 
@@ -112,7 +112,7 @@ def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple
 
     quiet()
     if (artifact.path / "adapter").is_dir():
-        return load_base(artifact.inputs[0], precision, packed)
+        return load_base(artifact.inputs["student"], precision, packed)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     how: dict[str, Any] = {}
     if packed:

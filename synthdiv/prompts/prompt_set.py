@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import problems, setting
 from synthdiv.core.resolver import Resolver, Unresolved, pinned, unchanged
-from synthdiv.core.stage import Stage
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run
 from synthdiv.models.chat import PLAIN
 from synthdiv.prompts.split import groups, ordered, split
@@ -21,57 +23,62 @@ FILE = "prompts.parquet"
 
 @dataclass
 class ToyPrompts:
-    """`rows` prompts of a toy world, human answers drawn from its law."""
+    """Prompts of a toy world, with human answers drawn from its law."""
 
     rows: int = 2000
+    """Prompts in all, at most as many as the world has study prompts."""
     world: World = field(default_factory=World)
+    """The world."""
 
-    def check(self) -> list[str]:
-        problems = [f"prompts.toy.{problem}" for problem in self.world.check()]
-        most = 0 if problems else int(study_pool(self.world).sum())
-        if not problems and not 1 <= self.rows <= most:
-            problems.append(f"prompts.toy.rows={self.rows}: needs 1 to {most}, all the study prompts of this world")
-        return problems
+    def check(self, name: str) -> list[str]:
+        if problems(self.world):
+            return []  # reported by themselves
+        most = int(study_pool(self.world).sum())
+        if 1 <= self.rows <= most:
+            return []
+        return [f"{name}.rows={self.rows}: needs 1 to {most}, all the study prompts of this world"]
 
 
 @dataclass
 class Prompts(Stage):
-    """`toy` or `table`, the other null. `test` and `target` are rows held out; all others are train.
+    """A prompt set: instructions from a toy world, a file or the hub, split into train, test and target.
 
-    `system` (or null), `date` and, where a tokenizer has none of its own, the chat `template` (Jinja) go into every
-    rendering of these prompts, in training and in inference alike.
+    `system`, `date` and `template` go into every rendering of these prompts, in training and in inference alike.
     """
 
     name = "prompts"
+    unit = "rows"
+    bytes_per_unit = 500
 
     toy: ToyPrompts | None = None
+    """A toy world; null: `table`."""
     table: Table | None = None
-    test: int = 200
-    target: int = 0
-    seed: int = 42
+    """A file or a hub dataset; null: `toy`."""
+    test: int = setting(200, least=1)
+    """Rows held out for evaluation."""
+    target: int = setting(0, least=0)
+    """Rows held out as the target distribution that shifts are measured against."""
+    seed: int = setting(42, seed=True)
+    """Seed of the split, of the order of the rows and of a toy world's answers."""
     system: str | None = None
+    """The system prompt; null: none."""
     date: str = "2026-01-01"
+    """The date that chat templates may show, fixed so that no rendering changes from day to day."""
     template: str = PLAIN
+    """The chat template (Jinja) for tokenizers without one."""
 
-    def check(self) -> list[str]:
-        problems = []
+    def check(self, name: str) -> list[str]:
+        wrong = []
         if (self.toy is None) == (self.table is None):
-            problems.append(
-                "prompts.toy, prompts.table: give one of the two; choose prompts=toy, prompts=files or prompts=hub"
+            wrong.append(
+                f"{name}.toy, {name}.table: give one of the two; choose prompts=toy, prompts=files or prompts=hub"
             )
-        if self.toy:
-            problems += self.toy.check()
-        if self.table:
-            problems += self.table.check("prompts.table")
-        if self.test < 1 or self.target < 0:
-            problems.append(
-                f"prompts.test={self.test}, prompts.target={self.target}: needs test ≥ 1 and target ≥ 0 rows"
-            )
-        if not problems and self.rows and self.train_rows < 1:
-            problems.append(
-                f"prompts.test={self.test}, prompts.target={self.target}: leave no train row of {self.rows}"
-            )
-        return problems
+        elif self.rows and self.train_rows < 1:
+            wrong.append(f"{name}.test={self.test}, {name}.target={self.target}: leave no train row of {self.rows}")
+        return wrong
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        return Work(units=self.rows)
 
     @property
     def rows(self) -> int:
@@ -119,7 +126,7 @@ class Prompts(Stage):
         assert self.table
         return prompt_records(self.table, "prompts.table")
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
         import pyarrow.parquet
 

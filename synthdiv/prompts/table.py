@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.stage import locator
+from synthdiv.core.fields import locator
 from synthdiv.core.types import ConfigError, DataError
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
@@ -20,33 +20,44 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 
 @dataclass
 class Columns:
-    """Which column holds what; null where the table has none. `context` precedes the prompt, a blank line between."""
+    """Which column of a table holds what."""
 
     prompt: str = "prompt"
+    """The instruction."""
     response: str | None = "response"
+    """The human answer; null: there are none."""
     id: str | None = None
+    """The id of a row; null: a hash of its normalised prompt."""
     context: str | None = None
+    """Text that stands before the prompt, with a blank line between; null: none."""
     category: str | None = None
+    """The stratum of a row, in which splits and shards are balanced; null: one stratum."""
 
 
 @dataclass
 class Table:
-    """A local file (`path`) or a hub dataset (`hub`, `subset`, `part`, `revision`), and the rows of it that count.
-
-    `where` keeps rows whose columns equal the given text, each `column=value`. `sha256`, `commit` and `rows` are filled
-    in by resolving; given beforehand they pin the content and another content is refused.
-    """
+    """A local file or a hub dataset, and the rows of it that count."""
 
     path: str | None = locator()
+    """A file: .jsonl, .jsonl.gz, .csv or .parquet; null: `hub`."""
     hub: str | None = locator()
+    """A dataset on the hub, like `org/name`, or its local folder; null: `path`."""
     subset: str | None = None
+    """The configuration of the hub dataset; null: its default."""
     part: str = "train"
+    """The split of the hub dataset."""
     revision: str | None = locator()
+    """Branch, tag or commit on the hub; null: the main branch."""
     where: list[str] = field(default_factory=list)
+    """Keeps the rows whose columns equal the given text, each `column=value`; empty: all rows."""
     columns: Columns = field(default_factory=Columns)
+    """Which column holds what."""
     sha256: str = ""
+    """Content of the file, filled in by resolving; given beforehand it pins the content."""
     commit: str = ""
+    """Commit of the hub dataset, filled in by resolving; given beforehand it pins the content."""
     rows: int = 0
+    """Rows that count, filled in by resolving; given beforehand it pins the number."""
 
     def check(self, name: str) -> list[str]:
         problems = []

@@ -14,9 +14,10 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from synthdiv.core.fields import problems
 from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
-from synthdiv.prompts.toy_world import Kind, Parse, Speaker, ToyPrompt, World, study_pool
+from synthdiv.prompts.toy_world import Parse, ToyPrompt, World, study_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +38,8 @@ class Law:
     def __init__(self, world: World) -> None:
         import numpy as np
 
-        if problems := world.check():
-            raise ConfigError(problems)
+        if wrong := problems(world, "world"):
+            raise ConfigError(wrong)
         self.world, seed, humans = world, world.seed, world.dialects
         kinds = ["human"] * humans + ["foreign"] * humans + ["student"] * STUDENT_DIALECTS
         numbers = [*range(humans), *range(humans), *range(STUDENT_DIALECTS)]
@@ -93,8 +94,18 @@ class Law:
         """
         import numpy as np
 
-        if problems := Speaker(Kind.family, index, families, overlap, shift).check(self.world):
-            raise ConfigError(problems)
+        bounds = {
+            "families": (families, 1, self.world.dialects),
+            "index": (index, 0, families - 1),
+            "overlap": (overlap, 0, 1),
+            "shift": (shift, 0, 1),
+        }
+        if wrong := [
+            f"family.{name}={value}: needs {least} to {most}"
+            for name, (value, least, most) in bounds.items()
+            if not least <= value <= most
+        ]:
+            raise ConfigError(wrong)
         mine = (self._kind == "human") & (np.arange(len(self.dialects)) % families == index)
         law = (1 - overlap) * self._share(category, mine) + overlap * self.human(category)
         foreign = shift * index / (families - 1) if index else 0.0

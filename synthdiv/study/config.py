@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
+from synthdiv.core.fields import setting
 from synthdiv.core.runtime import Runtime
+from synthdiv.evaluate.respond import Evaluate
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.models.checkpoint import Checkpoint
@@ -17,50 +20,55 @@ from synthdiv.train.train import Train
 
 @dataclass
 class Facts:
-    """What planning and reports know of a model and no stage reads. `parameters` is a count, prices are USD per million
-    tokens, `size_class` is ordinal."""
+    """What planning and reports know about a model. No stage reads it, and it enters no key."""
 
     family: str = ""
+    """The model family, which tells `multi` from `multi_decoding`."""
     parameters: float | None = None
+    """Number of weights; null: unknown, so a plan cannot estimate its hours."""
     size_class: str = ""
+    """An ordinal size, like small, medium or large."""
     licence: str = ""
+    """The licence of the weights or the terms of the server."""
     price_in: float | None = None
+    """USD per million prompt tokens; null: unknown."""
     price_out: float | None = None
+    """USD per million new tokens; null: unknown."""
 
 
 @dataclass
 class Generator:
-    """One source of answers. `hf` and `vllm` need `checkpoint` or `pretrain`, `api` needs `hosted`, `recorded` needs
-    `recorded`."""
+    """One source of answers, with the block that its backend needs."""
 
     name: str = ""
+    """The name of the source, part of each row's random stream."""
     backend: Backend = Backend.hf
+    """What runs it: hf and vllm need `checkpoint` or `pretrain`, api `hosted`, recorded `recorded`."""
     checkpoint: Checkpoint | None = None
+    """An existing model; null: another block."""
     pretrain: Pretrain | None = None
+    """A model trained from nothing; null: another block."""
     hosted: Hosted | None = None
+    """A model behind a server; null: another block."""
     recorded: Recorded | None = None
+    """Answers in a file; null: another block."""
     sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are drawn."""
     precision: Precision = Precision.fp32
+    """The format of the weights."""
     facts: Facts = field(default_factory=Facts)
+    """What planning and reports know about it."""
 
     def check(self, name: str) -> list[str]:
-        problems = self.sampling.check(f"{name}.sampling")
-        blocks = {Backend.recorded: ["recorded"], Backend.api: ["hosted"]}
+        problems = []
+        needs = {Backend.recorded: ["recorded"], Backend.api: ["hosted"]}
         given = [block for block in ("checkpoint", "pretrain", "hosted", "recorded") if getattr(self, block)]
-        wanted = blocks.get(self.backend, ["checkpoint", "pretrain"])
+        wanted = needs.get(self.backend, ["checkpoint", "pretrain"])
         if len(given) != 1 or given[0] not in wanted:
             problems.append(
                 f"{name}.backend={self.backend.value}: needs exactly one of {', '.join(wanted)}; "
                 f"given: {', '.join(given) or 'none'}"
             )
-        if self.pretrain:
-            problems += self.pretrain.check(f"{name}.pretrain")
-        if self.checkpoint:
-            problems += [f"{name}.{problem}" for problem in self.checkpoint.check()]
-        if self.hosted:
-            problems += [f"{name}.{problem}" for problem in self.hosted.check()]
-        if self.recorded:
-            problems += self.recorded.check(f"{name}.recorded")
         if self.name in ("", "human") or "/" in self.name:
             problems.append(f"{name}.name={self.name!r}: needs a name without a slash that is not 'human'")
         return problems
@@ -68,49 +76,43 @@ class Generator:
 
 @dataclass
 class Generators:
-    """The sources of a mix, in the order that rotation turns. Rows are answered in shards of at most `shard_rows`, each
-    prompt `samples` times.
-
-    `batch_tokens` bounds rows × (prompt + answer) of a generation batch: which rows share a batch can change the last
-    bits of their logits, so it is identity. `path` is the file that recorded sources may name as theirs, `backend` what
-    local models may. `top_logprobs` asks servers for the log-probabilities of that many tokens at each place. `overlap`
-    and `shift` speak to toy families alone: the share of the human law in each family's, and the share of the last
-    family's speech that no human uses (the first has none, those between in proportion).
-    """
+    """The sources of a mix."""
 
     models: list[Generator] = field(default_factory=list)
+    """The sources, in the order that `mix.rotation` shifts."""
     path: str | None = None
+    """A file that recorded sources may name as theirs."""
     backend: Backend = Backend.hf
-    seed: int = 0
-    shard_rows: int = 256
-    samples: int = 1
-    top_logprobs: int = 0
-    batch_tokens: int = 16384
-    overlap: float = 0.0
-    shift: float = 0.0
+    """A backend that presets of local models may name as theirs."""
+    seed: int = setting(0, seed=True)
+    """Seed of the rows' random streams."""
+    shard_rows: int = setting(256, least=1)
+    """The most prompts of a shard, the unit of work and of reuse."""
+    samples: int = setting(1, least=1)
+    """Answers to each prompt."""
+    top_logprobs: int = setting(0, least=0, most=20)
+    """Log-probabilities of that many tokens at each place, from servers (vllm, api); 0: none."""
+    batch_tokens: int = setting(16384, least=1)
+    """Bound on rows × (prompt + answer) of a batch of backend hf: which rows share a batch can change last bits."""
+    overlap: float = setting(0.0, least=0, most=1)
+    """Share of the human law in the speech of each toy family; 1: all families speak the human law (the null)."""
+    shift: float = setting(0.0, least=0, most=1)
+    """Share of the last toy family's speech that no human uses; the first has none, those between in proportion."""
 
-    def check(self) -> list[str]:
+    def check(self, name: str) -> list[str]:
         problems = []
-        for index, model in enumerate(self.models):
-            problems += model.check(f"generators.models.{index}")
-        names = [model.name for model in self.models]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.append(f"generators.models: the name {name!r} stands twice; sources are told apart by name")
-        if self.shard_rows < 1 or self.batch_tokens < 1 or self.samples < 1:
-            problems.append("generators.shard_rows, generators.batch_tokens and generators.samples: need 1 or more")
-        if not 0 <= self.top_logprobs <= 20:
-            problems.append(f"generators.top_logprobs={self.top_logprobs}: needs 0 (none) to 20")
+        for source, count in sorted(Counter(model.name for model in self.models).items()):
+            if count > 1:
+                problems.append(f"{name}.models: {source!r} is listed twice; sources need different names")
         if self.top_logprobs and any(model.backend is Backend.hf for model in self.models):
-            problems.append("generators.top_logprobs: only servers give them (backend vllm or api); set it to 0 for hf")
-        if not 0 <= self.overlap <= 1 or not 0 <= self.shift <= 1:
-            problems.append(f"generators.overlap={self.overlap}, generators.shift={self.shift}: need 0 to 1")
+            problems.append(f"{name}.top_logprobs: only servers give them (backend vllm or api); set it to 0 for hf")
         if (self.overlap or self.shift) and not any(model.pretrain and model.pretrain.toy for model in self.models):
-            problems.append("generators.overlap, generators.shift: only toy families have them; set them to 0")
+            problems.append(f"{name}.overlap, {name}.shift: only toy families have them; set them to 0")
         return problems
 
 
 class Kind(Enum):
-    """Who writes the fine-tuning set; `none` leaves the student untouched."""
+    """Who writes the fine-tuning set; `none` is the vanilla student."""
 
     none = "none"
     human = "human"
@@ -121,17 +123,22 @@ class Kind(Enum):
 
 @dataclass
 class MixSpec:
-    """`source` names the one source of `single` (null: the first). `weights` are relative, one per generator (null:
-    equal). `rows` null takes every train prompt. `rotation` shifts which source owns which shards. `sample` is which of
-    the `generators.samples` answers of a source is taken: another one is a replicate."""
+    """Which source answers which prompt."""
 
     kind: Kind = Kind.multi
+    """Who writes the fine-tuning set."""
     source: str | None = None
+    """The one source of mix=single; null: the first."""
     weights: list[float] | None = None
-    rows: int | None = None
-    real_share: float = 0.0
-    rotation: int = 0
-    sample: int = 0
+    """Relative weights, one per generator; null: equal."""
+    rows: int | None = setting(None, least=1)
+    """Prompts of the mix; null: every train prompt."""
+    real_share: float = setting(0.0, least=0, most=1)
+    """Share of the prompts with human answers."""
+    rotation: int = setting(0, seed=True)
+    """Shifts which source owns which shards; another rotation is a replicate."""
+    sample: int = setting(0, seed=True)
+    """Which of the `generators.samples` answers is taken; another one is a replicate."""
 
 
 @dataclass
@@ -139,79 +146,18 @@ class Student:
     """The model that is fine-tuned: an existing checkpoint, or one trained from nothing."""
 
     name: str = ""
+    """The name shown."""
     checkpoint: Checkpoint | None = None
+    """An existing model; null: `pretrain`."""
     pretrain: Pretrain | None = None
+    """A model trained from nothing; null: `checkpoint`."""
     facts: Facts = field(default_factory=Facts)
+    """What planning and reports know about it."""
 
-    def check(self) -> list[str]:
-        problems = []
+    def check(self, name: str) -> list[str]:
         if bool(self.checkpoint) == bool(self.pretrain):
-            problems.append("student.checkpoint, student.pretrain: give one of the two")
-        if self.pretrain:
-            problems += self.pretrain.check("student.pretrain")
-        if self.checkpoint:
-            problems += [f"student.{problem}" for problem in self.checkpoint.check()]
-        return problems
-
-
-@dataclass
-class Decoding:
-    """A named way of answering test prompts."""
-
-    name: str = ""
-    sampling: Sampling = field(default_factory=Sampling)
-
-
-def study_decodings() -> list[Decoding]:
-    """S1's decoding, and the plain one beside it, because top-p hides the tail (science.md, 4)."""
-    return [Decoding("published", Sampling(0.7, 0.9)), Decoding("plain", Sampling(1.0, 1.0))]
-
-
-@dataclass
-class Respond:
-    """Answers for evaluation: `samples` to each of the first `subset` test prompts, one to each other."""
-
-    decodings: list[Decoding] = field(default_factory=study_decodings)
-    samples: int = 8
-    subset: int = 100
-    seed: int = 0
-
-
-@dataclass
-class Evaluate:
-    """`words` and `texts` are the budgets of the collapse measures: words in all, and words of each answer. `encoder`
-    is a model of sentence-transformers, without which nothing semantic is measured. `truth_prompts` is how many toy
-    prompts are enumerated whole. Students answer by `backend` hf or vllm."""
-
-    respond: Respond = field(default_factory=Respond)
-    backend: Backend = Backend.hf
-    precision: Precision = Precision.fp32
-    batch_tokens: int = 16384
-    words: int = 10000
-    texts: int = 50
-    encoder: Checkpoint | None = None
-    seed: int = 0
-    truth_prompts: int = 16
-
-    def check(self) -> list[str]:
-        problems = []
-        names = [decoding.name for decoding in self.respond.decodings]
-        for index, decoding in enumerate(self.respond.decodings):
-            problems += decoding.sampling.check(f"evaluate.respond.decodings.{index}.sampling")
-        if len(set(names)) < len(names) or not all(names) or any("/" in name for name in names):
-            problems.append(f"evaluate.respond.decodings: need names, each once and without a slash; have {names}")
-        if self.respond.samples < 1 or self.respond.subset < 0:
-            problems.append("evaluate.respond: needs samples ≥ 1 and subset ≥ 0")
-        if self.backend not in (Backend.hf, Backend.vllm):
-            problems.append(f"evaluate.backend={self.backend.value}: a student answers by hf or vllm")
-        if self.seed < 0:
-            problems.append(f"evaluate.seed={self.seed}: needs 0 or more")
-        if self.encoder:
-            problems += [problem.replace("checkpoint.", "evaluate.encoder.") for problem in self.encoder.check()]
-        for name in ("batch_tokens", "words", "texts", "truth_prompts"):
-            if getattr(self, name) < 1:
-                problems.append(f"evaluate.{name}={getattr(self, name)}: needs 1 or more")
-        return problems
+            return [f"{name}.checkpoint, {name}.pretrain: give one of the two"]
+        return []
 
 
 class TrackerName(Enum):
@@ -223,46 +169,58 @@ class TrackerName(Enum):
 
 @dataclass
 class Track:
-    """`project`, `entity` and `samples` (answers in the table) are for W&B; without a key it writes offline."""
+    """Where finished cells are shown; never identity."""
 
     name: TrackerName = TrackerName.none
+    """The tracker. W&B writes offline where there is no key."""
     project: str = "synthdiv"
+    """The project in W&B."""
     entity: str | None = None
+    """The account or team in W&B; null: the account's own."""
     samples: int = 50
+    """Answers in the table of each cell."""
 
 
 @dataclass
 class Report:
-    """What is shown; never identity. `measures` are the columns of the tables (empty: the key measures). `unmatched`
-    declares that this cell trains on more or less than those it is compared with, by design."""
+    """What reports show; never identity."""
 
     measures: list[str] = field(default_factory=list)
+    """Columns of the tables and figures; empty: the headline scores of the suites."""
     unmatched: bool = False
+    """Declares that this cell trains on more or less than those it is compared with, by design."""
 
 
 @dataclass
 class Cell:
-    """One point of the grid. `sweep` is the name under which cells are kept together; `rerun` names a node that is
-    built anew on purpose, by the first digits of its key (`4f1c`, or `train/4f1c`)."""
+    """One point of the grid."""
 
     sweep: str = "default"
+    """The name under which cells are kept together."""
     rerun: str = ""
+    """A node that is built again on purpose: the first digits of its key (`4f1c`, or `train/4f1c`)."""
     prompts: Prompts = field(default_factory=Prompts)
+    """The prompt set."""
     generators: Generators = field(default_factory=Generators)
+    """The sources."""
     mix: MixSpec = field(default_factory=MixSpec)
+    """Which source answers which prompt."""
     student: Student = field(default_factory=Student)
+    """The model that is fine-tuned."""
     train: Train = field(default_factory=Train)
+    """The recipe."""
     evaluate: Evaluate = field(default_factory=Evaluate)
+    """The evaluation."""
     runtime: Runtime = field(default_factory=Runtime)
+    """Where and how fast; never identity."""
     track: Track = field(default_factory=Track)
+    """Where finished cells are shown."""
     report: Report = field(default_factory=Report)
+    """What reports show."""
 
-    def check(self) -> list[str]:
-        """All problems of the fields of this cell, each with its dotted name."""
-        problems: list[str] = []
-        for part in (self.prompts, self.generators, self.student, self.train, self.evaluate, self.runtime):
-            problems += part.check()
-        problems += self.problems_of_servers()
+    def check(self, name: str) -> list[str]:
+        """The rules between blocks."""
+        problems = self.problems_of_servers()
         if self.mix.kind is not Kind.none:
             problems += self.train.problems_on(self.runtime)
         if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
@@ -270,16 +228,16 @@ class Cell:
         return problems
 
     def problems_of_servers(self) -> list[str]:
-        """Hosted models whose server nobody described, or whose price a budget in money would need."""
-        problems, known = [], [server.name for server in self.runtime.servers]
+        """Hosted models whose server is not described, or whose price a budget in money needs."""
+        problems, servers = [], [server.name for server in self.runtime.servers]
         for index, model in enumerate(self.generators.models):
             if model.backend is not Backend.api or not model.hosted:
                 continue
             name = f"generators.models.{index}"
-            if model.hosted.server not in known:
-                told = ", ".join(known) or "none"
+            if model.hosted.server not in servers:
                 problems.append(
-                    f"{name}.hosted.server={model.hosted.server}: no such server in runtime.servers; there are {told}"
+                    f"{name}.hosted.server={model.hosted.server}: no such server in runtime.servers; choose "
+                    f"{', '.join(servers) or 'a name and describe it there'}"
                 )
             prices = (model.facts.price_in, model.facts.price_out)
             if self.runtime.budget_usd is not None and None in prices:

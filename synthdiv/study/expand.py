@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from synthdiv.core.types import ConfigError
+from synthdiv.evaluate.suite import typed_items
 from synthdiv.study.config import Cell
 from synthdiv.study.grid import GridSpec, Words, combinations
 
@@ -100,6 +101,7 @@ class Expander:
             config = self.loader.load_configuration(
                 self.config_name, [*self.hydra_overrides, *groups], RunMode.RUN, from_shell=False
             )
+            typed_items(config)
             self._texts[groups] = {name: OmegaConf.to_yaml(OmegaConf.masked_copy(config, name)) for name in BLOCKS}
             chosen = config.hydra.runtime.choices.items()
             self._choices[groups] = {str(key): str(value) for key, value in chosen if "/" not in str(key)}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from synthdiv.core.fields import problems as problems_of
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.resolver import Resolver, Unresolved
 from synthdiv.core.stage import Node
@@ -50,7 +51,7 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
     frozen = Frozen(points, [])
     for point in points:
         try:
-            wrong = point.cell.check() or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
+            wrong = problems_of(point.cell) or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
         except Unresolved as note:
             frozen.graphs.append(None)
             frozen.unresolved.append(str(note))
@@ -82,8 +83,11 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
     parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
 
     parts += [("student.", partial(settle, part, resolver, unresolved)) for part in models(cell.student)]
-    if cell.evaluate.encoder:
-        parts.append(("evaluate.encoder: ", partial(settle, cell.evaluate.encoder, resolver, unresolved)))
+    for index, suite in enumerate(cell.evaluate.suites):
+        for name, part in suite.models().items():
+            parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, part, resolver, unresolved)))
+        for name, prompts in suite.prompt_sets().items():
+            parts.append((f"evaluate.suites.{index}.{name}: ", partial(prompts.resolve, resolver)))
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
         used = [source.name for source in shares(cell)[0]]
@@ -162,17 +166,13 @@ def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
 
 def check(cell: Cell) -> list[str]:
     """Problems that only a resolved cell shows: rows that do not exist, answers that nobody gave."""
-    problems = [*cell.prompts.check(), *problems_of_sources(cell)]
+    problems = [*cell.prompts.check("prompts"), *problems_of_sources(cell)]
     if not problems:
         speakers: list[Student | Generator] = [cell.student]
         speakers += shares(cell)[0] if cell.mix.kind is not Kind.none else []
         for name in [spec.name for spec in speakers if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy]:
             problems.append(f"{name}: a toy model speaks of the world of prompts=toy; choose that, or another model")
     mix, have = cell.mix, cell.prompts.train_rows
-    if not 0 <= mix.real_share <= 1:
-        problems.append(f"mix.real_share={mix.real_share}: needs 0 to 1")
-    if mix.rows is not None and mix.rows < 1:
-        problems.append(f"mix.rows={mix.rows}: needs 1 row or more")
     if mix.kind is Kind.none or problems:
         return problems
     rows = mix.rows or have

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.stage import canonical_fields, digest
@@ -105,9 +105,10 @@ def sources(graph: Graph) -> str:
     """Who wrote the mix, without how many rows and which."""
     assert graph.mix
     stage = mixed(graph)
-    said: list[Any] = []
-    for node in graph.mix.inputs[1:]:
-        assert isinstance(node.stage, Generate)
-        said.append([node.stage.source, canonical_fields(node.stage.sampling), [item.key for item in node.inputs[1:]]])
-    unique = {digest(one) for one in said}
-    return digest([stage.sources, stage.weights, stage.real_share, sorted(unique)])
+    writers = set[str]()
+    for name, node in graph.mix.inputs.items():
+        if name != "prompts":
+            assert isinstance(node.stage, Generate)
+            model = node.inputs["model"].key if "model" in node.inputs else ""
+            writers.add(digest([node.stage.source, canonical_fields(node.stage.sampling), model]))
+    return digest([stage.sources, stage.weights, stage.real_share, sorted(writers)])

@@ -6,29 +6,27 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from synthdiv.core.stage import Node, digest
-from synthdiv.evaluate.collapse import Collapse
-from synthdiv.evaluate.likelihood import Likelihood, Target
-from synthdiv.evaluate.sentence_vectors import Vectors
-from synthdiv.evaluate.truth import Truth
-from synthdiv.generate.generate import Generate, Side
-from synthdiv.generate.spec import Backend, Overlong
-from synthdiv.mix.allocate import allocate, needed
-from synthdiv.mix.mix import Mix
-from synthdiv.prompts.shards import Grid
-from synthdiv.study.config import Cell, Decoding, Generator, Kind, Student
+from synthdiv.evaluate.suite import Arm
+from synthdiv.generate.generate import Split
+from synthdiv.generate.source import Source
+from synthdiv.generate.spec import Backend
+from synthdiv.mix.mix import Mix, shard_input
+from synthdiv.study.config import Cell, Generator, Kind, Student
 from synthdiv.train.pretrain import Pretrain
 from synthdiv.train.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes a cell is made of. `suites` are its end, `vanilla` those of the untouched student beside it; for that
-    student itself the two are the same, and `mix` and `train` are None."""
+    """The nodes of a cell. `suites` has the end node of each suite by its module, `vanilla` those of the vanilla
+    student; `responses` are the student's answers by decoding. For the vanilla student itself the two are the same, and
+    `mix` and `train` are None."""
 
     prompts: Node
     student: Node
     mix: Node | None
     train: Node | None
+    responses: dict[str, Node]
     suites: dict[str, Node]
     vanilla: dict[str, Node]
 
@@ -39,65 +37,81 @@ class Graph:
 
     def nodes(self) -> dict[str, Node]:
         """Every node by key, inputs first."""
-        found: dict[str, Node] = {}
+        nodes: dict[str, Node] = {}
         for node in (*self.suites.values(), *self.vanilla.values()):
-            node.gather(found)
-        return found
+            node.gather(nodes)
+        return nodes
 
 
 def graph(cell: Cell) -> Graph:
-    """The graph of a resolved cell. The untouched student is in the graph of every cell: all is measured against it."""
+    """The graph of a resolved cell. Every cell has the vanilla student: all scores are compared with its scores."""
     prompts = Node(cell.prompts)
     student = model(cell, cell.student)
-    untouched = evaluated(cell, prompts, student, student)
-    vanilla = suites(cell, prompts, untouched, None)
+    vanilla = evaluated(cell, prompts, student, student)
+    vanilla_suites = suites(cell, vanilla, None)
     if cell.mix.kind is Kind.none:
-        return Graph(prompts, student, None, None, vanilla, vanilla)
+        return Graph(prompts, student, None, None, vanilla.responses, vanilla_suites, vanilla_suites)
     mix = mixed(cell, prompts)
-    tokens = Node(Tokens(), (student, mix, prompts))
-    tuned = Node(cell.train, (student, mix, prompts, tokens))
-    return Graph(
-        prompts,
-        student,
-        mix,
-        tuned,
-        suites(cell, prompts, evaluated(cell, prompts, tuned, student), untouched),
-        vanilla,
-    )
+    tokens = Node(Tokens(), {"student": student, "mix": mix, "prompts": prompts})
+    tuned = Node(cell.train, {"student": student, "mix": mix, "prompts": prompts, "tokens": tokens})
+    arm = evaluated(cell, prompts, tuned, student)
+    return Graph(prompts, student, mix, tuned, arm.responses, suites(cell, arm, vanilla), vanilla_suites)
 
 
 def model(cell: Cell, spec: Student | Generator) -> Node:
-    """A model is always an input: a checkpoint (a fingerprint, no work), a pretrain node, or what a server has."""
+    """A model is always an input: a checkpoint (a fingerprint, no work), a pretrain node, or a hosted model."""
     if isinstance(spec, Generator) and spec.hosted:
         return Node(replace(spec.hosted, price_in=spec.facts.price_in, price_out=spec.facts.price_out))
     stage = spec.checkpoint or spec.pretrain
     assert stage, "check() refuses a model without one"
     if isinstance(stage, Pretrain) and stage.toy and cell.prompts.toy:
-        own = replace(stage.toy, world=stage.toy.world or cell.prompts.toy.world)
-        if own.family is None:  # a student speaks a law of its own
-            own = replace(own, families=1, overlap=0.0, shift=0.0)
-        overlap = cell.generators.overlap if own.overlap is None else own.overlap
-        shift = cell.generators.shift if own.shift is None else own.shift
-        stage = replace(stage, toy=replace(own, overlap=overlap, shift=shift if own.family else 0.0))
+        toy = replace(stage.toy, world=stage.toy.world or cell.prompts.toy.world)
+        if toy.family is None:  # a student has a law of its own
+            toy = replace(toy, families=1, overlap=0.0, shift=0.0)
+        overlap = cell.generators.overlap if toy.overlap is None else toy.overlap
+        shift = cell.generators.shift if toy.shift is None else toy.shift
+        stage = replace(stage, toy=replace(toy, overlap=overlap, shift=shift if toy.family else 0.0))
     return Node(stage)
 
 
+def source(cell: Cell, generator: Generator) -> Source:
+    """A generator as a source of answers."""
+    recorded = generator.backend is Backend.recorded
+    return Source(
+        generator.name,
+        generator.backend,
+        None if recorded else model(cell, generator),
+        generator.recorded,
+        generator.sampling,
+        generator.precision,
+        cell.generators.seed,
+        cell.generators.batch_tokens,
+        cell.generators.top_logprobs,
+    )
+
+
 def mixed(cell: Cell, prompts: Node) -> Node:
-    """Shards of answers by the sources that the mix needs, and the mix of them."""
-    sources, weights, real_share = shares(cell)
-    rows = cell.mix.rows or cell.prompts.train_rows
-    grid = Grid(cell.prompts.train_rows, cell.generators.shard_rows)
-    rotation = cell.mix.rotation % len(sources) if len(sources) > 1 else 0
-    owners = allocate(grid, rows, weights, real_share, rotation)
-    shards = [
-        answered(cell, prompts, sources[index], shard)
-        for index, numbers in needed(grid, owners).items()
-        for shard in numbers
-    ]
-    names = [source.name for source in sources]
-    cards = (grid.rows, grid.shard_rows) if sources else (0, 0)  # a human set is dealt to nobody
-    stage = Mix(rows, names, weights, real_share, rotation, *cards, cell.mix.sample if sources else 0)
-    return Node(stage, (prompts, *shards))
+    """The mix, and the shards of answers by the sources that it needs."""
+    generators, weights, real_share = shares(cell)
+    grid = (cell.prompts.train_rows, cell.generators.shard_rows) if generators else (0, 0)  # no shards of human answers
+    stage = Mix(
+        cell.mix.rows or cell.prompts.train_rows,
+        [generator.name for generator in generators],
+        weights,
+        real_share,
+        cell.mix.rotation % len(generators) if len(generators) > 1 else 0,
+        *grid,
+        cell.mix.sample if generators else 0,
+    )
+    answers = {
+        shard_input(one.name, shard): one.answers(
+            prompts, cell.generators.samples, split=Split.train, rows=grid[0], shard_rows=grid[1], shard=shard
+        )
+        for index, shards in stage.shards().items()
+        for one in [source(cell, generators[index])]
+        for shard in shards
+    }
+    return Node(stage, {"prompts": prompts, **answers})
 
 
 def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
@@ -112,106 +126,20 @@ def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
     return models, [weight / total for weight in mix.weights or [1.0] * len(models)], mix.real_share
 
 
-def answered(cell: Cell, prompts: Node, source: Generator, shard: int) -> Node:
-    """One shard of the train prompts, answered by one source."""
-    stage = Generate(source.name, rows=cell.prompts.train_rows, shard_rows=cell.generators.shard_rows, shard=shard)
-    if source.backend is Backend.recorded:  # nothing is sampled: sampling, batches and seed are no part of it
-        return Node(replace(stage, backend=source.backend, recorded=source.recorded), (prompts,))
-    stage = replace(
-        stage,
-        backend=source.backend,
-        sampling=source.sampling,
-        seed=cell.generators.seed,
-        samples=cell.generators.samples,
-    )
-    if source.backend is Backend.api:  # it decides by itself what does not fit
-        stage = replace(stage, sampling=replace(source.sampling, overlong=Overlong.error))
-    else:
-        stage = replace(stage, precision=source.precision)
-    if source.backend is Backend.hf:  # servers cut batches of their own
-        stage = replace(stage, batch_tokens=cell.generators.batch_tokens)
-    else:
-        stage = replace(stage, top_logprobs=cell.generators.top_logprobs)
-    return Node(stage, (prompts, model(cell, source)))
+def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node) -> Arm:
+    """A student is a source: it answers the test prompts in every decoding."""
+    spec, respond = cell.evaluate, cell.evaluate.respond
+    which = {"split": Split.test, "rows": cell.prompts.test, "subset": respond.subset}
+    responses = {
+        decoding.name: Source(
+            "student", spec.backend, student, None, decoding.sampling, spec.precision, respond.seed, spec.batch_tokens
+        ).answers(prompts, respond.samples, **which)
+        for decoding in respond.decodings
+    }
+    return Arm(prompts, student, vanilla, responses, spec)
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """What a student says in each decoding, what the untouched student thinks of it, its sentence vectors where there
-    is an encoder; and what the student thinks of given answers."""
-
-    answers: dict[str, Node]
-    own: dict[str, Node]
-    vectors: dict[str, Node]
-    human: Node | None
-    support: Node | None
-
-    def collapse(self) -> tuple[Node, ...]:
-        """What the collapse suite takes of one arm, in its order."""
-        said = [part[name] for name in self.answers for part in (self.answers, self.own, self.vectors) if name in part]
-        return (*said, self.human) if self.human else tuple(said)
-
-
-def evaluated(cell: Cell, prompts: Node, student: Node, untouched: Node) -> Evaluated:
-    """A student is a generator: `respond` is `generate` on the test prompts, in every decoding."""
-    spec = cell.evaluate
-
-    def answer(decoding: Decoding) -> Node:
-        stage = Generate(
-            source="student",
-            backend=spec.backend,
-            sampling=decoding.sampling,
-            precision=spec.precision,
-            seed=spec.respond.seed,
-            side=Side.test,
-            rows=cell.prompts.test,
-            samples=spec.respond.samples,
-            subset=spec.respond.subset,
-        )
-        if spec.backend is Backend.hf:
-            stage = replace(stage, batch_tokens=spec.batch_tokens)
-        return Node(stage, (prompts, student))
-
-    def likelihood(target: Target, limit: int, judge: Node, *answers: Node) -> Node:
-        return Node(Likelihood(target, limit, spec.precision, spec.batch_tokens), (prompts, judge, *answers))
-
-    answers = {decoding.name: answer(decoding) for decoding in spec.respond.decodings}
-    return Evaluated(
-        answers,
-        {name: likelihood(Target.own, 0, untouched, node) for name, node in answers.items()},
-        {name: vectors(cell, prompts, node) for name, node in answers.items()} if spec.encoder else {},
-        likelihood(Target.human, 0, student) if cell.prompts.human else None,
-        likelihood(Target.support, spec.truth_prompts, student) if cell.prompts.toy else None,
-    )
-
-
-def vectors(cell: Cell, prompts: Node, answers: Node | None = None) -> Node:
-    """Sentence vectors of answers, or of the human test answers, each cut to the words of the `@texts` budget."""
-    encoder = cell.evaluate.encoder
-    assert encoder, "asked for only where there is one"
-    return Node(Vectors(answers is None, cell.evaluate.texts), (answers or prompts, Node(encoder)))
-
-
-def suites(cell: Cell, prompts: Node, student: Evaluated, vanilla: Evaluated | None) -> dict[str, Node]:
-    """The evaluations of one student, each beside the untouched one (`vanilla` None: this is the untouched one)."""
-    spec = cell.evaluate
-    said = [node for arm in (student, vanilla) if arm for node in arm.collapse()]
-    if spec.encoder and cell.prompts.human:
-        said.append(vectors(cell, prompts))
-    collapse = Collapse(
-        list(student.answers),
-        cell.prompts.human,
-        vanilla is None,
-        spec.encoder is not None,
-        spec.words,
-        spec.texts,
-        seed=spec.seed,
-    )
-    found = {"collapse": Node(collapse, tuple(said))}
-    plain = next(
-        (d.name for d in cell.evaluate.respond.decodings if d.sampling.temperature == d.sampling.top_p == 1), None
-    )
-    if student.support and plain:
-        base = (vanilla.support,) if vanilla and vanilla.support else ()
-        found["truth"] = Node(Truth(vanilla is None), (prompts, student.support, student.answers[plain], *base))
-    return found
+def suites(cell: Cell, arm: Arm, vanilla: Arm | None) -> dict[str, Node]:
+    """The end node of each suite that applies, by its module."""
+    nodes = {suite.suite: suite.node(arm, vanilla) for suite in cell.evaluate.suites}
+    return {name: node for name, node in nodes.items() if node}

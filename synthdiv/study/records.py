@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import typing
+from collections.abc import Iterator
 from typing import Any
 
+from synthdiv.core.fields import blocks, dotted, type_hints, without_none
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord, NodeRecord
 from synthdiv.core.stage import Node, canonical
 from synthdiv.generate.spec import Backend
@@ -14,15 +17,6 @@ from synthdiv.study.expand import Point
 from synthdiv.study.match import unmatched
 from synthdiv.study.pipeline import Graph, graph, shares
 
-SEEDS = (
-    "prompts.seed",
-    "generators.seed",
-    "mix.rotation",
-    "mix.sample",
-    "student.pretrain.seed",
-    "train.seed",
-    "evaluate.respond.seed",
-)
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
 NOT_IDENTITY = ("runtime", "track", "report", "sweep", "rerun", "experiment", "hydra")
 
@@ -35,6 +29,7 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
         overrides=list(point.overrides),
         axes=axes(point, item),
         seeds=seeds(point.cell, item),
+        responses={name: node.key for name, node in item.responses.items()},
         suites={name: node.key for name, node in item.suites.items()},
         vanilla={name: node.key for name, node in item.vanilla.items()},
         nodes=list(item.nodes()),
@@ -47,7 +42,8 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
 
 def node_record(node: Node) -> NodeRecord:
     """The row of `graph.jsonl`: all fields, locators included, so that a worker can build it."""
-    return NodeRecord(node.key, node.stage.name, [inner.key for inner in node.inputs], plain(node.stage))
+    inputs = {name: inner.key for name, inner in node.inputs.items()}
+    return NodeRecord(node.key, node.stage.name, inputs, plain(node.stage))
 
 
 def plain(value: Any) -> Any:
@@ -69,7 +65,7 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
     chosen = {
         group: point.choices.get(group, "") for group in ("prompts", "generators", "student", "train", "evaluate")
     }
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         **chosen,
         "mix": "human" if item.mix and not sources else cell.mix.kind.value,
         "source": sources[0].name if len(sources) == 1 else NOT_APPLICABLE,
@@ -78,9 +74,9 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
     }
     for override in point.overrides:
         key, value = override.split("=", 1)
-        if "." in key and key not in SEEDS + SHOWN and key.split(".")[0] not in NOT_IDENTITY:
-            found[key] = value
-    return {key: value if matters(key, cell, item) else NOT_APPLICABLE for key, value in found.items()}
+        if "." in key and key not in SHOWN and not is_seed(key) and key.split(".")[0] not in NOT_IDENTITY:
+            values[key] = value
+    return {key: value if matters(key, cell, item) else NOT_APPLICABLE for key, value in values.items()}
 
 
 def matters(key: str, cell: Cell, item: Graph) -> bool:
@@ -97,26 +93,51 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
     return True
 
 
+def seed_fields(record: Any, name: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every field that is marked as a seed: its dotted name, the block it is in, and its name there."""
+    for item in dataclasses.fields(record):
+        if item.metadata.get("seed"):
+            yield dotted(name, item.name), record, item.name
+    for place, block in blocks(record, name):
+        yield from seed_fields(block, place)
+
+
+def is_seed(key: str) -> bool:
+    """Whether `key` names a seed of the cell's schema."""
+    hint: Any = Cell
+    for part in key.split("."):
+        if typing.get_origin(hint) is list:
+            hint = typing.get_args(hint)[0]
+            continue
+        if not dataclasses.is_dataclass(hint):
+            return False
+        item = next((item for item in dataclasses.fields(hint) if item.name == part), None)
+        if item is None:
+            return False
+        if item.metadata.get("seed"):
+            return True
+        hint = without_none(type_hints(hint)[part])  # type: ignore[arg-type]
+    return False
+
+
 def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
-    """What tells the replicates of an arm apart."""
+    """What tells the replicates of an arm apart; those of generators are in `generators.seed`."""
+    values = {name: getattr(block, field) for name, block, field in seed_fields(cell)}
+    values = {name: value for name, value in values.items() if not name.startswith("generators.models.")}
+    values.setdefault("student.pretrain.seed", NOT_APPLICABLE)
     sampled = any(source.backend is not Backend.recorded for source in used_sources(cell, item))
-    return {
-        "prompts.seed": cell.prompts.seed,
-        "generators.seed": cell.generators.seed if sampled else NOT_APPLICABLE,
-        "mix.rotation": cell.mix.rotation if matters("mix.rotation", cell, item) else NOT_APPLICABLE,
-        "mix.sample": cell.mix.sample if sampled else NOT_APPLICABLE,
-        "student.pretrain.seed": cell.student.pretrain.seed if cell.student.pretrain else NOT_APPLICABLE,
-        "train.seed": cell.train.seed if item.train else NOT_APPLICABLE,
-        "evaluate.respond.seed": cell.evaluate.respond.seed,
+    applies = {
+        "generators.seed": sampled,
+        "mix.sample": sampled,
+        "mix.rotation": matters("mix.rotation", cell, item),
+        "train.seed": item.train is not None,
     }
+    return {name: value if applies.get(name, True) else NOT_APPLICABLE for name, value in values.items()}
 
 
 def arm(cell: Cell) -> str:
-    """The key of a cell without its seeds: the cells of one arm differ in seeds and rotation alone."""
+    """The key of a cell with all seeds at 0: the cells of one arm differ in seeds and rotation alone."""
     bare = copy.deepcopy(cell)
-    bare.prompts.seed = bare.generators.seed = bare.train.seed = bare.evaluate.respond.seed = 0
-    bare.mix.rotation = bare.mix.sample = 0
-    for part in (bare.student.pretrain, *(source.pretrain for source in bare.generators.models)):
-        if part:
-            part.seed = 0
+    for _, block, field in seed_fields(bare):
+        setattr(block, field, 0)
     return graph(bare).key

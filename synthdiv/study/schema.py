@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from synthdiv.core.stage import _hints, _plain_optional
+from synthdiv.core.fields import type_hints, without_none
 from synthdiv.core.types import ConfigError
 from synthdiv.study.config import Cell
 
@@ -18,7 +18,7 @@ EXTRA_GROUPS = ("experiment", "hydra")
 def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key below a dataclass; the items of a list are written with index 0."""
     for item in dataclasses.fields(kind):
-        hint = _plain_optional(_hints(kind)[item.name])
+        hint = without_none(type_hints(kind)[item.name])
         key = f"{prefix}{item.name}"
         yield key
         if dataclasses.is_dataclass(hint):
@@ -33,12 +33,14 @@ def declared(key: str) -> bool:
     hint: Any = Cell
     for part in key.split("."):
         if dataclasses.is_dataclass(hint):
-            hints = _hints(hint)  # type: ignore[arg-type]
+            hints = type_hints(hint)  # type: ignore[arg-type]
             if part not in hints:
                 return False
-            hint = _plain_optional(hints[part])
+            hint = without_none(hints[part])
+        elif hint is Any:  # an item of a list that names its own schema, which checks it
+            return True
         elif typing.get_origin(hint) is list and part.isdigit():
-            hint = _plain_optional(typing.get_args(hint)[0])
+            hint = without_none(typing.get_args(hint)[0])
         else:
             return False
     return True

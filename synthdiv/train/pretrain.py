@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.fields import locator, setting
 from synthdiv.core.resolver import Resolver, pinned, unchanged
-from synthdiv.core.stage import Stage, locator
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import quiet
@@ -44,23 +45,25 @@ class Architecture(Enum):
 
 @dataclass
 class ToyCorpus:
-    """`rows` prompts with answers, spoken by family `family` of `families`, or by a student (`family` null).
-
-    Prompts are from the pre-training pool, which shares none with any study. `world`, `overlap` and `shift` null are
-    those of the study: prompts.toy.world, generators.overlap, generators.shift.
-    """
+    """Prompts of the pre-training pool of a toy world, which no study shares, with answers of one speaker."""
 
     family: int | None = None
+    """Which of the families speaks, from 0; null: a student, in dialects of its own."""
     families: int = 4
-    rows: int = 8000
+    """How many families share the human dialects."""
+    rows: int = setting(8000, least=1)
+    """Prompts with answers, drawn with replacement."""
     overlap: float | None = None
+    """Share of the human law in the family's speech; null: `generators.overlap`."""
     shift: float | None = None
+    """Share of the last family's speech that no human uses; null: `generators.shift`."""
     world: World | None = None
+    """The world; null: `prompts.toy.world`."""
 
     def check(self, name: str) -> list[str]:
         if self.family is not None and not 0 <= self.family < self.families:
             return [f"{name}.family={self.family}: needs 0 to {self.families - 1}, or null for a student"]
-        return [] if self.rows > 0 else [f"{name}.rows={self.rows}: needs 1 row or more"]
+        return []
 
     @property
     def speaker(self) -> str:
@@ -69,59 +72,73 @@ class ToyCorpus:
 
 @dataclass
 class TextCorpus:
-    """A text file (`.txt` or `.txt.gz`), cut into documents at lines that equal `separator`; the first `megabytes`."""
+    """Documents of a text file."""
 
     path: str | None = locator()
+    """A file: .txt or .txt.gz."""
     separator: str = "<|doc|>"
+    """A line that equals it ends a document."""
     megabytes: float = 8.0
+    """How much of the file is read."""
     sha256: str = ""
+    """Content of the file, filled in by resolving; given beforehand it pins the content."""
 
 
 @dataclass
 class Pretrain(Stage):
-    """Inputs: none. Output: `model/` with weights and tokenizer, `metrics.parquet`.
+    """A small causal language model, trained from nothing. Inputs: none.
 
-    Stops after `tokens` supervised tokens; a step takes `batch_rows` sequences of at most `context` tokens.
+    Output: `model/` with weights and tokenizer, and `metrics.parquet`, the training curve.
     """
 
     name = "pretrain"
     version = 2
     model = True
     kept = (CHECKPOINTS,)
+    unit = "tokens"
+    less_memory = "not even one sequence fits: lower pretrain.context, hidden or layers"
+    trained_share = 1.0
 
     toy: ToyCorpus | None = None
+    """Speech of the toy world; null: `text`."""
     text: TextCorpus | None = None
+    """A text file; null: `toy`."""
     architecture: Architecture = Architecture.llama
-    hidden: int = 64
-    layers: int = 2
-    heads: int = 4
-    vocabulary: int = 1024
-    context: int = 256
-    tokens: int = 100000
-    batch_rows: int = 32
-    lr: float = 8e-3
-    seed: int = 0
+    """The family of shapes."""
+    hidden: int = setting(64, above=0)
+    """Width of the residual stream."""
+    layers: int = setting(2, above=0)
+    """Transformer layers."""
+    heads: int = setting(4, above=0)
+    """Attention heads; they divide `hidden`."""
+    vocabulary: int = setting(1024, least=300)
+    """Tokens of the tokenizer, 256 bytes and the special tokens among them."""
+    context: int = setting(256, least=2)
+    """Tokens of the longest sequence."""
+    tokens: int = setting(100000, above=0)
+    """Supervised tokens after which training stops."""
+    batch_rows: int = setting(32, above=0)
+    """Sequences of one optimizer step."""
+    lr: float = setting(8e-3, above=0)
+    """Peak learning rate of AdamW."""
+    seed: int = setting(0, least=0, below=2**32, seed=True)
+    """Seed of the corpus, of the weights' start and of the order of rows."""
 
-    def check(self, name: str = "pretrain") -> list[str]:
+    def check(self, name: str) -> list[str]:
         problems = []
         if (self.toy is None) == (self.text is None):
             problems.append(f"{name}.toy, {name}.text: give one of the two corpora")
-        if self.toy:
-            problems += self.toy.check(f"{name}.toy")
-        for field in ("hidden", "layers", "heads", "tokens", "batch_rows", "lr"):
-            if not getattr(self, field) > 0:
-                problems.append(f"{name}.{field}={getattr(self, field)}: needs more than 0")
-        if self.context < 2:
-            problems.append(f"{name}.context={self.context}: needs 2 tokens or more")
-        if not 0 <= self.seed < 2**32:
-            problems.append(f"{name}.seed={self.seed}: needs 0 to 2^32 - 1")
         if self.heads > 0 and self.hidden % self.heads:
             problems.append(f"{name}.hidden={self.hidden}: needs a multiple of {name}.heads={self.heads}")
-        if self.vocabulary < 300:
-            problems.append(
-                f"{name}.vocabulary={self.vocabulary}: needs 300 or more (256 bytes and the special tokens)"
-            )
         return problems
+
+    def parameters(self) -> float:
+        """About how many weights the model has."""
+        return 12 * self.layers * self.hidden**2 + self.vocabulary * self.hidden
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        share = measured.ratio(self.name, "tokens", "supervised_tokens") or (2 if self.toy else 1)
+        return Work(round(self.tokens * share), trained_tokens=round(self.tokens * share))
 
     def resolve(self, resolver: Resolver) -> None:
         if self.text:
@@ -130,7 +147,7 @@ class Pretrain(Stage):
                 raise ConfigError(f"pretrain.text.path={self.text.path}: no such file")
             self.text.sha256 = pinned("pretrain.text.sha256", self.text.sha256, resolver.file(path))
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import torch
 
         from synthdiv.train.module import Optimizing

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.stage import Stage
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
 from synthdiv.mix.mix import read_mix
 from synthdiv.models.chat import Chat
@@ -19,15 +19,23 @@ Pair = tuple[list[int], list[int]]  # everything before the answer; the answer a
 
 @dataclass
 class Tokens(Stage):
-    """Inputs: student, mix, prompts. Output: `tokens.parquet`, the token ids of `prompt` and `answer` of each row."""
+    """Inputs: `student`, `mix`, `prompts`. Output: `tokens.parquet`, token ids `prompt` and `answer` of each row."""
 
     name = "tokens"
+    unit = "rows"
+    bytes_per_unit = 2000
 
-    def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
+    def input_names(self) -> tuple[str, ...]:
+        return ("student", "mix", "prompts")
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        return Work(inputs["mix"].stage.rows)  # type: ignore[attr-defined]
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
         import pyarrow.parquet
 
-        student, mix, prompts = inputs
+        student, mix, prompts = inputs["student"], inputs["mix"], inputs["prompts"]
         chat = Chat.of(tokenizer_of(student), prompts)
         rows = read_mix(mix)
         asked, said = zip(*rendered(chat, rows), strict=True)

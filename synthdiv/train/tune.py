@@ -6,6 +6,7 @@ import itertools
 import math
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from synthdiv.train.module import Optimizing
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, exact, schedule
 from synthdiv.train.strategies import Alone, possible, spread, verify
-from synthdiv.train.tokens import read_tokens, rendered
+from synthdiv.train.tokens import read_tokens
 from synthdiv.train.train import LossOn, Method, Stop
 
 if TYPE_CHECKING:
@@ -33,19 +34,19 @@ if TYPE_CHECKING:
     from synthdiv.train.train import Train
 
 
-def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
-    """Build the artifact of a `train` stage; inputs are student, mix, prompts, and tokens of the mix if there are."""
+def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+    """Build the artifact of a `train` stage."""
     possible(run)
-    student, mix, prompts, *tokens = inputs
+    student, mix, prompts, tokens = (inputs[name] for name in stage.input_names())
     run.close()
     model, tokenizer = load_base(student, *as_frozen(stage, run))
     chat = Chat.of(tokenizer, prompts)
     trained, held_out = sides(read_mix(mix), stage.validation)
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
-    known = read_tokens(tokens[0]) if tokens else {}
-    rows, counts = encode(stage, trained, pairs_of(known, chat, trained))
-    folded = tokens[0].manifest["summary"]["system_folded"] if tokens else chat.folded
+    known = read_tokens(tokens)
+    rows, counts = encode(stage, trained, [known[row["id"]] for row in trained])
+    folded = tokens.manifest["summary"]["system_folded"]
     if stage.method is not Method.full:
         model = with_adapter(model, stage.lora, stage.seed)
     optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
@@ -57,7 +58,7 @@ def tune(stage: Train, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dic
     present = rows
     if stage.match is Match.supervised_tokens:
         rows, steps = exact(rows, steps, budget)
-    own = pairs_of(known, chat, held_out)
+    own = [known[row["id"]] for row in held_out]
     human = {row["id"]: row["response"] for row in read_prompts(prompts, "train")}
     validation = {
         "own": cut(own, stage.max_tokens),
@@ -115,11 +116,6 @@ def as_frozen(stage: Train, run: Run) -> tuple[str, bool]:
     if stage.method is Method.qlora:
         four_bits(run.device)
     return "fp32" if stage.method is Method.full else stage.precision.value, stage.method is Method.qlora
-
-
-def pairs_of(known: dict[str, Pair], chat: Chat, rows: list[dict[str, Any]]) -> list[Pair]:
-    """Token ids of rows of the mix, `known` or made here."""
-    return [known[row["id"]] for row in rows] if known else list(rendered(chat, rows))
 
 
 def human_rows(chat: Chat, own: list[Pair], answers: list[str | None], longest: int) -> list[Row]:

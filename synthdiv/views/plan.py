@@ -7,12 +7,12 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-from synthdiv.core.stage import Node
+from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Node
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.study.match import budget
 from synthdiv.study.pipeline import Graph
-from synthdiv.views.bill import ANSWER, PROMPT, Bill
+from synthdiv.views.bill import Bill
 from synthdiv.views.disk import free_bytes, told
 
 
@@ -54,7 +54,7 @@ class Plan:
         """Nodes whose identity only the hub can tell, and all that stands on them."""
         found: set[str] = set()
         for key, node in self.nodes.items():
-            if unresolved(node) or any(inner.key in found for inner in node.inputs):
+            if unresolved(node) or any(inner.key in found for inner in node.inputs.values()):
                 found.add(key)
         return found
 
@@ -125,8 +125,8 @@ def bill_lines(plan: Plan) -> list[str]:
         f"time      {hours} device-hours on {bill.accelerator or bill.device}{rest if bill.device_hours else ''}",
         f"money     {bill.usd:,.2f} USD for paid models (facts.price_in, facts.price_out)",
         f"disk      {told(bill.disk_bytes)} of {told(plan.free)} free{short}",
-        f"estimates are of earlier artifacts in {plan.cell.runtime.outputs}; where there are none, {PROMPT} tokens a "
-        f"prompt and at most {ANSWER} an answer",
+        f"estimates are of earlier artifacts in {plan.cell.runtime.outputs}; where there are none, {PROMPT_TOKENS} "
+        f"tokens a prompt and at most {ANSWER_TOKENS} an answer",
         *unmatched_lines(plan),
         *(f"unknown: {name}: no price, so none of its money; give facts.price_in, price_out" for name in bill.unpriced),
         *(f"unknown: {name}: no size, so none of its hours; give facts.parameters" for name in bill.unknown),

@@ -44,7 +44,7 @@ def answers(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
         logs = {line.pop("sample"): line for line in lines(folder / LOG, prompt) if line.pop("id")}
         for row in lines(folder / ROWS, prompt):
             facts = facts or json.loads(manifest.read_text(encoding="utf-8"))
-            model = next((item for item in facts["inputs"] if item["key"] == row["model"]), None)
+            model = facts["inputs"].get("model")
             yield row | {
                 "backend": facts["fields"]["backend"],
                 "sampling": facts["fields"]["sampling"],
@@ -77,7 +77,7 @@ def places(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
 
     for manifest in sorted(root.glob(f"artifacts/mix/[!.]*/{MANIFEST}")):
         inputs = json.loads(manifest.read_text(encoding="utf-8"))["inputs"]
-        shards = [item["key"] for item in inputs if item["stage"] == "generate"]
+        shards = [item["key"] for item in inputs.values() if item["stage"] == "generate"]
         table = pyarrow.parquet.read_table(manifest.parent / "mix.parquet", filters=[("id", "=", prompt)])
         for row in table.to_pylist():
             kept = {name: row[name] for name in ("prompt", "response", "source", "sample", "position")}

@@ -10,7 +10,7 @@ import torch
 
 from synthdiv.core.runtime import LocalRun, Runtime, Strategy, isolated
 from synthdiv.core.types import Artifact, ConfigError
-from synthdiv.generate.generate import Generate, Side
+from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import Sampling
 from tests.models.small import build, files, tiny_model, toy_prompts
 
@@ -51,7 +51,7 @@ def test_random_state_threads_and_dtype_are_put_back(fails):
 def test_stages_built_in_either_order_agree(tmp_path):
     """The second stage of one order meets whatever the first left behind."""
     stages = [tiny_model(0), tiny_model(1)]
-    answer = Generate("oak", side=Side.test, sampling=Sampling(1, 1, 8))
+    answer = Generate("oak", split=Split.test, sampling=Sampling(1, 1, 8))
     found = []
     for name, order in (("forth", stages), ("back", stages[::-1])):
         prompts = build(tmp_path / name, toy_prompts())

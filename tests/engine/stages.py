@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.runtime import Runtime
-from synthdiv.core.stage import Node, Stage, locator
+from synthdiv.core.stage import Node
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.study.config import Cell, Track
 from synthdiv.study.records import node_record
+from tests.graphs import Taking
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = "steps.txt"
@@ -37,7 +39,7 @@ def signalled(deed: str) -> None:
 
 
 @dataclass
-class Act(Stage):
+class Act(Taking):
     """Writes a line for each of its `steps`, and half way, or where it goes on behind that, does its `deed`."""
 
     name = "act"
@@ -47,7 +49,7 @@ class Act(Stage):
     deed: str = ""
     steps: int = 1
     batch_rows: int = 8
-    marks: str = locator("")
+    marks: str = setting("", locator=True)
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
         file = out / STEPS
@@ -88,7 +90,7 @@ class Batched(Act):
 
 
 @dataclass
-class Both(Stage):
+class Both(Taking):
     """Of several ranks: each adds its number at each of `steps`; rank `guilty` (-1: each) does the `deed` at the
     third."""
 
@@ -101,7 +103,7 @@ class Both(Stage):
     guilty: int = 1
     steps: int = 6
     batch_rows: int = 8
-    marks: str = locator("")
+    marks: str = setting("", locator=True)
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
         import torch

@@ -17,6 +17,7 @@ from synthdiv.engine.local import Local, accelerators, slots
 from tests.conftest import FILES, command, sources, synthdiv, write_files, write_rows
 from tests.engine.evidence import WAIT, built, manifests, orphans, told
 from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
+from tests.graphs import taking
 
 LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
 GRID = ["-m", *FILES, sources("one", "two"), "mix=human,single,multi", "sweep=s", "runtime.threads=1"]
@@ -106,7 +107,7 @@ def test_two_workers_make_the_same_artifacts_as_one_process_and_each_once(tmp_pa
 def test_a_worker_that_is_killed_is_noticed_and_another_goes_on(engine, tmp_path):
     marks = str(tmp_path)
     long = Node(Act(number=1, deed="SIGKILL", steps=4, marks=marks))
-    ends = [Node(Act(number=2), (long,)), Node(Act(number=3)), Node(Act(number=4))]
+    ends = [taking(Act(number=2), long), Node(Act(number=3)), Node(Act(number=4))]
     _, code = engine(*ends)
     assert code == 0
     root = tmp_path / "out"
@@ -121,7 +122,7 @@ def test_a_worker_that_is_killed_is_noticed_and_another_goes_on(engine, tmp_path
 
 def test_a_stage_that_kills_its_worker_each_time_is_given_up_and_all_others_are_built(engine, tmp_path, capfd):
     bad = Node(Act(number=1, deed="SIGKILL always"))
-    blocked, others = Node(Act(number=2), (bad,)), [Node(Act(number=number)) for number in (3, 4, 5)]
+    blocked, others = taking(Act(number=2), bad), [Node(Act(number=number)) for number in (3, 4, 5)]
     local, code = engine(blocked, *others)
     assert code == 1
     assert local.states == {bad.key: "failed", blocked.key: "blocked"} | {node.key: "built" for node in others}
@@ -185,7 +186,7 @@ def test_a_damaged_artifact_is_not_reused(engine, tmp_path):
 
 def test_torchrun_starts_several_ranks_and_a_stage_that_takes_one_gets_one(engine, tmp_path):
     alone, marks = Node(Act(number=1)), str(tmp_path)
-    ends = [Node(Both(number=2), (alone,)), Node(Both(number=3, deed="SIGKILL", marks=marks))]
+    ends = [taking(Both(number=2), alone), Node(Both(number=3, deed="SIGKILL", marks=marks))]
     ends += [
         Node(Both(number=4, deed="memory 2")),
         Node(Both(number=5, deed="data")),

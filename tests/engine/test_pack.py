@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.core.stage import Node, Stage
+from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.pack import Packed, arrays, pack
+from tests.graphs import Taking, taking
 
 MANY = 10_000
 
 
 @dataclass
-class Work(Stage):
+class Work(Taking):
     """A node of a resource shape; another number is another node."""
 
     name = "pack_work"
@@ -39,7 +40,7 @@ def graphs(draw: st.DrawFn) -> list[Node]:
     for number in range(draw(st.integers(1, 25))):
         kind = Training if draw(st.integers(0, 3)) == 0 else Work
         places = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
-        nodes.append(Node(kind(number, draw(st.integers(0, 1))), tuple(nodes[place] for place in sorted(places))))
+        nodes.append(taking(kind(number, draw(st.integers(0, 1))), *(nodes[place] for place in sorted(places))))
     return nodes
 
 
@@ -122,22 +123,22 @@ def test_shards_that_share_a_model_share_their_jobs(shards, group):
     prompts = Node(Work(0))
     models = [Node(Training(number)) for number, _ in enumerate(shards)]
     asked = [  # one of each model in turn, as the cells of a sweep come
-        Node(Work(1 + number), (prompts, model))
+        taking(Work(1 + number), prompts, model)
         for number in range(max(shards))
         for model, count in zip(models, shards, strict=True)
         if number < count
     ]
     jobs = pack([prompts, *models, *asked], shape, group, MANY)
     answers = [job for job in jobs if any(len(node.inputs) == 2 for node in job.nodes)]
-    assert all(len({node.inputs[1].key for node in job.nodes}) == 1 for job in answers), "one model is opened"
+    assert all(len({node.inputs["input1"].key for node in job.nodes}) == 1 for job in answers), "one model is opened"
     assert len(answers) == sum(-(-count // group) for count in shards), "in as few jobs as fit"
 
 
 def chain(number: int, prompts: Node, *, other: int = 0) -> list[Node]:
     """A training, two nodes that ask its model, and a measure of what they said in the shape `other`."""
-    model = Node(Training(number), (prompts,))
-    answers = [Node(Work(100 * number + place), (prompts, model)) for place in (1, 2)]
-    return [model, *answers, Node(Work(100 * number + 3, other), tuple(answers))]
+    model = taking(Training(number), prompts)
+    answers = [taking(Work(100 * number + place), prompts, model) for place in (1, 2)]
+    return [model, *answers, taking(Work(100 * number + 3, other), *answers)]
 
 
 def test_what_asks_a_model_runs_in_the_job_that_trains_it():

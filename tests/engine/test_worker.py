@@ -20,6 +20,7 @@ from synthdiv.engine.failure import INPUT, LOST, MEMORY
 from synthdiv.engine.job import Job
 from synthdiv.study.config import Track
 from tests.engine.stages import STEPS, Act, Both, Given, knowing
+from tests.graphs import taking
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 WAIT = 120
@@ -63,7 +64,7 @@ def states(root: Path) -> dict[str, str]:
 
 def test_a_failure_and_a_missing_input_cost_what_stands_on_them_and_nothing_else(tmp_path):
     bad, good, absent = Node(Act(number=1, deed="data")), Node(Act(number=2)), Node(Act(number=3))
-    after = [Node(Act(number=4), (bad,)), Node(Act(number=5), (good,)), Node(Act(number=6), (absent,))]
+    after = [taking(Act(number=4), bad), taking(Act(number=5), good), taking(Act(number=6), absent)]
     nodes = [bad, good, *after]
     path = written(tmp_path, nodes, [node.key for node in nodes], attempts={good.key: 7})
     code, out, log = done(tmp_path, started(tmp_path, path, SYNTHDIV_LOG=str(tmp_path / "log")))
@@ -131,7 +132,7 @@ def wait_for(true) -> None:
 
 def test_of_two_ranks_one_builds_what_takes_one_and_both_what_takes_many(tmp_path):
     alone, together = Node(Act(number=1)), Node(Both(number=2))
-    later = Node(Act(number=3), (together,))
+    later = taking(Act(number=3), together)
     nodes = [alone, together, later]
     path = written(tmp_path, nodes, [node.key for node in nodes])
     code, out, log = done(tmp_path, started(tmp_path, path, 2))

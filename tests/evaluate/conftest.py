@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from synthdiv.evaluate.likelihood import Likelihood, Target
-from synthdiv.generate.generate import Generate, Side
+from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import Sampling
 from synthdiv.mix.mix import Mix
 from synthdiv.train.train import Method, Train
@@ -23,7 +23,7 @@ def arms(tmp_path_factory):
     tuned = build(root, Train(method=Method.full, epochs=3, batch_rows=16, lr=1e-2), student, mix, prompts)
 
     def arm(model):
-        answer = Generate("student", sampling=Sampling(1.0, 1.0, 24), side=Side.test, rows=60, samples=3, subset=6)
+        answer = Generate("student", sampling=Sampling(1.0, 1.0, 24), split=Split.test, rows=60, samples=3, subset=6)
         answers = build(root, answer, prompts, model)
         return SimpleNamespace(
             model=model,

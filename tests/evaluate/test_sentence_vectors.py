@@ -67,7 +67,7 @@ def answers(tmp_path, monkeypatch):
 
 def built(stage, answers, encoder, out, **runtime):
     out.mkdir()
-    summary = stage.build((answers, encoder), out, cpu_run(**runtime))
+    summary = stage.build({"answers": answers, "encoder": encoder}, out, cpu_run(**runtime))
     return *read_vectors(SimpleNamespace(path=out)), summary
 
 
@@ -75,7 +75,7 @@ def test_an_encoder_needs_the_device_that_was_chosen(answers, encoder, tmp_path,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = LocalRun(Runtime(device="cuda"), lambda *given: None)
     with pytest.raises(ConfigError, match=r"runtime\.device=cuda: torch finds .*cpu on this machine"):
-        Vectors().build((answers, encoder), tmp_path, run)
+        Vectors().build({"answers": answers, "encoder": encoder}, tmp_path, run)
 
 
 def test_rows_are_the_encoders_vectors(answers, encoder, tmp_path):
@@ -150,7 +150,7 @@ def test_a_language_model_is_no_encoder(arms):
 def test_nothing_to_encode(answers, encoder, tmp_path):
     answers.rows.clear()
     with pytest.raises(DataError, match="no answers"):
-        Vectors().build((answers, encoder), tmp_path, cpu_run())
+        Vectors().build({"answers": answers, "encoder": encoder}, tmp_path, cpu_run())
 
 
 def test_fields_are_checked():

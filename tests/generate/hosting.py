@@ -7,7 +7,7 @@ import hashlib
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.runtime import Server
 from synthdiv.generate.client import Ask
-from synthdiv.generate.generate import Generate, Side
+from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.prompts.prompt_set import Prompts
@@ -45,7 +45,7 @@ def hosted(folder, run, **prices):
 
 def stage(rows=0, **fields):
     """A shard of so many train prompts, or all test prompts."""
-    side = {"rows": 12 * rows, "shard_rows": rows} if rows else {"side": Side.test, "rows": 1000}
+    side = {"rows": 12 * rows, "shard_rows": rows} if rows else {"split": Split.test, "rows": 1000}
     return Generate(**{"source": "oak", "backend": Backend.api, "sampling": SAMPLING} | side | fields)
 
 

@@ -177,7 +177,7 @@ def test_a_cut_row_and_a_cut_line_of_the_log_go(prompts, folder):
         for name, lines in ((ROWS, 7), (LOG, 12)):
             whole = (done.path / name).read_text().splitlines(keepends=True)
             (half / name).write_text("".join(whole[:lines]) + whole[lines][:20])
-        summary = done.stage.build((prompts, model), half, run)
+        summary = done.stage.build({"prompts": prompts, "model": model}, half, run)
         assert summary["requests"] == 7 + 2 * 5 + 8, "five had been asked, and were lost before they were written"
     assert (half / ROWS).read_bytes() == (done.path / ROWS).read_bytes()
     assert [line["id"] for line in read_log(half)] == [row.id for row in read_samples(half)]

@@ -10,7 +10,7 @@ import pytest
 
 from synthdiv.core.types import Artifact, DataError
 from synthdiv.generate.answer import Request
-from synthdiv.generate.generate import Generate, Side
+from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hf import answer_batch, ask
 from synthdiv.generate.spec import Overlong, Sampling
 from synthdiv.models.chat import Chat
@@ -28,7 +28,7 @@ def model(root):
 
 @pytest.fixture(scope="module")
 def requests(prompts):
-    return Generate(source="oak", side=Side.test, samples=2, subset=99).requests(prompts, "model")
+    return Generate(source="oak", split=Split.test, samples=2, subset=99).requests(prompts, "model")
 
 
 def answers(ready, requests):
@@ -104,7 +104,7 @@ def test_a_tokenizer_without_an_end_is_refused(root, prompts, model, tmp_path):
             (folder / file).write_text(json.dumps(told | ({"pad_token": None} if "pad_token" in told else {})))
     endless = Artifact(Checkpoint(), "0", folder)
     with pytest.raises(DataError, match="no end-of-sequence token"):
-        STAGE.build((prompts, endless), tmp_path, cpu_run())
+        STAGE.build({"prompts": prompts, "model": endless}, tmp_path, cpu_run())
 
 
 def test_a_tokenizer_of_another_model_is_refused(prompts, model, tmp_path):

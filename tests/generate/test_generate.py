@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from synthdiv.generate.answer import LOG
-from synthdiv.generate.generate import Generate, Side, read_log, read_samples
+from synthdiv.generate.generate import Generate, Split, read_log, read_samples
 from synthdiv.generate.spec import Sampling
 from tests.models.small import build, cpu_run, tiny_model
 
@@ -17,9 +17,9 @@ def model(root):
 
 def test_a_line_of_the_log_that_was_cut_swallows_no_other(prompts, model, tmp_path):
     """As a full disk leaves it: rows are written after their lines."""
-    stage = Generate("oak", sampling=Sampling(1.0, 1.0, 8), side=Side.test, batch_tokens=60)
+    stage = Generate("oak", sampling=Sampling(1.0, 1.0, 8), split=Split.test, batch_tokens=60)
     (tmp_path / LOG).write_text('{"id": "toy-0", "sample": 0, "at": 1.0, "batch": 0}\n{"id": "toy-')
-    stage.build((prompts, model), tmp_path, cpu_run())
+    stage.build({"prompts": prompts, "model": model}, tmp_path, cpu_run())
     rows, log = read_samples(tmp_path), read_log(tmp_path)
     assert [(line["id"], line["sample"]) for line in log] == [(row.id, row.sample) for row in rows]
     assert len(rows) == 12
@@ -29,7 +29,7 @@ def test_a_line_of_the_log_that_was_cut_swallows_no_other(prompts, model, tmp_pa
 def test_train_prompts_are_answered_as_often_as_asked(prompts, model, tmp_path):
     """Each answer of a stream of its own."""
     stage = Generate("oak", sampling=Sampling(1.0, 1.0, 8), rows=48, shard_rows=4, samples=3)
-    told = stage.build((prompts, model), tmp_path, cpu_run())
+    told = stage.build({"prompts": prompts, "model": model}, tmp_path, cpu_run())
     rows = read_samples(tmp_path)
     assert told["rows"] == len(rows) == 3 * len({row.id for row in rows})
     assert {row.sample for row in rows} == {0, 1, 2}

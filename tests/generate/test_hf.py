@@ -12,7 +12,7 @@ import transformers
 
 from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import ROWS
-from synthdiv.generate.generate import Generate, Side, read_log, read_samples
+from synthdiv.generate.generate import Generate, Split, read_log, read_samples
 from synthdiv.generate.hf import answer_batch, ask, keep_whole_batches
 from synthdiv.generate.spec import Sampling
 from synthdiv.models.chat import Chat
@@ -32,7 +32,7 @@ def model(root):
 
 @pytest.fixture(scope="module")
 def requests(prompts):
-    return Generate(source="oak", side=Side.test, samples=2, subset=99).requests(prompts, "model")
+    return Generate(source="oak", split=Split.test, samples=2, subset=99).requests(prompts, "model")
 
 
 def answers(opened_model, requests, size, sampling=PLAIN):
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_answered_in_parts(root, prompts, model, tmp_path, 
     fields = {"shard_rows": 16, "batch_tokens": 1000}
     wanted = files(build(root, stage(**fields), prompts, model))[ROWS]
     tight = Tight(3, error)
-    facts = stage(**fields).build((prompts, model), tmp_path, tight.run)
+    facts = stage(**fields).build({"prompts": prompts, "model": model}, tmp_path, tight.run)
     assert (tmp_path / ROWS).read_bytes() == wanted
     sizes = {line["batch"]: line["batch_rows"] for line in read_log(tmp_path)}
     assert facts["halved_batches"] == sum(size > 3 for size in sizes.values()) > 0
@@ -129,12 +129,14 @@ def test_what_does_not_fit_is_answered_in_parts(root, prompts, model, tmp_path, 
 @pytest.mark.parametrize(("rows", "error"), [(0, torch.OutOfMemoryError("none left")), (3, RuntimeError("a bug"))])
 def test_one_row_that_does_not_fit_and_other_errors_rise(prompts, model, tmp_path, rows, error):
     with pytest.raises(type(error), match=str(error)):
-        stage(shard_rows=16, batch_tokens=1000).build((prompts, model), tmp_path, Tight(rows, error).run)
+        stage(shard_rows=16, batch_tokens=1000).build(
+            {"prompts": prompts, "model": model}, tmp_path, Tight(rows, error).run
+        )
 
 
 def test_the_log_tells_of_batches_and_the_rows_do_not(root, prompts, model):
     begun = time.time()
-    built = build(root, stage(side=Side.test, batch_tokens=150), prompts, model)
+    built = build(root, stage(split=Split.test, batch_tokens=150), prompts, model)
     log, found = read_log(built.path), read_samples(built.path)
     assert [(line["id"], line["sample"]) for line in log] == [(row.id, row.sample) for row in found]
     assert [line["batch"] for line in log] == sorted(line["batch"] for line in log)
@@ -193,7 +195,7 @@ def test_shards_part_the_prompts_and_their_rows_are_those_of_any_other_cut(root,
 
 
 def test_the_first_test_prompts_get_several_samples(root, prompts, model):
-    found = rows(build(root, stage(side=Side.test, samples=3, subset=5), prompts, model))
+    found = rows(build(root, stage(split=Split.test, samples=3, subset=5), prompts, model))
     order = [row["id"] for row in read_prompts(prompts, "test")]
     assert sorted(found) == sorted(
         [(key, sample) for key in order[:5] for sample in range(3)] + [(key, 0) for key in order[5:]]
@@ -208,14 +210,14 @@ def test_two_sources_with_one_checkpoint_do_not_speak_in_unison(root, prompts, m
 
 @pytest.fixture(scope="module")
 def finished(root, prompts, model):
-    return build(root, stage(side=Side.test), prompts, model)
+    return build(root, stage(split=Split.test), prompts, model)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.2, 0.37, 0.5, 0.83, 0.999, 1])
 def test_a_build_that_was_cut_anywhere_ends_in_the_same_bytes(finished, prompts, model, tmp_path, share):
     whole = files(finished)[ROWS]
     (tmp_path / ROWS).write_bytes(whole[: int(len(whole) * share)])
-    finished.stage.build((prompts, model), tmp_path, cpu_run())
+    finished.stage.build({"prompts": prompts, "model": model}, tmp_path, cpu_run())
     assert (tmp_path / ROWS).read_bytes() == whole
     assert finished.manifest["summary"]["batches"] > 3
 

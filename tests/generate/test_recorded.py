@@ -29,7 +29,7 @@ def prompts(rows, tmp_path):
     stage = Prompts(table=Table(path="prompts.jsonl", columns=Columns(id="id")), test=6)
     stage.resolve(Resolver(tmp_path / "out"))
     (tmp_path / "prompts").mkdir()
-    stage.build((), tmp_path / "prompts", RUN)
+    stage.build({}, tmp_path / "prompts", RUN)
     return Artifact(stage, Node(stage).key, tmp_path / "prompts")
 
 
@@ -41,7 +41,7 @@ def answers(spec, prompts, tmp_path, shard=0):
     stage = Generate("said", Backend.recorded, spec, rows=24, shard_rows=2, shard=shard)
     out = tmp_path / f"shard-{shard}"
     out.mkdir(exist_ok=True)
-    summary = stage.build((prompts,), out, RUN)
+    summary = stage.build({"prompts": prompts}, out, RUN)
     return read_samples(out), summary
 
 

@@ -13,7 +13,7 @@ import pytest
 from synthdiv.core.runtime import LocalRun, Runtime
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.generate.answer import LOG, lines
-from synthdiv.generate.generate import Generate, Side, read_samples
+from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.generate.vllm import command, serve
 from synthdiv.mix.mix import Mix
@@ -38,7 +38,7 @@ def run():
 
 
 def asked(backend: Backend, **fields) -> Generate:
-    return Generate("oak", backend, sampling=GREEDY, side=Side.test, **fields)
+    return Generate("oak", backend, sampling=GREEDY, split=Split.test, **fields)
 
 
 def servers() -> list[psutil.Process]:

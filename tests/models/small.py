@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store
 from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import LOG
+from synthdiv.mix.mix import Mix, shard_input
 from synthdiv.models.load import OpenModel, open_model
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 from synthdiv.prompts.toy_world import World
 from synthdiv.train.meter import OF_THE_DAY
 from synthdiv.train.pretrain import Pretrain, ToyCorpus
+from synthdiv.train.tokens import Tokens
+from synthdiv.train.train import Train
 
 torch.set_num_threads(1)  # with 16 units a second thread only waits
 WORLD = World(entities=24, values=6, prompt_phrasings=8)
@@ -28,13 +32,26 @@ def cpu_run(**runtime: Any) -> LocalRun:
 
 
 def node_of(artifact: Artifact) -> Node:
-    return Node(artifact.stage, tuple(map(node_of, artifact.inputs)))
+    return Node(artifact.stage, {name: node_of(item) for name, item in artifact.inputs.items()})
+
+
+def named(stage: Stage, inputs: Sequence[Any]) -> dict[str, Any]:
+    """Inputs (artifacts or nodes) by the names of a stage, in their order; a mix takes the shards it needs."""
+    names = list(stage.input_names())
+    if isinstance(stage, Mix):
+        shards = {shard_input(item.stage.source, item.stage.shard): item for item in inputs[1:]}
+        return {"prompts": inputs[0], **{name: shards[name] for name in names[1:]}}
+    return dict(zip(names, inputs, strict=True))
 
 
 def build(root: Path, stage: Stage, *inputs: Artifact, run: LocalRun | None = None) -> Artifact:
-    """The artifact of `stage`, built in the store below `root` as the engine builds it."""
+    """The artifact of `stage`, built in the store below `root` as the engine builds it. A training without
+    `tokens` gets them built."""
+    if isinstance(stage, Train) and len(inputs) == 3:
+        inputs = (*inputs, build(root, Tokens(), *inputs))
+    node = Node(stage, {name: node_of(item) for name, item in named(stage, inputs).items()})
     with isolated(0):
-        return Store(root).obtain(Node(stage, tuple(map(node_of, inputs))), run or cpu_run())[0]  # type: ignore[arg-type]
+        return Store(root).obtain(node, run or cpu_run())[0]  # type: ignore[arg-type]
 
 
 def toy_prompts(**fields: Any) -> Prompts:

@@ -36,7 +36,7 @@ def table(tmp_path, count=60, **columns):
 
 def build(stage, out):
     out.mkdir()
-    summary = stage.build((), out, SimpleNamespace())
+    summary = stage.build({}, out, SimpleNamespace())
     return Artifact(stage, Node(stage).key, out), summary
 
 

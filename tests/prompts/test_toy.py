@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from synthdiv.core.fields import problems as problems_of
 from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_world import Kind, Speaker, World, study_pool
+from synthdiv.prompts.toy_world import World, study_pool
 
 SMALL = World(entities=30, categories=2, dialects=4)
 LAW = Law(SMALL)
@@ -180,16 +181,10 @@ def test_nobody_else_speaks_as_students_or_as_another_familys_foreigners():
     ],
 )
 def test_an_impossible_family_is_refused(changed, named):
-    speaker = replace(Speaker(Kind.family, index=1, families=2), **changed)
-    assert [problem.startswith(f"speaker.{named}") for problem in speaker.check(SMALL)] == [True]
-    with pytest.raises(ConfigError, match=named):
-        speaker.weights(LAW)(0)
-
-
-def test_speakers_are_the_laws_of_the_same_names():
-    assert (Speaker().weights(LAW)(1) == LAW.human(1)).all()
-    assert (Speaker(Kind.student).weights(LAW)(1) == LAW.student(1)).all()
-    assert (Speaker(Kind.family, 1, 2, 0.5, 0.1).weights(LAW)(1) == LAW.family(1, 2, 0.5, 0.1, 1)).all()
+    family = {"index": 1, "families": 2, "overlap": 0.0, "shift": 0.0, "category": 0} | changed
+    with pytest.raises(ConfigError) as caught:
+        LAW.family(**family)
+    assert [problem.startswith(f"family.{named}") for problem in caught.value.problems] == [True]
 
 
 def test_pools_are_disjoint_and_ask_for_the_same_facts():
@@ -228,12 +223,12 @@ def test_more_prompts_than_there_are_name_need_and_have():
 
 def test_every_problem_of_a_world_is_reported_at_once():
     wrong = World(-1, 1, 9, 5, 1, 0, 39, 9, math.nan, 1.5)
-    problems = wrong.check()
+    problems = problems_of(wrong, "world")
     assert [problem.split("=")[0] for problem in problems] == [f"world.{field.name}" for field in fields(World)]
     with pytest.raises(ConfigError) as caught:
         Law(wrong)
     assert caught.value.problems == problems
-    assert World().check() == []
+    assert problems_of(World()) == []
 
 
 def test_texts_are_short_english():

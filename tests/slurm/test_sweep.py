@@ -14,6 +14,7 @@ from synthdiv.engine.job import Job
 from synthdiv.engine.profile import Profile
 from synthdiv.engine.slurm import Slurm
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
+from tests.graphs import taking
 from tests.slurm.conftest import wait_for
 from tests.slurm.launches import Launch, launching, manifest, slowed
 from tests.sweep import stages
@@ -86,7 +87,7 @@ def test_each_stage_gets_the_resources_it_asks_for(twelve):
 
 def test_nodes_that_share_a_model_share_a_job(twelve):
     stage = {node.key: node.stage for node in twelve.ledger.nodes()}
-    shards = {node.key: node.inputs[-1] for node in twelve.ledger.nodes() if node.fields.get("side") == "train"}
+    shards = {node.key: node.inputs[-1] for node in twelve.ledger.nodes() if node.fields.get("split") == "train"}
     trained = 0
     for job in jobs(twelve).values():
         assert len({shards[key] for key in job.nodes if key in shards}) <= 1
@@ -220,7 +221,7 @@ def test_two_ranks_on_two_nodes(both):
 def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
     """Of 8 rows a rank takes 4, then 2. One rank of two runs out of memory, the first or the other, or both at once."""
     half, first = Node(stages.Both(1, deed="memory 2", guilty=1)), Node(stages.Both(2, deed="memory 2", guilty=0))
-    never, after = Node(stages.Both(3, deed="memory 0", guilty=-1)), Node(stages.Act(4), (half,))
+    never, after = Node(stages.Both(3, deed="memory 0", guilty=-1)), taking(stages.Act(4), half)
     launch, engine = both(after, first, never, requeues=0)
     states = {half.key: "built", after.key: "built", first.key: "built", never.key: "failed"}
     assert engine.states == states

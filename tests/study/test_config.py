@@ -120,7 +120,7 @@ VALUES = {
     "train.method": ["full", "lora"],
     "train.lora.targets": ["[q_proj]", "[]"],
     "train.budget": ["100", "null"],
-    "evaluate.words": ["12"],
+    "evaluate.suites.0.words": ["12"],
     "evaluate.respond.decodings": ["[{name: greedy, sampling: {temperature: 0}}]", "[]"],
     "evaluate.respond.decodings.0.sampling.top_p": ["0.5"],
     "runtime.threads": ["2"],

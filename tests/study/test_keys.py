@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.__main__ import conf_dir
-from synthdiv.core.stage import _hints, _plain_optional
+from synthdiv.core.fields import type_hints, without_none
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
 from synthdiv.study.pipeline import graph
@@ -79,7 +79,7 @@ def spots(record: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:
     """Every plain field of a cell: dotted name, owner, field name, type. A block that is null is not entered."""
     for item in dataclasses.fields(record):
         value, name = getattr(record, item.name), f"{prefix}{item.name}"
-        hint = _plain_optional(_hints(type(record))[item.name])
+        hint = without_none(type_hints(type(record))[item.name])
         if dataclasses.is_dataclass(value):
             yield from spots(value, f"{name}.")
         elif isinstance(value, list) and dataclasses.is_dataclass(typing.get_args(hint)[0]):
@@ -160,7 +160,7 @@ def test_the_key_of_a_study_of_files_changes_with_every_field_but_these():
     )  # fmt: skip
     recorded = ["*.models.*.sampling.*", "*.models.*.precision", "generators.seed", "generators.batch_tokens"]
     recorded += ["generators.samples"]
-    toy = ["generators.overlap", "generators.shift", "evaluate.truth_prompts"]
+    toy = ["generators.overlap", "generators.shift", "evaluate.suites.1.prompts"]
     same, every = indifferent(before)
     assert same - {"mix.kind"} == expected(every, [*NEVER, *LOCATORS, *recorded, *toy, "mix.source"])
 

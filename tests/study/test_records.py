@@ -32,7 +32,7 @@ AXES = {  # an axis, and two values of it
     "generators.batch_tokens": ("512", "1024"),
     "generators.models.0.sampling.temperature": ("0.5", "1"),
     "generators.models.2.sampling.temperature": ("0.5", "1"),
-    "evaluate.words": ("100", "200"),
+    "evaluate.suites.0.words": ("100", "200"),
     "student.pretrain.tokens": ("3000", "4000"),
     "generators": ("toy_small", "toy_large"),
     "student": ("toy_small", "toy_large"),
@@ -92,7 +92,9 @@ def test_cells_of_one_arm_differ_in_seeds_alone(values):
     assert not set(SEEDS) & set(one.axes)
 
 
-@pytest.mark.parametrize("word", ["train.lr=1", "mix=single", "student=toy_large", "evaluate.words=9", "mix.rows=48"])
+@pytest.mark.parametrize(
+    "word", ["train.lr=1", "mix=single", "student=toy_large", "evaluate.suites.0.words=9", "mix.rows=48"]
+)
 def test_another_cell_is_another_arm(word):
     assert record(word).arm != record("mix=multi").arm
 

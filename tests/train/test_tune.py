@@ -77,7 +77,7 @@ def test_what_is_saved_is_what_was_validated(root, prompts, student, human, meth
 
 def test_a_build_again_elsewhere_gives_the_same_bytes(root, tmp_path, prompts, student, human):
     stage = recipe(method=Method.lora)
-    stage.build((student, human, prompts), tmp_path, cpu_run())
+    stage.build({"student": student, "mix": human, "prompts": prompts}, tmp_path, cpu_run())
     assert files(build(root, stage, student, human, prompts)) == files(Artifact(stage, "", tmp_path))
 
 

@@ -16,6 +16,8 @@ from hydra.core.config_store import ConfigStore
 from synthdiv import launch
 from synthdiv.__main__ import conf_dir
 from synthdiv.core.resolver import Resolver
+from synthdiv.core.stage import ANSWER_TOKENS as ANSWER
+from synthdiv.core.stage import PROMPT_TOKENS as PROMPT
 from synthdiv.core.store import cpu_name
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.inline import Inline
@@ -24,7 +26,7 @@ from synthdiv.study.expand import Expander
 from synthdiv.study.freeze import freeze
 from synthdiv.study.grid import GridSpec
 from synthdiv.views import disk as room
-from synthdiv.views.bill import ANSWER, OPERATIONS, PROMPT, Estimate
+from synthdiv.views.bill import ASSUMED_RATE, Estimate
 from synthdiv.views.history import History
 from tests.conftest import FILES, TINY, sources, write_files
 
@@ -87,29 +89,31 @@ def test_rates_are_the_mean_of_earlier_manifests(study, tmp_path):
     seconds = sum(session["seconds"] for manifest in manifests for session in manifest["sessions"])
     found = estimate(*TINY, "mix=human", "train.seed=9", "runtime.device=cpu", root=root)
     (train,) = of(found, "train")
-    size = found.sizes[found.nodes[train].inputs[0].key]
+    size = found.sizes[found.nodes[train].inputs["student"].key]
     assert found.history.seconds("train", size, "cpu") == pytest.approx(seconds / tokens)
     assert found.history.seconds("train", size, "cuda") is None, "a rate of other hardware says nothing"
     assert found.history.seconds("train", 100 * size, "cpu") is None, "nor one of other models"
     (row,) = {manifest["summary"]["tokens"] / manifest["summary"]["rows_seen"] for manifest in manifests[:1]}
-    assert found.trained(found.nodes[train]) == pytest.approx(45 * row, rel=0.2), "one epoch of 48 rows less validation"
+    assert found.work(found.nodes[train]).trained_tokens == pytest.approx(45 * row, rel=0.2), (
+        "one epoch of 48 rows less validation"
+    )
     assert found.seconds(found.nodes[train]) == (
-        pytest.approx(found.trained(found.nodes[train]) * seconds / tokens),
+        pytest.approx(found.work(found.nodes[train]).trained_tokens * seconds / tokens),
         True,
     )
 
 
-def manifest(root: Path, key: str, seconds: float, finished: str, **session: str) -> None:
-    folder = root / "artifacts" / "mix" / key
+def manifest(root: Path, key: str, seconds: float, finished: str, stage: str = "mix", **session: str) -> None:
+    folder = root / "artifacts" / stage / key
     folder.mkdir(parents=True)
     sessions = [{"seconds": seconds, "finished": finished, **session}]
-    row = {"inputs": [], "fields": {}, "files": {}, "summary": {}, "sessions": sessions}
+    row = {"kind": stage, "key": key, "model": "", "units": 1, "files": {}, "summary": {}, "sessions": sessions}
     (folder / "manifest.json").write_text(json.dumps(row))
 
 
 def test_rates_are_those_of_one_accelerator(tmp_path):
     manifest(tmp_path, "old", 9.0, "2026-01-01", device="cuda:0")
-    assert History(tmp_path, {}).seconds("mix", None, "cuda") == 9.0, "manifests of earlier versions name none"
+    assert History(tmp_path, {}).seconds("mix", None, "cuda") == 9.0, "not every system names its hardware"
     manifest(tmp_path, "slow", 4.0, "2026-01-02", device="cuda", accelerator="A10")
     manifest(tmp_path, "fast", 1.0, "2026-01-04", device="cuda:1", accelerator="H100")
     manifest(tmp_path, "too", 2.0, "2026-01-03", device="cuda", accelerator="H100")
@@ -121,7 +125,7 @@ def test_rates_are_those_of_one_accelerator(tmp_path):
     manifest(tmp_path, "new", 8.0, "2026-01-06", device="cuda", accelerator="H200")
     assert History(tmp_path, {}).seconds("mix", None, "cuda") == 8.0
     shutil.rmtree(tmp_path / "artifacts" / "mix" / "new")
-    (tmp_path / "artifacts" / "mix").rename(tmp_path / "artifacts" / "collapse")
+    manifest(tmp_path, "unnamed", 9.0, "2026-01-01", "collapse", device="cuda")
     manifest(tmp_path, "new", 8.0, "2026-01-06", device="cuda", accelerator="H200")
     assert History(tmp_path, {}).seconds("collapse", None, "cuda") == 9.0, "rather the unnamed than another's"
 
@@ -131,11 +135,11 @@ def test_without_manifests_it_counts_parameters(tmp_path):
     (train,) = (found.nodes[key] for key in of(found, "train"))
     size = 12 * 48**2 + 1024 * 48
     rows = 48 - 3  # less the validation rows
-    assert found.trained(train) == rows * (PROMPT + 40), "one epoch; an answer has at most 40 tokens"
-    assert found.seconds(train) == (pytest.approx(6 * size * rows * (PROMPT + 40) / OPERATIONS["cpu"]), False)
+    assert found.work(train).trained_tokens == rows * (PROMPT + 40), "one epoch; an answer has at most 40 tokens"
+    assert found.seconds(train) == (pytest.approx(6 * size * rows * (PROMPT + 40) / ASSUMED_RATE["cpu"]), False)
     shards = [found.nodes[key] for key in of(found, "generate") if found.nodes[key].stage.source == "oak"]
-    assert sum(map(found.answers, shards)) == 48
-    assert sum(map(found.written, shards)) == 48 * 40
+    assert sum(found.work(node).units for node in shards) == 48
+    assert sum(found.work(node).new_tokens for node in shards) == 48 * 40
     bill = found.bill(found.missing())
     assert bill.measured == 0
     assert bill.unknown == []
@@ -149,7 +153,7 @@ def test_budgets_of_steps_and_tokens(tmp_path):
     ):
         found = estimate(*TINY, "mix=single", *words, root=tmp_path)
         (train,) = of(found, "train")
-        assert found.trained(found.nodes[train]) == tokens
+        assert found.work(found.nodes[train]).trained_tokens == tokens
 
 
 def test_money_is_the_price_of_the_tokens_still_to_write(tmp_path):
@@ -176,7 +180,7 @@ def test_a_manifest_that_cannot_be_read_is_left_to_doctor(tmp_path):
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{")
     (tmp_path / "artifacts" / "train" / "file").touch()
-    assert not History(tmp_path, {}).stages
+    assert not History(tmp_path, {}).kinds
 
 
 # what is checked before anything runs
@@ -185,7 +189,7 @@ def test_a_manifest_that_cannot_be_read_is_left_to_doctor(tmp_path):
 def test_one_bad_value_among_fifty_cells_is_told_and_nothing_runs(typed, tmp_path):
     said = typed("-m", "mix=human", "train.lr=0.001,-1", f"train.seed={','.join(map(str, range(25)))}")
     assert said.code == 2
-    assert said.err.startswith("error: train.lr=-1.0: needs more than 0, and finite [in 25 of 50 cells")
+    assert said.err.startswith("error: train.lr=-1.0: needs more than 0 [in 25 of 50 cells")
     assert not (tmp_path / "outputs").exists()
 
 

@@ -217,8 +217,8 @@ def test_the_benchmark_on_a_small_sweep(tmp_path):
 
 def test_status_follows_a_real_run_from_another_process(tmp_path):
     """A sweep that is being built, seen by the command: something runs with a figure, then all is done."""
-    words = command("mix=none", "sweep=one", "prompts.toy.rows=60", "prompts.test=12", "evaluate.words=100",
-                    "evaluate.truth_prompts=2", "student.pretrain.tokens=1000000", "student.pretrain.toy.rows=200",
+    words = command("mix=none", "sweep=one", "prompts.toy.rows=60", "prompts.test=12", "evaluate.suites.0.words=100",
+                    "evaluate.suites.1.prompts=2", "student.pretrain.tokens=1000000", "student.pretrain.toy.rows=200",
                     "evaluate.respond.subset=2", "evaluate.respond.samples=2")  # fmt: skip
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log)

@@ -125,11 +125,14 @@ def texts_of(arms: Arms) -> str:
 
 def json_text(scores: Mapping[str, list[Score]]) -> str:
     """NaN is null and an infinity a string, as in `scores.json` of a suite."""
-    from synthdiv.evaluate.suite import told
+    from synthdiv.evaluate.suite import json_number
 
     records = [
         {"group": group}
-        | {key: told(value) if isinstance(value, float) else value for key, value in dataclasses.asdict(score).items()}
+        | {
+            key: json_number(value) if isinstance(value, float) else value
+            for key, value in dataclasses.asdict(score).items()
+        }
         for group, own in scores.items()
         for score in own
     ]

@@ -48,7 +48,8 @@ def collect(root: Path, name: str) -> list[Row]:
     rows, texts = [], texts_of(root, cells)
     for cell in cells:
         scores = {score.name: score for key in cell.suites.values() for score in suite_scores(root, key)}
-        scores |= texts.get(cell.suites.get("collapse", ""), {})
+        for key in cell.suites.values():
+            scores |= texts.get(key, {})
         state, reason = cell_state(root, cell, nodes, events)
         told = (state, reason, scores, cell.unmatched)
         rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), *told))
@@ -56,11 +57,11 @@ def collect(root: Path, name: str) -> list[Row]:
 
 
 def texts_of(root: Path, cells: list[CellRecord]) -> dict[str, dict[str, Score]]:
-    """By the key of a collapse suite, its scores on the prompts that are long enough in all of these cells."""
-    keys = {key for cell in cells for key in (cell.suites.get("collapse"), cell.vanilla.get("collapse")) if key}
+    """By the key of a suite with cut texts, its scores on the prompts that are long enough in all of these cells."""
+    keys = {key for cell in cells for key in (*cell.suites.values(), *cell.vanilla.values())}
     paths = {key: path for key in sorted(keys) if (path := finished(root, key))}
-    untouched = {cell.suites["collapse"]: cell.vanilla["collapse"] for cell in cells if "collapse" in cell.suites}
-    return common_texts(paths, untouched)
+    vanilla = {key: cell.vanilla[name] for cell in cells for name, key in cell.suites.items() if name in cell.vanilla}
+    return common_texts(paths, vanilla)
 
 
 def model(cell: CellRecord) -> str:
@@ -82,7 +83,7 @@ def with_vanilla(cells: list[CellRecord]) -> list[CellRecord]:
             label = json.dumps(axes, sort_keys=True)
             arm = arms.get(label) or "vanilla-" + hashlib.sha256(label.encode()).hexdigest()[:12]
             found[suites] = CellRecord(
-                vanilla_key(cell.vanilla), arm, [], axes, seeds, cell.vanilla, cell.vanilla, [], None, cell.prompts
+                vanilla_key(cell.vanilla), arm, [], axes, seeds, {}, cell.vanilla, cell.vanilla, [], None, cell.prompts
             )
     return [*found.values(), *cells]
 
@@ -133,7 +134,7 @@ def ancestry(keys: Iterable[str], nodes: dict[str, NodeRecord]) -> list[str]:
         key = waiting.pop()
         if key not in found:
             found[key] = None
-            waiting += nodes[key].inputs if key in nodes else []
+            waiting += nodes[key].inputs.values() if key in nodes else []
     return list(found)
 
 
@@ -181,16 +182,9 @@ def curve(root: Path, record: CellRecord) -> list[dict[str, Any]]:
 
 
 def answers(root: Path, record: CellRecord, limit: int) -> list[dict[str, Any]]:
-    """The collapse suite takes the student's answers first, in the order of its decodings: its manifest names them."""
-    suite = finished(root, record.suites["collapse"]) if "collapse" in record.suites else None
-    if suite is None:
-        return []
-    manifest = json.loads((suite / MANIFEST).read_text(encoding="utf-8"))
-    decodings = manifest["fields"]["decodings"]
-    if not decodings:
-        return []
-    place = decodings.index("published") if "published" in decodings else 0
-    path = finished(root, manifest["inputs"][place]["key"])
+    """The student's answers to the first prompts by id, in decoding `published` if there is one, else in the first."""
+    decoding = "published" if "published" in record.responses else next(iter(record.responses), "")
+    path = finished(root, record.responses[decoding]) if decoding else None
     if path is None:
         return []
     with (path / "rows.jsonl").open(encoding="utf-8") as handle:

@@ -17,6 +17,7 @@ from synthdiv.core.stage import Node, Stage, digest
 from synthdiv.core.store import Store
 from synthdiv.core.types import Sample, Score
 from synthdiv.evaluate.suite import item, write_suite
+from tests.graphs import Taking, taking
 
 RUN: Any = SimpleNamespace(
     device="cpu", rank=0, world_size=1, log=lambda message: None, begin=lambda out: None, end=lambda: None
@@ -38,7 +39,7 @@ class Train(Stage):
 
 
 @dataclass
-class Generate(Stage):
+class Generate(Taking):
     name = "generate"
     decoding: str = ""
 
@@ -53,7 +54,7 @@ class Generate(Stage):
 
 
 @dataclass
-class Collapse(Stage):
+class Collapse(Taking):
     name = "collapse"
     decodings: list[str] = field(default_factory=lambda: ["plain", "published"])
     value: float = 1.0
@@ -73,7 +74,7 @@ class Collapse(Stage):
 
 
 @dataclass
-class Truth(Stage):
+class Truth(Taking):
     name = "truth"
     value: float = 1.0
 
@@ -92,10 +93,10 @@ class Study:
     def suites(self, tag: str, value: float, undefined: bool) -> tuple[Node | None, dict[str, Node]]:
         train = None if tag == "vanilla" else Node(Train(tag))
         inputs = (train,) if train else ()
-        answers = tuple(Node(Generate(decoding), inputs) for decoding in ("plain", "published"))
+        answers = [taking(Generate(decoding), *inputs) for decoding in ("plain", "published")]
         return train, {
-            "collapse": Node(Collapse(value=value, undefined=undefined), answers),
-            "truth": Node(Truth(value=value), inputs),
+            "collapse": taking(Collapse(value=value, undefined=undefined), *answers),
+            "truth": taking(Truth(value=value), *inputs),
         }
 
     def cell(

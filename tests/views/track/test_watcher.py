@@ -16,6 +16,7 @@ from synthdiv.mix.mix import Mix
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.study.records import node_record
 from synthdiv.train.early import HELD_OUT
+from synthdiv.train.tokens import Tokens
 from synthdiv.train.train import Method, Train
 from synthdiv.train.train import Stop as When
 from synthdiv.views.track import watcher as live
@@ -28,11 +29,13 @@ WANDB = Track(TrackerName.wandb, "eggs")
 
 def nodes() -> dict[str, Node]:
     prompts, student = Node(toy_prompts()), Node(tiny_model())
-    mix = Node(Mix(48, real_share=1.0, train_rows=48, shard_rows=4), (prompts,))
+    mix = Node(Mix(48, real_share=1.0, train_rows=48, shard_rows=4), {"prompts": prompts})
     recipe = Train(
         method=Method.full, epochs=3, batch_rows=16, lr=1e-2, validation=0.1, stop=When.early, evaluate_every=2
     )
-    return {"prompts": prompts, "student": student, "mix": mix, "train": Node(recipe, (student, mix, prompts))}
+    inputs = {"student": student, "mix": mix, "prompts": prompts}
+    inputs["tokens"] = Node(Tokens(), dict(inputs))
+    return inputs | {"train": Node(recipe, inputs)}
 
 
 def built(root: Path, track: Track) -> list[str]:
@@ -47,7 +50,7 @@ def built(root: Path, track: Track) -> list[str]:
 def test_each_step_is_shown_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr(live, "online", lambda track, root: recorder)
-    assert built(tmp_path, WANDB) == ["built"] * 4
+    assert built(tmp_path, WANDB) == ["built"] * 5
     node = nodes()["train"]
     verbs = [call[0] for call in recorder.calls]
     assert verbs == ["begin", *["curve"] * (len(verbs) - 2), "finish"], "of the training alone, and of all its steps"
@@ -63,14 +66,14 @@ def test_each_step_is_shown_before_the_next(tmp_path: Path, monkeypatch: pytest.
 def test_a_tracker_that_fails_costs_its_picture_only(tmp_path: Path, monkeypatch: Any, caplog: Any, verb: str) -> None:
     recorder = Recorder(fails=verb)
     monkeypatch.setattr(live, "online", lambda track, root: recorder)
-    assert built(tmp_path, WANDB) == ["built"] * 4
+    assert built(tmp_path, WANDB) == ["built"] * 5
     assert [call[0] for call in recorder.calls].count(verb) == 1, "it is not asked again"
     assert sum("tracking" in record.message for record in caplog.records) == 1
 
 
 def test_without_a_tracker_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "online", lambda track, root: pytest.fail("there is none"))
-    assert built(tmp_path, Track()) == ["built"] * 4
+    assert built(tmp_path, Track()) == ["built"] * 5
 
 
 def test_offline_it_is_left_to_the_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,10 +93,12 @@ from synthdiv.study.config import Track, TrackerName
 from synthdiv.core.stage import Node
 from synthdiv.views.track import watcher as live
 from synthdiv.views.track.wandb import WandbTracker
+from synthdiv.train.pretrain import Pretrain
 from synthdiv.train.train import Train
 live.online = lambda track, root: WandbTracker(track.project, track.entity, root, resume=True)
 shown = live.TrackWatcher(Track(TrackerName.wandb, "eggs"), Path(sys.argv[1]), "sweep")
-shown.begin(Node(Train()))
+node = Node(Train(), dict.fromkeys(Train().input_names(), Node(Pretrain())))
+shown.begin(node)
 for step in (1, 2, 3):
     shown.point({"step": step, "loss": 1.5 / step, "validation_loss": math.nan})
 shown.end(True)
@@ -108,4 +113,6 @@ shown.end(True)
     assert [(row["train/step"], row["train/loss"]) for row in history] == [(1, 1.5), (2, 0.75), (3, 0.5)]
     assert not [row for row in history if "train/validation_loss" in row]
     (run,) = [record.run for record in found if record.WhichOneof("record_type") == "run"][:1]
-    assert run.run_id == Node(Train()).key
+    from synthdiv.train.pretrain import Pretrain
+
+    assert run.run_id == Node(Train(), dict.fromkeys(Train().input_names(), Node(Pretrain()))).key
