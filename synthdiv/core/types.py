@@ -69,7 +69,8 @@ class Score:
     """One number and what it may be taken for.
 
     `n` counts the independent units (usually prompts); `low` and `high` bound the 95 % interval; `higher_is_better`
-    is None where no direction is better. An undefined value is NaN and `note` says why: a zero is a finding.
+    is None where no direction is better. An undefined value is NaN and `note` says why: a zero is a finding. `role` is
+    `headline` or `caveat` where the suite says so.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Score:
     unit: str = ""
     higher_is_better: bool | None = None
     note: str = ""
+    role: str = ""
 
     def __post_init__(self) -> None:
         if math.isnan(self.value) and not self.note:

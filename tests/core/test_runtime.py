@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from synthdiv.core.fields import problems
 from synthdiv.core.runtime import LocalRun, Runtime, Strategy, isolated
 from synthdiv.core.types import Artifact, ConfigError
 from synthdiv.generate.generate import Generate, Split
@@ -95,8 +96,8 @@ def test_one_model_is_open_at_a_time(tmp_path):
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(fields, told):
-    assert any(told in problem for problem in Runtime(**fields).check())
-    assert not Runtime(device="cuda:1").check()
+    assert any(told in problem for problem in problems(Runtime(**fields), "runtime"))
+    assert not problems(Runtime(device="cuda:1"), "runtime")
 
 
 @pytest.fixture

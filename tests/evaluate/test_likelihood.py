@@ -163,7 +163,7 @@ def scored(arms, tmp_path, samples, **fields):
     folder.mkdir()
     lines = [json.dumps(dataclasses.asdict(sample)) + "\n" for sample in samples]
     (folder / "rows.jsonl").write_text("".join(lines))
-    inputs = (arms.prompts, arms.vanilla.model, Artifact(None, "", folder))
+    inputs = {"prompts": arms.prompts, "model": arms.vanilla.model, "answers": Artifact(None, "", folder)}
     summary = Likelihood(Target.own, **fields).build(inputs, tmp_path, cpu_run())
     return summary, read_likelihood(Artifact(None, "", tmp_path))
 
@@ -220,7 +220,7 @@ def test_perplexity_1_has_the_tail_and_says_what_was_cut(own, monkeypatch):
     monkeypatch.setattr(Artifact, "manifest", property(lambda artifact: told[artifact.path]))
     for score in perplexity_1_scores(*own):
         assert "2 of 24 answers were longer than the context and cut" in score.note
-        both = "1 of 24 of the untouched student's answers were longer than the context and cut" in score.note
+        both = "1 of 24 of the vanilla student's answers were longer than the context and cut" in score.note
         assert both == score.name.endswith("-vanilla")
     assert len(perplexity_1_scores(own[0], None)) == 7
 

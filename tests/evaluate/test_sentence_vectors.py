@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.fields import problems
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.runtime import LocalRun, Runtime
 from synthdiv.core.types import Artifact, ConfigError, DataError, Sample
@@ -154,6 +155,6 @@ def test_nothing_to_encode(answers, encoder, tmp_path):
 
 
 def test_fields_are_checked():
-    assert not Vectors().check()
-    problems = Vectors(length=-1, batch_rows=0, word=r"\w+").check()
-    assert [problem.split("=")[0] for problem in problems] == ["vectors.length", "vectors.batch_rows", "vectors.word"]
+    assert not problems(Vectors())
+    wrong = problems(Vectors(length=-1, batch_rows=0, word=r"\w+"), "vectors")
+    assert [problem.split("=")[0] for problem in wrong] == ["vectors.length", "vectors.batch_rows", "vectors.word"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -14,7 +15,7 @@ from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.mix import Mix, finished, read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
-from tests.models.small import build, cpu_run, tiny_model
+from tests.models.small import build, cpu_run, named, tiny_model
 
 ROWS, SHARD = 48, 4
 
@@ -62,9 +63,12 @@ def test_answers_that_are_human_test_answers_are_counted_by_source(root, prompts
     assert seen == {"oak": 0, "elm": 24}
 
 
-def test_a_missing_answer_names_source_and_prompt(root, prompts, shards):
+def test_a_missing_answer_names_source_and_prompt(root, prompts, shards, tmp_path):
+    shutil.copytree(shards[-1].path, tmp_path / "shard")
+    (tmp_path / "shard" / "rows.jsonl").write_text("")
+    inputs = named(mix(), [prompts, *shards[:-1], dataclasses.replace(shards[-1], path=tmp_path / "shard")])
     with pytest.raises(DataError, match="elm has no answer to prompt toy-"):
-        build(root, mix(), prompts, *shards[:-1])
+        mix().build(inputs, tmp_path, cpu_run())
 
 
 def test_a_human_mix_needs_no_shard(root, prompts):

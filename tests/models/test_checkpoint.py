@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from synthdiv.core.fields import problems
 from synthdiv.core.resolver import Resolver, Unresolved
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError
@@ -64,9 +65,9 @@ def test_a_pin_is_held(tmp_path, folder):
 
 
 def test_path_or_hub_and_not_both():
-    assert Checkpoint().check()
-    assert Checkpoint(path="a", hub="b/c").check()
-    assert not Checkpoint(hub="b/c").check()
+    assert problems(Checkpoint(), "checkpoint")
+    assert problems(Checkpoint(path="a", hub="b/c"), "checkpoint")
+    assert not problems(Checkpoint(hub="b/c"), "checkpoint")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pyarrow.parquet
 import pytest
 
+from synthdiv.core.fields import problems
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
 from synthdiv.core.types import Artifact, DataError
@@ -116,4 +117,4 @@ def test_a_toy_set_is_the_same_bytes_every_time_and_needs_no_file(tmp_path):
     ],
 )
 def test_problems_are_named(fields, told):
-    assert any(told in problem for problem in Prompts(**fields).check())
+    assert any(told in problem for problem in problems(Prompts(**fields), "prompts"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from synthdiv.__main__ import conf_dir
+from synthdiv.evaluate.suite import typed_items
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
 from synthdiv.study.grid import GridSpec
@@ -137,15 +138,26 @@ def legal(words: list[str]) -> bool:
     return not {"evaluate.respond.decodings=[]", "evaluate.respond.decodings.0.sampling.top_p=0.5"} <= set(words)
 
 
+def hydra_cell(words: Sequence[str]) -> Cell:
+    """The cell as Hydra composes it; fields of suites are set when the items have them."""
+    late = [word for word in words if word.startswith("evaluate.suites.")]
+    config = compose("config", [word for word in words if word not in late])
+    typed_items(config)
+    for word in late:
+        key, value = word.split("=")
+        OmegaConf.update(config, key, int(value))
+    return OmegaConf.to_object(config)
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(words=overrides.filter(legal))
 def test_a_random_cell_is_what_hydra_composes_and_leaves_no_trace(words, expander):
     """One expander for all examples: what one cell sets must not be seen by the next."""
     (point,) = expander.expand({}, words)
-    assert point.cell == OmegaConf.to_object(compose("config", words))
+    assert point.cell == hydra_cell(words)
     groups = [word for word in words if "." not in word and word.split("=")[0] in GROUPS]
     (bare,) = expander.expand({}, groups)
-    assert bare.cell == OmegaConf.to_object(compose("config", groups))
+    assert bare.cell == hydra_cell(groups)
 
 
 AXES = {
@@ -164,7 +176,7 @@ def test_every_cell_of_a_random_zipped_and_thinned_grid_is_what_hydra_composes(k
     points = expander.points(GridSpec(words, zip=zips, exclude=[{key: AXES[key][0] for key in (one, free[0])}]), [])
     assert len(points) == len(AXES[free[0]]) * len(AXES[free[1]]) * 2 - len(AXES[free[1]])
     for point in points:
-        assert point.cell == OmegaConf.to_object(compose("config", list(point.overrides)))
+        assert point.cell == hydra_cell(point.overrides)
 
 
 def test_cells_of_one_expander_share_no_object(expander):

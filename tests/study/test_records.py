@@ -135,5 +135,5 @@ def test_a_node_is_written_with_all_it_takes_to_build_it():
     assert prompts.fields["table"]["path"] == "prompts.jsonl", "a locator is no identity, and a worker needs it"
     known = set()
     for row in rows:
-        assert set(row.inputs) <= known, "inputs come first"
+        assert set(row.inputs.values()) <= known, "inputs come first"
         known.add(row.key)

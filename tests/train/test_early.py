@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.fields import problems
 from synthdiv.core.store import Store
 from synthdiv.core.types import DataError
 from synthdiv.mix.mix import Mix
@@ -143,13 +144,13 @@ def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_ma
 
 
 def test_what_early_stopping_needs_is_asked_before_anything_runs():
-    assert not Train(stop=Stop.early).check()
-    assert "train.validation=0" in Train(stop=Stop.early, validation=0.0).check()[0]
-    assert "train.match=steps" in Train(stop=Stop.early, match=Match.steps, budget=3).check()[0]
-    assert "need 1 or more" in Train(stop=Stop.early, patience=0).check()[0]
-    assert "only train.stop=early" in Train(patience=3).check()[0]
-    assert "train.left_out=0.1" in Train(left_out=0.1).check()[0]
-    assert not Train(left_out=0.1, overlong=Overlong.drop).check()
+    assert not problems(Train(stop=Stop.early), "train")
+    assert "train.validation=0" in problems(Train(stop=Stop.early, validation=0.0), "train")[0]
+    assert "train.match=steps" in problems(Train(stop=Stop.early, match=Match.steps, budget=3), "train")[0]
+    assert "needs 1 or more" in problems(Train(stop=Stop.early, patience=0), "train")[0]
+    assert "only train.stop=early" in problems(Train(patience=3), "train")[0]
+    assert "train.left_out=0.1" in problems(Train(left_out=0.1), "train")[0]
+    assert not problems(Train(left_out=0.1, overlong=Overlong.drop), "train")
 
 
 def test_a_mix_too_small_to_hold_out_a_row_is_refused(root, prompts):

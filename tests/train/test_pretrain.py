@@ -7,6 +7,7 @@ import gzip
 import pytest
 import torch
 
+from synthdiv.core.fields import problems
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, DataError
@@ -110,5 +111,5 @@ def test_a_context_too_short_for_the_prompts_is_an_error_and_no_endless_loop(tmp
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(fields, told):
-    assert any(told in problem for problem in tiny_model(**fields).check())
-    assert not tiny_model().check()
+    assert any(told in problem for problem in problems(tiny_model(**fields), "pretrain"))
+    assert not problems(tiny_model(), "pretrain")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from synthdiv.core.fields import problems
 from synthdiv.core.runtime import Runtime, Strategy
 from synthdiv.core.types import ConfigError
 from synthdiv.mix.mix import Mix
@@ -17,16 +18,16 @@ from tests.models.small import build, opened, tiny_model
 @pytest.mark.parametrize("strategy", [Strategy.fsdp, Strategy.zero1, Strategy.zero2, Strategy.zero3])
 def test_weights_in_four_bits_are_not_cut(strategy):
     cell = Cell(train=Train(method=Method.qlora), runtime=Runtime(strategy=strategy))
-    (problem,) = [problem for problem in cell.check() if "qlora" in problem]
+    (problem,) = [problem for problem in problems(cell) if "qlora" in problem]
     assert problem.startswith(f"runtime.strategy={strategy.value}, train.method=qlora")
     cell.mix.kind = Kind.none
-    assert not [problem for problem in cell.check() if "qlora" in problem], "nothing is trained"
+    assert not [problem for problem in problems(cell) if "qlora" in problem], "nothing is trained"
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps"])
 def test_a_device_that_cannot_is_refused_before_anything_runs(device):
     cell = Cell(train=Train(method=Method.qlora), runtime=Runtime(device=device))
-    assert [problem for problem in cell.check() if problem.startswith(f"runtime.device={device}, train.method=qlora")]
+    assert [problem for problem in problems(cell) if problem.startswith(f"runtime.device={device}, train.method=qlora")]
 
 
 def test_without_an_accelerator_or_the_library_it_says_what_to_do(monkeypatch):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthdiv.core.fields import problems
 from synthdiv.core.types import Artifact, DataError
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Sampling
@@ -208,8 +209,8 @@ def test_a_system_role_is_the_same_in_training_and_answering(root, student):
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(fields, told):
-    assert any(told in problem for problem in recipe(**fields).check())
-    assert not recipe().check()
+    assert any(told in problem for problem in problems(recipe(**fields), "train"))
+    assert not problems(recipe(), "train")
 
 
 def test_validation_of_everything_is_refused(root, prompts, student):
