@@ -1,4 +1,4 @@
-"""A small study that is built through the real store and ledger: its stages write given scores instead of computing."""
+"""A small study that is built through the real store and ledger; its stages write given scores."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Truth(Stage):
 
 
 class Study:
-    """Adds cells to a sweep; what is built and what is left undone is the test's choice."""
+    """Adds cells to a sweep; each test selects what is built."""
 
     def __init__(self, root: Path, name: str = "eggs") -> None:
         self.root, self.ledger, self.store = root, Ledger(root, name, "test"), Store(root)
