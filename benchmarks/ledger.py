@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
-from synthdiv.views.show import picture
-from synthdiv.views.watch import observer
+from synthdiv.views.status import Observer
+from synthdiv.views.status_table import table
 
 STAGES = ("prompts", *("generate",) * 8, "mix", "train", *("generate",) * 4, "collapse", "likelihood", "truth")
 FIELDS = {"sampling": {"temperature": 0.7, "top_p": 0.95}, "path": "/data/models/eight-billion", "seeds": [0] * 40}
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = ["benchmarks"]
 from alone import peak
-from synthdiv.views.watch import show_status
+from synthdiv.views.show import show_status
 show_status(Path(sys.argv[1]), "big", as_json=True)
 print(peak())
 """
@@ -49,11 +49,11 @@ def records(count: int) -> tuple[list[CellRecord], list[NodeRecord]]:
         for place, stage in enumerate(STAGES):
             name = key((index // 10 if place < 9 else index) * 100 + place)
             inputs = [own[0]] if 0 < place < 9 else own[1:9] if place == 9 else own[-1:]
-            nodes.setdefault(name, NodeRecord(name, stage, inputs, FIELDS))
+            nodes.setdefault(name, NodeRecord(name, stage, {each: each for each in inputs}, FIELDS))
             own.append(name)
         axes = {"mix": f"m{index // 50}", "generators": "large", "rows": index % 5}
         words = [f"mix=m{index // 50}", f"mix.rows={index % 5}", f"train.seed={index}"]
-        cells.append(CellRecord(key(index), f"arm{index // 50}", words, axes, {}, {}, {}, own, own[10], own[0]))
+        cells.append(CellRecord(key(index), f"arm{index // 50}", words, axes, {}, {}, {}, {}, own, own[10], own[0]))
     return cells, list(nodes.values())
 
 
@@ -94,19 +94,19 @@ def main() -> int:
         show("status", asked, SECONDS, "s", f"{told:,} nodes told; {asked / nodes * 1e5:.1f} s per 100,000")
         show("both", wrote + asked, SECONDS, "s", "ledger and status")
         show("memory", int(peak) / 2**30, GIB, "GiB", "peak resident size of status")
-        seer = observer(root, "big")
+        observer = Observer(root, "big")
         begun = time.perf_counter()
-        seer.look()
+        observer.look()
         first = time.perf_counter() - begun
         for name, news in (("news", 1000), ("none", 0)):
             for index, node in enumerate(waiting[:news]):
                 jobs[index % len(jobs)].event(node, "built", 3.0)
             begun = time.perf_counter()
-            status = seer.look()
+            status = observer.look()
             with contextlib.redirect_stdout(io.StringIO()):
                 from rich.console import Console
 
-                Console(width=120).print(picture(status, seer.follow.cells))
+                Console(width=120).print(table(status))
             show(name, time.perf_counter() - begun, REFRESH, "s", f"a look after {news:,} events; first {first:.2f} s")
         if told != nodes:
             short.append(f"status told of {told} of {nodes} nodes")

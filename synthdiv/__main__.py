@@ -93,7 +93,7 @@ def verb(name: str, arguments: list[str]) -> int:
         named = {"doctor": "", "trace": "the id of a prompt, "}.get(name, "the name of a sweep, ")
         raise ConfigError(f"{name} {strange[0]}: `synthdiv {name}` takes {named}{', '.join(takes)} and nothing else")
     if name == "status":
-        from synthdiv.views.watch import show_status
+        from synthdiv.views.show import show_status
 
         return show_status(root, words[0] if words else None, "--json" in arguments, "--watch" in arguments)
     if name == "doctor":

@@ -1,8 +1,8 @@
-"""What happened to a node, and which of several events about it counts.
+"""Events of nodes, and which of several events about one node counts.
 
-That never depends on a clock. Within the file of a job the last line counts. Between files it is the higher attempt: a
-launch reads the ledger and numbers its attempts above all that it finds there. Two launches that began at the same
-moment may give one number to a node; then the state that says most counts (`ORDER`).
+No clock decides. Within the file of a job the last line counts. Between files the higher attempt counts: a launch reads
+the ledger and numbers its attempts above all that it finds. Two launches that start at the same moment may use the same
+number; then the state that comes last in `ORDER` counts.
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A transition of a node into one of `ORDER`, or progress of a running one: `done` of `total` units of `what`.
-
-    `at` is seconds since the epoch on the writer's clock, for people; nothing compares it. `seconds` count from the
-    beginning of the attempt on the writer's monotonic clock. `failure` is the class of a failure, `note` its message,
-    `log` the path of the job's log. `job` is the name of the file and is not written into it.
-    """
+    """A transition of a node, or the progress of a running one."""
 
     node: str
     state: str
+    """One of `ORDER`."""
     at: float = 0.0
+    """Seconds since the epoch on the writer's clock, to be shown; nothing compares it."""
     host: str = ""
     process: int = 0
     attempt: int = 1
     seconds: float = 0.0
+    """Seconds since the attempt began, on the writer's monotonic clock."""
     note: str = ""
+    """The message of a failure."""
     failure: str = ""
+    """The class of a failure."""
     log: str = ""
+    """The path of the job's log."""
     done: int = 0
+    """Progress: `done` of `total` units of `what`; total 0 if the stage reports none."""
     total: int = 0
     what: str = ""
     job: str = ""
+    """The name of the file without its suffix; not written into the file."""
 
     def row(self) -> dict[str, Any]:
-        """As it is written: without what is as in the class."""
+        """The line to write: fields that have their default are left out."""
         return {name: value for name in FIELDS if (value := getattr(self, name)) != FIELDS[name]}
 
 
@@ -51,7 +54,7 @@ TYPES = {name: str if isinstance(value, str) or name in ("node", "state") else t
 
 
 def record(kind: type[Record], row: dict[str, Any], **more: Any) -> Record | None:
-    """A row as a record, or None where fields are missing; those that only a later version knows are dropped."""
+    """A row as a record, None if fields are missing. Unknown fields, which a later version writes, are dropped."""
     known = kind.__dataclass_fields__  # type: ignore[attr-defined]
     try:
         return kind(**{name: value for name, value in row.items() if name in known}, **more)
@@ -60,7 +63,7 @@ def record(kind: type[Record], row: dict[str, Any], **more: Any) -> Record | Non
 
 
 def event_of(row: dict[str, Any], job: str) -> Event | None:
-    """A row as an event, or None where it is none."""
+    """A row as an event; None if it is not a valid one."""
     for name, value in row.items():
         kind = TYPES.get(name)
         if kind and type(value) is not kind and not (kind is float and type(value) is int):
@@ -69,12 +72,17 @@ def event_of(row: dict[str, Any], job: str) -> Event | None:
 
 
 def newest(by_job: dict[str, Event]) -> Event:
-    """The event that counts, of the last one in the file of each job."""
+    """The event that counts, given the last event in the file of each job."""
     if len(by_job) == 1:
         return next(iter(by_job.values()))
     return max(by_job.values(), key=lambda event: (event.attempt, ORDER.index(event.state), event.job))
 
 
 def next_attempts(states: dict[str, Event]) -> dict[str, int]:
-    """The number of the next attempt of each node; one that is only queued has not used its own yet."""
+    """The number of each node's next attempt; a queued node has not used its number yet."""
     return {node: event.attempt + (event.state != "queued") for node, event in states.items()}
+
+
+def same_work(one: Event, other: Event) -> bool:
+    """Whether two figures of progress belong together: the same attempt and total, and `done` did not decrease."""
+    return (one.attempt, one.total) == (other.attempt, other.total) and one.done <= other.done

@@ -1,8 +1,8 @@
-"""The ledger of a sweep: plain records in `<outputs>/sweeps/<name>/`. Each worker appends to its own file of events.
+"""The ledger of a sweep: files of JSON lines in `<outputs>/sweeps/<name>/`, appended to and never rewritten.
 
-`graph.jsonl` holds every node, `cells.jsonl` every cell, `events/<job>.jsonl` one line per transition. No event means
-queued; blocked follows from the graph. A second launch of a name adds its cells. Which of several events about a node
-counts, and why no clock has a say in it: `event.py`.
+`graph.jsonl` holds every node, `cells.jsonl` every cell, `events/<job>.jsonl` one line per transition, written by that
+job alone. A node without an event is queued; whether it is blocked follows from the graph. A second launch of a name
+adds its cells. `events.py` defines which of several events about a node counts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.events import Event, event_of, newest, next_attempts, record
-from synthdiv.core.liveness import Pulses
+from synthdiv.core.events import Event, Record, event_of, newest, next_attempts, record, same_work
+from synthdiv.core.liveness import Heartbeats
 from synthdiv.core.tail import Tail
 from synthdiv.core.types import ConfigError
 
@@ -84,19 +84,32 @@ def new_job(engine: str = "inline") -> str:
 
 @dataclass
 class Ledger:
-    """Reads and writes the records of one sweep. A writer is one job; only one process writes under its name.
-
-    `attempts` has the number of each node's next attempt, 1 where it is silent. A launch hands it to its jobs, so
-    that none of them reads the whole ledger; None reads it at the first event. `log` is the path of the job's log.
-    """
+    """Reads and writes the records of one sweep. A writer is one job; only one process writes under its name."""
 
     root: Path
+    """The folder of outputs."""
     name: str
+    """The name of the sweep."""
     job: str = field(default_factory=new_job)
+    """The job that this object writes for."""
     attempts: dict[str, int] | None = None
+    """The number of each node's next attempt, 1 for a node that is not listed. A launch hands it to its jobs, so that
+    none of them reads the whole ledger; None: read it before the first event is written."""
     log: str = ""
-    _begun: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)  # attempt and last line, monotonic
-    _opened: bool = field(default=False, repr=False)
+    """The path of the job's log."""
+    seconds: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    """The building time of every node that was built, as far as `states` has read."""
+    _begun: dict[str, tuple[float, float]] = field(default_factory=dict, init=False, repr=False)
+    """When each attempt began and when its last line was written, on the monotonic clock."""
+    _opened: bool = field(default=False, init=False, repr=False)
+    _nodes: dict[str, NodeRecord] = field(default_factory=dict, init=False, repr=False)
+    _cells: dict[tuple[str, ...], CellRecord] = field(default_factory=dict, init=False, repr=False)
+    _events: dict[str, dict[str, Event]] = field(default_factory=dict, init=False, repr=False)
+    """The last event of each node in the file of each job."""
+    _first: dict[tuple[str, str], Event] = field(default_factory=dict, init=False, repr=False)
+    """The first figure of the work that a node does now, by node and job."""
+    _tails: dict[Path, Tail] = field(default_factory=dict, init=False, repr=False)
+    _invalid: int = field(default=0, init=False, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -116,7 +129,7 @@ class Ledger:
         stages = {node.key: node.stage for node in nodes if node.key in known_nodes and node.key in states}
         again = [key for key in stages if states[key].state in ("failed", "stopped", "blocked")]
         going = [(stage, states[key]) for key, stage in stages.items() if states[key].state == "running"]
-        again += [key for key, pulse in Pulses(self.root).look(going).items() if pulse.state == "stopped"]
+        again += [key for key, alive in Heartbeats(self.root).check(going).items() if alive.state == "stopped"]
         self.mark(sorted(again), "queued")
 
     def event(
@@ -167,8 +180,7 @@ class Ledger:
         if self.attempts is None:
             self.attempts = next_attempts(self.states())
         elif not self._opened:
-            mine = self._newest([self.folder / "events" / f"{self.job}.jsonl"])
-            for node, number in next_attempts(mine).items():
+            for node, number in next_attempts(self.states(self.job)).items():
                 self.attempts[node] = max(number, self.attempts.get(node, 1))
         self._opened = True
         return self.attempts
@@ -190,64 +202,89 @@ class Ledger:
                 data = data[handle.write(data) or 0 :]
 
     def nodes(self) -> list[NodeRecord]:
-        """Every node once, inputs first."""
-        rows = (record(NodeRecord, row) for row in Tail(self.folder / "graph.jsonl").read())
-        return _first((row.key, row) for row in rows if row)
+        """Every node once, inputs first. This method, `cells` and `states` parse only lines that are new to this
+        object; lines cut by a crash are skipped and counted in `cut_lines`."""
+        for row in self._new_rows(self.folder / "graph.jsonl"):
+            if node := self._valid(record(NodeRecord, row)):
+                self._nodes.setdefault(node.key, node)
+        return list(self._nodes.values())
 
     def cells(self) -> list[CellRecord]:
-        rows = (record(CellRecord, row) for row in Tail(self.folder / "cells.jsonl").read())
-        return _first(((row.key, *row.overrides), row) for row in rows if row)
+        """Every cell as it was launched: once for each list of overrides."""
+        for row in self._new_rows(self.folder / "cells.jsonl"):
+            if cell := self._valid(record(CellRecord, row)):
+                self._cells.setdefault((cell.key, *cell.overrides), cell)
+        return list(self._cells.values())
 
     def unique_cells(self) -> list[CellRecord]:
-        """Each cell once, as it was first launched: only these enter a statistic."""
-        return _first((cell.key, cell) for cell in self.cells())
+        """Every key once, as it was first launched: only these enter a statistic."""
+        return list({cell.key: cell for cell in reversed(self.cells())}.values())[::-1]
 
-    def files_of(self, job: str) -> list[Path]:
-        """The events of a job: of its rank 0, and of others that had something to say."""
-        folder = self.folder / "events"
-        return [folder / f"{job}.jsonl", *sorted(folder.glob(f"{job}.rank*.jsonl"))]
-
-    def event_files(self) -> list[Path]:
-        return sorted((self.folder / "events").glob("*.jsonl"))
-
-    def events(self) -> list[Event]:
-        """Every event, job by job in the order of names, as it stands in the files; which one counts: `states`."""
-        return [
-            event for path in self.event_files() for row in Tail(path).read() if (event := event_of(row, path.stem))
-        ]
-
-    def states(self) -> dict[str, Event]:
-        """The event that counts, of every node that has one."""
-        return self._newest(self.event_files())
-
-    def _newest(self, files: Iterable[Path]) -> dict[str, Event]:
-        found: dict[str, dict[str, Event]] = {}
+    def states(self, job: str = "") -> dict[str, Event]:
+        """The event that counts for each node that has one: among all jobs, or among the ranks of one job."""
+        files = self.event_files(job)
         for path in files:
-            for row in Tail(path).read():
-                if event := event_of(row, path.stem):
-                    found.setdefault(event.node, {})[event.job] = event
-        return {node: newest(by_job) for node, by_job in found.items()}
+            for row in self._new_rows(path):
+                if event := self._valid(event_of(row, path.stem)):
+                    self._add_event(event)
+        if not job:
+            return {node: newest(by_job) for node, by_job in self._events.items()}
+        by_job = [(node, {path.stem: events[path.stem] for path in files if path.stem in events})
+                  for node, events in self._events.items()]  # fmt: skip
+        return {node: newest(events) for node, events in by_job if events}
+
+    def events(self, job: str = "") -> list[Event]:
+        """Every transition ever written, file by file: of all jobs, or of the ranks of one job."""
+        rows = ((row, path.stem) for path in self.event_files(job) for row in Tail(path).read())
+        return [event for row, name in rows if (event := event_of(row, name))]
+
+    def event_files(self, job: str = "") -> list[Path]:
+        """The files of all jobs, or those of one: rank 0 writes one, and other ranks only what rank 0 cannot know."""
+        folder = self.folder / "events"
+        if job:
+            return [folder / f"{job}.jsonl", *sorted(folder.glob(f"{job}.rank*.jsonl"))]
+        return sorted(folder.glob("*.jsonl"))
+
+    def rate(self, event: Event) -> float | None:
+        """Units per second of a running node; None until two figures of the same work are read. It counts from the
+        first figure, because what a resumed node finds finished took no time."""
+        first = self._first.get((event.node, event.job))
+        if not first or not event.total or event.seconds <= first.seconds or event.done <= first.done:
+            return None
+        return (event.done - first.done) / (event.seconds - first.seconds)
+
+    @property
+    def cut_lines(self) -> int:
+        """Lines read so far that a crash cut or that are no record; they are ignored."""
+        return self._invalid + sum(tail.cut for tail in self._tails.values())
+
+    def _new_rows(self, path: Path) -> list[dict[str, Any]]:
+        return self._tails.setdefault(path, Tail(path)).read()
+
+    def _valid(self, parsed: Record | None) -> Record | None:
+        self._invalid += parsed is None
+        return parsed
+
+    def _add_event(self, event: Event) -> None:
+        by_job, place = self._events.setdefault(event.node, {}), (event.node, event.job)
+        before, by_job[event.job] = by_job.get(event.job), event
+        if event.state == "built":
+            self.seconds[event.node] = event.seconds
+        if event.state != "running":
+            self._first.pop(place, None)
+        elif event.total and not (before and same_work(before, event)):
+            self._first[place] = event
 
     def require(self) -> None:
         """Refuse a name that was never launched, with the names that were."""
         if self.name and (problem := problem_of_name(self.name)):
             raise ConfigError(f"{problem}; `synthdiv status` lists the sweeps there are")
         if not (self.folder / "cells.jsonl").exists():
-            there = launched(self.root)
-            told = (
-                f"there are: {', '.join(there)}"
-                if there
-                else "nothing was launched yet; start with `synthdiv -m experiment=demo`"
+            names = ", ".join(launched(self.root))
+            hint = (
+                f"there are: {names}" if names else "nothing was launched yet; start with `synthdiv -m experiment=demo`"
             )
-            raise ConfigError(f"no sweep {self.name!r} in {self.root / 'sweeps'}; {told}")
-
-
-def _first(named: Iterable[tuple[Any, Any]]) -> list[Any]:
-    """What comes first under each name."""
-    found: dict[Any, Any] = {}
-    for name, item in named:
-        found.setdefault(name, item)
-    return list(found.values())
+            raise ConfigError(f"no sweep {self.name!r} in {self.root / 'sweeps'}; {hint}")
 
 
 def launched(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The whole lines of a file that grows: each reading gives what came since the one before."""
+"""Reads a growing file of JSON lines: each call returns the lines that were added since the call before."""
 
 from __future__ import annotations
 
@@ -10,42 +10,45 @@ from typing import Any
 
 @dataclass
 class Tail:
-    """Reads a file of JSON lines from where it stopped. A file that is not there yet is empty."""
+    """A position in a file of JSON lines. A file that does not exist yet is empty."""
 
     path: Path
-    place: int = 0  # bytes that were read as whole lines
-    broken: int = 0  # whole lines that are no JSON object
-    open_end: bool = False  # the last line has no end: its writer is in the middle of it, or died there
+    position: int = 0
+    """Bytes that were read as complete lines."""
+    invalid: int = 0
+    """Complete lines that are no JSON object."""
+    incomplete: bool = False
+    """Whether the last line has no end: its writer is still writing it, or died there."""
 
     @property
     def cut(self) -> int:
-        """Lines that a crash cut; one that is being written just now counts until it is whole."""
-        return self.broken + self.open_end
+        """Lines that a crash cut; a line that is being written counts until it is complete."""
+        return self.invalid + self.incomplete
 
     def read(self) -> list[dict[str, Any]]:
-        """The rows that came since the last reading, in the order of the file."""
+        """The rows that were added since the last call, in the order of the file."""
         try:
             size = self.path.stat().st_size
-            if size < self.place:  # replaced by a shorter file: begin again
-                self.place = self.broken = 0
-            if size == self.place:
-                self.open_end = False
+            if size < self.position:  # replaced by a shorter file: start again
+                self.position = self.invalid = 0
+            if size == self.position:
+                self.incomplete = False
                 return []
             with self.path.open("rb") as handle:
-                handle.seek(self.place)
-                new = handle.read()
+                handle.seek(self.position)
+                added = handle.read()
         except FileNotFoundError:
             return []
-        end = new.rfind(b"\n") + 1
-        self.place, self.open_end = self.place + end, end < len(new)
-        return [row for line in new[:end].split(b"\n") if line and (row := self._row(line)) is not None]
+        end = added.rfind(b"\n") + 1
+        self.position, self.incomplete = self.position + end, end < len(added)
+        return [row for line in added[:end].split(b"\n") if line and (row := self._row(line)) is not None]
 
     def _row(self, line: bytes) -> dict[str, Any] | None:
         try:
             row = json.loads(line)
-        except ValueError:  # no JSON, or no UTF-8
+        except ValueError:  # invalid JSON or UTF-8
             row = None
         if isinstance(row, dict):
             return row
-        self.broken += 1
+        self.invalid += 1
         return None

@@ -223,7 +223,7 @@ class Local(Engine):
 
     def _last_words(self, node: Node, worker: Worker) -> Outcome | None:
         """What a worker, or one of its ranks, wrote about the end of a node; the next attempt is counted from it."""
-        event = self.ledger._newest(self.ledger.files_of(worker.name)).get(node.key)
+        event = self.ledger.states(worker.name).get(node.key)
         if event is None:
             return None
         self.ledger.number(node.key, max(self.ledger.attempt(node.key), event.attempt + (event.state != "running")))

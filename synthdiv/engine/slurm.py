@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.events import DONE, Event
-from synthdiv.core.follow import Follow
-from synthdiv.core.ledger import Ledger
 from synthdiv.core.runtime import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, SynthdivError
@@ -154,11 +152,10 @@ class Slurm(Engine):
 
     def _look_on(self, stop: Stop) -> None:
         """Tell what becomes of the nodes, until all is over."""
-        follow, looks = Follow(Ledger(self.ledger.root, self.ledger.name)), 0
+        looks = 0
         while self.jobs and not stop.reason:
             self.missed.update([] if looks % 5 else set(self.jobs) - self._queued())
-            follow.refresh()  # after asking: then the last words of a job that is gone are here
-            events = follow.newest()
+            events = self.ledger.states()  # read after asking: the last events of a job that is gone are here
             for job, nodes in list(self.jobs.items()):
                 self.jobs[job] = [node for node in nodes if not self._heard(node, events.get(node.key))]
                 if not self.jobs[job]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from synthdiv.core.events import DONE, event_of
+from synthdiv.core.events import DONE
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.ranks import Ranks
 from synthdiv.core.runtime import REASONS, Stop
@@ -80,9 +80,8 @@ class Worker:
 
     def _before(self) -> dict[str, int]:
         """Rows at once, of nodes that ran out of memory before this job was queued again: half each time."""
-        events = [event_of(row, "") for path in self.ledger.files_of(self.job.name) for row in Tail(path).read()]
-        short = {(each.node, each.attempt) for each in events
-                 if each and each.state == "stopped" and each.failure == MEMORY}  # fmt: skip
+        short = {(event.node, event.attempt) for event in self.ledger.events(self.job.name)
+                 if event.state == "stopped" and event.failure == MEMORY}  # fmt: skip
         rows: dict[str, int] = {}
         for key, _ in short:
             rows[key] = halved(self.nodes[key].stage, rows.get(key, self.job.runtime.micro_batch), self.ranks.size)

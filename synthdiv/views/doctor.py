@@ -1,4 +1,4 @@
-"""`doctor`: verify every artifact against the hashes in its manifest, list what is unfinished, remove nothing."""
+"""The verb `doctor`: verify every artifact against its manifest and list unfinished builds. It removes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from synthdiv.core.store import Store
 
 
 def examine(root: Path) -> int:
-    """Print what was found; 1 where an artifact is damaged."""
+    """Check all artifacts below `root`; the exit code is 1 if one is damaged."""
     store = Store(root)
     damaged = 0
     finished = store.finished()
@@ -22,6 +22,6 @@ def examine(root: Path) -> int:
                 file=sys.stderr,
             )
     for path in store.partials():
-        print(f"unfinished: {path} (the same command continues it; remove it if you will never run it again)")
+        print(f"unfinished: {path} (running the sweep again continues it; otherwise remove it)")
     print(f"{len(finished)} artifacts, {damaged} damaged, {len(store.partials())} unfinished")
     return 1 if damaged else 0

@@ -13,7 +13,7 @@ from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.study.match import budget
 from synthdiv.study.pipeline import Graph
 from synthdiv.views.bill import Bill
-from synthdiv.views.disk import free_bytes, told
+from synthdiv.views.disk import bytes_text, free_bytes
 
 
 class Plan:
@@ -124,7 +124,7 @@ def bill_lines(plan: Plan) -> list[str]:
         f"tokens    {bill.generate_tokens:,} to generate, {bill.train_tokens:,} to train on",
         f"time      {hours} device-hours on {bill.accelerator or bill.device}{rest if bill.device_hours else ''}",
         f"money     {bill.usd:,.2f} USD for paid models (facts.price_in, facts.price_out)",
-        f"disk      {told(bill.disk_bytes)} of {told(plan.free)} free{short}",
+        f"disk      {bytes_text(bill.disk_bytes)} of {bytes_text(plan.free)} free{short}",
         f"estimates are of earlier artifacts in {plan.cell.runtime.outputs}; where there are none, {PROMPT_TOKENS} "
         f"tokens a prompt and at most {ANSWER_TOKENS} an answer",
         *unmatched_lines(plan),

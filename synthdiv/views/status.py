@@ -1,235 +1,196 @@
-"""The facts of `status`: what is done, running, failed and why, and what is blocked by it. The picture: `show.py`."""
+"""The facts of `synthdiv status`: what is done, running, failed and why, and what each failure blocks."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from synthdiv.core.events import DONE, Event
-from synthdiv.core.follow import Follow, Step
-from synthdiv.core.ledger import CellRecord
-from synthdiv.core.liveness import Pulse, Pulses
+from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
+from synthdiv.core.liveness import Heartbeats, Liveness
 from synthdiv.core.tail import Tail
-from synthdiv.generate.spend import Totals
+from synthdiv.generate.spend import FILE, Totals
 
 STATES = ("done", "running", "queued", "failed", "blocked", "stopped")
 
 
 @dataclass(frozen=True)
-class Running:
-    """A node that is being built. Times are seconds; None where nobody can tell. `seen_seconds_ago` is 0 on this
-    machine, and elsewhere counted since we saw it live."""
-
-    node: str
-    stage: str
-    cells: int
-    host: str
-    process: int
-    job: str
-    attempt: int
-    seconds: float
-    done: int
-    total: int
-    what: str
-    rate: float | None
-    seconds_left: float | None
-    seen_seconds_ago: float | None
-    late: bool
-    log: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A node that failed: its class and message, the nodes that wait for it in vain, and the command to repeat it."""
-
-    node: str
-    stage: str
-    cells: int
-    failure: str
-    reason: str
-    attempt: int
-    seconds: float
-    host: str
-    blocks: int
-    log: str
-    again: str
-
-    def plain(self) -> dict[str, Any]:
-        row = asdict(self)
-        return {"class" if name == "failure" else name: value for name, value in row.items()}
-
-
-@dataclass
 class Status:
-    """A sweep at one moment. `states` and `cells` are by key; `blocked` counts nodes by whom they wait for in vain."""
+    """A sweep at one moment: the object of `--json`, then the records that it summarises. Times are in seconds."""
 
     sweep: str
-    states: dict[str, str]
-    cells: dict[str, str]
-    stages: dict[str, Counter[str]]
+    cells: dict[str, int]
+    """Cells by state."""
+    nodes: dict[str, dict[str, int]]
+    """Nodes by stage and state."""
+    running: list[dict[str, Any]]
+    """A row per running node, as `running_row` describes."""
+    failed: list[dict[str, Any]]
+    """A row per failed node, as `failed_row` describes."""
+    blocked_by: dict[str, int]
+    """By key of a failed or stopped node, how many nodes it blocks."""
     mean_seconds: dict[str, float]
-    running: list[Running]
-    failed: list[Failed]
-    blocked: dict[str, int]
+    """By stage, the mean building time of the nodes that this sweep built."""
     cut_lines: int
-    seconds_left: float | None = None
-    not_timed: list[str] = field(default_factory=list)
-    spent: tuple[float, int] = (0.0, 0)  # USD and tokens, on hosted models, of all sweeps of these outputs
+    """Lines of the ledger that could not be read."""
+    seconds_left: float | None
+    """Until all queued and running nodes are done if as many nodes run at once as now; None if unknown."""
+    not_timed: list[str]
+    """Stages of unknown duration, which `seconds_left` leaves out."""
+    spent: dict[str, float]
+    """`usd` and `tokens` on hosted models, of all sweeps of these outputs."""
+
+    graph: dict[str, NodeRecord]
+    records: dict[str, CellRecord]
+    node_states: dict[str, str]
+    cell_states: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        hidden = ("graph", "records", "node_states", "cell_states")
+        return {name: value for name, value in vars(self).items() if name not in hidden}
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left that somebody may still do."""
-        return not {"queued", "running", "stopped"} & set(self.states.values())
+        """Whether no node is left that may still be built."""
+        return not {"queued", "running", "stopped"} & set(self.node_states.values())
 
-    def counts(self) -> dict[str, int]:
-        count = Counter(self.cells.values())
-        return {state: count[state] for state in STATES if count[state]}
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON data."""
+class Observer:
+    """Looks at one sweep repeatedly. Refuses a name that was never launched."""
+
+    def __init__(self, root: Path, name: str):
+        self.ledger, self.heartbeats, self.spending = Ledger(root, name), Heartbeats(root), Tail(root / FILE)
+        self.ledger.require()
+        self.totals = Totals()
+        self.read_at: dict[str, tuple[Event, float]] = {}  # the last event of each running node, and when it was read
+
+    def look(self) -> Status:
+        """The sweep now. Only what was written since the last look is read."""
+        graph = {node.key: node for node in self.ledger.nodes()}
+        cells = {cell.key: cell for cell in self.ledger.unique_cells()}
+        events = self.ledger.states()
+        candidates = [(node.stage, events[key]) for key, node in graph.items()
+                      if key in events and events[key].state == "running"]  # fmt: skip
+        liveness = self.heartbeats.check(candidates)
+        states, causes = states_of(graph, events, liveness)
+        blocked_by, means = dict(Counter(causes.values())), mean_seconds(graph, self.ledger.seconds)
+        running, failed = [], []
+        for key, users in users_of(cells.values(), states).items():
+            row = {"node": key, "stage": graph[key].stage, "cells": len(users)}
+            if states[key] == "running":
+                mean = means.get(graph[key].stage)
+                running.append(row | self.running_row(events[key], liveness[key], mean))
+            else:
+                again = users[0].command(self.ledger.name) if users else ""
+                failed.append(row | failed_row(events[key], blocked_by.get(key, 0), again))
+        nodes = {node.stage: Counter[str]() for node in graph.values()}
+        for key, node in graph.items():
+            nodes[node.stage][states[key]] += 1
+        for line in self.spending.read():
+            self.totals.take(line)
+        cell_states = {key: cell_state(cell.nodes, states) for key, cell in cells.items()}
+        return Status(
+            self.ledger.name, by_state(Counter(cell_states.values())),
+            {stage: by_state(count) for stage, count in nodes.items()}, running, failed, blocked_by, means,
+            self.ledger.cut_lines, *time_left(nodes, means, running),
+            dict(zip(("usd", "tokens"), self.totals.total, strict=True)), graph, cells, states, cell_states,
+        )  # fmt: skip
+
+    def running_row(self, event: Event, liveness: Liveness, mean: float | None) -> dict[str, Any]:
+        """`seconds` since the attempt began, `done` of `total` units of `what` (total 0: the stage reports none),
+        `rate` in units per second, `seen_seconds_ago` since the last sign of life of the builder (0 on this machine),
+        `late` if its heartbeat has not changed for five intervals. None: unknown."""
+        before = self.read_at.get(event.node)
+        if before is None or before[0] != event:
+            before = self.read_at[event.node] = (event, time.monotonic())
+        since = 0.0 if liveness.late else time.monotonic() - before[1]
+        seconds, rate, left = max(event.seconds + since, liveness.seconds), self.ledger.rate(event), None
+        if rate:
+            left = max((event.total - event.done) / rate - (seconds - event.seconds), 0.0)
+        elif mean is not None:
+            left = max(mean - seconds, 0.0)
+        seen = liveness.seen_seconds_ago
         return {
-            "sweep": self.sweep,
-            "cells": self.counts(),
-            "nodes": {stage: {s: count[s] for s in STATES if count[s]} for stage, count in self.stages.items()},
-            "running": [asdict(item) for item in self.running],
-            "failed": [item.plain() for item in self.failed],
-            "blocked_by": self.blocked,
-            "mean_seconds": self.mean_seconds,
-            "cut_lines": self.cut_lines,
-            "seconds_left": self.seconds_left,
-            "not_timed": self.not_timed,
-            "spent": dict(zip(("usd", "tokens"), self.spent, strict=True)),
+            name: getattr(event, name) for name in ("host", "process", "job", "attempt", "done", "total", "log")
+        } | {
+            "what": event.what.partition(",")[0],
+            "seconds": round(seconds, 1),
+            "rate": rate,
+            "seconds_left": None if left is None else round(left, 1),
+            "seen_seconds_ago": None if seen is None else round(seen, 1),
+            "late": liveness.late,
         }
 
 
-@dataclass
-class Observer:
-    """Looks at one sweep again and again; what it remembers are the places in files and when who was seen."""
-
-    follow: Follow
-    pulses: Pulses
-    bills: Tail
-    since: dict[str, tuple[Event, float]] = field(default_factory=dict)  # when each running event came to us
-    totals: Totals = field(default_factory=Totals)
-
-    def look(self) -> Status:
-        """One look; on 100,000 nodes without news a fraction of a second."""
-        self.follow.refresh()
-        follow, events = self.follow, self.follow.newest()
-        going = [(step.stage, event) for key, step in follow.steps.items()
-                 if (event := events.get(key)) and event.state == "running"]  # fmt: skip
-        pulses = self.pulses.look(going)
-        states, causes = node_states(follow.steps, events, pulses)
-        stages: dict[str, Counter[str]] = {}
-        for key, step in follow.steps.items():
-            stages.setdefault(step.stage, Counter())[states[key]] += 1
-        status = Status(
-            follow.ledger.name,
-            states,
-            {key: cell_state(cell.nodes, states) for key, cell in follow.cells.items()},
-            stages,
-            mean_seconds(follow),
-            [],
-            [],
-            dict(Counter(causes.values())),
-            follow.cut_lines,
-        )
-        uses, first = users(follow.cells, {key for key, state in states.items() if state in ("running", "failed")})
-        for key, step in follow.steps.items():
-            if states[key] == "running":
-                status.running.append(self._running(step, events[key], pulses[key], uses[key], status.mean_seconds))
-            elif states[key] == "failed":
-                again = first[key].command(status.sweep) if key in first else ""
-                status.failed.append(failed(step, events[key], uses[key], status.blocked.get(key, 0), again))
-        status.seconds_left, status.not_timed = seconds_left(status)
-        for line in self.bills.read():
-            self.totals.take(line)
-        status.spent = self.totals.total
-        return status
-
-    def _running(self, step: Step, event: Event, pulse: Pulse, cells: int, means: dict[str, float]) -> Running:
-        before, since = self.since.get(step.key, (event, time.monotonic()))
-        if before != event or step.key not in self.since:
-            self.since[step.key] = (event, since := time.monotonic())
-        seconds = max(event.seconds + (0.0 if pulse.late else time.monotonic() - since), pulse.seconds)
-        rate, left = self.follow.rate(event), None
-        if rate:
-            left = max((event.total - event.done) / rate - (seconds - event.seconds), 0.0)
-        elif step.stage in means:
-            left = max(means[step.stage] - seconds, 0.0)
-        told = (event.done, event.total, event.what.partition(",")[0])
-        place = (event.host, event.process, event.job, event.attempt)
-        spent, left = round(seconds, 1), None if left is None else round(left, 1)
-        silent = None if pulse.silent is None else round(pulse.silent, 1)
-        return Running(step.key, step.stage, cells, *place, spent, *told, rate, left, silent, pulse.late, event.log)
+def failed_row(event: Event, blocks: int, again: str) -> dict[str, Any]:
+    """The `class` of the failure, its message as `reason`, how many nodes it `blocks`, and the command that runs a cell
+    with this node `again`."""
+    row = {name: getattr(event, name) for name in ("host", "attempt", "seconds", "log")}
+    return row | {"class": event.failure, "reason": event.note, "blocks": blocks, "again": again}
 
 
-def failed(step: Step, event: Event, cells: int, blocks: int, again: str) -> Failed:
-    said = (event.failure, event.note, event.attempt, event.seconds, event.host, blocks, event.log, again)
-    return Failed(step.key, step.stage, cells, *said)
+def by_state(count: Mapping[str, int]) -> dict[str, int]:
+    return {state: count[state] for state in STATES if count.get(state)}
 
 
-def node_states(
-    steps: dict[str, Step], events: dict[str, Event], pulses: dict[str, Pulse]
+def states_of(
+    graph: dict[str, NodeRecord], events: dict[str, Event], liveness: dict[str, Liveness]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The state of each node, and of each blocked one whom it waits for in vain; nodes come inputs first."""
+    """The state of each node, and for each blocked node the failed or stopped one that blocks it. `graph` lists inputs
+    first."""
     states: dict[str, str] = {}
     causes: dict[str, str] = {}
-    for key, step in steps.items():
-        event = events.get(key)
-        said = event.state if event else "queued"
-        if said == "running" and key in pulses:
-            said = pulses[key].state
-        if said in ("queued", "blocked"):
-            waits = ("done", "running") if said == "blocked" else ("done", "running", "queued", "stopped")
-            cause = next((inner for inner in step.inputs if states.get(inner, "queued") not in waits), None)
-            said = (
-                "blocked" if cause else "queued"
-            )  # a job that found an input missing has ended; repaired, it is queued
+    for key, node in graph.items():
+        state = events[key].state if key in events else "queued"
+        if state == "running" and key in liveness:
+            state = liveness[key].state
+        if state in ("queued", "blocked"):
+            # A job that found an input missing has ended: its node is blocked until the input is built or running.
+            harmless = ("done", "running") if state == "blocked" else ("done", "running", "queued", "stopped")
+            cause = next((inner for inner in node.inputs.values() if states.get(inner, "queued") not in harmless), None)
+            state = "blocked" if cause else "queued"
             if cause:
                 causes[key] = causes.get(cause, cause)
-        states[key] = "done" if said in DONE else said
+        states[key] = "done" if state in DONE else state
     return states, causes
 
 
-def cell_state(keys: list[str], states: dict[str, str]) -> str:
+def cell_state(keys: Iterable[str], states: dict[str, str]) -> str:
     """The state of a cell from those of its nodes."""
-    have = {states.get(key, "queued") for key in keys}
-    worst = next((state for state in ("failed", "blocked", "running", "stopped") if state in have), None)
-    return worst or ("done" if have == {"done"} else "queued")
+    present = {states.get(key, "queued") for key in keys}
+    worst = next((state for state in ("failed", "blocked", "running", "stopped") if state in present), None)
+    return worst or ("done" if present == {"done"} else "queued")
 
 
-def users(cells: dict[str, CellRecord], keys: set[str]) -> tuple[Counter[str], dict[str, CellRecord]]:
-    """How many cells stand on each of `keys`, and the first that does."""
-    count: Counter[str] = Counter()
-    first: dict[str, CellRecord] = {}
-    for cell in cells.values():
-        for key in keys.intersection(cell.nodes):
-            count[key] += 1
-            first.setdefault(key, cell)
-    return count, first
+def users_of(cells: Iterable[CellRecord], states: dict[str, str]) -> dict[str, list[CellRecord]]:
+    """The cells that need each running or failed node."""
+    users: dict[str, list[CellRecord]] = {key: [] for key, state in states.items() if state in ("running", "failed")}
+    for cell in cells:
+        for key in users.keys() & set(cell.nodes):
+            users[key].append(cell)
+    return users
 
 
-def mean_seconds(follow: Follow) -> dict[str, float]:
-    """Mean building time of each stage, over all nodes that this sweep built."""
-    total: dict[str, list[float]] = {}
-    for key, seconds in follow.seconds.items():
-        if key in follow.steps:
-            total.setdefault(follow.steps[key].stage, []).append(seconds)
-    return {stage: round(sum(all_) / len(all_), 3) for stage, all_ in total.items()}
+def mean_seconds(graph: dict[str, NodeRecord], seconds: dict[str, float]) -> dict[str, float]:
+    """The mean building time by stage, given that of each node."""
+    times: dict[str, list[float]] = {}
+    for key in seconds.keys() & graph.keys():
+        times.setdefault(graph[key].stage, []).append(seconds[key])
+    return {stage: round(sum(values) / len(values), 3) for stage, values in times.items()}
 
 
-def seconds_left(status: Status) -> tuple[float | None, list[str]]:
-    """Seconds until all that is queued or running is done if as many nodes run at once as now, and the stages whose
-    time nobody knows yet: these are not in it."""
-    queued = {stage: count["queued"] for stage, count in status.stages.items() if count["queued"]}
-    parts = [count * status.mean_seconds[stage] for stage, count in queued.items() if stage in status.mean_seconds]
-    lasting = [item.seconds_left for item in status.running if item.seconds_left is not None]
-    unknown = {stage for stage in queued if stage not in status.mean_seconds}
-    unknown |= {item.stage for item in status.running if item.seconds_left is None}
-    if unknown and not parts and not lasting:
-        return None, sorted(unknown)
-    together = sum(parts + lasting) / max(1, len(status.running))
-    return round(max([together, *lasting]), 1), sorted(unknown)
+def time_left(
+    nodes: Mapping[str, Counter[str]], means: dict[str, float], running: list[dict[str, Any]]
+) -> tuple[float | None, list[str]]:
+    """`Status.seconds_left` and `Status.not_timed`."""
+    queued = {stage: count["queued"] for stage, count in nodes.items() if count["queued"]}
+    waiting = [count * means[stage] for stage, count in queued.items() if stage in means]
+    left = [row["seconds_left"] for row in running if row["seconds_left"] is not None]
+    unknown = sorted(queued.keys() - means.keys() | {row["stage"] for row in running if row["seconds_left"] is None})
+    if unknown and not waiting and not left:
+        return None, unknown
+    return round(max([sum(waiting + left) / max(1, len(running)), *left]), 1), unknown

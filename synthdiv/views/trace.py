@@ -1,4 +1,4 @@
-"""`trace`: where the answers to a prompt came from. Prompt, source, settings, model, request, shard, mixes."""
+"""The verb `trace`: the source, settings, model, request, shard and mixes of every answer to a prompt."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from synthdiv.generate.answer import LOG, ROWS
 
 
 def trace(root: Path, prompt: str, as_json: bool) -> int:
-    """Print every answer to the prompt with this id that lies below `root`, and the mixes that hold it."""
-    found = [*answers(root, prompt)]
-    mixes = [*places(root, prompt)]
-    if not found and not mixes:
+    """Print every answer below `root` to the prompt with this id, and the mixes that contain it."""
+    generated = [*answers(root, prompt)]
+    mixes = [*mix_rows(root, prompt)]
+    if not generated and not mixes:
         raise ConfigError(
-            f"trace {prompt}: no answer to a prompt of this id in {root}; mix.parquet and rows.jsonl have ids in their "
-            "column `id`, and runtime.outputs=FOLDER looks elsewhere"
+            f"trace {prompt}: no answer to a prompt of this id in {root}; ids are in the column `id` of mix.parquet "
+            "and rows.jsonl; runtime.outputs=FOLDER selects other outputs"
         )
-    for answer in found:
-        answer["mixes"] = [place for place in mixes if place["shards"] and answer["shard"] in place["shards"]
-                           and (place["source"], place["sample"]) == (answer["source"], answer["sample"])]  # fmt: skip
-    human = [place for place in mixes if place["source"] == "human"]
+    for answer in generated:
+        answer["mixes"] = [row for row in mixes if answer["shard"] in row["shards"]
+                           and (row["source"], row["sample"]) == (answer["source"], answer["sample"])]  # fmt: skip
+    human = [row for row in mixes if row["source"] == "human"]
     if as_json:
-        print(json.dumps({"id": prompt, "answers": found, "human": human}, ensure_ascii=False, indent=1))
+        print(json.dumps({"id": prompt, "answers": generated, "human": human}, ensure_ascii=False, indent=1))
         return 0
-    print(f"{prompt}\n{indented((found or human)[0]['prompt'])}")
-    for answer in found:
-        print("\n".join(told(answer)))
-    for place in human:
-        print(f"\nhuman\n{indented(place['response'])}\n  in         {place['mix']}, row {place['position']}")
+    print(f"{prompt}\n{indented((generated or human)[0]['prompt'])}")
+    for answer in generated:
+        print("\n".join(answer_lines(answer)))
+    for row in human:
+        print(f"\nhuman\n{indented(row['response'])}\n  in         {row['mix']}, row {row['position']}")
     return 0
 
 
 def answers(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
-    """Every answer to the prompt, with what its shard's manifest and its request's line say of it."""
+    """Every generated answer to the prompt, with facts from the manifest of its shard and the log of its request."""
     for manifest in sorted(root.glob(f"artifacts/generate/[!.]*/{MANIFEST}")):
         folder, facts = manifest.parent, None
         logs = {line.pop("sample"): line for line in lines(folder / LOG, prompt) if line.pop("id")}
@@ -58,7 +58,7 @@ def answers(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
 
 
 def lines(file: Path, prompt: str) -> Iterator[dict[str, Any]]:
-    """The rows of a file whose `id` this is; only they are parsed."""
+    """The rows of a file whose `id` is `prompt`; other rows are not parsed."""
     start = json.dumps({"id": prompt}, ensure_ascii=False)[:-1]
     if file.is_file():
         with file.open(encoding="utf-8") as handle:
@@ -66,13 +66,13 @@ def lines(file: Path, prompt: str) -> Iterator[dict[str, Any]]:
 
 
 def hosted(root: Path, key: str) -> dict[str, Any]:
-    """Who holds a hosted model, and its name there."""
+    """The server of a hosted model, and its name on that server."""
     file = root / "artifacts" / "hosted" / key / "model.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def places(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
-    """Every row of every mix that answers the prompt, and the shards that the mix was made from."""
+def mix_rows(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
+    """The rows of all mixes that answer the prompt, each with the shards from which its mix was built."""
     import pyarrow.parquet
 
     for manifest in sorted(root.glob(f"artifacts/mix/[!.]*/{MANIFEST}")):
@@ -80,12 +80,12 @@ def places(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
         shards = [item["key"] for item in inputs.values() if item["stage"] == "generate"]
         table = pyarrow.parquet.read_table(manifest.parent / "mix.parquet", filters=[("id", "=", prompt)])
         for row in table.to_pylist():
-            kept = {name: row[name] for name in ("prompt", "response", "source", "sample", "position")}
-            yield kept | {"mix": str(manifest.parent / "mix.parquet"), "shards": shards}
+            columns = {name: row[name] for name in ("prompt", "response", "source", "sample", "position")}
+            yield columns | {"mix": str(manifest.parent / "mix.parquet"), "shards": shards}
 
 
-def told(answer: dict[str, Any]) -> Iterator[str]:
-    """One answer in lines for a person."""
+def answer_lines(answer: dict[str, Any]) -> Iterator[str]:
+    """One answer as lines of text."""
     yield f"\n{answer['source']}, sample {answer['sample']}\n{indented(answer['response'])}"
     if answer["backend"] == "recorded":
         yield "  recorded   nothing was sampled; the file and its hash are in the manifest"
@@ -93,22 +93,20 @@ def told(answer: dict[str, Any]) -> Iterator[str]:
         sampling = answer["sampling"]
         settings = ", ".join(f"{name} {value}" for name, value in sampling.items())
         yield f"  settings   {answer['backend']}: {settings}; random stream {answer['seed']}"
-        held = answer["hosted"]
-        where = f" ({held['id']} at {held['server']})" if held else ""
+        server = answer["hosted"]
+        where = f" ({server['id']} at {server['server']})" if server else ""
         yield f"  model      {answer['model_stage']} {answer['model'][:8]}{where}"
         tokens = f"{answer['prompt_tokens']} prompt tokens, {answer['response_tokens']} new"
-        yield f"  came back  {answer['finish']}, {tokens}"
+        yield f"  finish     {answer['finish']}, {tokens}"
     if request := dict(answer["request"]):
-        at = request.pop("at", None)
-        when = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC, " if at else ""
-        rest = ", ".join(
-            f"{name} {value}" for name, value in request.items() if name != "logprobs" and value not in ("", None)
-        )
-        yield f"  request    {when}{rest}"
+        epoch = request.pop("at", None)
+        when = f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%d %H:%M:%S} UTC, " if epoch else ""
+        facts = [f"{name} {value}" for name, value in request.items() if name != "logprobs" and value not in ("", None)]
+        yield f"  request    {when}{', '.join(facts)}"
     yield f"  shard      {answer['file']}"
     yield f"  manifest   {answer['manifest']}"
-    for place in answer["mixes"]:
-        yield f"  in         {place['mix']}, row {place['position']}"
+    for row in answer["mixes"]:
+        yield f"  in         {row['mix']}, row {row['position']}"
 
 
 def indented(text: str) -> str:

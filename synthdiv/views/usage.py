@@ -1,4 +1,4 @@
-"""What `--help` prints. Not Hydra's own help: that copies the whole schema once for every group of `conf/`."""
+"""The text of `--help`. Hydra's own help repeats the whole schema for every group of `conf/`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from pathlib import Path
 
 VERBS = ("plan", "status", "report", "doctor", "trace", "measure")
 TEXT = """\
-synthdiv: what the diversity of synthetic data does to a language model that is tuned on it
+synthdiv: what the diversity of synthetic data does to a language model that is fine-tuned on it
 
-  synthdiv -m experiment=demo                 a whole small study, offline
-  synthdiv mix=multi train.lr=1e-4            one cell, any field overridden
-  synthdiv plan [--json] -m experiment=demo   what would run and what it costs; builds nothing
-  synthdiv status [NAME] [--json] [--watch]   what is done, running, failed and why
-  synthdiv report NAME                        tables and figures of a sweep
-  synthdiv doctor                             verify every artifact; list unfinished work
-  synthdiv trace ID [--json]                  where the answers to a prompt came from, request by request
-  synthdiv measure FILE                       the diversity measures alone, of any file of texts
+  synthdiv -m experiment=demo                 run a complete small study, offline
+  synthdiv mix=multi train.lr=1e-4            run one cell, with any field overridden
+  synthdiv plan [--json] -m experiment=demo   show what would run and what it would cost; builds nothing
+  synthdiv status [NAME] [--json] [--watch]   show what is done, running and failed, and why
+  synthdiv report NAME                        write the tables and figures of a sweep
+  synthdiv doctor                             verify every artifact and list unfinished builds
+  synthdiv trace ID [--json]                  show the source, settings and request of every answer to a prompt
+  synthdiv measure FILE                       compute the diversity measures of any file of texts
 
-Groups (choose with GROUP=NAME; a folder of your own beside these: --config-dir FOLDER):
+Groups (select a preset with GROUP=NAME; add your own presets with --config-dir FOLDER):
 
 {groups}
 
-`synthdiv --cfg job` shows every field; override any of them as FIELD=VALUE."""
+`synthdiv --cfg job` shows every field; override any field with FIELD=VALUE."""
 
 
 def usage(folders: list[Path]) -> str:

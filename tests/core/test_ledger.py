@@ -15,18 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.core.events import ORDER, Event, newest
-from synthdiv.core.follow import Follow
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.tail import Tail
 from synthdiv.core.types import ConfigError
 
 
 def node(key: str, *inputs: str, stage: str = "train") -> NodeRecord:
-    return NodeRecord(key, stage, list(inputs), {})
+    return NodeRecord(key, stage, {name: name for name in inputs}, {})
 
 
 def cell(key: str, *nodes: str, overrides: tuple[str, ...] = (), arm: str = "arm", **axes: object) -> CellRecord:
-    return CellRecord(key, arm, list(overrides), axes, {}, {}, {}, list(nodes), None, nodes[0])
+    return CellRecord(key, arm, list(overrides), axes, {}, {}, {}, {}, list(nodes), None, nodes[0])
 
 
 CHAIN = [node("a"), node("b", "a"), node("c", "b"), node("d", "a")]
@@ -54,24 +53,21 @@ def test_a_second_launch_adds_its_cells_and_repeats_none(ledger):
     assert [row.key for row in later.nodes()] == ["a", "b", "c", "d", "e"]
 
 
-def test_equal_cells_are_kept_as_launched_and_counted_once(ledger):
+def test_equal_cells_are_kept_as_launched_and_unique_once(ledger):
     ledger.add([cell("one", "a", "b", "c", overrides=("x=1",))], [])
     assert [row.key for row in ledger.cells()] == ["one", "two", "one"]
     assert [row.overrides for row in ledger.unique_cells() if row.key == "one"] == [[]]
 
 
-def test_what_two_launches_wrote_at_the_same_moment_is_read_once(ledger):
+def test_rows_that_two_launches_wrote_twice_are_read_once(ledger):
     for name in ("graph.jsonl", "cells.jsonl"):
         file = ledger.folder / name
         file.write_text(file.read_text() * 2)
     assert [row.key for row in ledger.nodes()] == ["a", "b", "c", "d"]
     assert [row.key for row in ledger.cells()] == ["one", "two"]
-    follow = Follow(ledger)
-    follow.refresh()
-    assert (list(follow.steps), list(follow.cells)) == (["a", "b", "c", "d"], ["one", "two"])
 
 
-def test_an_event_says_what_status_needs_and_nothing_that_is_as_ever(ledger):
+def test_an_event_writes_only_fields_that_differ_from_their_default(ledger):
     writer = job(ledger, "job-9", log="logs/job-9.log")
     writer.event("b", "failed", 1.23456, "no memory\nleft\u2028at all \udcff", failure="out of memory")
     (row,) = map(json.loads, events_file(writer).read_text().split("\n")[:1])
@@ -82,27 +78,22 @@ def test_an_event_says_what_status_needs_and_nothing_that_is_as_ever(ledger):
     assert (event.log, event.process) == ("logs/job-9.log", os.getpid())
 
 
-def test_a_line_that_a_crash_cut_is_ignored_counted_and_hides_no_other(ledger):
+def test_a_cut_line_is_ignored_and_counted_and_hides_no_other(ledger):
     ledger.event("a", "running")
     file = events_file(ledger)
     file.write_text(file.read_text() + '{"node": "a", "state": "bui')
-    follow = Follow(ledger)
-    follow.refresh()
-    assert follow.cut_lines == 1
+    reader = Ledger(ledger.root, ledger.name)
+    assert (reader.states()["a"].state, reader.cut_lines) == ("running", 1)
     assert [event.state for event in ledger.events()] == ["running"]
     ledger.event("a", "built")  # a writer that goes on does not glue its line to the cut one
-    follow.refresh()
-    assert follow.cut_lines == 1
-    assert follow.newest()["a"].state == ledger.states()["a"].state == "built"
+    assert (reader.states()["a"].state, reader.cut_lines) == ("built", 1)
     strange = (b'[1]', b'{"state": "built"}', b'{"node": 3, "state": "built"}', b'{"node": "a"}', b"\xff\xfe",
                b'{"node": "a", "state": "flying"}', b'{"node": "a", "state": "built", "attempt": "2"}')  # fmt: skip
     file.write_bytes(file.read_bytes() + b"".join(line + b"\n" for line in strange))
-    follow.refresh()
-    assert follow.cut_lines == 8
-    assert follow.newest()["a"].state == "built"
+    assert (reader.states()["a"].state, reader.cut_lines) == ("built", 8)
 
 
-def test_after_a_cut_line_the_next_launch_is_read_whole(ledger):
+def test_a_launch_after_a_cut_line_is_read_completely(ledger):
     """A launch that appends to a cut line must not lose its own first record."""
     file = ledger.folder / "cells.jsonl"
     file.write_text(file.read_text() + '{"key": "thr')
@@ -111,7 +102,7 @@ def test_after_a_cut_line_the_next_launch_is_read_whole(ledger):
     assert [row.key for row in ledger.cells()] == ["one", "two", "three", "four"]
 
 
-def test_a_line_of_a_later_version_is_read_as_far_as_it_is_known(ledger):
+def test_unknown_fields_of_a_later_version_are_dropped(ledger):
     events_file(ledger).write_text('{"node": "a", "state": "built", "seconds": 3, "mood": "good"}\n')
     assert ledger.states()["a"] == Event("a", "built", seconds=3, job="job-1")
 
@@ -128,7 +119,7 @@ def test_only_new_bytes_are_read(tmp_path):
     assert tail.read() == [{"n": 4}], "a file that became shorter is another file"
 
 
-def test_clocks_that_jump_back_a_day_bring_no_old_state_back(ledger, monkeypatch):
+def test_a_clock_that_jumps_back_a_day_restores_no_old_state(ledger, monkeypatch):
     day, clock = 86400.0, time.time()
     monkeypatch.setattr(time, "time", lambda: clock)
     first = job(ledger, "zz-first-launch")
@@ -149,8 +140,8 @@ def test_clocks_that_jump_back_a_day_bring_no_old_state_back(ledger, monkeypatch
     assert [event.attempt for event in ledger.events()] == [2, 2, 2, 3, 1, 1]
 
 
-def test_a_job_that_is_started_again_goes_on_behind_its_own_lines(ledger):
-    """As a requeued job: the same file, the same job description with the attempts of long ago."""
+def test_a_restarted_job_continues_the_attempts_of_its_own_file(ledger):
+    """A requeued job has the same file and the attempts that its launch knew."""
     for _ in range(3):
         writer = job(ledger, "job-7", attempts={"b": 5})
         writer.event("b", "running")
@@ -171,7 +162,7 @@ def test_retries_in_one_job_count_up(ledger):
     assert [event.attempt for event in ledger.events()] == [1, 1, 2, 2]
 
 
-def test_what_was_only_queued_again_has_not_used_its_attempt(ledger):
+def test_a_node_that_is_only_queued_again_has_not_used_its_attempt(ledger):
     ledger.event("b", "failed")
     job(ledger, "launch-2").add([], CHAIN)
     for state in ("running", "failed"):
@@ -181,13 +172,13 @@ def test_what_was_only_queued_again_has_not_used_its_attempt(ledger):
     ]  # fmt: skip
 
 
-def test_who_waits_for_a_builder_and_is_interrupted_did_not_stop_it(ledger):
+def test_a_job_that_waits_for_a_builder_and_is_interrupted_writes_no_stop(ledger):
     job(ledger, "builder").event("a", "running")
     job(ledger, "waiter").event("a", "stopped")
     assert ledger.states()["a"].state == "running"
 
 
-def test_two_launches_of_one_moment_agree_on_what_says_most(ledger):
+def test_simultaneous_launches_with_equal_attempts_agree_on_the_state(ledger):
     """Both read an empty ledger: their attempts have one number."""
     one, two = job(ledger, "one", attempts={}), job(ledger, "two", attempts={})
     for writer, state in ((one, "running"), (two, "running"), (two, "failed"), (one, "built")):
@@ -200,7 +191,7 @@ EVENTS += [Event("n", state, attempt=2, at=0.0, job=f"{state}2") for state in ("
 
 
 @given(st.permutations(EVENTS))
-def test_the_event_that_counts_depends_on_no_order_of_reading(events):
+def test_the_event_that_counts_does_not_depend_on_the_order_of_reading(events):
     assert newest({event.job: event for event in events}).job == "failed2"
 
 
@@ -218,7 +209,7 @@ def test_progress_is_written_at_most_every_few_seconds(ledger, monkeypatch):
     assert {event.attempt for event in ledger.events()} == {1}
 
 
-def test_progress_that_cannot_be_written_stops_no_work(ledger, monkeypatch):
+def test_progress_that_cannot_be_written_raises_nothing(ledger, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
@@ -230,7 +221,7 @@ def test_progress_that_cannot_be_written_stops_no_work(ledger, monkeypatch):
         ledger.event("a", "built")
 
 
-def test_many_nodes_are_marked_in_one_piece(ledger):
+def test_mark_writes_many_nodes_at_once(ledger):
     ledger.mark(["a", "b"], "reused")
     assert {key: event.state for key, event in ledger.states().items()} == {"a": "reused", "b": "reused"}
 
@@ -242,7 +233,7 @@ from synthdiv.core.ledger import Ledger, NodeRecord
 name = sys.argv[2]
 ledger = Ledger(Path(sys.argv[1]), "s", job=name, attempts={})
 for number in range(int(sys.argv[3])):
-    ledger.add([], [NodeRecord(f"{name}{number}", "train", ["x" * 3000], {})])
+    ledger.add([], [NodeRecord(f"{name}{number}", "train", {"x": "x" * 3000}, {})])
     ledger.event(f"{name}{number}", "built", note="y" * 500)
     print(number, flush=True)
 """
@@ -255,16 +246,15 @@ def writer(ledger: Ledger, name: str, count: int) -> subprocess.Popen:
 
 def test_two_processes_append_at_once_and_nothing_is_lost(ledger):
     processes = [writer(ledger, name, 60) for name in ("p", "q")]
-    follow = Follow(ledger)
+    reader = Ledger(ledger.root, ledger.name)
     while any(process.poll() is None for process in processes):
-        follow.refresh()
-        assert follow.strange == 0
+        reader.nodes(), reader.states()
+        assert reader._invalid == 0
         time.sleep(0.01)
-    follow.refresh()
     assert [process.wait() for process in processes] == [0, 0]
-    assert len(follow.steps) == len(CHAIN) + 120
-    assert len(follow.newest()) == len(ledger.states()) == 120
-    assert follow.cut_lines == 0
+    assert len(reader.nodes()) == len(CHAIN) + 120
+    assert len(reader.states()) == len(ledger.states()) == 120
+    assert reader.cut_lines == 0
     for process in processes:
         process.stdout.close()
 
@@ -281,15 +271,13 @@ def test_a_writer_that_is_killed_loses_at_most_its_last_line(ledger):
     assert whole >= 20
     file = ledger.folder / "events" / "p.jsonl"
     file.write_bytes(file.read_bytes()[:-200])
-    follow = Follow(ledger)
-    follow.refresh()
-    assert (len(follow.newest()), follow.cut_lines) == (whole - 1, 1)
+    reader = Ledger(ledger.root, ledger.name)
+    assert (len(reader.states()), reader.cut_lines) == (whole - 1, 1)
     job(ledger, "p", attempts={}).event("a", "built")
-    follow.refresh()
-    assert (len(follow.newest()), follow.cut_lines) == (whole, 1)
+    assert (len(reader.states()), reader.cut_lines) == (whole, 1)
 
 
-def test_an_unknown_name_is_refused_with_the_names_there_are(ledger, tmp_path):
+def test_an_unknown_sweep_is_refused_with_the_known_names(ledger, tmp_path):
     with pytest.raises(ConfigError, match=r"no sweep 't' in .*; there are: s"):
         Ledger(tmp_path, "t").require()
     for name in ("../s", "s/", "a/b", "..", ".s", "/s"):

@@ -147,7 +147,7 @@ class Given:
 
     def records(self) -> list[CellRecord]:
         return [
-            CellRecord(node.key, "arm", [f"mix.rows={number}"], {}, {}, {}, {}, list(node.ancestry()), None, "")
+            CellRecord(node.key, "arm", [f"mix.rows={number}"], {}, {}, {}, {}, {}, list(node.ancestry()), None, "")
             for number, node in enumerate(self.ends)
         ]
 

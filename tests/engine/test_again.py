@@ -15,13 +15,16 @@ from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.study.pipeline import graph
 from synthdiv.study.records import cell_record
 
-CHAIN = [NodeRecord(key, "train", list(inputs), {}) for key, inputs in (("a", ""), ("b", "a"), ("c", "b"), ("d", "a"))]
+CHAIN = [
+    NodeRecord(key, "train", {name: name for name in inputs}, {})
+    for key, inputs in (("a", ""), ("b", "a"), ("c", "b"), ("d", "a"))
+]
 
 
 @pytest.fixture
 def ledger(tmp_path):
     ledger = Ledger(tmp_path, "s", job="first")
-    ledger.add([CellRecord("one", "arm", [], {}, {}, {}, {}, list("abcd"), None, "a")], CHAIN)
+    ledger.add([CellRecord("one", "arm", [], {}, {}, {}, {}, {}, list("abcd"), None, "a")], CHAIN)
     return ledger
 
 

@@ -52,7 +52,7 @@ def test_a_failed_node_blocks_what_stands_on_it_and_nothing_else(typed, tmp_path
     told = typed("status", "s")
     assert told.code == 0
     assert "two: two.jsonl has no answer for 1 of" in told.out
-    assert typed("status").out == "s: 1 cells done, 1 cells failed\n"
+    assert typed("status").out == "s: 1 cell done, 1 cell failed\n"
 
     (again,) = [line.split("again: ")[1] for line in said.err.splitlines() if "again: " in line]
     assert "mix.source=two" in again
@@ -87,7 +87,7 @@ def test_a_damaged_artifact_fails_its_cells_until_it_is_removed(typed, tmp_path,
     assert said.code == 1
     assert "mix.parquet has" in said.err
     assert f"remove {mix.relative_to(tmp_path)}" in said.err
-    assert "2 cells done, 1 cells failed" in typed("status").out
+    assert "2 cells done, 1 cell failed" in typed("status").out
     assert typed("doctor").code == 1
     shutil.rmtree(mix)
     count = len(built(ledger))

@@ -67,7 +67,7 @@ def test_every_node_of_a_study_comes_back_with_its_key_and_fields(typed, tmp_pat
 def test_a_job_is_all_that_its_worker_needs(tmp_path):
     written = Job(
         "j", "s", Runtime("elsewhere", "cuda:1", 3, 7, 1.5, 2.5), Track(TrackerName.wandb, "p", "e", 9), ["a", "b"],
-        [NodeRecord("a", "act", ["c"], {"steps": 2})], {"a": 4}, 5,
+        [NodeRecord("a", "act", {"input0": "c"}, {"steps": 2})], {"a": 4}, 5,
     )  # fmt: skip
     written.write(tmp_path / "job.json")
     read = Job.read(tmp_path / "job.json")

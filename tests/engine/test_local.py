@@ -265,4 +265,4 @@ def test_one_cell_that_fails_leaves_the_others_and_its_command_repeats_it(tmp_pa
     assert f"({INPUT}; 1 cells stand on it): two: two.jsonl has no answer for 1 of" in done.stderr
     (again,) = [line.split("again: synthdiv ")[1] for line in done.stderr.splitlines() if "again: " in line]
     assert "mix.source=two" in again
-    assert synthdiv("status", cwd=tmp_path).stdout == "s: 1 cells done, 1 cells failed\n"
+    assert synthdiv("status", cwd=tmp_path).stdout == "s: 1 cell done, 1 cell failed\n"

@@ -171,7 +171,7 @@ def test_a_launch_that_does_not_stay_is_seen_through_by_status(slurm, launch):
     assert f"look with `synthdiv status {launch.name} --watch`" in said
     assert len(jobs(launch)) <= 4
     watched = synthdiv("status", launch.name, "--watch", cwd=launch.folder).stdout
-    assert watched.splitlines()[-1] == f"{launch.name}: 1 cells done"
+    assert watched.splitlines()[-1] == f"{launch.name}: 1 cell done"
     assert {state for (state,) in launch.accounts().values()} == {"COMPLETED"}
     assert " 0 nodes built" in launch.run(*words)
 

@@ -1,6 +1,6 @@
 """Statistics of arms: the mean over trained models, and the contrast of several sources with each of them alone.
 
-The replicate is a trained model. Below three of them nothing is inferred: the range is shown and called descriptive.
+The replicate is a trained model. With fewer than three of them the range is shown and labelled descriptive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from synthdiv.core.types import Score
 from synthdiv.measures.intervals import mean_interval
 from synthdiv.views.report.collect import UNTOUCHED, Row
 
-ENOUGH = 3  # trained models, below which a spread is only described
+ENOUGH = 3  # trained models; with fewer the spread is only described
 DESCRIPTIVE = "range, descriptive: fewer than three replicates"
 INTERVAL = "95 % t interval over trained models"
 SEVERAL = ("multi", "multi_decoding")
@@ -24,20 +24,23 @@ SEVERAL = ("multi", "multi_decoding")
 
 @dataclass(frozen=True)
 class Mean:
-    """A measure of an arm: its mean over `replicates` trained models, and what `low` and `high` are."""
+    """A measure of an arm: its mean over trained models."""
 
     value: float
     low: float
     high: float
     replicates: int
+    """Trained models with a defined value."""
     spread: str
+    """What `low` and `high` are: `INTERVAL`, `DESCRIPTIVE`, or empty without a replicate."""
     note: str
     like: Score
+    """A score of one cell, for the unit and the direction."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Cells that differ in seeds alone. `axes` are those of its first cell."""
+    """Cells that differ in seeds only. `axes` are those of its first cell."""
 
     key: str
     axes: dict[str, Any]
@@ -50,7 +53,7 @@ class Arm:
 
 
 def arms_of(rows: Sequence[Row]) -> list[Arm]:
-    """The arms of cells that have scores; unfinished cells of an arm are no replicates yet."""
+    """The arms of all cells that have scores."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.scores:
@@ -62,22 +65,22 @@ def arms_of(rows: Sequence[Row]) -> list[Arm]:
 
 
 def measures_of(rows: Sequence[Row]) -> list[str]:
-    """Names of all scores, in the order in which the suites give them."""
+    """The names of all scores, in the order of the suites."""
     return list(dict.fromkeys(name for row in rows for name in row.scores))
 
 
 def mean(rows: Sequence[Row], name: str) -> Mean:
-    """Cells that evaluate the same trained model are averaged first: they are one replicate."""
+    """The mean of the measure `name`. Cells of one trained model are averaged first: they are one replicate."""
     models: dict[str, list[float]] = defaultdict(list)
     scores = {row.key: row.scores[name] for row in rows if name in row.scores}
     for row in rows:
         if row.key in scores and not math.isnan(scores[row.key].value):
             models[row.model].append(scores[row.key].value)
-    values = [math.fsum(found) / len(found) for found in models.values()]
+    values = [math.fsum(each) / len(each) for each in models.values()]
     undefined = [score.note for score in scores.values() if math.isnan(score.value)]
     like = next(iter(scores.values()))
-    why = "; ".join(dict.fromkeys(undefined))
-    note = f"undefined in {len(undefined)} of {len(scores)} cells: {why}" if undefined else ""
+    reasons = "; ".join(dict.fromkeys(undefined))
+    note = f"undefined in {len(undefined)} of {len(scores)} cells: {reasons}" if undefined else ""
     if not values:
         return Mean(math.nan, math.nan, math.nan, 0, "", note, like)
     centre = math.fsum(values) / len(values)
@@ -89,14 +92,17 @@ def mean(rows: Sequence[Row], name: str) -> Mean:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A measure of several sources less the mean of single arms that are otherwise equal. `sources` are theirs."""
+    """A measure of an arm with several sources minus the mean of the single-source arms that are otherwise equal."""
 
     arm: Arm
     measure: str
     several: float
     singles: float
+    """The mean over the single-source arms."""
     sources: list[str]
+    """The sources of these arms."""
     replicates: int
+    """The smallest number of replicates among all these arms."""
 
     @property
     def difference(self) -> float:
@@ -104,8 +110,8 @@ class Contrast:
 
 
 def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[Contrast]:
-    """Several minus the mean of its own sources' singles. Each source counts once, whatever its replicates."""
-    found = []
+    """The contrasts of all arms with several sources. Each single source has the same weight."""
+    result = []
     for arm in arms:
         singles = [other for other in arms if other.axes.get("mix") == "single" and context(other) == context(arm)]
         if arm.axes.get("mix") not in SEVERAL or not singles:
@@ -116,40 +122,40 @@ def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[Contrast]:
             if name in arm.means and all(parts):
                 values = [part.value for part in parts if part]
                 replicates = min([arm.means[name].replicates, *(part.replicates for part in parts if part)])
-                own = math.fsum(values) / len(values)
-                found.append(Contrast(arm, name, arm.means[name].value, own, sources, replicates))
-    return found
+                average = math.fsum(values) / len(values)
+                result.append(Contrast(arm, name, arm.means[name].value, average, sources, replicates))
+    return result
 
 
 def context(arm: Arm) -> dict[str, str]:
-    """What must be equal for a contrast: all but who wrote the answers and how they were shared out."""
+    """The axes that must be equal in a contrast: all but the sources of the answers and their shares."""
     return {name: shown(value) for name, value in arm.axes.items() if name not in ("mix", "source", "mix.weights")}
 
 
 def varying(arms: Sequence[Arm]) -> list[str]:
-    """Axes that tell arms apart beside the mix. Human and untouched arms are compared among themselves: their real
-    share or missing generators follow from the mix."""
+    """The axes other than the mix in which arms differ. Human and vanilla arms are compared among themselves: their
+    real share and missing generators follow from the mix."""
     groups: dict[str, list[Arm]] = defaultdict(list)
     for arm in arms:
         mix = str(arm.axes.get("mix"))
         groups[mix if mix in (UNTOUCHED, "human") else "synthetic"].append(arm)
-    found: dict[str, None] = {}
+    axes: dict[str, None] = {}
     for members in groups.values():
         for axis in dict.fromkeys(axis for arm in members for axis in arm.axes if axis != "mix"):
             if len({value_of(arm, axis) for arm in members} - {NOT_APPLICABLE}) > 1:
-                found[axis] = None
-    return list(found)
+                axes[axis] = None
+    return list(axes)
 
 
 def value_of(arm: Arm, axis: str) -> str:
-    """The value of an axis as shown; an axis below a group that does not apply does not apply, named or not."""
+    """The value of an axis as text. An axis below a group that does not apply does not apply either."""
     if axis not in arm.axes and arm.axes.get(axis.split(".")[0]) == NOT_APPLICABLE:
         return NOT_APPLICABLE
     return shown(arm.axes.get(axis))
 
 
 def shown(value: Any) -> str:
-    """A value of an axis: numbers that are equal look equal, an axis that a launch did not name is at its default."""
+    """The value of an axis as text: equal numbers give equal text; an axis that the launch did not set is `default`."""
     if value is None or value == "":
         return "default"
     try:

@@ -1,4 +1,4 @@
-"""One figure per measure: arms side by side, a point per cell, a dash at each arm's mean. No state outside a figure."""
+"""One figure per measure: arms side by side, a point per cell, a dash at the mean of each arm."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from synthdiv.views.report.arms import Arm
 from synthdiv.views.report.collect import Row
 from synthdiv.views.report.labels import Labels, direction
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito: told apart by all eyes
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+)  # Okabe and Ito: safe for colour-blind readers
 MARKERS = ("o", "s", "D", "^", "v", "P")
 INK, FAINT = "#333333", "#E4E4E4"
-SLOT = 0.76  # of the distance between two arms; shared by the students
-CHARACTERS = 15  # of the caption in an inch
-SAYS = "point: one cell, bar: 95 % over prompts (this model, not this method), dash: mean of the arm"
+SLOT = 0.76  # share of the distance between two arms that the students of an arm occupy
+CHARACTERS = 15  # of the caption per inch
+CAPTION = "point: one cell, bar: 95 % over prompts (this model, not this method), dash: mean of the arm"
 
 
 def draw_measure(arms: Sequence[Arm], name: str, labels: Labels, path: Path) -> None:
-    """The figure of one measure; a column for each panel."""
+    """Draw one measure; a column for each panel."""
     arms = [arm for arm in arms if name in arm.means]
     panels = labels.all_panels(arms)
     places = [positions(arms, labels, panel) for panel in panels]
@@ -38,7 +45,7 @@ def draw_measure(arms: Sequence[Arm], name: str, labels: Labels, path: Path) -> 
 
 
 def draw_overview(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) -> None:
-    """Several measures in one picture, at most three a row, each with its panels side by side."""
+    """Draw several measures in one figure, at most three per row, each with its panels side by side."""
     panels = labels.all_panels(arms)
     places = [positions(arms, labels, panel) for panel in panels]
     columns = min(3, len(names))
@@ -59,8 +66,8 @@ def draw_overview(arms: Sequence[Arm], names: Sequence[str], labels: Labels, pat
 
 
 def heading(score: Score) -> str:
-    way = direction(score)
-    return score.name + (f"  ({way})" if way else "")
+    side = direction(score)
+    return score.name + (f"  ({side})" if side else "")
 
 
 def new_figure(wide: float, high: float) -> Any:
@@ -73,7 +80,7 @@ def new_figure(wide: float, high: float) -> Any:
 
 
 def positions(arms: Sequence[Arm], labels: Labels, panel: tuple[str, ...]) -> dict[str, int]:
-    """Where each arm of a panel stands: arms that differ in the student alone share a place."""
+    """The place of each label in a panel: arms that differ in the student only share a place."""
     inside = sorted((arm for arm in arms if labels.within(arm, panel)), key=labels.order)
     return {label: place for place, label in enumerate(dict.fromkeys(labels.label(arm) for arm in inside))}
 
@@ -90,7 +97,7 @@ def draw_panel(
     axis: Any, arms: Sequence[Arm], name: str, labels: Labels, panel: tuple[str, ...], place: dict[str, int]
 ) -> None:
     """The points, bars and dashes of one measure in one panel."""
-    dress(axis, place, name)
+    style_axes(axis, place, name)
     slot = SLOT / len(labels.students)
     for arm in arms:
         if name not in arm.means or not labels.within(arm, panel):
@@ -98,18 +105,18 @@ def draw_panel(
         student = labels.students.index(labels.student(arm))
         centre = place[labels.label(arm)] + (student - (len(labels.students) - 1) / 2) * slot
         style = {"color": COLOURS[student % len(COLOURS)], "marker": MARKERS[student % len(MARKERS)]}
-        told = [row.scores[name] for row in arm.rows if name in row.scores]
-        for index, score in enumerate(told):
-            draw_score(axis, centre + (index - (len(told) - 1) / 2) * slot * 0.7 / len(told), score, style)
-        draw_exceptions(axis, centre, told, style["color"])
+        scores = [row.scores[name] for row in arm.rows if name in row.scores]
+        for index, score in enumerate(scores):
+            draw_score(axis, centre + (index - (len(scores) - 1) / 2) * slot * 0.7 / len(scores), score, style)
+        draw_exceptions(axis, centre, scores, style["color"])
         mean = arm.means[name].value
-        if math.isfinite(mean) and len(told) > 1:
+        if math.isfinite(mean) and len(scores) > 1:
             dash = [centre - slot * 0.42, centre + slot * 0.42]
             axis.plot(dash, [mean, mean], color=style["color"], lw=1.6, zorder=2)
 
 
 def draw_score(axis: Any, x: float, score: Score, style: dict[str, str]) -> None:
-    """A point and its bar."""
+    """A point and its interval."""
     if math.isfinite(score.value):
         if math.isfinite(score.low) and math.isfinite(score.high):
             axis.plot([x, x], [score.low, score.high], color=style["color"], lw=0.9, alpha=0.65, zorder=3)
@@ -117,19 +124,19 @@ def draw_score(axis: Any, x: float, score: Score, style: dict[str, str]) -> None
 
 
 def draw_exceptions(axis: Any, x: float, scores: Sequence[Score], colour: str) -> None:
-    """A sign at the upper edge where a cell of an arm is infinite, a cross at the lower one where one is undefined."""
+    """Mark an infinite cell at the upper edge and an undefined one at the lower edge."""
     signs = (
         ("∞", 0.98, "top", any(math.isinf(score.value) for score in scores)),
         ("×", 0.02, "bottom", any(math.isnan(score.value) for score in scores)),
     )
-    for sign, height, side, there in signs:
-        if there:
+    for sign, height, side, present in signs:
+        if present:
             edge = axis.get_xaxis_transform()
             axis.text(x, height, sign, transform=edge, ha="center", va=side, color=colour, fontsize=9, zorder=5)
 
 
-def dress(axis: Any, place: dict[str, int], name: str) -> None:
-    """Quiet axes: a band behind every other arm, no frame."""
+def style_axes(axis: Any, place: dict[str, int], name: str) -> None:
+    """No frame, and a band behind every other arm."""
     for spine in ("top", "right"):
         axis.spines[spine].set_visible(False)
     for spine in ("left", "bottom"):
@@ -153,7 +160,7 @@ def name_arms(axis: Any, place: dict[str, int]) -> None:
 
 
 def finish(figure: Any, title: str, arms: Sequence[Arm], labels: Labels, path: Path, names: Sequence[str]) -> None:
-    """Title, what the marks mean, the students where there are several, and the file."""
+    """Add the title, the caption and, if there are several, the students; write the file."""
     from matplotlib.lines import Line2D
 
     students = enumerate(labels.students if len(labels.students) > 1 else [])
@@ -163,10 +170,10 @@ def finish(figure: Any, title: str, arms: Sequence[Arm], labels: Labels, path: P
     ]
     if title:
         figure.suptitle(title, fontsize=11, color=INK)
-    says = SAYS + special_marks([row for arm in arms for row in arm.rows], names)
+    caption = CAPTION + special_marks([row for arm in arms for row in arm.rows], names)
     legend = figure.legend(
         handles=handles,
-        title=textwrap.fill(says, int(figure.get_figwidth() * CHARACTERS)),
+        title=textwrap.fill(caption, int(figure.get_figwidth() * CHARACTERS)),
         loc="outside lower center",
         ncols=6,
         fontsize=8,

@@ -1,4 +1,4 @@
-"""How arms are called, in which order they stand, and which stand side by side. Only axes that differ are named."""
+"""Names of arms, their order, and the panels of a figure. A name contains only axes in which arms differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.views.report.arms import Arm, value_of, varying
 
-PANELS = ("generators.overlap", "generators.shift", "prompts", "rows")  # worlds and budgets stand side by side
+PANELS = ("generators.overlap", "generators.shift", "prompts", "rows")  # worlds and budgets are panels side by side
 MIXES = ("none", "human", "single", "multi_decoding", "multi")
 SIZES = ("nano", "xs", "tiny", "mini", "s", "small", "m", "medium", "base", "l", "large", "xl", "xxl", "huge")
-PLAIN = ("prompts", "generators", "student", "train", "evaluate", "source")  # a value of these speaks for itself
+PLAIN = (
+    "prompts",
+    "generators",
+    "student",
+    "train",
+    "evaluate",
+    "source",
+)  # a label shows their value without the name of the axis
 
 
 class Labels:
@@ -28,10 +35,11 @@ class Labels:
         return value_of(arm, "student")
 
     def label(self, arm: Arm) -> str:
-        """The arm without its student and its panel, which a figure shows otherwise."""
+        """The name without the student and the panel, which a figure shows by colour and position."""
         return self._text(arm, {"student", *self.panels})
 
     def full(self, arm: Arm) -> str:
+        """The name in tables."""
         return self._text(arm, set())
 
     def _text(self, arm: Arm, without: set[str]) -> str:
@@ -50,21 +58,21 @@ class Labels:
         return tuple(value_of(arm, axis) for axis in self.panels)
 
     def all_panels(self, arms: Sequence[Arm]) -> list[tuple[str, ...]]:
-        """The combinations that occur, without those of arms to which a panel axis does not apply."""
-        found = {self.panel(arm) for arm in arms}
-        whole = {panel for panel in found if NOT_APPLICABLE not in panel}
-        return sorted(whole or found, key=lambda panel: [natural(value) for value in panel])
+        """The combinations that occur, without those of arms to which an axis of the panels does not apply."""
+        panels = {self.panel(arm) for arm in arms}
+        complete = {panel for panel in panels if NOT_APPLICABLE not in panel}
+        return sorted(complete or panels, key=lambda panel: [natural(value) for value in panel])
 
     def within(self, arm: Arm, panel: tuple[str, ...]) -> bool:
-        """An arm to which a panel's axis does not apply stands in every panel, for reference."""
-        return all(own in (value, NOT_APPLICABLE) for own, value in zip(self.panel(arm), panel, strict=True))
+        """Whether the arm is drawn in the panel. One without one of the axes is in every panel, as reference."""
+        return all(current in (value, NOT_APPLICABLE) for current, value in zip(self.panel(arm), panel, strict=True))
 
     def title(self, panel: tuple[str, ...]) -> str:
         named = zip(self.panels, panel, strict=True)
         return ", ".join(f"{axis.split('.')[-1]} {value}" for axis, value in named)
 
     def order(self, arm: Arm) -> tuple[Any, ...]:
-        """Vanilla, human, single, multi; small before large; then by what else differs."""
+        """Sort key: vanilla, human, single, multi; small before large; then the other axes that differ."""
         mix = str(arm.axes.get("mix"))
         rank = MIXES.index(mix) if mix in MIXES else len(MIXES)
         axes = ["generators", *(axis for axis in self.varying if axis != "generators")]
@@ -72,7 +80,7 @@ class Labels:
 
 
 def natural(value: str) -> tuple[Any, ...]:
-    """Numbers by size, names of sizes by theirs, other words by the alphabet; what was not named comes first."""
+    """Sort key: `default` first, numbers by value, names of sizes by size, other words by the alphabet."""
     if value == "default":
         return (0,)
     words = re.findall(r"[a-z]+", value.lower())
@@ -82,11 +90,11 @@ def natural(value: str) -> tuple[Any, ...]:
 
 
 def direction(score: Score) -> str:
-    """Which way a measure is better; for lexical measures, which way the answers are more diverse."""
+    """Which direction of a measure is better; for lexical measures, in which the answers are more diverse."""
     if score.higher_is_better is None:
         return ""
-    way = "higher" if score.higher_is_better else "lower"
-    return f"{way} is more diverse" if re.search(r"@(words|texts)", score.name) else f"{way} is better"
+    side = "higher" if score.higher_is_better else "lower"
+    return f"{side} is more diverse" if re.search(r"@(words|texts)", score.name) else f"{side} is better"
 
 
 def arrow(score: Score) -> str:

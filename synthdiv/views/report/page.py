@@ -1,4 +1,4 @@
-"""`synthdiv report`: tables, figures and the page that ties them together, in `<outputs>/reports/<sweep>/`."""
+"""`synthdiv report`: tables, figures and the page that contains them, in `<outputs>/reports/<sweep>/`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from synthdiv.views.report.tables import (
     unmatched_md,
 )
 
-# What a reader looks at first, as far as a sweep has it; the other scores are in the CSV files, and `report.measures=`
-# shows any of them.
+# The measures that tables and figures show, as far as a sweep has them; the CSV files hold all, and `report.measures=`
+# selects others.
 KEY = (
     "nll_2",
     "nll_2_support-vanilla",
@@ -40,32 +40,32 @@ KEY = (
     "plain/vendi_1",
     "plain/recall",
 )
-# What makes the others hard to read where it is not small: answers cut at the token limit, and without a word.
+# Shares of answers cut at the token limit and of answers without a word: the other measures need them to be small.
 RATES = ("published/truncated", "published/empty", "plain/truncated", "plain/empty")
 OVERVIEW = 6  # measures in the overview
 
 
 def write_report(root: Path, name: str, measures: list[str]) -> Path:
-    """Write the report of a sweep and return its page. `measures` are the columns of the tables and the figures
-    drawn; without any, the key measures."""
+    """Write the report of a sweep and return the path of its page. `measures` are the columns of the tables and the
+    figures; an empty list selects the key measures."""
     rows = collect(root, name)
     arms = arms_of(rows)
     if not arms:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
         raise ConfigError(f"sweep {name!r} has no finished cell yet ({states}); see `synthdiv status {name}`")
-    there = measures_of(rows)
-    chosen = checked(measures, there) or [name for name in KEY if name in there] or there[:OVERVIEW]
+    available = measures_of(rows)
+    selected = checked(measures, available) or [name for name in KEY if name in available] or available[:OVERVIEW]
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         labels = Labels(arms)
         warning = unmatched_md(arms, labels)
-        write_figures(draft / "figures", arms, chosen, labels)
+        write_figures(draft / "figures", arms, selected, labels)
         for file, text in {
             "cells.csv": cells_csv(rows),
-            "cells.md": warning + cells_md(rows, chosen, labels, arms),
+            "cells.md": warning + cells_md(rows, selected, labels, arms),
             "arms.csv": arms_csv(arms, labels),
-            "arms.md": warning + arms_md(arms, chosen, labels),
-            "report.md": page(name, rows, arms, chosen, labels),
+            "arms.md": warning + arms_md(arms, selected, labels),
+            "report.md": page(name, rows, arms, selected, labels),
         }.items():
             (draft / file).write_text(text, encoding="utf-8")
         replace(draft, final)
@@ -74,13 +74,13 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     return final / "report.md"
 
 
-def checked(measures: Sequence[str], there: Sequence[str]) -> list[str]:
-    """Refuse a measure that no cell has, with the nearest names."""
+def checked(measures: Sequence[str], available: Sequence[str]) -> list[str]:
+    """The measures; refuses one that no cell has and lists the nearest names."""
     problems = []
     for name in measures:
-        if name not in there:
-            near = difflib.get_close_matches(name, there, 3, 0.4) or there
-            problems.append(f"report.measures={name}: no such score in this sweep; there are {', '.join(near)}")
+        if name not in available:
+            near = difflib.get_close_matches(name, available, 3, 0.4) or available
+            problems.append(f"report.measures={name}: no such score in this sweep; choose from {', '.join(near)}")
     if problems:
         raise ConfigError(problems)
     return list(measures)
@@ -90,14 +90,14 @@ def file_name(measure: str) -> str:
     return re.sub(r"[^\w.-]+", "_", measure) + ".png"
 
 
-def write_figures(folder: Path, arms: Sequence[Arm], chosen: Sequence[str], labels: Labels) -> None:
-    draw_overview(arms, chosen[:OVERVIEW], labels, folder / "overview.png")
-    for name in chosen:
+def write_figures(folder: Path, arms: Sequence[Arm], selected: Sequence[str], labels: Labels) -> None:
+    draw_overview(arms, selected[:OVERVIEW], labels, folder / "overview.png")
+    for name in selected:
         draw_measure(arms, name, labels, folder / file_name(name))
 
 
 def replace(draft: Path, final: Path) -> None:
-    """Put each new file in place of the old one, the page last, and drop figures of measures that are gone."""
+    """Replace each file, the page last, and remove figures that the new report does not have."""
     fresh = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
     for path in sorted(fresh, key=lambda path: path.name == "report.md"):
         (final / path).parent.mkdir(parents=True, exist_ok=True)
@@ -107,28 +107,30 @@ def replace(draft: Path, final: Path) -> None:
             path.unlink()
 
 
-def page(name: str, rows: Sequence[Row], arms: Sequence[Arm], chosen: Sequence[str], labels: Labels) -> str:
+def page(name: str, rows: Sequence[Row], arms: Sequence[Arm], selected: Sequence[str], labels: Labels) -> str:
     """The report itself."""
     states = Counter(row.state for row in rows)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     replicates = [arm.replicates for arm in arms]
-    found = sorted(contrasts(arms, chosen), key=lambda one: (chosen.index(one.measure), labels.order(one.arm)))
+    differences = sorted(
+        contrasts(arms, selected), key=lambda one: (selected.index(one.measure), labels.order(one.arm))
+    )
     parts = [
         f"# {name}\n",
-        f"{len(rows)} unique cells, untouched students among them ({counts}), in {len(arms)} arms with "
-        f"{span(replicates)} each. Cells that mean the same are one cell and enter once.\n",
+        f"{len(rows)} unique cells, vanilla students included ({counts}), in {len(arms)} arms with "
+        f"{span(replicates)} each. Launched cells with the same key are one cell and count once.\n",
         unmatched_md(arms, labels).removesuffix("\n"),
         "![overview](figures/overview.png)\n",
-        f"## Arms\n\n{arms_md(arms, chosen, labels)}",
+        f"## Arms\n\n{arms_md(arms, selected, labels)}",
     ]
     rates = [name for name in RATES if any(name in arm.means for arm in arms)]
     if rates:
         parts.append(f"## Truncated and empty answers\n\n{arms_md(arms, rates, labels)}")
-    if found:
-        parts.append(f"## Several sources less the mean of their singles\n\n{null_note(labels, found)}\n\n")
-        parts[-1] += contrasts_md(found, labels)
+    if differences:
+        parts.append(f"## Several sources minus the mean of their singles\n\n{null_note(labels, differences)}\n\n")
+        parts[-1] += contrasts_md(differences, labels)
     parts += [
-        "## Figures\n\n" + "".join(f"![{measure}](figures/{file_name(measure)})\n\n" for measure in chosen),
+        "## Figures\n\n" + "".join(f"![{measure}](figures/{file_name(measure)})\n\n" for measure in selected),
         "Every score is in the tables; `report.measures=NAME,…` draws any of them.\n",
         f"## Not finished\n\n{unfinished_md(rows)}",
         f"## How to read this\n\n{notes(arms)}",
@@ -143,18 +145,17 @@ def span(counts: Sequence[int]) -> str:
     return f"{most} replicate{several}" if least == most else f"{least} to {most} replicates"
 
 
-def null_note(labels: Labels, found: Sequence[Contrast]) -> str:
-    """A toy world is no evidence by itself: its null stands beside it, or is asked for."""
-    if not any(one.measure.startswith("truth/") for one in found):
+def null_note(labels: Labels, differences: Sequence[Contrast]) -> str:
+    """How to read the contrasts: a difference in a toy world is evidence only beside the null world."""
+    if not any(one.measure.startswith("truth/") for one in differences):
         return "The mean is over the singles that were launched, named in the table."
-    told = "In the toy world's default the ordering human < multi < single is nearly built in. "
+    note = "With the toy world's defaults the ordering human < multi < single nearly follows from its construction. "
     if "generators.overlap" in labels.panels:
-        return told + (
-            "With `generators.overlap=1` all families share one law, so several sources can differ from their singles "
-            "by no more than the generators' training, the choice of singles and chance leave: compare each difference "
-            "with the one there."
+        return note + (
+            "With `generators.overlap=1` all families share one distribution, so differences there come only from the "
+            "generators' training, the selection of singles and chance: compare each difference with the one there."
         )
-    return told + "No null world stands beside it: launch the sweep again with `generators.overlap=0,1`."
+    return note + "This sweep has no null world: launch it again with `generators.overlap=0,1`."
 
 
 def notes(arms: Sequence[Arm]) -> str:
@@ -164,10 +165,10 @@ def notes(arms: Sequence[Arm]) -> str:
         for note in (
             "The replicate is a trained model (generation seed × rotation × train seed), not a prompt. Intervals of "
             "single cells are over prompts: this model, not this method.",
-            f"{few} of {len(arms)} arms have fewer than three replicates: they are descriptive, and show a range.",
-            "Sources are fixed effects: nothing here speaks of sources that were not used.",
-            "Whether a source shares the student's family is not yet set apart from how many sources there are.",
-            "Nothing is tested or corrected for multiplicity here.",
+            f"{few} of {len(arms)} arms have fewer than three replicates: they are descriptive and show a range.",
+            "Sources are fixed effects: the results do not extend to sources that were not used.",
+            "Whether a source shares the student's family is not separated from the number of sources.",
+            "There are no tests, and nothing is corrected for multiplicity.",
             "Undefined is shown as — with its reason, never as 0.",
         )
     )

@@ -1,8 +1,38 @@
-"""Cells × scores and arms × scores, as CSV for programs (long) and as Markdown for people (wide)."""
+"""Tables of a report: CSV files for programs (one line per score) and Markdown for readers (one line per cell or arm).
+
+`cells.csv` has one line per score of a cell:
+
+    cell                    key of the cell
+    arm                     key of its arm: cells of one arm differ in seeds only
+    state                   done, running, queued, failed, blocked or stopped; finished suites count in every state
+    mix, source, ...        one column per axis of the sweep; `n/a` where the axis made no difference, else empty
+                            where the launch did not set it
+    train.seed, ...         one column per seed
+    measure                 name of the score
+    value                   `nan` if undefined, `inf` if infinite
+    low, high               95 % interval over prompts: of this trained model, not of the method; `nan` without one
+    n                       independent units in the value, usually prompts
+    unit                    unit of value, low and high
+    higher_is_better        True, False, or empty where no direction is better
+    note                    why the value is undefined, or what limits it
+
+`arms.csv` has one line per measure of an arm:
+
+    arm, name               key and label of the arm
+    mix, source, ...        the axes, as above
+    measure                 name of the score
+    mean                    mean over replicates, which are trained models
+    low, high               as `spread` says: 95 % t interval over trained models, with fewer than three the range
+    replicates              trained models with a defined value
+    spread                  meaning of low and high
+    unit, higher_is_better  as above
+    note                    how many cells are undefined, and why
+"""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -15,64 +45,58 @@ from synthdiv.views.report.collect import UNTOUCHED, Row
 from synthdiv.views.report.labels import Labels, arrow, number
 
 SCORE = ("measure", "value", "low", "high", "n", "unit", "higher_is_better", "note")
+MEAN = ("measure", "mean", "low", "high", "replicates", "spread", "unit", "higher_is_better", "note")
 SCOPE = "95 % over prompts: this model, not this method"
+MISSING = "not measured: the suite is not finished, or does not have this measure"
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """NaN stays `nan` and infinity `inf`, both of which readers know; an undefined value never becomes 0 or empty."""
+def csv_text(columns: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:
+    """CSV with each of `columns` once. NaN is written as `nan` and infinity as `inf`; None and a missing value are
+    empty."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    writer = csv.DictWriter(text, list(dict.fromkeys(columns)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
 
 
-def names_of(records: Iterable[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for record in records for name in record))
-
-
 def cells_csv(rows: Sequence[Row]) -> str:
-    """One line per score of a cell. Cells without a score are not in it: they are listed in `report.md`."""
-    axes, seeds = names_of(row.axes for row in rows), names_of(row.seeds for row in rows)
+    """The text of `cells.csv`. Cells without a score are not in it; `report.md` lists them."""
+    axes = [name for row in rows for name in row.axes]
+    seeds = [name for row in rows for name in row.seeds]
     lines = (
-        [row.key, row.arm, row.state]
-        + [row.axes.get(name) for name in axes]
-        + [row.seeds.get(name) for name in seeds]
-        + [score.name, score.value, score.low, score.high, score.n, score.unit, score.higher_is_better, score.note]
+        {"cell": row.key, "arm": row.arm, "state": row.state, **row.axes, **row.seeds, "measure": values.pop("name")}
+        | values
         for row in rows
-        for score in row.scores.values()
+        for values in map(dataclasses.asdict, row.scores.values())
     )
     return csv_text(["cell", "arm", "state", *axes, *seeds, *SCORE], lines)
 
 
 def arms_csv(arms: Sequence[Arm], labels: Labels) -> str:
-    """One line per measure of an arm; `spread` says what low and high are."""
-    axes = names_of(arm.axes for arm in arms)
+    """The text of `arms.csv`."""
+    axes = [name for arm in arms for name in arm.axes]
     lines = (
-        [arm.key, labels.full(arm)]
-        + [arm.axes.get(axis) for axis in axes]
-        + [name, mean.value, mean.low, mean.high, mean.replicates, mean.spread]
-        + [mean.like.unit, mean.like.higher_is_better, mean.note]
+        {"arm": arm.key, "name": labels.full(arm), **arm.axes, "measure": measure, "mean": mean.value, "low": mean.low}
+        | {"high": mean.high, "replicates": mean.replicates, "spread": mean.spread, "note": mean.note}
+        | {"unit": mean.like.unit, "higher_is_better": mean.like.higher_is_better}
         for arm in arms
-        for name, mean in arm.means.items()
+        for measure, mean in arm.means.items()
     )
-    measured = ["measure", "mean", "low", "high", "replicates", "spread", "unit", "higher_is_better", "note"]
-    return csv_text(["arm", "name", *axes, *measured], lines)
+    return csv_text(["arm", "name", *axes, *MEAN], lines)
 
 
 class Footnotes:
-    """Reasons, each numbered once."""
+    """Numbered notes below a table; equal notes share a number."""
 
     def __init__(self) -> None:
-        self.reasons: list[str] = []
+        self.numbers: dict[str, int] = {}
 
-    def mark(self, reason: str) -> str:
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-        return f" [{self.reasons.index(reason) + 1}]"
+    def mark(self, note: str) -> str:
+        return f" [{self.numbers.setdefault(note, len(self.numbers) + 1)}]"
 
     def text(self) -> str:
-        return "".join(f"\n[{place}] {reason}  " for place, reason in enumerate(self.reasons, 1)) + "\n"
+        return "".join(f"\n[{number}] {note}  " for note, number in self.numbers.items()) + "\n"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -89,13 +113,14 @@ def head(name: str, scores: Iterable[Score]) -> str:
 
 def cells_md(rows: Sequence[Row], measures: Sequence[str], labels: Labels, arms: Sequence[Arm]) -> str:
     """One line per cell that has scores, in the order of the arms."""
-    notes, place = Footnotes(), {row.key: arm for arm in arms for row in arm.rows}
-    told = sorted((row for row in rows if row.scores), key=lambda row: (labels.order(place[row.key]), seeds_text(row)))
-    heads = [head(name, (row.scores[name] for row in told if name in row.scores)) for name in measures]
+    notes, arm_of = Footnotes(), {row.key: arm for arm in arms for row in arm.rows}
+    scored = [row for row in rows if row.scores]
+    scored.sort(key=lambda row: (labels.order(arm_of[row.key]), seeds_text(row)))
+    heads = [head(name, (row.scores[name] for row in scored if name in row.scores)) for name in measures]
     lines = [
-        [row.key[:8], labels.full(place[row.key]), seeds_text(row), row.state]
+        [row.key[:8], labels.full(arm_of[row.key]), seeds_text(row), row.state]
         + [cell_text(row.scores.get(name), notes) for name in measures]
-        for row in told
+        for row in scored
     ]
     return f"Intervals: {SCOPE}.\n\n" + markdown(["cell", "arm", "seeds", "state", *heads], lines) + notes.text()
 
@@ -106,7 +131,7 @@ def seeds_text(row: Row) -> str:
 
 def cell_text(score: Score | None, notes: Footnotes) -> str:
     if score is None:
-        return "—" + notes.mark("not measured: the suite is not finished, or has no such measure here")
+        return "—" + notes.mark(MISSING)
     if math.isnan(score.value):
         return "—" + notes.mark(score.note)
     if math.isinf(score.value):
@@ -119,20 +144,20 @@ def interval(low: float, high: float) -> str:
 
 
 def unmatched_md(arms: Sequence[Arm], labels: Labels) -> str:
-    """A line for above the tables where arms train differently much: they were launched so, or stop early."""
+    """The warning above the tables if arms train different amounts, by `report.unmatched` or by stopping early."""
     budgets: dict[str, dict[str, None]] = {}
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
             if row.axes.get("mix") != UNTOUCHED:
                 budgets.setdefault(row.unmatched, {})[labels.full(arm)] = None
     if len(budgets) < 2 and not any(word in budget for budget in budgets for word in (EARLY, LEFT_OUT)):
-        return ""  # none was declared, or all train equally much
-    told = (f"{', '.join(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
-    return f"**arms are not matched: {'; '.join(told)}**\n\n"
+        return ""  # all arms train the same amount
+    groups = (f"{', '.join(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
+    return f"**arms are not matched: {'; '.join(groups)}**\n\n"
 
 
 def arms_md(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> str:
-    """One line per arm: means over trained models, with what may be said of their spread."""
+    """One line per arm: means over trained models, with their interval or range."""
     notes = Footnotes()
     heads = [head(name, (arm.means[name].like for arm in arms if name in arm.means)) for name in measures]
     lines = [
@@ -142,15 +167,15 @@ def arms_md(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> str
     ]
     scope = (
         "Means over replicates (trained models: generation seed × rotation × train seed). With three or more: mean "
-        "[95 % t interval over replicates]. With fewer it is descriptive: mean (min – max), from which nothing follows "
-        "about the method.\n\n"
+        "[95 % t interval over replicates]. With fewer the row is descriptive: mean (min – max), which supports no "
+        "conclusion about the method.\n\n"
     )
     return scope + markdown(["arm", "replicates", "spread", *heads], lines) + notes.text()
 
 
 def mean_text(mean: Mean | None, notes: Footnotes) -> str:
     if mean is None:
-        return "—" + notes.mark("not measured: the suite is not finished, or has no such measure here")
+        return "—" + notes.mark(MISSING)
     mark = notes.mark(mean.note) if mean.note else ""
     if math.isnan(mean.value):
         return "—" + mark
@@ -163,17 +188,17 @@ def mean_text(mean: Mean | None, notes: Footnotes) -> str:
 
 
 def contrasts_md(contrasts: Sequence[Contrast], labels: Labels) -> str:
-    """Several sources less the mean of their singles, one line per measure and arm."""
+    """Several sources minus the mean of their singles, one line per measure and arm."""
     notes = Footnotes()
     lines = []
-    for found in contrasts:
-        values = [number(value) if not math.isnan(value) else "—" for value in (found.several, found.singles)]
-        known = math.isfinite(found.difference)
-        why = "" if known else notes.mark("undefined or infinite in one of the arms")
-        difference = f"{found.difference:+.4g}" if known else "—" + why
-        spread = "descriptive" if found.replicates < ENOUGH else "not tested"
-        told = [", ".join(found.sources), f"{found.replicates} ({spread})"]
-        lines.append([found.measure, labels.full(found.arm), *values, difference, *told])
+    for item in contrasts:
+        values = [number(value) if not math.isnan(value) else "—" for value in (item.several, item.singles)]
+        difference = f"{item.difference:+.4g}" if math.isfinite(item.difference) else "—"
+        if difference == "—":
+            difference += notes.mark("undefined or infinite in one of the arms")
+        spread = "descriptive" if item.replicates < ENOUGH else "not tested"
+        singles = [", ".join(item.sources), f"{item.replicates} ({spread})"]
+        lines.append([item.measure, labels.full(item.arm), *values, difference, *singles])
     header = ["measure", "several sources", "several", "mean of singles", "difference", "singles", "replicates"]
     return markdown(header, lines) + notes.text()
 

@@ -1,4 +1,4 @@
-"""One finished cell into a tracker: a run named by the cell's key, in the group of its arm, tagged with the sweep."""
+"""Writes a finished cell to a tracker: a run with the key of the cell, grouped by arm and tagged with the sweep."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def track_cell(
     published: Path | None = None,
     training: Mapping[str, float] | None = None,
 ) -> bool:
-    """Write a cell once; whether this call wrote it. `cell` has the fields of a ledger's record: key, arm, axes, seeds.
-    `training` are the totals of its training: supervised tokens, repetitions, the share of each source.
+    """Write a cell once, and return whether this call wrote it. `cell` has the fields of a `CellRecord`; `training` has
+    the totals of its training: supervised tokens, repetitions, the share of each source.
 
-    `published` is a folder with a file for each cell that was written: two offline runs of one id overwrite each other
-    when they are synced. A failed attempt leaves none, so that it is made again; remove a file to publish once more.
+    `published` is a folder with a file for each cell that was written, because two offline runs with one id overwrite
+    each other when they are synced. A failed attempt leaves no file and is repeated; remove a file to publish again.
     """
     if published is not None and not claim(published / cell["key"]):
         return False
@@ -49,7 +49,7 @@ def track_cell(
 
 
 def claim(path: Path) -> bool:
-    """Create a file that only one process can create."""
+    """Create a file; False if another process created it before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.touch(exist_ok=False)
@@ -59,13 +59,13 @@ def claim(path: Path) -> bool:
 
 
 def title(cell: Mapping[str, Any]) -> str:
-    """What a person tells cells apart by: who wrote the mix, and the start of the key."""
-    named = (cell["axes"].get(axis) for axis in ("mix", "source", "generators", "student"))
-    return " ".join([str(value) for value in named if value not in (None, "", "n/a")] + [cell["key"][:8]])
+    """The name of the run: the sources of the mix, the student, and the start of the key."""
+    values = (cell["axes"].get(axis) for axis in ("mix", "source", "generators", "student"))
+    return " ".join([str(value) for value in values if value not in (None, "", "n/a")] + [cell["key"][:8]])
 
 
 def flat(scores: Sequence[Score]) -> dict[str, float]:
-    """Each score by its name, the ends of its interval and its n beside it; nothing where it is undefined."""
+    """Each defined score by its name, with the ends of its interval and its n; undefined scores are omitted."""
     values: dict[str, float] = {}
     for score in scores:
         if not math.isnan(score.value):

@@ -1,4 +1,4 @@
-"""Where finished cells are shown: a tracker has five verbs, and the one that does nothing is the default."""
+"""The interface of trackers, which show trainings and finished cells; `NullTracker` is the default."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any, Protocol
 
 
 class Tracker(Protocol):
-    """One run at a time, from `begin` to `finish`. Nothing is asked and nothing is printed."""
+    """One run at a time, from `begin` to `finish`. A tracker never prompts and never prints."""
 
     def begin(self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any]) -> None:
-        """Open the run `run_id`; `config` is flat."""
+        """Open the run `run_id`; `config` has no nested values."""
 
     def curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The training curve, one row of numbers a step; column `step` is its own axis, and NaN is left out."""
+        """Add rows of the training curve; the column `step` is their x axis, and NaN is omitted."""
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Final numbers. One that is NaN is left out: it was not measured."""
+        """Set final numbers; NaN, which means undefined, is omitted."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows to read; all have the columns of the first."""
+        """Add a table of rows that all have the columns of the first."""
 
     def finish(self, exit_code: int) -> None:
-        """Close the run: 0 where all of it was written. Does nothing where none is open."""
+        """Close the run, with exit code 0 if all of it was written. Does nothing if no run is open."""
 
 
 class NullTracker:

@@ -1,4 +1,4 @@
-"""Weights & Biases behind the five verbs: online where a key is found, else an offline run to be synced later."""
+"""The tracker for Weights & Biases: online if a key is configured, otherwise an offline run to be synced later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.types import ConfigError, SynthdivError
 
-# Only what a caller hands over is recorded: no console, no command line, no package list, no git remote.
+# W&B records only what the caller passes: no console, command line, package list or git remote.
 PRIVATE: dict[str, Any] = {
     "silent": True,
     "console": "off",
@@ -26,20 +26,22 @@ PRIVATE: dict[str, Any] = {
 
 @dataclass
 class WandbTracker:
-    """Runs of `project` (of `entity`, null: the account's own); their files lie in `<folder>/wandb/`. With `resume` a
-    run that is there already goes on."""
+    """Writes runs of one project."""
 
     project: str
     entity: str | None
+    """The account or team; None: the default of the account."""
     folder: Path
+    """The files of runs are in `<folder>/wandb/`."""
     resume: bool = False
+    """Whether `begin` continues a run that exists."""
     _run: Any = field(default=None, init=False)
 
     def begin(self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any]) -> None:
         import wandb
 
-        self.folder.mkdir(parents=True, exist_ok=True)  # else W&B takes a temporary folder
-        # A table waits here until it is synced; W&B's default is a home directory that another machine may not see.
+        self.folder.mkdir(parents=True, exist_ok=True)  # otherwise W&B uses a temporary folder
+        # Tables are staged here until they are synced; W&B's default is the home directory, which may not be shared.
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder.resolve() / "wandb" / "data"))
         try:
             self._run = wandb.init(
@@ -56,8 +58,8 @@ class WandbTracker:
                 settings=wandb.Settings(**PRIVATE),
             )
         except wandb.errors.Error as error:
-            told = f"W&B: {error}. Set WANDB_MODE=offline to write to {self.folder / 'wandb'} only"
-            raise SynthdivError(told) from error
+            message = f"W&B: {error}. Set WANDB_MODE=offline to write to {self.folder / 'wandb'} only"
+            raise SynthdivError(message) from error
         self._run.define_metric("train/*", step_metric="train/step")
 
     def curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -81,15 +83,15 @@ class WandbTracker:
 
 
 def mode() -> Any:
-    """What WANDB_MODE or W&B's own settings say, else online where a key is found without asking for one."""
+    """The mode of WANDB_MODE or of W&B's settings; without one, online if a key is configured, else offline."""
     import wandb
 
-    chosen = wandb.setup(wandb.Settings(silent=True)).settings.mode
-    if chosen not in ("online", "run"):
-        return chosen
+    configured = wandb.setup(wandb.Settings(silent=True)).settings.mode
+    if configured not in ("online", "run"):
+        return configured
     if wandb.login(prompt=False, verify=False):
         return "online"
     if os.environ.get("WANDB_MODE"):
-        raise ConfigError(f"WANDB_MODE={chosen}: no key; run `wandb login`, or unset WANDB_MODE to write offline")
-    wandb.setup(wandb.Settings(mode="offline"))  # for the process: else its usage statistics would call the server
+        raise ConfigError(f"WANDB_MODE={configured}: no key; run `wandb login`, or unset WANDB_MODE to write offline")
+    wandb.setup(wandb.Settings(mode="offline"))  # for the whole process: otherwise its usage statistics call the server
     return "offline"

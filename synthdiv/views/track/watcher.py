@@ -1,6 +1,6 @@
-"""Shows a sweep in a tracker while it runs: the curve of each training, and each cell when all its nodes are done.
+"""Shows a running sweep in a tracker: the curve of each training, and each cell when all its nodes are done.
 
-A tracker that fails costs what it would have shown and never the sweep.
+A tracker that fails never stops the sweep; what it would have shown is missing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LOGGER = logging.getLogger("synthdiv")
 
 
 class TrackWatcher(Watcher):
-    """One live run for each training, which several cells may share and which a resumed training continues; one run
-    for each finished cell, written once, because an offline run cannot be resumed."""
+    """Writes a live run for each training, which several cells may share and a resumed training continues, and a run
+    for each finished cell, written once because an offline run cannot be resumed."""
 
     def __init__(self, track: Track, root: Path, sweep: str):
         self.track, self.root, self.sweep = track, root, sweep
@@ -31,7 +31,7 @@ class TrackWatcher(Watcher):
         self.written: set[str] = set()
 
     def begin(self, node: Node) -> None:
-        """Nothing is opened before the first point."""
+        """Remember a training; its run is opened at the first point."""
         self.node = node if node.stage.name == "train" and self.track.name is not TrackerName.none else None
 
     def point(self, point: Mapping[str, float]) -> None:
@@ -77,12 +77,12 @@ class TrackWatcher(Watcher):
         results = publishable(self.root, record, self.track.samples)
         tracker = WandbTracker(self.track.project, self.track.entity, self.root)
         row, published = dataclasses.asdict(record), self.root / "tracked" / self.track.project
-        shown = (results.curve, results.scores, results.samples)
-        track_cell(tracker, self.sweep, row, *shown, published, results.training)
+        parts = (results.curve, results.scores, results.samples)
+        track_cell(tracker, self.sweep, row, *parts, published, results.training)
 
 
 def online(track: Track, root: Path) -> Tracker | None:
-    """A tracker that can be watched now; None offline."""
+    """A tracker that shows points as they come; None if it works offline."""
     from synthdiv.views.track.wandb import WandbTracker, mode
 
     return WandbTracker(track.project, track.entity, root, resume=True) if mode() == "online" else None

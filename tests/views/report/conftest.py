@@ -1,4 +1,4 @@
-"""A small study that is built through the real store and ledger: its stages write given scores instead of computing."""
+"""A small study that is built through the real store and ledger; its stages write given scores."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Truth(Taking):
 
 
 class Study:
-    """Adds cells to a sweep; what is built and what is left undone is the test's choice."""
+    """Adds cells to a sweep; each test selects what is built."""
 
     def __init__(self, root: Path, name: str = "eggs") -> None:
         self.root, self.ledger, self.store = root, Ledger(root, name, "test"), Store(root)
@@ -122,6 +122,9 @@ class Study:
             overrides=[f"mix={mix}", f"train.seed={seed}"],
             axes=axes,
             seeds={"train.seed": seed, "evaluate.respond.seed": 0},
+            responses=dict(
+                zip(("plain", "published"), (node.key for node in suites["collapse"].inputs.values()), strict=True)
+            ),
             suites={name: node.key for name, node in suites.items()},
             vanilla={name: node.key for name, node in vanilla.items()},
             nodes=list(nodes),
@@ -129,7 +132,9 @@ class Study:
             prompts="p",
             unmatched=unmatched,
         )
-        records = [NodeRecord(n.key, n.stage.name, [i.key for i in n.inputs], {}) for n in nodes.values()]
+        records = [
+            NodeRecord(n.key, n.stage.name, {name: i.key for name, i in n.inputs.items()}, {}) for n in nodes.values()
+        ]
         self.ledger.add([record], records)
         for key, node in nodes.items():
             if build == "all" or (build == "some" and key != record.suites["truth"]):

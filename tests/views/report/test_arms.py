@@ -1,4 +1,4 @@
-"""The replicate is a trained model; below three nothing is inferred."""
+"""The replicate is a trained model; with fewer than three the spread is descriptive."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_cells_of_one_model_are_one_replicate() -> None:
     assert (arm.replicates, arm.means["x"].value, arm.means["x"].replicates) == (2, 5.0, 2)
 
 
-def test_undefined_cells_are_said_and_not_counted_as_zero() -> None:
+def test_undefined_cells_are_noted_and_not_counted_as_zero() -> None:
     (arm,) = arms_of([row("human", 4.0, "a"), row("human", math.nan, "b")])
     assert (arm.means["x"].value, arm.means["x"].replicates) == (4.0, 1)
     assert arm.means["x"].note == "undefined in 1 of 2 cells: too few words"
 
 
-def test_several_sources_are_contrasted_with_their_own_singles() -> None:
+def test_several_sources_are_contrasted_with_singles_of_the_same_context() -> None:
     rows = [
         row("multi", 5.0, "a", generators="small"),
         row("single", 1.0, "b", generators="small", source="ada"),
@@ -56,12 +56,12 @@ def test_several_sources_are_contrasted_with_their_own_singles() -> None:
         row("single", 90.0, "e", generators="large", source="ada"),
         row("human", 70.0, "f"),
     ]
-    (found,) = contrasts(arms_of(rows), ["x"])
-    assert (found.several, found.singles, found.difference) == (5.0, 1.75, 3.25)  # each source once
-    assert (found.sources, found.replicates) == (["ada", "bell"], 1)
+    (item,) = contrasts(arms_of(rows), ["x"])
+    assert (item.several, item.singles, item.difference) == (5.0, 1.75, 3.25)  # each source once
+    assert (item.sources, item.replicates) == (["ada", "bell"], 1)
 
 
-def test_an_arm_to_which_a_panel_does_not_apply_stands_in_each() -> None:
+def test_an_arm_without_the_axis_of_the_panels_is_in_every_panel() -> None:
     arms = arms_of(
         [
             row("none", 1.0),
@@ -92,5 +92,5 @@ def test_order_is_vanilla_human_single_multi_and_small_before_large() -> None:
     ]
 
 
-def test_numbers_are_ordered_as_numbers() -> None:
+def test_numbers_in_labels_are_sorted_by_value() -> None:
     assert sorted(["70b", "8b", "135m", "default", "1"], key=natural) == ["default", "1", "8b", "70b", "135m"]

@@ -1,4 +1,4 @@
-"""Rows from a store that was really built: each cell once, none dropped, scores as they were written."""
+"""Rows from a store that was built: each cell once, none dropped, scores as they were written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_equal_cells_are_one_row(study: Any) -> None:
     assert [row.axes["mix"] for row in collect(study.root, "eggs")] == ["none", "human"]
 
 
-def test_the_untouched_student_is_shown_once_with_what_does_not_apply_to_it(study: Any) -> None:
+def test_the_vanilla_student_is_one_row_with_axes_that_do_not_apply(study: Any) -> None:
     study.cell("human", 1.5)
     study.cell("multi", 1.2, generators="small", rows=40, **{"generators.overlap": "1"})
     vanilla, *others = collect(study.root, "eggs")
@@ -39,7 +39,7 @@ def test_the_untouched_student_is_shown_once_with_what_does_not_apply_to_it(stud
     assert (vanilla.state, vanilla.scores["nll_2"].value) == ("done", 9.0)
 
 
-def test_an_untouched_student_that_was_launched_is_not_shown_twice(study: Any) -> None:
+def test_a_vanilla_student_that_was_launched_is_not_listed_twice(study: Any) -> None:
     cell = study.cell("human", 1.5)
     launched = dataclasses.replace(
         cell, key="k", arm="a", axes=cell.axes | {"mix": "none"}, suites=cell.vanilla, train=None
@@ -48,7 +48,7 @@ def test_an_untouched_student_that_was_launched_is_not_shown_twice(study: Any) -
     assert sorted(row.arm for row in collect(study.root, "eggs")) == sorted([cell.arm, "a"])
 
 
-def test_its_key_is_the_one_that_a_launch_gives_it(study: Any) -> None:
+def test_the_key_of_the_vanilla_student_is_that_of_a_launched_cell(study: Any) -> None:
     from synthdiv.core.stage import digest
 
     cell = study.cell("human", 1.5)
@@ -69,7 +69,7 @@ def test_unfinished_cells_are_listed_with_their_state(study: Any) -> None:
     assert not any(row.scores for row in rows.values())
 
 
-def test_a_failure_that_was_repaired_is_forgotten(study: Any) -> None:
+def test_a_failure_of_a_finished_node_is_ignored(study: Any) -> None:
     cells = [study.cell("human", 1.5), study.cell("multi", 1.5, build="some")]
     for cell in cells:
         study.ledger.event(cell.train, "failed", note="once")
@@ -97,7 +97,7 @@ def test_an_unknown_sweep_names_those_that_exist(study: Any) -> None:
         collect(study.root, "ham")
 
 
-def test_what_is_published_of_a_cell(study: Any) -> None:
+def test_publishable_parts_of_a_cell(study: Any) -> None:
     cell = study.cell("human", 1.5)
     found = publishable(study.root, cell, samples=4)
     assert [(row["step"], row["loss"]) for row in found.curve] == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
@@ -110,6 +110,6 @@ def test_what_is_published_of_a_cell(study: Any) -> None:
     ]
 
 
-def test_nothing_is_published_of_what_is_not_there(study: Any) -> None:
+def test_an_unfinished_cell_has_nothing_to_publish(study: Any) -> None:
     found = publishable(study.root, study.cell("human", 1.5, build="none"))
     assert (found.curve, found.scores, found.samples) == ([], [], [])

@@ -1,4 +1,4 @@
-"""The report of a small study: every file, the numbers of the suites in it, and reasons where there is none."""
+"""The report of a small study: every file, the scores of its suites, and a reason for each missing score."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from synthdiv.core.types import ConfigError
+from synthdiv.views.report import page
 from synthdiv.views.report.collect import collect
 from synthdiv.views.report.page import write_report
+from tests.views.report.conftest import Study
+from tests.views.report.test_arms import row as cell_row
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -29,9 +32,10 @@ def png_size(path: Path) -> tuple[int, int]:
     return int(width), int(height)
 
 
-@pytest.fixture
-def eggs(study: Any) -> Any:
+@pytest.fixture(scope="module")
+def eggs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Human with three replicates; single and multi in two worlds with one; a multi cell that has not run."""
+    study: Any = Study(tmp_path_factory.mktemp("eggs"))
     for seed in range(3):
         study.cell("human", 1.0 + seed, seed)
     for overlap in ("0", "1"):
@@ -42,9 +46,27 @@ def eggs(study: Any) -> Any:
     return study
 
 
-def test_csv_holds_every_score_as_it_is(eggs: Any) -> None:
-    folder = write_report(eggs.root, "eggs", []).parent
-    lines = {(line["cell"], line["measure"]): line for line in table(folder / "cells.csv")}
+@pytest.fixture(scope="module")
+def report(eggs: Any) -> Path:
+    """The folder of the report, with every figure."""
+    return write_report(eggs.root, "eggs", []).parent
+
+
+@pytest.fixture
+def empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are empty files: for tests of what else a report writes."""
+
+    def write(*arguments: Any) -> None:
+        path = arguments[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr(page, "draw_measure", write)
+    monkeypatch.setattr(page, "draw_overview", write)
+
+
+def test_csv_holds_every_score_unchanged(eggs: Any, report: Path) -> None:
+    lines = {(line["cell"], line["measure"]): line for line in table(report / "cells.csv")}
     rows = [row for row in collect(eggs.root, "eggs") if row.scores]
     assert len(lines) == sum(len(row.scores) for row in rows) == 8 * 4
     for row in rows:
@@ -57,9 +79,8 @@ def test_csv_holds_every_score_as_it_is(eggs: Any) -> None:
             assert (line["mix"], line["train.seed"]) == (row.axes["mix"], str(row.seeds["train.seed"]))
 
 
-def test_undefined_is_shown_with_its_reason(eggs: Any) -> None:
-    folder = write_report(eggs.root, "eggs", []).parent
-    cells, arms = (folder / "cells.md").read_text(), (folder / "arms.md").read_text()
+def test_undefined_scores_are_shown_with_their_reason(report: Path) -> None:
+    cells, arms = (report / "cells.md").read_text(), (report / "arms.md").read_text()
     (line,) = [line for line in cells.splitlines() if "single" in line and "overlap 0" in line]
     (mark,) = [cell.strip().removeprefix("— ") for cell in line.split("|") if "—" in cell]
     assert f"{mark} too few words" in cells
@@ -67,23 +88,22 @@ def test_undefined_is_shown_with_its_reason(eggs: Any) -> None:
     assert "∞" in cells
 
 
-def test_replicates_decide_what_is_said_of_the_spread(eggs: Any) -> None:
-    folder = write_report(eggs.root, "eggs", []).parent
-    said = {
+def test_the_number_of_replicates_decides_between_interval_and_range(report: Path) -> None:
+    rows = {
         cells[1].strip(): [cell.strip() for cell in cells[2:5]]
-        for cells in (line.split("|") for line in (folder / "arms.md").read_text().splitlines())
+        for cells in (line.split("|") for line in (report / "arms.md").read_text().splitlines())
         if len(cells) > 4
     }
-    assert said["human"] == ["3", "95 % t interval", "2 [-0.4841, 4.484]"]
-    assert said["multi overlap 0"] == ["1", "descriptive", "1.25"]
-    assert said["vanilla"][:2] == ["1", "descriptive"]
-    means = {(line["name"], line["measure"]): line for line in table(folder / "arms.csv")}
+    assert rows["human"] == ["3", "95 % t interval", "2 [-0.4841, 4.484]"]
+    assert rows["multi overlap 0"] == ["1", "descriptive", "1.25"]
+    assert rows["vanilla"][:2] == ["1", "descriptive"]
+    means = {(line["name"], line["measure"]): line for line in table(report / "arms.csv")}
     assert (means["human", "nll_2"]["mean"], means["human", "nll_2"]["replicates"]) == ("2.0", "3")
     assert means["multi overlap 0", "nll_2"]["spread"].startswith("range, descriptive")
 
 
-def test_unfinished_cells_are_on_the_page(eggs: Any) -> None:
-    text = write_report(eggs.root, "eggs", []).read_text()
+def test_unfinished_cells_are_on_the_page(eggs: Any, report: Path) -> None:
+    text = (report / "report.md").read_text()
     part = text.split("## Not finished")[1].split("##")[0]
     (line,) = [line for line in part.splitlines() if eggs.waiting.key[:8] in line]
     assert "queued" in line
@@ -92,8 +112,8 @@ def test_unfinished_cells_are_on_the_page(eggs: Any) -> None:
     assert "(8 done, 1 queued)" in text
 
 
-def test_the_contrast_stands_beside_its_null(eggs: Any) -> None:
-    part = write_report(eggs.root, "eggs", []).read_text().split("## Several sources")[1].split("##")[0]
+def test_the_contrast_is_shown_in_both_worlds(report: Path) -> None:
+    part = (report / "report.md").read_text().split("## Several sources")[1].split("##")[0]
     differences = {
         cells[2].strip(): cells[5].strip()
         for cells in (line.split("|") for line in part.splitlines())
@@ -103,10 +123,11 @@ def test_the_contrast_stands_beside_its_null(eggs: Any) -> None:
     assert "compare each difference with the one there" in part
 
 
-def test_arms_that_were_launched_unmatched_are_told_above_every_table(study: Any) -> None:
+@pytest.mark.usefixtures("empty_figures")
+def test_unmatched_arms_are_named_above_every_table(study: Any) -> None:
     study.cell("human", 1.0, unmatched="2 epochs of 600 rows")
     study.cell("multi", 2.0, unmatched="2 epochs of 600 rows")
-    assert "not matched" not in write_report(study.root, "eggs", []).read_text(), "they are, after all"
+    assert "not matched" not in write_report(study.root, "eggs", []).read_text(), "all train the same amount"
     study.cell("multi_decoding", 2.0)
     study.cell("single", 3.0, unmatched="400 steps", source="ada")
     folder = write_report(study.root, "eggs", []).parent
@@ -120,31 +141,30 @@ def test_arms_that_were_launched_unmatched_are_told_above_every_table(study: Any
         assert "|" not in above, file
 
 
-def test_figures_are_drawn_and_shown(eggs: Any) -> None:
-    report = write_report(eggs.root, "eggs", [])
+def test_figures_are_drawn_and_shown(report: Path) -> None:
     names = {"overview", "nll_2", "published_self_bleu_3_words", "truth_coverage", "truth_excess_nll"}
-    files = {path.stem: path for path in (report.parent / "figures").iterdir()}
+    files = {path.stem: path for path in (report / "figures").iterdir()}
     assert set(files) == names
     for path in files.values():
         width, height = png_size(path)
         assert width > 700
         assert height > 400
         assert path.stat().st_size > 8000
-        assert f"(figures/{path.name})" in report.read_text()
+        assert f"(figures/{path.name})" in (report / "report.md").read_text()
 
 
-def test_figures_show_the_numbers(eggs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is drawn, by the artists of the figure: human cells in both worlds, the arm's mean, the bars' ends."""
+def test_figures_show_the_scores(eggs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The artists of the figure: points of human cells in both worlds, the mean of an arm, the ends of the bars."""
     from synthdiv.views.report import figures
     from synthdiv.views.report.arms import arms_of
     from synthdiv.views.report.labels import Labels
 
-    kept: list[Any] = []
+    drawn: list[Any] = []
     make = figures.new_figure
-    monkeypatch.setattr(figures, "new_figure", lambda *size: kept.append(make(*size)) or kept[-1])
+    monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
     arms = arms_of(collect(eggs.root, "eggs"))
-    figures.draw_measure(arms, "nll_2", Labels(arms), eggs.root / "x.png")
-    left, right = kept[0].axes
+    figures.draw_measure(arms, "nll_2", Labels(arms), tmp_path / "x.png")
+    left, right = drawn[0].axes
     assert [axis.get_title() for axis in (left, right)] == ["overlap 0", "overlap 1"]
     for axis, others in ((left, [2.0, 1.25]), (right, [4.5, 4.75])):
         points = [line.get_ydata()[0] for line in axis.lines if line.get_marker() == "o"]
@@ -155,19 +175,21 @@ def test_figures_show_the_numbers(eggs: Any, monkeypatch: pytest.MonkeyPatch) ->
         assert [0.9, 1.1] in flat  # the interval of its first cell
 
 
-def test_labels_do_not_overlap(study: Any) -> None:
+def test_labels_do_not_overlap() -> None:
     from synthdiv.views.report import figures
     from synthdiv.views.report.arms import arms_of
     from synthdiv.views.report.labels import Labels
 
-    for number in range(14):
-        for size in ("small", "large"):
-            study.cell("single", 1.0 + number, source=f"generator_{number}", generators=f"published_{size}")
-    arms = arms_of(collect(study.root, "eggs"))
+    cells = [
+        cell_row("single", 1.0 + number, source=f"generator_{number}", generators=f"published_{size}")
+        for number in range(14)
+        for size in ("small", "large")
+    ]
+    arms = arms_of([cell_row("none", 9.0), *cells])
     labels = Labels(arms)
     figure = figures.new_figure(figures.width(figures.positions(arms, labels, ())) + 1.1, 6)
     axis = figure.subplots()
-    figures.draw_panel(axis, arms, "nll_2", labels, (), figures.positions(arms, labels, ()))
+    figures.draw_panel(axis, arms, "x", labels, (), figures.positions(arms, labels, ()))
     figures.name_arms(axis, figures.positions(arms, labels, ()))
     figure.canvas.draw()
     texts = axis.get_xticklabels()
@@ -177,21 +199,25 @@ def test_labels_do_not_overlap(study: Any) -> None:
     assert min(b - a for a, b in itertools.pairwise(ends)) * math.sin(math.pi / 4) > line
 
 
-def test_chosen_measures_are_the_columns_and_the_figures(eggs: Any) -> None:
-    write_report(eggs.root, "eggs", [])
-    report = write_report(eggs.root, "eggs", ["truth/coverage"])
+@pytest.mark.usefixtures("empty_figures")
+def test_selected_measures_are_the_columns_and_the_figures(study: Any) -> None:
+    study.cell("human", 1.0)
+    first = write_report(study.root, "eggs", [])
+    assert len(list((first.parent / "figures").iterdir())) == 5
+    report = write_report(study.root, "eggs", ["truth/coverage"])
     assert {path.stem for path in (report.parent / "figures").iterdir()} == {"overview", "truth_coverage"}
     assert "nll_2" not in (report.parent / "arms.md").read_text()
-    assert not list((eggs.root / "reports").glob(".*"))
+    assert not list((study.root / "reports").glob(".*"))
 
 
-def test_a_misspelt_measure_is_refused_with_the_nearest(eggs: Any) -> None:
+def test_a_misspelt_measure_is_refused_with_the_nearest(study: Any) -> None:
+    study.cell("human", 1.0)
     with pytest.raises(ConfigError, match=r"report\.measures=truth/covrage: .*truth/coverage"):
-        write_report(eggs.root, "eggs", ["truth/covrage"])
-    assert not (eggs.root / "reports" / "eggs").exists()
+        write_report(study.root, "eggs", ["truth/covrage"])
+    assert not (study.root / "reports" / "eggs").exists()
 
 
-def test_a_sweep_without_a_finished_cell_says_what_to_do(study: Any) -> None:
+def test_a_sweep_without_a_finished_cell_is_refused(study: Any) -> None:
     study.cell("human", 1.0, build="none")
     with pytest.raises(ConfigError, match=r"no finished cell yet \(2 queued\); see `synthdiv status eggs`"):
         write_report(study.root, "eggs", [])
@@ -204,5 +230,5 @@ def test_importing_the_report_loads_nothing_heavy() -> None:
     script = "import sys, synthdiv.views.report.page, synthdiv.views.track.wandb, synthdiv.views.track.cell\n"
     script += "heavy = ('matplotlib', 'numpy', 'pyarrow', 'wandb', 'pandas', 'torch')\n"
     script += "print([name for name in heavy if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The order of the verbs, and that a run is closed whatever happens."""
+"""The order of the calls to a tracker; a run is always closed."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ SCORES = [Score("a", 1.0, 3, 0.5, 1.5), Score("b", 2.0, 3), Score("c", math.nan,
 
 
 class Recorder:
-    """Keeps what it is told; raises at the verb `fails`."""
+    """Records its calls; the method `fails` raises."""
 
     def __init__(self, fails: str = "") -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.fails = fails
 
     def __getattr__(self, verb: str) -> Any:
-        def call(*told: Any) -> None:
-            self.calls.append((verb, *told))
+        def call(*arguments: Any) -> None:
+            self.calls.append((verb, *arguments))
             if verb == self.fails:
                 raise RuntimeError(verb)
 
         return call
 
 
-def test_a_cell_is_five_verbs() -> None:
+def test_a_cell_is_five_calls() -> None:
     tracker = Recorder()
     assert track_cell(tracker, "s" * 80, CELL, [{"step": 1, "loss": 2.0}], SCORES, [{"prompt": "p"}])
     assert tracker.calls == [
@@ -49,7 +49,7 @@ def test_a_cell_is_five_verbs() -> None:
     ]
 
 
-def test_the_untouched_student_has_no_curve() -> None:
+def test_the_vanilla_student_has_no_curve() -> None:
     tracker = Recorder()
     track_cell(tracker, "s", CELL, [], SCORES, [])
     assert [call[0] for call in tracker.calls] == ["begin", "summary", "finish"]
@@ -74,14 +74,14 @@ def test_a_cell_is_written_once(tmp_path: Path) -> None:
     assert not second.calls
 
 
-def test_the_null_tracker_takes_all_five() -> None:
+def test_the_null_tracker_accepts_all_calls() -> None:
     assert track_cell(NullTracker(), "s", CELL, [{"step": 1}], SCORES, [{"prompt": "p"}])
 
 
-def test_undefined_scores_and_missing_ends_are_left_out() -> None:
+def test_undefined_scores_and_missing_ends_are_omitted() -> None:
     assert flat([SCORES[2]]) == {}
     assert flat([Score("z", 0.0, 2)]) == {"z": 0.0, "z/n": 2.0}
 
 
-def test_the_title_names_what_applies() -> None:
+def test_the_title_omits_axes_that_do_not_apply() -> None:
     assert title(CELL | {"axes": {"mix": "none", "generators": "n/a"}}) == "none 01234567"

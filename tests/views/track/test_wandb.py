@@ -49,7 +49,7 @@ for _ in range(2):
 
 
 class Listener:
-    """Stands where the W&B server and every proxy would be; nobody should call."""
+    """A socket in place of the W&B server and every proxy; nothing may connect to it."""
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -66,13 +66,13 @@ class Listener:
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    found = Listener()
-    yield found
-    found.socket.close()
+    listener = Listener()
+    yield listener
+    listener.socket.close()
 
 
 def on_terminal(script: str, folder: Path, listener: Listener, **more: str) -> tuple[int, str]:
-    """Run a script whose input and output are a terminal, so that a question would be asked; exit code and output."""
+    """Run a script on a terminal, where a prompt would appear; return its exit code and output."""
     env = {name: os.environ[name] for name in ("PATH",)}
     env |= {"HOME": str(folder), "TERM": "xterm", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     env |= {"WANDB_BASE_URL": listener.url, "HTTP_PROXY": listener.url, "HTTPS_PROXY": listener.url} | more
@@ -139,14 +139,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, l
     server.socket.close()
     assert code == 0, output
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")  # one, though the cell was tracked twice
-    found: dict[str, list[Any]] = {}
+    by_kind: dict[str, list[Any]] = {}
     for record in records(file):
         kind = record.WhichOneof("record_type")
-        found.setdefault(kind, []).append(getattr(record, kind))
-    return folder, found, output, called
+        by_kind.setdefault(kind, []).append(getattr(record, kind))
+    return folder, by_kind, output, called
 
 
-def test_nothing_is_asked_printed_or_sent(written: Any) -> None:
+def test_nothing_is_prompted_printed_or_sent(written: Any) -> None:
     _, _, output, called = written
     assert output == ""
     assert not called
@@ -169,7 +169,7 @@ def test_curve_has_its_own_step(written: Any) -> None:
     assert [(metric.glob_name, metric.step_metric) for metric in written[1]["metric"]] == [("train/*", "train/step")]
 
 
-def test_summary_leaves_out_what_is_undefined(written: Any) -> None:
+def test_summary_omits_undefined_scores(written: Any) -> None:
     summary: dict[str, Any] = {}
     for record in written[1]["summary"]:
         summary |= items(record.update)
@@ -179,7 +179,7 @@ def test_summary_leaves_out_what_is_undefined(written: Any) -> None:
     assert not [name for name in summary if "self_bleu" in name]
 
 
-def test_the_tracker_itself_leaves_out_nan_and_keeps_zero(tmp_path: Path, listener: Listener) -> None:
+def test_the_tracker_omits_nan_and_keeps_zero(tmp_path: Path, listener: Listener) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -209,9 +209,9 @@ def test_samples_are_a_table(written: Any) -> None:
     assert table["data"] == [["p", "r", 0.7], ["q", "", None]]
 
 
-def test_what_a_later_sync_needs_lies_in_the_folder(written: Any) -> None:
-    folder, found, _, _ = written
-    staged = [Path(content.local_path) for record in found["artifact"] for content in record.manifest.contents]
+def test_files_for_a_later_sync_are_in_the_folder(written: Any) -> None:
+    folder, by_kind, _, _ = written
+    staged = [Path(content.local_path) for record in by_kind["artifact"] for content in record.manifest.contents]
     assert staged
     assert all(path.is_file() and path.is_relative_to(folder / "wandb") for path in staged)
 
@@ -220,7 +220,7 @@ def test_exit_code_is_written(written: Any) -> None:
     assert [record.exit_code for record in written[1]["exit"]] == [0]
 
 
-def test_a_failed_run_says_so_and_can_be_made_again(tmp_path: Path, listener: Listener) -> None:
+def test_a_failed_run_has_its_exit_code_and_can_be_repeated(tmp_path: Path, listener: Listener) -> None:
     broken = SCRIPT.replace('"prompt": "q"', '"another_column": "q"')
     code, _ = on_terminal(broken, tmp_path, listener)
     assert code == 1
@@ -229,7 +229,7 @@ def test_a_failed_run_says_so_and_can_be_made_again(tmp_path: Path, listener: Li
     assert not list((tmp_path / "published").iterdir())
 
 
-def test_chosen_mode_wins_and_the_key_stays_out_of_the_files(tmp_path: Path, listener: Listener) -> None:
+def test_the_mode_of_the_environment_wins_and_the_key_is_in_no_file(tmp_path: Path, listener: Listener) -> None:
     code, output = on_terminal(SCRIPT, tmp_path, listener, WANDB_MODE="offline", WANDB_API_KEY=SECRET)
     assert (code, output) == (0, "")
     assert not listener.called()
@@ -254,7 +254,7 @@ def test_mode_disabled_writes_no_run(tmp_path: Path, listener: Listener) -> None
         ({"WANDB_MODE": "online"}, "", "ConfigError"),
     ],
 )
-def test_mode_follows_the_key_and_asks_for_none(
+def test_mode_follows_the_key_without_a_prompt(
     tmp_path: Path, listener: Listener, more: dict[str, str], netrc: str, mode: str
 ) -> None:
     script = """
@@ -262,15 +262,15 @@ import sys
 from pathlib import Path
 from synthdiv.views.track.wandb import mode
 try:
-    found = mode()
+    result = mode()
 except Exception as error:
-    found = type(error).__name__
-(Path(sys.argv[1]) / "found").write_text(found)
+    result = type(error).__name__
+(Path(sys.argv[1]) / "mode").write_text(result)
 """
     if netrc:
         (tmp_path / ".netrc").write_text(netrc.replace("127.0.0.1", listener.url.removeprefix("http://")))
         (tmp_path / ".netrc").chmod(0o600)
     code, output = on_terminal(script, tmp_path, listener, **more)
     assert (code, output) == (0, "")
-    assert (tmp_path / "found").read_text() == mode
+    assert (tmp_path / "mode").read_text() == mode
     assert not listener.called()

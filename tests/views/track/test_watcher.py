@@ -1,4 +1,4 @@
-"""A training is shown while it goes, step after step, and a tracker that fails costs nothing else."""
+"""A training is shown step by step while it runs, and a tracker that fails stops nothing."""
 
 from __future__ import annotations
 
@@ -63,26 +63,28 @@ def test_each_step_is_shown_before_the_next(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("verb", ["begin", "curve", "finish"])
-def test_a_tracker_that_fails_costs_its_picture_only(tmp_path: Path, monkeypatch: Any, caplog: Any, verb: str) -> None:
+def test_a_tracker_that_fails_does_not_stop_the_training(
+    tmp_path: Path, monkeypatch: Any, caplog: Any, verb: str
+) -> None:
     recorder = Recorder(fails=verb)
     monkeypatch.setattr(live, "online", lambda track, root: recorder)
     assert built(tmp_path, WANDB) == ["built"] * 5
-    assert [call[0] for call in recorder.calls].count(verb) == 1, "it is not asked again"
+    assert [call[0] for call in recorder.calls].count(verb) == 1, "it is not called again"
     assert sum("tracking" in record.message for record in caplog.records) == 1
 
 
-def test_without_a_tracker_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_tracker_none_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "online", lambda track, root: pytest.fail("there is none"))
     assert built(tmp_path, Track()) == ["built"] * 5
 
 
-def test_offline_it_is_left_to_the_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_curve_is_written_with_the_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synthdiv.views.track.wandb.mode", lambda: "offline")
     assert live.online(WANDB, tmp_path) is None
     monkeypatch.setattr("synthdiv.views.track.wandb.mode", lambda: "online")
     tracker = live.online(WANDB, tmp_path)
     assert tracker
-    assert tracker.resume, "a training that goes on later goes on in the same run"  # type: ignore[attr-defined]
+    assert tracker.resume, "a resumed training continues its run"  # type: ignore[attr-defined]
 
 
 def test_a_real_run_has_the_steps_that_were_shown(tmp_path: Path) -> None:
@@ -108,11 +110,11 @@ shown.end(True)
     listener.socket.close()
     assert (code, output) == (0, "")
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    found = list(records(file))
-    history = [items(record.history.item) for record in found if record.WhichOneof("record_type") == "history"]
+    every = list(records(file))
+    history = [items(record.history.item) for record in every if record.WhichOneof("record_type") == "history"]
     assert [(row["train/step"], row["train/loss"]) for row in history] == [(1, 1.5), (2, 0.75), (3, 0.5)]
     assert not [row for row in history if "train/validation_loss" in row]
-    (run,) = [record.run for record in found if record.WhichOneof("record_type") == "run"][:1]
+    (run,) = [record.run for record in every if record.WhichOneof("record_type") == "run"][:1]
     from synthdiv.train.pretrain import Pretrain
 
     assert run.run_id == Node(Train(), dict.fromkeys(Train().input_names(), Node(Pretrain()))).key
