@@ -82,9 +82,11 @@ def verb(name: str, arguments: list[str]) -> int:
         os.environ["SYNTHDIV_PLAN"] = "json" if "--json" in arguments else "text"
         hydra_main([word for word in arguments if word != "--json"])
         return 0
+    from synthdiv.core.store import require_format
     from synthdiv.core.types import ConfigError
 
     root = outputs(arguments)
+    require_format(root)
     more = {"report": ("report.measures=",), "status": ("--json", "--watch"), "trace": ("--json",)}
     takes = ("runtime.outputs=", *more.get(name, ()))
     words = [word for word in arguments if not (word in takes or word.startswith(tuple(w for w in takes if "=" in w)))]

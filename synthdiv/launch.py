@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.resolver import Resolver
-from synthdiv.core.store import Store
+from synthdiv.core.store import Store, require_format
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.engine import Engine
 from synthdiv.engine.watcher import Watcher
@@ -40,6 +40,7 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
             "sweep, rerun, runtime and track belong to a whole launch and cannot be swept; start one launch for each"
         )
     root, plan = Path(cell.runtime.outputs), os.environ.get(PLAN)
+    require_format(root)
     planning = plan in ("text", "json")
     frozen = freeze(points, Resolver(root, online=not planning), () if planning else unwritable(root))
     estimate = Estimate(frozen, cell)
@@ -53,6 +54,7 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     problems = shortage(bill.disk_bytes, root)
     if problems:
         raise ConfigError(problems)
+    require_format(root, create=True)
     ready = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
     if cell.rerun:
         rerun(cell.rerun, frozen, Store(root))

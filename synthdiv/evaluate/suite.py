@@ -101,6 +101,9 @@ def typed_items(config: Any) -> None:
     suites = config.evaluate.suites
     for index, item in enumerate(suites):
         name = f"evaluate.suites.{index}"
+        kind = OmegaConf.get_type(item) if OmegaConf.is_config(item) else type(item)
+        if isinstance(kind, type) and issubclass(kind, Suite):
+            continue  # it has them
         if not OmegaConf.is_dict(item) or not item.get("suite"):
             raise ConfigError(
                 f"{name}: needs the form {{suite: NAME, FIELD: VALUE, …}}; choose {', '.join(own_suites())}"

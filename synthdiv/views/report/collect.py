@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def collect(root: Path, name: str) -> list[Row]:
     for cell in cells:
         scores = {score.name: score for key in cell.suites.values() for score in suite_scores(root, key)}
         for key in cell.suites.values():
-            scores |= texts.get(key, {})
+            for name, score in texts.get(key, {}).items():
+                scores[name] = replace(score, role=scores[name].role if name in scores else "")
         state, reason = cell_state(root, cell, nodes, events)
         told = (state, reason, scores, cell.unmatched)
         rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), *told))

@@ -25,36 +25,19 @@ from synthdiv.views.report.tables import (
     unmatched_md,
 )
 
-# The measures that tables and figures show, as far as a sweep has them; the CSV files hold all, and `report.measures=`
-# selects others.
-KEY = (
-    "nll_2",
-    "nll_2_support-vanilla",
-    "truth/excess_nll",
-    "truth/coverage",
-    "truth/coverage_tail",
-    "published/self_bleu_3@words",
-    "plain/self_bleu_3@texts",
-    "plain/distinct_2_within@texts",
-    "plain/distinct_2_between@texts",
-    "plain/vendi_1",
-    "plain/recall",
-)
-# Shares of answers cut at the token limit and of answers without a word: the other measures need them to be small.
-RATES = ("published/truncated", "published/empty", "plain/truncated", "plain/empty")
 OVERVIEW = 6  # measures in the overview
 
 
 def write_report(root: Path, name: str, measures: list[str]) -> Path:
     """Write the report of a sweep and return the path of its page. `measures` are the columns of the tables and the
-    figures; an empty list selects the key measures."""
+    figures; an empty list selects the headline scores of the suites."""
     rows = collect(root, name)
     arms = arms_of(rows)
     if not arms:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
         raise ConfigError(f"sweep {name!r} has no finished cell yet ({states}); see `synthdiv status {name}`")
     available = measures_of(rows)
-    selected = checked(measures, available) or [name for name in KEY if name in available] or available[:OVERVIEW]
+    selected = checked(measures, available) or of_role(rows, "headline") or available[:OVERVIEW]
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         labels = Labels(arms)
@@ -72,6 +55,11 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return final / "report.md"
+
+
+def of_role(rows: Sequence[Row], role: str) -> list[str]:
+    """The names of the scores that their suites call a headline or a caveat."""
+    return list(dict.fromkeys(name for row in rows for name, score in row.scores.items() if score.role == role))
 
 
 def checked(measures: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -123,9 +111,8 @@ def page(name: str, rows: Sequence[Row], arms: Sequence[Arm], selected: Sequence
         "![overview](figures/overview.png)\n",
         f"## Arms\n\n{arms_md(arms, selected, labels)}",
     ]
-    rates = [name for name in RATES if any(name in arm.means for arm in arms)]
-    if rates:
-        parts.append(f"## Truncated and empty answers\n\n{arms_md(arms, rates, labels)}")
+    if caveats := of_role(rows, "caveat"):
+        parts.append(f"## How far the scores can be trusted\n\n{arms_md(arms, caveats, labels)}")
     if differences:
         parts.append(f"## Several sources minus the mean of their singles\n\n{null_note(labels, differences)}\n\n")
         parts[-1] += contrasts_md(differences, labels)

@@ -15,6 +15,7 @@
     unit                    unit of value, low and high
     higher_is_better        True, False, or empty where no direction is better
     note                    why the value is undefined, or what limits it
+    role                    headline, caveat or empty, as the suite says
 
 `arms.csv` has one line per measure of an arm:
 
@@ -44,7 +45,7 @@ from synthdiv.views.report.arms import DESCRIPTIVE, ENOUGH, Arm, Contrast, Mean
 from synthdiv.views.report.collect import UNTOUCHED, Row
 from synthdiv.views.report.labels import Labels, arrow, number
 
-SCORE = ("measure", "value", "low", "high", "n", "unit", "higher_is_better", "note")
+SCORE = ("measure", "value", "low", "high", "n", "unit", "higher_is_better", "note", "role")
 MEAN = ("measure", "mean", "low", "high", "replicates", "spread", "unit", "higher_is_better", "note")
 SCOPE = "95 % over prompts: this model, not this method"
 MISSING = "not measured: the suite is not finished, or does not have this measure"

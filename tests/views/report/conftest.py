@@ -16,7 +16,7 @@ from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.stage import Node, Stage, digest
 from synthdiv.core.store import Store
 from synthdiv.core.types import Sample, Score
-from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.evaluate.suite import Suite, item, write_suite
 from tests.graphs import Taking, taking
 
 RUN: Any = SimpleNamespace(
@@ -53,6 +53,10 @@ class Generate(Taking):
         return {}
 
 
+class Headlines(Suite):
+    headlines = ("nll_2", "published/self_bleu_3@words", "truth/excess_nll", "truth/coverage")
+
+
 @dataclass
 class Collapse(Taking):
     name = "collapse"
@@ -69,7 +73,12 @@ class Collapse(Taking):
             if self.undefined
             else Score("published/self_bleu_3@words", 10 * x, 9, 9 * x, 11 * x, "0-100", False)
         )
-        write_suite(out, [Score("nll_2", x, 9, x - 0.1, x + 0.1, "nats/token", False), bleu], [item("p0", "nll_2", x)])
+        write_suite(
+            out,
+            [Score("nll_2", x, 9, x - 0.1, x + 0.1, "nats/token", False), bleu],
+            [item("p0", "nll_2", x)],
+            Headlines,
+        )
         return {}
 
 
@@ -80,7 +89,9 @@ class Truth(Taking):
 
     def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
         infinite = Score("truth/excess_nll", math.inf, 4, unit="nats/answer", higher_is_better=False, note="q is 0")
-        write_suite(out, [infinite, Score("truth/coverage", 0.5, 4, 0.4, 0.6, "share", True)], [item("p0", "x", 1.0)])
+        write_suite(
+            out, [infinite, Score("truth/coverage", 0.5, 4, 0.4, 0.6, "share", True)], [item("p0", "x", 1.0)], Headlines
+        )
         return {}
 
 
@@ -142,7 +153,7 @@ class Study:
         return record
 
     def obtain(self, node: Node) -> None:
-        for inner in node.inputs:
+        for inner in node.inputs.values():
             self.obtain(inner)
         self.store.obtain(node, RUN)
 

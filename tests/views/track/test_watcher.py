@@ -33,7 +33,7 @@ def nodes() -> dict[str, Node]:
     recipe = Train(
         method=Method.full, epochs=3, batch_rows=16, lr=1e-2, validation=0.1, stop=When.early, evaluate_every=2
     )
-    inputs = {"student": student, "mix": mix, "prompts": prompts}
+    inputs = {"prompts": prompts, "student": student, "mix": mix}
     inputs["tokens"] = Node(Tokens(), dict(inputs))
     return inputs | {"train": Node(recipe, inputs)}
 
