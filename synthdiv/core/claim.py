@@ -1,4 +1,4 @@
-"""Who builds an artifact right now. Claims are numbered files, made once and never changed; the highest counts.
+"""Which process builds an artifact. Claims are numbered files, created once and never changed; the highest counts.
 
 Creating the next number is the takeover: `os.link` is exclusive and carries the whole content, so two takers cannot
 both win, and nothing is ever replaced. Clocks of two hosts are never compared; a heartbeat is a counter.
@@ -59,7 +59,7 @@ class Claim:
     interval: float = 0.0
 
     @classmethod
-    def mine(cls, number: int, interval: float = 0.0) -> Claim:
+    def of_this_process(cls, number: int, interval: float = 0.0) -> Claim:
         job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
         host, pid = socket.gethostname(), os.getpid()
         return cls(number, secrets.token_hex(8), host, boot_id(), pid, process_start(pid), job, restart, interval)
@@ -82,8 +82,8 @@ def _number(path: Path) -> int:
 
 def claim_files(folder: Path, key: str) -> list[Path]:
     """All claims on `key`, oldest first."""
-    found = [path for path in folder.glob(f".{key}.claim.*") if path.name.rsplit(".", 1)[1].isdigit()]
-    return sorted(found, key=_number)
+    paths = [path for path in folder.glob(f".{key}.claim.*") if path.name.rsplit(".", 1)[1].isdigit()]
+    return sorted(paths, key=_number)
 
 
 def claim_path(folder: Path, key: str, claim: Claim) -> Path:
@@ -105,9 +105,9 @@ def current(folder: Path, key: str) -> Claim | None:
 
 
 def take(folder: Path, key: str, after: Claim | None, interval: float = 0.0) -> Claim | None:
-    """Try to become the builder that follows `after`, with a heartbeat of `interval` seconds; None where somebody else
-    was first."""
-    claim = Claim.mine(after.number + 1 if after else 0, interval)
+    """Try to become the builder that follows `after`, with a heartbeat of `interval` seconds; None where another
+    process was first."""
+    claim = Claim.of_this_process(after.number + 1 if after else 0, interval)
     fields = asdict(claim)
     del fields["number"]
     draft = folder / f".{key}.{claim.token}.draft"
@@ -150,10 +150,11 @@ class Heartbeat:
 
 
 class Watch:
-    """Watches another builder: dead when gone, or when its counter stood still for five intervals of our clock."""
+    """Watches another builder: dead when its process is gone, or when its counter has not changed for five intervals of
+    our clock."""
 
     def __init__(self, folder: Path, key: str, claim: Claim, interval: float):
-        self.claim, self.interval = claim, max(claim.interval, interval)  # the slower of the two is believed
+        self.claim, self.interval = claim, max(claim.interval, interval)  # the slower of the two
         self.path = folder / f".{key}.{claim.token}.partial" / "heartbeat"
         self.last, self.since = self._read(), time.monotonic()
 

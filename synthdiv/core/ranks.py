@@ -1,4 +1,4 @@
-"""The ranks that work on one node together: rank 0 decides, the others follow. One rank needs no torch for it."""
+"""The ranks that work on one node together: rank 0 decides and the others follow. A single rank needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Ranks:
 
     @classmethod
     def of_environment(cls, slurm: bool = True) -> Ranks:
-        """Join the others, if there are any. Not `slurm`: a step of Slurm that we are inside of is not ours."""
+        """Join the process group, if there is one. Without `slurm`, the variables of an enclosing Slurm step are
+        ignored."""
         several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
         if slurm and several and "RANK" not in os.environ:
             os.environ.update(of_slurm())
@@ -36,7 +37,7 @@ class Ranks:
         return cls(distributed.get_rank(), size)
 
     def share(self, value: Any) -> Any:
-        """What rank 0 gives, on every rank; all ranks meet here."""
+        """The value of rank 0, on every rank. A collective call."""
         if self.size == 1:
             return value
         import torch
@@ -47,7 +48,7 @@ class Ranks:
         return box[0]
 
     def agree(self, text: str) -> str:
-        """The first text of any rank that is not empty, on every rank; all ranks meet here."""
+        """The first text of any rank that is not empty, on every rank. A collective call."""
         if self.size == 1:
             return text
         from torch import distributed
@@ -57,7 +58,7 @@ class Ranks:
         return next((one for one in every if one), "")
 
     def leave(self) -> None:
-        """At the end, all together: a process that just exits is aborted now and then by its threads of gloo."""
+        """At the end, all together: a process that exits earlier is sometimes aborted by threads of gloo."""
         if self.size > 1:
             from torch import distributed
 

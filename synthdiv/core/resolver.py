@@ -57,7 +57,7 @@ class Resolver:
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
     def hub_commit(self, repo: str, revision: str | None, kind: str = "model") -> str:
-        """The commit of a hub repository: a full hash as it is, else from the local cache, else asked online."""
+        """The commit of a hub repository: a full hash as it is, else from the local cache, else from the hub."""
         if revision and len(revision) == 40:
             return revision
         from huggingface_hub import constants
@@ -74,12 +74,12 @@ class Resolver:
             return str(HfApi().repo_info(repo, revision=revision, repo_type=kind).sha)
         except Exception as error:
             raise ConfigError(
-                f"{repo}: the hub did not tell the commit of {revision or 'main'} ({type(error).__name__}). "
+                f"{repo}: the hub gave no commit of {revision or 'main'} ({type(error).__name__}). "
                 "Give a local path, or a revision that is in the local hub cache"
             ) from error
 
     def save(self) -> None:
-        """Keep what was learnt; a read-only outputs folder only costs the reading."""
+        """Write what was resolved; where outputs are read-only, files are read again next time."""
         if not self.changed or not self.online:
             return
         try:
@@ -106,8 +106,8 @@ def unchanged(name: str, path: str | None, sha256: str) -> None:
             )
 
 
-def pinned(name: str, given: Any, found: Any) -> Any:
-    """`found`, unless the configuration pinned something else."""
-    if given and given != found:
-        raise ConfigError(f"{name}={given}: the content has {found}. It changed since it was pinned")
-    return found
+def pinned(name: str, given: Any, actual: Any) -> Any:
+    """`actual`, unless the configuration pinned another value."""
+    if given and given != actual:
+        raise ConfigError(f"{name}={given}: the content has {actual}. It changed since it was pinned")
+    return actual

@@ -100,9 +100,7 @@ class Runtime:
         if self.heartbeat_seconds <= 0 or self.checkpoint_seconds <= 0:
             problems.append("runtime.heartbeat_seconds and runtime.checkpoint_seconds: need more than 0 seconds")
         names = [server.name for server in self.servers]
-        problems += [
-            f"runtime.servers: the name {name!r} stands twice" for name in sorted({*names}) if names.count(name) > 1
-        ]
+        problems += [f"runtime.servers: {name!r} is listed twice" for name in sorted({*names}) if names.count(name) > 1]
         for name in ("budget_usd", "budget_tokens"):
             if (getattr(self, name) or 0) < 0:
                 problems.append(f"runtime.{name}={getattr(self, name)}: needs 0 or more, or null for no limit")
@@ -183,19 +181,21 @@ class LocalRun:
 
     @property
     def device(self) -> str:
-        """Known once torch is loaded. ConfigError where the one that was chosen is not on this machine."""
-        chosen = self.runtime.device
-        if chosen == "cpu" or "torch" not in sys.modules:
-            return chosen
-        there = devices()
-        if chosen == "auto":
-            return there[0].partition(":")[0]
-        if chosen not in there and f"{chosen}:0" not in there:
+        """Known once torch is loaded. Raises ConfigError where the configured one is not on this machine."""
+        device = self.runtime.device
+        if device == "cpu" or "torch" not in sys.modules:
+            return device
+        available = devices()
+        if device == "auto":
+            return available[0].partition(":")[0]
+        if device not in available and f"{device}:0" not in available:
             seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-            told = f" (CUDA_VISIBLE_DEVICES={seen})" if seen is not None else ""
-            told = f"runtime.device={chosen}: torch finds {', '.join(there)} on this machine{told}"
-            raise ConfigError(f"{told}; choose one of them or auto")
-        return chosen
+            limit = f" (CUDA_VISIBLE_DEVICES={seen})" if seen is not None else ""
+            raise ConfigError(
+                f"runtime.device={device}: torch finds {', '.join(available)} on this machine{limit}; "
+                "choose one of them or auto"
+            )
+        return device
 
     def model(self, artifact: Artifact, precision: str, kind: str = "hf") -> Any:
         if self._opened != (artifact.key, precision, kind):
@@ -209,7 +209,7 @@ class LocalRun:
         return self._model
 
     def close(self) -> None:
-        """Let the open model go, and its memory on the accelerator; a server of its own ends."""
+        """Close the open model and free its memory on the accelerator; end its server."""
         if self._opened and self._opened[2] == "vllm":
             self._model.close()
         self._model, self._opened = None, None
@@ -227,7 +227,7 @@ class LocalRun:
         self.together = False
 
     def boundary(self, keep: Callable[[], None] | None = None) -> None:
-        """Rank 0 that waits for another builder is alone: the others wait for its word."""
+        """While rank 0 waits for another builder, the other ranks wait for rank 0."""
         reason = self.ranks.agree(self.stop.reason) if self.together else self.stop.reason
         if reason:
             if keep:
@@ -236,7 +236,7 @@ class LocalRun:
 
     def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
         self._show(done, total, what)
-        if done < total:  # what is finished needs no stop
+        if done < total:  # finished work is not stopped
             self.boundary(keep)
 
     def _show(self, done: int, total: int, what: str) -> None:
@@ -250,7 +250,7 @@ class LocalRun:
             print(f"\r\033[K  {what} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
 
     def show(self, point: dict[str, float]) -> None:
-        """Nobody watches."""
+        """Ignored; subclasses report it."""
 
     def log(self, message: str) -> None:
         if self.rank == 0:
@@ -258,24 +258,25 @@ class LocalRun:
 
 
 def devices() -> list[str]:
-    """What torch can compute on here, the fastest first."""
+    """The devices of this machine, the fastest first."""
     import torch
 
-    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    names = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*names, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or this machine had too little memory; torch, cuBLAS and NCCL say it in words of their own."""
+    """Whether a device or this machine had too little memory; torch, cuBLAS and NCCL each have their own messages."""
     if isinstance(error, RuntimeError):
-        told = f"{type(error).__name__}: {error}".lower()
-        return any(words in told for words in ("outofmemory", "out of memory", "alloc_failed", "allocate memory"))
+        message = f"{type(error).__name__}: {error}".lower()
+        return any(words in message for words in ("outofmemory", "out of memory", "alloc_failed", "allocate memory"))
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 @contextlib.contextmanager
 def isolated(threads: int) -> Iterator[None]:
-    """A stage leaves random state, thread count and default dtype as it found them: two orders of building agree."""
+    """A stage leaves random state, thread count and default dtype unchanged: stages built in any order give the same
+    result."""
     import random
 
     import numpy

@@ -33,19 +33,19 @@ def require_format(root: Path, create: bool = False) -> None:
     """Refuse outputs of another format. Empty outputs have none; a launch (`create`) writes ours."""
     file = root / "format.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["format"]
+        number = json.loads(file.read_text(encoding="utf-8"))["format"]
     except FileNotFoundError:
-        found = 1 if any((root / name).exists() for name in ("artifacts", "sweeps")) else None
+        number = 1 if any((root / name).exists() for name in ("artifacts", "sweeps")) else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{file}: cannot be read ({error}); it holds the format of these outputs, {FORMAT}"
         ) from error
-    if found not in (None, FORMAT):
+    if number not in (None, FORMAT):
         raise ConfigError(
-            f"runtime.outputs={root}: holds outputs of format {found} and this version reads format {FORMAT}; choose "
+            f"runtime.outputs={root}: holds outputs of format {number} and this version reads format {FORMAT}; choose "
             "another folder with runtime.outputs=FOLDER"
         )
-    if found is None and create:
+    if number is None and create:
         root.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"format": FORMAT}), encoding="utf-8")
 
@@ -57,7 +57,7 @@ def file_digest(path: Path) -> str:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether a full disk is behind `error`: safetensors and torch raise errors of their own."""
+    """Whether a full disk caused `error`: safetensors and torch raise errors of their own."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed"))
 
@@ -101,7 +101,7 @@ def cpu_name() -> str:
 
 
 def device_of(run: Run) -> str:
-    """What a build ran on: one that needs no device is done where the chosen one is missing too."""
+    """The device of a build; cpu where the configured one is missing, because some stages need none."""
     try:
         return run.device
     except ConfigError:
@@ -143,8 +143,8 @@ class Store:
     heartbeat: float = 10.0
 
     def path(self, node: Node) -> Path:
-        own = self.root / "artifacts" / node.stage.name / node.key
-        return (node.stage.locate() or own) if node.stage.located else own
+        path = self.root / "artifacts" / node.stage.name / node.key
+        return (node.stage.locate() or path) if node.stage.located else path
 
     def has(self, node: Node) -> bool:
         if node.stage.located:
@@ -202,19 +202,19 @@ class Store:
         while not self.has(node):
             claim = current(folder, node.key)
             if claim is None or (watch and watch.claim == claim and watch.dead()) or claim.gone():
-                mine = take(folder, node.key, claim, self.heartbeat)
-                if mine:
+                taken = take(folder, node.key, claim, self.heartbeat)
+                if taken:
                     if self.has(node):  # committed and cleared between the look and the claim
-                        self._clear(folder, node.key, mine)
+                        self._clear(folder, node.key, taken)
                         break
                     started()
                     try:
-                        self._build(node, mine, run)
+                        self._build(node, taken, run)
                         return self.artifact(node), True
                     except Superseded as note:
                         run.log(str(note))
                 else:
-                    time.sleep(0.05)  # somebody else was first
+                    time.sleep(0.05)  # another process was first
                 continue
             if watch is None or watch.claim != claim:
                 run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
@@ -252,7 +252,7 @@ class Store:
             raise
 
     def _commit(self, node: Node, partial: Path, claim: Claim) -> None:
-        """Rename into place, unless somebody took over: then the caller finds the claim superseded."""
+        """Rename into place, unless another process took over."""
         folder, final = self.path(node).parent, self.path(node)
         (partial / "heartbeat").unlink(missing_ok=True)
         if self._superseded(folder, node.key, claim):

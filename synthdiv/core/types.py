@@ -29,16 +29,16 @@ class DataError(SynthdivError):
 
 
 class Unavailable(DataError):
-    """A server of others does not answer, or may not be asked for more: nothing is wrong here, and the same command
-    goes on later."""
+    """A hosted model does not answer, or its budget is spent: nothing is wrong here, and the same command continues
+    later."""
 
 
 class Superseded(SynthdivError):
-    """Another process took this build over while this one stood still; its own work is discarded."""
+    """Another process took over this build while this one was suspended; the work of this one is discarded."""
 
 
 class Stopped(Exception):
-    """This job was asked to stop, and did at the end of a step or a batch. What was done is kept; its words say why."""
+    """The job received a signal and stopped after a step or a batch. Its work is kept; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Sample:
 
     `finish` is `stop` (the model ended), `length` (cut at max_new_tokens), `refusal` (a server would not answer: the
     response is empty) or `recorded`. Token counts are in the
-    writing model's own tokenizer and -1 where nobody counted. `seed` names the row's random stream (hexadecimal).
+    writing model's own tokenizer and -1 where they were not counted. `seed` names the row's random stream
+    (hexadecimal).
     """
 
     id: str
@@ -123,22 +124,22 @@ class Run(Protocol):
         closed."""
 
     def close(self) -> None:
-        """Let the open model go: a stage that trains opens one of its own."""
+        """Close the open model: a stage that trains opens another one."""
 
     def begin(self, out: Path) -> None:
-        """Called before a build below `out`; several ranks learn here where they write."""
+        """Called before a build below `out`; other ranks receive the folder here."""
 
     def end(self) -> None:
-        """Called after a build: no rank goes on before all have written."""
+        """Called after a build: every rank waits until all have written."""
 
     def boundary(self, keep: Callable[[], None] | None = None) -> None:
-        """Between two steps or batches: raises `Stopped`, after `keep()`, if any rank was asked to stop."""
+        """Between two steps or batches: raises `Stopped`, after `keep()`, if any rank received a signal to stop."""
 
     def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
         """Report that `done` of `total` units of `what` are finished. A `boundary`."""
 
     def show(self, point: dict[str, float]) -> None:
-        """A point of a training's curve, for those who watch."""
+        """Report a point of the training curve."""
 
     def log(self, message: str) -> None:
-        """One line for the person watching."""
+        """Log one line."""

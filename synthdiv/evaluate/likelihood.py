@@ -109,9 +109,9 @@ class Likelihood(Stage):
         opened = run.model(model, self.precision.value)
         chat = Chat.of(opened.tokenizer, prompts)
         texts = {given.row["id"]: given.row["prompt"] for given in answers}
-        asked = {key: chat.prompt(text) for key, text in texts.items()}
+        prompt_ids = {key: chat.prompt(text) for key, text in texts.items()}
         whole = [
-            (asked[given.row["id"]], (ids[:-1] or ids) if given.finish == "length" else ids)
+            (prompt_ids[given.row["id"]], (ids[:-1] or ids) if given.finish == "length" else ids)
             for given, ids in zip(answers, chat.answers([given.text for given in answers]), strict=True)
         ]
         room = opened.context if self.target is Target.own else None  # given texts that do not fit are refused

@@ -81,9 +81,9 @@ class Generators:
     models: list[Generator] = field(default_factory=list)
     """The sources, in the order that `mix.rotation` shifts."""
     path: str | None = None
-    """A file that recorded sources may name as theirs."""
+    """A file that recorded sources may refer to."""
     backend: Backend = Backend.hf
-    """A backend that presets of local models may name as theirs."""
+    """A backend that presets of local models may refer to."""
     seed: int = setting(0, seed=True)
     """Seed of the rows' random streams."""
     shard_rows: int = setting(256, least=1)

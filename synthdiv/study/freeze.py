@@ -22,7 +22,7 @@ from synthdiv.study.pipeline import Graph, graph, shares
 from synthdiv.study.records import cell_record
 from synthdiv.train.pretrain import Pretrain
 
-UNKNOWN = "unresolved:"  # begins what stands in place of a commit that only the hub knows
+UNKNOWN = "unresolved:"  # prefix of a placeholder for a commit that only the hub knows
 
 
 @dataclass
@@ -35,11 +35,11 @@ class Frozen:
     unresolved: list[str] = field(default_factory=list)
 
     def nodes(self) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        nodes: dict[str, Node] = {}
         for item in self.graphs:
             if item:
-                found.update(item.nodes())
-        return found
+                nodes.update(item.nodes())
+        return nodes
 
     def records(self) -> list[CellRecord]:
         return [cell_record(point, item) for point, item in zip(self.points, self.graphs, strict=True) if item]
@@ -47,28 +47,28 @@ class Frozen:
 
 def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()) -> Frozen:
     """Resolve and check every cell before anything runs; all problems come at once, beside those given."""
-    found: dict[str, list[str]] = {}
+    wrong: dict[str, list[str]] = {}  # each problem with the cells that have it
     frozen = Frozen(points, [])
     for point in points:
         try:
-            wrong = problems_of(point.cell) or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
+            own = problems_of(point.cell) or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
         except Unresolved as note:
             frozen.graphs.append(None)
             frozen.unresolved.append(str(note))
             continue
-        for problem in wrong:
-            told = [word for word in point.overrides if not word.startswith("runtime.")]  # maybe secret
-            found.setdefault(problem, []).append(" ".join(told) or "(no overrides)")
-        frozen.graphs.append(None if found else graph(point.cell))
+        for problem in own:
+            words = [word for word in point.overrides if not word.startswith("runtime.")]  # these may be secret
+            wrong.setdefault(problem, []).append(" ".join(words) or "(no overrides)")
+        frozen.graphs.append(None if wrong else graph(point.cell))
     resolver.save()
     several = f" of {len(points)} cells" if len(points) > 1 else ""
     every = [
         *problems,
         *(
             text + (f" [in {len(where)}{several}, first: {where[0]}]" if several else "")
-            for text, where in found.items()
+            for text, where in wrong.items()
         ),
-        *([] if found else mismatches(points, frozen.graphs)),
+        *([] if wrong else mismatches(points, frozen.graphs)),
     ]
     if every:
         raise ConfigError(every)
@@ -108,7 +108,7 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
 
 
 def settle(model: Checkpoint | Pretrain, resolver: Resolver, unresolved: list[str]) -> None:
-    """Resolve a model; one of the hub whose commit is not known here is marked, each with a mark of its own."""
+    """Resolve a model; a hub model whose commit is unknown offline gets a placeholder of its own."""
     try:
         model.resolve(resolver)
     except Unresolved as note:
@@ -118,17 +118,17 @@ def settle(model: Checkpoint | Pretrain, resolver: Resolver, unresolved: list[st
 
 
 def unresolved(node: Node) -> bool:
-    """Whether this is a model of the hub whose commit is not known here."""
+    """Whether this is a hub model whose commit is unknown offline."""
     return isinstance(node.stage, Checkpoint) and node.stage.commit.startswith(UNKNOWN)
 
 
 def models(spec: Student | Generator) -> list[Checkpoint | Pretrain]:
-    """What a student or a generator is made from."""
+    """The models of a student or a generator."""
     return [part for part in (spec.checkpoint, spec.pretrain) if part]
 
 
 def problems_of_sources(cell: Cell) -> list[str]:
-    """What is wrong with who is to write the mix."""
+    """Problems of the sources of the mix."""
     mix, models = cell.mix, cell.generators.models
     names, kind = [source.name for source in models], mix.kind.value
     stray = (
@@ -140,7 +140,7 @@ def problems_of_sources(cell: Cell) -> list[str]:
         return [f"mix={kind}: needs generators, and generators.models is empty; choose generators=…"]
     if mix.kind is Kind.single:
         if mix.source is not None and mix.source not in names:
-            return [f"mix.source={mix.source}: no such generator; there are {', '.join(names)}"]
+            return [f"mix.source={mix.source}: no such generator; choose {', '.join(names)}"]
         return []
     weights = mix.weights or [1.0] * len(models)
     if len(weights) != len(models) or not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
@@ -152,20 +152,22 @@ def problems_of_sources(cell: Cell) -> list[str]:
 def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
     """`multi` is several families; several decodings of one family are `multi_decoding` (science.md, 1)."""
     families = {source.facts.family for source in used}
-    told = ", ".join(f"{source.name} of {source.facts.family or '?'}" for source in used)
+    families_of = ", ".join(f"{source.name} of {source.facts.family or '?'}" for source in used)
     if len(used) < 2:
-        return [f"mix={kind}: needs at least two generators with a weight, has {told}"]
+        return [f"mix={kind}: needs at least two generators with a weight, has {families_of}"]
     if "" in families:
-        return [f"mix={kind}: needs facts.family of each generator to tell families apart; has {told}"]
+        return [f"mix={kind}: needs facts.family of each generator to tell families apart; has {families_of}"]
     if kind == "multi" and len(families) < 2:
-        return [f"mix=multi: needs at least two families, has {told}; decodings of one family are mix=multi_decoding"]
+        return [
+            f"mix=multi: needs at least two families, has {families_of}; decodings of one family are mix=multi_decoding"
+        ]
     if kind == "multi_decoding" and len(families) > 1:
-        return [f"mix=multi_decoding: needs one family, has {told}; several families are mix=multi"]
+        return [f"mix=multi_decoding: needs one family, has {families_of}; several families are mix=multi"]
     return []
 
 
 def check(cell: Cell) -> list[str]:
-    """Problems that only a resolved cell shows: rows that do not exist, answers that nobody gave."""
+    """Problems that only a resolved cell shows: rows that do not exist, answers that are missing."""
     problems = [*cell.prompts.check("prompts"), *problems_of_sources(cell)]
     if not problems:
         speakers: list[Student | Generator] = [cell.student]

@@ -29,15 +29,15 @@ class Budget(NamedTuple):
     left_out: float = 0.0
 
     def __str__(self) -> str:
-        told = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
-        told += f" {LEFT_OUT} {self.left_out:.1%} of them" if self.left_out else ""
-        return f"{EARLY}, after at most {told}" if self.early else told
+        amount = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
+        amount += f" {LEFT_OUT} {self.left_out:.1%} of them" if self.left_out else ""
+        return f"{EARLY}, after at most {amount}" if self.early else amount
 
 
 def mismatches(points: list[Point], graphs: list[Graph | None]) -> list[str]:
     """A problem for each comparison (equal prompts, student and recipe) whose arms do not have the same budgets.
 
-    Several budgets are a budget sweep, and matched, where every arm is there with each of them. Cells that declare
+    Several budgets are a budget sweep, and matched, where every arm has each of them. Cells that declare
     `report.unmatched` are left out.
     """
     compared: dict[tuple[str, ...], dict[Budget, list[tuple[Point, Graph]]]] = defaultdict(lambda: defaultdict(list))
@@ -46,7 +46,7 @@ def mismatches(points: list[Point], graphs: list[Graph | None]) -> list[str]:
             where = (graph.prompts.key, graph.student.key, recipe(graph))
             compared[where][budget(graph)].append((point, graph))
     writers: dict[str, str] = {}  # by the key of the mix: many cells share one
-    found = []
+    problems = []
     for sizes in compared.values():
         arms: dict[str, dict[Budget, Point]] = defaultdict(dict)
         for size, cells in sizes.items() if len(sizes) > 1 else ():
@@ -55,16 +55,16 @@ def mismatches(points: list[Point], graphs: list[Graph | None]) -> list[str]:
                 arm = writers.get(graph.mix.key) or writers.setdefault(graph.mix.key, sources(graph))
                 arms[arm].setdefault(size, point)
         pairs = itertools.pairwise(arms.values())
-        found += [told(one, other) for one, other in pairs if set(one) != set(other)]
-    return found
+        problems += [mismatch(one, other) for one, other in pairs if set(one) != set(other)]
+    return problems
 
 
-def told(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
+def mismatch(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
     """Both arms, each with a budget that the other does not have if there is one."""
     texts = []
-    for mine, theirs in ((one, other), (other, one)):
-        size = next((size for size in mine if size not in theirs), next(iter(mine)))
-        texts.append(f"`{' '.join(mine[size].overrides) or 'no overrides'}` trains {size}")
+    for budgets, others in ((one, other), (other, one)):
+        size = next((size for size in budgets if size not in others), next(iter(budgets)))
+        texts.append(f"`{' '.join(budgets[size].overrides) or 'no overrides'}` trains {size}")
     return (
         f"budgets of one comparison do not match: {' and '.join(texts)}. Give every arm the same mix.rows, "
         "train.epochs and train.budget, or each of them to every arm; where they differ by design, say so with "

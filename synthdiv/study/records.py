@@ -62,11 +62,11 @@ def used_sources(cell: Cell, item: Graph) -> list[Generator]:
 def axes(point: Point, item: Graph) -> dict[str, Any]:
     """Flat axes of a cell, `n/a` where the graph shows that an axis made no difference."""
     cell, sources = point.cell, used_sources(point.cell, item)
-    chosen = {
+    groups = {
         group: point.choices.get(group, "") for group in ("prompts", "generators", "student", "train", "evaluate")
     }
     values: dict[str, Any] = {
-        **chosen,
+        **groups,
         "mix": "human" if item.mix and not sources else cell.mix.kind.value,
         "source": sources[0].name if len(sources) == 1 else NOT_APPLICABLE,
         "rows": cell.mix.rows or cell.prompts.train_rows,

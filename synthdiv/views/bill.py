@@ -90,7 +90,7 @@ class Estimate:
         return bill
 
     def work(self, node: Node) -> Work:
-        """What a node does, asked of its stage once."""
+        """What a node does, as its stage says."""
         if node.key not in self._works:
             self._works[node.key] = node.stage.work(node.inputs, self.history)
         return self._works[node.key]

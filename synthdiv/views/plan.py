@@ -28,12 +28,12 @@ class Plan:
     @cached_property
     def unique(self) -> dict[str, tuple[Graph, list[str]]]:
         """Each cell once: its graph, and the overrides of all points that mean it, less those that all points have."""
-        found: dict[str, tuple[Graph, list[str]]] = {}
+        cells: dict[str, tuple[Graph, list[str]]] = {}
         for point, graph in zip(self.frozen.points, self.frozen.graphs, strict=True):
             if graph:
                 words = " ".join(word for word in point.overrides if word not in self.common) or "(no overrides)"
-                found.setdefault(graph.key, (graph, []))[1].append(words)
-        return found
+                cells.setdefault(graph.key, (graph, []))[1].append(words)
+        return cells
 
     @cached_property
     def common(self) -> list[str]:
@@ -45,18 +45,18 @@ class Plan:
 
     @cached_property
     def stages(self) -> dict[str, list[Node]]:
-        found: dict[str, list[Node]] = {}
+        stages: dict[str, list[Node]] = {}
         for node in self.nodes.values():
-            found.setdefault(node.stage.name, []).append(node)
-        return found
+            stages.setdefault(node.stage.name, []).append(node)
+        return stages
 
     def unknown(self) -> set[str]:
-        """Nodes whose identity only the hub can tell, and all that stands on them."""
-        found: set[str] = set()
+        """Nodes whose identity only the hub knows, and all that depend on them."""
+        keys: set[str] = set()
         for key, node in self.nodes.items():
-            if unresolved(node) or any(inner.key in found for inner in node.inputs.values()):
-                found.add(key)
-        return found
+            if unresolved(node) or any(inner.key in keys for inner in node.inputs.values()):
+                keys.add(key)
+        return keys
 
     def record(self) -> dict[str, object]:
         """The plan as JSON data. Unresolved nodes count as to build; cells without a known shape are not unique yet."""
@@ -138,8 +138,8 @@ def unmatched_lines(plan: Plan) -> list[str]:
     """Cells that are not matched by what they are, whatever was declared."""
     sizes = [budget(graph) for graph, _ in plan.unique.values() if graph.train]
     early, out = sum(size.early for size in sizes), sum(size.left_out > 0 for size in sizes)
-    told = {
+    counts = {
         f"unmatched: {early} cells stop early: how much each trains depends on its data": early,
         f"unmatched: {out} cells may leave rows out: which ones depends on their data": out,
     }
-    return [line for line, count in told.items() if count]
+    return [line for line, count in counts.items() if count]

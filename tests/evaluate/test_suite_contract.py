@@ -47,7 +47,9 @@ def test_a_suite_of_a_user_is_planned_built_reported_and_tracked(folder):
         rows = [row for row in csv.DictReader(file) if row["measure"] == "toy/words"]
     assert len(rows) >= 3
     assert "toy/words" in (folder / "outputs" / "reports" / "tiny" / "report.md").read_text(), "a headline is shown"
-    cells = [cell for cell in Ledger(folder / "outputs", "tiny").unique_cells() if "tests.evaluate.toy_suite" in cell.suites]
+    cells = [
+        cell for cell in Ledger(folder / "outputs", "tiny").unique_cells() if "tests.evaluate.toy_suite" in cell.suites
+    ]
     assert len(cells) == 6
     results = publishable(folder / "outputs", cells[0], 3)
     assert "toy/words" in [score.name for score in results.scores]

@@ -49,5 +49,7 @@ class Words(Stage):
         rows = read_samples(inputs["answers"].path)
         counts = [max(len(row.response.split()), self.least) for row in rows]
         score = mean_score("toy/words", counts, "words", None, "no answer")
-        write_suite(out, [score], [item(row.id, "toy/words", n) for row, n in zip(rows, counts, strict=True)], WordsSuite)
+        write_suite(
+            out, [score], [item(row.id, "toy/words", n) for row, n in zip(rows, counts, strict=True)], WordsSuite
+        )
         return {"answers": len(rows)}

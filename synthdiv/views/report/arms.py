@@ -14,7 +14,7 @@ from typing import Any
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import mean_interval
-from synthdiv.views.report.collect import UNTOUCHED, Row
+from synthdiv.views.report.collect import VANILLA, Row
 
 ENOUGH = 3  # trained models; with fewer the spread is only described
 DESCRIPTIVE = "range, descriptive: fewer than three replicates"
@@ -138,7 +138,7 @@ def varying(arms: Sequence[Arm]) -> list[str]:
     groups: dict[str, list[Arm]] = defaultdict(list)
     for arm in arms:
         mix = str(arm.axes.get("mix"))
-        groups[mix if mix in (UNTOUCHED, "human") else "synthetic"].append(arm)
+        groups[mix if mix in (VANILLA, "human") else "synthetic"].append(arm)
     axes: dict[str, None] = {}
     for members in groups.values():
         for axis in dict.fromkeys(axis for arm in members for axis in arm.axes if axis != "mix"):

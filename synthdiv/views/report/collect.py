@@ -1,4 +1,4 @@
-"""What a sweep has: its unique cells from the ledger with their scores from the store, and the untouched students."""
+"""What a sweep has: its unique cells from the ledger with their scores from the store, and the vanilla students."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synthdiv.core.types import DataError, Score
 from synthdiv.evaluate.suite import read_scores
 from synthdiv.views.report.common_texts import common_texts
 
-UNTOUCHED = "none"  # the mix of the untouched student
+VANILLA = "none"  # the mix of the vanilla students
 MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share")  # axes that say nothing of it
 
 
@@ -24,7 +24,7 @@ MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share")  # 
 class Row:
     """A unique cell. `model` is the same for cells that evaluate one trained model: the unit of replication.
 
-    `state` is that of `synthdiv status`; `reason` says why it is failed. Scores of suites that are finished are there
+    `state` is that of `synthdiv status`; `reason` says why it is failed. Scores of suites that are finished count
     whatever the state. `unmatched` is how much it trains, where it was launched with `report.unmatched` or stops early.
     """
 
@@ -40,7 +40,7 @@ class Row:
 
 
 def collect(root: Path, name: str) -> list[Row]:
-    """Every unique cell of the sweep `name` once, finished or not, and the untouched students beside them."""
+    """Every unique cell of the sweep `name` once, finished or not, and the vanilla students beside them."""
     ledger = Ledger(root, name)
     ledger.require()
     cells = with_vanilla(ledger.unique_cells())
@@ -52,8 +52,8 @@ def collect(root: Path, name: str) -> list[Row]:
             for name, score in texts.get(key, {}).items():
                 scores[name] = replace(score, role=scores[name].role if name in scores else "")
         state, reason = cell_state(root, cell, nodes, events)
-        told = (state, reason, scores, cell.unmatched)
-        rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), *told))
+        facts = (state, reason, scores, cell.unmatched)
+        rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), *facts))
     return rows
 
 
@@ -66,30 +66,30 @@ def texts_of(root: Path, cells: list[CellRecord]) -> dict[str, dict[str, Score]]
 
 
 def model(cell: CellRecord) -> str:
-    """The trained model; of an untouched student, what its seeds say but for those of evaluation."""
+    """The trained model; of an vanilla students, what its seeds say but for those of evaluation."""
     kept = {name: seed for name, seed in cell.seeds.items() if not name.startswith("evaluate.")}
     return cell.train or json.dumps(kept, sort_keys=True)
 
 
 def with_vanilla(cells: list[CellRecord]) -> list[CellRecord]:
-    """The untouched student of each cell as a cell of its own, first, unless it was launched as one."""
-    there = {json.dumps(cell.suites, sort_keys=True) for cell in cells}
-    arms = {json.dumps(cell.axes, sort_keys=True): cell.arm for cell in cells if cell.axes.get("mix") == UNTOUCHED}
-    found: dict[str, CellRecord] = {}
+    """The vanilla students of each cell as a cell of its own, first, unless it was launched as one."""
+    launched = {json.dumps(cell.suites, sort_keys=True) for cell in cells}
+    arms = {json.dumps(cell.axes, sort_keys=True): cell.arm for cell in cells if cell.axes.get("mix") == VANILLA}
+    added: dict[str, CellRecord] = {}
     for cell in cells:
         suites = json.dumps(cell.vanilla, sort_keys=True)
-        if cell.vanilla and suites not in there and suites not in found:
-            axes = {axis: untouched(axis, value) for axis, value in cell.axes.items()} | {"mix": UNTOUCHED}
-            seeds = {seed: untouched(seed, value) for seed, value in cell.seeds.items()}
+        if cell.vanilla and suites not in launched and suites not in added:
+            axes = {axis: vanilla_value(axis, value) for axis, value in cell.axes.items()} | {"mix": VANILLA}
+            seeds = {seed: vanilla_value(seed, value) for seed, value in cell.seeds.items()}
             label = json.dumps(axes, sort_keys=True)
             arm = arms.get(label) or "vanilla-" + hashlib.sha256(label.encode()).hexdigest()[:12]
-            found[suites] = CellRecord(
+            added[suites] = CellRecord(
                 vanilla_key(cell.vanilla), arm, [], axes, seeds, {}, cell.vanilla, cell.vanilla, [], None, cell.prompts
             )
-    return [*found.values(), *cells]
+    return [*added.values(), *cells]
 
 
-def untouched(name: str, value: Any) -> Any:
+def vanilla_value(name: str, value: Any) -> Any:
     return NOT_APPLICABLE if name.split(".")[0] in MEANINGLESS else value
 
 
@@ -100,8 +100,8 @@ def vanilla_key(suites: dict[str, str]) -> str:
 
 def finished(root: Path, key: str) -> Path | None:
     """The folder of a finished artifact, whatever its stage."""
-    found = next((root / "artifacts").glob(f"*/{key}/{MANIFEST}"), None)
-    return found.parent if found else None
+    manifest = next((root / "artifacts").glob(f"*/{key}/{MANIFEST}"), None)
+    return manifest.parent if manifest else None
 
 
 def suite_scores(root: Path, key: str) -> list[Score]:
@@ -115,28 +115,28 @@ def suite_scores(root: Path, key: str) -> list[Score]:
 
 
 def cell_state(root: Path, cell: CellRecord, nodes: dict[str, NodeRecord], events: dict[str, Event]) -> tuple[str, str]:
-    """The state of a cell and, where it failed, of what. An artifact that is there outlives what an event said."""
+    """The state of a cell and, where it failed, of what. A finished artifact counts more than an event."""
     if all(finished(root, key) for key in cell.suites.values()):
         return "done", ""
-    told = {key: events[key] for key in ancestry(cell.suites.values(), nodes) if key in events}
-    failed = [event for event in told.values() if event.state == "failed" and not finished(root, event.node)]
+    states = {key: events[key] for key in ancestry(cell.suites.values(), nodes) if key in events}
+    failed = [event for event in states.values() if event.state == "failed" and not finished(root, event.node)]
     if failed:
         stage = nodes[failed[0].node].stage if failed[0].node in nodes else "node"
         return "failed", f"{stage} {failed[0].node[:8]}: {failed[0].note or 'see `synthdiv status`'}"
-    have = {event.state for event in told.values()}
+    have = {event.state for event in states.values()}
     return next((state for state in ("blocked", "running", "stopped") if state in have), "queued"), ""
 
 
 def ancestry(keys: Iterable[str], nodes: dict[str, NodeRecord]) -> list[str]:
-    """The nodes that `keys` stand on, themselves included."""
-    found: dict[str, None] = {}
+    """`keys` and the nodes that they depend on."""
+    seen: dict[str, None] = {}
     waiting = list(keys)
     while waiting:
         key = waiting.pop()
-        if key not in found:
-            found[key] = None
+        if key not in seen:
+            seen[key] = None
             waiting += nodes[key].inputs.values() if key in nodes else []
-    return list(found)
+    return list(seen)
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,12 @@ def totals(root: Path, record: CellRecord) -> dict[str, float]:
     return dict(numbers(summary, "training"))
 
 
-def numbers(found: Any, name: str) -> Iterable[tuple[str, float]]:
-    if isinstance(found, dict):
-        for key, value in found.items():
-            yield from numbers(value, f"{name}/{key}")
-    elif isinstance(found, (int, float)):
-        yield name, float(found)
+def numbers(value: Any, name: str) -> Iterable[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers(inner, f"{name}/{key}")
+    elif isinstance(value, (int, float)):
+        yield name, float(value)
 
 
 def curve(root: Path, record: CellRecord) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The `@texts` scores of a sweep, on the prompts that all of its arms answered in enough words.
 
-A suite knows its own student and the untouched one, and leaves out the prompts that are short in either; which are
+A suite knows its own student and the vanilla one, and leaves out the prompts that are short in either; which are
 short in any arm is known only where all arms are. So the report measures them again, and shows these in their place.
 """
 
@@ -22,10 +22,10 @@ FILE = "texts.parquet"
 Answers = dict[Hashable, list[list[str]]]  # by prompt, as words
 
 
-def common_texts(suites: Mapping[str, Path], untouched: Mapping[str, str]) -> dict[str, dict[str, Score]]:
+def common_texts(suites: Mapping[str, Path], vanilla: Mapping[str, str]) -> dict[str, dict[str, Score]]:
     """The `@texts` scores of each collapse suite, by the suite's name (as notes show it) and the score's.
 
-    `suites` are the finished ones, `untouched` the name of each one's untouched student. Suites with one decoding, one
+    `suites` are the finished ones, `vanilla` the name of each one's vanilla student. Suites with one decoding, one
     length and one set of prompts are compared.
     """
     groups: dict[str, dict[str, Answers]] = defaultdict(dict)
@@ -38,13 +38,13 @@ def common_texts(suites: Mapping[str, Path], untouched: Mapping[str, str]) -> di
             name = json.dumps([decoding, fields["texts"], fields["seed"], sorted(map(str, answers))])
             groups[name][key] = answers
             settings[name] = (decoding, fields["texts"], fields["seed"])
-    found: dict[str, dict[str, Score]] = defaultdict(dict)
+    results: dict[str, dict[str, Score]] = defaultdict(dict)
     for name, arms in groups.items():
         decoding, length, seed = settings[name]
-        against = {key: untouched[key] for key in arms if untouched.get(key) in arms}
-        for key, scores in texts_scores(arms, against, length, seed).items():
-            found[key] |= {f"{decoding}/{s.name}": replace(s, name=f"{decoding}/{s.name}") for s in scores}
-    return dict(found)
+        pairs = {key: vanilla[key] for key in arms if vanilla.get(key) in arms}
+        for key, scores in texts_scores(arms, pairs, length, seed).items():
+            results[key] |= {f"{decoding}/{s.name}": replace(s, name=f"{decoding}/{s.name}") for s in scores}
+    return dict(results)
 
 
 def read(path: Path) -> dict[str, Answers]:
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Answers]:
     import pyarrow.parquet
 
     rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path / FILE).to_pylist()
-    found: dict[str, Answers] = defaultdict(lambda: defaultdict(list))
+    answers: dict[str, Answers] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        found[row["decoding"]][row["prompt"]].append(row["words"].split())
-    return dict(found)
+        answers[row["decoding"]][row["prompt"]].append(row["words"].split())
+    return dict(answers)

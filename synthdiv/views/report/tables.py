@@ -42,7 +42,7 @@ from typing import Any
 from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.types import Score
 from synthdiv.views.report.arms import DESCRIPTIVE, ENOUGH, Arm, Contrast, Mean
-from synthdiv.views.report.collect import UNTOUCHED, Row
+from synthdiv.views.report.collect import VANILLA, Row
 from synthdiv.views.report.labels import Labels, arrow, number
 
 SCORE = ("measure", "value", "low", "high", "n", "unit", "higher_is_better", "note", "role")
@@ -149,7 +149,7 @@ def unmatched_md(arms: Sequence[Arm], labels: Labels) -> str:
     budgets: dict[str, dict[str, None]] = {}
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
-            if row.axes.get("mix") != UNTOUCHED:
+            if row.axes.get("mix") != VANILLA:
                 budgets.setdefault(row.unmatched, {})[labels.full(arm)] = None
     if len(budgets) < 2 and not any(word in budget for budget in budgets for word in (EARLY, LEFT_OUT)):
         return ""  # all arms train the same amount
