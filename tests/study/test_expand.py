@@ -5,9 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from synthdiv import launch
 from synthdiv.__main__ import conf_dir
@@ -21,7 +24,8 @@ from synthdiv.study.grid import GridSpec
 @pytest.fixture(scope="module")
 def loader():
     ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
-    return ConfigLoaderImpl(create_config_search_path(str(conf_dir())))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +115,42 @@ def test_a_list_that_is_replaced_after_its_item_was_set_leaves_no_trace(expander
     expander.expand({}, ["evaluate=toy", item, whole])
     (after,) = expander.expand({}, ["evaluate=toy"])
     assert after.cell == before.cell
+
+
+INTERPOLATIONS = [  # across blocks, within a block, below a list, as an item of a list, and of an interpolated value
+    ("evaluate.respond.seed", "${prompts.seed}"),
+    ("mix.rotation", "${train.seed}"),
+    ("generators.models.0.sampling.max_new_tokens", "${prompts.test}"),
+    ("mix.weights", "['${train.lr}',1,1,1]"),
+    ("generators.seed", "${evaluate.respond.seed}"),
+    ("prompts.system", "'answer ${mix.rows} of ${prompts.seed}'"),
+    ("train.lora.targets", "['${student.name}']"),
+]
+SOURCES = {
+    "prompts.seed": "1,2,3",
+    "train.seed": "0,7",
+    "prompts.test": "30,40",
+    "train.lr": "1e-3,1",
+    "mix.rows": "16,null",
+}
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_interpolations_follow_the_values_of_each_cell_as_in_hydra(data, expander):
+    words = [
+        f"{key}={value}" for key, value in data.draw(st.lists(st.sampled_from(INTERPOLATIONS), min_size=1, unique=True))
+    ]
+    words += [
+        f"{key}={SOURCES[key]}" for key in data.draw(st.sets(st.sampled_from(sorted(SOURCES)), min_size=1, max_size=2))
+    ]
+    words += data.draw(st.sampled_from([[], ["student=toy_small,toy_large"], ["mix=human,multi"]]))
+    for point in expander.expand({}, data.draw(st.permutations(words))):
+        assert point.cell == OmegaConf.to_object(compose("config", list(point.overrides)))
+
+
+def test_an_interpolation_across_blocks_has_the_value_of_its_own_cell(expander):
+    points = expander.expand({}, ["evaluate.respond.seed=${prompts.seed}", "prompts.seed=1,2,3"])
+    assert values(points, "evaluate.respond.seed") == [(1,), (2,), (3,)]
+    listed = expander.expand({}, ["mix.weights=['${prompts.seed}',1,1,1]", "prompts.seed=1,2,3"])
+    assert [point.cell.mix.weights[0] for point in listed] == [1.0, 2.0, 3.0]
