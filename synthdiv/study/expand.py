@@ -85,7 +85,9 @@ class Expander:
             values = [override for override in parsed if not self._is_group(override.key_or_group)]
             composed = self._compose(groups)
             with changed(composed, values) as config:
-                return Point(tuple(words), dict(composed.choices), OmegaConf.to_object(config), self.config)
+                cell = OmegaConf.to_object(config)
+            assert isinstance(cell, Cell)
+            return Point(tuple(words), dict(composed.choices), cell, self.config)
         except (OmegaConfBaseException, HydraException) as error:
             raise ConfigError(one_line(error)) from error
 
@@ -107,8 +109,8 @@ class Expander:
 
 
 def config_words(loader: ConfigLoader, name: str) -> tuple[str, ...]:
-    """`--config-dir` and `--config-name` as they were given. The folder is absolute: the printed command of a cell works
-    from any folder."""
+    """`--config-dir` and `--config-name` as they were given; the folder is absolute, so that the printed command of a
+    cell works from any folder."""
     named = ("--config-name", name) if name != "config" else ()
     elements = loader.get_search_path().get_path()
     folders = [str(element.path).removeprefix("file://") for element in elements if element.provider == "command-line"]

@@ -13,7 +13,7 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.failure import INPUT, LOST, MEMORY
-from synthdiv.engine.local import Local, accelerators, slots
+from synthdiv.engine.local import Local, accelerators, environments
 from tests.conftest import FILES, command, sources, synthdiv, write_files, write_rows
 from tests.engine.evidence import WAIT, built, manifests, orphans, told
 from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
@@ -44,20 +44,20 @@ def engine(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_each_worker_has_its_own_devices(jobs, devices, found, wanted):
-    assert slots(jobs, devices, found) == [{"CUDA_VISIBLE_DEVICES": one} if found else one for one in wanted]
+    assert environments(jobs, devices, found) == [{"CUDA_VISIBLE_DEVICES": one} if found else one for one in wanted]
 
 
 @pytest.mark.parametrize(
     ("jobs", "devices", "found", "says"),
     [
-        (-1, 1, [], "need 0, and 1, or more"), (1, 0, [], "need 0, and 1, or more"),
-        (3, 1, ["0", "1"], "need 3 accelerators and there are 2"), (0, 4, ["0", "1"], "need 4 accelerators"),
-        (2, 2, ["0", "1", "2"], "need 4 accelerators and there are 3"),
+        (-1, 1, [], "jobs needs 0 or more, devices 1 or more"), (1, 0, [], "jobs needs 0 or more, devices 1 or more"),
+        (3, 1, ["0", "1"], "need 3 accelerators and this process may use 2"), (0, 4, ["0", "1"], "need 4 accelerators"),
+        (2, 2, ["0", "1", "2"], "need 4 accelerators and this process may use 3"),
     ],
 )  # fmt: skip
 def test_more_devices_than_there_are_is_refused(jobs, devices, found, says):
     with pytest.raises(ConfigError, match=says) as caught:
-        slots(jobs, devices, found)
+        environments(jobs, devices, found)
     assert f"hydra.launcher.jobs={jobs}, hydra.launcher.devices={devices}" in str(caught.value)
 
 
@@ -69,14 +69,14 @@ def test_the_accelerators_are_those_that_this_process_may_use(monkeypatch, given
 
 def test_work_for_the_processor_needs_no_accelerator(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert Local(Given([Node(Act())]), cell(tmp_path), 3, 1).slots == [{}] * 3
+    assert Local(Given([Node(Act())]), cell(tmp_path), 3, 1).environments == [{}] * 3
 
 
 def test_a_refusal_is_a_message_and_nothing_is_started(typed, tmp_path):
     write_files(tmp_path)
     said = typed(*GRID, "hydra/launcher=local", "hydra.launcher.devices=0")
     assert said.code == 2
-    assert said.err.startswith("error: hydra.launcher.jobs=0, hydra.launcher.devices=0: need")
+    assert said.err.startswith("error: hydra.launcher.jobs=0, hydra.launcher.devices=0: jobs needs")
     assert not list((tmp_path / "outputs").glob("sweeps/*/jobs/*"))
 
 
@@ -100,7 +100,7 @@ def test_two_workers_make_the_same_artifacts_as_one_process_and_each_once(tmp_pa
     assert not orphans(folders[1])
     again = synthdiv(*GRID, *LOCAL, cwd=folders[1])
     assert f"0 nodes built, {len(one)} reused" in again.stderr
-    assert len(list(root.glob("sweeps/s/jobs/*.json"))) == 2, "what is there needs no worker"
+    assert len(list(root.glob("sweeps/s/jobs/*.json"))) == 1, "nothing is left to build: no worker starts"
 
 
 def test_a_worker_that_is_killed_is_noticed_and_another_goes_on(engine, tmp_path):
@@ -111,10 +111,10 @@ def test_a_worker_that_is_killed_is_noticed_and_another_goes_on(engine, tmp_path
     assert code == 0
     root = tmp_path / "out"
     assert built(root, "s") == Counter({node.key: 1 for node in (long, *ends)})
-    assert told(root, long) == [("running", 1), ("failed", 1), ("running", 2), ("built", 2)]
-    (failed,) = [event for event in Ledger(root, "s").events() if event.state == "failed"]
-    assert failed.failure == LOST
-    assert "killed by SIGKILL" in failed.note
+    assert told(root, long) == [("running", 1), ("stopped", 1), ("running", 2), ("built", 2)]
+    (stopped,) = [event for event in Ledger(root, "s").events() if event.state == "stopped"]
+    assert stopped.failure == LOST
+    assert "killed by SIGKILL" in stopped.note
     assert (Store(root).path(long) / STEPS).read_text() == "0\n1\n2\n3\n", "it went on where the first was killed"
     assert len(Store(root).artifact(long).manifest["sessions"]) == 2
 
@@ -130,7 +130,7 @@ def test_a_stage_that_kills_its_worker_each_time_is_given_up_and_all_others_are_
     assert (event.state, event.failure, event.attempt) == ("failed", LOST, 3)
     assert "given up after 3 attempts" in event.note
     said = capfd.readouterr().err
-    assert f"failed: {bad.label} ({LOST}; 1 cells stand on it): its process was killed by SIGKILL" in said
+    assert f"failed: {bad.label} ({LOST}; 1 cells depend on it): its process was killed by SIGKILL" in said
     assert "  again: synthdiv mix.rows=0 sweep=s" in said
     assert re.search(r"its log is \S+\.log", said)
     assert not Store(root).has(bad)
@@ -145,10 +145,12 @@ def test_the_last_words_have_the_class_the_end_of_the_log_and_a_command(engine, 
     said = capfd.readouterr().err
     words = said[said.index("failed: ") :].splitlines()
     first, second = (number for number, line in enumerate(words) if line.startswith("failed: "))
-    assert words[first] == f"failed: {wrong.label} ({INPUT}; 1 cells stand on it): row 3 of it is no row"
+    assert words[first] == f"failed: {wrong.label} ({INPUT}; 1 cells depend on it): row 3 of it is no row"
     assert words[first + 1 : second - 1][-1] == f"  | {wrong.label} failed: row 3 of it is no row"
     assert words[second - 1] == "  again: synthdiv mix.rows=0 sweep=s"
-    assert words[second] == f"failed: {bug.label} (unforeseen; 1 cells stand on it): ValueError: nobody thought of this"
+    assert (
+        words[second] == f"failed: {bug.label} (unforeseen; 1 cells depend on it): ValueError: nobody thought of this"
+    )
     assert "  | ValueError: nobody thought of this" in words[second:]
     assert any('raise ValueError("nobody thought of this")' in line for line in words[second:])
     assert words[-1] == "  again: synthdiv mix.rows=1 sweep=s"
@@ -261,7 +263,7 @@ def test_one_cell_that_fails_leaves_the_others_and_its_command_repeats_it(tmp_pa
     words = ["-m", *FILES, sources("one", "two"), "generators.models.1.recorded.path=two.jsonl"]
     done = synthdiv(*words, "mix=single", "mix.source=one,two", "sweep=s", *LOCAL, cwd=tmp_path, code=1)
     assert "failed: generate" in done.stderr
-    assert f"({INPUT}; 1 cells stand on it): two: two.jsonl has no answer for 1 of" in done.stderr
+    assert f"({INPUT}; 1 cells depend on it): two: two.jsonl has no answer for 1 of" in done.stderr
     (again,) = [line.split("again: synthdiv ")[1] for line in done.stderr.splitlines() if "again: " in line]
     assert "mix.source=two" in again
     assert synthdiv("status", cwd=tmp_path).stdout == "s: 1 cells done, 1 cells failed\n"

@@ -14,9 +14,9 @@ from synthdiv.engine.job import Job
 from synthdiv.engine.profile import Profile
 from synthdiv.engine.slurm import Slurm
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
+from tests.engine import stages
 from tests.slurm.conftest import wait_for
 from tests.slurm.launches import Launch, launching, manifest, slowed
-from tests.sweep import stages
 
 pytestmark = pytest.mark.slurm
 GRID = [
