@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from synthdiv.core.events import Event
+from synthdiv.core.events import DONE, Event
 from synthdiv.core.follow import Follow
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.runtime import Stop
@@ -94,9 +94,8 @@ class Local(Engine):
     def work(self, stop: Stop) -> None:
         self.reuse()
         self.fetch()
+        self._prepare()
         try:
-            if self.frontier.pending():
-                self._write_job()
             while self.frontier.pending() and not stop.reason:
                 for number in range(1, len(self.environments) + 1):
                     if number not in self.workers:
@@ -113,7 +112,12 @@ class Local(Engine):
             for worker in self.workers.values():
                 worker.kill()
 
-    def _write_job(self) -> None:
+    def _prepare(self) -> None:
+        """Queue the nodes that were done before and whose artifacts are gone or damaged; write what workers read."""
+        self.reader.refresh()
+        events = self.reader.newest()
+        pending = {node.key for node in self.frontier.pending()}
+        self.ledger.mark([key for key in pending if key in events and events[key].state in DONE], "queued")
         graph = [node_record(node) for node in self.nodes.values()]
         job = Job(self.ledger.job, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph)
         job.write(self._job)
@@ -133,7 +137,8 @@ class Local(Engine):
         with log.open("a") as handle:
             process = subprocess.Popen(
                 [sys.executable, "-m", *launcher, "synthdiv.worker", str(self._job), str(number)],
-                stdin=subprocess.PIPE, bufsize=0, stdout=handle, stderr=handle, env=os.environ | settings, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=handle, stderr=handle, bufsize=0, env=os.environ | settings,
+                start_new_session=True,
             )  # fmt: skip
         return Worker(name, process, log, events, size_of(events))
 

@@ -53,7 +53,7 @@ class SharedGraph:
         free = [node for key, node in self.frontier.ready.items() if self._startable(events.get(key))]
         running = [key for key in self.frontier.ready if key in events and events[key].state == "running"]
         elsewhere = {inner.key for key in running for inner in self.frontier.nodes[key].inputs if inner.stage.model}
-        turn = self.number % max(1, len(free))  # workers that look at the same moment choose different nodes
+        turn = (self.number - 1) % max(1, len(free))  # workers that look at the same moment choose different nodes
         return sorted(free[turn:] + free[:turn], key=model_cost(opened, frozenset(elsewhere)))
 
     def _startable(self, event: Event | None) -> bool:

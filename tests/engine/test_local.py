@@ -149,7 +149,8 @@ def test_the_last_words_have_the_class_the_end_of_the_log_and_a_command(engine, 
     assert words[first + 1 : second - 1][-1] == f"  | {wrong.label} failed: row 3 of it is no row"
     assert words[second - 1] == "  again: synthdiv mix.rows=0 sweep=s"
     assert (
-        words[second] == f"failed: {bug.label} (unforeseen; 1 cells depend on it): ValueError: nobody thought of this"
+        words[second]
+        == f"failed: {bug.label} (unexpected error; 1 cells depend on it): ValueError: nobody thought of this"
     )
     assert "  | ValueError: nobody thought of this" in words[second:]
     assert any('raise ValueError("nobody thought of this")' in line for line in words[second:])

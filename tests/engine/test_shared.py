@@ -13,8 +13,8 @@ from synthdiv.engine.shared import SharedGraph
 from tests.engine.stages import Act, Given
 
 
-class Asks(Stop):
-    """Stops a worker that finds nothing to do."""
+class OneLook(Stop):
+    """A stop after one look: `take` then returns None instead of waiting."""
 
     def __getattribute__(self, name):
         if name == "reason":
@@ -39,26 +39,26 @@ def graph(tmp_path):
     return see, nodes, tmp_path
 
 
-def names(graph, nodes, opened=None, worker=2):
-    """The nodes that a worker takes one after the other, if it builds none; the last is None."""
-    taken = graph(worker).take(opened, Asks())
-    return next((name for name, node in nodes.items() if node is taken), None)
+def taken_by(graph, nodes, opened=None, worker=2):
+    """The name of the node that a worker takes; None where nothing is free."""
+    node = graph(worker).take(opened, OneLook())
+    return next((name for name, other in nodes.items() if other is node), None)
 
 
 def test_two_workers_that_look_at_the_same_moment_take_different_nodes(graph):
     see, nodes, _ = graph
-    assert {names(see, nodes, worker=1), names(see, nodes, worker=2)} == {"first", "second"}
+    assert {taken_by(see, nodes, worker=1), taken_by(see, nodes, worker=2)} == {"first", "second"}
 
 
 def test_what_another_worker_began_or_claimed_is_left_to_it(graph):
     see, nodes, root = graph
     Ledger(root, "s", "l-1", {}).event(nodes["first"].key, "running")
-    assert names(see, nodes) == "second"
+    assert taken_by(see, nodes) == "second"
     folder = Store(root).path(nodes["second"]).parent
     folder.mkdir(parents=True)
     Ledger(root, "s", "l-1", {nodes["first"].key: 1}).mark([nodes["first"].key], "queued")
     assert take(folder, nodes["second"].key, None)
-    assert names(see, nodes, worker=1) == names(see, nodes, worker=2) == "first"
+    assert taken_by(see, nodes, worker=1) == taken_by(see, nodes, worker=2) == "first"
     assert current(folder, nodes["second"].key)
 
 
@@ -68,7 +68,7 @@ def test_what_failed_in_this_launch_is_skipped_with_all_that_depends_on_it(graph
     ledger = Ledger(root, "s", "l-1", {})
     ledger.event(nodes["first"].key, state)
     ledger.event(nodes["second"].key, "running")
-    assert names(see, nodes) == taken
+    assert taken_by(see, nodes) == taken
 
 
 def test_what_a_dead_worker_left_is_free_once_the_launcher_queued_it_and_counts_as_the_next_attempt(graph):
@@ -76,13 +76,13 @@ def test_what_a_dead_worker_left_is_free_once_the_launcher_queued_it_and_counts_
     key = nodes["first"].key
     Ledger(root, "s", "l-3", {}).event(nodes["second"].key, "running")
     Ledger(root, "s", "l-1", {}).event(key, "running")
-    assert names(see, nodes) is None
+    assert taken_by(see, nodes) is None
     launcher = Ledger(root, "s", "l", {})
     launcher.event(key, "stopped", failure="killed")
-    assert names(see, nodes) is None, "the launcher counts the attempts"
+    assert taken_by(see, nodes) is None, "the launcher counts the attempts"
     launcher.mark([key], "queued")
     worker = see(2)
-    assert worker.take(None, Asks()) is nodes["first"]
+    assert worker.take(None, OneLook()) is nodes["first"]
     assert worker.ledger.attempt(key) == 2
 
 
@@ -90,7 +90,7 @@ def test_what_a_dead_launch_left_running_is_free(graph):
     see, nodes, root = graph
     for name in ("first", "second"):
         Ledger(root, "s", "other-1", {}).event(nodes[name].key, "running")
-    assert names(see, nodes) in ("first", "second")
+    assert taken_by(see, nodes) in ("first", "second")
 
 
 def test_a_worker_keeps_its_model_and_leaves_the_models_of_others(tmp_path):
@@ -101,5 +101,5 @@ def test_a_worker_keeps_its_model_and_leaves_the_models_of_others(tmp_path):
     ledger = Ledger(tmp_path, "s", "l-1", {})
     ledger.mark([node.key for node in models], "built")
     graph = SharedGraph(given.nodes(), Store(tmp_path), Ledger(tmp_path, "s", "l-2", {}), "l", 2)
-    assert models[1] in graph.take(models[1].key, Asks()).inputs
-    assert models[0] in graph.take(models[0].key, Asks()).inputs
+    assert models[1] in graph.take(models[1].key, OneLook()).inputs
+    assert models[0] in graph.take(models[0].key, OneLook()).inputs

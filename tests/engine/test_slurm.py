@@ -1,4 +1,4 @@
-"""The slurm engine without a Slurm: profiles, scripts, and what it says when Slurm's commands refuse or are missing."""
+"""The slurm engine without a cluster: profiles, scripts, and messages where Slurm's commands fail or are missing."""
 
 from __future__ import annotations
 
@@ -90,13 +90,19 @@ def test_the_example_is_a_profile_of_stages_there_are():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("partitoin: gpu\n", "Key 'partitoin' not in 'Profile'; it has partition, account, time, options, stages"),
+        (
+            "partitoin: gpu\n",
+            "Key 'partitoin' not in 'Profile'; the fields are partition, account, time, options",
+        ),
         ("stages: {train: 3}\n", "Value 3"),
         ("stages: {train: null}\n", "stages"),
-        ("options: {gres: [gpu, gpu]}\n", "gres is ['gpu', 'gpu']; an option of sbatch is a text, a number, true or"),
-        ("options: {mem: 1\n", "is no YAML"),
-        ("- partition\n", "it has partition, account"),
-        ("setup: module load cuda\n", "it has partition, account"),
+        (
+            "options: {gres: [gpu, gpu]}\n",
+            "gres is ['gpu', 'gpu']; give a text, a number, true or",
+        ),
+        ("options: {mem: 1\n", "is not YAML"),
+        ("- partition\n", "the fields are partition, account"),
+        ("setup: module load cuda\n", "the fields are partition, account"),
         ("time: 240\n", "time is 240; write it in quotes, as '4:00:00'"),
         ("stages: {train: {time: 14400}}\n", "time is 14400; write it in quotes"),
     ],
@@ -111,7 +117,7 @@ def test_a_bad_profile_says_what_is_wrong(tmp_path, text, told):
 @pytest.mark.parametrize("path", ["none.yaml", "."])
 def test_a_profile_that_cannot_be_read_names_the_example(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"profile={path}: .*launchers/slurm/example.yaml is one"):
+    with pytest.raises(ConfigError, match=rf"profile={path}: .*launchers/slurm/example.yaml is an example"):
         Profile.of(path, {})
 
 
@@ -176,7 +182,10 @@ def test_without_slurm_the_message_says_so(typed, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     said = typed(*QUEUE)
     assert said.code == 2
-    assert "there is no scontrol on this machine; launch where Slurm is, or choose hydra/launcher=local" in said.err
+    assert (
+        "there is no scontrol on this machine; launch on a login node of the cluster, or choose hydra/launcher=local"
+        in said.err
+    )
     assert not (tmp_path / "outputs/sweeps").exists()
 
 
@@ -211,10 +220,10 @@ def test_a_number_that_makes_no_sense_is_refused(typed, slurm, words):
 def test_jobs_are_cancelled_if_the_person_at_the_terminal_says_so(monkeypatch, typed_answer, wanted):
     engine = Slurm.__new__(Slurm)
     engine.jobs = {"1_0": []}
-    assert engine._wanted(), "nobody can answer"
+    assert engine._confirm_cancel(), "nobody can answer"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda asked: typed_answer)
-    assert engine._wanted() == wanted
+    assert engine._confirm_cancel() == wanted
 
 
 def test_a_controller_that_does_not_answer_is_asked_again(slurm, tmp_path, monkeypatch, caplog):

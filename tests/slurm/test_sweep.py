@@ -129,7 +129,7 @@ def test_a_failed_cell_and_a_cancelled_job_cost_only_what_stands_on_them(slurm, 
     slurm.run("scancel", job)
     said = launch.wait(code=1)
 
-    assert f"its job {job} of Slurm is over: CANCELLED, exit code" in said
+    assert f"its job {job} of Slurm has ended: CANCELLED, exit code" in said
     assert said.count("\nfailed: ") == 2
     states = launch.ledger.states()
     assert {states[key].state for key in cells["two"].nodes} == {"built"}
@@ -148,7 +148,7 @@ def test_a_failed_cell_and_a_cancelled_job_cost_only_what_stands_on_them(slurm, 
     assert status["cells"] == {"done": 1, "failed": 2}
     assert not status["running"]
 
-    again = launch.run(*words, code=1).split("nodes queued")[-1]
+    again = launch.run(*words, code=1).split("nodes submitted")[-1]
     assert again.count("\nfailed: ") == 1
     after = launch.ledger.states()
     assert {after[key].state for key in cells["three"].nodes} <= {"built", "reused"}
@@ -167,7 +167,7 @@ def test_a_launch_that_does_not_stay_is_seen_through_by_status(slurm, launch):
     finally:
         slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
     assert launch.queued(), "it did not wait"
-    assert f"look with `synthdiv status {launch.name} --watch`" in said
+    assert f"watch them with `synthdiv status {launch.name} --watch`" in said
     assert len(jobs(launch)) <= 4
     watched = synthdiv("status", launch.name, "--watch", cwd=launch.folder).stdout
     assert watched.splitlines()[-1] == f"{launch.name}: 1 cells done"

@@ -1,4 +1,4 @@
-"""The grid of a sweep: its order, its ways of writing values, and who wins where two set one key."""
+"""Cells of a grid: order, ways of writing values, which of two settings of a key counts, interpolations."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_preset_of_a_group_by_glob(expander):
     assert sorted(kinds) == ["human", "multi", "multi_decoding", "none", "single"]
 
 
-def test_text_with_commas_and_quotes_arrives_as_it_was_typed(expander):
+def test_text_with_commas_and_quotes_stays_as_it_was_typed(expander):
     (point,) = expander.expand({}, ["prompts.system='Be brief, and x=1, \"y\".'"])
     assert point.cell.prompts.system == 'Be brief, and x=1, "y".'
     (again,) = expander.expand({}, list(point.overrides))
@@ -83,7 +83,7 @@ def test_text_with_commas_and_quotes_arrives_as_it_was_typed(expander):
     assert values(points, "prompts.system") == [("a, b",), (None,), ("c",)]
 
 
-def test_the_command_line_wins_over_the_grid_of_an_experiment(expander):
+def test_the_command_line_overrides_the_grid_of_an_experiment(expander):
     points = expander.expand({"mix": "human,multi", "train.seed": "0,1"}, ["train.seed=5", "mix.rows=9"])
     assert values(points, "mix.kind.value", "train.seed", "mix.rows") == [("human", 5, 9), ("multi", 5, 9)]
 
@@ -91,7 +91,8 @@ def test_the_command_line_wins_over_the_grid_of_an_experiment(expander):
 def test_also_adds_the_grid_again_with_keys_changed(loader):
     hydra = SimpleNamespace(job=SimpleNamespace(config_name="config"), overrides=SimpleNamespace(hydra=[]))
     params, also = {"mix": "human,multi", "train.seed": "0,1"}, [{"mix": "multi", "generators.overlap": "1"}]
-    points = launch.expand(loader, SimpleNamespace(hydra=hydra), GridSpec(params, also), ["train.seed=3"])
+    expander = launch.expander(loader, SimpleNamespace(hydra=hydra))
+    points = expander.points(GridSpec(params, also), ["train.seed=3"])
     assert values(points, "mix.kind.value", "generators.overlap", "train.seed") == [
         ("human", 0, 3), ("multi", 0, 3), ("multi", 1, 3),
     ]  # fmt: skip
@@ -108,8 +109,8 @@ def test_a_launch_has_one_name_and_one_runtime(expander):
             launch.launch(expander.expand({}, [swept]), Inline)
 
 
-def test_a_list_that_is_replaced_after_its_item_was_set_leaves_no_trace(expander):
-    """Found by the random cells of test_config: the item stayed set for every later cell."""
+def test_a_list_that_is_replaced_after_an_item_was_set_does_not_change_later_cells(expander):
+    """A regression that the random cells of test_config showed."""
     item, whole = "evaluate.respond.decodings.0.sampling.top_p=0.5", "evaluate.respond.decodings=[{name: greedy}]"
     (before,) = expander.expand({}, ["evaluate=toy"])
     expander.expand({}, ["evaluate=toy", item, whole])
