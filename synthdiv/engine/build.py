@@ -21,6 +21,12 @@ from synthdiv.core.types import Artifact, Stopped, SynthdivError
 from synthdiv.engine.failure import BUG, LOST, MEMORY, advice, class_of, message_of
 from synthdiv.engine.watcher import Watcher
 
+SHOWN = {  # of a summary in a log line
+    "rows": "{:,} rows", "rows_seen": "{:,} rows", "parameters": "{:,} parameters",
+    "trained_parameters": "{:,} trained parameters", "steps": "{:,} steps", "tokens": "{:,} tokens",
+    "tokens_per_second": "{:,.0f} tokens/s", "loss": "loss {:.3f}",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -218,20 +224,5 @@ def halved(stage: Stage, rows: int, ranks: int = 1) -> int:
 
 def describe(summary: dict[str, Any]) -> str:
     """The sizes and rates of a summary for a log line, in parentheses; empty where it has none."""
-    words = []
-    rows = summary.get("rows", summary.get("rows_seen"))
-    if rows is not None:
-        words.append(f"{rows:,} rows")
-    if summary.get("hidden"):
-        words.append(f"{summary['layers']} x {summary['hidden']} units")
-    if summary.get("parameters") or summary.get("trained_parameters"):
-        words.append(f"{summary.get('parameters') or summary['trained_parameters']:,} parameters")
-    if summary.get("steps"):
-        words.append(f"{summary['steps']:,} steps")
-    if summary.get("tokens"):
-        words.append(f"{summary['tokens']:,} tokens")
-    if summary.get("tokens_per_second"):
-        words.append(f"{summary['tokens_per_second']:,.0f} tokens/s")
-    if summary.get("loss") is not None:
-        words.append(f"loss {summary['loss']:.3f}")
+    words = [text.format(summary[name]) for name, text in SHOWN.items() if summary.get(name) is not None]
     return f" ({', '.join(words)})" if words else ""

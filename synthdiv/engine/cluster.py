@@ -9,18 +9,9 @@ from collections.abc import Iterable
 
 from synthdiv.core.types import ConfigError
 
-ENDED = (
-    "COMPLETED",
-    "FAILED",
-    "CANCELLED",
-    "TIMEOUT",
-    "OUT_OF_MEMORY",
-    "NODE_FAIL",
-    "BOOT_FAIL",
-    "DEADLINE",
-    "REVOKED",
-)
-TEMPORARY = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning")
+# the states in which a job ends, and reasons of waiting that pass
+ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED")
+TEMPORARY = ["None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning"]
 
 
 def ask(*words: str) -> str:
@@ -101,7 +92,7 @@ def queued(ids: Iterable[str]) -> dict[str, str]:
         if done.returncode and "Invalid job id" not in done.stderr:  # the whole array has ended and is forgotten
             raise ConfigError(f"squeue: {done.stderr.strip()}")
         rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-        reasons |= {row[0]: row[2] for row in rows if len(row) == 3 and row[1] not in ENDED}
+        reasons |= {row[0]: row[2] for row in rows if len(row) == 3 and row[1] not in ENDS}
     return reasons
 
 

@@ -91,7 +91,7 @@ def logs(folder: Path) -> str:
 
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.usefixtures("known")
-def test_a_second_ctrl_c_ends_the_workers_now(tmp_path, devices):
+def test_a_second_ctrl_c_kills_the_workers(tmp_path, devices):
     """They are in a step that takes for ever; those of torchrun are in sessions of their own."""
     script = f"""
 import signal, sys
@@ -121,7 +121,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_launcher_that_is_killed_takes_its_workers_along(begun, tmp_path, devices):
+def test_workers_of_a_killed_launcher_stop_at_a_step(begun, tmp_path, devices):
     """They stop at a step, and keep it."""
     process = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")
     process.kill()
@@ -135,7 +135,7 @@ def test_a_launcher_that_is_killed_takes_its_workers_along(begun, tmp_path, devi
 
 
 @pytest.mark.usefixtures("known")
-def test_a_worker_whose_step_never_ends_dies_after_its_launcher(tmp_path, monkeypatch):
+def test_a_worker_whose_step_never_ends_exits_after_its_launcher(tmp_path, monkeypatch):
     site = tmp_path / "site" / "sitecustomize.py"
     site.write_text(site.read_text() + "import synthdiv.engine.job_worker as it\nit.GRACE = 1\n")
     node = Node(Act(deed="hang", marks=str(tmp_path)))

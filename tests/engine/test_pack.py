@@ -134,13 +134,13 @@ def test_shards_that_share_a_model_share_their_jobs(shards, group):
 
 
 def chain(number: int, prompts: Node, *, other: int = 0) -> list[Node]:
-    """A training, two nodes that ask its model, and a measure of what they said in the shape `other`."""
+    """A training, two nodes that take its model, and a measure of their answers in the shape `other`."""
     model = Node(Training(number), (prompts,))
     answers = [Node(Work(100 * number + place), (prompts, model)) for place in (1, 2)]
     return [model, *answers, Node(Work(100 * number + 3, other), tuple(answers))]
 
 
-def test_what_asks_a_model_runs_in_the_job_that_trains_it():
+def test_answers_of_a_model_run_in_the_job_that_trains_it():
     prompts = Node(Work())
     one, two = chain(1, prompts), chain(2, prompts)
     jobs = pack([prompts, *one, *two], shape, 8, MANY)
@@ -151,7 +151,7 @@ def test_what_asks_a_model_runs_in_the_job_that_trains_it():
     assert [len(members) for members in arrays(jobs, 100)] == [1, 2, 1, 1], "both trainings are one array"
 
 
-def test_trainings_are_joined_only_where_the_queue_is_short():
+def test_trainings_are_joined_only_where_the_queue_takes_few_jobs():
     prompts = Node(Work())
     nodes = [prompts, *(node for number in range(1, 9) for node in chain(number, prompts, other=1))]
     assert len(pack(nodes, shape, 8, MANY)) == 17

@@ -50,7 +50,7 @@ def test_two_workers_that_look_at_the_same_moment_take_different_nodes(graph):
     assert {taken_by(see, nodes, worker=1), taken_by(see, nodes, worker=2)} == {"first", "second"}
 
 
-def test_what_another_worker_began_or_claimed_is_left_to_it(graph):
+def test_a_worker_leaves_nodes_that_another_began_or_claimed(graph):
     see, nodes, root = graph
     Ledger(root, "s", "l-1", {}).event(nodes["first"].key, "running")
     assert taken_by(see, nodes) == "second"
@@ -63,7 +63,7 @@ def test_what_another_worker_began_or_claimed_is_left_to_it(graph):
 
 
 @pytest.mark.parametrize(("state", "taken"), [("failed", None), ("built", "user"), ("reused", "user")])
-def test_what_failed_in_this_launch_is_skipped_with_all_that_depends_on_it(graph, state, taken):
+def test_a_failed_node_is_skipped_with_all_that_depends_on_it(graph, state, taken):
     see, nodes, root = graph
     ledger = Ledger(root, "s", "l-1", {})
     ledger.event(nodes["first"].key, state)
@@ -71,7 +71,7 @@ def test_what_failed_in_this_launch_is_skipped_with_all_that_depends_on_it(graph
     assert taken_by(see, nodes) == taken
 
 
-def test_what_a_dead_worker_left_is_free_once_the_launcher_queued_it_and_counts_as_the_next_attempt(graph):
+def test_the_node_of_a_dead_worker_is_free_for_the_next_attempt_once_the_launcher_queued_it(graph):
     see, nodes, root = graph
     key = nodes["first"].key
     Ledger(root, "s", "l-3", {}).event(nodes["second"].key, "running")
@@ -86,7 +86,7 @@ def test_what_a_dead_worker_left_is_free_once_the_launcher_queued_it_and_counts_
     assert worker.ledger.attempt(key) == 2
 
 
-def test_what_a_dead_launch_left_running_is_free(graph):
+def test_nodes_of_a_dead_launch_are_free(graph):
     see, nodes, root = graph
     for name in ("first", "second"):
         Ledger(root, "s", "other-1", {}).event(nodes[name].key, "running")

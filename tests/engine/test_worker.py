@@ -53,7 +53,7 @@ def states(root: Path) -> dict[str, str]:
     return {key: event.state for key, event in Ledger(root, "s").states().items()}
 
 
-def test_a_failure_and_a_missing_input_cost_what_stands_on_them_and_nothing_else(tmp_path):
+def test_a_failure_and_a_missing_input_cost_only_what_depends_on_them(tmp_path):
     bad, good, absent = Node(Act(number=1, deed="data")), Node(Act(number=2)), Node(Act(number=3))
     after = [Node(Act(number=4), (bad,)), Node(Act(number=5), (good,)), Node(Act(number=6), (absent,))]
     nodes = [bad, good, *after]
@@ -64,7 +64,7 @@ def test_a_failure_and_a_missing_input_cost_what_stands_on_them_and_nothing_else
     assert [found[node.key] for node in nodes] == ["failed", "built", "blocked", "built", "blocked"]
     assert f"{bad.label} failed: row 3 of it is no row" in log
     assert f"{after[2].label} blocked: {absent.label} is missing" in log
-    assert "said by the stage" in log, "what a stage prints is in the log"
+    assert "printed by the stage" in log, "what a stage prints is in the log"
     events = Ledger(tmp_path, "s").states()
     assert events[good.key].attempt == 7, "the launch counts"
     assert events[bad.key].failure == INPUT
@@ -100,7 +100,7 @@ def test_a_worker_of_a_shared_graph_stops_at_a_step_when_its_launcher_asks_or_is
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
-def test_a_signal_ends_it_with_75_and_another_goes_on(tmp_path, number):
+def test_a_signal_ends_a_worker_with_75_and_keeps_its_work(tmp_path, number):
     first, long = Node(Act(number=1)), Node(Act(number=2, steps=100000))
     path = written(tmp_path, [first, long], [first.key, long.key])
     process = started(tmp_path, path)
@@ -119,7 +119,7 @@ def rows(partial: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-def test_of_two_ranks_one_builds_what_takes_one_and_both_what_takes_many(tmp_path):
+def test_two_ranks_build_stages_of_many_together_and_rank_0_those_of_one(tmp_path):
     alone, together = Node(Act(number=1)), Node(Both(number=2))
     later = Node(Act(number=3), (together,))
     nodes = [alone, together, later]
@@ -138,7 +138,7 @@ def test_of_two_ranks_one_builds_what_takes_one_and_both_what_takes_many(tmp_pat
 
 
 @pytest.mark.parametrize("guilty", [0, 1])
-def test_one_rank_that_is_asked_to_stop_stops_both_at_the_same_step(tmp_path, guilty):
+def test_a_signal_to_one_rank_stops_both_at_the_same_step(tmp_path, guilty):
     nodes = [Node(Both(number=1, deed="SIGTERM", guilty=guilty, marks=str(tmp_path))), Node(Act(number=2))]
     path = written(tmp_path, nodes, [node.key for node in nodes])
     code, log = done(tmp_path, started(tmp_path, path, 2))
@@ -152,7 +152,7 @@ def test_one_rank_that_is_asked_to_stop_stops_both_at_the_same_step(tmp_path, gu
 
 
 @pytest.mark.parametrize("guilty", [0, 1])
-def test_an_exception_on_one_rank_ends_the_job_and_has_its_own_class(tmp_path, guilty):
+def test_an_exception_on_one_rank_ends_the_job_with_its_class(tmp_path, guilty):
     """The other rank only sees that its neighbour is gone, which is no cause."""
     node = Node(Both(number=1, deed="data", guilty=guilty))
     path = written(tmp_path, [node], [node.key])
@@ -174,7 +174,7 @@ def test_a_rank_that_is_killed_ends_the_job(tmp_path):
 
 
 @pytest.mark.parametrize("guilty", [0, 1, -1])
-def test_a_job_that_ran_out_of_memory_takes_half_when_it_is_started_again(tmp_path, guilty):
+def test_a_job_that_ran_out_of_memory_takes_half_the_rows_when_restarted(tmp_path, guilty):
     """However many of its ranks ran out of it; one of Slurm queues itself again for that."""
     node = Node(Both(number=1, deed="memory 2", guilty=guilty))
     path = written(tmp_path, [node], [node.key])
