@@ -1,4 +1,4 @@
-"""Stages made for tests: each does the deed that its fields name. A worker imports them through a `sitecustomize` on its path."""
+"""Stages for tests: each does what its fields name. A worker imports them through a `sitecustomize` on its path."""
 
 from __future__ import annotations
 

@@ -62,10 +62,10 @@ class Launch:
 
     def start(self, *words: str, **env: str) -> None:
         """The command as a user types it, in the background."""
-        with (self.folder / "output").open("a") as output:
+        with (self.folder / "output").open("a") as log:
             self.process = subprocess.Popen(
                 command(*words, f"sweep={self.name}", "hydra/launcher=slurm"),
-                cwd=self.folder, env=self.slurm.environment | env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                cwd=self.folder, env=self.slurm.environment | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
     def wait(self, code: int = 0, seconds: float = 300) -> str:
