@@ -109,8 +109,10 @@ class Engine:
         """Whether the final state of a node is known, after `event`, the one that counts in the ledger."""
         if node.key in self.states:
             return True
-        if event is None or event.state not in (*DONE, "failed") or event.attempt < self.ledger.attempt(node.key):
+        if event is None or event.state not in (*DONE, "failed"):
             return False
+        if event.attempt < self.ledger.attempt(node.key) and not (event.state in DONE and self.store.has(node)):
+            return False  # of an earlier launch
         summary = self._summary(node) if event.state == "built" else ""
         trace = event.log if event.log.endswith(".traceback") else ""
         self.became(node, Outcome(event.state, event.seconds, event.note, event.failure, summary, trace, event.log))

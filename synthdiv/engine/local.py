@@ -116,10 +116,11 @@ class Local(Engine):
         """Queue the nodes that were done before and whose artifacts are gone or damaged; write what workers read."""
         self.reader.refresh()
         events = self.reader.newest()
-        pending = {node.key for node in self.frontier.pending()}
+        pending = [node.key for node in self.frontier.pending()]
         self.ledger.mark([key for key in pending if key in events and events[key].state in DONE], "queued")
+        attempts = {key: self.ledger.attempt(key) for key in pending if key in events}
         graph = [node_record(node) for node in self.nodes.values()]
-        job = Job(self.ledger.job, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph)
+        job = Job(self.ledger.job, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph, attempts)
         job.write(self._job)
         (self.ledger.folder / "logs").mkdir(exist_ok=True)
 

@@ -26,6 +26,7 @@ class SharedGraph:
 
     def __init__(self, nodes: Mapping[str, Node], store: Store, ledger: Ledger, launch: str, number: int):
         self.store, self.ledger, self.launch, self.number = store, ledger, launch, number
+        self.first = {key: ledger.attempt(key) for key in nodes}  # attempt of this launch: failures before it are old
         self.frontier = Frontier(nodes)
         self.reader = Follow(Ledger(ledger.root, ledger.name))
 
@@ -48,13 +49,16 @@ class SharedGraph:
         """Nodes that are ready and that no worker of this launch has begun, in the order in which to build them."""
         for node in self.frontier.pending():
             event = events.get(node.key)
-            if event and event.state in (*DONE, "failed"):
+            if event and (event.state in DONE or self._failed(event)):
                 self.frontier.settle(node, event.state)
         free = [node for key, node in self.frontier.ready.items() if self._startable(events.get(key))]
         running = [key for key in self.frontier.ready if key in events and events[key].state == "running"]
         elsewhere = {inner.key for key in running for inner in self.frontier.nodes[key].inputs if inner.stage.model}
         turn = (self.number - 1) % max(1, len(free))  # workers that look at the same moment choose different nodes
         return sorted(free[turn:] + free[:turn], key=model_cost(opened, frozenset(elsewhere)))
+
+    def _failed(self, event: Event) -> bool:
+        return event.state == "failed" and event.attempt >= self.first[event.node]
 
     def _startable(self, event: Event | None) -> bool:
         return event is None or event.state == "queued" or not event.job.startswith(self.launch)

@@ -86,6 +86,16 @@ def test_the_node_of_a_dead_worker_is_free_for_the_next_attempt_once_the_launche
     assert worker.ledger.attempt(key) == 2
 
 
+def test_a_failure_of_an_earlier_attempt_than_that_of_this_launch_does_not_count(graph):
+    see, nodes, root = graph
+    for name in ("first", "second"):
+        Ledger(root, "s", "other-1", {}).event(nodes[name].key, "failed")
+    ledger = Ledger(root, "s", "l-1", {nodes["first"].key: 2})
+    worker = SharedGraph(see(1).frontier.nodes, Store(root), ledger, "l", 1)
+    assert worker.take(None, OneLook()) is nodes["first"]
+    assert ledger.attempt(nodes["first"].key) == 2
+
+
 def test_nodes_of_a_dead_launch_are_free(graph):
     see, nodes, root = graph
     for name in ("first", "second"):
