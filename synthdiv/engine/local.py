@@ -31,7 +31,7 @@ from synthdiv.study.freeze import Frozen
 from synthdiv.study.records import node_record
 
 RETRIES = 2  # of a node whose worker was killed or stopped: twice may be chance, three times is not
-POLL = 0.1  # seconds between two looks at the workers and the ledger
+POLL = 0.1  # seconds between two looks at workers and ledger, or ten times as long as a look takes
 
 
 @dataclass
@@ -94,15 +94,16 @@ class Local(Engine):
     def work(self, stop: Stop) -> None:
         self.reuse()
         self.fetch()
-        self._prepare()
+        if self.frontier.pending():
+            self._prepare()
         try:
             while self.frontier.pending() and not stop.reason:
                 for number in range(1, len(self.environments) + 1):
                     if number not in self.workers:
                         self.workers[number] = self._start(number)
-                begun = time.monotonic()
+                begun = time.thread_time()
                 self._look(stop)
-                time.sleep(max(POLL, 10 * (time.monotonic() - begun)))
+                time.sleep(max(POLL, 10 * (time.thread_time() - begun)))
             for worker in self.workers.values():
                 worker.stop() if stop.reason else worker.end()
             while self.workers:

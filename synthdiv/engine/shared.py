@@ -14,7 +14,7 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.engine.frontier import Frontier, model_cost
 
-POLL = 0.1  # seconds between two looks at the ledger while nothing is ready
+POLL = 0.1  # seconds between two looks while nothing is ready, or ten times as long as a look takes
 
 
 class SharedGraph:
@@ -33,7 +33,7 @@ class SharedGraph:
     def take(self, opened: str | None, stop: Stop) -> Node | None:
         """The next node to build, as soon as one is free; None once `stop` has a reason. `opened` is the open model."""
         while not stop.reason:
-            begun = time.monotonic()
+            begun = time.thread_time()
             self.reader.refresh()
             events = self.reader.newest()
             free = self._free(opened, events)
@@ -42,7 +42,7 @@ class SharedGraph:
                 attempts = next_attempts({node.key: events[node.key]}) if node.key in events else {}
                 self.ledger.number(node.key, attempts.get(node.key, 1))
                 return node
-            time.sleep(max(POLL, 10 * (time.monotonic() - begun)))
+            time.sleep(max(POLL, 10 * (time.thread_time() - begun)))
         return None
 
     def _free(self, opened: str | None, events: Mapping[str, Event]) -> list[Node]:
