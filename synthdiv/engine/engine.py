@@ -28,7 +28,7 @@ SHOWN_FAILURES = 20  # at the end: a server that is down fails every shard
 
 
 class Engine:
-    """Builds every node once; a failure blocks what stands on it and nothing else. `cell` is any one of the sweep: its
+    """Builds every node once; a failure blocks only what depends on it. `cell` is any one of the sweep: its
     runtime and tracker hold for all."""
 
     name = ""

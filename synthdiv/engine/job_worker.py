@@ -51,7 +51,7 @@ class Worker:
         self.nodes = job.rebuilt()
 
     def work(self) -> int:
-        """Build node after node; a failure costs what stands on it and nothing else. Returns the exit code."""
+        """Build node after node; a failure costs only what depends on it. Returns the exit code."""
         code = 0
         keys = iter(()) if self.ranks.rank else self._keys()
         while key := self.ranks.share(next(keys, None)):

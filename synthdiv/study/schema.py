@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import typing
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 from synthdiv.core.stage import _hints, _plain_optional
@@ -31,13 +29,17 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
 
 
 def declared(key: str) -> bool:
-    """Whether `key` is a field of a cell, whatever the index of an item of a list."""
-    return re.sub(r"\.\d+(?=\.|$)", ".0", key) in known_fields()
-
-
-@cache
-def known_fields() -> tuple[str, ...]:
-    return tuple(leaves(Cell))
+    """Whether `key` is a field of a cell, or an item of a list."""
+    hint: Any = Cell
+    for part in key.split("."):
+        hints = _hints(hint) if dataclasses.is_dataclass(hint) else {}  # type: ignore[arg-type]
+        if part in hints:
+            hint = _plain_optional(hints[part])
+        elif typing.get_origin(hint) is list and part.isdigit():
+            hint = _plain_optional(typing.get_args(hint)[0])
+        else:
+            return False
+    return True
 
 
 def key_of(override: str) -> str:
@@ -47,7 +49,7 @@ def key_of(override: str) -> str:
 
 def nearest(key: str) -> list[str]:
     """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or in another block."""
-    known = known_fields()
+    known = list(leaves(Cell))
     block, _, last = key.rpartition(".")
     short = "".join(word[:1] for word in last.split("_"))
     near = [f"{block}.{short}"] if f"{block}.{short}" in known else []
