@@ -1,11 +1,11 @@
-"""A grid of 24 toy cells: what sharing saves, what an engine costs; exits 1 where it falls short.
+"""A grid of 24 toy cells: what sharing saves, what an engine costs; exits 1 where a limit is missed.
 
     python benchmarks/engines.py
 
-floor   the sum of the seconds in which the unique nodes were built
-inline  the whole command, imports and planning counted: at most 1.1 x the floor
-alone   every cell by itself, without sharing: the sum over cells of the seconds of their nodes; only printed
-local   `hydra/launcher=local hydra.launcher.jobs=2` on two cores, nodes of one thread each: at least 1.5 x faster
+floor   the sum of the build seconds of the unique nodes
+inline  the whole command, with imports and planning: at most 1.1 x the floor
+alone   without sharing: the sum over cells of the build seconds of their nodes; only printed
+local   `hydra/launcher=local hydra.launcher.jobs=2` on two cores, one thread a node: at least 1.5 x faster than inline
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def main() -> int:
     print(f"inline   {inline:8.1f} s    {inline / floor:.2f} x the floor (at most {OVERHEAD:g})")
     print(f"alone    {alone:8.1f} s    {alone / inline:.2f} x inline: what sharing saves")
     print(f"local    {local:8.1f} s    {inline / local:.2f} x faster than inline (at least {FASTER:g})")
-    short = [
+    failed = [
         name for name, fails in (("inline", inline > OVERHEAD * floor), ("local", inline < FASTER * local)) if fails
     ]
-    if short:
-        print("falls short: " + ", ".join(short), file=sys.stderr)
-    return 1 if short else 0
+    if failed:
+        print("failed: " + ", ".join(failed), file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A sweep on this machine with several workers, two unless JOBS says otherwise; it outlives the terminal.
+# A sweep on this machine with JOBS workers (default: two). It keeps running after the terminal closes.
 #   launchers/local.sh -m experiment=demo
 set -euo pipefail
 mkdir -p outputs

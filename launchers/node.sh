@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A sweep on one machine with several accelerators: a worker for each, or for each DEVICES of them. It outlives the
-# terminal. CUDA_VISIBLE_DEVICES says which accelerators it may take.
+# A sweep on one machine with several accelerators: one worker for each DEVICES of them (default: one). It keeps running
+# after the terminal closes. CUDA_VISIBLE_DEVICES limits the accelerators that it uses.
 #   DEVICES=2 launchers/node.sh -m experiment=demo
 set -euo pipefail
 mkdir -p outputs

@@ -1,4 +1,4 @@
-"""What the Hydra plugins hand over to: expand, freeze, and give all to an engine or to the plan's printer."""
+"""What the Hydra plugins call: expand the grid, freeze the cells, run them with an engine or print their plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander, Point
 from synthdiv.study.freeze import Frozen, freeze
-from synthdiv.study.grid import GridSpec
 from synthdiv.views.bill import Estimate
 from synthdiv.views.disk import shortage, unwritable
 from synthdiv.views.track.watcher import TrackWatcher
@@ -25,11 +24,10 @@ LOGGER = logging.getLogger("synthdiv")
 PLAN = "SYNTHDIV_PLAN"  # `text` or `json`, set by the verb `plan`: the engine is replaced by a printer
 
 
-def expand(loader: Any, config: Any, spec: GridSpec, arguments: list[str]) -> list[Point]:
-    """All cells of a sweep, composed before anything runs: a later edit of a YAML file changes none of them."""
+def expander(loader: Any, config: Any) -> Expander:
+    """Composes the cells of a sweep, all before anything runs: a later edit of a YAML file changes none of them."""
     hydra = config.hydra
-    arguments = [word.removeprefix("++") if word.startswith("++evaluate.suites.") else word for word in arguments]
-    return Expander(loader, hydra.job.config_name, list(hydra.overrides.hydra)).points(spec, arguments)
+    return Expander(loader, hydra.job.config_name, list(hydra.overrides.hydra))
 
 
 def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine]) -> int:
@@ -55,24 +53,25 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     if problems:
         raise ConfigError(problems)
     require_format(root, create=True)
-    ready = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
+    runner = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
     if cell.rerun:
         rerun(cell.rerun, frozen, Store(root))
-    return ready.run()
+    return runner.run()
 
 
-def rerun(asked: str, frozen: Frozen, store: Store) -> None:
-    """Set aside the one node of the sweep that is `asked` for, as KEY or STAGE/KEY, so that it is built anew."""
-    stage, _, start = asked.rpartition("/")
+def rerun(name: str, frozen: Frozen, store: Store) -> None:
+    """Set aside the one node of the sweep that `name` names, as KEY or STAGE/KEY, so that it is built anew."""
+    stage, _, start = name.rpartition("/")
     nodes = [node for node in frozen.nodes().values() if not node.stage.located and stage in ("", node.stage.name)]
-    found = [node for node in nodes if node.key.startswith(start)]
-    if len(found) != 1 or len(start) < 4:
-        told = ", ".join(node.label for node in found[:5]) if len(start) > 1 else ""
+    matches = [node for node in nodes if node.key.startswith(start)]
+    if len(matches) != 1 or len(start) < 4:
+        labels = ", ".join(node.label for node in matches[:5]) if len(start) > 1 else ""
         raise ConfigError(
-            f"rerun={asked}: needs the first four or more digits of the key of one node of this sweep, and "
-            f"{len(found)} begin so{f' ({told})' if told else ''}. `synthdiv status` and the logs show keys; where "
-            "they could be read as a number, like 12e4, put the stage before them: rerun=train/12e4"
+            f"rerun={name}: needs the first four or more digits of the key of one node of this sweep; {len(matches)} "
+            f"keys begin with these{f' ({labels})' if labels else ''}. `synthdiv status` and the logs show keys; put "
+            "the stage before digits that YAML could read as a number: rerun=train/12e4"
         )
-    if store.has(found[0]):
-        target = store.set_aside(found[0])
-        LOGGER.info("%s is built anew; what was there is in %s, what stands on it is kept", found[0].label, target)
+    (node,) = matches
+    if store.has(node):
+        target = store.set_aside(node)
+        LOGGER.info("%s is built anew; the old artifact is in %s, what depends on it is kept", node.label, target)

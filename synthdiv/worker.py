@@ -2,7 +2,7 @@
 
 import sys
 
-from synthdiv.engine.worker import main
+from synthdiv.engine.job_worker import main
 from synthdiv.views.track.watcher import TrackWatcher
 
 if __name__ == "__main__":

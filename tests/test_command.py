@@ -125,7 +125,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_is_told_before_anything_runs(words, typed, tmp_path):
+def test_a_mistake_is_reported_before_anything_runs(words, typed, tmp_path):
     """One line each: the value, the choices or the next step; no traceback, and nothing is built."""
     rows = write_files(tmp_path)
     write_rows(tmp_path / "gap.jsonl", [row | ({"response": " "} if row["id"] == "q2" else {}) for row in rows])
@@ -135,19 +135,19 @@ def test_a_mistake_is_told_before_anything_runs(words, typed, tmp_path):
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "config.json").write_text("{}")
     (tmp_path / "pickled" / "pytorch_model.bin").touch()
-    arguments, told = MISTAKES[words]
-    said = typed(*arguments)
-    assert said.code == 2
-    assert said.out == ""
-    assert all(line.startswith("error: ") for line in said.err.splitlines()), said.err
-    assert all(phrase in said.err for phrase in told), said.err
+    arguments, phrases = MISTAKES[words]
+    done = typed(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert all(line.startswith("error: ") for line in done.err.splitlines()), done.err
+    assert all(phrase in done.err for phrase in phrases), done.err
     assert not (tmp_path / "outputs" / "artifacts").exists()
     assert not (tmp_path / "outputs" / "sweeps").exists()
 
 
-def test_problems_of_a_grid_come_at_once_with_the_cells_that_have_them(typed):
-    said = typed("-m", "train.lr=1e-3,-1", "train.batch_rows=0,8", "mix.rows=9999")
-    assert said.err.splitlines() == [
+def test_all_problems_of_a_grid_are_reported_together_with_their_cells(typed):
+    done = typed("-m", "train.lr=1e-3,-1", "train.batch_rows=0,8", "mix.rows=9999")
+    assert done.err.splitlines() == [
         "error: train.batch_rows=0: needs more than 0, and finite [in 2 of 4 cells, first: train.lr=0.001 "
         "train.batch_rows=0 mix.rows=9999]",
         "error: mix.rows=9999: needs 9999 train prompts and there are 600 (700 rows less 100 test and 0 target) "
@@ -157,12 +157,12 @@ def test_problems_of_a_grid_come_at_once_with_the_cells_that_have_them(typed):
     ]
 
 
-def test_a_folder_of_ones_own_presets_counts_as_ours(typed, tmp_path):
+def test_a_users_folder_of_presets_joins_the_built_in_ones(typed, tmp_path):
     (tmp_path / "mine" / "train").mkdir(parents=True)
     (tmp_path / "mine" / "train" / "slow.yaml").write_text("lr: 1e-6\n")
-    said = typed("plan", "--config-dir", "mine", "train=slow")
-    assert (said.code, said.err) == (0, "")
-    assert "train=slow" in said.out
+    done = typed("plan", "--config-dir", "mine", "train=slow")
+    assert (done.code, done.err) == (0, "")
+    assert "train=slow" in done.out
     assert "full, lora, qlora, slow" in typed("--help", "--config-dir=mine").out
     assert "qlora, slow" not in typed("--help").out
     assert "train.epochs=x" in typed("--config-dir", "mine", "train=slow", "train.epochs=x").err
@@ -171,33 +171,33 @@ def test_a_folder_of_ones_own_presets_counts_as_ours(typed, tmp_path):
 def test_a_plan_writes_nothing_and_shows_equal_cells_once(typed, tmp_path):
     write_files(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    said = typed("plan", "-m", *FILES, "mix=human,none", "train.seed=0,1", sources("one", "two"))
-    assert (said.code, said.err) == (0, "")
-    assert "4 cells, 3 unique" in said.out
-    assert said.out.count("= 1 more") == 1
+    done = typed("plan", "-m", *FILES, "mix=human,none", "train.seed=0,1", sources("one", "two"))
+    assert (done.code, done.err) == (0, "")
+    assert "4 cells, 3 unique" in done.out
+    assert done.out.count("= 1 more") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_answer_that_only_the_hub_knows_is_shown_as_unresolved_and_the_rest_is_planned(typed, monkeypatch, tmp_path):
+def test_a_plan_shows_models_that_only_the_hub_knows_as_unresolved(typed, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-cache"))
     (tmp_path / "mine" / "student").mkdir(parents=True)
     (tmp_path / "mine" / "student" / "far.yaml").write_text("name: far\ncheckpoint: {hub: some/model}\n")
-    said = typed("plan", "-m", "--config-dir", "mine", "mix=none", "student=far,toy_small")
-    assert (said.code, said.err) == (0, "")
-    assert "2 cells, 2 unique" in said.out
-    assert "unresolved: some/model: the commit of main is not in the local hub cache" in said.out
-    assert "unknown: some/model: no size" in said.out
-    nodes = {line.split()[0]: line.split()[1:] for line in said.out.split("nodes\n")[1].splitlines() if line.strip()}
+    done = typed("plan", "-m", "--config-dir", "mine", "mix=none", "student=far,toy_small")
+    assert (done.code, done.err) == (0, "")
+    assert "2 cells, 2 unique" in done.out
+    assert "unresolved: some/model: the commit of main is not in the local hub cache" in done.out
+    assert "unknown: some/model: no size" in done.out
+    nodes = {line.split()[0]: line.split()[1:] for line in done.out.split("nodes\n")[1].splitlines() if line.strip()}
     assert nodes["checkpoint"] == ["0", "1", "0", "1"], "present, to build, shared, unresolved"
     assert nodes["pretrain"] == ["0", "1", "0", "0"]
     assert nodes["generate"] == ["0", "4", "0", "2"], "what stands on it is unresolved too"
 
 
 def test_help_names_every_group_and_every_verb(typed):
-    said = typed("--help")
-    assert typed().out == said.out, "without a word it tells what it can do"
+    done = typed("--help")
+    assert typed().out == done.out, "without a word it tells what it can do"
     for name in (
         "prompts",
         "generators",
@@ -210,10 +210,10 @@ def test_help_names_every_group_and_every_verb(typed):
         "report",
         "experiment",
     ):
-        assert f"\n  {name}: " in said.out
-    assert said.out == typed("plan", "-h").out
+        assert f"\n  {name}: " in done.out
+    assert done.out == typed("plan", "-h").out
     for verb in ("plan", "status", "report", "doctor"):
-        assert f"synthdiv {verb}" in said.out
+        assert f"synthdiv {verb}" in done.out
 
 
 HEAVY = [
@@ -245,7 +245,7 @@ runpy.run_module("synthdiv", run_name="__main__")
         (["trian.lr=1"], set()),
     ],
 )
-def test_nothing_heavy_is_loaded_to_answer_a_question(words, may, tmp_path):
+def test_help_plan_and_status_load_no_heavy_library(words, may, tmp_path):
     done = subprocess.run([sys.executable, "-c", LISTING, *words], cwd=tmp_path, capture_output=True, text=True)
     name, *loaded = done.stdout.splitlines()[-1].split()
     assert name == "loaded"

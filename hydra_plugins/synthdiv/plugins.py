@@ -19,58 +19,74 @@ from omegaconf import DictConfig
 
 @dataclass
 class SweeperConfig:
-    """`params` is the grid of an experiment file: key → values as they would be typed. Each of `also` is a further
-    grid: `params` with these keys changed. Axes in a group of `zip` go together; combinations in `exclude` are left
-    out. More than `cells` cells are asked for first. On a command line:
+    """The grid of a sweep. On a command line, with quotes:
 
     'hydra.sweeper.zip=[{train.lr:"1e-3,1e-4",train.epochs:"1,2"}]'
     'hydra.sweeper.exclude=[{mix:human,train.seed:"1,2"}]'
     """
 
     _target_: str = "hydra_plugins.synthdiv.plugins.SynthdivSweeper"
+    """The class of the sweeper; fixed."""
     params: dict[str, Any] = field(default_factory=dict)
+    """The axes of an experiment file: key → values, written as on the command line ("a,b")."""
     also: list[dict[str, Any]] = field(default_factory=list)
+    """Further grids, joined with the first: each is `params` with these keys changed."""
     zip: list[dict[str, Any]] = field(default_factory=list)
+    """Groups of axes that vary together, value by value."""
     exclude: list[dict[str, Any]] = field(default_factory=list)
+    """Combinations to leave out: those that have one of the values of every key of one of these."""
     cells: int = 1000
+    """How many cells need no confirmation."""
 
 
 @dataclass
 class InlineConfig:
-    """This process runs everything."""
+    """This process builds everything."""
 
     _target_: str = "hydra_plugins.synthdiv.plugins.InlineLauncher"
+    """The class of the launcher; fixed."""
 
 
 @dataclass
 class LocalConfig:
-    """`jobs` worker processes on this machine (0: as many as its accelerators allow, one without), each with `devices`
-    accelerators."""
+    """Worker processes on this machine."""
 
     _target_: str = "hydra_plugins.synthdiv.plugins.LocalLauncher"
+    """The class of the launcher; fixed."""
     jobs: int = 0
+    """Number of workers. 0: as many as the accelerators allow, or one without an accelerator."""
     devices: int = 1
+    """Accelerators of each worker. With several, torchrun starts a rank for each."""
 
 
 @dataclass
 class SlurmConfig:
-    """Jobs of a Slurm cluster, queued from here. `profile` is a file with what the cluster needs said: partition,
-    account, time, further `options` of sbatch, those of single `stages`, `setup` lines and a `template` of the script;
-    each can be said here too. A job builds up to `group` nodes and queues itself again at its time limit up to
-    `requeues` times. `detach` returns once all is queued."""
+    """Jobs of a Slurm cluster, submitted from here. The fields from `partition` to `template` override the profile."""
 
     _target_: str = "hydra_plugins.synthdiv.plugins.SlurmLauncher"
+    """The class of the launcher; fixed."""
     profile: str | None = None
+    """Path of a YAML file with what jobs need on this cluster, as launchers/slurm/example.yaml; null: none."""
     partition: str | None = None
+    """Partition of the jobs; null: as in the profile, else the cluster's default."""
     account: str | None = None
+    """Account that pays for the jobs; null: as in the profile, else the user's default."""
     time: str | None = None
+    """Time limit of a job, as '4:00:00'; null: as in the profile, else the partition's default."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Further options of sbatch, by name without dashes; true: an option without a value."""
     stages: dict[str, Any] = field(default_factory=dict)
+    """Options of single stages, which override `options`."""
     setup: list[str] = field(default_factory=list)
+    """Lines of the script before the work, as `module load cuda`."""
     template: str | None = None
+    """Path of a template of the script; null: launchers/slurm/job.sbatch."""
     group: int = 8
+    """The most nodes that one job builds."""
     requeues: int = 10
+    """How often a job that reached its time limit queues itself again."""
     detach: bool = False
+    """Return once all jobs are submitted, instead of watching them."""
 
 
 class EngineLauncher(Launcher):
@@ -87,20 +103,20 @@ class EngineLauncher(Launcher):
         """The engine of a frozen sweep; `cell` has its runtime."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """For other sweepers: compose the cells they ask for, then run them all."""
-        from synthdiv.study.expand import Expander
+        """For other sweepers: compose the cells that they ask for, then run them all."""
+        from synthdiv.launch import expander
 
-        hydra = self.config.hydra
-        expander = Expander(self.hydra_context.config_loader, hydra.job.config_name, list(hydra.overrides.hydra))
-        code = self.run([expander.point(list(words)) for words in job_overrides])
-        if code:
-            raise SystemExit(code)
+        compose = expander(self.hydra_context.config_loader, self.config)
+        self.run([compose.point(list(words)) for words in job_overrides])
         return []
 
-    def run(self, points: list[Any]) -> int:
+    def run(self, points: list[Any]) -> None:
+        """Run the cells. Raises SystemExit with the exit code where one failed."""
         from synthdiv.launch import launch
 
-        return launch(points, self.engine)
+        code = launch(points, self.engine)
+        if code:
+            raise SystemExit(code)
 
 
 class InlineLauncher(EngineLauncher):
@@ -124,14 +140,16 @@ class SlurmLauncher(EngineLauncher):
         from synthdiv.engine.profile import Profile
         from synthdiv.engine.slurm import Slurm
 
-        said = {name: value for name, value in self.fields.items() if value is not None}
-        said = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in said.items()}
-        own = {name: said.pop(name) for name in ("group", "requeues", "detach")}
-        return Slurm(frozen, cell, Profile.of(said.pop("profile", None), said), **own, watcher=watcher)
+        fields: dict[str, Any] = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in self.fields.items()
+        }
+        settings = {name: fields.pop(name) for name in ("group", "requeues", "detach")}
+        return Slurm(frozen, cell, Profile.of(fields.pop("profile", None), fields), **settings, watcher=watcher)
 
 
 class SynthdivSweeper(Sweeper):
-    """Expands the grid itself, because Hydra's way composes every cell again (82 ms each)."""
+    """Expands the grid itself, because Hydra composes every cell again (82 ms each)."""
 
     def __init__(self, **fields: Any):
         self.fields = fields
@@ -144,16 +162,15 @@ class SynthdivSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from synthdiv.core.types import ConfigError
-        from synthdiv.launch import expand
+        from synthdiv.launch import expander
         from synthdiv.study.grid import GridSpec
 
         if not isinstance(self.launcher, EngineLauncher):
             raise ConfigError(f"hydra/launcher={type(self.launcher).__name__}: choose inline, local or slurm")
         assert self.hydra_context
-        points = expand(self.hydra_context.config_loader, self.config, GridSpec.read(**self.fields), arguments)
-        code = self.launcher.run(points)
-        if code:
-            raise SystemExit(code)
+        arguments = [word.removeprefix("++") if word.startswith("++evaluate.suites.") else word for word in arguments]
+        compose = expander(self.hydra_context.config_loader, self.config)
+        self.launcher.run(compose.points(GridSpec.read(**self.fields), arguments))
 
 
 store = ConfigStore.instance()

@@ -1,4 +1,4 @@
-"""Building one node in this process: every engine ends here. What happens goes into the ledger."""
+"""Building one node in this process, for every engine. The ledger records what happens."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ from synthdiv.core.types import Artifact, Stopped, SynthdivError
 from synthdiv.engine.failure import BUG, LOST, MEMORY, advice, class_of, message_of
 from synthdiv.engine.watcher import Watcher
 
+SHOWN = {  # of a summary in a log line
+    "rows": "{:,} rows", "rows_seen": "{:,} rows", "parameters": "{:,} parameters",
+    "trained_parameters": "{:,} trained parameters", "steps": "{:,} steps", "tokens": "{:,} tokens",
+    "tokens_per_second": "{:,.0f} tokens/s", "loss": "loss {:.3f}",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a node: built, reused, blocked, failed (with its class and message) or stopped (and why)."""
+    """What became of a node. `state` is built, reused, blocked, failed (with class and message) or stopped (with the
+    reason as message)."""
 
     state: str
     seconds: float = 0.0
     message: str = ""
     failure: str = ""
-    told: str = ""  # what is worth saying of the summary
+    summary: str = ""  # of the artifact, as words in parentheses
     trace: str = ""  # path of a traceback
     log: str = ""  # path of the log of the job
 
@@ -48,14 +55,14 @@ def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callab
 
 
 class ReportingRun(LocalRun):
-    """Tells the ledger too how far the node is that is being built."""
+    """A run that also records the progress of its node in the ledger and shows points to the watcher."""
 
     ledger: Ledger | None = None
     watcher: Watcher | None = None
     node = ""
 
     def begin(self, out: Path) -> None:
-        """The other ranks learn too how many rows to take at once, and which attempt this is."""
+        """Share with the other ranks where to write, how many rows to take at once, and the number of the attempt."""
         if self.ledger and self.ranks.size > 1:
             self.ranks.share((out, self.micro_batch, self.ledger.attempt(self.node)))
         super().begin(out)
@@ -86,16 +93,16 @@ class Builder:
         self.run = ReportingRun(runtime, open_model, stop, ranks, serve)
         self.ranks = self.run.ranks
         self.watcher = watcher or Watcher()
-        self.broken = False  # after an error inside a build the ranks are out of step: they can build no other node
+        self.broken = False  # after an error inside a build the ranks are out of step and build no other node
 
     @property
     def opened(self) -> str | None:
-        """The key of the open model: a node that takes it comes cheaper."""
+        """The key of the open model: a node that takes it need not open one."""
         return self.run.opened
 
     def build(self, node: Node, micro: int = 0) -> Outcome:
-        """Build, wait for or reuse one node whose inputs are there, with `micro` rows at once (0: as the runtime says).
-        Every rank calls it and gets the same outcome, unless it left them `broken`."""
+        """Build, wait for or reuse one node whose inputs are done, with `micro` rows at once (0: as the runtime says).
+        Every rank calls it and gets the same outcome, unless an error leaves them `broken`."""
         if self.ranks.rank:
             return self._follow(node)
         self.run.ledger, self.run.node, self.run.watcher = self.ledger, node.key, self.watcher
@@ -113,7 +120,7 @@ class Builder:
         return self.run.together and self.ranks.size > 1 and node.stage.ranks == "many"
 
     def _lead(self, node: Node) -> Outcome | None:
-        """One attempt; None if it is worth another one at once."""
+        """One attempt. None: try again at once, with the rows that are set now."""
         begun = time.monotonic()
         try:
             if self.store.has(node):
@@ -126,7 +133,7 @@ class Builder:
             if isinstance(note, KeyboardInterrupt):
                 raise
             return Outcome("stopped", time.monotonic() - begun, str(note))
-        except SystemExit as error:  # Lightning makes it of a second Ctrl-C
+        except SystemExit as error:  # Lightning raises it on a second Ctrl-C
             if not self.run.stop.reason:
                 raise
             self.ledger.event(node.key, "stopped", time.monotonic() - begun, self.run.stop.reason)
@@ -141,12 +148,13 @@ class Builder:
         self.ledger.event(node.key, outcome.state, seconds)
         if not built or not artifact:
             return outcome
-        return Outcome("built", seconds, told=told(artifact.manifest["summary"]))
+        return Outcome("built", seconds, summary=describe(artifact.manifest["summary"]))
 
     def _obtain(self, node: Node) -> tuple[Artifact, bool]:
         self.run.prepare()
-        alone = node.stage.ranks == "one"
-        ranks, self.run.ranks = self.run.ranks, Ranks() if alone else self.run.ranks
+        ranks = self.run.ranks
+        if node.stage.ranks == "one":
+            self.run.ranks = Ranks()
         self.run.world_size = self.run.ranks.size
         try:
             with isolated(self.runtime.threads):
@@ -155,12 +163,12 @@ class Builder:
             self.run.ranks, self.run.world_size = ranks, ranks.size
 
     def _follow(self, node: Node) -> Outcome:
-        """The other ranks: build along whenever rank 0 begins, until it says what became of the node."""
+        """The other ranks: join each build that rank 0 begins, until rank 0 shares the outcome of the node."""
         while True:
-            said = self.ranks.share(None)
-            if isinstance(said, Outcome):
-                return said
-            out, self.run.micro_batch, attempt = said
+            message = self.ranks.share(None)
+            if isinstance(message, Outcome):
+                return message
+            out, self.run.micro_batch, attempt = message
             self.ledger.number(node.key, attempt)
             self.run.together, begun = True, time.monotonic()
             try:
@@ -174,13 +182,13 @@ class Builder:
                 return self._ended(node, error, time.monotonic() - begun)
 
     def _ended(self, node: Node, error: Exception, seconds: float) -> Outcome:
-        """Failed; or stopped, where half the rows may do, and where another rank is gone, which may have said why."""
+        """The outcome of an error: failed; or stopped, where half the rows may fit or another rank had the cause."""
         failure, message = class_of(error), message_of(error)
         if failure == MEMORY and self._halve(node):
-            message = f"{message.splitlines()[0]}; again with {self.run.micro_batch} rows at once"
+            message = f"{message.splitlines()[0]}; trying again with {self.run.micro_batch} rows at once"
             self.run.log(f"{node.label}: {message}")
         elif failure == LOST and self._inside(node):
-            message = f"another rank is gone ({message})"
+            message = f"another rank has died ({message})"
         else:
             return self._failed(node, error, seconds)
         if failure == MEMORY or self.ranks.rank == 0:
@@ -188,7 +196,7 @@ class Builder:
         return Outcome("stopped", seconds, message, failure)
 
     def _halve(self, node: Node) -> bool:
-        """Take half the rows at once, if there are two; the effective batch stays as it is."""
+        """Take half the rows at once, unless it is one already. The effective batch stays the same."""
         rows = halved(node.stage, self.run.micro_batch, self.ranks.size)
         if rows:
             self.run.micro_batch = rows
@@ -196,8 +204,8 @@ class Builder:
 
     def _failed(self, node: Node, error: Exception, seconds: float) -> Outcome:
         failure, message, trace = class_of(error), message_of(error), ""
-        if told := advice(failure, node.stage) if not halved(node.stage, self.run.micro_batch, self.ranks.size) else "":
-            message = f"{message.splitlines()[0].rstrip('. ')}; {told}"
+        if not halved(node.stage, self.run.micro_batch, self.ranks.size) and (hint := advice(failure, node.stage)):
+            message = f"{message.splitlines()[0].rstrip('. ')}; {hint}"
         if failure == BUG or os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError):
             path = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
             with contextlib.suppress(OSError):  # a full disk: the message is what matters
@@ -214,22 +222,7 @@ def halved(stage: Stage, rows: int, ranks: int = 1) -> int:
     return (rows + 1) // 2 if rows > 1 else 0
 
 
-def told(summary: dict[str, Any]) -> str:
-    """What is worth saying of a summary in a log line."""
-    words = []
-    rows = summary.get("rows", summary.get("rows_seen"))
-    if rows is not None:
-        words.append(f"{rows:,} rows")
-    if summary.get("hidden"):
-        words.append(f"{summary['layers']} x {summary['hidden']} units")
-    if summary.get("parameters") or summary.get("trained_parameters"):
-        words.append(f"{summary.get('parameters') or summary['trained_parameters']:,} parameters")
-    if summary.get("steps"):
-        words.append(f"{summary['steps']:,} steps")
-    if summary.get("tokens"):
-        words.append(f"{summary['tokens']:,} tokens")
-    if summary.get("tokens_per_second"):
-        words.append(f"{summary['tokens_per_second']:,.0f} tokens/s")
-    if summary.get("loss") is not None:
-        words.append(f"loss {summary['loss']:.3f}")
+def describe(summary: dict[str, Any]) -> str:
+    """The sizes and rates of a summary for a log line, in parentheses; empty where it has none."""
+    words = [text.format(summary[name]) for name, text in SHOWN.items() if summary.get(name) is not None]
     return f" ({', '.join(words)})" if words else ""

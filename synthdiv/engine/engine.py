@@ -1,4 +1,4 @@
-"""What the engines share: the nodes of a frozen sweep, what became of each, and the last words."""
+"""What the engines share: the nodes of a frozen sweep, what became of each, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
-from synthdiv.core.events import DONE
+from synthdiv.core.events import DONE, Event
 from synthdiv.core.ledger import Ledger, new_job
 from synthdiv.core.runtime import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
-from synthdiv.engine.build import Outcome
+from synthdiv.core.types import SynthdivError
+from synthdiv.engine.build import Outcome, describe
+from synthdiv.engine.failure import INPUT
+from synthdiv.engine.frontier import Frontier
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
@@ -20,13 +23,13 @@ from synthdiv.study.records import node_record
 
 LOGGER = logging.getLogger("synthdiv")
 INTERRUPTED = 130
-LINES = 5  # of a log, at the end
-MOST = 20  # failures that are told at the end: a server that is down fails every shard
+LOG_LINES = 5  # shown of the log of a failure
+SHOWN_FAILURES = 20  # at the end: a server that is down fails every shard
 
 
 class Engine:
-    """Runs every node once; a failure blocks what stands on it and nothing else. `cell` is one of the sweep: its
-    runtime and tracker count, which are no part of any node."""
+    """Builds every node once; a failure blocks only what depends on it. `cell` is any one of the sweep: its
+    runtime and tracker hold for all."""
 
     name = ""
 
@@ -37,23 +40,21 @@ class Engine:
         self.ledger = Ledger(root, cell.sweep, new_job(self.name))
         self.nodes, self.records = frozen.nodes(), frozen.records()
         self.suites = sorted({name for record in self.records for name in (*record.suites, *record.vanilla)})
-        self.states: dict[str, str] = {}
-        self.missing = {key: len(node.inputs) for key, node in self.nodes.items()}  # inputs of unknown fate
-        self.users: dict[str, list[Node]] = {}
-        for node in self.nodes.values():
-            for inner in node.inputs.values():
-                self.users.setdefault(inner.key, []).append(node)
-        self.open = {key: node for key, node in self.nodes.items() if not node.inputs}  # ready, not yet taken
+        self.frontier = Frontier(self.nodes)
         self.failures: dict[str, Outcome] = {}
-        self.tails: dict[str, list[str]] = {}  # of the log of each failure; the log goes on with other nodes
+        self.log_ends: dict[str, list[str]] = {}  # by failed node; the log goes on with other nodes
         self.watcher = watcher or Watcher()
+
+    @property
+    def states(self) -> dict[str, str]:
+        return self.frontier.states
 
     def work(self, stop: Stop) -> None:
         """Build all nodes, calling `became` for each, until `stop` has a reason."""
         raise NotImplementedError
 
     def run(self) -> int:
-        """Build all; return the exit code: 0, or 1 if a cell failed, after all others have run; 130 if interrupted."""
+        """Build all. Returns the exit code: 0; 1 if a cell failed, after all others were built; 130 if interrupted."""
         self.ledger.add(self.records, [node_record(node) for node in self.nodes.values()])
         begun, stop = time.monotonic(), Stop()
         stop.listen()
@@ -62,79 +63,110 @@ class Engine:
         finally:
             stop.leave()
         states = list(self.states.values())
-        if stop.reason or len(states) == len(self.nodes):  # else what is queued goes on without us
+        if stop.reason or len(states) == len(self.nodes):  # a detached launch leaves the rest to the cluster
             LOGGER.info(
                 "%s: %d cells (%d unique), %d nodes built, %d reused, in %.1f s",
                 self.cell.sweep, len(self.records), len({record.key for record in self.records}),
                 states.count("built"), states.count("reused"), time.monotonic() - begun,
             )  # fmt: skip
-        self.last_words()
+        self.print_failures()
         if stop.reason:
             print(f"{stop.reason}; unfinished work is kept, the same command goes on", file=sys.stderr)
             return INTERRUPTED
         return 1 if self.failures else 0
 
-    def known(self, node: Node, state: str) -> None:
-        """Note the state of a node. What it was the last input of is ready, or blocked: that follows from the graph."""
-        fresh = [(node, state)]
-        while fresh:
-            node, state = fresh.pop()
-            self.states[node.key] = state
-            for user in self.users.get(node.key, ()):
-                self.missing[user.key] -= 1
-                if self.missing[user.key] or user.key in self.states:
-                    continue
-                if all(self.states[inner.key] in DONE for inner in user.inputs.values()):
-                    self.open[user.key] = user
-                else:
-                    fresh.append((user, "blocked"))
-
     def reuse(self) -> None:
-        """What is there already needs no worker; one that finds it damaged says so."""
+        """Settle the nodes whose artifacts are complete. A damaged one is left to a worker, which reports it."""
         made = (node for node in self.nodes.values() if not node.stage.located and self.store.has(node))
-        there = [node for node in made if not any(self.store.damage(self.store.path(node), hashes=False))]
-        for node in there:
-            self.open.pop(node.key, None)
-            self.known(node, "reused")
-        self.ledger.mark([node.key for node in there], "reused")
-        if there:
-            self.watcher.cells(self.records, lambda key: self.states.get(key) in DONE)
+        complete = [node for node in made if not any(self.store.damage(self.store.path(node), hashes=False))]
+        for node in complete:
+            self.frontier.settle(node, "reused")
+        self.ledger.mark([node.key for node in complete], "reused")
+        if complete:
+            self.watcher.cells(self.records, self.done)
+
+    def fetch(self) -> None:
+        """Bring the models of the hub that pending nodes take to this machine, each once: the nodes of a cluster often
+        have no network, and workers that start together would load them at the same time."""
+        taken = {inner.key for node in self.frontier.pending() for inner in node.inputs.values()}
+        located = [node for node in self.frontier.pending() if node.stage.located]
+        fetched = []
+        for node in located:
+            try:
+                if node.key in taken:
+                    node.stage.fetch()
+            except SynthdivError as error:
+                self.ledger.event(node.key, "failed", note=str(error), failure=INPUT)
+                self.became(node, Outcome("failed", message=str(error), failure=INPUT))
+            else:
+                self.frontier.settle(node, "reused")
+                fetched.append(node.key)
+        self.ledger.mark(fetched, "reused")
+
+    def done(self, key: str) -> bool:
+        return self.states.get(key) in DONE
+
+    def settled(self, node: Node, event: Event | None) -> bool:
+        """Whether the final state of a node is known, after `event`, the one that counts in the ledger."""
+        if node.key in self.states:
+            return True
+        if event is None or event.state not in (*DONE, "failed"):
+            return False
+        if event.attempt < self.ledger.attempt(node.key) and not (event.state in DONE and self.store.has(node)):
+            return False  # of an earlier launch
+        summary = self._summary(node) if event.state == "built" else ""
+        trace = event.log if event.log.endswith(".traceback") else ""
+        self.became(node, Outcome(event.state, event.seconds, event.note, event.failure, summary, trace, event.log))
+        return True
+
+    def _summary(self, node: Node) -> str:
+        """The summary of a node that another process built; empty while a shared disk does not show it."""
+        try:
+            return describe(self.store.artifact(node).manifest["summary"])
+        except (SynthdivError, OSError, ValueError):
+            return ""
 
     def became(self, node: Node, outcome: Outcome) -> None:
-        """Note what became of a node, tell the person who watches, and show the cells that are done by it."""
-        self.known(node, outcome.state)
+        """Note the final state of a node, log it, and show the cells that are complete with it."""
+        self.frontier.settle(node, outcome.state)
         if outcome.state == "built":
-            place, total = len(self.states), len(self.nodes)
+            number, total = len(self.states), len(self.nodes)
             width = len(str(total))
-            LOGGER.info("%*d/%d %s built in %.1f s%s", width, place, total, node.label, outcome.seconds, outcome.told)
+            LOGGER.info(
+                "%*d/%d %s built in %.1f s%s", width, number, total, node.label, outcome.seconds, outcome.summary
+            )
         elif outcome.state == "failed":
-            self.failures[node.key], self.tails[node.key] = outcome, end_of(outcome.trace or outcome.log)
+            self.failures[node.key] = outcome
+            self.log_ends[node.key] = end_of_log(outcome.trace or outcome.log, node)
             LOGGER.error("%s failed: %s", node.label, outcome.message)
             if outcome.trace:
                 LOGGER.error("  the traceback is in %s", outcome.trace)
         if outcome.state in DONE:
-            self.watcher.cells(self.records, lambda key: self.states.get(key) in DONE)
+            self.watcher.cells(self.records, self.done)
 
-    def last_words(self) -> None:
+    def print_failures(self) -> None:
         """For each node that failed its class, message, the end of its log and one command that repeats it."""
-        for key, outcome in list(self.failures.items())[:MOST]:
-            hit = [record for record in self.records if key in record.nodes]
+        for key, outcome in list(self.failures.items())[:SHOWN_FAILURES]:
+            records = [record for record in self.records if key in record.nodes]
             print(
-                f"failed: {self.nodes[key].label} ({outcome.failure}; {len(hit)} cells stand on it): {outcome.message}",
-                *(f"  | {line}" for line in self.tails[key]),
-                f"  again: {hit[0].command(self.cell.sweep)}",
+                f"failed: {self.nodes[key].label} ({outcome.failure}; {len(records)} cells depend on it): "
+                f"{outcome.message}",
+                *(f"  | {line}" for line in self.log_ends[key]),
+                f"  again: {records[0].command(self.cell.sweep)}",
                 sep="\n",
                 file=sys.stderr,
             )
-        if len(self.failures) > MOST:
-            more = f"and {len(self.failures) - MOST} failures more: synthdiv status {self.cell.sweep} --json"
-            print(more, file=sys.stderr)
+        if len(self.failures) > SHOWN_FAILURES:
+            more = len(self.failures) - SHOWN_FAILURES
+            print(f"and {more} more failures: synthdiv status {self.cell.sweep} --json", file=sys.stderr)
 
 
-def end_of(log: str) -> list[str]:
-    """The last lines of a log; none where there is none."""
+def end_of_log(path: str, node: Node) -> list[str]:
+    """The last lines of a log up to the failure of `node`; empty where there is no log."""
     try:
-        text = Path(log).read_text(encoding="utf-8", errors="replace") if log else ""
+        text = Path(path).read_text(encoding="utf-8", errors="replace") if path else ""
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-LINES:]
+    lines = [line for line in text.splitlines() if line.strip()]
+    failed = [number for number, line in enumerate(lines, 1) if line.startswith(f"{node.label} failed")]
+    return lines[: failed[-1] if failed else None][-LOG_LINES:]

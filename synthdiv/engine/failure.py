@@ -10,11 +10,11 @@ from synthdiv.core.types import SynthdivError, Unavailable
 
 MEMORY = "out of memory"
 DISK = "disk full"
-INPUT = "bad input"  # a bad value, a missing file, a loss that is no number: the same again fails again
-AWAY = "unavailable"  # a server of others, or what may be spent on it: the same again goes on later
+INPUT = "bad input"  # a bad value, a missing file, a loss that is not a number: the same command fails again
+UNAVAILABLE = "unavailable"  # a hosted server, or the budget for it: the same command continues later
 TIME = "time limit"
-LOST = "killed"  # the process is gone without a word: memory, a node of the cluster, somebody's kill
-BUG = "unforeseen"
+LOST = "killed"  # the process ended without an error of its own: by the kernel, the cluster or a person
+BUG = "unexpected error"
 OTHER_RANK = ("gloo/transport", "Connection reset by peer", "ncclRemoteError", "NCCL communicator was aborted")
 
 
@@ -25,19 +25,19 @@ def class_of(error: BaseException) -> str:
     if out_of_memory(error):
         return MEMORY
     if isinstance(error, SynthdivError):
-        return AWAY if isinstance(error, Unavailable) else INPUT
+        return UNAVAILABLE if isinstance(error, Unavailable) else INPUT
     return LOST if any(words in str(error) for words in OTHER_RANK) else BUG
 
 
 def advice(failure: str, stage: Any) -> str:
-    """What a person can do about a failure of this class in this stage; empty where the message says it."""
+    """What to change after a failure of this class in this stage; empty where the message says it."""
     if failure != MEMORY:
         return ""
     return str(stage.less_memory)
 
 
 def message_of(error: BaseException) -> str:
-    """What a person reads: our own messages say all, of others the type matters too."""
+    """The message that a person reads: errors of other libraries are shown with their type."""
     if disk_full(error) and not isinstance(error, SynthdivError):
         return f"no space left on the disk of the outputs ({error}); free some and run the same command again"
     return str(error) if isinstance(error, SynthdivError) else f"{type(error).__name__}: {error}"

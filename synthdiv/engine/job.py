@@ -20,26 +20,33 @@ from synthdiv.study.config import Track
 from synthdiv.study.records import plain
 
 FORMAT = 1
-AGAIN = "type the command of the sweep again: it goes on where it stands"
+AGAIN = "type the command of the sweep again: it continues from what is built"
 
 
 @dataclass
 class Job:
-    """Nodes to build, in this order. `nodes` None: their keys come line by line from standard input, and what became of
-    each goes to standard output. `graph` has them and all they stand on, inputs first; `attempts` the number of each
-    node's next attempt; `requeues` how often a job that ran out of time may be queued again, `suites` the
-    modules of the suites, whose stages are then known."""
+    """Nodes to build, and what their builds may use."""
 
     name: str
+    """Names the file of events, and begins the names of the workers that share the graph."""
     sweep: str
+    """The sweep in whose ledger the workers write."""
     runtime: Runtime
+    """Where and how fast."""
     track: Track
+    """Settings of the tracker."""
     nodes: list[str] | None
+    """Keys in the order in which to build them. None: several workers share the graph and choose what is ready."""
     graph: list[NodeRecord]
+    """These nodes and all that they depend on, inputs first."""
     attempts: dict[str, int] = field(default_factory=dict)
+    """The number of the next attempt, by key; 1 where it is missing."""
     requeues: int = 0
+    """How often a job that ran out of time may be queued again."""
     suites: list[str] = field(default_factory=list)
+    """The modules of the suites, as the configuration names them: importing them makes their stages known."""
     format: int = FORMAT
+    """Format of the file: another one is refused."""
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,30 +60,31 @@ class Job:
         """Errors say what to do: a job file is written by a launch and never edited."""
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
-            found = row.get("format")
+            version = row.get("format")
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(f"{path}: cannot be read as a job file ({error}); {AGAIN}") from error
-        if found != FORMAT:
-            raise ConfigError(f"{path}: is a job file of format {found}, this version reads {FORMAT}; {AGAIN}")
+        if version != FORMAT:
+            raise ConfigError(f"{path}: is a job file of format {version}, this version reads {FORMAT}; {AGAIN}")
         try:
             return typed(cls, row)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: is not a job file of this version ({error!r}); {AGAIN}") from error
 
     def rebuilt(self) -> dict[str, Node]:
-        """Every node of the graph by key. A key that comes out different was made by another version of a stage."""
+        """Every node of the graph by key. Raises ConfigError where this version of a stage gives another key."""
         from synthdiv.study import pipeline  # noqa: F401  the stages of the pipeline are known once it is imported
 
         for module in self.suites:
             suite_class(module)
+
         known = sorted(Stage.__subclasses__(), key=lambda kind: kind.__module__.startswith("synthdiv."))
-        kinds = {kind.name: kind for kind in known}  # of two with one name ours counts
-        found: dict[str, Node] = {}
+        kinds = {kind.name: kind for kind in known}  # ours wins where two have one name
+        nodes: dict[str, Node] = {}
         for row in self.graph:
             if row.stage not in kinds:
                 raise ConfigError(f"{row.stage} {row.key[:8]}: no such stage in this version of synthdiv; {AGAIN}")
             try:
-                node = Node(typed(kinds[row.stage], row.fields), {name: found[key] for name, key in row.inputs.items()})
+                node = Node(typed(kinds[row.stage], row.fields), {name: nodes[key] for name, key in row.inputs.items()})
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ConfigError(
                     f"{row.stage} {row.key[:8]}: this version of synthdiv cannot read its fields ({error!r}); {AGAIN}"
@@ -86,12 +94,12 @@ class Job:
                     f"{row.stage} {row.key[:8]} was queued by another version of synthdiv, which gives it the key "
                     f"{node.key[:8]}; {AGAIN}"
                 )
-            found[row.key] = node
-        return found
+            nodes[row.key] = node
+        return nodes
 
 
 def typed(hint: Any, value: Any) -> Any:
-    """JSON data as what the annotation `hint` says: dataclasses, enums, lists and optional ones of them."""
+    """JSON data as the type that the annotation `hint` names: dataclasses, enums, lists, and optional ones of them."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
         return None if value is None else typed(hint, value)

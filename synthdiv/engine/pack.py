@@ -1,7 +1,7 @@
 """Nodes into jobs of a cluster: those that share a model and need the same resources go together, in few jobs.
 
-A job begins when all jobs are over that build what its nodes take. So a node joins a job only if that makes no other
-job wait longer than it must: where it takes the model that this job makes or has open, or waits for the same jobs.
+A job starts when all jobs have ended that build the inputs of its nodes. So a node joins a job only where no other job
+waits longer for it: where it takes the model that this job makes or has open, or waits for the same jobs.
 """
 
 from __future__ import annotations
@@ -12,49 +12,56 @@ from dataclasses import dataclass, field
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError
 
-Alike = tuple[Hashable, frozenset[int], frozenset[str]]  # a shape, the jobs to wait for, the models that are opened
+Kind = tuple[Hashable, frozenset[int], frozenset[str]]  # a shape, the jobs to wait for, the models that are opened
 
 
 @dataclass
 class Packed:
-    """A job to be. `shape` is what it needs; `after` are the jobs that must be over; `before` those and theirs."""
+    """A job before it is submitted."""
 
     shape: Hashable
+    """The resources that it needs."""
     nodes: list[Node] = field(default_factory=list)
+    """What it builds, in this order."""
     models: set[str] = field(default_factory=set)
+    """Keys of the models that it makes or opens."""
     after: set[int] = field(default_factory=set)
+    """Numbers of the jobs that must have ended before it starts."""
     before: set[int] = field(default_factory=set)
+    """Those, the jobs that they wait for, and so on."""
     level: int = 0
-    closed: bool = False  # a training waits for it: nothing may make it longer
+    """The longest chain of jobs before it."""
+    closed: bool = False
+    """Whether a training waits for it: then nothing may make it longer."""
 
 
 def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, most: int) -> list[Packed]:
-    """Jobs of at most `group` nodes, each after those it waits for; larger ones where there would be over `most`.
+    """Jobs of at most `group` nodes, each after those it waits for; larger ones where there would be more than `most`.
 
-    `nodes` come inputs first; inputs that are not among them are there already. A job trains at most one model.
+    `nodes` come inputs first; inputs that are not among them are built already. A job trains at most one model.
     """
     nodes = list(nodes)
     awaited = {inner.key for node in nodes if node.stage.model for inner in node.inputs.values() if inner.stage.model}
     jobs: list[Packed] = []
-    where: dict[str, int] = {}
-    alike: dict[Alike, int] = {}  # the last job of its kind
+    job_of: dict[str, int] = {}
+    last_of_kind: dict[Kind, int] = {}
     for node in nodes:
         models = {inner.key for inner in node.inputs.values() if inner.stage.model}
-        after = {where[inner.key] for inner in node.inputs.values() if inner.key in where}
-        after -= set().union(*(jobs[other].before for other in after))  # what these wait for is over then
+        after = {job_of[inner.key] for inner in node.inputs.values() if inner.key in job_of}
+        after -= set().union(*(jobs[other].before for other in after))  # ended before these start
         kind = (shape(node), frozenset(after), frozenset(models))
-        number = _joins(node, models, after, kind, jobs, alike, group)
+        number = _joins(node, models, after, kind, jobs, last_of_kind, group)
         if number is None:
             number = len(jobs)
             before = after.union(*(jobs[other].before for other in after))
             level = max((jobs[other].level for other in after), default=-1) + 1
             jobs.append(Packed(kind[0], after=after, before=before, level=level))
-            if not node.stage.model:  # who joins would wait for the training
-                alike[kind] = number
+            if not node.stage.model:  # a node that joined would wait for the training
+                last_of_kind[kind] = number
         jobs[number].nodes.append(node)
         jobs[number].closed |= node.key in awaited
         jobs[number].models |= models | ({node.key} if node.stage.model else set())
-        where[node.key] = number
+        job_of[node.key] = number
     return _fitted(jobs, most)
 
 
@@ -62,9 +69,9 @@ def _joins(
     node: Node,
     models: set[str],
     after: set[int],
-    kind: Alike,
+    kind: Kind,
     jobs: list[Packed],
-    alike: dict[Alike, int],
+    last_of_kind: dict[Kind, int],
     group: int,
 ) -> int | None:
     """The job that a node joins, or None."""
@@ -75,18 +82,18 @@ def _joins(
         open_ = job.shape == kind[0] and len(job.nodes) < group and not job.closed
         if open_ and models & job.models and after <= job.before | {number}:
             return number
-    found = alike.get(kind)
-    return found if found is not None and len(jobs[found].nodes) < group else None
+    last = last_of_kind.get(kind)
+    return last if last is not None and len(jobs[last].nodes) < group else None
 
 
 def _fitted(jobs: list[Packed], most: int) -> list[Packed]:
-    """Join jobs two by two until there are `most`, and no more than that takes."""
+    """Join jobs two by two until there are `most`, and no further."""
     while len(jobs) > most:
         joins = _pairs(jobs, len(jobs) - most)
         if not joins:
             raise ConfigError(
                 f"this sweep needs {len(jobs)} jobs one after the other and the cluster lets you queue {most}; "
-                "wait until some of yours are over, or launch a part of the sweep"
+                "wait until some of your jobs have ended, or launch a part of the sweep"
             )
         kept: list[Packed] = []
         place: dict[int, int] = {}
@@ -105,20 +112,20 @@ def _fitted(jobs: list[Packed], most: int) -> list[Packed]:
 
 
 def _pairs(jobs: list[Packed], most: int) -> dict[int, int]:
-    """Up to `most` jobs, each with an earlier one to join: of one shape and level, so neither waits for the other.
-    Those that train nothing come first: of all that a job may have to wait for, a training takes longest."""
-    found: dict[int, int] = {}
-    alone: dict[tuple[int, Hashable], int] = {}
+    """Up to `most` jobs, each with an earlier one to join: of one shape and level, so neither waits for the other. Jobs
+    without a training are joined first: a training takes longest of all that a job may wait for."""
+    pairs: dict[int, int] = {}
+    single: dict[tuple[int, Hashable], int] = {}
     for number in sorted(range(len(jobs)), key=lambda number: any(node.stage.model for node in jobs[number].nodes)):
-        if len(found) == most:
+        if len(pairs) == most:
             break
         kind = (jobs[number].level, jobs[number].shape)
-        if kind in alone:
-            one, other = sorted((alone.pop(kind), number))
-            found[other] = one
+        if kind in single:
+            one, other = sorted((single.pop(kind), number))
+            pairs[other] = one
         else:
-            alone[kind] = number
-    return found
+            single[kind] = number
+    return pairs
 
 
 def arrays(jobs: list[Packed], most: int) -> list[list[int]]:
@@ -126,8 +133,8 @@ def arrays(jobs: list[Packed], most: int) -> list[list[int]]:
 
     Arrays come after those that they wait for.
     """
-    found: dict[tuple[int, Hashable, frozenset[int]], list[int]] = {}
+    groups: dict[tuple[int, Hashable, frozenset[int]], list[int]] = {}
     for number, job in enumerate(jobs):
-        found.setdefault((job.level, job.shape, frozenset(job.after)), []).append(number)
-    ordered = sorted(found.items(), key=lambda item: item[0][0])
+        groups.setdefault((job.level, job.shape, frozenset(job.after)), []).append(number)
+    ordered = sorted(groups.items(), key=lambda item: item[0][0])
     return [numbers[start : start + most] for _, numbers in ordered for start in range(0, len(numbers), most)]

@@ -1,4 +1,4 @@
-"""What an engine reports while a sweep runs. The engine knows this protocol only; trackers implement it."""
+"""The protocol by which an engine reports while a sweep runs. Trackers implement it; the engine imports none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys the command line may set. Undeclared ones are refused first: `+` would walk past the schema."""
+"""Which keys the command line may set. Undeclared ones are refused first: `+key` passes a schema and is dropped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
 
 
 def declared(key: str) -> bool:
-    """Whether `key` is a field of a cell."""
+    """Whether `key` is a field of a cell, or an item of a list."""
     hint: Any = Cell
     for part in key.split("."):
-        if dataclasses.is_dataclass(hint):
-            hints = type_hints(hint)  # type: ignore[arg-type]
-            if part not in hints:
-                return False
+        hints = type_hints(hint) if dataclasses.is_dataclass(hint) else {}  # type: ignore[arg-type]
+        if part in hints:
             hint = without_none(hints[part])
         elif hint is Any:  # an item of a list that names its own schema, which checks it
             return True
@@ -47,40 +45,40 @@ def declared(key: str) -> bool:
 
 
 def key_of(override: str) -> str:
-    """The key that an override sets, without Hydra's marks and package."""
+    """The key that an override sets, without Hydra's prefixes and package."""
     return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0].strip()
 
 
 def nearest(key: str) -> list[str]:
-    """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or of another block."""
+    """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or in another block."""
     known = list(leaves(Cell))
     block, _, last = key.rpartition(".")
     short = "".join(word[:1] for word in last.split("_"))
-    found = [f"{block}.{short}"] if f"{block}.{short}" in known else []
+    near = [f"{block}.{short}"] if f"{block}.{short}" in known else []
     same = sorted((name for name in known if name.rsplit(".", 1)[-1] == last), key=len)
-    found += [name for name in same if name.split(".")[0] == key.split(".")[0]]
-    found += [*difflib.get_close_matches(key, known, 3, 0.6), *same]
-    return list(dict.fromkeys(found))[:3]
+    near += [name for name in same if name.split(".")[0] == key.split(".")[0]]
+    near += [*difflib.get_close_matches(key, known, 3, 0.6), *same]
+    return list(dict.fromkeys(near))[:3]
 
 
 def refuse_unknown(overrides: list[str], verbs: Sequence[str] = ()) -> None:
-    """Raise one error that names every undeclared key, each with the nearest that exist. A word that is no override may
-    be one of the `verbs` misspelt."""
+    """Raise one ConfigError that names every undeclared key with the nearest fields. A word without `=` may be a
+    misspelt verb."""
     problems = []
     for override in overrides:
         key = key_of(override)
         if "=" not in override and not override.startswith("~"):
             near = difflib.get_close_matches(override, verbs, 1)
-            hint = f"; did you mean `synthdiv {near[0]}`?" if near else f" and no verb ({', '.join(verbs)})"
-            problems.append(f"{override!r} is no override of the form key=value{hint}")
+            hint = f" nor a verb; did you mean `synthdiv {near[0]}`?" if near else f" nor a verb ({', '.join(verbs)})"
+            problems.append(f"{override!r} is neither of the form key=value{hint}")
         elif key.split("/")[0].split(".")[0] == "hydra":
             continue
         elif key in EXTRA_GROUPS or declared(key):
             if override.startswith("~") or (override.startswith("+") and not override.startswith("++")):
-                problems.append(f"{override}: nothing is added or deleted, every field is there; write {key}=VALUE")
+                problems.append(f"{override}: fields cannot be added or deleted; write {key}=VALUE")
         else:
             near = nearest(key)
-            hint = f"did you mean {' or '.join(near)}?" if near else "`synthdiv --cfg job` shows every field"
+            hint = f"did you mean {' or '.join(near)}?" if near else "`synthdiv --cfg job` shows all fields"
             problems.append(f"{key}: no such field; {hint}")
     if problems:
         raise ConfigError(problems)

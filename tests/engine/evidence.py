@@ -1,4 +1,4 @@
-"""What happened in a folder: transitions, artifacts, and workers that still live."""
+"""What happened in a folder: transitions, artifacts, and workers that are still alive."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ WAIT = 200  # seconds until a test gives up; nothing is measured by it
 
 
 def manifests(folder: Path) -> dict[str, dict]:
-    """By key; of their files not those that tell of the day: the log of requests, and rates of training."""
-    found = {}
+    """Manifests by key, without the files that differ between runs: the log of requests, and rates of training."""
+    manifests = {}
     for path in (folder / "outputs" / "artifacts").glob("*/*/manifest.json"):
-        found[path.parent.name] = json.loads(path.read_text())
+        manifests[path.parent.name] = json.loads(path.read_text())
         for name in ("requests.jsonl", "metrics.parquet"):
-            found[path.parent.name]["files"].pop(name, None)
-    return found
+            manifests[path.parent.name]["files"].pop(name, None)
+    return manifests
 
 
 def built(root: Path, *names: str) -> Counter[str]:
@@ -31,20 +31,20 @@ def built(root: Path, *names: str) -> Counter[str]:
     return Counter(event.node for name in names for event in Ledger(root, name).events() if event.state == "built")
 
 
-def told(root: Path, node: Node) -> list[tuple[str, int]]:
+def transitions(root: Path, node: Node) -> list[tuple[str, int]]:
     """The transitions of a node in the order of attempts; progress left out."""
     events = [event for event in Ledger(root, "s").events() if event.node == node.key and event.state != "queued"]
     return list(dict.fromkeys((event.state, event.attempt) for event in sorted(events, key=lambda e: e.attempt)))
 
 
 def orphans(folder: Path) -> list[int]:
-    """Workers of this folder that still live."""
-    found = []
+    """Workers of this folder that are still alive."""
+    alive = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = " ".join(process.info["cmdline"] or [])
         if "synthdiv.worker" in words and process.info["cwd"] == str(folder):
-            found.append(process.pid)
-    return found
+            alive.append(process.pid)
+    return alive
 
 
 def wait_for(true, process: subprocess.Popen | None = None) -> None:

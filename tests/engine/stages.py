@@ -1,4 +1,4 @@
-"""Stages made for tests: they do as they are told. A worker knows them through a `sitecustomize` on its path."""
+"""Stages for tests: each does what its fields name. A worker imports them through a `sitecustomize` on its path."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Act(Taking):
 
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
         file = out / STEPS
-        print("said by the stage")
+        print("printed by the stage")
         done = len(file.read_text().splitlines()) if file.exists() else 0
         for step in range(done, self.steps):
             if step == max(done, self.steps // 2):

@@ -33,13 +33,13 @@ def running(ledger: Ledger, key: str, process: int, host: str) -> None:
     ledger._append("events/killed.jsonl", [row])
 
 
-def test_what_a_dead_process_left_running_is_queued_again_and_what_may_live_is_not(ledger):
+def test_a_node_left_running_by_a_dead_process_is_queued_again_but_not_one_that_may_be_alive(ledger):
     gone = 2**22 + 1  # a process id that Linux never gives
     here = platform.node()
     for key, process, host in (("a", gone, here), ("b", os.getpid(), here), ("c", gone, "node-9"), ("d", gone, here)):
         running(ledger, key, process, host)
     (ledger.root / "artifacts" / "train" / "d").mkdir(parents=True)
-    (ledger.root / "artifacts" / "train" / "d" / "manifest.json").write_text("{}")  # finished, and never said so
+    (ledger.root / "artifacts" / "train" / "d" / "manifest.json").write_text("{}")  # finished, without an event
     later = Ledger(ledger.root, "s", "later")
     later.add([], CHAIN)
     assert {key: event.state for key, event in ledger.states().items()} == {
@@ -49,7 +49,7 @@ def test_what_a_dead_process_left_running_is_queued_again_and_what_may_live_is_n
     assert ledger.states()["a"] == dataclasses.replace(ledger.states()["a"], state="running", attempt=2, job="later")
 
 
-def test_a_claim_says_whether_the_process_of_that_number_is_the_builder(ledger):
+def test_a_reused_process_id_is_told_from_the_builder_by_its_claim(ledger):
     running(ledger, "a", os.getpid(), platform.node())
     folder = ledger.root / "artifacts" / "train"
     folder.mkdir(parents=True)

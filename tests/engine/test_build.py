@@ -16,7 +16,7 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.engine.build import Builder, halved
 from synthdiv.engine.failure import BUG, DISK, INPUT, LOST, MEMORY, advice, class_of, message_of
 from synthdiv.train.pretrain import Pretrain
-from tests.engine.evidence import told
+from tests.engine.evidence import transitions
 from tests.engine.stages import Act, Batched, Both, Given
 from tests.models.small import tiny_model
 
@@ -47,7 +47,7 @@ def test_the_class_of_an_error(error, failure):
     assert class_of(error) == failure
 
 
-def test_our_messages_say_all_and_others_have_their_type():
+def test_messages_of_other_libraries_show_the_type_of_the_error():
     assert message_of(DataError("row 3")) == "row 3"
     assert message_of(ValueError("row 3")) == "ValueError: row 3"
 
@@ -59,7 +59,7 @@ def test_our_messages_say_all_and_others_have_their_type():
         ("full", DISK, "no space left on the disk of", False),
     ],
 )  # fmt: skip
-def test_a_failure_has_a_class_a_message_and_where_it_helps_a_traceback(tmp_path, deed, failure, says, trace):
+def test_a_failure_has_a_class_a_message_and_for_bugs_a_traceback(tmp_path, deed, failure, says, trace):
     node = Node(Act(deed=deed))
     outcome = builder(tmp_path, [node]).build(node)
     (event,) = [event for event in Ledger(tmp_path, "s").events() if event.state == "failed"]
@@ -71,21 +71,21 @@ def test_a_failure_has_a_class_a_message_and_where_it_helps_a_traceback(tmp_path
         assert "raise ValueError" in Path(outcome.trace).read_text()
 
 
-def test_a_loss_that_is_no_number_is_bad_input_and_is_not_tried_again(tmp_path):
+def test_a_loss_that_is_nan_is_bad_input_and_not_retried(tmp_path):
     node = Node(tiny_model(lr=1e30))
     outcome = builder(tmp_path, [node]).build(node)
     assert (outcome.failure, outcome.trace) == (INPUT, "")
     assert "Lower train.lr" in outcome.message
-    assert told(tmp_path, node) == [("running", 1), ("failed", 1)]
+    assert transitions(tmp_path, node) == [("running", 1), ("failed", 1)]
 
 
-def test_memory_that_is_too_small_halves_the_rows_until_they_fit(tmp_path):
+def test_out_of_memory_halves_the_rows_until_they_fit(tmp_path):
     node = Node(Act(deed="memory 3", steps=2))
     building = builder(tmp_path, [node])
     outcome = building.build(node)
     assert outcome.state == "built"
     assert building.store.artifact(node).manifest["summary"]["rows"] == 2, "8, 4, 2"
-    assert told(tmp_path, node) == [
+    assert transitions(tmp_path, node) == [
         ("running", 1), ("stopped", 1), ("running", 2), ("stopped", 2), ("running", 3), ("built", 3)
     ]  # fmt: skip
     classes = [event.failure for event in Ledger(tmp_path, "s").events() if event.state == "stopped"]
@@ -102,17 +102,17 @@ def test_memory_that_is_too_small_halves_the_rows_until_they_fit(tmp_path):
         (Node(Batched(deed="memory 0", batch_rows=0)), "lower generators.batch_tokens for the answers of generators"),
     ],
 )
-def test_where_nothing_is_left_to_halve_it_says_what_to_do(tmp_path, node, says):
+def test_out_of_memory_with_one_row_has_a_hint(tmp_path, node, says):
     building = builder(tmp_path, [node], micro_batch=3)
     outcome = building.build(node)
     assert (outcome.state, outcome.failure) == ("failed", MEMORY)
     assert says in outcome.message
     assert says in Ledger(tmp_path, "s").states()[node.key].note
     tries = 1 + bool(node.stage.batch_rows) * 2  # 3, 2, 1 rows; or it has no rows to halve
-    assert told(tmp_path, node)[-1] == ("failed", tries)
+    assert transitions(tmp_path, node)[-1] == ("failed", tries)
 
 
-def test_the_stages_of_a_study_have_advice():
+def test_every_stage_of_a_study_has_a_hint_for_less_memory():
     from synthdiv.evaluate.likelihood import Likelihood
     from synthdiv.generate.generate import Generate
     from synthdiv.mix.mix import Mix
@@ -134,14 +134,14 @@ def test_half_of_the_rows(rows, whole, half):
 
 
 @pytest.mark.parametrize(("rows", "ranks", "half"), [(0, 1, 4), (0, 2, 2), (0, 3, 2), (2, 2, 1), (0, 8, 0)])
-def test_half_of_the_rows_of_one_of_several_ranks(rows, ranks, half):
+def test_half_of_the_rows_of_a_rank(rows, ranks, half):
     """A rank takes its part of the batch, and half of the whole batch would change nothing."""
     assert halved(Both(batch_rows=8), rows, ranks) == half
     assert halved(Act(batch_rows=8), 0, ranks) == 4
 
 
 @pytest.mark.parametrize("fits", [8, 4])
-def test_a_training_that_ran_out_of_memory_ends_in_the_weights_of_the_whole_batch(tmp_path, monkeypatch, fits):
+def test_a_training_with_halved_rows_ends_in_the_weights_of_the_whole_batch(tmp_path, monkeypatch, fits):
     """Memory for so many rows: the real loss, which fails where it gets more."""
     import synthdiv.train.module as module
 
@@ -159,7 +159,7 @@ def test_a_training_that_ran_out_of_memory_ends_in_the_weights_of_the_whole_batc
     building = builder(tmp_path / "cut", [node])
     assert building.build(node).state == "built"
     assert max(steps) == fits
-    assert [number for state, number in told(tmp_path / "cut", node) if state == "running"] == list(
+    assert [number for state, number in transitions(tmp_path / "cut", node) if state == "running"] == list(
         range(1, 5 - fits // 8)
     )
     one, other = (Store(tmp_path / name).artifact(node) for name in ("whole", "cut"))
@@ -178,7 +178,7 @@ def safetensors(artifact) -> dict[str, torch.Tensor]:
     }
 
 
-def test_what_a_failed_attempt_held_is_let_go_before_the_next(tmp_path, monkeypatch):
+def test_the_model_of_a_failed_attempt_is_freed_before_the_next(tmp_path, monkeypatch):
     """A model in the frames of the error would take the memory that half the rows were to have."""
     import gc
     import weakref
@@ -205,7 +205,7 @@ def test_what_a_failed_attempt_held_is_let_go_before_the_next(tmp_path, monkeypa
     assert alive == [0, 0, 0], "32, 16, 8 rows, and one model at a time"
 
 
-def test_one_rank_needs_nobody():
+def test_a_single_rank_shares_and_agrees_without_torch():
     ranks = Ranks()
     assert ranks.share({"a": 1}) == {"a": 1}
     assert ranks.agree("stop") == "stop"

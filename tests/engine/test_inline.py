@@ -29,16 +29,16 @@ def built(ledger: Ledger) -> list[str]:
     return [event.node for event in ledger.events() if event.state == "built"]
 
 
-def test_a_failed_node_blocks_what_stands_on_it_and_nothing_else(typed, tmp_path, rows):
+def test_a_failed_node_blocks_only_what_depends_on_it(typed, tmp_path, rows):
     gap = [row | ({"id": "elsewhere"} if row["id"] == "q3" else {}) for row in rows]
     write_rows(tmp_path / "two.jsonl", gap)
-    said = typed(*GRID, TWO)
+    done = typed(*GRID, TWO)
     ledger = Ledger(tmp_path / "outputs", "s")
     one, two = ledger.unique_cells()
     states = {event.node: event.state for event in ledger.events()}
     nodes = {node.key: node for node in ledger.nodes()}
     failed = [key for key, state in states.items() if state == "failed"]
-    assert said.code == 1
+    assert done.code == 1
     assert {states[key] for key in one.nodes} == {"built"}
     assert [nodes[key].stage for key in failed] == ["generate"]
     assert set(failed) < set(two.nodes)
@@ -46,22 +46,22 @@ def test_a_failed_node_blocks_what_stands_on_it_and_nothing_else(typed, tmp_path
     assert sorted(never) == ["collapse", "generate", "generate", *["likelihood"] * 3, "mix", "tokens", "train"], (
         "blocked, not tried"
     )
-    assert "two: two.jsonl has no answer for 1 of" in said.err
-    assert "(first 'q3')" in said.err
+    assert "two: two.jsonl has no answer for 1 of" in done.err
+    assert "(first 'q3')" in done.err
 
-    told = typed("status", "s")
-    assert told.code == 0
-    assert "two: two.jsonl has no answer for 1 of" in told.out
-    assert typed("status").out == "s: 1 cell done, 1 cell failed\n"
+    status = typed("status", "s")
+    assert status.code == 0
+    assert "two: two.jsonl has no answer for 1 of" in status.out
+    assert typed("status").out == "s: 1 cells done, 1 cells failed\n"
 
-    (again,) = [line.split("again: ")[1] for line in said.err.splitlines() if "again: " in line]
+    (again,) = [line.split("again: ")[1] for line in done.err.splitlines() if "again: " in line]
     assert "mix.source=two" in again
     assert "sweep=s" in again
 
     before = set(built(ledger))
     write_rows(tmp_path / "two.jsonl", rows)  # the cause is gone: another file, so other answers
-    said = typed(*GRID, TWO)
-    assert said.code == 0
+    done = typed(*GRID, TWO)
+    assert done.code == 0
     fresh = built(ledger)
     assert len(fresh) == len(set(fresh)), "nothing is built twice"
     assert {nodes[key].stage for key in before & set(ledger.unique_cells()[-1].nodes)} >= {"prompts", "pretrain"}
@@ -83,27 +83,27 @@ def test_a_damaged_artifact_fails_its_cells_until_it_is_removed(typed, tmp_path,
     mix = tmp_path / "outputs/artifacts/mix" / key
     file = mix / "mix.parquet"
     file.write_bytes(file.read_bytes()[:-1])
-    said = typed(*grid, "mix.rows=6")
-    assert said.code == 1
-    assert "mix.parquet has" in said.err
-    assert f"remove {mix.relative_to(tmp_path)}" in said.err
-    assert "2 cells done, 1 cell failed" in typed("status").out
+    done = typed(*grid, "mix.rows=6")
+    assert done.code == 1
+    assert "mix.parquet has" in done.err
+    assert f"remove {mix.relative_to(tmp_path)}" in done.err
+    assert "2 cells done, 1 cells failed" in typed("status").out
     assert typed("doctor").code == 1
     shutil.rmtree(mix)
     count = len(built(ledger))
-    said = typed(*grid, "mix.rows=6")
-    assert said.code == 0
+    done = typed(*grid, "mix.rows=6")
+    assert done.code == 0
     assert sorted(stage[key] for key in built(ledger)[count:]) == ["collapse", "mix", "train"]
     assert len(mixes) == len(set(mixes))
     assert "3 cells done" in typed("status").out
 
 
-def test_the_command_that_is_printed_runs_that_cell_alone(typed, tmp_path, rows):
+def test_the_printed_command_runs_that_cell_alone(typed, tmp_path, rows):
     """Quotes and brackets survive: the line can be pasted into a shell."""
     write_rows(tmp_path / "two.jsonl", [row | ({"id": "elsewhere"} if row["id"] == "q3" else {}) for row in rows])
     system = "prompts.system='Be brief, please'"
-    said = typed(*GRID, TWO, system)
-    (line,) = [line.split("again: ")[1] for line in said.err.splitlines() if "again: " in line]
+    done = typed(*GRID, TWO, system)
+    (line,) = [line.split("again: ")[1] for line in done.err.splitlines() if "again: " in line]
     name, *words = shlex.split(line)
     assert name == "synthdiv"
     again = typed("plan", *words)
@@ -112,7 +112,7 @@ def test_the_command_that_is_printed_runs_that_cell_alone(typed, tmp_path, rows)
     assert key[:8] in again.out
 
 
-def test_a_device_that_is_not_there_is_refused_where_it_is_needed(typed, tmp_path, monkeypatch):
+def test_a_missing_device_fails_only_the_stages_that_need_it(typed, tmp_path, monkeypatch):
     """By what trains, answers, encodes and scores, before it begins; all else is done on the processor."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     write_files(tmp_path)
@@ -121,9 +121,9 @@ def test_a_device_that_is_not_there_is_refused_where_it_is_needed(typed, tmp_pat
     artifacts = tmp_path / "outputs" / "artifacts"
     for stage in ("train", "likelihood", "generate", "tokens"):
         shutil.rmtree(artifacts / stage)
-    said = typed(*words, "runtime.device=cuda:7")
-    assert said.code == 1
-    assert "Traceback" not in said.err
+    done = typed(*words, "runtime.device=cuda:7")
+    assert done.code == 1
+    assert "Traceback" not in done.err
     ledger = Ledger(tmp_path / "outputs", "s")
     assert not list(ledger.folder.glob("events/*.traceback"))
     stages, states = {node.key: node.stage for node in ledger.nodes()}, ledger.states()

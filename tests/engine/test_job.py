@@ -46,7 +46,7 @@ STUDIES = {
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_every_node_of_a_study_comes_back_with_its_key_and_fields(typed, tmp_path, monkeypatch, study):
+def test_a_job_file_keeps_key_and_fields_of_every_node(typed, tmp_path, monkeypatch, study):
     write_files(tmp_path)
     nodes = frozen(typed, monkeypatch, *STUDIES[study])
     written = job(list(nodes.values()), attempts=dict.fromkeys(nodes, 3))
@@ -58,7 +58,7 @@ def test_every_node_of_a_study_comes_back_with_its_key_and_fields(typed, tmp_pat
     for key, node in found.items():
         assert node.key == key
         assert node.stage == nodes[key].stage, "locators too, which no key knows"
-        assert [inner.key for inner in node.inputs] == [inner.key for inner in nodes[key].inputs]
+        assert [inner.key for inner in node.inputs.values()] == [inner.key for inner in nodes[key].inputs.values()]
         assert node_record(node) == node_record(nodes[key])
     kinds = {node.stage.name for node in nodes.values()}
     assert kinds >= {"prompts", "pretrain", "mix", "train", "generate", "likelihood", "collapse"}
@@ -88,7 +88,7 @@ trains = st.builds(
 
 
 @given(stage=trains | st.builds(Act, st.integers(), st.text(), marks=st.none() | st.text()))
-def test_any_stage_comes_back(stage):
+def test_a_job_file_keeps_any_stage(stage):
     """By way of the text of a file: floats to the last bit, enums, lists, optional fields, any name."""
     node = Node(stage)
     (row,) = json.loads(json.dumps([dataclasses.asdict(record) for record in job([node]).graph]))
@@ -110,7 +110,7 @@ def test_any_stage_comes_back(stage):
         (None, "cannot be read as a job file"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_job_of_this_version_is_a_message(tmp_path, text, says):
+def test_an_unreadable_job_file_is_refused_with_a_message(tmp_path, text, says):
     path = tmp_path / "job.json"
     if text is not None:
         path.write_text(text)
@@ -132,11 +132,11 @@ def older(change) -> Job:
     [
         (lambda row: dataclasses.replace(row, stage="mumble"), "no such stage in this version of synthdiv"),
         (lambda row: dataclasses.replace(row, fields=row.fields | {"gone": 1}), "cannot read its fields"),
-        (lambda row: dataclasses.replace(row, inputs=["nowhere"]), "cannot read its fields"),
+        (lambda row: dataclasses.replace(row, inputs={"input0": "nowhere"}), "cannot read its fields"),
         (lambda row: dataclasses.replace(row, fields=row.fields | {"steps": 3}), "was queued by another version"),
     ],
 )
-def test_a_node_that_this_version_does_not_know_is_a_message(change, says):
+def test_a_node_of_another_version_is_refused_with_a_message(change, says):
     queued = older(change)
     with pytest.raises(ConfigError, match=says) as caught:
         queued.rebuilt()
@@ -144,7 +144,7 @@ def test_a_node_that_this_version_does_not_know_is_a_message(change, says):
     assert AGAIN in str(caught.value)
 
 
-def test_a_stage_whose_version_was_raised_is_not_built_under_the_old_key(monkeypatch):
+def test_a_stage_with_a_raised_version_is_not_built_under_the_old_key(monkeypatch):
     queued = older(lambda row: row)
     monkeypatch.setattr(Act, "version", Act.version + 1)
     with pytest.raises(ConfigError, match="another version of synthdiv, which gives it the key"):

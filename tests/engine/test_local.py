@@ -13,9 +13,9 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.failure import INPUT, LOST, MEMORY
-from synthdiv.engine.local import Local, accelerators, slots
+from synthdiv.engine.local import Local, accelerators, environments
 from tests.conftest import FILES, command, sources, synthdiv, write_files, write_rows
-from tests.engine.evidence import WAIT, built, manifests, orphans, told
+from tests.engine.evidence import WAIT, built, manifests, orphans, transitions
 from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
 from tests.graphs import taking
 
@@ -45,20 +45,20 @@ def engine(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_each_worker_has_its_own_devices(jobs, devices, found, wanted):
-    assert slots(jobs, devices, found) == [{"CUDA_VISIBLE_DEVICES": one} if found else one for one in wanted]
+    assert environments(jobs, devices, found) == [{"CUDA_VISIBLE_DEVICES": one} if found else one for one in wanted]
 
 
 @pytest.mark.parametrize(
     ("jobs", "devices", "found", "says"),
     [
-        (-1, 1, [], "need 0, and 1, or more"), (1, 0, [], "need 0, and 1, or more"),
-        (3, 1, ["0", "1"], "need 3 accelerators and there are 2"), (0, 4, ["0", "1"], "need 4 accelerators"),
-        (2, 2, ["0", "1", "2"], "need 4 accelerators and there are 3"),
+        (-1, 1, [], "jobs needs 0 or more, devices 1 or more"), (1, 0, [], "jobs needs 0 or more, devices 1 or more"),
+        (3, 1, ["0", "1"], "need 3 accelerators and this process may use 2"), (0, 4, ["0", "1"], "need 4 accelerators"),
+        (2, 2, ["0", "1", "2"], "need 4 accelerators and this process may use 3"),
     ],
 )  # fmt: skip
-def test_more_devices_than_there_are_is_refused(jobs, devices, found, says):
+def test_more_devices_than_available_are_refused(jobs, devices, found, says):
     with pytest.raises(ConfigError, match=says) as caught:
-        slots(jobs, devices, found)
+        environments(jobs, devices, found)
     assert f"hydra.launcher.jobs={jobs}, hydra.launcher.devices={devices}" in str(caught.value)
 
 
@@ -68,20 +68,20 @@ def test_the_accelerators_are_those_that_this_process_may_use(monkeypatch, given
     assert accelerators() == found
 
 
-def test_work_for_the_processor_needs_no_accelerator(tmp_path, monkeypatch):
+def test_workers_on_the_processor_need_no_accelerator(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert Local(Given([Node(Act())]), cell(tmp_path), 3, 1).slots == [{}] * 3
+    assert Local(Given([Node(Act())]), cell(tmp_path), 3, 1).environments == [{}] * 3
 
 
-def test_a_refusal_is_a_message_and_nothing_is_started(typed, tmp_path):
+def test_a_refused_setting_starts_nothing(typed, tmp_path):
     write_files(tmp_path)
-    said = typed(*GRID, "hydra/launcher=local", "hydra.launcher.devices=0")
-    assert said.code == 2
-    assert said.err.startswith("error: hydra.launcher.jobs=0, hydra.launcher.devices=0: need")
+    done = typed(*GRID, "hydra/launcher=local", "hydra.launcher.devices=0")
+    assert done.code == 2
+    assert done.err.startswith("error: hydra.launcher.jobs=0, hydra.launcher.devices=0: jobs needs")
     assert not list((tmp_path / "outputs").glob("sweeps/*/jobs/*"))
 
 
-def test_two_workers_make_the_same_artifacts_as_one_process_and_each_once(tmp_path):
+def test_two_workers_build_the_artifacts_of_one_process_each_once(tmp_path):
     folders = [tmp_path / "inline", tmp_path / "local"]
     for folder in folders:
         folder.mkdir()
@@ -101,10 +101,10 @@ def test_two_workers_make_the_same_artifacts_as_one_process_and_each_once(tmp_pa
     assert not orphans(folders[1])
     again = synthdiv(*GRID, *LOCAL, cwd=folders[1])
     assert f"0 nodes built, {len(one)} reused" in again.stderr
-    assert len(list(root.glob("sweeps/s/jobs/*.json"))) == 2, "what is there needs no worker"
+    assert len(list(root.glob("sweeps/s/jobs/*.json"))) == 1, "nothing is left to build: no worker starts"
 
 
-def test_a_worker_that_is_killed_is_noticed_and_another_goes_on(engine, tmp_path):
+def test_another_worker_continues_the_node_of_a_killed_one(engine, tmp_path):
     marks = str(tmp_path)
     long = Node(Act(number=1, deed="SIGKILL", steps=4, marks=marks))
     ends = [taking(Act(number=2), long), Node(Act(number=3)), Node(Act(number=4))]
@@ -112,15 +112,15 @@ def test_a_worker_that_is_killed_is_noticed_and_another_goes_on(engine, tmp_path
     assert code == 0
     root = tmp_path / "out"
     assert built(root, "s") == Counter({node.key: 1 for node in (long, *ends)})
-    assert told(root, long) == [("running", 1), ("failed", 1), ("running", 2), ("built", 2)]
-    (failed,) = [event for event in Ledger(root, "s").events() if event.state == "failed"]
-    assert failed.failure == LOST
-    assert "killed by SIGKILL" in failed.note
+    assert transitions(root, long) == [("running", 1), ("stopped", 1), ("running", 2), ("built", 2)]
+    (stopped,) = [event for event in Ledger(root, "s").events() if event.state == "stopped"]
+    assert stopped.failure == LOST
+    assert "killed by SIGKILL" in stopped.note
     assert (Store(root).path(long) / STEPS).read_text() == "0\n1\n2\n3\n", "it went on where the first was killed"
     assert len(Store(root).artifact(long).manifest["sessions"]) == 2
 
 
-def test_a_stage_that_kills_its_worker_each_time_is_given_up_and_all_others_are_built(engine, tmp_path, capfd):
+def test_a_stage_that_kills_its_worker_each_time_fails_and_all_others_are_built(engine, tmp_path, capfd):
     bad = Node(Act(number=1, deed="SIGKILL always"))
     blocked, others = taking(Act(number=2), bad), [Node(Act(number=number)) for number in (3, 4, 5)]
     local, code = engine(blocked, *others)
@@ -130,49 +130,55 @@ def test_a_stage_that_kills_its_worker_each_time_is_given_up_and_all_others_are_
     event = Ledger(root, "s").states()[bad.key]
     assert (event.state, event.failure, event.attempt) == ("failed", LOST, 3)
     assert "given up after 3 attempts" in event.note
-    said = capfd.readouterr().err
-    assert f"failed: {bad.label} ({LOST}; 1 cells stand on it): its process was killed by SIGKILL" in said
-    assert "  again: synthdiv mix.rows=0 sweep=s" in said
-    assert re.search(r"its log is \S+\.log", said)
+    output = capfd.readouterr().err
+    assert f"failed: {bad.label} ({LOST}; 1 cells depend on it): its process was killed by SIGKILL" in output
+    assert "  again: synthdiv mix.rows=0 sweep=s" in output
+    assert re.search(r"its log is \S+\.log", output)
     assert not Store(root).has(bad)
 
 
-def test_the_last_words_have_the_class_the_end_of_the_log_and_a_command(engine, tmp_path, capfd):
+def test_the_summary_of_failures_has_the_class_the_end_of_the_log_and_a_command(engine, tmp_path, capfd):
     """The end of the log as it was when the node failed: the worker goes on and writes more into it."""
     wrong, bug = Node(Act(number=1, deed="data")), Node(Act(number=2, deed="bug"))
     later = [Node(Act(number=number)) for number in range(3, 12)]
     _, code = engine(wrong, bug, *later, jobs=1)
     assert code == 1
-    said = capfd.readouterr().err
-    words = said[said.index("failed: ") :].splitlines()
+    output = capfd.readouterr().err
+    words = output[output.index("failed: ") :].splitlines()
     first, second = (number for number, line in enumerate(words) if line.startswith("failed: "))
-    assert words[first] == f"failed: {wrong.label} ({INPUT}; 1 cells stand on it): row 3 of it is no row"
+    assert words[first] == f"failed: {wrong.label} ({INPUT}; 1 cells depend on it): row 3 of it is no row"
     assert words[first + 1 : second - 1][-1] == f"  | {wrong.label} failed: row 3 of it is no row"
     assert words[second - 1] == "  again: synthdiv mix.rows=0 sweep=s"
-    assert words[second] == f"failed: {bug.label} (unforeseen; 1 cells stand on it): ValueError: nobody thought of this"
+    assert (
+        words[second]
+        == f"failed: {bug.label} (unexpected error; 1 cells depend on it): ValueError: nobody thought of this"
+    )
     assert "  | ValueError: nobody thought of this" in words[second:]
     assert any('raise ValueError("nobody thought of this")' in line for line in words[second:])
     assert words[-1] == "  again: synthdiv mix.rows=1 sweep=s"
 
 
-def test_a_worker_that_somebody_stops_is_replaced_a_bounded_number_of_times(engine, tmp_path):
+def test_a_stopped_worker_is_replaced_a_bounded_number_of_times(engine, tmp_path):
     once = Node(Act(number=1, deed="SIGTERM", steps=4, marks=str(tmp_path)))
     always = Node(Act(number=2, deed="SIGTERM always", steps=40))
     others = [Node(Act(number=number)) for number in (3, 4)]
     local, code = engine(once, always, *others)
     assert code == 1
     assert local.states == {node.key: "built" for node in (once, *others)} | {always.key: "failed"}
-    assert told(tmp_path / "out", once) == [("running", 1), ("stopped", 1), ("running", 2), ("built", 2)]
+    assert transitions(tmp_path / "out", once) == [("running", 1), ("stopped", 1), ("running", 2), ("built", 2)]
     assert "given up after 3 attempts" in local.failures[always.key].message
 
 
 def test_attempts_are_counted_over_workers_and_launches(engine, tmp_path):
     node = Node(Act(number=1, deed="memory 3", steps=2))
     assert engine(node)[1] == 0
-    assert told(tmp_path / "out", node)[-1] == ("built", 3)
+    assert transitions(tmp_path / "out", node)[-1] == ("built", 3)
     wrong = Node(Act(number=2, deed="data"))
     assert [engine(wrong)[1], engine(wrong)[1]] == [1, 1]
-    assert [state for state in told(tmp_path / "out", wrong) if state[0] == "failed"] == [("failed", 1), ("failed", 2)]
+    assert [state for state in transitions(tmp_path / "out", wrong) if state[0] == "failed"] == [
+        ("failed", 1),
+        ("failed", 2),
+    ]
 
 
 def test_a_damaged_artifact_is_not_reused(engine, tmp_path):
@@ -184,7 +190,7 @@ def test_a_damaged_artifact_is_not_reused(engine, tmp_path):
     assert f"{node.label} is damaged" in local.failures[node.key].message
 
 
-def test_torchrun_starts_several_ranks_and_a_stage_that_takes_one_gets_one(engine, tmp_path):
+def test_torchrun_starts_several_ranks_and_a_stage_of_one_rank_gets_one(engine, tmp_path):
     alone, marks = Node(Act(number=1)), str(tmp_path)
     ends = [taking(Both(number=2), alone), Node(Both(number=3, deed="SIGKILL", marks=marks))]
     ends += [
@@ -200,7 +206,7 @@ def test_torchrun_starts_several_ranks_and_a_stage_that_takes_one_gets_one(engin
     }
     assert (store.path(alone) / "world.txt").read_text() == "0 1"
     assert store.artifact(ends[0]).manifest["summary"]["world"] == 2
-    assert told(tmp_path / "out", ends[1])[-1] == ("built", 2), "a rank was killed, and the job was begun again"
+    assert transitions(tmp_path / "out", ends[1])[-1] == ("built", 2), "a rank was killed, and the job was begun again"
     assert store.artifact(ends[2]).manifest["summary"]["rows"] == 2, "of 8 rows a rank takes 4, and then 2"
     failures = [e.failure for e in Ledger(tmp_path / "out", "s").events() if e.node == ends[2].key and e.failure]
     assert failures.count(MEMORY) == 1
@@ -235,17 +241,18 @@ def test_a_study_is_the_same_under_torchrun(tmp_path):
     assert not orphans(folders[1])
 
 
-def test_two_sweeps_at_once_build_what_they_share_once(tmp_path):
+def test_launches_at_once_build_what_they_share_once(tmp_path):
+    """Of one sweep or of two."""
     write_files(tmp_path)
     words = ["-m", *FILES, sources("one", "two"), "runtime.heartbeat_seconds=2", "runtime.threads=1"]
-    both = [
+    launches = [
         subprocess.Popen(
             command(*words, f"mix={mix}", f"sweep={name}", *LOCAL), cwd=tmp_path, stderr=subprocess.PIPE, text=True
         )
-        for name, mix in (("one", "human,single"), ("two", "human,multi"))
+        for name, mix in (("one", "human,single"), ("two", "human,multi"), ("one", "human,single"))
     ]
-    said = [process.communicate(timeout=WAIT)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    output = [process.communicate(timeout=WAIT)[1] for process in launches]
+    assert [process.returncode for process in launches] == [0, 0, 0], output
     root = tmp_path / "outputs"
     assert set(built(root, "one", "two").values()) == {1}
     nodes = [{node.key for node in Ledger(root, name).nodes()} for name in ("one", "two")]
@@ -255,14 +262,14 @@ def test_two_sweeps_at_once_build_what_they_share_once(tmp_path):
     assert not orphans(tmp_path)
 
 
-def test_one_cell_that_fails_leaves_the_others_and_its_command_repeats_it(tmp_path):
+def test_a_failed_cell_leaves_the_others_and_has_a_command_that_repeats_it(tmp_path):
     rows = write_files(tmp_path)
     answers = [row | {"source": "two", "id": "elsewhere" if row["id"] == "q3" else row["id"]} for row in rows]
     write_rows(tmp_path / "two.jsonl", answers)
     words = ["-m", *FILES, sources("one", "two"), "generators.models.1.recorded.path=two.jsonl"]
     done = synthdiv(*words, "mix=single", "mix.source=one,two", "sweep=s", *LOCAL, cwd=tmp_path, code=1)
     assert "failed: generate" in done.stderr
-    assert f"({INPUT}; 1 cells stand on it): two: two.jsonl has no answer for 1 of" in done.stderr
+    assert f"({INPUT}; 1 cells depend on it): two: two.jsonl has no answer for 1 of" in done.stderr
     (again,) = [line.split("again: synthdiv ")[1] for line in done.stderr.splitlines() if "again: " in line]
     assert "mix.source=two" in again
     assert synthdiv("status", cwd=tmp_path).stdout == "s: 1 cell done, 1 cell failed\n"

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core.ledger import Ledger
+from synthdiv.core.runtime import Runtime
+from synthdiv.core.stage import Node
+from synthdiv.engine.job import Job
+from synthdiv.study.config import Track
 from tests.conftest import FILES, command, write_files
 from tests.engine.evidence import WAIT, orphans, wait_for
-from tests.engine.stages import knowing
+from tests.engine.stages import Act, Given, knowing
 
 LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
 LONG = [*FILES, "mix=human", "train.epochs=100000", "sweep=s", "runtime.threads=1", "runtime.checkpoint_seconds=0.2"]
@@ -87,7 +91,7 @@ def logs(folder: Path) -> str:
 
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.usefixtures("known")
-def test_a_second_ctrl_c_ends_the_workers_now(tmp_path, devices):
+def test_a_second_ctrl_c_kills_the_workers(tmp_path, devices):
     """They are in a step that takes for ever; those of torchrun are in sessions of their own."""
     script = f"""
 import signal, sys
@@ -114,3 +118,35 @@ except KeyboardInterrupt:
     finally:
         process.kill()
     wait_for(lambda: not orphans(tmp_path))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_workers_of_a_killed_launcher_stop_at_a_step(begun, tmp_path, devices):
+    """They stop at a step, and keep it."""
+    process = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")
+    process.kill()
+    process.wait()
+    wait_for(lambda: not orphans(tmp_path))
+    assert not list((tmp_path / "outputs/artifacts").glob("*/.*.claim.*")), "released"
+    ledger = Ledger(tmp_path / "outputs", "s")
+    stages = {node.key: node.stage for node in ledger.nodes()}
+    ends = {stages[key]: (event.state, event.note) for key, event in ledger.states().items()}
+    assert ends["train"] == ("stopped", "its launcher has ended")
+
+
+@pytest.mark.usefixtures("known")
+def test_a_worker_whose_step_never_ends_exits_after_its_launcher(tmp_path, monkeypatch):
+    site = tmp_path / "site" / "sitecustomize.py"
+    site.write_text(site.read_text() + "import synthdiv.engine.job_worker as it\nit.GRACE = 1\n")
+    node = Node(Act(deed="hang", marks=str(tmp_path)))
+    path = tmp_path / "out/sweeps/s/jobs/job.json"
+    given = Given([node])
+    Ledger(tmp_path / "out", "s", "job").add(given.records(), given.graph())
+    Job("job", "s", Runtime(str(tmp_path / "out"), device="cpu"), Track(), None, given.graph()).write(path)
+    process = subprocess.Popen([sys.executable, "-m", "synthdiv.worker", str(path)], stdin=subprocess.PIPE)
+    try:
+        wait_for(lambda: (tmp_path / "act-0").exists(), process)
+        process.communicate(timeout=WAIT)
+    finally:
+        process.kill()
+    assert process.returncode == 75

@@ -71,7 +71,7 @@ def assert_sound(jobs: list[Packed], nodes: list[Node]) -> None:
         assert number not in before, "no job waits for itself"
         assert {shape(node) for node in job.nodes} == {job.shape}
         for node in job.nodes:
-            for inner in node.inputs:
+            for inner in node.inputs.values():
                 if inner.key in where:
                     assert inner.key in done or where[inner.key] in before, "its inputs are there when its turn comes"
             done.add(node.key)
@@ -135,13 +135,13 @@ def test_shards_that_share_a_model_share_their_jobs(shards, group):
 
 
 def chain(number: int, prompts: Node, *, other: int = 0) -> list[Node]:
-    """A training, two nodes that ask its model, and a measure of what they said in the shape `other`."""
+    """A training, two nodes that take its model, and a measure of their answers in the shape `other`."""
     model = taking(Training(number), prompts)
     answers = [taking(Work(100 * number + place), prompts, model) for place in (1, 2)]
     return [model, *answers, taking(Work(100 * number + 3, other), *answers)]
 
 
-def test_what_asks_a_model_runs_in_the_job_that_trains_it():
+def test_answers_of_a_model_run_in_the_job_that_trains_it():
     prompts = Node(Work())
     one, two = chain(1, prompts), chain(2, prompts)
     jobs = pack([prompts, *one, *two], shape, 8, MANY)
@@ -152,7 +152,7 @@ def test_what_asks_a_model_runs_in_the_job_that_trains_it():
     assert [len(members) for members in arrays(jobs, 100)] == [1, 2, 1, 1], "both trainings are one array"
 
 
-def test_trainings_are_joined_only_where_the_queue_is_short():
+def test_trainings_are_joined_only_where_the_queue_takes_few_jobs():
     prompts = Node(Work())
     nodes = [prompts, *(node for number in range(1, 9) for node in chain(number, prompts, other=1))]
     assert len(pack(nodes, shape, 8, MANY)) == 17

@@ -19,12 +19,12 @@ def finished(typed, tmp_path):
     return {row.stage: row.key for row in Ledger(tmp_path / "outputs", "s").nodes()}
 
 
-def test_one_node_is_built_anew_and_the_old_one_kept(typed, tmp_path, finished):
+def test_rerun_builds_one_node_anew_and_keeps_the_old_artifact(typed, tmp_path, finished):
     key = finished["mix"]
-    said = typed(*STUDY, f"rerun={key[:8]}")
-    assert said.code == 0
-    assert f"mix {key[:8]} is built anew" in said.err
-    assert "1 nodes built" in said.err
+    done = typed(*STUDY, f"rerun={key[:8]}")
+    assert done.code == 0
+    assert f"mix {key[:8]} is built anew" in done.err
+    assert "1 nodes built" in done.err
     outputs = tmp_path / "outputs"
     files = [
         json.loads((folder / "manifest.json").read_text())["files"]
@@ -39,15 +39,15 @@ def test_one_node_is_built_anew_and_the_old_one_kept(typed, tmp_path, finished):
 
 
 @pytest.mark.parametrize("start", ["f", "zzzz", "0"])
-def test_no_node_or_several_are_refused(typed, tmp_path, finished, start):
-    said = typed(*STUDY, f"rerun={start}")
-    assert said.code == 2
-    assert f"rerun={start}: needs the first four or more digits of the key" in said.err
+def test_rerun_of_no_node_or_several_is_refused(typed, tmp_path, finished, start):
+    done = typed(*STUDY, f"rerun={start}")
+    assert done.code == 2
+    assert f"rerun={start}: needs the first four or more digits of the key" in done.err
     assert not (tmp_path / "outputs" / "replaced").exists()
 
 
 @pytest.mark.parametrize("word", ["rerun=aaaa,bbbb", "track=none,wandb"])
-def test_what_a_launch_has_once_cannot_be_swept(typed, finished, word):
-    said = typed("-m", *STUDY, word)
-    assert said.code == 2
-    assert "cannot be swept" in said.err
+def test_settings_of_the_whole_launch_cannot_be_swept(typed, finished, word):
+    done = typed("-m", *STUDY, word)
+    assert done.code == 2
+    assert "cannot be swept" in done.err

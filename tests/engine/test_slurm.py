@@ -1,4 +1,4 @@
-"""The slurm engine without a Slurm: profiles, scripts, and what it says when Slurm's commands refuse or are missing."""
+"""The slurm engine without a cluster: profiles, scripts, and messages where Slurm's commands fail or are missing."""
 
 from __future__ import annotations
 
@@ -57,70 +57,76 @@ def profile(folder: Path, text: str) -> str:
     return str(folder / "mine.yaml")
 
 
-def test_a_profile_is_read_and_the_command_line_counts_more(tmp_path):
+def test_the_command_line_overrides_a_profile(tmp_path):
     path = profile(
         tmp_path,
         "partition: gpu\naccount: me\ntime: 4:00:00\noptions: {mem: 64G, cpus-per-task: 8, exclusive: true}\n"
         "stages: {pack_training: {time: 12:00:00, mem: 8G, exclusive: false}}\nsetup: [module load cuda]\n",
     )
-    said = Profile.of(path, {"partition": "cpu", "account": None, "options": {"mem": "1G"}})
-    assert said.setup == ["module load cuda"]
-    assert dict(said.shape(Node(Work()))) == {
+    loaded = Profile.of(path, {"partition": "cpu", "account": None, "options": {"mem": "1G"}})
+    assert loaded.setup == ["module load cuda"]
+    assert dict(loaded.shape(Node(Work()))) == {
         "partition": "cpu", "account": "me", "time": "4:00:00", "mem": "1G", "cpus-per-task": 8, "exclusive": True,
     }  # fmt: skip
-    assert dict(said.shape(Node(Training()))) == {
+    assert dict(loaded.shape(Node(Training()))) == {
         "partition": "cpu", "account": "me", "time": "12:00:00", "mem": "8G", "cpus-per-task": 8,
     }  # fmt: skip
 
 
-def test_stages_that_need_the_same_have_one_shape():
-    said = Profile.of(None, {"stages": {"pack_work": {"mem": 1, "gpus": 2}, "pack_training": {"gpus": 2, "mem": 1}}})
-    assert said.shape(Node(Work())) == said.shape(Node(Training()))
+def test_stages_with_equal_options_have_one_shape():
+    loaded = Profile.of(None, {"stages": {"pack_work": {"mem": 1, "gpus": 2}, "pack_training": {"gpus": 2, "mem": 1}}})
+    assert loaded.shape(Node(Work())) == loaded.shape(Node(Training()))
 
 
-def test_the_example_is_a_profile_of_stages_there_are():
+def test_the_example_profile_names_existing_stages():
     from synthdiv.core.stage import Stage
     from synthdiv.study import pipeline  # noqa: F401  all stages are known once it is imported
 
-    said = Profile.of(str(ROOT / "launchers/slurm/example.yaml"), {})
-    assert said.time == "4:00:00"
-    assert set(said.stages) <= {kind.name for kind in Stage.__subclasses__()} | {backend.value for backend in Backend}
+    loaded = Profile.of(str(ROOT / "launchers/slurm/example.yaml"), {})
+    assert loaded.time == "4:00:00"
+    assert set(loaded.stages) <= {kind.name for kind in Stage.__subclasses__()} | {backend.value for backend in Backend}
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("partitoin: gpu\n", "Key 'partitoin' not in 'Profile'; it has partition, account, time, options, stages"),
+        (
+            "partitoin: gpu\n",
+            "Key 'partitoin' not in 'Profile'; the fields are partition, account, time, options",
+        ),
         ("stages: {train: 3}\n", "Value 3"),
         ("stages: {train: null}\n", "stages"),
-        ("options: {gres: [gpu, gpu]}\n", "gres is ['gpu', 'gpu']; an option of sbatch is a text, a number, true or"),
-        ("options: {mem: 1\n", "is no YAML"),
-        ("- partition\n", "it has partition, account"),
-        ("setup: module load cuda\n", "it has partition, account"),
+        (
+            "options: {gres: [gpu, gpu]}\n",
+            "gres is ['gpu', 'gpu']; give a text, a number, true or",
+        ),
+        ("options: {mem: 1\n", "is not YAML"),
+        ("- partition\n", "the fields are partition, account"),
+        ("setup: module load cuda\n", "the fields are partition, account"),
         ("time: 240\n", "time is 240; write it in quotes, as '4:00:00'"),
         ("stages: {train: {time: 14400}}\n", "time is 14400; write it in quotes"),
     ],
 )
-def test_a_bad_profile_says_what_is_wrong(tmp_path, text, told):
+def test_a_bad_profile_is_refused_with_its_problem(tmp_path, text, message):
     with pytest.raises(ConfigError) as caught:
         Profile.of(profile(tmp_path, text), {})
     assert str(caught.value).startswith(f"hydra.launcher.profile={tmp_path / 'mine.yaml'}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["none.yaml", "."])
 def test_a_profile_that_cannot_be_read_names_the_example(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"profile={path}: .*launchers/slurm/example.yaml is one"):
+    with pytest.raises(ConfigError, match=rf"profile={path}: .*launchers/slurm/example.yaml is an example"):
         Profile.of(path, {})
 
 
-def test_a_template_that_is_not_there():
+def test_a_missing_template_is_refused():
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.template=mine\.sbatch: no such file"):
         template("mine.sbatch")
 
 
-def test_scripts_have_every_place_filled_and_the_options_as_given(typed, tmp_path, slurm):
+def test_scripts_have_every_placeholder_filled_and_the_options_as_given(typed, tmp_path, slurm):
     path = profile(
         tmp_path,
         "partition: gpu\noptions: {comment: a b, exclusive: true}\n"
@@ -159,24 +165,27 @@ def test_an_array_waits_for_the_elements_it_needs(typed, tmp_path, slurm):
         ids |= {f"{number}_{task}" for task in range(int(last) + 1)}
 
 
-def test_the_queue_is_not_filled_beyond_what_is_left_of_it(typed, tmp_path, slurm):
+def test_no_more_jobs_are_submitted_than_the_queue_takes(typed, tmp_path, slurm):
     slurm("sacctmgr", "echo 8")  # less two that are queued
     assert typed(*QUEUE, "hydra.launcher.account=me").code == 0
     assert len(list((tmp_path / "outputs/sweeps/s/jobs").glob("*/*.json"))) == 6
     assert "user=" in (asked := calls(tmp_path, "sacctmgr")[0])
     assert "account=me cluster=here" in asked
     slurm("sacctmgr", "echo 3")
-    said = typed(*QUEUE[:-1], "sweep=t")
-    assert said.code == 2
-    assert re.search(r"error: this sweep needs \d jobs one after the other and the cluster lets you queue 1", said.err)
+    done = typed(*QUEUE[:-1], "sweep=t")
+    assert done.code == 2
+    assert re.search(r"error: this sweep needs \d jobs one after the other and the cluster lets you queue 1", done.err)
 
 
 def test_without_slurm_the_message_says_so(typed, tmp_path, monkeypatch):
     write_files(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = typed(*QUEUE)
-    assert said.code == 2
-    assert "there is no scontrol on this machine; launch where Slurm is, or choose hydra/launcher=local" in said.err
+    done = typed(*QUEUE)
+    assert done.code == 2
+    assert (
+        "there is no scontrol on this machine; launch on a login node of the cluster, or choose hydra/launcher=local"
+        in done.err
+    )
     assert not (tmp_path / "outputs/sweeps").exists()
 
 
@@ -185,36 +194,36 @@ def test_without_sbatch_the_message_says_so(typed, tmp_path, slurm, monkeypatch)
     for name in ("sh", "grep"):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    said = typed(*QUEUE)
-    assert said.code == 2
-    assert "there is no sbatch on this machine" in said.err
+    done = typed(*QUEUE)
+    assert done.code == 2
+    assert "there is no sbatch on this machine" in done.err
 
 
-def test_what_sbatch_says_is_shown_and_what_was_queued_is_cancelled(typed, tmp_path, slurm):
+def test_an_error_of_sbatch_is_shown_and_submitted_jobs_are_cancelled(typed, tmp_path, slurm):
     slurm("sbatch", 'if [ -e once ]; then echo "sbatch: error: too poor" >&2; exit 1; fi; touch once; echo 7')
-    said = typed(*QUEUE)
-    assert said.code == 2
-    assert "sbatch: error: too poor" in said.err
+    done = typed(*QUEUE)
+    assert done.code == 2
+    assert "sbatch: error: too poor" in done.err
     assert calls(tmp_path, "scancel") == ["scancel 7_0 7_1"], "the first array: prompts and student"
     slurm("sbatch", COMMANDS["sbatch"])
     assert typed(*QUEUE).code == 0, "the same command goes on"
 
 
 @pytest.mark.parametrize("words", ["group=0", "requeues=-1"])
-def test_a_number_that_makes_no_sense_is_refused(typed, slurm, words):
-    said = typed(*QUEUE, f"hydra.launcher.{words}")
-    assert said.code == 2
-    assert f"hydra.launcher.{words}" in said.err
+def test_an_impossible_number_is_refused(typed, slurm, words):
+    done = typed(*QUEUE, f"hydra.launcher.{words}")
+    assert done.code == 2
+    assert f"hydra.launcher.{words}" in done.err
 
 
 @pytest.mark.parametrize(("typed_answer", "wanted"), [("", True), ("y", True), ("N", False), ("no", False)])
-def test_jobs_are_cancelled_if_the_person_at_the_terminal_says_so(monkeypatch, typed_answer, wanted):
+def test_cancelling_jobs_is_confirmed_at_a_terminal(monkeypatch, typed_answer, wanted):
     engine = Slurm.__new__(Slurm)
     engine.jobs = {"1_0": []}
-    assert engine._wanted(), "nobody can answer"
+    assert engine._confirm_cancel(), "nobody can answer"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda asked: typed_answer)
-    assert engine._wanted() == wanted
+    assert engine._confirm_cancel() == wanted
 
 
 def test_a_controller_that_does_not_answer_is_asked_again(slurm, tmp_path, monkeypatch, caplog):
@@ -226,7 +235,7 @@ def test_a_controller_that_does_not_answer_is_asked_again(slurm, tmp_path, monke
     assert "Unable to contact slurm controller; asking again" in caplog.text
 
 
-def test_how_a_job_ended_is_asked_of_the_controller_and_then_of_the_accounting(slurm, tmp_path, monkeypatch):
+def test_the_end_of_a_job_is_asked_of_the_controller_and_then_of_the_accounting(slurm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slurm("scontrol", 'echo "JobId=8 ArrayJobId=7 JobState=TIMEOUT Reason=TimeLimit Restarts=0 ExitCode=0:15 X=y"')
     assert cluster.state("7_0") == "TIMEOUT, exit code 0:15"
@@ -237,7 +246,7 @@ def test_how_a_job_ended_is_asked_of_the_controller_and_then_of_the_accounting(s
     assert cluster.state("7_0") == ""
 
 
-def test_a_launch_from_inside_a_job_is_no_part_of_it(slurm, tmp_path, monkeypatch):
+def test_a_launch_inside_a_job_does_not_inherit_its_variables(slurm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slurm("sbatch", 'echo "$SLURM_CONF $SLURM_MEM_PER_NODE$SLURM_RESTART_COUNT"')
     for name in ("SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SLURM_RESTART_COUNT", "SLURM_CONF"):

@@ -17,12 +17,12 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.engine.build import Builder
 from tests.conftest import FILES, TINY, command, synthdiv, write_files
-from tests.engine.evidence import WAIT, manifests, told
+from tests.engine.evidence import WAIT, manifests, transitions
 from tests.engine.stages import STEPS, Act
 from tests.engine.test_build import builder
 
 
-def test_a_stop_is_heard_at_the_next_step_and_another_builder_goes_on_there(tmp_path):
+def test_a_stop_takes_effect_at_the_next_step_and_another_builder_continues_there(tmp_path):
     node, stop = Node(Act(deed="SIGTERM", steps=5, marks=str(tmp_path))), Stop()
     building = builder(tmp_path, [node], stop)
     stop.listen()
@@ -31,16 +31,16 @@ def test_a_stop_is_heard_at_the_next_step_and_another_builder_goes_on_there(tmp_
     finally:
         stop.leave()
     assert (outcome.state, outcome.message) == ("stopped", "terminated")
-    assert told(tmp_path, node) == [("running", 1), ("stopped", 1)]
+    assert transitions(tmp_path, node) == [("running", 1), ("stopped", 1)]
     (partial,) = Store(tmp_path).partials()
     assert (partial / STEPS).read_text() == "0\n1\n2\n"
     assert Builder(Store(tmp_path), Ledger(tmp_path, "s", "later"), Runtime(), Stop()).build(node).state == "built"
     assert (Store(tmp_path).path(node) / STEPS).read_text() == "0\n1\n2\n3\n4\n"
-    assert told(tmp_path, node)[2:] == [("running", 2), ("built", 2)]
+    assert transitions(tmp_path, node)[2:] == [("running", 2), ("built", 2)]
     assert not Store(tmp_path).partials()
 
 
-def test_what_is_finished_needs_no_stop(tmp_path):
+def test_a_stop_after_the_last_step_has_no_effect(tmp_path):
     node = Node(Act(deed="SIGTERM", steps=1, marks=str(tmp_path)))
     stop = Stop()
     stop.listen()
@@ -50,7 +50,7 @@ def test_what_is_finished_needs_no_stop(tmp_path):
         stop.leave()
 
 
-def test_a_second_ctrl_c_stops_now_whatever_came_before(tmp_path):
+def test_a_second_ctrl_c_interrupts_at_once_after_any_signal(tmp_path):
     for before in ([], [signal.SIGTERM], [signal.SIGUSR2]):
         stop = Stop()
         stop.listen()
@@ -93,7 +93,7 @@ def rows(_ledger: Ledger, partial: Path) -> int:
 
 def stop_when(folder: Path, stage: str, far, more: int, number: int) -> tuple[int, str, list[Path]]:
     """Start the study and send the signal while `stage` is half built, with more than `more` done. The exit code, what
-    was said, and the partial folders of the stage that are left."""
+    was printed, and the partial folders of the stage that are left."""
     ledger, place = Ledger(folder / "outputs", "s"), folder / "outputs" / "artifacts" / stage
     process = subprocess.Popen(command(*LONG), cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
@@ -104,11 +104,11 @@ def stop_when(folder: Path, stage: str, far, more: int, number: int) -> tuple[in
                 break
             time.sleep(0.02)
         process.send_signal(number)
-        said = process.communicate(timeout=WAIT)[1]
+        output = process.communicate(timeout=WAIT)[1]
     finally:
         process.kill()
         process.wait()
-    return process.returncode, said, partials(place)
+    return process.returncode, output, partials(place)
 
 
 def claimed(path: Path) -> str:
@@ -131,11 +131,11 @@ def stopped(tmp_path_factory):
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             before = max((int(path.stem) for path in folder.rglob("*.ckpt")), default=0)
-            code, said, left = stop_when(folder, "train", steps, before, number)
+            code, output, left = stop_when(folder, "train", steps, before, number)
             kept = max(int(path.stem) for partial in left for path in partial.glob("checkpoints/*.ckpt"))
-            stops.append(("train", code, said, kept))
-        code, said, left = stop_when(folder, "generate", rows, 0, signal.SIGUSR2)
-        stops.append(("generate", code, said, max(rows(None, partial) for partial in left)))
+            stops.append(("train", code, output, kept))
+        code, output, left = stop_when(folder, "generate", rows, 0, signal.SIGUSR2)
+        stops.append(("generate", code, output, max(rows(None, partial) for partial in left)))
         last = synthdiv(*LONG, cwd=folder)
     finally:
         assert undisturbed.wait(timeout=WAIT) == 0
@@ -146,9 +146,9 @@ def test_a_signal_stops_the_command_and_keeps_what_is_done(stopped):
     folder, _, stops, _ = stopped
     assert [code for _, code, *_ in stops] == [130] * 3
     reasons = ["terminated", "interrupted", "near its time limit"]
-    for reason, (_, _, said, kept) in zip(reasons, stops, strict=True):
-        assert f"{reason}; unfinished work is kept, the same command goes on" in said
-        assert "Traceback" not in said
+    for reason, (_, _, output, kept) in zip(reasons, stops, strict=True):
+        assert f"{reason}; unfinished work is kept, the same command goes on" in output
+        assert "Traceback" not in output
         assert kept > 0
     assert stops[0][3] < stops[1][3], "the second stop came further"
     ledger = Ledger(folder / "outputs", "s")
@@ -160,18 +160,18 @@ def test_a_signal_stops_the_command_and_keeps_what_is_done(stopped):
     assert [event.state for event in ledger.states().values()].count("stopped") == 0
 
 
-def test_a_training_goes_on_at_the_step_where_it_stopped(stopped):
+def test_a_stopped_training_continues_at_its_step(stopped):
     """No checkpoint comes by time here: those that were there are of the stops."""
     _, _, stops, last = stopped
     first, second = (kept for stage, *_, kept in stops if stage == "train")
     again = [
-        int(line.split()[3]) for *_, said, _ in stops for line in said.splitlines() if "continuing at step" in line
+        int(line.split()[3]) for *_, output, _ in stops for line in output.splitlines() if "continuing at step" in line
     ]
     assert again == [first + 1, second + 1]
     assert "failed" not in last
 
 
-def test_after_all_stops_every_artifact_is_that_of_an_undisturbed_study(stopped):
+def test_a_study_that_was_stopped_has_the_artifacts_of_an_undisturbed_one(stopped):
     folder, calm, *_ = stopped
     one, other = (manifests(each) for each in (folder, calm))
     assert one.keys() == other.keys()
@@ -203,9 +203,9 @@ def test_a_second_ctrl_c_stops_the_command_at_once(typed, tmp_path, monkeypatch,
 
     monkeypatch.setattr(place, name, interrupted)
     words = [*FILES, "mix=human", "sweep=s", "evaluate.batch_tokens=40"]
-    said = typed(*words)
-    assert said.code == 130
-    assert "the same command goes on" in said.err
+    done = typed(*words)
+    assert done.code == 130
+    assert "the same command goes on" in done.err
     assert len(calls) == 3
     folder = tmp_path / "outputs/artifacts"
     (partial,) = folder.glob("*/.*.partial")

@@ -20,7 +20,7 @@ from synthdiv.core.ledger import Ledger
 from tests.conftest import command
 from tests.slurm.conftest import Cluster, wait_for
 
-OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 SLOWLY = """
 import os, time
 from synthdiv.core.runtime import LocalRun
@@ -62,25 +62,25 @@ class Launch:
 
     def start(self, *words: str, **env: str) -> None:
         """The command as a user types it, in the background."""
-        with (self.folder / "said").open("a") as said:
+        with (self.folder / "output").open("a") as log:
             self.process = subprocess.Popen(
                 command(*words, f"sweep={self.name}", "hydra/launcher=slurm"),
-                cwd=self.folder, env=self.slurm.environment | env, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                cwd=self.folder, env=self.slurm.environment | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
     def wait(self, code: int = 0, seconds: float = 300) -> str:
-        """All that the command said, once it is over."""
+        """The output of the command, once it has ended."""
         assert self.process
-        assert self.process.wait(seconds) == code, self.said
-        return self.said
+        assert self.process.wait(seconds) == code, self.output
+        return self.output
 
     def run(self, *words: str, code: int = 0, **env: str) -> str:
         self.start(*words, **env)
         return self.wait(code)
 
     @property
-    def said(self) -> str:
-        return (self.folder / "said").read_text()
+    def output(self) -> str:
+        return (self.folder / "output").read_text()
 
     def events(self, state: str) -> list[Event]:
         return [event for event in self.ledger.events() if event.state == state]
@@ -107,7 +107,7 @@ class Launch:
 
         def look() -> dict[str, list[str]] | None:
             rows = [line.split("|") for line in self.slurm.run(*asked, ",".join(["jobid,state", *fields])).splitlines()]
-            ended = rows and all(row[1].split()[0] in OVER for row in rows)
+            ended = rows and all(row[1].split()[0] in ENDED for row in rows)
             return {row[0]: [row[1].split()[0], *row[2:]] for row in rows} if ended else None
 
         return wait_for("the accounting has all", look, 30)

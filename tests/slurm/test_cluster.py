@@ -50,7 +50,7 @@ def test_elements_of_an_array(slurm, submit, tmp_path):
     assert seen[1]["SLURM_JOB_ID"] != array
 
 
-def test_an_element_is_waited_for_whatever_became_of_it(slurm, submit):
+def test_afterany_waits_for_an_element_however_it_ends(slurm, submit):
     array = submit("(( SLURM_ARRAY_TASK_ID == 1 )) && exit 3; sleep 100", "--array=1-3%1")
     after_failed = submit("true", f"--dependency=afterany:{array}_1")
     after_cancelled = submit("true", f"--dependency=afterany:{array}_3")
@@ -85,7 +85,7 @@ def test_a_requeued_element_counts_its_restarts(slurm, submit, tmp_path):
     assert every == ["REQUEUED", "COMPLETED"]  # without -D only the last
 
 
-def test_a_step_hears_before_its_time_ends(slurm, submit, tmp_path):
+def test_a_step_is_signalled_before_its_time_limit(slurm, submit, tmp_path):
     # Came 17 s after the start: up to 60 s early, looked for every 30 s. Without `B:` only steps hear it, and a job
     # that runs no srun hears nothing.
     job = submit(

@@ -147,13 +147,13 @@ def test_a_node_that_dies(slurm, calm, half_done, machine):
 def test_interrupted_by_hand(slurm, calm, half_done):
     launch, *_ = half_done(pause=2.0)
     launch.process.send_signal(signal.SIGINT)
-    said = launch.wait(code=130)
-    assert "interrupted; unfinished work is kept, the same command goes on" in said
+    output = launch.wait(code=130)
+    assert "interrupted; unfinished work is kept, the same command goes on" in output
     assert launch.queued() == []
     assert {state for (state,) in launch.accounts().values()} == {"CANCELLED"}
     partials = list(launch.artifacts.glob("*/.*.partial"))
     assert {path.parent.name for path in partials} == {"train", "generate"}
-    said = launch.run(*STUDY)
+    output = launch.run(*STUDY)
     assert "continuing at step" in "".join(path.read_text() for path in launch.ledger.folder.glob("logs/*.log"))
     assert_as_calm(launch, calm)
     assert " 0 nodes built" in launch.run(*STUDY)

@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 
 import pytest
-from tests.sweep import stages
 
 from synthdiv.core.stage import Node
 from synthdiv.engine.failure import MEMORY
@@ -15,6 +14,7 @@ from synthdiv.engine.job import Job
 from synthdiv.engine.profile import Profile
 from synthdiv.engine.slurm import Slurm
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
+from tests.engine import stages
 from tests.graphs import taking
 from tests.slurm.conftest import wait_for
 from tests.slurm.launches import Launch, launching, manifest, slowed
@@ -63,12 +63,12 @@ def test_twelve_cells_build_each_unique_node_once(twelve):
     assert len({cell.key for cell in cells}) == 4
     wanted = {key for cell in cells for key in cell.nodes}
     assert twelve.built() == Counter(wanted)
-    assert f"12 cells (4 unique), {len(wanted)} nodes built, 0 reused" in twelve.said
+    assert f"12 cells (4 unique), {len(wanted)} nodes built, 0 reused" in twelve.output
     planned = Counter(key for job in jobs(twelve).values() for key in job.nodes)
     assert planned == Counter(wanted)
 
 
-def test_the_accounting_says_what_became_of_each_job(twelve):
+def test_the_accounting_has_the_state_of_each_job(twelve):
     accounts = twelve.accounts()
     assert len(accounts) == len(jobs(twelve))
     assert {state for (state,) in accounts.values()} == {"COMPLETED"}
@@ -87,7 +87,7 @@ def test_each_stage_gets_the_resources_it_asks_for(twelve):
 
 def test_nodes_that_share_a_model_share_a_job(twelve):
     stage = {node.key: node.stage for node in twelve.ledger.nodes()}
-    shards = {node.key: node.inputs[-1] for node in twelve.ledger.nodes() if node.fields.get("split") == "train"}
+    shards = {node.key: node.inputs["model"] for node in twelve.ledger.nodes() if node.fields.get("split") == "train"}
     trained = 0
     for job in jobs(twelve).values():
         assert len({shards[key] for key in job.nodes if key in shards}) <= 1
@@ -98,7 +98,7 @@ def test_nodes_that_share_a_model_share_a_job(twelve):
     assert trained == len(twelve.nodes("train")) == 3
 
 
-def test_the_same_command_finds_all_done_and_queues_nothing(twelve):
+def test_the_same_command_again_submits_nothing(twelve):
     before = len(jobs(twelve))
     assert " 0 nodes built" in twelve.run(*GRID, "hydra.launcher.profile=mine.yaml").splitlines()[-1]
     assert len(jobs(twelve)) == before
@@ -112,7 +112,7 @@ def launch(slurm, tmp_path):
         yield launch
 
 
-def test_a_failed_cell_and_a_cancelled_job_cost_only_what_stands_on_them(slurm, launch, tmp_path):
+def test_a_failed_cell_and_a_cancelled_job_cost_only_what_depends_on_them(slurm, launch, tmp_path):
     rows = write_files(launch.folder)
     for name in ("one", "two", "three"):
         answers = [row | {"source": name, "response": f"{name} says {row['response']}"} for row in rows]
@@ -128,10 +128,10 @@ def test_a_failed_cell_and_a_cancelled_job_cost_only_what_stands_on_them(slurm, 
     cells = {cell.axes["source"]: cell for cell in wait_for("cells", launch.ledger.unique_cells)}
     job = wait_for("a training", lambda: launch.job_of(cells["three"].train), 120)
     slurm.run("scancel", job)
-    said = launch.wait(code=1)
+    output = launch.wait(code=1)
 
-    assert f"its job {job} of Slurm is over: CANCELLED, exit code" in said
-    assert said.count("\nfailed: ") == 2
+    assert f"its job {job} of Slurm has ended: CANCELLED, exit code" in output
+    assert output.count("\nfailed: ") == 2
     states = launch.ledger.states()
     assert {states[key].state for key in cells["two"].nodes} == {"built"}
     assert states[cells["three"].train].state == "failed"
@@ -149,7 +149,7 @@ def test_a_failed_cell_and_a_cancelled_job_cost_only_what_stands_on_them(slurm, 
     assert status["cells"] == {"done": 1, "failed": 2}
     assert not status["running"]
 
-    again = launch.run(*words, code=1).split("nodes queued")[-1]
+    again = launch.run(*words, code=1).split("nodes submitted")[-1]
     assert again.count("\nfailed: ") == 1
     after = launch.ledger.states()
     assert {after[key].state for key in cells["three"].nodes} <= {"built", "reused"}
@@ -157,30 +157,30 @@ def test_a_failed_cell_and_a_cancelled_job_cost_only_what_stands_on_them(slurm, 
     assert "CANCELLED" in ended.values()
 
 
-def test_a_launch_that_does_not_stay_is_seen_through_by_status(slurm, launch):
+def test_status_watches_a_detached_launch(slurm, launch):
     """From inside a job, without -m, and with room for four jobs only."""
     words = [*FILES, "mix=none"]
     typed = command(*words, f"sweep={launch.name}", "hydra/launcher=slurm", "hydra.launcher.detach=true")
     slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=4")
     try:
         step = ["srun", "--mem=900M", f"--chdir={launch.folder}", "bash", "-c", f"{shlex.join(typed)} 2>&1"]
-        said = slurm.run(*step)
+        output = slurm.run(*step)
     finally:
         slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
     assert launch.queued(), "it did not wait"
-    assert f"look with `synthdiv status {launch.name} --watch`" in said
+    assert f"watch them with `synthdiv status {launch.name} --watch`" in output
     assert len(jobs(launch)) <= 4
     watched = synthdiv("status", launch.name, "--watch", cwd=launch.folder).stdout
-    assert watched.splitlines()[-1] == f"{launch.name}: 1 cell done"
+    assert watched.splitlines()[-1] == f"{launch.name}: 1 cells done"
     assert {state for (state,) in launch.accounts().values()} == {"COMPLETED"}
     assert " 0 nodes built" in launch.run(*words)
 
 
 def test_a_partition_that_does_not_exist(slurm, launch):
     words = [*FILES, "mix=none"]
-    said = launch.run(*words, "hydra.launcher.partition=nowhere", code=2)
-    assert "invalid partition specified: nowhere" in said
-    assert "Traceback" not in said
+    output = launch.run(*words, "hydra.launcher.partition=nowhere", code=2)
+    assert "invalid partition specified: nowhere" in output
+    assert "Traceback" not in output
     assert launch.queued() == []
     assert not launch.events("running")
 
@@ -211,9 +211,9 @@ def test_two_ranks_on_two_nodes(both):
     summed, failed = (launch.job_of(node.key) for node in ends)
     accounts = launch.accounts("nodelist", "alloccpus")
     assert accounts == {summed: ["COMPLETED", "n[1-2]", "2"], failed: ["FAILED", "n[1-2]", "2"]}
-    said = manifest(launch.artifacts / "both" / ends[0].key)
-    assert said["summary"] == {"rows": 0, "sum": 6 * 3.0, "world": 2}
-    assert [session["ranks"] for session in said["sessions"]] == [2]
+    spread = manifest(launch.artifacts / "both" / ends[0].key)
+    assert spread["summary"] == {"rows": 0, "sum": 6 * 3.0, "world": 2}
+    assert [session["ranks"] for session in spread["sessions"]] == [2]
     assert launch.built() == {ends[0].key: 1}
     assert "row 3 of it is no row" in engine.failures[ends[1].key].message
 
@@ -228,8 +228,8 @@ def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
     status = json.loads(synthdiv("status", launch.name, "--json", cwd=launch.folder).stdout)
     assert status["cells"] == {"done": 2, "failed": 1}
     for node, rows, restarts in ((half, 2, "1"), (first, 2, "1")):
-        said = manifest(launch.artifacts / "both" / node.key)
-        assert said["summary"] == {"rows": rows, "sum": 6 * 3.0, "world": 2}
+        spread = manifest(launch.artifacts / "both" / node.key)
+        assert spread["summary"] == {"rows": rows, "sum": 6 * 3.0, "world": 2}
         assert launch.ledger.states()[node.key].attempt == int(restarts) + 1
     assert {event.node for event in launch.events("failed")} == {never.key}, "none was taken for failed meanwhile"
     failure = engine.failures[never.key]
@@ -263,10 +263,10 @@ def test_a_training_is_spread_over_two_nodes(slurm, tmp_path):
         launch.run(*words, "runtime.strategy=zero3", "hydra.launcher.profile=mine.yaml", DS_ACCELERATOR="cpu")
         (trained,) = launch.artifacts.glob("train/*")
         assert launch.accounts("nodelist")[launch.job_of(trained.name)] == ["COMPLETED", "n[1-2]"]
-        said, alone = (
+        spread, alone = (
             manifest(root / "outputs/artifacts/train" / trained.name) for root in (launch.folder, folders[0])
         )
-        assert [session["ranks"] for session in said["sessions"]] == [2]
-        assert said["summary"]["loss"] == pytest.approx(alone["summary"]["loss"], abs=1e-3)
-        assert said["summary"]["validation"] == pytest.approx(alone["summary"]["validation"], abs=1e-3)
-        assert said["files"].keys() == alone["files"].keys()
+        assert [session["ranks"] for session in spread["sessions"]] == [2]
+        assert spread["summary"]["loss"] == pytest.approx(alone["summary"]["loss"], abs=1e-3)
+        assert spread["summary"]["validation"] == pytest.approx(alone["summary"]["validation"], abs=1e-3)
+        assert spread["files"].keys() == alone["files"].keys()

@@ -1,13 +1,16 @@
-"""The grid of a sweep: its order, its ways of writing values, and who wins where two set one key."""
+"""Cells of a grid: order, ways of writing values, which of two settings of a key counts, interpolations."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from synthdiv import launch
 from synthdiv.__main__ import conf_dir
@@ -21,7 +24,8 @@ from synthdiv.study.grid import GridSpec
 @pytest.fixture(scope="module")
 def loader():
     ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
-    return ConfigLoaderImpl(create_config_search_path(str(conf_dir())))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def test_every_preset_of_a_group_by_glob(expander):
     assert sorted(kinds) == ["human", "multi", "multi_decoding", "none", "single"]
 
 
-def test_text_with_commas_and_quotes_arrives_as_it_was_typed(expander):
+def test_text_with_commas_and_quotes_stays_as_it_was_typed(expander):
     (point,) = expander.expand({}, ["prompts.system='Be brief, and x=1, \"y\".'"])
     assert point.cell.prompts.system == 'Be brief, and x=1, "y".'
     (again,) = expander.expand({}, list(point.overrides))
@@ -79,7 +83,7 @@ def test_text_with_commas_and_quotes_arrives_as_it_was_typed(expander):
     assert values(points, "prompts.system") == [("a, b",), (None,), ("c",)]
 
 
-def test_the_command_line_wins_over_the_grid_of_an_experiment(expander):
+def test_the_command_line_overrides_the_grid_of_an_experiment(expander):
     points = expander.expand({"mix": "human,multi", "train.seed": "0,1"}, ["train.seed=5", "mix.rows=9"])
     assert values(points, "mix.kind.value", "train.seed", "mix.rows") == [("human", 5, 9), ("multi", 5, 9)]
 
@@ -87,7 +91,8 @@ def test_the_command_line_wins_over_the_grid_of_an_experiment(expander):
 def test_also_adds_the_grid_again_with_keys_changed(loader):
     hydra = SimpleNamespace(job=SimpleNamespace(config_name="config"), overrides=SimpleNamespace(hydra=[]))
     params, also = {"mix": "human,multi", "train.seed": "0,1"}, [{"mix": "multi", "generators.overlap": "1"}]
-    points = launch.expand(loader, SimpleNamespace(hydra=hydra), GridSpec(params, also), ["train.seed=3"])
+    expander = launch.expander(loader, SimpleNamespace(hydra=hydra))
+    points = expander.points(GridSpec(params, also), ["train.seed=3"])
     assert values(points, "mix.kind.value", "generators.overlap", "train.seed") == [
         ("human", 0, 3), ("multi", 0, 3), ("multi", 1, 3),
     ]  # fmt: skip
@@ -104,10 +109,49 @@ def test_a_launch_has_one_name_and_one_runtime(expander):
             launch.launch(expander.expand({}, [swept]), Inline)
 
 
-def test_a_list_that_is_replaced_after_its_item_was_set_leaves_no_trace(expander):
-    """Found by the random cells of test_config: the item stayed set for every later cell."""
+def test_a_list_that_is_replaced_after_an_item_was_set_does_not_change_later_cells(expander):
+    """A regression that the random cells of test_config showed."""
     item, whole = "evaluate.respond.decodings.0.sampling.top_p=0.5", "evaluate.respond.decodings=[{name: greedy}]"
     (before,) = expander.expand({}, ["evaluate=toy"])
     expander.expand({}, ["evaluate=toy", item, whole])
     (after,) = expander.expand({}, ["evaluate=toy"])
     assert after.cell == before.cell
+
+
+INTERPOLATIONS = [  # across blocks, within a block, below a list, as an item of a list, and of an interpolated value
+    ("evaluate.respond.seed", "${prompts.seed}"),
+    ("mix.rotation", "${train.seed}"),
+    ("generators.models.0.sampling.max_new_tokens", "${prompts.test}"),
+    ("mix.weights", "['${train.lr}',1,1,1]"),
+    ("generators.seed", "${evaluate.respond.seed}"),
+    ("prompts.system", "'answer ${mix.rows} of ${prompts.seed}'"),
+    ("train.lora.targets", "['${student.name}']"),
+]
+SOURCES = {
+    "prompts.seed": "1,2,3",
+    "train.seed": "0,7",
+    "prompts.test": "30,40",
+    "train.lr": "1e-3,1",
+    "mix.rows": "16,null",
+}
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_interpolations_follow_the_values_of_each_cell_as_in_hydra(data, expander):
+    words = [
+        f"{key}={value}" for key, value in data.draw(st.lists(st.sampled_from(INTERPOLATIONS), min_size=1, unique=True))
+    ]
+    words += [
+        f"{key}={SOURCES[key]}" for key in data.draw(st.sets(st.sampled_from(sorted(SOURCES)), min_size=1, max_size=2))
+    ]
+    words += data.draw(st.sampled_from([[], ["student=toy_small,toy_large"], ["mix=human,multi"]]))
+    for point in expander.expand({}, data.draw(st.permutations(words))):
+        assert point.cell == OmegaConf.to_object(compose("config", list(point.overrides)))
+
+
+def test_an_interpolation_across_blocks_has_the_value_of_its_own_cell(expander):
+    points = expander.expand({}, ["evaluate.respond.seed=${prompts.seed}", "prompts.seed=1,2,3"])
+    assert values(points, "evaluate.respond.seed") == [(1,), (2,), (3,)]
+    listed = expander.expand({}, ["mix.weights=['${prompts.seed}',1,1,1]", "prompts.seed=1,2,3"])
+    assert [point.cell.mix.weights[0] for point in listed] == [1.0, 2.0, 3.0]
