@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.ranks import Ranks
+from synthdiv.core.strategy import Strategy, deepspeed_problems, trainer_problems
 from synthdiv.core.types import Artifact, ConfigError, Stopped
 
 LOGGER = logging.getLogger("synthdiv")
@@ -52,24 +52,12 @@ class Server:
         return problems
 
 
-class Strategy(Enum):
-    """How several ranks train one model; `auto` is DDP."""
-
-    auto = "auto"
-    ddp = "ddp"
-    fsdp = "fsdp"
-    zero1 = "zero1"
-    zero2 = "zero2"
-    zero3 = "zero3"
-
-
 @dataclass
 class Runtime:
     """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time. `servers` are
     those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
     these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
     an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes.
-    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards;
     `gradient_checkpointing` computes activations twice and keeps none: less memory, the same numbers."""
 
     outputs: str = "outputs"
@@ -86,7 +74,11 @@ class Runtime:
     vllm_options: list[str] = field(default_factory=list)
     tensor_parallel: int = 1
     strategy: Strategy = Strategy.auto
-    offload: bool = False
+    """How several ranks train one model; one rank trains without a strategy."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Options of Lightning's Trainer: callbacks, logger, profiler, plugins, log_every_n_steps, detect_anomaly."""
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """Options merged into DeepSpeed's configuration, in its own names; for the strategies deepspeed_stage_…."""
     gradient_checkpointing: bool = False
 
     def check(self) -> list[str]:
@@ -110,10 +102,8 @@ class Runtime:
                 problems.append(f"runtime.{name}={getattr(self, name)}: needs 0 or more, or null for no limit")
         if self.tensor_parallel < 1:
             problems.append(f"runtime.tensor_parallel={self.tensor_parallel}: needs 1 device or more")
-        sharded = self.strategy not in (Strategy.auto, Strategy.ddp)
-        if self.offload and not sharded:
-            problems.append("runtime.offload=true: needs runtime.strategy=fsdp, zero1, zero2 or zero3")
-        if self.device == "mps" and sharded:
+        problems += trainer_problems(self.trainer) + deepspeed_problems(self.deepspeed, self.strategy)
+        if self.device == "mps" and self.strategy.sharded:
             problems.append(f"runtime.strategy={self.strategy.value}: needs runtime.device=cuda or cpu, not mps")
         return problems
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 Curve = list[dict[str, float]]
 HELD_OUT = "validation_loss"  # a column of the curve: NaN where nobody looked
@@ -12,17 +13,18 @@ HELD_OUT = "validation_loss"  # a column of the curve: NaN where nobody looked
 
 @dataclass(frozen=True)
 class Early:
-    """`loss` is taken after each `every` steps; training ends after `patience` such looks without a better one."""
+    """`loss` of the trained module is taken after each `every` steps; training ends after `patience` evaluations
+    without a better one."""
 
     every: int
     patience: int
-    loss: Callable[[], float]
+    loss: Callable[[Any], float]
 
-    def look(self, step: int, steps: int) -> float:
+    def look(self, step: int, steps: int, tuning: Any) -> float:
         """The loss where it is due, infinite if it is no number; NaN where nobody looks."""
         if not self.due(step, steps):
             return math.nan
-        loss = self.loss()
+        loss = self.loss(tuning)
         return loss if math.isfinite(loss) else math.inf
 
     def due(self, step: int, steps: int) -> bool:

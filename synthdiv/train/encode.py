@@ -49,3 +49,12 @@ def declared(stage: Train, dropped: int, rows: int) -> None:
             f"budgets no longer match. Raise train.max_tokens={stage.max_tokens}, cut rows (train.overlong=cut), or "
             f"declare it: train.left_out={share:g} report.unmatched=true"
         )
+
+
+def cut(pairs: list[Pair], longest: int, everything: bool = False) -> list[Row]:
+    """Each pair as a row of at most `longest` tokens, none left out: one token of the answer is always there."""
+    rows = []
+    for prompt, answer in pairs:
+        asked = prompt[: longest - 1]
+        rows.append(Row((*asked, *answer[: longest - len(asked)]), 0 if everything else len(asked)))
+    return rows

@@ -93,6 +93,20 @@ class Rows:
                 plan.append([[chosen[at] for at in sequences[number]] for number in batch])
         return plan
 
+    def shared(
+        self, chosen: list[int], micro: int, device: str, rank: int = 0, ranks: int = 1
+    ) -> list[tuple[list[list[int]], float]]:
+        """The batches of a step that `rank` takes, each with its weight: every rank takes equally many, and those of
+        weight 0 only keep the ranks in step. Rows are dealt by length."""
+        if ranks == 1:
+            return [(batch, 1.0) for batch in self.plan(chosen, micro, device)]
+        order = sorted(chosen, key=lambda number: (len(self.rows[number].ids), number))
+        hands = [order[first::ranks] for first in range(ranks)]
+        plans = [self.plan(hand, micro, device) if hand else [] for hand in hands]
+        missing = max(map(len, plans)) - len(plans[rank])
+        idle: list[list[int]] = [[order[0]]]
+        return [(batch, 1.0) for batch in plans[rank]] + [(idle, 0.0)] * missing
+
     def tensors(self, batch: list[list[int]], device: Any) -> dict[str, Any]:
         """`input_ids` and `attention_mask`, sequences × longest, padded on the right; of the supervised tokens, one
         behind the other, `targets`, the `places` whose logits predict them (in the flattened ids), and `sources`.

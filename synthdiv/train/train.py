@@ -8,8 +8,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.runtime import Runtime, Strategy
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Stage, added
+from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import Artifact, Run
 from synthdiv.models.load import Precision
 from synthdiv.train.checkpoints import CHECKPOINTS

@@ -14,7 +14,7 @@ import transformers
 
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first
-from synthdiv.train.fit import fit
+from synthdiv.train.fit import Training, fit
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import OF_THE_DAY
 from synthdiv.train.module import Optimizing
@@ -49,7 +49,7 @@ def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None
     out.mkdir(exist_ok=True)
     model, rows = model or blank(), rows or some_rows()
     plan = schedule([row.supervised for row in rows], batch, Match.steps, steps, 0)
-    summary = fit(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), "fp32", packed)
+    summary = fit(Training(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), packed=packed))
     return model, summary
 
 

@@ -1,0 +1,71 @@
+"""Lightning's Trainer for one training: what the configuration decides, and what `runtime.trainer` adds."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from lightning.fabric.plugins import environments
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch import callbacks, loggers, profilers
+
+from synthdiv.core.strategy import components
+from synthdiv.core.types import ConfigError, Run
+
+if TYPE_CHECKING:
+    from synthdiv.train.strategies import NamedState
+
+FOLDER = "lightning"  # of loggers and profilers, beside the model
+PLACES = {"callbacks": callbacks, "logger": loggers, "profiler": profilers, "plugins": environments}
+
+
+def make_trainer(run: Run, out: Path, precision: str, strategy: NamedState, keeper: Any) -> lightning.Trainer:
+    """The schedule is one epoch of step numbers; the callback ends it. Only rank 0 has loggers and profilers write."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    options, device = run.runtime.trainer, strategy.root_device
+    named = {name: made(name, options.get(name), out / FOLDER) for name in PLACES}
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=1 if device.index is None or device.type != "cuda" else [device.index],
+        strategy=strategy,
+        plugins=[named["plugins"][0] if named["plugins"] else environment(run)],
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=1,
+        max_steps=-1,
+        callbacks=[*named["callbacks"], keeper],
+        logger=named["logger"] or False,
+        profiler=named["profiler"][0] if named["profiler"] else None,
+        log_every_n_steps=options.get("log_every_n_steps", 1),
+        detect_anomaly=options.get("detect_anomaly", False),
+        enable_checkpointing=False,
+        enable_progress_bar="ProgressBar" in str(options.get("callbacks")),
+        enable_model_summary="ModelSummary" in str(options.get("callbacks")),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=out,
+    )
+
+
+def environment(run: Run) -> Any:
+    """The worker has set torchrun's variables; one process would else read those of Slurm and queue the job again."""
+    return TorchElasticEnvironment() if run.world_size > 1 else LightningEnvironment()
+
+
+def made(option: str, value: Any, folder: Path) -> list[Any]:
+    """The objects of Lightning's classes that an option names. What writes does so below `folder`."""
+    defaults = {
+        "logger": {"save_dir": str(folder)},
+        "profiler": {"dirpath": str(folder), "filename": "profile"},
+    }.get(option, {})
+    objects = []
+    for name, arguments in components(value).items():
+        if name == "SLURMEnvironment":
+            defaults = {"auto_requeue": False}
+        try:
+            objects.append(getattr(PLACES[option], name)(**defaults | arguments))
+        except (ImportError, TypeError, ValueError) as error:
+            raise ConfigError(f"runtime.trainer.{option}.{name}: Lightning refuses it: {error}") from error
+    return objects
