@@ -53,7 +53,7 @@ COMPONENTS = {
     "plugins": ("LSFEnvironment", "MPIEnvironment", "SLURMEnvironment", "TorchElasticEnvironment"),
 }
 SHORT = {"advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler", "simple": "SimpleProfiler"}
-SETTINGS = {"detect_anomaly": bool, "log_every_n_steps": int}
+SETTINGS: dict[str, Any] = {"detect_anomaly": bool, "log_every_n_steps": int}
 TRAINER_ELSEWHERE = {
     "accelerator": "runtime.device",
     "accumulate_grad_batches": "runtime.micro_batch",
@@ -112,7 +112,7 @@ def components(value: Any) -> dict[str, dict[str, Any]]:
     """Class names and their arguments, from one name, a list of names, or a mapping of names to arguments."""
     names = [value] if isinstance(value, str) else value
     items = names.items() if isinstance(names, dict) else [(name, None) for name in names or []]
-    return {SHORT.get(name, name): arguments or {} for name, arguments in items}
+    return {SHORT.get(str(name), str(name)): arguments or {} for name, arguments in items}
 
 
 def trainer_problems(options: dict[str, Any]) -> list[str]:
@@ -129,7 +129,7 @@ def trainer_problems(options: dict[str, Any]) -> list[str]:
             if name in ("profiler", "plugins") and len(components(value)) > 1:
                 problems.append(f"{key}: takes one, and {len(components(value))} are named")
         elif name in SETTINGS:
-            if type(value) is not SETTINGS[name] or value < 0:
+            if not isinstance(value, SETTINGS[name]) or value < 0:
                 problems.append(f"{key}={value!r}: needs {SETTINGS[name].__name__}, 0 or more")
         else:
             problems.append(refused(key, TRAINER_ELSEWHERE.get(name), sorted({*COMPONENTS, *SETTINGS})))

@@ -39,9 +39,22 @@ def declared(key: str) -> bool:
             hint = _plain_optional(hints[part])
         elif typing.get_origin(hint) is list and part.isdigit():
             hint = _plain_optional(typing.get_args(hint)[0])
-        else:
+        elif typing.get_origin(hint) is dict:  # its keys are those of a library, and checked with the block
+            hint = Any
+        elif hint is not Any:
             return False
     return True
+
+
+def schema() -> Any:
+    """The cell as Hydra's schema; the keys of its mappings may be set like fields."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.structured(Cell)
+    for key in leaves(Cell):
+        if OmegaConf.is_dict(value := OmegaConf.select(node, key)) and OmegaConf.get_type(value) is dict:
+            OmegaConf.set_struct(value, False)
+    return node
 
 
 def key_of(override: str) -> str:

@@ -52,7 +52,7 @@ class NamedState(Strategy):
         return self.lightning_module
 
     def trained(self) -> Iterator[tuple[str, Any]]:
-        return self.module.trained()  # type: ignore[no-any-return]
+        return self.module.trained()
 
     def gather(self, value: Any) -> Any:
         """A tensor that is whole on each rank; all ranks call it."""
@@ -109,7 +109,7 @@ class Ranked(NamedState):
 
     @property
     def root_device(self) -> torch.device:
-        return self.parallel_devices[0]  # type: ignore[no-any-return]
+        return self.parallel_devices[0]
 
     def _configure_launcher(self) -> None:
         """Nothing is launched: Lightning's launcher would count devices and set the number of threads."""
@@ -168,7 +168,7 @@ class Fsdp2(Ranked, ModelParallelStrategy):
         return part.to(weight.device)
 
     def weights(self) -> dict[str, Any] | None:
-        return self.state(optimizer=False)["state_dict"]  # type: ignore[no-any-return]
+        return self.state(optimizer=False)["state_dict"]
 
 
 def strategy_of(run: Run, precision: str, clip: float) -> NamedState:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 from lightning.fabric.plugins import environments
-from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import callbacks, loggers, profilers
 
 from synthdiv.core.strategy import components
@@ -56,16 +57,15 @@ def environment(run: Run) -> Any:
 
 def made(option: str, value: Any, folder: Path) -> list[Any]:
     """The objects of Lightning's classes that an option names. What writes does so below `folder`."""
-    defaults = {
+    defaults: dict[str, dict[str, Any]] = {
         "logger": {"save_dir": str(folder)},
         "profiler": {"dirpath": str(folder), "filename": "profile"},
-    }.get(option, {})
+    }
     objects = []
     for name, arguments in components(value).items():
-        if name == "SLURMEnvironment":
-            defaults = {"auto_requeue": False}
+        fixed = {"auto_requeue": False} if name == "SLURMEnvironment" else {}
         try:
-            objects.append(getattr(PLACES[option], name)(**defaults | arguments))
+            objects.append(getattr(PLACES[option], name)(**defaults.get(option, {}) | arguments | fixed))
         except (ImportError, TypeError, ValueError) as error:
             raise ConfigError(f"runtime.trainer.{option}.{name}: Lightning refuses it: {error}") from error
     return objects

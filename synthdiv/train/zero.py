@@ -148,7 +148,7 @@ class Zero(Ranked, DeepSpeedStrategy):
         return padded[self.global_rank * size : (self.global_rank + 1) * size]
 
     def weights(self) -> dict[str, Any] | None:
-        return self.state(optimizer=False)["state_dict"]  # type: ignore[no-any-return]
+        return self.state(optimizer=False)["state_dict"]
 
     def teardown(self) -> None:
         if self.model is not self.lightning_module:
