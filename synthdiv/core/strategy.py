@@ -40,71 +40,43 @@ class Strategy(Enum):
 
 # Options of Lightning's Trainer that name classes of Lightning. A job file thereby names no code to import.
 COMPONENTS = {
-    "callbacks": (
-        "DeviceStatsMonitor",
-        "LearningRateMonitor",
-        "ModelSummary",
-        "RichModelSummary",
-        "RichProgressBar",
-        "TQDMProgressBar",
-    ),
-    "logger": ("CSVLogger", "MLFlowLogger", "TensorBoardLogger"),
-    "profiler": ("AdvancedProfiler", "PyTorchProfiler", "SimpleProfiler"),
-    "plugins": ("LSFEnvironment", "MPIEnvironment", "SLURMEnvironment", "TorchElasticEnvironment"),
+    "callbacks": "DeviceStatsMonitor LearningRateMonitor ModelSummary RichModelSummary RichProgressBar TQDMProgressBar",
+    "logger": "CSVLogger MLFlowLogger TensorBoardLogger",
+    "profiler": "AdvancedProfiler PyTorchProfiler SimpleProfiler",
+    "plugins": "LSFEnvironment MPIEnvironment SLURMEnvironment TorchElasticEnvironment",
 }
 SHORT = {"advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler", "simple": "SimpleProfiler"}
 SETTINGS: dict[str, Any] = {"detect_anomaly": bool, "log_every_n_steps": int}
-TRAINER_ELSEWHERE = {
+DEEPSPEED = (
+    "aio comms_logger csv_monitor flops_profiler memory_breakdown steps_per_print tensorboard wall_clock_breakdown "
+    "zero_optimization"
+)
+ZERO = (
+    "allgather_bucket_size allgather_partitions contiguous_gradients offload_optimizer offload_param overlap_comm "
+    "reduce_bucket_size reduce_scatter stage3_max_live_parameters stage3_max_reuse_distance "
+    "stage3_param_persistence_threshold stage3_prefetch_bucket_size sub_group_size"
+)
+ELSEWHERE = {  # option: what decides it here
     "accelerator": "runtime.device",
     "accumulate_grad_batches": "runtime.micro_batch",
+    "amp": "train.precision",
+    "bf16": "train.precision",
     "devices": "hydra.launcher.devices",
     "enable_checkpointing": "runtime.checkpoint_seconds",
-    "gradient_clip_algorithm": "train.clip",
+    "fp16": "train.precision",
+    "gradient_accumulation_steps": "runtime.micro_batch",
     "gradient_clip_val": "train.clip",
+    "gradient_clipping": "train.clip",
     "max_epochs": "train.epochs",
     "max_steps": "train.match=steps and train.budget",
     "num_nodes": "the profile of Slurm",
-    "precision": "train.precision",
-    "strategy": "runtime.strategy",
-}
-
-DEEPSPEED = {
-    "aio",
-    "comms_logger",
-    "csv_monitor",
-    "flops_profiler",
-    "memory_breakdown",
-    "steps_per_print",
-    "tensorboard",
-    "wall_clock_breakdown",
-    "zero_optimization",
-}
-ZERO = {
-    "allgather_bucket_size",
-    "allgather_partitions",
-    "contiguous_gradients",
-    "offload_optimizer",
-    "offload_param",
-    "overlap_comm",
-    "reduce_bucket_size",
-    "reduce_scatter",
-    "stage3_max_live_parameters",
-    "stage3_max_reuse_distance",
-    "stage3_param_persistence_threshold",
-    "stage3_prefetch_bucket_size",
-    "sub_group_size",
-}
-DEEPSPEED_ELSEWHERE = {
-    "amp": "train.precision",
-    "bf16": "train.precision",
-    "fp16": "train.precision",
-    "gradient_accumulation_steps": "runtime.micro_batch",
-    "gradient_clipping": "train.clip",
     "optimizer": "train.lr and train.weight_decay",
+    "precision": "train.precision",
     "scheduler": "train.schedule and train.warmup",
+    "stage": "runtime.strategy",
+    "strategy": "runtime.strategy",
     "train_batch_size": "train.batch_rows",
     "train_micro_batch_size_per_gpu": "runtime.micro_batch",
-    "zero_optimization.stage": "runtime.strategy",
 }
 
 
@@ -123,7 +95,7 @@ def trainer_problems(options: dict[str, Any]) -> list[str]:
         if name in COMPONENTS and not isinstance(value, str | list | dict):
             problems.append(f"{key}={value!r}: needs a name, a list of names, or a mapping of names to arguments")
         elif name in COMPONENTS:
-            choices = COMPONENTS[name]
+            choices = COMPONENTS[name].split()
             unknown = [item for item in components(value) if item not in choices]
             problems += [f"{key}: {item} is not among {', '.join(choices)}" for item in unknown]
             if name in ("profiler", "plugins") and len(components(value)) > 1:
@@ -132,7 +104,7 @@ def trainer_problems(options: dict[str, Any]) -> list[str]:
             if not isinstance(value, SETTINGS[name]) or value < 0:
                 problems.append(f"{key}={value!r}: needs {SETTINGS[name].__name__}, 0 or more")
         else:
-            problems.append(refused(key, TRAINER_ELSEWHERE.get(name), sorted({*COMPONENTS, *SETTINGS})))
+            problems.append(refused(key, [*COMPONENTS, *SETTINGS]))
     return problems
 
 
@@ -143,13 +115,14 @@ def deepspeed_problems(options: dict[str, Any], strategy: Strategy) -> list[str]
     zero = options.get("zero_optimization") or {}
     names = [(name, DEEPSPEED) for name in options] + [(f"zero_optimization.{name}", ZERO) for name in zero]
     return [
-        refused(f"runtime.deepspeed.{name}", DEEPSPEED_ELSEWHERE.get(name), sorted(allowed))
+        refused(f"runtime.deepspeed.{name}", allowed.split())
         for name, allowed in names
-        if name.rpartition(".")[2] not in allowed
+        if name.rpartition(".")[2] not in allowed.split()
     ]
 
 
-def refused(key: str, elsewhere: str | None, choices: list[str]) -> str:
-    if elsewhere:
-        return f"{key}: is set by {elsewhere}"
+def refused(key: str, choices: list[str]) -> str:
+    name = key.rpartition(".")[2]
+    if name in ELSEWHERE:
+        return f"{key}: is set by {ELSEWHERE[name]}"
     return f"{key}: may change results and is not passed on; choose from {', '.join(choices)}"

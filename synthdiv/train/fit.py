@@ -19,36 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class Training:
-    """A model, its rows, and how it is trained on them in which order."""
+    """A model, its rows, and how it is trained on them in which order. `fit` trains the parameters that need a
+    gradient, in place, and writes metrics and checkpoints below `out`."""
 
     model: Any
-    """A causal language model in main memory; trained in place are the parameters that need a gradient."""
     rows: list[Row]
-    """The rows that `steps` index."""
-    steps: list[list[int]]
-    """Row numbers of each optimizer step."""
+    steps: list[list[int]]  # row numbers of each optimizer step
     optimizing: Optimizing
-    """Learning rate, its schedule, weight decay and clipping."""
-    seed: int
-    """Of dropout; with the number of a step it determines that step."""
-    pad: int
-    """The token that fills a batch up; never supervised."""
+    seed: int  # of dropout: with the number of a step it determines that step
+    pad: int  # the token that fills batches up; it is never supervised
     out: Path
-    """The folder of the artifact: metrics and checkpoints are written there."""
     run: Run
-    """Device, ranks, micro-batch, and whom to tell about progress."""
-    precision: str = "fp32"
-    """fp32, or bf16 for mixed precision."""
-    packed: int = 0
-    """Most tokens of a sequence that takes several rows; 0 gives each row a sequence of its own."""
-    student: str = ""
-    """The key of what is trained: a checkpoint of another is refused."""
-    early: Early | None = None
-    """With it the training ends early, with the weights of its best step."""
-    validation: dict[str, list[Row]] = field(default_factory=dict)
-    """Sets of held-out rows whose loss is taken before the first and after the last step."""
-    save: Callable[[Tuning], None] = lambda tuning: None
-    """Called by all ranks with the trained module, while its weights are still spread over them."""
+    precision: str = "fp32"  # or bf16: mixed precision
+    packed: int = 0  # most tokens of a sequence that takes several rows; 0: each row has its own
+    student: str = ""  # the key of what is trained: checkpoints of another are refused
+    early: Early | None = None  # ends the training early, with the weights of its best step
+    validation: dict[str, list[Row]] = field(default_factory=dict)  # sets whose loss is taken before and after
+    save: Callable[[Tuning], None] = lambda tuning: None  # called by all ranks while the weights are spread over them
 
 
 def fit(training: Training) -> dict[str, Any]:

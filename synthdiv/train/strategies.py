@@ -66,11 +66,17 @@ class NamedState(Strategy):
         """Trained weights by name, and with `optimizer` its state of each weight: whole, on rank 0. All ranks call."""
         state: dict[str, Any] = {"state_dict": {}, "optimizer": {}}
         for name, weight in self.trained():
-            memory = self.optimizers[0].state.get(weight, {}) if optimizer else {}
-            tensors = {key: self.gather(value) for key, value in {"": weight.detach(), **memory}.items()}
+            tensors = self.tensors(weight, optimizer)
             if self.is_global_zero:
-                add_state(state, name, tensors)
+                tensors = {key: value.cpu() if torch.is_tensor(value) else value for key, value in tensors.items()}
+                state["state_dict"][name] = tensors.pop("")
+                state["optimizer"][name] = tensors
         return state
+
+    def tensors(self, weight: Any, optimizer: bool) -> dict[str, Any]:
+        """The whole weight under the key "", and with `optimizer` what the optimizer keeps of it."""
+        memory = self.optimizers[0].state.get(weight, {}) if optimizer else {}
+        return {key: self.gather(value) for key, value in {"": weight.detach(), **memory}.items()}
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Take over weights and optimizer from what `state` gave, of any number of ranks."""
@@ -89,13 +95,6 @@ class NamedState(Strategy):
     def weights(self) -> dict[str, Any] | None:
         """The trained weights to save, on rank 0; None where the model itself holds them whole."""
         return None
-
-
-def add_state(state: dict[str, Any], name: str, tensors: dict[str, Any]) -> None:
-    """Move one weight (under the key "") and its optimizer state to main memory."""
-    tensors = {key: value.detach().cpu() if torch.is_tensor(value) else value for key, value in tensors.items()}
-    state["state_dict"][name] = tensors.pop("")
-    state["optimizer"][name] = tensors
 
 
 class SingleDevice(NamedState, SingleDeviceStrategy):

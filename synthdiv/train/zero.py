@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import ConfigError
-from synthdiv.train.strategies import NamedState, Ranked, add_state
+from synthdiv.train.strategies import NamedState, Ranked
 
 MEMORY = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each weight, besides the number of steps
 
@@ -97,18 +97,14 @@ class Zero(Ranked, DeepSpeedStrategy):
         name = "fp32_partitioned_groups_flat" if self.zero_stage_3 else "single_partition_of_fp32_groups"
         yield from getattr(optimizer, name)
 
-    def state(self, optimizer: bool = True) -> dict[str, Any]:
+    def tensors(self, weight: Any, optimizer: bool) -> dict[str, Any]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        state: dict[str, Any] = {"state_dict": {}, "optimizer": {}}
-        steps = next(iter(self.adamw.state.values()))["step"]
-        for name, weight in self.trained():
-            tensors = {"": safe_get_full_fp32_param(weight)}
-            if optimizer:
-                tensors |= {"step": steps.clone()} | {key: safe_get_full_optimizer_state(weight, key) for key in MEMORY}
-            if self.is_global_zero:
-                add_state(state, name, tensors)
-        return state
+        tensors = {"": safe_get_full_fp32_param(weight)}
+        if optimizer:
+            tensors |= {key: safe_get_full_optimizer_state(weight, key) for key in MEMORY}
+            tensors["step"] = next(iter(self.adamw.state.values()))["step"].clone()
+        return tensors
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         from deepspeed import utils
