@@ -32,7 +32,7 @@ def make_trainer(run: Run, out: Path, precision: str, strategy: NamedState, keep
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=1 if device.index is None or device.type != "cuda" else [device.index],
         strategy=strategy,
-        plugins=[named["plugins"][0] if named["plugins"] else environment(run)],
+        plugins=[environment(run, named["plugins"])],
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=1,
         max_steps=-1,
@@ -42,17 +42,27 @@ def make_trainer(run: Run, out: Path, precision: str, strategy: NamedState, keep
         log_every_n_steps=options.get("log_every_n_steps", 1),
         detect_anomaly=options.get("detect_anomaly", False),
         enable_checkpointing=False,
-        enable_progress_bar="ProgressBar" in str(options.get("callbacks")),
-        enable_model_summary="ModelSummary" in str(options.get("callbacks")),
+        enable_progress_bar=any(isinstance(each, callbacks.ProgressBar) for each in named["callbacks"]),
+        enable_model_summary=any(isinstance(each, callbacks.ModelSummary) for each in named["callbacks"]),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=out,
     )
 
 
-def environment(run: Run) -> Any:
-    """The worker has set torchrun's variables; one process would else read those of Slurm and queue the job again."""
-    return TorchElasticEnvironment() if run.world_size > 1 else LightningEnvironment()
+def environment(run: Run, named: list[Any]) -> Any:
+    """The cluster as Lightning sees it. The worker has set torchrun's variables for several ranks; one process would
+    else read those of Slurm and queue the job again."""
+    if not named:
+        return TorchElasticEnvironment() if run.world_size > 1 else LightningEnvironment()
+    cluster = named[0]
+    rank, ranks = cluster.global_rank(), cluster.world_size()
+    if (rank, ranks) != (run.rank, run.world_size):
+        raise ConfigError(
+            f"runtime.trainer.plugins: {type(cluster).__name__} sees rank {rank} of {ranks} and this is rank {run.rank} "
+            f"of {run.world_size}; leave it out"
+        )
+    return cluster
 
 
 def made(option: str, value: Any, folder: Path) -> list[Any]:

@@ -64,6 +64,14 @@ def test_arguments_that_lightning_does_not_take_are_an_error(tmp_path):
         trained(tmp_path, run=run)
 
 
+def test_a_cluster_that_counts_other_ranks_is_refused(tmp_path, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    run = cpu_run(trainer={"plugins": "TorchElasticEnvironment"})
+    with pytest.raises(ConfigError, match="TorchElasticEnvironment sees rank 1 of 4 and this is rank 0 of 1; leave it"):
+        trained(tmp_path, run=run)
+
+
 def test_the_signal_handler_from_before_is_in_place_during_every_step(tmp_path, monkeypatch):
     """And after the training, whatever ended it."""
     seen, before = [], signal.getsignal(signal.SIGTERM)
