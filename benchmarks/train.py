@@ -101,8 +101,8 @@ def rows_of(folder: Path, part: str) -> list[Any]:
 def ours(folder: Path, model: Any, packed: bool, rows: list[Any], out: Path, micro: int = 0) -> float:
     from synthdiv.core.runtime import LocalRun, Runtime
     from synthdiv.models.load import open_model
-    from synthdiv.train.fit import Training, fit
-    from synthdiv.train.module import Optimizing
+    from synthdiv.train.fit import fit
+    from synthdiv.train.recipe import Optimizing, Training
 
     batch = round(BATCH * LENGTH * len(rows) / sum(len(row.ids) for row in rows)) if packed else BATCH
     steps = [list(range(at, min(at + batch, len(rows)))) for at in range(0, len(rows), batch)]

@@ -37,11 +37,13 @@ def declared(key: str) -> bool:
             if part not in hints:
                 return False
             hint = _plain_optional(hints[part])
+        elif hint is Any:  # below a mapping
+            return True
         elif typing.get_origin(hint) is list and part.isdigit():
             hint = _plain_optional(typing.get_args(hint)[0])
-        elif typing.get_origin(hint) is dict:  # its keys are those of a library, and checked with the block
+        elif typing.get_origin(hint) is dict:  # keys of a library, checked with their block
             hint = Any
-        elif hint is not Any:
+        else:
             return False
     return True
 

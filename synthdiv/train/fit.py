@@ -4,38 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from synthdiv.core.types import Run
-
-if TYPE_CHECKING:
-    from synthdiv.train.early import Early
-    from synthdiv.train.module import Optimizing, Tuning
-    from synthdiv.train.rows import Row
-
-
-@dataclass
-class Training:
-    """A model, its rows, and how it is trained on them in which order. `fit` trains the parameters that need a
-    gradient, in place, and writes metrics and checkpoints below `out`."""
-
-    model: Any
-    rows: list[Row]
-    steps: list[list[int]]  # row numbers of each optimizer step
-    optimizing: Optimizing
-    seed: int  # of dropout: with the number of a step it determines that step
-    pad: int  # the token that fills batches up; it is never supervised
-    out: Path
-    run: Run
-    precision: str = "fp32"  # or bf16: mixed precision
-    packed: int = 0  # most tokens of a sequence that takes several rows; 0: each row has its own
-    student: str = ""  # the key of what is trained: checkpoints of another are refused
-    early: Early | None = None  # ends the training early, with the weights of its best step
-    validation: dict[str, list[Row]] = field(default_factory=dict)  # sets whose loss is taken before and after
-    save: Callable[[Tuning], None] = lambda tuning: None  # called by all ranks while the weights are spread over them
+from synthdiv.train.recipe import Training
 
 
 def fit(training: Training) -> dict[str, Any]:
@@ -48,8 +19,7 @@ def fit(training: Training) -> dict[str, Any]:
     from synthdiv.train.meter import Meter
     from synthdiv.train.module import Tuning
     from synthdiv.train.rows import Rows
-    from synthdiv.train.strategies import strategy_of
-    from synthdiv.train.trainer import make_trainer
+    from synthdiv.train.trainer import make_trainer, strategy_of
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # transformers imports it to save a model, if it is there
     run, model = training.run, training.model

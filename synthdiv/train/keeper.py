@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
@@ -27,10 +27,8 @@ from synthdiv.train.checkpoints import (
 from synthdiv.train.early import HELD_OUT, best_step
 from synthdiv.train.module import Tuning
 from synthdiv.train.packing import isolating
+from synthdiv.train.recipe import Training
 from synthdiv.train.unusable import Unusable
-
-if TYPE_CHECKING:
-    from synthdiv.train.fit import Training
 
 Losses = dict[str, float | None]
 

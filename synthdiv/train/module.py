@@ -5,31 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
 
 from synthdiv.train.loss import loss_sum
+from synthdiv.train.recipe import Optimizing
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.unusable import Unusable, Watch
 
 if TYPE_CHECKING:
     from synthdiv.train.meter import Meter
     from synthdiv.train.strategies import NamedState
-
-
-@dataclass(frozen=True)
-class Optimizing:
-    """AdamW with warm-up and decay. `warmup` is the share of steps; `clip` bounds the gradient norm (0: no bound)."""
-
-    lr: float
-    schedule: str
-    warmup: float
-    weight_decay: float
-    clip: float
-    betas: tuple[float, float] = (0.9, 0.999)
 
 
 def factor(step: int, steps: int, shape: str, warmup: float) -> float:

@@ -19,7 +19,8 @@ from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
 from synthdiv.train.checkpoints import CHECKPOINTS
-from synthdiv.train.fit import Training, fit
+from synthdiv.train.fit import fit
+from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.schedule import Match, schedule
 
 if TYPE_CHECKING:
@@ -133,7 +134,6 @@ class Pretrain(Stage):
     def build(self, inputs: tuple[Artifact, ...], out: Path, run: Run) -> dict[str, Any]:
         import torch
 
-        from synthdiv.train.module import Optimizing
         from synthdiv.train.strategies import check_devices
 
         check_devices(run)

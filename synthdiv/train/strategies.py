@@ -170,22 +170,6 @@ class Fsdp2(Ranked, ModelParallelStrategy):
         return self.state(optimizer=False)["state_dict"]
 
 
-def strategy_of(run: Run, precision: str, clip: float) -> NamedState:
-    """The strategy that `runtime.strategy` names. One rank has nothing to share and trains without one."""
-    strategy, device = run.runtime.strategy, torch.device(run.device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    if run.world_size == 1:
-        return SingleDevice(device)
-    if not strategy.sharded:
-        return Ddp(parallel_devices=[device], broadcast_buffers=False)
-    if not strategy.zero_stage:
-        return Fsdp2(run.world_size, device, precision, strategy.offload)
-    from synthdiv.train.zero import zero
-
-    return zero(run.runtime, device, clip)
-
-
 def check_devices(run: Run) -> None:
     """Raise before anything is read if the device is missing, or if ranks do not have one each."""
     device, ranks = run.device, run.world_size

@@ -1,12 +1,13 @@
-"""Lightning's Trainer for one training: what the configuration decides, and what `runtime.trainer` adds."""
+"""Lightning's strategy and Trainer of a training: what the configuration decides, and what `runtime.trainer` adds."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
+import torch
 from lightning.fabric.plugins import environments
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -14,12 +15,26 @@ from lightning.pytorch import callbacks, loggers, profilers
 
 from synthdiv.core.strategy import components
 from synthdiv.core.types import ConfigError, Run
-
-if TYPE_CHECKING:
-    from synthdiv.train.strategies import NamedState
+from synthdiv.train.strategies import Ddp, Fsdp2, NamedState, SingleDevice
 
 FOLDER = "lightning"  # of loggers and profilers, beside the model
 PLACES = {"callbacks": callbacks, "logger": loggers, "profiler": profilers, "plugins": environments}
+
+
+def strategy_of(run: Run, precision: str, clip: float) -> NamedState:
+    """The strategy that `runtime.strategy` names. One rank has nothing to share and trains without one."""
+    strategy, device = run.runtime.strategy, torch.device(run.device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    if run.world_size == 1:
+        return SingleDevice(device)
+    if not strategy.sharded:
+        return Ddp(parallel_devices=[device], broadcast_buffers=False)
+    if not strategy.zero_stage:
+        return Fsdp2(run.world_size, device, precision, strategy.offload)
+    from synthdiv.train.zero import zero
+
+    return zero(run.runtime, device, clip)
 
 
 def make_trainer(run: Run, out: Path, precision: str, strategy: NamedState, keeper: Any) -> lightning.Trainer:
@@ -59,8 +74,8 @@ def environment(run: Run, named: list[Any]) -> Any:
     rank, ranks = cluster.global_rank(), cluster.world_size()
     if (rank, ranks) != (run.rank, run.world_size):
         raise ConfigError(
-            f"runtime.trainer.plugins: {type(cluster).__name__} sees rank {rank} of {ranks} and this is rank {run.rank} "
-            f"of {run.world_size}; leave it out"
+            f"runtime.trainer.plugins: {type(cluster).__name__} sees rank {rank} of {ranks}, and this is rank "
+            f"{run.rank} of {run.world_size}; remove it"
         )
     return cluster
 

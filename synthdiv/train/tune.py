@@ -19,13 +19,12 @@ from synthdiv.train.adapter import probe_adapter, save_adapter, verify, with_ada
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.early import Early
 from synthdiv.train.encode import cut, encode
-from synthdiv.train.fit import Training, fit
-from synthdiv.train.module import Optimizing
+from synthdiv.train.fit import fit
+from synthdiv.train.recipe import LossOn, Method, Optimizing, Stop, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, exact, schedule
 from synthdiv.train.strategies import check_devices
 from synthdiv.train.tokens import read_tokens, rendered
-from synthdiv.train.train import LossOn, Method, Stop
 
 if TYPE_CHECKING:
     from synthdiv.train.module import Tuning

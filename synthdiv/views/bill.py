@@ -24,8 +24,9 @@ from synthdiv.prompts.shards import Grid
 from synthdiv.study.config import Cell, Facts
 from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.train.pretrain import Pretrain
+from synthdiv.train.recipe import Method
 from synthdiv.train.schedule import Match
-from synthdiv.train.train import Method, Train
+from synthdiv.train.train import Train
 from synthdiv.views.history import History
 
 PROMPT, ANSWER = 100, 200  # tokens, where no manifest tells

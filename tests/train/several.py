@@ -21,9 +21,9 @@ from synthdiv.core.types import DataError, Stopped
 from synthdiv.models.load import open_model
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.early import Early
-from synthdiv.train.fit import Training, fit
+from synthdiv.train.fit import fit
 from synthdiv.train.loss import parted
-from synthdiv.train.module import Optimizing
+from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.train import Lora

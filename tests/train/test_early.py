@@ -16,7 +16,8 @@ from synthdiv.core.types import DataError
 from synthdiv.mix.mix import Mix
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_first, read
 from synthdiv.train.early import HELD_OUT, Early, best_step
-from synthdiv.train.fit import Training, fit
+from synthdiv.train.fit import fit
+from synthdiv.train.recipe import Training
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.train import Method, Overlong, Stop, Train
 from tests.models.small import build, cpu_run, opened, tiny_model

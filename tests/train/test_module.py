@@ -14,10 +14,10 @@ import transformers
 
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first
-from synthdiv.train.fit import Training, fit
+from synthdiv.train.fit import fit
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import OF_THE_DAY
-from synthdiv.train.module import Optimizing
+from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.train import Lora

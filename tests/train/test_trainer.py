@@ -68,7 +68,9 @@ def test_a_cluster_that_counts_other_ranks_is_refused(tmp_path, monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     run = cpu_run(trainer={"plugins": "TorchElasticEnvironment"})
-    with pytest.raises(ConfigError, match="TorchElasticEnvironment sees rank 1 of 4 and this is rank 0 of 1; leave it"):
+    with pytest.raises(
+        ConfigError, match="TorchElasticEnvironment sees rank 1 of 4, and this is rank 0 of 1; remove it"
+    ):
         trained(tmp_path, run=run)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from synthdiv.core.types import DataError
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
-from synthdiv.train.module import Optimizing
+from synthdiv.train.recipe import Optimizing
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.unusable import Watch
 from tests.models.small import cpu_run
