@@ -19,7 +19,7 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
     import peft
     import torch
 
-    # GPT-2 stores its layers transposed, and PEFT wants to be told
+    # GPT-2 stores its layers transposed, which PEFT must know
     kinds = {"Linear": False, "Linear4bit": False, "Conv1D": True}
     layers = {
         name.split(".")[-1]: kinds[type(part).__name__]
@@ -80,17 +80,17 @@ def verify(weights: Iterable[tuple[str, Any]], shapes: dict[str, tuple[int, ...]
     """Raise unless all weights are whole, finite and, of an adapter, changed: parts of sharded ones once were not."""
     import torch
 
-    unchanged, found = [], {}
+    unchanged, after = [], {}
     for name, weight in weights:
-        found[name] = tuple(weight.shape)
+        after[name] = tuple(weight.shape)
         if not torch.isfinite(weight).all():
             raise DataError(f"{name}: has values that are not finite after training; lower train.lr")
         if "lora_B" in name and not (weight != 0).any():
             unchanged.append(name)
-    if found != shapes:
-        wrong = sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
+    if after != shapes:
+        wrong = sorted(name for name in {*after, *shapes} if after.get(name) != shapes.get(name))
         raise DataError(
-            f"{wrong[0]}: has the shape {found.get(wrong[0])} after training and had {shapes.get(wrong[0])} before "
+            f"{wrong[0]}: has the shape {after.get(wrong[0])} after training and had {shapes.get(wrong[0])} before "
             f"({len(wrong)} such weights)"
         )
     if unchanged:

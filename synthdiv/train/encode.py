@@ -52,9 +52,9 @@ def declared(stage: Train, dropped: int, rows: int) -> None:
 
 
 def cut(pairs: list[Pair], longest: int, everything: bool = False) -> list[Row]:
-    """Each pair as a row of at most `longest` tokens, none left out: one token of the answer is always there."""
+    """Each pair as a row of at most `longest` tokens with at least one token of the answer; no pair is left out."""
     rows = []
     for prompt, answer in pairs:
-        asked = prompt[: longest - 1]
-        rows.append(Row((*asked, *answer[: longest - len(asked)]), 0 if everything else len(asked)))
+        kept = prompt[: longest - 1]
+        rows.append(Row((*kept, *answer[: longest - len(kept)]), 0 if everything else len(kept)))
     return rows

@@ -1,4 +1,4 @@
-"""Run a schedule through Lightning: one record says what is trained. Also serves pre-training."""
+"""Run a schedule through Lightning; the summary for the manifest. Also serves pre-training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def fit(training: Training) -> dict[str, Any]:
     import pyarrow
     import pyarrow.parquet
 
-    from synthdiv.train.keeper import Keeper
+    from synthdiv.train.callback import StageCallback
     from synthdiv.train.meter import Meter
     from synthdiv.train.module import Tuning
     from synthdiv.train.rows import Rows
     from synthdiv.train.trainer import make_trainer, strategy_of
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # transformers imports it to save a model, if it is there
+    logging.getLogger("DeepSpeed").addFilter(serious)  # its level is set anew when transformers imports it to save
     run, model = training.run, training.model
     if run.runtime.gradient_checkpointing:
         name = "activation_checkpointing_enable"  # until transformers 5.22 it was gradient_checkpointing_enable
@@ -30,7 +30,7 @@ def fit(training: Training) -> dict[str, Any]:
     meter = Meter(model, strategy.root_device, training.precision, run.world_size)
     rows = Rows(training.rows, training.pad, training.packed)
     tuning = Tuning(model, rows, training.steps, training.optimizing, training.seed, run.micro_batch, meter)
-    keeper = Keeper(training, tuning)
+    keeper = StageCallback(training, tuning)
     with warnings.catch_warnings():  # hints about loggers, workers and devices, and new names of an option of DDP
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
@@ -50,6 +50,10 @@ def fit(training: Training) -> dict[str, Any]:
         "deepspeed": run.runtime.deepspeed,
         **({"validation_before": keeper.before, "validation": keeper.after} if training.validation else {}),
     }
+
+
+def serious(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def totals(curve: list[dict[str, float]], sources: list[str]) -> dict[str, Any]:

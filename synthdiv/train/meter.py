@@ -6,7 +6,7 @@ import math
 import warnings
 from typing import Any
 
-OF_THE_DAY = ("tokens_per_second", "mfu", "memory_bytes")  # columns of metrics.parquet that another run has otherwise
+VARYING = ("tokens_per_second", "mfu", "memory_bytes")  # columns of metrics.parquet that differ between two runs
 
 
 def peak_rate(device: Any, precision: str) -> float:

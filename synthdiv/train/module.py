@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 
+from synthdiv.train.divergence import Diverged, Watch
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.recipe import Optimizing
 from synthdiv.train.rows import Row, Rows
-from synthdiv.train.unusable import Unusable, Watch
 
 if TYPE_CHECKING:
     from synthdiv.train.meter import Meter
@@ -156,11 +156,11 @@ class Tuning(lightning.LightningModule):
         self.train(training)
         return float(self.spread.reduce(total, reduce_op="sum")) / sum(row.supervised for row in rows)
 
-    def unusable(self, number: int, problem: str, before: bool = True) -> Unusable:
+    def unusable(self, number: int, problem: str, before: bool = True) -> Diverged:
         """`before`: the weights are still those before this step."""
         losses = {index: self.mean_loss([self.rows.rows[index]]) for index in self.steps[number]}
         names = {index: self.rows.rows[index].id or str(index) for index in losses}
-        return Unusable.of_rows(
+        return Diverged.of_rows(
             f"{problem} at step {number + 1}", [(losses[index], names[index]) for index in losses],
             self.watch.limit, before,
         )  # fmt: skip

@@ -109,8 +109,8 @@ def repetitions(summary: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     """How often a row was seen on average, of each source too."""
     present = Counter(row.source for row in rows)
     each = {
-        name: said | {"repetitions": round(said["rows_seen"] / present[name], 4)}
-        for name, said in summary["by_source"].items()
+        name: totals | {"repetitions": round(totals["rows_seen"] / present[name], 4)}
+        for name, totals in summary["by_source"].items()
     }
     return {"repetitions": round(summary["rows_seen"] / len(rows), 4), "by_source": each}
 

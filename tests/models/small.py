@@ -16,7 +16,7 @@ from synthdiv.generate.answer import LOG
 from synthdiv.models.load import OpenModel, open_model
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 from synthdiv.prompts.toy_world import World
-from synthdiv.train.meter import OF_THE_DAY
+from synthdiv.train.meter import VARYING
 from synthdiv.train.pretrain import Pretrain, ToyCorpus
 
 torch.set_num_threads(1)  # with 16 units a second thread only waits
@@ -63,4 +63,4 @@ def files(artifact: Artifact) -> dict[str, bytes]:
 def _bytes(path: Path) -> bytes:
     if path.name != "metrics.parquet":
         return path.read_bytes()
-    return repr(pyarrow.parquet.read_table(path).drop_columns(list(OF_THE_DAY)).to_pylist()).encode()
+    return repr(pyarrow.parquet.read_table(path).drop_columns(list(VARYING)).to_pylist()).encode()

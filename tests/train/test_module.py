@@ -16,7 +16,7 @@ from synthdiv.train.adapter import with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first
 from synthdiv.train.fit import fit
 from synthdiv.train.loss import loss_sum
-from synthdiv.train.meter import OF_THE_DAY
+from synthdiv.train.meter import VARYING
 from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
@@ -55,7 +55,7 @@ def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None
 
 def curve(folder):
     """What every run of one training has alike."""
-    return pyarrow.parquet.read_table(folder / "metrics.parquet").drop_columns(list(OF_THE_DAY))
+    return pyarrow.parquet.read_table(folder / "metrics.parquet").drop_columns(list(VARYING))
 
 
 def weights(model):

@@ -69,7 +69,7 @@ def test_a_cluster_that_counts_other_ranks_is_refused(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     run = cpu_run(trainer={"plugins": "TorchElasticEnvironment"})
     with pytest.raises(
-        ConfigError, match="TorchElasticEnvironment sees rank 1 of 4, and this is rank 0 of 1; remove it"
+        ConfigError, match=r"TorchElasticEnvironment sees rank 1 of 4, and this is rank 0 of 1; remove it"
     ):
         trained(tmp_path, run=run)
 

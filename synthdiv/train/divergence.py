@@ -1,4 +1,4 @@
-"""A training that has gone wrong: what its loss says, and which rows were there."""
+"""A training that diverges: when a loss is too high, and the error that names the rows of the step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORT = (3, 8)  # steps and rows behind the beginning by which a training withou
 NAMED = 5
 
 
-class Unusable(DataError):
+class Diverged(DataError):
     """Training cannot go on; `good` says whether the weights are worth keeping."""
 
     def __init__(self, message: str, good: bool):
@@ -22,7 +22,7 @@ class Unusable(DataError):
         self.good = good
 
     @classmethod
-    def of_rows(cls, problem: str, rows: list[tuple[float, str]], limit: float, before: bool) -> Unusable:
+    def of_rows(cls, problem: str, rows: list[tuple[float, str]], limit: float, before: bool) -> Diverged:
         """`rows` are loss and name of each row of the step; `before`: under the weights before it, which are good if
         most of these losses are within `limit`."""
         order = sorted(rows, key=lambda row: (math.isfinite(row[0]), -row[0]))
@@ -32,7 +32,7 @@ class Unusable(DataError):
 
 
 class Watch:
-    """Losses of a training by windows, weighed by supervised tokens: single steps differ by their rows."""
+    """Losses of a training by windows, weighted by supervised tokens: single steps differ by their rows."""
 
     def __init__(self, curve: list[dict[str, float]]):
         self.window: deque[tuple[float, float, float]] = deque()
@@ -61,8 +61,8 @@ class Watch:
             self.least = self.mean
 
     def diverges(self, last: bool) -> bool:
-        """Whether the window is above the limit; of a training too short for one (`last`: it ends here) all that is
-        behind its beginning."""
+        """Whether the mean loss of the window is above the limit. A training too short for a window is judged at its `last`
+        step, by all steps after its beginning."""
         if last and not self.complete and len(self.behind) >= SHORT[0]:
             self.mean = mean(self.behind)
             return sum(rows for *_, rows in self.behind) >= SHORT[1] and self.mean > self.limit

@@ -16,26 +16,26 @@ from synthdiv.core.types import DataError
 from synthdiv.train.checkpoints import (
     CHECKPOINTS,
     at_step,
-    forget,
     newest_checkpoint,
     newest_first,
     read,
+    remove_diverged,
     same_training,
     save,
     whole,
 )
+from synthdiv.train.divergence import Diverged
 from synthdiv.train.early import HELD_OUT, best_step
 from synthdiv.train.module import Tuning
 from synthdiv.train.packing import isolating
 from synthdiv.train.recipe import Training
-from synthdiv.train.unusable import Unusable
 
 Losses = dict[str, float | None]
 
 
-class Keeper(Callback):
-    """All ranks call every method together. `before` and `after` are validation losses, `seconds` the wall time of the
-    steps made here."""
+class StageCallback(Callback):
+    """Every rank has one, and all call each method together. `before` and `after` are validation losses; `seconds` is the
+    wall time of the steps since `resumed`."""
 
     def __init__(self, training: Training, tuning: Tuning):
         self.training, self.tuning, self.run = training, tuning, training.run
@@ -51,7 +51,7 @@ class Keeper(Callback):
         return self.tuning.curve
 
     def on_fit_start(self, *_: Any) -> None:
-        """The model is where it trains; Lightning's signal handlers are not set yet."""
+        """The model is on its device; Lightning has not set its signal handlers yet."""
         self.handler = signal.getsignal(signal.SIGTERM)
         self.before = self.validate()
         if self.training.packed:
@@ -63,8 +63,8 @@ class Keeper(Callback):
             self.finish()
 
     def on_train_start(self, *_: Any) -> None:
-        """Lightning's handler of SIGTERM waits for the other ranks inside the handler, wherever this one stands. The
-        handler before sets a flag that ranks agree on after a step."""
+        """Restore the handler of SIGTERM, which sets a flag that ranks compare after each step. Lightning's handler calls
+        the other ranks from inside, and they may be anywhere."""
         if self.handler is not None and signal.getsignal(signal.SIGTERM) is not self.handler:
             signal.signal(signal.SIGTERM, self.handler)
         self.saved = self.begun = time.monotonic()
@@ -73,7 +73,7 @@ class Keeper(Callback):
         early, steps = self.training.early, len(self.training.steps)
         step, point = len(self.curve), self.curve[-1]
         if early:
-            point[HELD_OUT] = early.look(step, steps, self.tuning)
+            point[HELD_OUT] = early.evaluate(step, steps, self.tuning)
         good = point["loss"] <= self.tuning.watch.limit
         self.run.show(point)
         message = f"steps, loss {point['loss']:.3f}"
@@ -92,14 +92,14 @@ class Keeper(Callback):
 
     def on_exception(self, _trainer: Any, _module: Any, error: BaseException) -> None:
         """Keep the last good state, remove those that are not, and name it in the error."""
-        if not isinstance(error, Unusable):
+        if not isinstance(error, Diverged):
             return
         if self.tuning.spread.broadcast(error.good and len(self.curve) > 0):
             state = self.state()
             if self.run.rank == 0 and all(bool(value.isfinite().all()) for value in state["state_dict"].values()):
                 save(state, self.folder, self.run)
         elif self.run.rank == 0:
-            forget(self.folder, self.curve, self.tuning.watch.limit)
+            remove_diverged(self.folder, self.curve, self.tuning.watch.limit)
         self.tuning.spread.barrier()  # all ranks name the same
         last = "no checkpoint was kept yet"
         for path in newest_first(self.folder)[:1]:
