@@ -34,8 +34,8 @@ Losses = dict[str, float | None]
 
 
 class StageCallback(Callback):
-    """Every rank has one, and all call each method together. `before` and `after` are validation losses; `seconds` is the
-    wall time of the steps since `resumed`."""
+    """Every rank has one, and all call each method together. `before` and `after` are validation losses; `seconds` is
+    the wall time of the steps since `resumed`."""
 
     def __init__(self, training: Training, tuning: Tuning):
         self.training, self.tuning, self.run = training, tuning, training.run
@@ -63,8 +63,8 @@ class StageCallback(Callback):
             self.finish()
 
     def on_train_start(self, *_: Any) -> None:
-        """Restore the handler of SIGTERM, which sets a flag that ranks compare after each step. Lightning's handler calls
-        the other ranks from inside, and they may be anywhere."""
+        """Restore the handler of SIGTERM, which sets a flag that ranks compare after each step. Lightning's handler
+        waits for the other ranks, and they may be anywhere."""
         if self.handler is not None and signal.getsignal(signal.SIGTERM) is not self.handler:
             signal.signal(signal.SIGTERM, self.handler)
         self.saved = self.begun = time.monotonic()

@@ -61,8 +61,8 @@ class Watch:
             self.least = self.mean
 
     def diverges(self, last: bool) -> bool:
-        """Whether the mean loss of the window is above the limit. A training too short for a window is judged at its `last`
-        step, by all steps after its beginning."""
+        """Whether the mean loss of the window is above the limit. A training too short for a window is judged at its
+        `last` step, by all steps after its beginning."""
         if last and not self.complete and len(self.behind) >= SHORT[0]:
             self.mean = mean(self.behind)
             return sum(rows for *_, rows in self.behind) >= SHORT[1] and self.mean > self.limit
