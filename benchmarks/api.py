@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from synthdiv.core.runtime import LocalRun, Runtime, Server
+from synthdiv.core.local_run import LocalRun
+from synthdiv.core.runtime import Runtime, Server
 from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import Request, Shard
 from synthdiv.generate.api import answers

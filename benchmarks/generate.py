@@ -95,7 +95,8 @@ def ending_model(tokenizer: Any, texts: list[str]) -> Any:
 
 def ours(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str], int]:
     """Seconds of the stage, seconds of it without decoding, the answers, and their tokens."""
-    from synthdiv.core.runtime import LocalRun, Runtime, isolated
+    from synthdiv.core.local_run import LocalRun, isolated
+    from synthdiv.core.runtime import Runtime
     from synthdiv.core.types import Artifact
     from synthdiv.generate import hf
     from synthdiv.generate.answer import Answer

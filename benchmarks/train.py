@@ -99,16 +99,17 @@ def rows_of(folder: Path, part: str) -> list[Any]:
 
 
 def ours(folder: Path, model: Any, packed: bool, rows: list[Any], out: Path, micro: int = 0) -> float:
-    from synthdiv.core.runtime import LocalRun, Runtime
+    from synthdiv.core.local_run import LocalRun
+    from synthdiv.core.runtime import Runtime
     from synthdiv.models.load import open_model
     from synthdiv.train.fit import fit
-    from synthdiv.train.module import Optimizing
+    from synthdiv.train.recipe import Optimizing, Training
 
     batch = round(BATCH * LENGTH * len(rows) / sum(len(row.ids) for row in rows)) if packed else BATCH
     steps = [list(range(at, min(at + batch, len(rows)))) for at in range(0, len(rows), batch)]
     optimizing = Optimizing(LR, "constant", 0.0, 0.01, 1.0)
     run = LocalRun(Runtime(device="cpu", micro_batch=micro), open_model)
-    summary = fit(model, rows, steps, optimizing, SEED, 2, out, run, "fp32", LENGTH if packed else 0)
+    summary = fit(Training(model, rows, steps, optimizing, SEED, 2, out, run, packed=LENGTH if packed else 0))
     return float(summary["seconds"])
 
 

@@ -33,12 +33,11 @@ def hydra_main(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from synthdiv.study.config import Cell
-    from synthdiv.study.schema import refuse_unknown
+    from synthdiv.study.schema import refuse_unknown, schema
 
     overrides = positional(arguments)
     refuse_unknown(overrides, VERBS)
-    ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
+    ConfigStore.instance().store(name="cell", node=schema(), provider="synthdiv")
     shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
     if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
         arguments = ["--multirun", *arguments]

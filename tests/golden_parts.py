@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from synthdiv.core.runtime import LocalRun, isolated
+from synthdiv.core.local_run import LocalRun, isolated
 from synthdiv.core.stage import Stage, canonical_fields
 from synthdiv.core.types import Artifact
 from synthdiv.models.checkpoint import Checkpoint

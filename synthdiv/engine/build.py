@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.ledger import Ledger
+from synthdiv.core.local_run import LocalRun, Stop, isolated
 from synthdiv.core.ranks import Ranks
-from synthdiv.core.runtime import LocalRun, Runtime, Stop, isolated
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store
 from synthdiv.core.types import Artifact, Stopped, SynthdivError

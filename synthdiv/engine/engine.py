@@ -9,7 +9,7 @@ from pathlib import Path
 
 from synthdiv.core.events import DONE, Event
 from synthdiv.core.ledger import Ledger, new_job
-from synthdiv.core.runtime import Stop
+from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.types import SynthdivError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synthdiv.core.runtime import out_of_memory
+from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.store import disk_full
 from synthdiv.core.types import SynthdivError, Unavailable
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthdiv.core.runtime import Stop
+from synthdiv.core.local_run import Stop
 from synthdiv.engine.build import Builder
 from synthdiv.engine.engine import Engine
 from synthdiv.engine.frontier import model_cost

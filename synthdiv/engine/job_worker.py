@@ -18,8 +18,8 @@ from pathlib import Path
 
 from synthdiv.core.events import DONE, Event
 from synthdiv.core.ledger import Ledger
+from synthdiv.core.local_run import REASONS, Stop
 from synthdiv.core.ranks import Ranks
-from synthdiv.core.runtime import REASONS, Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError, SynthdivError

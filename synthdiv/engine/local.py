@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from synthdiv.core.events import DONE, Event
-from synthdiv.core.runtime import Stop
+from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, SynthdivError
 from synthdiv.engine.build import Outcome

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from synthdiv.core.claim import current
 from synthdiv.core.events import DONE, Event, next_attempts
 from synthdiv.core.ledger import Ledger
-from synthdiv.core.runtime import Stop
+from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.engine.frontier import Frontier, model_cost

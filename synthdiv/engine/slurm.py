@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.events import Event
-from synthdiv.core.runtime import Stop
+from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError
 from synthdiv.engine import cluster

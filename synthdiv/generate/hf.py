@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.runtime import out_of_memory
+from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.types import DataError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
 from synthdiv.generate.decode import decode, roomy_cache

@@ -12,8 +12,9 @@ from synthdiv.generate.generate import Generate
 from synthdiv.mix.mix import Mix
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph
+from synthdiv.train.recipe import Stop
 from synthdiv.train.schedule import Match
-from synthdiv.train.train import Stop, Train
+from synthdiv.train.train import Train
 
 BUDGET = ("match", "epochs", "budget", "stop", "evaluate_every", "patience", "overlong", "left_out")
 

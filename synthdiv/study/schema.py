@@ -35,13 +35,26 @@ def declared(key: str) -> bool:
         hints = type_hints(hint) if dataclasses.is_dataclass(hint) else {}  # type: ignore[arg-type]
         if part in hints:
             hint = without_none(hints[part])
-        elif hint is Any:  # an item of a list that names its own schema, which checks it
+        elif hint is Any:  # below a mapping, or below an item that names its own schema: these are checked later
             return True
         elif typing.get_origin(hint) is list and part.isdigit():
             hint = without_none(typing.get_args(hint)[0])
+        elif typing.get_origin(hint) is dict:
+            hint = Any
         else:
             return False
     return True
+
+
+def schema() -> Any:
+    """The cell as Hydra's schema; the keys of its mappings may be set like fields."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.structured(Cell)
+    for key in leaves(Cell):
+        if OmegaConf.is_dict(value := OmegaConf.select(node, key)) and OmegaConf.get_type(value) is dict:
+            OmegaConf.set_struct(value, False)
+    return node
 
 
 def key_of(override: str) -> str:

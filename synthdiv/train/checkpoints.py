@@ -1,4 +1,4 @@
-"""States of a training on disk: whole tensors by name, at most the newest two and the best steps they know."""
+"""Checkpoints of a training: whole tensors by name; the newest two are kept, and the best steps that they record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.runtime import out_of_memory
+from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.types import DataError, Run
 from synthdiv.train.early import best_step
 
@@ -31,49 +31,48 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def whole(path: Path) -> dict[str, Any] | None:
-    """What is in this file; None where it is torn or rotten. A disk or a memory that fails is another matter."""
+    """The content of a checkpoint; None where it is truncated or corrupt. Errors of disk and memory are raised."""
     if not path.is_file() or not path.stat().st_size:
         return None
     try:
-        with zipfile.ZipFile(path) as parts:  # torch writes checksums and reads past them
+        with zipfile.ZipFile(path) as parts:  # torch writes checksums and does not read them
             return None if parts.testzip() else read(path)
-    except Exception as error:  # whatever a spoilt file raises
+    except Exception as error:  # a corrupt file raises almost anything
         if out_of_memory(error) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         return None
 
 
 def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest that can be read, and with it the best step it knows. One that is torn falls back to the one before,
-    and is removed: it would count as one of the newest."""
+    """The newest checkpoint that can be read together with the best step that it records. One that cannot is removed:
+    it would count as one of the newest."""
     for path in newest_first(folder):
-        found = whole(path)
-        best = best_step(found["curve"]) if found else None
-        if found and (best in (None, len(found["curve"])) or whole(at_step(folder, best or 0))):
-            return found
+        checkpoint = whole(path)
+        best = best_step(checkpoint["curve"]) if checkpoint else None
+        if checkpoint and (best in (None, len(checkpoint["curve"])) or whole(at_step(folder, best or 0))):
+            return checkpoint
         path.unlink()
     return None
 
 
 def same_training(checkpoint: dict[str, Any], of: str, shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
-    """A checkpoint of another student would be copied weight by weight, as far as names go. `of` is the student's key:
-    two of one shape differ in nothing else."""
-    found = {name: tuple(weight.shape) for name, weight in checkpoint["state_dict"].items()}
-    if found == shapes and checkpoint["of"] == of:
+    """Raise if a checkpoint is of another student or method. `of` is the student's key: shapes alone may agree."""
+    saved = {name: tuple(weight.shape) for name, weight in checkpoint["state_dict"].items()}
+    if saved == shapes and checkpoint["of"] == of:
         return
-    told = f"it was trained from {checkpoint['of'][:8]} and the student here is {of[:8]}"
-    if found != shapes:
-        name = min(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
-        told = f"{name} has the shape {found.get(name)} there and {shapes.get(name)} here"
+    difference = f"it was trained from {checkpoint['of'][:8]} and the student here is {of[:8]}"
+    if saved != shapes:
+        name = min(name for name in {*saved, *shapes} if saved.get(name) != shapes.get(name))
+        difference = f"{name} has the shape {saved.get(name)} there and {shapes.get(name)} here"
     raise DataError(
-        f"{folder}: the checkpoint of step {len(checkpoint['curve'])} is of another student or method ({told}); remove "
-        "this folder to begin anew"
+        f"{folder}: the checkpoint of step {len(checkpoint['curve'])} is of another student or method ({difference}); "
+        "remove this folder to begin anew"
     )
 
 
 def save(checkpoint: dict[str, Any], folder: Path, run: Run) -> None:
-    """Whole or not at all, by rank 0. The newest may still be torn by what happens below us: the one before stays, and
-    the best step that each of the two knows."""
+    """Write a checkpoint atomically, by rank 0. A failing disk may still truncate the newest, so the one before is kept
+    too, and the best step that each of the two records."""
     import torch
 
     if run.rank:
@@ -93,9 +92,9 @@ def save(checkpoint: dict[str, Any], folder: Path, run: Run) -> None:
             old.unlink()
 
 
-def forget(folder: Path, curve: list[dict[str, float]], limit: float) -> None:
-    """Remove the newest states as long as the step after them found them to be no good: a step's loss is that of the
-    weights before it."""
+def remove_diverged(folder: Path, curve: list[dict[str, float]], limit: float) -> None:
+    """Remove the newest checkpoints while the loss of the step after them is above `limit`: it is the loss of their
+    weights."""
     for path in newest_first(folder):
         step = int(path.stem)
         if step < len(curve) and curve[step]["loss"] <= limit:

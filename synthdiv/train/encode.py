@@ -49,3 +49,12 @@ def declared(stage: Train, dropped: int, rows: int) -> None:
             f"budgets no longer match. Raise train.max_tokens={stage.max_tokens}, cut rows (train.overlong=cut), or "
             f"declare it: train.left_out={share:g} report.unmatched=true"
         )
+
+
+def cut(pairs: list[Pair], longest: int, everything: bool = False) -> list[Row]:
+    """Each pair as a row of at most `longest` tokens with at least one token of the answer; no pair is left out."""
+    rows = []
+    for prompt, answer in pairs:
+        kept = prompt[: longest - 1]
+        rows.append(Row((*kept, *answer[: longest - len(kept)]), 0 if everything else len(kept)))
+    return rows

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-KNOWN: Any = weakref.WeakKeyDictionary()  # model: its body and its output layer, or None
-AT_ONCE = {"cpu": 2**21}  # logits that are held at once
-ELSEWHERE = 2**27
+SPLITS: Any = weakref.WeakKeyDictionary()  # model: its body and its output layer, or None
+LOGITS = {"cpu": 2**21}  # kept in memory at once
+LOGITS_ELSEWHERE = 2**27
 
 
 class Fused(torch.autograd.Function):
     """Summed cross entropy of `hidden @ weight.T + bias`, and that of each token, which has no gradient.
 
-    Gradients are found with the loss, a part of the logits at a time: they are never all there, and never twice.
+    Gradients are computed with the loss, a part of the logits at a time: no logit is computed twice or kept.
     """
 
     @staticmethod
@@ -29,7 +29,7 @@ class Fused(torch.autograd.Function):
         mixed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         used, shift = weight.to(mixed), None if bias is None else bias.to(mixed)
         each = hidden.new_empty(len(targets), dtype=torch.float32)
-        step = max(1, AT_ONCE.get(device, ELSEWHERE) // len(weight))
+        step = max(1, LOGITS.get(device, LOGITS_ELSEWHERE) // len(weight))
         for start in range(0, len(targets), step):
             place = slice(start, start + step)
             part, chosen = hidden[place].to(mixed), targets[place, None]
@@ -67,10 +67,10 @@ def parted(model: Any) -> tuple[Any, Any] | None:
     None where it is not: logits that are scaled or capped (Cohere, Gemma 2), an output layer with an adapter, or one
     that others watch. The hooks by which ZeRO 3 gathers its weight are welcome: they run around our part of the work.
     """
-    if model not in KNOWN:
-        KNOWN[model] = _parted(model)
-    found: tuple[Any, Any] | None = KNOWN[model]
-    return found
+    if model not in SPLITS:
+        SPLITS[model] = _parted(model)
+    split: tuple[Any, Any] | None = SPLITS[model]
+    return split
 
 
 def _parted(model: Any) -> tuple[Any, Any] | None:
@@ -87,8 +87,8 @@ def _parted(model: Any) -> tuple[Any, Any] | None:
     model.eval()
     try:
         with torch.no_grad():
-            found = head(body(input_ids=ids, use_cache=False).last_hidden_state)
-            same = torch.equal(found, model(input_ids=ids, use_cache=False).logits)
+            logits = head(body(input_ids=ids, use_cache=False).last_hidden_state)
+            same = torch.equal(logits, model(input_ids=ids, use_cache=False).logits)
     except (AttributeError, RuntimeError, TypeError, ValueError):  # a body that takes or gives something else
         return None
     finally:
@@ -121,5 +121,5 @@ def loss_sum(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     body, head = split
     shown.pop("attention_mask", None)  # padding is on the right: no token sees it, and without a mask it is faster
     hidden = body(input_ids=ids, use_cache=False, **shown).last_hidden_state
-    found: tuple[Any, Any] = fused(head, hidden.flatten(0, 1)[places], targets)
-    return found
+    losses: tuple[Any, Any] = fused(head, hidden.flatten(0, 1)[places], targets)
+    return losses

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
-# operations a second of dense matrix products as the makers state them: bf16, fp32; the first name that fits counts
-PEAKS = {
-    "B200": (2250e12, 80e12),
-    "H100 PCIe": (756e12, 51e12),
-    "H100 NVL": (835e12, 60e12),
-    "H100": (989e12, 67e12),
-    "H200": (989e12, 67e12),
-    "A100": (312e12, 19.5e12),
-    "L40S": (362e12, 91.6e12),
-    "RTX 4090": (165e12, 82.6e12),
-}
-OF_THE_DAY = ("tokens_per_second", "mfu", "memory_bytes")  # columns of metrics.parquet that another run has otherwise
+VARYING = ("tokens_per_second", "mfu", "memory_bytes")  # columns of metrics.parquet that differ between two runs
 
 
-def peak_rate(device: str, precision: str) -> float:
-    """Operations a second of a device of this name; NaN for one that nobody measured."""
-    rates = next((rates for name, rates in PEAKS.items() if name in device), None)
-    return rates[precision != "bf16"] if rates else math.nan
+def peak_rate(device: Any, precision: str) -> float:
+    """Operations a second of a device in dense matrix products, from Lightning's table; NaN where it has none."""
+    import torch
+    from lightning.fabric.utilities.throughput import get_available_flops
+
+    if device.type != "cuda":
+        return math.nan
+    with warnings.catch_warnings(action="ignore"):
+        return get_available_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32) or math.nan
 
 
 class Work:
@@ -42,8 +37,7 @@ class Work:
             elif type(part).__name__ == "Conv1D":
                 size = part.nx * part.nf
             else:
-                shapes = (getattr(weight, "ds_shape", weight.shape) for weight in part.parameters(recurse=False))
-                if any(len(shape) > 2 for shape in shapes):  # ZeRO 3 leaves an empty weight, and its shape beside it
+                if any(weight.dim() > 2 for weight in part.parameters(recurse=False)):
                     self.each = math.nan
                 continue
             work = size * (6.0 if part.weight.requires_grad else 4.0)
@@ -67,10 +61,9 @@ class Meter:
         import torch
 
         self.cuda, self.device = device.type == "cuda", device
-        name = torch.cuda.get_device_name(device) if self.cuda else ""
         if self.cuda:  # or the peak would be that of whatever ran before in this process
             torch.cuda.reset_peak_memory_stats(device)
-        self.peak, self.work = peak_rate(name, precision) * devices, Work(model)
+        self.peak, self.work = peak_rate(device, precision) * devices, Work(model)
 
     def read(self, lengths: list[int], supervised: int, seconds: float) -> dict[str, float]:
         return {

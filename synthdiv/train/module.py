@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
 
+from synthdiv.train.divergence import Diverged, Watch
 from synthdiv.train.loss import loss_sum
-from synthdiv.train.meter import Meter
-from synthdiv.train.rows import Rows
-from synthdiv.train.strategies import Alone
-from synthdiv.train.unusable import Unusable, Watch, row_losses, unusable
+from synthdiv.train.recipe import Optimizing
+from synthdiv.train.rows import Row, Rows
 
-
-@dataclass(frozen=True)
-class Optimizing:
-    """AdamW with warm-up and decay. `warmup` is the share of steps; `clip` bounds the gradient norm."""
-
-    lr: float
-    schedule: str
-    warmup: float
-    weight_decay: float
-    clip: float
-    betas: tuple[float, float] = (0.9, 0.999)
+if TYPE_CHECKING:
+    from synthdiv.train.meter import Meter
+    from synthdiv.train.strategies import NamedState
 
 
 def factor(step: int, steps: int, shape: str, warmup: float) -> float:
@@ -41,11 +32,11 @@ def factor(step: int, steps: int, shape: str, warmup: float) -> float:
 
 class Tuning(lightning.LightningModule):
     """Manual optimization: a step's rows are cut into micro-batches and weighted by supervised tokens, so that the
-    gradient is that of the whole batch whatever the micro-batch."""
+    gradient is that of the whole batch whatever the micro-batch and however many ranks there are."""
 
     def __init__(
         self,
-        spread: Alone,
+        model: Any,
         rows: Rows,
         steps: list[list[int]],
         optimizing: Optimizing,
@@ -55,66 +46,121 @@ class Tuning(lightning.LightningModule):
     ):
         super().__init__()
         self.automatic_optimization = False
-        self.spread, self.rows, self.steps, self.optimizing = spread, rows, steps, optimizing
+        self.model, self.rows, self.steps, self.optimizing = model, rows, steps, optimizing
         self.seed, self.micro, self.meter = seed, micro, meter
+        self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
         self.curve: list[dict[str, float]] = []
         self.watch = Watch(self.curve)
 
+    def forward(self, use: Callable[..., Any], *inputs: Any) -> Any:
+        """`use(model, *inputs)`. Strategies that cut weights gather the outermost of them here."""
+        return use(self.model, *inputs)
+
+    def trained(self) -> Iterator[tuple[str, Any]]:
+        return ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
+
+    @property
+    def spread(self) -> NamedState:
+        return self.trainer.strategy  # type: ignore[return-value]
+
+    def configure_model(self) -> None:
+        self.spread.shard(self)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Norms and biases are not decayed."""
+        decayed = [weight for name, weight in self.trained() if len(self.shapes[name]) >= 2]
+        others = [weight for name, weight in self.trained() if len(self.shapes[name]) < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": self.optimizing.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.optimizing.lr,
+            betas=self.optimizing.betas,
+            fused=self.spread.fused and self.spread.root_device.type in ("cpu", "cuda"),
+        )
+
+    def train_dataloader(self) -> range:
+        """Numbers of the steps that are left: a resumed training repeats none."""
+        return range(len(self.curve), len(self.steps))
+
     def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where a checkpoint stood: weights, optimizer and curve; the schedule says the rest."""
+        """Take over weights, optimizer and curve of a checkpoint; the schedule determines the rest."""
         self.spread.load(checkpoint)
         self.curve = checkpoint["curve"]
         self.watch = Watch(self.curve)
-
-    def configure_optimizers(self) -> None:
-        """The optimizer belongs to the weights, and so to `spread`."""
+        self.trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": len(self.curve)})  # for loggers
 
     def training_step(self, number: int, _index: int) -> None:
         begun = time.perf_counter()
         # dropout depends on the step and not on what ran before; each rank has its own (a processor reads 32 bits)
-        torch.manual_seed(self.seed * 1_000_003 + number + self.spread.rank * 2_654_435_761)
-        share = factor(number, len(self.steps), self.optimizing.schedule, self.optimizing.warmup)
+        torch.manual_seed(self.seed * 1_000_003 + number + self.global_rank * 2_654_435_761)
+        lr = self.optimizing.lr * factor(number, len(self.steps), self.optimizing.schedule, self.optimizing.warmup)
         rows = [self.rows.rows[index] for index in self.steps[number]]
         lengths, tokens = [len(row.ids) for row in rows], sum(row.supervised for row in rows)
-        value, *by_source = self.gradients(self.steps[number], tokens).tolist()
-        if not math.isfinite(value):  # before anything is changed by it
-            raise self.unusable(number, f"the loss is {value}")
-        length = float(self.spread.clip(self.optimizing.lr * share))
-        if not math.isfinite(length):
-            raise self.unusable(number, f"the gradient's norm is {length}")
-        self.spread.step()
+        loss, *by_source = self.gradients(self.steps[number], tokens).tolist()
+        if not math.isfinite(loss):
+            raise self.unusable(number, f"the loss is {loss}")
+        norm = self.spread.update(lr, self.optimizing.clip)
+        if not math.isfinite(norm):
+            raise self.unusable(number, f"the gradient's norm is {norm}")
         point: dict[str, float] = {
             "step": number + 1,
-            "loss": value / tokens,
-            "lr": self.optimizing.lr * share,
-            "gradient_norm": length,
+            "loss": loss / tokens,
+            "lr": lr,
+            "gradient_norm": norm,
             "rows": len(rows),
             "supervised_tokens": tokens,
             "tokens": sum(lengths),
         }
         for name, total in zip(self.rows.sources, by_source, strict=True):
-            own = [row.supervised for row in rows if row.source == name]
-            point |= {f"rows/{name}": len(own), f"supervised_tokens/{name}": sum(own)}
-            point[f"loss/{name}"] = total / sum(own) if own else math.nan
+            supervised = [row.supervised for row in rows if row.source == name]
+            point |= {f"rows/{name}": len(supervised), f"supervised_tokens/{name}": sum(supervised)}
+            point[f"loss/{name}"] = total / sum(supervised) if supervised else math.nan
         self.curve.append(point | self.meter.read(lengths, tokens, time.perf_counter() - begun))
+        if self.trainer.loggers:
+            self.log_dict({name: float(value) for name, value in self.curve[-1].items()})
         self.watch.add(self.curve[-1])
         if self.watch.diverges(number + 1 == len(self.steps)):
             raise self.unusable(number, f"the loss has grown to {self.watch.mean:.3g} on average", before=False)
 
-    def unusable(self, number: int, told: str, before: bool = True) -> Unusable:
-        losses = row_losses(self.spread, self.rows, self.steps[number])
-        return unusable(told, number + 1, self.watch.limit, losses, self.rows, before)
-
-    def gradients(self, chosen: list[int], tokens: int) -> Any:
-        """Adds the gradient of the mean loss of a step's supervised `tokens`; summed loss, and that of each source."""
-        sums = torch.zeros(1 + len(self.rows.sources), device=self.device)
-        mine = self.spread.share(self.rows, chosen, self.micro)
-        for place, (part, weight) in enumerate(mine, 1):
-            batch = self.rows.tensors(part, self.device)
-            with self.spread.gathering(place == len(mine)):
+    def gradients(self, numbers: list[int], tokens: int) -> Any:
+        """Add the gradient of the mean loss of a step's supervised `tokens`; return summed loss, and that of each
+        source."""
+        sums = torch.zeros(1 + len(self.rows.sources), device=self.spread.root_device)
+        batches = self.shared(self.rows, numbers, self.micro)
+        for index, (rows, weight) in enumerate(batches, 1):
+            batch = self.rows.tensors(rows, self.spread.root_device)
+            with self.spread.accumulate(index == len(batches)):
                 loss, each = self.spread.call(loss_sum, batch)
-                self.spread.backward(loss * weight / tokens)
+                # ranks average their gradients, and these are parts of one sum
+                self.manual_backward(loss * weight / tokens * self.spread.world_size)  # type: ignore[attr-defined]
             sums[0] += loss.detach() * weight
             if len(batch["sources"]):
                 sums[1:].index_add_(0, batch["sources"], each * weight)
-        return self.spread.sum(sums)
+        return self.spread.reduce(sums, reduce_op="sum")
+
+    def shared(self, rows: Rows, numbers: list[int], micro: int) -> list[tuple[list[list[int]], float]]:
+        device, size = self.spread.root_device.type, self.spread.world_size  # type: ignore[attr-defined]
+        return rows.shared(numbers, micro, device, self.global_rank, size)
+
+    def mean_loss(self, rows: list[Row]) -> float:
+        """Negative log-likelihood per supervised token (nats), pooled; ranks share the rows and call it together."""
+        table, training = Rows(rows, 0), self.training
+        total: Any = torch.zeros((), device=self.spread.root_device)
+        self.eval()
+        with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
+            for part, weight in self.shared(table, list(range(len(rows))), self.micro):
+                total += self.spread.call(loss_sum, table.tensors(part, self.spread.root_device))[0] * weight
+        self.train(training)
+        return float(self.spread.reduce(total, reduce_op="sum")) / sum(row.supervised for row in rows)
+
+    def unusable(self, number: int, problem: str, before: bool = True) -> Diverged:
+        """`before`: the weights are still those before this step."""
+        losses = {index: self.mean_loss([self.rows.rows[index]]) for index in self.steps[number]}
+        names = {index: self.rows.rows[index].id or str(index) for index in losses}
+        return Diverged.of_rows(
+            f"{problem} at step {number + 1}", [(losses[index], names[index]) for index in losses],
+            self.watch.limit, before,
+        )  # fmt: skip

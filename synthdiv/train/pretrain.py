@@ -21,6 +21,7 @@ from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.fit import fit
+from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.schedule import Match, schedule
 
 if TYPE_CHECKING:
@@ -150,10 +151,9 @@ class Pretrain(Stage):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import torch
 
-        from synthdiv.train.module import Optimizing
-        from synthdiv.train.strategies import possible
+        from synthdiv.train.strategies import check_devices
 
-        possible(run)
+        check_devices(run)
         if self.text:
             unchanged("pretrain.text.path", self.text.path, self.text.sha256)
         run.close()
@@ -167,7 +167,7 @@ class Pretrain(Stage):
             [row.supervised for row in rows], self.batch_rows, Match.supervised_tokens, self.tokens, self.seed
         )
         optimizing = Optimizing(self.lr, "cosine", 0.05, 0.01, 1.0, (0.9, 0.98))
-        summary = fit(model, rows, steps, optimizing, self.seed, tokenizer.pad_token_id, out, run, "fp32")
+        summary = fit(Training(model, rows, steps, optimizing, self.seed, tokenizer.pad_token_id, out, run))
         model.save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

@@ -44,15 +44,15 @@ def parts(lengths: list[int], most: int, tokens: int, overhead: int) -> list[lis
         costs = least[lowest:end] + (end - np.arange(lowest, end)) * longest + overhead
         begins.append(lowest + int(costs.argmin()))
         least[end] = costs.min()
-    found, end = [], len(order)
+    cut, end = [], len(order)
     while end:
-        found.append(order[begins[end] : end])
+        cut.append(order[begins[end] : end])
         end = begins[end]
-    return found[::-1]
+    return cut[::-1]
 
 
 def pack(lengths: list[int], limit: int) -> list[list[int]]:
-    """Numbers put into as few sequences of at most `limit` tokens as first-fit by falling length finds."""
+    """Numbers put into as few sequences of at most `limit` tokens as first-fit decreasing needs."""
     packed: list[list[int]] = []
     room: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
@@ -76,22 +76,36 @@ class Rows:
         self.sources = sorted({row.source for row in rows} - {""})
         self._ids = [torch.tensor(row.ids) for row in rows]
 
-    def plan(self, chosen: list[int], micro: int, device: str) -> list[list[list[int]]]:
+    def plan(self, numbers: list[int], micro: int, device: str) -> list[list[list[int]]]:
         """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number)."""
         tokens, overhead = AT_ONCE.get(device, ELSEWHERE)
-        lengths = [len(self.rows[row].ids) for row in chosen]
-        most = micro or len(chosen)
+        lengths = [len(self.rows[row].ids) for row in numbers]
+        most = micro or len(numbers)
         if not self.packed:
-            return [[[chosen[at]] for at in part] for part in parts(lengths, most, tokens, overhead)]
-        order = sorted(range(len(chosen)), key=lambda at: (lengths[at], at))
+            return [[[numbers[at]] for at in part] for part in parts(lengths, most, tokens, overhead)]
+        order = sorted(range(len(numbers)), key=lambda at: (lengths[at], at))
         plan = []
         for start in range(0, len(order), most):
             part = order[start : start + most]
             sequences = [[part[at] for at in one] for one in pack([lengths[at] for at in part], self.packed)]
             totals = [sum(lengths[at] for at in one) for one in sequences]
             for batch in parts(totals, len(totals), tokens, overhead):
-                plan.append([[chosen[at] for at in sequences[number]] for number in batch])
+                plan.append([[numbers[at] for at in sequences[number]] for number in batch])
         return plan
+
+    def shared(
+        self, numbers: list[int], micro: int, device: str, rank: int = 0, ranks: int = 1
+    ) -> list[tuple[list[list[int]], float]]:
+        """The batches of a step that `rank` takes, each with its weight: every rank takes equally many, and those of
+        weight 0 only keep the ranks in step. Rows are dealt by length."""
+        if ranks == 1:
+            return [(batch, 1.0) for batch in self.plan(numbers, micro, device)]
+        order = sorted(numbers, key=lambda number: (len(self.rows[number].ids), number))
+        dealt = [order[first::ranks] for first in range(ranks)]
+        plans = [self.plan(part, micro, device) if part else [] for part in dealt]
+        missing = max(map(len, plans)) - len(plans[rank])
+        idle: list[list[int]] = [[order[0]]]
+        return [(batch, 1.0) for batch in plans[rank]] + [(idle, 0.0)] * missing
 
     def tensors(self, batch: list[list[int]], device: Any) -> dict[str, Any]:
         """`input_ids` and `attention_mask`, sequences × longest, padded on the right; of the supervised tokens, one

@@ -1,293 +1,190 @@
-"""How a training is spread over ranks: each holds the whole model (DDP) or a part of it (FSDP2; ZeRO in `zero.py`).
+"""Lightning's strategies: one device, DDP and FSDP2 (DeepSpeed is in `zero.py`), with state that any of them can load.
 
-Lightning runs the loop and knows of one device; what is between ranks is here, so that all ways cut steps, weigh rows
-and write checkpoints alike. A checkpoint holds whole tensors by name: any number of ranks goes on from it, in any way.
+The state of a training is whole tensors by name: any number of ranks goes on from it under any strategy. A checkpoint
+of Lightning's FSDP2 or DeepSpeed strategy is read by as many ranks under the same strategy only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch import distributed
 
-from synthdiv.core.runtime import Strategy
-from synthdiv.core.types import ConfigError, DataError, Run
-
-if TYPE_CHECKING:
-    from synthdiv.train.module import Optimizing
-    from synthdiv.train.rows import Rows
+from synthdiv.core.types import ConfigError, Run
 
 
-class Whole(torch.nn.Module):
-    """The model, and the one door to it: inside of its forward all weights that `use` may read are there."""
+class NamedState(Strategy):
+    """What each strategy adds to Lightning's: accumulation, an update that reports the norm, and state by name."""
 
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
+    fused = True  # whether AdamW may update all weights in one kernel
 
-    def forward(self, use: Callable[..., Any] | None = None, *given: Any, **named: Any) -> Any:
-        return self.model(**named) if use is None else use(self.model, *given)
+    def shard(self, module: Any) -> None:
+        """Cut the module into the parts of ranks, before it is moved to the device."""
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "model":
-                raise
-            return getattr(self.model, name)
+    def call(self, use: Callable[..., Any], *inputs: Any) -> Any:
+        """`use(model, *inputs)`; all ranks call it together, and the model is called in no other way."""
+        return self.module(use, *inputs)
 
-
-class Alone:
-    """One rank, and what all ways have in common."""
-
-    def __init__(self, model: Any, optimizing: Optimizing, run: Run, precision: str):
-        self.model, self.whole, self.optimizing, self.precision = model, Whole(model), optimizing, precision
-        self.rank, self.size = run.rank, run.world_size
-        self.strategy, self.offload = run.runtime.strategy.value, run.runtime.offload
-        self.device = torch.device(run.device)
-        self.optimizer: Any = None
-        self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
-        if run.runtime.gradient_checkpointing:
-            name = "activation_checkpointing_enable"  # until transformers 5.22 it was gradient_checkpointing_enable
-            getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
-        self.place()
-
-    def place(self) -> None:
-        self.model.to(self.device)
-        self.optimizer = self.adamw()
-
-    @property
-    def opened(self) -> Any:
-        """The model as others may call it, all ranks together."""
-        return self.whole
-
-    def trained(self) -> Iterator[tuple[str, Any]]:
-        return ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
-
-    def adamw(self, fused: bool = True) -> torch.optim.AdamW:
-        """Norms and biases are not decayed."""
-        decayed = [weight for name, weight in self.trained() if len(self.shapes[name]) >= 2]
-        plain = [weight for name, weight in self.trained() if len(self.shapes[name]) < 2]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": self.optimizing.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.optimizing.lr,
-            betas=self.optimizing.betas,
-            fused=fused and self.device.type in ("cpu", "cuda"),
-        )
-
-    def share(self, rows: Rows, chosen: list[int], micro: int) -> list[tuple[list[list[int]], float]]:
-        """The batches of a step that this rank takes, as many as any rank does; those of weight 0 only keep in step."""
-        if self.size == 1:
-            return [(batch, 1.0) for batch in rows.plan(chosen, micro, self.device.type)]
-        order = sorted(chosen, key=lambda number: (len(rows.rows[number].ids), number))
-        hands = [order[rank :: self.size] for rank in range(self.size)]
-        plans = [rows.plan(hand, micro, self.device.type) if hand else [] for hand in hands]
-        idle: list[list[int]] = [[order[0]]]
-        more = max(map(len, plans)) - len(plans[self.rank])
-        return [(batch, 1.0) for batch in plans[self.rank]] + [(idle, 0.0)] * more
-
-    def gathering(self, last: bool) -> Any:
-        """Around the passes of one batch: gradients need to meet after the `last` of a step only."""
+    def accumulate(self, last: bool) -> Any:
+        """A context for the passes of one batch; only the `last` of a step needs the gradients of other ranks."""
         return contextlib.nullcontext()
 
-    def call(self, use: Callable[..., Any], *given: Any) -> Any:
-        return self.whole(use, *given)
-
-    def backward(self, loss: Any) -> None:
-        (loss * self.size if self.size > 1 else loss).backward()  # gradients of ranks are averaged, and ours add up
-
-    def clip(self, lr: float) -> Any:
-        """The norm of the gradient of all ranks, cut to the limit."""
-        for group in self.optimizer.param_groups:
+    def update(self, lr: float, clip: float) -> float:
+        """One optimizer step with gradients clipped to the norm `clip` (0: not clipped); the norm before clipping over
+        all ranks. Where it is not finite the weights stay as they are."""
+        optimizer: Any = self.module.optimizers()
+        for group in optimizer.param_groups:
             group["lr"] = lr
-        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(
-            [weight for weight in weights if weight.grad is not None], self.optimizing.clip or math.inf
-        )
-        return self.gathered(norm)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        norm = float(self.gather(torch.nn.utils.clip_grad_norm_(weights, clip or math.inf)))
+        if math.isfinite(norm):
+            optimizer.step()
+            optimizer.zero_grad()
+        return norm
 
-    def step(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    @property
+    def module(self) -> Any:
+        return self.lightning_module
 
-    def sum(self, values: Any) -> Any:
-        """Over all ranks."""
-        if self.size > 1:
-            distributed.all_reduce(values)
-        return values
+    def trained(self) -> Iterator[tuple[str, Any]]:
+        return self.module.trained()
 
-    def first(self, value: float) -> float:
-        """What rank 0 says."""
-        if self.size == 1:
-            return value
-        said = torch.tensor(float(value), dtype=torch.float64)
-        distributed.broadcast(said, 0)
-        return float(said)
-
-    def gathered(self, value: Any) -> Any:
-        """A tensor that is whole on each rank; all ranks meet here where it is not."""
+    def gather(self, value: Any) -> Any:
+        """A tensor that is whole on each rank; all ranks call it."""
         return value
 
-    def cut(self, value: Any, weight: Any) -> Any:
-        """What this rank holds of a tensor that is shaped as `weight` is."""
+    def part(self, value: Any, weight: Any) -> Any:
+        """The part of a whole tensor that this rank holds, cut as `weight` is."""
         return value.clone()
 
-    def state(self, memory: bool = True) -> dict[str, Any]:
-        """Trained weights by name, and with `memory` what the optimizer keeps of each: whole, on rank 0. All call."""
-        kept: dict[str, Any] = {"state_dict": {}, "optimizer": {}}
+    def state(self, optimizer: bool = True) -> dict[str, Any]:
+        """Trained weights by name, and with `optimizer` its state of each weight: whole, on rank 0. All ranks call."""
+        state: dict[str, Any] = {"state_dict": {}, "optimizer": {}}
         for name, weight in self.trained():
-            found = {"": self.gathered(weight.detach())}
-            if memory:
-                found |= {key: self.gathered(value) for key, value in self.optimizer.state.get(weight, {}).items()}
-            if self.rank == 0:
-                self.keep(kept, name, found)
-        return kept
+            tensors = self.tensors(weight, optimizer)
+            if self.is_global_zero:
+                tensors = {key: value.cpu() if torch.is_tensor(value) else value for key, value in tensors.items()}
+                state["state_dict"][name] = tensors.pop("")
+                state["optimizer"][name] = tensors
+        return state
 
-    @staticmethod
-    def keep(kept: dict[str, Any], name: str, found: dict[str, Any]) -> None:
-        found = {key: value.detach().cpu() if torch.is_tensor(value) else value for key, value in found.items()}
-        kept["state_dict"][name] = found.pop("")
-        kept["optimizer"][name] = found
+    def tensors(self, weight: Any, optimizer: bool) -> dict[str, Any]:
+        """The whole weight under the key "", and with `optimizer` what the optimizer keeps of it."""
+        memory = self.optimizers[0].state.get(weight, {}) if optimizer else {}
+        return {key: self.gather(value) for key, value in {"": weight.detach(), **memory}.items()}
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from what `state` gave, of whatever ranks."""
+        """Take over weights and optimizer from what `state` gave, of any number of ranks."""
         names = {weight: name for name, weight in self.trained()}
-        order = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        weights = [weight for group in self.optimizers[0].param_groups for weight in group["params"]]
         state = {}
         with torch.no_grad():
-            for place, weight in enumerate(order):
-                weight.copy_(self.cut(checkpoint["state_dict"][names[weight]], weight))
-                found = checkpoint["optimizer"][names[weight]]
-                state[place] = {
-                    key: self.cut(value, weight) if value.shape == weight.shape else value
-                    for key, value in found.items()
+            for index, weight in enumerate(weights):
+                weight.copy_(self.part(checkpoint["state_dict"][names[weight]], weight))
+                state[index] = {
+                    key: self.part(value, weight) if value.shape == weight.shape else value
+                    for key, value in checkpoint["optimizer"][names[weight]].items()
                 }
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        self.optimizers[0].load_state_dict(self.optimizers[0].state_dict() | {"state": state})
 
     def weights(self) -> dict[str, Any] | None:
-        """The trained weights as they are to be saved, on rank 0; None where the model itself has them."""
+        """The trained weights to save, on rank 0; None where the model itself holds them whole."""
         return None
 
-    def close(self) -> None:
-        """Let go of what the end of this object alone does not free."""
+
+class SingleDevice(NamedState, SingleDeviceStrategy):
+    """One rank."""
 
 
-class Ddp(Alone):
-    """Each rank has the model, and gradients are added up while the last batch of a step goes backward."""
+class Ranked(NamedState):
+    """One of several ranks, which the worker has started: each has one device and is in the process group already."""
 
-    def place(self) -> None:
-        super().place()
-        with warnings.catch_warnings():  # torch 2.13 gives the option two new names
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            self.ddp = torch.nn.parallel.DistributedDataParallel(self.whole, broadcast_buffers=False)
+    parallel_devices: Any
 
-    def gathering(self, last: bool) -> Any:
-        return contextlib.nullcontext() if last else self.ddp.no_sync()
+    @property
+    def root_device(self) -> torch.device:
+        return self.parallel_devices[0]
 
-    def call(self, use: Callable[..., Any], *given: Any) -> Any:
-        return self.ddp(use, *given)
+    def _configure_launcher(self) -> None:
+        """Nothing is launched: Lightning's launcher would count devices and set the number of threads."""
 
 
-class Fsdp(Alone):
-    """FSDP2: each rank has a part of every weight; a layer is put together while it is used."""
+class Ddp(Ranked, DDPStrategy):
+    """Each rank has the model; gradients are averaged during the last backward pass of a step."""
 
-    def place(self) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
+    def accumulate(self, last: bool) -> Any:
+        return contextlib.nullcontext() if last else self.block_backward_sync()
+
+
+class Fsdp2(Ranked, ModelParallelStrategy):
+    """Each rank has a part of every weight; a layer is gathered while it is used.
+
+    Gradients are reduced after each batch: kept until the last of a step they would be whole on every rank.
+    """
+
+    fused = False
+
+    def __init__(self, ranks: int, device: torch.device, precision: str, offload: bool):
+        super().__init__(data_parallel_size=ranks, tensor_parallel_size=1)
+        self.parallel_devices, self.bf16, self.offload = [device], precision == "bf16", offload
+
+    def shard(self, module: Any) -> None:
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
-        how: dict[str, Any] = {"mesh": init_device_mesh(self.device.type, (self.size,))}
-        if self.precision == "bf16":
-            how["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        options: dict[str, Any] = {"mesh": self.device_mesh["data_parallel"]}
+        if self.bf16:
+            options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         if self.offload:
-            how["offload_policy"] = CPUOffloadPolicy(pin_memory=self.device.type == "cuda")
-        layers = set(getattr(self.model, "_no_split_modules", None) or ())
-        for part in list(self.model.modules()):
+            options["offload_policy"] = CPUOffloadPolicy(pin_memory=self.root_device.type == "cuda")
+        layers = set(getattr(module.model, "_no_split_modules", None) or ())
+        for part in list(module.model.modules()):
             if type(part).__name__ in layers:
-                fully_shard(part, **how)
-        fully_shard(self.whole, **how)
-        self.optimizer = self.adamw(fused=False)
+                fully_shard(part, **options)
+        fully_shard(module, **options)
+
+    def model_to_device(self) -> None:
+        """`fully_shard` has placed everything; what is offloaded stays in main memory."""
 
     def trained(self) -> Iterator[tuple[str, Any]]:
         """FSDP2 leaves the outermost weights whole after a pass without gradients, and in the format of the pass; the
         optimizer has the parts."""
-        if self.optimizer is not None:
-            self.whole.reshard()
+        self.module.reshard()
         return super().trained()
 
-    def gathered(self, value: Any) -> Any:
+    def gather(self, value: Any) -> Any:
         return value.full_tensor() if hasattr(value, "full_tensor") else value
 
-    def cut(self, value: Any, weight: Any) -> Any:
+    def part(self, value: Any, weight: Any) -> Any:
         from torch.distributed.tensor import distribute_tensor
 
-        value = value.to(self.device, weight.dtype)
+        value = value.to(self.root_device, weight.dtype)
         part = distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
         return part.to(weight.device)
 
     def weights(self) -> dict[str, Any] | None:
-        return self.state(memory=False)["state_dict"]
+        return self.state(optimizer=False)["state_dict"]
 
 
-def spread(model: Any, optimizing: Optimizing, run: Run, precision: str) -> Alone:
-    """The model on this run's devices, as `runtime.strategy` says. On one rank there is nothing to spread."""
-    strategy = run.runtime.strategy
-    if run.world_size == 1:
-        return Alone(model, optimizing, run, precision)
-    if strategy in (Strategy.auto, Strategy.ddp):
-        return Ddp(model, optimizing, run, precision)
-    if strategy is Strategy.fsdp:
-        return Fsdp(model, optimizing, run, precision)
-    from synthdiv.train.zero import Zero
-
-    return Zero(model, optimizing, run, precision)
-
-
-def possible(run: Run) -> None:
-    """Asked before anything is read: the device is there, ranks can speak from it, and each rank has its own."""
+def check_devices(run: Run) -> None:
+    """Raise before anything is read if the device is missing, or if ranks do not have one each."""
     device, ranks = run.device, run.world_size
     if ranks > 1 and (device == "mps" or ":" in device):
         raise ConfigError(f"runtime.device={device}: is one device and there are {ranks} ranks; choose cuda or cpu")
     if ranks > 1 and device == "cuda":
-        every = [""] * ranks
-        distributed.all_gather_object(every, str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
-        apart(every)
+        devices = [""] * ranks
+        distributed.all_gather_object(devices, str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
+        check_distinct(devices)
 
 
-def apart(devices: list[str]) -> None:
-    """Of each rank its device: a machine shows all that it has, or to each rank its own only."""
+def check_distinct(devices: list[str]) -> None:
+    """`devices` are the identifiers of all ranks' devices: a machine may show each rank all of them or its own only."""
     if len(set(devices)) < len(devices):
         raise ConfigError(
             f"{len(devices)} ranks have {len(set(devices))} devices and each needs one of its own; lower "
             "hydra.launcher.devices or, in a profile of Slurm, ntasks-per-node to gpus-per-node"
-        )
-
-
-def verify(weights: Iterable[tuple[str, Any]], shapes: dict[str, tuple[int, ...]]) -> None:
-    """What is to be saved is whole, finite and, of an adapter, not as it began: parts of sharded weights once were."""
-    still, found = [], {}
-    for name, weight in weights:
-        found[name] = tuple(weight.shape)
-        if not torch.isfinite(weight).all():
-            raise DataError(f"{name}: has values that are no finite numbers after training; lower train.lr")
-        if "lora_B" in name and not (weight != 0).any():
-            still.append(name)
-    if found != shapes:
-        wrong = sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
-        raise DataError(
-            f"{wrong[0]}: has the shape {found.get(wrong[0])} after training and had {shapes.get(wrong[0])} before "
-            f"({len(wrong)} such weights)"
-        )
-    if still:
-        raise DataError(
-            f"{still[0]}: is zero, as it was before training ({len(still)} such parts of the adapter). Look at "
-            "train.lr, train.epochs and train.lora"
         )

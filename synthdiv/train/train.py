@@ -5,53 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
-from synthdiv.core.runtime import Runtime, Strategy
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
+from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import Artifact, Run
 from synthdiv.models.load import Precision
 from synthdiv.train.checkpoints import CHECKPOINTS
+from synthdiv.train.recipe import LossOn, Method, Overlong, Shape, Stop
 from synthdiv.train.schedule import Match
-
-
-class Method(Enum):
-    """Which weights are trained: all, or an adapter; of `qlora` the frozen weights are held in 4 bits."""
-
-    full = "full"
-    lora = "lora"
-    qlora = "qlora"
-
-
-class Stop(Enum):
-    """When training ends: with its budget, or before it, when the loss on held-out rows falls no more."""
-
-    budget = "budget"
-    early = "early"
-
-
-class LossOn(Enum):
-    """Which tokens are supervised: the answer and the token that ends it, or the prompt as well."""
-
-    answer = "answer"
-    all = "all"
-
-
-class Shape(Enum):
-    """The learning rate after warm-up."""
-
-    cosine = "cosine"
-    constant = "constant"
-
-
-class Overlong(Enum):
-    """What becomes of a row of more than `max_tokens`: the end of its answer is cut, or it is left out."""
-
-    cut = "cut"
-    drop = "drop"
 
 
 @dataclass

@@ -16,27 +16,26 @@ from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, four_bits, load_base
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
-from synthdiv.train.adapter import probe_adapter, save_adapter, with_adapter
+from synthdiv.train.adapter import probe_adapter, save_adapter, verify, with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.early import Early
-from synthdiv.train.encode import encode
+from synthdiv.train.encode import cut, encode
 from synthdiv.train.fit import fit
-from synthdiv.train.held_out import cut, mean_loss
-from synthdiv.train.module import Optimizing
+from synthdiv.train.recipe import LossOn, Method, Optimizing, Stop, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, exact, schedule
-from synthdiv.train.strategies import Alone, possible, spread, verify
+from synthdiv.train.strategies import check_devices
 from synthdiv.train.tokens import read_tokens
-from synthdiv.train.train import LossOn, Method, Stop
 
 if TYPE_CHECKING:
+    from synthdiv.train.module import Tuning
     from synthdiv.train.tokens import Pair
     from synthdiv.train.train import Train
 
 
 def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
     """Build the artifact of a `train` stage."""
-    possible(run)
+    check_devices(run)
     student, mix, prompts, tokens = (inputs[name] for name in stage.input_names())
     run.close()
     model, tokenizer = load_base(student, *as_frozen(stage, run))
@@ -49,9 +48,6 @@ def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> d
     folded = tokens.manifest["summary"]["system_folded"]
     if stage.method is not Method.full:
         model = with_adapter(model, stage.lora, stage.seed)
-    optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
-    over = spread(model, optimizing, run, stage.precision.value)
-    opened = OpenModel(over.opened.eval(), tokenizer, run.device)
     budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
     stops, by_rows = stage.stop is Stop.early, stage.match is Match.rows
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed, stops)
@@ -64,16 +60,27 @@ def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> d
         "own": cut(own, stage.max_tokens),
         "human": human_rows(chat, own, [human[row["id"]] for row in held_out], stage.max_tokens),
     }
-    fits(stage, [*rows, *validation["own"], *validation["human"]], opened.context)
-    before = losses(over, validation, run)
-    early = early_of(stage, over, cut(own, stage.max_tokens, stage.loss_on is LossOn.all), run)
-    packed = stage.max_tokens if stage.packing else 0
-    precision = stage.precision.value
-    summary = fit(
-        model, rows, steps, optimizing, stage.seed, chat.end, out, run, precision, packed, over, early, student.key
+    check_context(stage, [*rows, *validation["own"], *validation["human"]], OpenModel(model, tokenizer, "cpu").context)
+    training = Training(
+        model,
+        rows,
+        steps,
+        Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip),
+        seed=stage.seed,
+        pad=chat.end,
+        out=out,
+        run=run,
+        precision=stage.precision.value,
+        packed=stage.max_tokens if stage.packing else 0,
+        student=student.key,
+        early=early_of(stage, cut(own, stage.max_tokens, stage.loss_on is LossOn.all)),
+        validation=validation,
+        save=lambda tuning: save_trained(tuning, stage, rows, tokenizer, out, getattr(student.stage, "hub", None)),
     )
-    after = losses(over, validation, run)
-    keep(stage, over, opened, rows, out, run, getattr(student.stage, "hub", None))
+    trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    summary = fit(training)
+    if run.rank == 0:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return (
         summary
         | counts
@@ -85,14 +92,12 @@ def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> d
             "validation_rows": len(held_out),
             "system_folded": folded,
             "sources": dict(Counter(row.source for row in present)),
-            "trained_parameters": sum(map(math.prod, over.shapes.values())),
-            "validation_before": before,
-            "validation": after,
+            "trained_parameters": trained_parameters,
         }
     )
 
 
-def fits(stage: Train, rows: list[Row], context: int) -> None:
+def check_context(stage: Train, rows: list[Row], context: int) -> None:
     longest = max(len(row.ids) for row in rows)
     if longest > context:
         raise DataError(
@@ -105,8 +110,8 @@ def repetitions(summary: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     """How often a row was seen on average, of each source too."""
     present = Counter(row.source for row in rows)
     each = {
-        name: said | {"repetitions": round(said["rows_seen"] / present[name], 4)}
-        for name, said in summary["by_source"].items()
+        name: totals | {"repetitions": round(totals["rows_seen"] / present[name], 4)}
+        for name, totals in summary["by_source"].items()
     }
     return {"repetitions": round(summary["rows_seen"] / len(rows), 4), "by_source": each}
 
@@ -126,36 +131,28 @@ def human_rows(chat: Chat, own: list[Pair], answers: list[str | None], longest: 
     return cut([(prompt, answer) for (prompt, _), answer in zip(own, chat.answers(given), strict=True)], longest)
 
 
-def losses(over: Alone, validation: dict[str, list[Row]], run: Run) -> dict[str, float | None]:
-    """Mean NLL per answer token (nats) on held-out prompts, each text cut at `max_tokens` as in training; None where
-    there are no such answers."""
-    return {
-        name: round(mean_loss(over, rows, run.micro_batch), 5) if rows else None for name, rows in validation.items()
-    }
-
-
-def early_of(stage: Train, over: Alone, held_out: list[Row], run: Run) -> Early | None:
+def early_of(stage: Train, held_out: list[Row]) -> Early | None:
     if stage.stop is Stop.budget:
         return None
     if not held_out:
         raise DataError(f"train.stop=early: train.validation={stage.validation} holds out no row to stop by; raise it")
-    return Early(stage.evaluate_every, stage.patience, lambda: mean_loss(over, held_out, run.micro_batch))
+    return Early(stage.evaluate_every, stage.patience, lambda tuning: tuning.mean_loss(held_out))
 
 
-def keep(stage: Train, over: Alone, opened: OpenModel, rows: list[Row], out: Path, run: Run, hub: str | None) -> None:
+def save_trained(tuning: Tuning, stage: Train, rows: list[Row], tokenizer: Any, out: Path, hub: str | None) -> None:
     """Check what was trained and save it, whole, by rank 0."""
+    model, spread = tuning.model, tuning.spread
     if stage.method is not Method.full:
-        probe_adapter(opened, rows[: stage.batch_rows])
-    weights = over.weights()
-    if run.rank == 0:
-        verify((over.trained() if weights is None else weights.items()), over.shapes)
-        if stage.method is Method.full:
-            over.model.save_pretrained(out / "model", state_dict=weights)
-            opened.tokenizer.save_pretrained(out / "model")
-        else:
-            save_adapter(over.model, out / "adapter", hub, weights)
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    over.close()
+        probe_adapter(model, rows[: stage.batch_rows], spread.root_device, spread.call)
+    weights = spread.weights()
+    if not spread.is_global_zero:
+        return
+    verify(tuning.trained() if weights is None else weights.items(), tuning.shapes)
+    if stage.method is Method.full:
+        model.save_pretrained(out / "model", state_dict=weights)
+        tokenizer.save_pretrained(out / "model")
+    else:
+        save_adapter(model, out / "adapter", hub, weights)
 
 
 def sides(mix: list[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

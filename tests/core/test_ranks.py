@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+from synthdiv.core.local_run import LocalRun, Stop
 from synthdiv.core.ranks import Ranks, of_slurm
-from synthdiv.core.runtime import LocalRun, Runtime, Stop
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import Stopped
 from tests.engine.stages import ROOT
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from synthdiv.core.fields import problems
-from synthdiv.core.runtime import LocalRun, Runtime, Strategy, isolated
+from synthdiv.core.local_run import LocalRun, isolated
+from synthdiv.core.runtime import Runtime
+from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import Artifact, ConfigError
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import Sampling
@@ -91,8 +93,7 @@ def test_one_model_is_open_at_a_time(tmp_path):
         ({"device": "cuda:x"}, "runtime.device='cuda:x': choose auto, cpu, cuda, cuda:N or mps"),
         ({"heartbeat_seconds": 0.0}, "runtime.heartbeat_seconds"), ({"checkpoint_seconds": -1.0}, "checkpoint_seconds"),
         ({"threads": -1}, "runtime.threads=-1"),
-        ({"offload": True}, "runtime.offload=true: needs runtime.strategy=fsdp"),
-        ({"strategy": Strategy.zero3, "device": "mps"}, "runtime.strategy=zero3: needs runtime.device=cuda or cpu"),
+        ({"strategy": Strategy.fsdp2, "device": "mps"}, "runtime.strategy=fsdp2: needs runtime.device=cuda or cpu"),
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(fields, told):

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core.claim import Claim, claim_files, current, take
-from synthdiv.core.runtime import LocalRun, Runtime
+from synthdiv.core.local_run import LocalRun
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store, accelerator, cpu_name
 from synthdiv.core.types import DataError, SynthdivError

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from synthdiv.core.ledger import Ledger
+from synthdiv.core.local_run import Stop
 from synthdiv.core.ranks import Ranks
-from synthdiv.core.runtime import Runtime, Stop
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError, DataError

@@ -6,7 +6,7 @@ import pytest
 
 from synthdiv.core.claim import current, take
 from synthdiv.core.ledger import Ledger
-from synthdiv.core.runtime import Stop
+from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.engine.shared import SharedGraph

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core.ledger import Ledger
-from synthdiv.core.runtime import Runtime, Stop
+from synthdiv.core.local_run import Stop
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.engine.build import Builder

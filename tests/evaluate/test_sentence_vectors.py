@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.core.fields import problems
+from synthdiv.core.local_run import LocalRun
 from synthdiv.core.resolver import Resolver
-from synthdiv.core.runtime import LocalRun, Runtime
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import Artifact, ConfigError, DataError, Sample
 from synthdiv.evaluate import sentence_vectors as module
 from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_note
@@ -106,7 +107,7 @@ def test_small_batches_and_many_writes_change_nothing_that_matters(answers, enco
     whole, *_ = built(Vectors(), answers, encoder, tmp_path / "a")
     monkeypatch.setattr("synthdiv.models.encoder.CHUNK", 1)
     told = []
-    monkeypatch.setattr("synthdiv.core.runtime.LocalRun.progress", lambda self, *now: told.append(now))
+    monkeypatch.setattr("synthdiv.core.local_run.LocalRun.progress", lambda self, *now: told.append(now))
     small, *_ = built(Vectors(batch_rows=3), answers, encoder, tmp_path / "b", micro_batch=2)
     np.testing.assert_allclose(whole, small, atol=1e-5)
     assert told == [(2, 4, "texts encoded"), (4, 4, "texts encoded")]

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 
+from synthdiv.core.local_run import Stop
 from synthdiv.core.resolver import Resolver
-from synthdiv.core.runtime import Stop
 from synthdiv.core.types import ConfigError, DataError, Stopped
 from synthdiv.generate import client
 from synthdiv.generate.answer import LOG, ROWS

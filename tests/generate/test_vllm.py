@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from synthdiv.core.runtime import LocalRun, Runtime
+from synthdiv.core.local_run import LocalRun
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.generate.answer import LOG, lines
 from synthdiv.generate.generate import Generate, Split, read_samples

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet
 import torch
 
-from synthdiv.core.runtime import LocalRun, Runtime, isolated
+from synthdiv.core.local_run import LocalRun, isolated
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store
 from synthdiv.core.types import Artifact
@@ -18,7 +19,7 @@ from synthdiv.mix.mix import Mix, shard_input
 from synthdiv.models.load import OpenModel, open_model
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 from synthdiv.prompts.toy_world import World
-from synthdiv.train.meter import OF_THE_DAY
+from synthdiv.train.meter import VARYING
 from synthdiv.train.pretrain import Pretrain, ToyCorpus
 from synthdiv.train.tokens import Tokens
 from synthdiv.train.train import Train
@@ -80,4 +81,4 @@ def files(artifact: Artifact) -> dict[str, bytes]:
 def _bytes(path: Path) -> bytes:
     if path.name != "metrics.parquet":
         return path.read_bytes()
-    return repr(pyarrow.parquet.read_table(path).drop_columns(list(OF_THE_DAY)).to_pylist()).encode()
+    return repr(pyarrow.parquet.read_table(path).drop_columns(list(VARYING)).to_pylist()).encode()

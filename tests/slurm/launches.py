@@ -23,7 +23,7 @@ from tests.slurm.conftest import Cluster, wait_for
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 SLOWLY = """
 import os, time
-from synthdiv.core.runtime import LocalRun
+from synthdiv.core.local_run import LocalRun
 
 progress = LocalRun.progress
 

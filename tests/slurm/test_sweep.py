@@ -260,7 +260,9 @@ def test_a_training_is_spread_over_two_nodes(slurm, tmp_path):
     synthdiv(*words, "sweep=alone", cwd=folders[0])
     with launching(slurm, folders[1], "spread") as launch:
         (launch.folder / "mine.yaml").write_text(TWO_NODES)
-        launch.run(*words, "runtime.strategy=zero3", "hydra.launcher.profile=mine.yaml", DS_ACCELERATOR="cpu")
+        launch.run(
+            *words, "runtime.strategy=deepspeed_stage_3", "hydra.launcher.profile=mine.yaml", DS_ACCELERATOR="cpu"
+        )
         (trained,) = launch.artifacts.glob("train/*")
         assert launch.accounts("nodelist")[launch.job_of(trained.name)] == ["COMPLETED", "n[1-2]"]
         spread, alone = (

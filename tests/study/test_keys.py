@@ -96,6 +96,8 @@ def another(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, Enum):
         members = list(type(value))
         return members[members.index(value) - 1]
+    if typing.get_origin(hint) is dict:
+        return value | {"x": 1}
     if typing.get_origin(hint) is list:
         return [*(value or []), "x"] if typing.get_args(hint)[0] is str else [3.0, 1.0, 1.0, 1.0]
     return {

@@ -14,19 +14,19 @@ import torch
 import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from synthdiv.core.local_run import LocalRun
 from synthdiv.core.ranks import Ranks
-from synthdiv.core.runtime import LocalRun, Runtime, Strategy
+from synthdiv.core.runtime import Runtime
+from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import DataError, Stopped
 from synthdiv.models.load import open_model
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.early import Early
 from synthdiv.train.fit import fit
-from synthdiv.train.held_out import mean_loss
 from synthdiv.train.loss import parted
-from synthdiv.train.module import Optimizing
+from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.strategies import spread
 from synthdiv.train.train import Lora
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
@@ -64,7 +64,7 @@ def spoilt(rows: list[Row], number: int) -> list[Row]:
     return rows
 
 
-def planned(over: Any, held: list[Row]) -> Early:
+def planned(held: list[Row]) -> Early:
     """Looks at held-out rows for real, and sees what is planned: the second step is the best, the fourth the last."""
     at = {}
 
@@ -73,7 +73,7 @@ def planned(over: Any, held: list[Row]) -> Early:
             at["step"] = step
             return super().due(step, steps)
 
-    return Planned(1, 2, lambda: 0 * mean_loss(over, held, 0) + (5.0, 3.0, 4.0, 3.5)[at["step"] - 1])
+    return Planned(1, 2, lambda tuning: 0 * tuning.mean_loss(held) + (5.0, 3.0, 4.0, 3.5)[at["step"] - 1])
 
 
 def train(job: dict[str, Any], ranks: Ranks) -> None:
@@ -82,8 +82,9 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
     out, lora, precision = Path(job["out"]), job.get("lora", False), job.get("precision", "fp32")
     strategy = Strategy(job.get("strategy", "auto"))
     runtime = Runtime(
-        device="cpu", strategy=strategy, offload=job.get("offload", False), micro_batch=job.get("micro", 0),
+        device="cpu", strategy=strategy, micro_batch=job.get("micro", 0), trainer=job.get("trainer", {}),
         checkpoint_seconds=1e-6 if job.get("stop") else 300.0, gradient_checkpointing=job.get("recompute", False),
+        deepspeed=job.get("deepspeed", {}),
     )  # fmt: skip
     run = LocalRun(runtime, open_model, ranks=ranks)
     run.begin(out)
@@ -102,22 +103,27 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
         rows, held = spoilt(rows, steps[3][0]), spoilt(held, 0)[1:]
         with torch.no_grad():
             model.get_input_embeddings().weight[40] = math.inf
-    over = spread(model, OPTIMIZING, run, precision)
-    before = mean_loss(over, held, 0)
-    early = planned(over, held) if job.get("early") else None
+
+    def save(tuning: Any) -> None:
+        assert parted(model) is not None, f"{strategy}: logits of the prompt would be computed"
+        state, weights = tuning.spread.state(), tuning.spread.weights() or {}
+        if ranks.rank == 0:
+            torch.save(state | {"saved": dict(weights)}, out / "weights.pt")
+
+    training = Training(
+        model, rows, steps, OPTIMIZING, 0, 1, out, run, precision, job.get("packed", 0), "student",
+        planned(held) if job.get("early") else None, {"held": held}, save,
+    )  # fmt: skip
     try:
-        settled = (OPTIMIZING, 0, 1, out, run, precision, job.get("packed", 0))
-        fit(model, rows, steps, *settled, over, early, "student")
+        summary = fit(training)
     except Stopped:
         return
     except DataError as error:
         (out / f"error{ranks.rank}").write_text(str(error))
         return
-    after = mean_loss(over, held, 0)
-    assert parted(model) is not None, f"{strategy}: logits of the prompt would be computed"
-    state, weights = over.state(), over.weights() or {}
     if ranks.rank == 0:
-        torch.save(state | {"looks": [before, after], "saved": dict(weights)}, out / "weights.pt")
+        looks = [summary[name]["held"] for name in ("validation_before", "validation")]
+        torch.save(torch.load(out / "weights.pt") | {"looks": looks}, out / "weights.pt")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from synthdiv.mix.mix import Mix
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_first, read
 from synthdiv.train.early import HELD_OUT, Early, best_step
 from synthdiv.train.fit import fit
+from synthdiv.train.recipe import Training
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.train import Method, Overlong, Stop, Train
 from tests.models.small import build, cpu_run, opened, tiny_model
@@ -32,7 +33,7 @@ def curve_of(losses, steps):
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.integers(1, 3))
 def test_it_ends_after_so_many_looks_that_were_no_better(losses, patience, every):
-    early = Early(every, patience, lambda: 0.0)
+    early = Early(every, patience, lambda _: 0.0)
     steps = every * len(losses)
     looked = {every * place: loss for place, loss in enumerate(losses, 1)}
     assert all(early.due(step, 10**6) == (step in looked) for step in range(1, steps + 1))
@@ -48,7 +49,7 @@ def test_it_ends_after_so_many_looks_that_were_no_better(losses, patience, every
 
 
 def test_a_training_that_is_too_short_to_look_at_is_looked_at_once():
-    early = Early(20, 5, lambda: 0.0)
+    early = Early(20, 5, lambda _: 0.0)
     assert [step for step in range(1, 8) if early.due(step, 7)] == [7]
     assert [step for step in range(1, 51) if early.due(step, 50)] == [20, 40]
 
@@ -60,7 +61,7 @@ def tuned(out, run=None, patience=2, steps=16, losses=FALLS):
     plan = schedule([row.supervised for row in rows], 4, Match.steps, steps, 0)
     count = {"step": 0}
 
-    def loss():
+    def loss(_):
         return losses[count["step"]]
 
     class Counting(Early):
@@ -69,7 +70,7 @@ def tuned(out, run=None, patience=2, steps=16, losses=FALLS):
             return super().due(step, total)
 
     early = Counting(2, patience, loss)
-    summary = fit(model, rows, plan, OPTIMIZING, 0, 1, out, run or cpu_run(), "fp32", early=early)
+    summary = fit(Training(model, rows, plan, OPTIMIZING, 0, 1, out, run or cpu_run(), early=early))
     return model, summary
 
 

@@ -87,7 +87,7 @@ def same(model, rows, batch):
 @pytest.mark.parametrize("held", [1, 50 * 5, 10**6], ids=["each", "five", "all"])
 @pytest.mark.parametrize("name", KINDS)
 def test_loss_and_gradients_are_those_of_all_logits(monkeypatch, name, held):
-    monkeypatch.setitem(module.AT_ONCE, DEVICE, held)
+    monkeypatch.setitem(module.LOGITS, DEVICE, held)
     model = made(name)
     assert parted(model) is not None
     rows = some_rows()
@@ -143,7 +143,7 @@ def watch(monkeypatch):
 
 def test_logits_of_the_prompt_are_never_computed(monkeypatch):
     """Nor are all others there at once."""
-    monkeypatch.setitem(module.AT_ONCE, DEVICE, 4 * 50)
+    monkeypatch.setitem(module.LOGITS, DEVICE, 4 * 50)
     model = made("llama")
     batch = batch_of([Row(tuple(range(3, 33)), 20)])
     parted(model)
@@ -178,10 +178,10 @@ def test_a_probe_leaves_the_model_as_it_was_and_holds_none():
     parted(model)
     assert model.training
     gc.collect()  # models of other tests
-    known = len(module.KNOWN)
+    known = len(module.SPLITS)
     del model
     gc.collect()
-    assert len(module.KNOWN) == known - 1
+    assert len(module.SPLITS) == known - 1
 
 
 def test_mixed_precision_gives_the_loss_of_plain_autocast():

@@ -16,8 +16,8 @@ from synthdiv.train.adapter import with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first
 from synthdiv.train.fit import fit
 from synthdiv.train.loss import loss_sum
-from synthdiv.train.meter import OF_THE_DAY
-from synthdiv.train.module import Optimizing
+from synthdiv.train.meter import VARYING
+from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.train import Lora
@@ -49,13 +49,13 @@ def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None
     out.mkdir(exist_ok=True)
     model, rows = model or blank(), rows or some_rows()
     plan = schedule([row.supervised for row in rows], batch, Match.steps, steps, 0)
-    summary = fit(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), "fp32", packed)
+    summary = fit(Training(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), packed=packed))
     return model, summary
 
 
 def curve(folder):
     """What every run of one training has alike."""
-    return pyarrow.parquet.read_table(folder / "metrics.parquet").drop_columns(list(OF_THE_DAY))
+    return pyarrow.parquet.read_table(folder / "metrics.parquet").drop_columns(list(VARYING))
 
 
 def weights(model):

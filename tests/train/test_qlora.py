@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from synthdiv.core.fields import problems
-from synthdiv.core.runtime import Runtime, Strategy
+from synthdiv.core.runtime import Runtime
+from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import ConfigError
 from synthdiv.mix.mix import Mix
 from synthdiv.models import load
@@ -15,7 +16,7 @@ from synthdiv.train.train import Method, Train
 from tests.models.small import build, opened, tiny_model
 
 
-@pytest.mark.parametrize("strategy", [Strategy.fsdp, Strategy.zero1, Strategy.zero2, Strategy.zero3])
+@pytest.mark.parametrize("strategy", [item for item in Strategy if item.sharded])
 def test_weights_in_four_bits_are_not_cut(strategy):
     cell = Cell(train=Train(method=Method.qlora), runtime=Runtime(strategy=strategy))
     (problem,) = [problem for problem in problems(cell) if "qlora" in problem]

@@ -17,6 +17,7 @@ from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
 from tests.train.several import STEPS, train
 
 PROGRAM = Path(__file__).with_name("several.py")
+STAGE_3 = "deepspeed_stage_3"
 CURVE = ["loss", "gradient_norm", "loss/a", "loss/b"]
 
 
@@ -60,7 +61,9 @@ def in_one(folder: Path, **job) -> None:
     train(job | {"out": str(folder)}, Ranks())
 
 
-@pytest.mark.parametrize("strategies", [["ddp"], ["fsdp"], ["zero1", "zero2", "zero3"]], ids=["ddp", "fsdp", "zero"])
+@pytest.mark.parametrize(
+    "strategies", [["ddp"], ["fsdp2"], [f"deepspeed_stage_{n}" for n in (1, 2, 3)]], ids=["ddp", "fsdp2", "zero"]
+)
 def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp_path, strategies):
     """One stops after two steps and two ranks go on; two stop, and one goes on."""
     jobs, ways = [], [(strategy, lora) for strategy in strategies for lora in (False, True)]
@@ -84,7 +87,7 @@ def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp
 
 def test_ranks_stop_early_together_and_save_the_best_step(tmp_path):
     """And so they do after a stop right behind the best step, and behind the last."""
-    jobs, ways = [], [("ddp", True), ("fsdp", False), ("fsdp", True), ("zero2", False), ("zero3", False)]
+    jobs, ways = [], [("ddp", True), ("fsdp2", False), ("fsdp2", True), ("deepspeed_stage_2", False), (STAGE_3, False)]
     for lora in (False, True):
         in_one(tmp_path / f"alone-{lora}", lora=lora, early=True)
     for strategy, lora in ways:
@@ -98,7 +101,7 @@ def test_ranks_stop_early_together_and_save_the_best_step(tmp_path):
 
 
 def test_a_row_that_breaks_the_loss_is_named_by_all_ranks_and_the_state_before_it_is_kept(tmp_path):
-    ways = ["ddp", "fsdp", "zero2", "zero3"]
+    ways = ["ddp", "fsdp2", "deepspeed_stage_2", STAGE_3]
     launch(tmp_path, 2, [{"strategy": way, "lora": True, "spoilt": True, "out": way} for way in ways])
     for way in ways:
         one, other = ((tmp_path / way / f"error{rank}").read_text() for rank in range(2))
@@ -114,7 +117,7 @@ def test_a_row_that_breaks_the_loss_is_named_by_all_ranks_and_the_state_before_i
 
 def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
     """Of the last step, which has three rows, one of four gets none."""
-    ways = [("ddp", "zero3", False), ("zero3", "fsdp", True), ("fsdp", "ddp", True)]
+    ways = [("ddp", STAGE_3, False), (STAGE_3, "fsdp2", True), ("fsdp2", "ddp", True)]
     jobs = [{"strategy": two, "lora": lora, "stop": 3, "out": two} for two, _, lora in ways]
     launch(tmp_path, 2, jobs)
     launch(tmp_path, 4, [{"strategy": four, "lora": lora, "out": two} for two, four, lora in ways])
@@ -124,13 +127,20 @@ def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
 
 def test_what_is_kept_in_main_memory_or_packed_or_computed_twice_changes_nothing(alone, tmp_path):
     jobs = [
-        {"strategy": strategy, "offload": True, "lora": lora, "micro": 2, "out": strategy}
-        for strategy, lora in (("zero1", True), ("zero2", False), ("zero3", False), ("fsdp", False))
+        {"strategy": f"{strategy}_offload", "lora": lora, "micro": 2, "out": strategy}
+        for strategy, lora in (
+            ("deepspeed_stage_1", True),
+            ("deepspeed_stage_2", False),
+            (STAGE_3, False),
+            ("fsdp2", False),
+        )
     ]
-    jobs += [{"strategy": strategy, "packed": 64, "out": f"{strategy}-packed"} for strategy in ("ddp", "fsdp", "zero3")]
+    jobs += [
+        {"strategy": strategy, "packed": 64, "out": f"{strategy}-packed"} for strategy in ("ddp", "fsdp2", STAGE_3)
+    ]
     jobs += [
         {"strategy": strategy, "recompute": True, "lora": lora, "out": f"{strategy}-recompute-{lora}"}
-        for strategy in ("ddp", "fsdp", "zero2", "zero3")
+        for strategy in ("ddp", "fsdp2", "deepspeed_stage_2", STAGE_3)
         for lora in (False, True)
     ]
     launch(tmp_path, 2, jobs)
@@ -139,7 +149,7 @@ def test_what_is_kept_in_main_memory_or_packed_or_computed_twice_changes_nothing
 
 
 def test_bf16_is_near_on_two_ranks(alone, tmp_path):
-    ways = [(strategy, lora) for strategy in ("ddp", "fsdp", "zero3") for lora in (False, True)]
+    ways = [(strategy, lora) for strategy in ("ddp", "fsdp2", STAGE_3) for lora in (False, True)]
     jobs = [
         {"strategy": strategy, "lora": lora, "precision": "bf16", "out": f"{strategy}-{lora}"}
         for strategy, lora in ways

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from synthdiv.core.ledger import Ledger
-from synthdiv.core.runtime import Runtime, Strategy
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
+from synthdiv.core.strategy import Strategy
 from synthdiv.engine.job import Job
 from synthdiv.mix.mix import Mix
 from synthdiv.study.config import Track
@@ -42,7 +43,7 @@ def recipe(method):
     return Train(method=method, lora=lora, epochs=1, batch_rows=14, lr=1e-2, validation=0.1)
 
 
-@pytest.mark.parametrize("strategy", [Strategy.auto, Strategy.fsdp, Strategy.zero3])
+@pytest.mark.parametrize("strategy", [Strategy.auto, Strategy.fsdp2, Strategy.deepspeed_stage_3])
 def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, inputs, alone, strategy):
     here = tmp_path / "store"
     here.mkdir()

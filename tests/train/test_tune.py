@@ -15,11 +15,10 @@ from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Sampling
 from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import OpenModel, load_base
+from synthdiv.models.load import load_base
 from synthdiv.models.score import answer_log_likelihoods
 from synthdiv.train.adapter import probe_adapter, with_adapter
-from synthdiv.train.encode import encode
-from synthdiv.train.held_out import cut
+from synthdiv.train.encode import cut, encode
 from synthdiv.train.schedule import Match
 from synthdiv.train.tokens import rendered
 from synthdiv.train.train import Lora, LossOn, Method, Train
@@ -153,11 +152,11 @@ def test_a_budget_of_tokens_is_met_to_the_token_in_every_arm(root, prompts, stud
 def test_an_adapter_that_changes_nothing_is_an_error(student, human):
     model, tokenizer = load_base(student, "fp32")
     rows, _ = encode(recipe(), read_mix(human)[:3], rendered(Chat(tokenizer), read_mix(human)[:3]))
-    blank = OpenModel(with_adapter(model, Lora(), 0).eval(), tokenizer, "cpu")
+    blank = with_adapter(model, Lora(), 0).eval()
     with pytest.raises(DataError, match="changes no logit"):
-        probe_adapter(blank, rows)
-    torch.nn.init.normal_(blank.model.base_model.model.model.layers[0].mlp.down_proj.lora_B["default"].weight)
-    probe_adapter(blank, rows)
+        probe_adapter(blank, rows, "cpu")
+    torch.nn.init.normal_(blank.base_model.model.model.layers[0].mlp.down_proj.lora_B["default"].weight)
+    probe_adapter(blank, rows, "cpu")
 
 
 @pytest.mark.parametrize(

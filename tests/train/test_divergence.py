@@ -11,9 +11,9 @@ import torch
 
 from synthdiv.core.types import DataError
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
-from synthdiv.train.module import Optimizing
+from synthdiv.train.divergence import Watch
+from synthdiv.train.recipe import Optimizing
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.unusable import Watch
 from tests.models.small import cpu_run
 from tests.train.test_module import blank, some_rows, trained
 

@@ -1,4 +1,4 @@
-"""A training that has gone wrong: what its loss says, and which rows were there."""
+"""A training that diverges: when a loss is too high, and the error that names the rows of the step."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from synthdiv.train.held_out import mean_loss
-from synthdiv.train.rows import Rows
-from synthdiv.train.strategies import Alone
+from synthdiv.core.types import DataError
 
 STEPS, ROWS, BEGINNING = 10, 64, 32  # a window has at least so many steps and rows, the beginning so many rows
 TIMES, MORE = 2.0, 1.0  # how far above the least mean so far another may be (nats)
@@ -16,16 +14,25 @@ SHORT = (3, 8)  # steps and rows behind the beginning by which a training withou
 NAMED = 5
 
 
-class Unusable(Exception):
+class Diverged(DataError):
     """Training cannot go on; `good` says whether the weights are worth keeping."""
 
-    def __init__(self, told: str, good: bool):
-        super().__init__(told)
+    def __init__(self, message: str, good: bool):
+        super().__init__(message)
         self.good = good
+
+    @classmethod
+    def of_rows(cls, problem: str, rows: list[tuple[float, str]], limit: float, before: bool) -> Diverged:
+        """`rows` are loss and name of each row of the step; `before`: under the weights before it, which are good if
+        most of these losses are within `limit`."""
+        order = sorted(rows, key=lambda row: (math.isfinite(row[0]), -row[0]))
+        named = ", ".join(f"{name} ({loss:.3g})" for loss, name in order[:NAMED])
+        fine = sum(loss <= limit for loss, _ in rows)  # NaN is not
+        return cls(f"{problem}; its rows with the highest loss are {named}", before and 2 * fine > len(rows))
 
 
 class Watch:
-    """Losses of a training by windows, weighed by supervised tokens: single steps differ by their rows."""
+    """Losses of a training by windows, weighted by supervised tokens: single steps differ by their rows."""
 
     def __init__(self, curve: list[dict[str, float]]):
         self.window: deque[tuple[float, float, float]] = deque()
@@ -54,8 +61,8 @@ class Watch:
             self.least = self.mean
 
     def diverges(self, last: bool) -> bool:
-        """Whether the window is above the limit; of a training too short for one (`last`: it ends here) all that is
-        behind its beginning."""
+        """Whether the mean loss of the window is above the limit. A training too short for a window is judged at its
+        `last` step, by all steps after its beginning."""
         if last and not self.complete and len(self.behind) >= SHORT[0]:
             self.mean = mean(self.behind)
             return sum(rows for *_, rows in self.behind) >= SHORT[1] and self.mean > self.limit
@@ -65,17 +72,3 @@ class Watch:
 def mean(points: Iterable[tuple[float, float, float]]) -> float:
     points = list(points)
     return sum(loss for loss, *_ in points) / sum(tokens for _, tokens, _ in points)
-
-
-def row_losses(over: Alone, rows: Rows, chosen: list[int]) -> dict[int, float]:
-    """Loss of each row of a step, one by one, the same on all ranks."""
-    return {number: mean_loss(over, [rows.rows[number]], 0) for number in chosen}
-
-
-def unusable(told: str, step: int, limit: float, losses: dict[int, float], rows: Rows, before: bool) -> Unusable:
-    """`before`: the weights are still those before this step. They are good if most of its rows find them so."""
-    order = sorted(losses, key=lambda number: (math.isfinite(losses[number]), -losses[number]))
-    named = ", ".join(f"{rows.rows[number].id or number} ({losses[number]:.3g})" for number in order[:NAMED])
-    fine = sum(loss <= limit for loss in losses.values())  # NaN is not
-    good = before and 2 * fine > len(losses)
-    return Unusable(f"{told} at step {step}; its rows with the highest loss are {named}", good)

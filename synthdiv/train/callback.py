@@ -1,0 +1,154 @@
+"""The callback that runs a training as a stage: resume, checkpoints by time, early stopping, progress, what is saved.
+
+Lightning's ModelCheckpoint saves nothing by time under manual optimization (2.6).
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from synthdiv.core.types import DataError
+from synthdiv.train.checkpoints import (
+    CHECKPOINTS,
+    at_step,
+    newest_checkpoint,
+    newest_first,
+    read,
+    remove_diverged,
+    same_training,
+    save,
+    whole,
+)
+from synthdiv.train.divergence import Diverged
+from synthdiv.train.early import HELD_OUT, best_step
+from synthdiv.train.module import Tuning
+from synthdiv.train.packing import isolating
+from synthdiv.train.recipe import Training
+
+Losses = dict[str, float | None]
+
+
+class StageCallback(Callback):
+    """Every rank has one, and all call each method together. `before` and `after` are validation losses; `seconds` is
+    the wall time of the steps since `resumed`."""
+
+    def __init__(self, training: Training, tuning: Tuning):
+        self.training, self.tuning, self.run = training, tuning, training.run
+        self.folder: Path = training.out / CHECKPOINTS
+        self.saved = self.begun = time.monotonic()
+        self.seconds, self.resumed = 0.0, 0
+        self.before: Losses = {}
+        self.after: Losses = {}
+        self.handler: Any = None
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        return self.tuning.curve
+
+    def on_fit_start(self, *_: Any) -> None:
+        """The model is on its device; Lightning has not set its signal handlers yet."""
+        self.handler = signal.getsignal(signal.SIGTERM)
+        self.before = self.validate()
+        if self.training.packed:
+            training = self.training
+            isolating(training.model, training.rows, training.pad, training.precision, self.tuning)
+        self.resume()
+        self.tuning.train()
+        if self.over():
+            self.finish()
+
+    def on_train_start(self, *_: Any) -> None:
+        """Restore the handler of SIGTERM, which sets a flag that ranks compare after each step. Lightning's handler
+        waits for the other ranks, and they may be anywhere."""
+        if self.handler is not None and signal.getsignal(signal.SIGTERM) is not self.handler:
+            signal.signal(signal.SIGTERM, self.handler)
+        self.saved = self.begun = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        early, steps = self.training.early, len(self.training.steps)
+        step, point = len(self.curve), self.curve[-1]
+        if early:
+            point[HELD_OUT] = early.evaluate(step, steps, self.tuning)
+        good = point["loss"] <= self.tuning.watch.limit
+        self.run.show(point)
+        message = f"steps, loss {point['loss']:.3f}"
+        self.run.progress(step, steps, message, self.keep if good else None)
+        due = time.monotonic() - self.saved >= self.run.checkpoint_seconds
+        due = self.tuning.spread.reduce_boolean_decision(due, all=False)
+        if (due and good) or (early and best_step(self.curve) == step):
+            self.keep()
+        trainer.should_stop = self.over()
+        if trainer.should_stop:
+            self.run.progress(steps, steps, message)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.seconds = time.monotonic() - self.begun
+        self.finish()
+
+    def on_exception(self, _trainer: Any, _module: Any, error: BaseException) -> None:
+        """Keep the last good state, remove those that are not, and name it in the error."""
+        if not isinstance(error, Diverged):
+            return
+        if self.tuning.spread.broadcast(error.good and len(self.curve) > 0):
+            state = self.state()
+            if self.run.rank == 0 and all(bool(value.isfinite().all()) for value in state["state_dict"].values()):
+                save(state, self.folder, self.run)
+        elif self.run.rank == 0:
+            remove_diverged(self.folder, self.curve, self.tuning.watch.limit)
+        self.tuning.spread.barrier()  # all ranks name the same
+        last = "no checkpoint was kept yet"
+        for path in newest_first(self.folder)[:1]:
+            last = f"the last good checkpoint is that of step {int(path.stem)} in {self.folder}"
+        error.args = (f"{error}; {last}. Lower train.lr, or look at these rows",)
+
+    def state(self) -> dict[str, Any]:
+        return self.tuning.spread.state() | {"curve": self.curve, "of": self.training.student}
+
+    def keep(self) -> None:
+        save(self.state(), self.folder, self.run)
+        self.saved = time.monotonic()
+
+    def over(self) -> bool:
+        early = self.training.early
+        return len(self.curve) == len(self.training.steps) or (early is not None and early.over(self.curve))
+
+    def validate(self) -> Losses:
+        """Mean loss (nats per supervised token) on each set of held-out rows; None where a set has none."""
+        sets = self.training.validation.items()
+        return {name: round(self.tuning.mean_loss(rows), 5) if rows else None for name, rows in sets}
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one. Rank 0 chooses, and every rank reads the same."""
+        newest = newest_checkpoint(self.folder) if self.run.rank == 0 else None
+        step = self.resumed = self.tuning.spread.broadcast(len(newest["curve"]) if newest else 0)
+        if not step:
+            return
+        checkpoint = read(at_step(self.folder, step))
+        same_training(checkpoint, self.training.student, self.tuning.shapes, self.folder)
+        self.tuning.resume(checkpoint)
+        self.run.log(f"continuing at step {step + 1} of {len(self.training.steps)}")
+
+    @property
+    def chosen(self) -> int:
+        """The step whose weights are the result: the last, or the best under early stopping."""
+        return (self.training.early and best_step(self.curve)) or len(self.curve)
+
+    def finish(self) -> None:
+        """Return to the best step, validate, and hand the model over to be saved."""
+        self.tuning.eval()
+        if self.chosen < len(self.curve):
+            path = at_step(self.folder, self.chosen)
+            checkpoint = whole(path)
+            if checkpoint is None:
+                raise DataError(
+                    f"{path}: the checkpoint of the best step cannot be read; the same command goes on from before it"
+                )
+            self.tuning.spread.load(checkpoint)
+            self.tuning.spread.barrier()  # rank 0 removes the file once it is done
+        self.after = self.validate()
+        self.training.save(self.tuning)
