@@ -158,7 +158,7 @@ class Scenes:
             out = Path(tempfile.mkdtemp(dir=self.root))
             from tests.models.small import cpu_run
 
-            answer.build((self.build(stage), self.showing), out, cpu_run())
+            answer.build({"prompts": self.build(stage), "model": self.showing}, out, cpu_run())
             return Artifact(answer, "", out)
         inputs: tuple[Artifact, ...] = ()
         if scene in ("table", "text"):

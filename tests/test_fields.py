@@ -56,7 +56,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "text": {"text.separator": "---", "text.megabytes": 0.004},
     "generate": {
         "source": "elm", "sampling.temperature": 0.5, "sampling.top_p": 0.5, "sampling.max_new_tokens": 6,
-        "precision": Precision.bf16, "seed": 1, "split": Split.test, "rows": 30, "shard_rows": 2, "shard": 1,
+        "precision": Precision.bf16, "seed": 1, "round": 1, "split": Split.test, "rows": 30, "shard_rows": 2,
+        "shard": 1,
     },
     "respond": {"samples": 3, "subset": 4},
     "rounded": {"batch_tokens": 40},
@@ -98,7 +99,7 @@ NOT_SHOWN = {
     "generate.top_logprobs": "what a server adds to the log of its requests: tests/generate/test_api.py",
     "train.overlong": "for rows of more than max_tokens: tests/train/test_encode.py",
     "train.left_out": "how many of those may be left out: tests/train/test_encode.py",
-    "mix.sample": "which of several answers: tests/mix/test_stage.py",
+    "mix.sample": "which of several answers: tests/mix/test_mix.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",
     "generate.recorded.context": "a column before the prompt that is matched: tests/generate/test_recorded.py",

@@ -77,7 +77,7 @@ class Job:
         for module in self.suites:
             suite_class(module)
 
-        known = sorted(Stage.__subclasses__(), key=lambda kind: kind.__module__.startswith("synthdiv."))
+        known = sorted(stages(Stage), key=lambda kind: kind.__module__.startswith("synthdiv."))
         kinds = {kind.name: kind for kind in known}  # ours wins where two have one name
         nodes: dict[str, Node] = {}
         for row in self.graph:
@@ -96,6 +96,11 @@ class Job:
                 )
             nodes[row.key] = node
         return nodes
+
+
+def stages(kind: type[Stage]) -> list[type[Stage]]:
+    """All subclasses that are imported."""
+    return [each for inner in kind.__subclasses__() for each in (inner, *stages(inner))]
 
 
 def typed(hint: Any, value: Any) -> Any:

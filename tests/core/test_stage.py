@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.core.stage import Node, Stage, added, canonical_fields, locator
+from synthdiv.core.fields import locator, setting
+from synthdiv.core.stage import Node, canonical_fields
 from synthdiv.core.types import ConfigError
+from tests.graphs import Taking, taking
 
 
 class Colour(Enum):
@@ -27,7 +29,7 @@ class Inner:
 
 
 @dataclass
-class Thing(Stage):
+class Thing(Taking):
     name = "thing"
     size: int = 1
     rate: float = 1.0
@@ -62,9 +64,28 @@ def test_keys_are_equal_exactly_where_fields_are(left, right):
 @given(things, things)
 def test_inputs_enter_in_order(left, right):
     one, other = Node(left), Node(right)
-    forth, back = Node(Thing(), (one, other)).key, Node(Thing(), (other, one)).key
+    forth, back = taking(Thing(), one, other).key, taking(Thing(), other, one).key
     assert (forth == back) == (one.key == other.key)
-    assert forth != Node(Thing(), (one,)).key
+    assert forth != taking(Thing(), one).key
+
+
+def test_inputs_have_the_names_of_the_stage():
+    thing, one = Thing(takes=2), Node(Thing())
+    swapped = Node(thing, {"input1": one, "input0": Node(Thing(size=2))})
+    assert list(swapped.inputs) == ["input0", "input1"], "in the order of the stage, however they are given"
+    for inputs in ({"input0": one}, {"input0": one, "input2": one}, {"input0": one, "input1": one, "more": one}):
+        with pytest.raises(TypeError, match=r"thing takes the inputs \['input0', 'input1'\]"):
+            Node(thing, inputs)
+
+
+def test_the_name_of_an_input_is_identity():
+    @dataclass
+    class Other(Thing):
+        def input_names(self) -> list[str]:
+            return ["answers"]
+
+    one = Node(Thing())
+    assert Node(Other(takes=1), {"answers": one}).key != taking(Thing(), one).key
 
 
 @given(st.integers(-(2**53), 2**53))
@@ -106,7 +127,7 @@ def test_name_and_version_are_identity_and_the_class_name_is_not():
 def test_an_added_field_changes_no_key_while_it_equals_its_before(thing, value):
     @dataclass
     class Grown(Thing):
-        extra: int = added(0, before=0)
+        extra: int = setting(0, before=0)
 
     grown = Grown(**{item.name: getattr(thing, item.name) for item in dataclasses.fields(Thing)}, extra=value)
     assert (Node(grown).key == Node(thing).key) == (value == 0)
@@ -115,21 +136,21 @@ def test_an_added_field_changes_no_key_while_it_equals_its_before(thing, value):
 def test_before_may_differ_from_the_new_default():
     @dataclass
     class Grown(Thing):
-        extra: str = added("better", before="as it was")
+        extra: str = setting("better", before="as it was")
 
     assert Node(Grown(extra="as it was")).key == key()
     assert Node(Grown()).key != key()
 
 
 def test_the_canonical_form_is_frozen():
-    assert Node(Thing(rate=2, word="ä")).key == "1ab97d7b76bb5b8d8dafa0ca013e1020e0e0fead01fb79edf23c8ee76826937a"
+    assert Node(Thing(rate=2, word="ä")).key == "ea7deb95e2333258b9566e30e394eee3587fb78b44939824c6729f8ddae55057"
     assert canonical_fields(Thing(rate=2))["rate"] == 2.0
 
 
 def test_ancestry_lists_inputs_first_and_each_node_once():
     base = Node(Thing())
-    left, right = Node(Thing(size=2), (base,)), Node(Thing(size=3), (base,))
-    top = Node(Thing(size=4), (left, right))
+    left, right = taking(Thing(size=2), base), taking(Thing(size=3), base)
+    top = taking(Thing(size=4), left, right)
     order = list(top.ancestry())
     assert order[0] == base.key
     assert order[-1] == top.key

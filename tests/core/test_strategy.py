@@ -41,7 +41,7 @@ def test_a_component_is_named_alone_or_in_a_list_or_with_arguments(value, classe
     ],
 )
 def test_what_changes_results_or_is_unknown_to_lightning_is_refused_by_name(options, message):
-    (problem,) = Runtime(trainer=options).check()
+    (problem,) = Runtime(trainer=options).check("runtime")
     assert problem.startswith(message)
 
 
@@ -58,15 +58,15 @@ def test_what_changes_results_or_is_unknown_to_lightning_is_refused_by_name(opti
     ],
 )  # fmt: skip
 def test_what_changes_results_under_deepspeed_is_refused_by_name(options, message):
-    (problem,) = Runtime(strategy=ZERO, deepspeed=options).check()
+    (problem,) = Runtime(strategy=ZERO, deepspeed=options).check("runtime")
     assert problem.startswith(message)
 
 
 def test_what_watches_or_places_is_passed_on():
     trainer = {"callbacks": "LearningRateMonitor", "logger": {"CSVLogger": {"name": "x"}}, "log_every_n_steps": 5}
     deepspeed = {"zero_optimization": {"reduce_bucket_size": 10**6}, "wall_clock_breakdown": True}
-    assert not Runtime(strategy=ZERO, trainer=trainer, deepspeed=deepspeed).check()
-    (problem,) = Runtime(deepspeed=deepspeed).check()
+    assert not Runtime(strategy=ZERO, trainer=trainer, deepspeed=deepspeed).check("runtime")
+    (problem,) = Runtime(deepspeed=deepspeed).check("runtime")
     assert problem == "runtime.deepspeed: needs runtime.strategy=deepspeed_stage_…, and it is auto"
 
 
