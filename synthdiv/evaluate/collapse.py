@@ -17,7 +17,7 @@ from synthdiv.evaluate.sentence_vectors import read_vectors, truncated_note
 from synthdiv.evaluate.suite import item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
-from synthdiv.measures.budgets import lexical, words_scores
+from synthdiv.measures.budgets import lexical_results, words_scores
 from synthdiv.measures.intervals import mean_score
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.sentences import SENTENCE, sentences
@@ -102,7 +102,7 @@ class Collapse(Stage):
         if theirs:
             theirs = {key: theirs[key] for key in groups}
         student, vanilla = responses(groups), responses(theirs) if theirs else None
-        lexical_student, lexical_vanilla = lexical(student, vanilla, self.words, self.texts, self.seed)
+        lexical_student, lexical_vanilla = lexical_results(student, vanilla, self.words, self.texts, self.seed)
         scores = lexical_student.scores() + (lexical_student.minus(lexical_vanilla) if lexical_vanilla else [])
         scores += whole_scores(groups, theirs, self.words, self.seed)
         scores += perplexity_1_scores(mine.own, base.own if base else None, self.seed)

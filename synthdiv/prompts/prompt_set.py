@@ -10,7 +10,7 @@ from typing import Any
 from synthdiv.core.resolver import Resolver, Unresolved, pinned, unchanged
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run
-from synthdiv.models.chat import PLAIN
+from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.split import groups, ordered, split
 from synthdiv.prompts.table import Table, prompt_records
 from synthdiv.prompts.toy import Law
@@ -51,7 +51,7 @@ class Prompts(Stage):
     seed: int = 42
     system: str | None = None
     date: str = "2026-01-01"
-    template: str = PLAIN
+    template: str = DEFAULT_TEMPLATE
 
     def check(self) -> list[str]:
         problems = []

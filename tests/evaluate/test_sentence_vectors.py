@@ -103,7 +103,7 @@ def test_texts_are_cut_before_they_are_encoded(answers, encoder, tmp_path):
 
 def test_small_batches_and_many_writes_change_nothing_that_matters(answers, encoder, tmp_path, monkeypatch):
     whole, *_ = built(Vectors(), answers, encoder, tmp_path / "a")
-    monkeypatch.setattr("synthdiv.models.encoder.CHUNK", 1)
+    monkeypatch.setattr("synthdiv.models.encoder.BATCHES_PER_CHUNK", 1)
     told = []
     monkeypatch.setattr("synthdiv.core.runtime.LocalRun.progress", lambda self, *now: told.append(now))
     small, *_ = built(Vectors(batch_rows=3), answers, encoder, tmp_path / "b", micro_batch=2)

@@ -32,7 +32,7 @@ def prompts(root):
 
 
 def test_a_fifth_of_requests_fails_and_every_row_arrives_once_in_order(prompts, folder, monkeypatch):
-    monkeypatch.setattr(client, "FIRST", 0.2)
+    monkeypatch.setattr(client, "FIRST_BACKOFF", 0.2)
     with FaultServer(latency=0.01, share=0.2, seed=3) as fault:
         done = answered(folder, fault, prompts, prices={"price_in": 1.0, "price_out": 10.0}, timeout_seconds=0.8)
     rows, log = read_samples(done.path), read_log(done.path)

@@ -9,7 +9,7 @@ import pytest
 from synthdiv.core.runtime import Server
 from synthdiv.core.types import ConfigError, DataError, Unavailable
 from synthdiv.generate import client as module
-from synthdiv.generate.client import Ask, Client, listed
+from synthdiv.generate.client import ApiRequest, Client, listed
 from synthdiv.generate.hosted import Hosted
 from tests.generate.fault_server import KINDS, FaultServer, text_of
 from tests.generate.hosting import asks, collected, server
@@ -18,7 +18,7 @@ from tests.models.small import cpu_run
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch):
-    monkeypatch.setattr(module, "FIRST", 0.05)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.05)
 
 
 def test_the_completions_endpoint_answers_too():
@@ -35,13 +35,13 @@ def test_each_failure_that_may_pass_is_tried_again_and_counted(kind):
     with FaultServer(share=1.0, kinds=(kind,), most=1) as fault:
         client = Client(server(fault, timeout_seconds=0.5), "tiny-chat", "completions")
         (reply,) = collected(client, asks("say")).values()
-        assert fault.asked["say"] == client.requests == reply.attempts == 2
+        assert fault.asked["say"] == client.attempts == reply.attempts == 2
     cause = {"slow": "timeout", "cut": "connection", "dropped": "connection"} | dict.fromkeys(
         ("truncated", "empty"), "invalid"
     )
     assert client.retries == reply.account.retries == {cause.get(kind, kind): 1}
     unsure = kind in ("slow", "cut", "dropped", "truncated", "invalid")
-    assert (reply.account.unsure, reply.account.most) == ((1, (3 + 64, 10)) if unsure else (0, (0, 0)))
+    assert (reply.account.unsure, reply.account.max_tokens) == ((1, (3 + 64, 10)) if unsure else (0, (0, 0)))
     assert reply.account.usage == ((18, 6) if kind in ("empty", "model", "finish") else (9, 3))
     assert reply.data["choices"][0]["text"] == text_of("say")
 
@@ -58,10 +58,10 @@ def test_only_what_may_pass_is_tried_again(status, tries, monkeypatch):
     assert isinstance(caught.value, Unavailable) == (tries == 2 or status == 402)
     assert told.startswith(f"server here ({fault.url})")
     says = {
-        400: "refuses q0 (400): no such thing. If it is about this one prompt, leave it out (prompts.table.where), or",
-        401: "refuses the key in the environment variable TEST_KEY (401)",
-        402: "the account has nothing left (no such thing)",
-        403: "(403): no such thing. It may be about the prompt, the region or the key in the environment variable TEST",
+        400: "refuses q0 (400): no such thing. If only this prompt is rejected, leave it out (prompts.table.where), or",
+        401: "rejects the key in the environment variable TEST_KEY (401)",
+        402: "the account has no credit left (no such thing)",
+        403: "(403): no such thing. The cause may be the prompt, the region or the key in the environment variable",
     }
     assert says.get(status, f"no answer to q0 after 2 attempts in 0 s; the last got HTTP {status}: no such") in told
 
@@ -73,7 +73,7 @@ def test_a_model_that_takes_no_system_role_has_its_words_in_the_users_turn():
         return None
 
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
-    wanted = [Ask(n, f"q{n}", {"model": "tiny-chat", "messages": turns}, 14, 10) for n in range(9)]
+    wanted = [ApiRequest(n, f"q{n}", {"model": "tiny-chat", "messages": turns}, 14, 10) for n in range(9)]
     with FaultServer(rule=rule) as fault:
         found = collected(Client(server(fault, concurrency=1), "tiny-chat"), wanted)
         assert fault.asked["Hello"] == 1, "tried once"
@@ -95,7 +95,7 @@ def test_a_proxy_for_the_world_is_none_for_this_machine(monkeypatch):
 
 def test_an_account_without_money_is_told_at_once():
     with FaultServer(rule=lambda _: (429, {"error": {"message": "pay", "code": "insufficient_quota"}})) as fault:
-        with pytest.raises(DataError, match="nothing left"):
+        with pytest.raises(DataError, match="no credit left"):
             collected(Client(server(fault), "tiny-chat", "completions"), asks("say"))
         assert fault.asked["say"] == 1
 
@@ -124,16 +124,16 @@ def test_a_parameter_that_is_refused_is_left_out_or_sent_by_its_other_name():
 
 
 def test_what_is_in_flight_has_its_time_when_asked_to_stop(monkeypatch):
-    monkeypatch.setattr(module, "TICK", 0.05)
-    monkeypatch.setattr(module, "GRACE", 0.3)
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.3)
     with FaultServer(latency=0.15) as fault:
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
-        got = [ask.name for chunk in client.ask(asks(*"abcdefghi"), lambda: True) for ask, _ in chunk]
+        got = [ask.name for chunk in client.replies(asks(*"abcdefghi"), lambda: True) for ask, _ in chunk]
         assert sorted(got) == ["q0", "q1", "q2"]
     with FaultServer(latency=30) as fault:
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
         begun = time.monotonic()
-        assert [pair for chunk in client.ask(asks(*"abcdefghi"), lambda: True) for pair in chunk] == []
+        assert [pair for chunk in client.replies(asks(*"abcdefghi"), lambda: True) for pair in chunk] == []
         assert time.monotonic() - begun < 10
 
 
@@ -145,7 +145,7 @@ def test_an_error_comes_after_what_was_in_flight(monkeypatch):
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
         got = []
         with pytest.raises(DataError, match=r"refuses q1 \(400\): .*too long"):
-            got.extend(ask.name for chunk in client.ask(asks(*"abc")) for ask, _ in chunk)
+            got.extend(ask.name for chunk in client.replies(asks(*"abc")) for ask, _ in chunk)
     assert fault.asked.total() == 3
     assert sorted(got) == ["q0", "q2"]
 
@@ -181,5 +181,5 @@ def test_the_list_of_models(monkeypatch):
         for nothing in ((), None):
             fault.models = nothing
             assert not listed(Hosted("here", "tiny-chat"), run)
-        with pytest.raises(ConfigError, match=r"hosted.server=there: .* there are here"):
+        with pytest.raises(ConfigError, match=r"hosted.server=there: .* choose one of here"):
             listed(Hosted("there", "tiny-chat"), run)

@@ -13,11 +13,11 @@ import transformers
 from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import ROWS
 from synthdiv.generate.generate import Generate, Side, read_log, read_samples
-from synthdiv.generate.hf import answer_batch, ask, keep_whole_batches
+from synthdiv.generate.hf import answer_batch, keep_whole_batches, tokenize_requests
 from synthdiv.generate.spec import Sampling
 from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.load import OpenModel, adapting
+from synthdiv.models.load import OpenModel, peft_warnings_ignored
 from synthdiv.prompts.prompt_set import read_prompts
 from tests.models.small import build, cpu_run, files, opened, tiny_model
 
@@ -39,7 +39,7 @@ def answers(opened_model, requests, size, sampling=PLAIN):
     chat = Chat(opened_model.tokenizer)
     found = {}
     for start in range(0, len(requests), size):
-        batch, _ = ask(chat, opened_model.context, requests[start : start + size], sampling)
+        batch, _ = tokenize_requests(chat, opened_model.context, requests[start : start + size], sampling)
         keys = ((item.id, item.sample) for item, _ in batch)
         found |= zip(keys, answer_batch(opened_model, chat, batch, sampling), strict=True)
     return found
@@ -152,7 +152,7 @@ def test_an_adapter_answers_like_its_merged_model(requests, model):
     ready = opened(model)
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     torch.manual_seed(0)
-    with adapting():
+    with peft_warnings_ignored():
         ready = OpenModel(peft.get_peft_model(ready.model, config).eval(), ready.tokenizer, "cpu")
     found = answers(ready, requests, 8)
     assert found != answers(opened(model), requests, 8)

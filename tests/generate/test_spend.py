@@ -62,12 +62,14 @@ def test_the_words_name_the_budget_what_is_gone_and_what_to_do(tmp_path):
         with pytest.raises(OverBudget) as caught:
             spending.reserve(5000, 2000)
     assert str(caught.value) == (
-        "runtime.budget_usd=5.0: 4.98 USD are spent or reserved, and the next answer may cost 0.03 USD; what arrived "
-        "is kept: raise it and run the same command again"
+        "runtime.budget_usd=5.0: 4.98 USD are spent or reserved, and the next answer may cost 0.03 USD. Answers that "
+        "arrived are kept: raise the budget and run the same command again"
     )
     with (
         Spending(tmp_path, None, 1_300_000) as other,
-        pytest.raises(OverBudget, match=r"runtime.budget_tokens=1300000: 1290000 tokens are .* may cost 20000 tokens;"),
+        pytest.raises(
+            OverBudget, match=r"runtime.budget_tokens=1300000: 1290000 tokens are .* may cost 20000 tokens\."
+        ),
     ):
         other.reserve(10_000, 10_000)
 

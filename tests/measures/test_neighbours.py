@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import deletions, evened, jackknife_interval
+from synthdiv.measures.intervals import equal_size_replicates, jackknife_interval, jackknife_masks
 from synthdiv.measures.neighbours import (
     NEIGHBOURS,
-    limited,
     nearest_neighbour_entropy,
+    subsample,
     support_precision,
     support_recall,
 )
-from synthdiv.measures.vectors import arms_of
+from synthdiv.measures.vectors import vector_arms
 
 
 def cloud(seed, n, d=6, shift=0.5):
@@ -64,7 +64,7 @@ def test_narrower_directions_have_less():
 def test_values_and_replicates_are_the_definition(human_prompts):
     own, human = units(cloud(0, 60)), units(cloud(1, 45, shift=0.7))
     prompts, theirs = np.arange(60) // 2, np.arange(45)  # 15 human prompts are of nobody else
-    masks = deletions(30, 4)
+    masks = jackknife_masks(30, 4)
     kept = [stays[prompts] for stays in masks]
     kept_human = [np.append(stays, np.ones(15, bool)) if human_prompts else np.ones(45, bool) for stays in masks]
     ids = theirs.tolist() if human_prompts else None
@@ -74,13 +74,13 @@ def test_values_and_replicates_are_the_definition(human_prompts):
         pairs = [(own[a], human[b]) for a, b in zip(kept, kept_human, strict=True)]
         drawn = [covered(*(pair if measure is support_precision else pair[::-1])) for pair in pairs]
         assert (score.low, score.high) == pytest.approx(
-            jackknife_interval(score.value, evened(score.value, drawn, masks)), abs=1e-12
+            jackknife_interval(score.value, equal_size_replicates(score.value, drawn, masks)), abs=1e-12
         )
     score = nearest_neighbour_entropy(own * 7, prompts.tolist(), seed=4)
     assert score.value == pytest.approx(plain_entropy(own), rel=1e-9)
     drawn = [plain_entropy(own[rows]) for rows in kept]
     assert (score.low, score.high) == pytest.approx(
-        jackknife_interval(score.value, evened(score.value, drawn, masks)), rel=1e-9
+        jackknife_interval(score.value, equal_size_replicates(score.value, drawn, masks)), rel=1e-9
     )
 
 
@@ -147,10 +147,10 @@ def test_one_dimension_has_no_neighbourhood():
 def test_a_limit_takes_whole_prompts_the_same_of_every_arm():
     ids = [f"p{i}" for i in range(50) for _ in range(4)]
     order = np.random.default_rng(0).permutation(200)
-    shuffled = [ids[i] for i in order]
-    sets = (cloud(0, 200), ids), (cloud(1, 200), shuffled), (cloud(2, 60), [f"p{i}" for i in range(60)])
-    student, vanilla, human = arms_of(0, *sets)
-    (a, b), c, notes = limited([student, vanilla], human, 0, 90)
+    shuffled_prompts = [ids[i] for i in order]
+    sets = (cloud(0, 200), ids), (cloud(1, 200), shuffled_prompts), (cloud(2, 60), [f"p{i}" for i in range(60)])
+    student, vanilla, human = vector_arms(0, *sets)
+    (a, b), c, notes = subsample([student, vanilla], human, 0, 90)
     assert len(a.vectors) == len(b.vectors) == 88
     assert set(a.prompt) == set(b.prompt)
     assert sorted(np.bincount(a.prompt)[np.unique(a.prompt)]) == [4] * 22
@@ -162,14 +162,14 @@ def test_a_limit_takes_whole_prompts_the_same_of_every_arm():
     score = nearest_neighbour_entropy(cloud(0, 200), ids, limit=90)
     assert (score.n, score.note) == (22, "on 88 of 200 vectors")
     assert math.isfinite(score.low)
-    assert limited([student], None, 0, 200)[2] == ("", "")
+    assert subsample([student], None, 0, 200)[2] == ("", "")
 
 
 @pytest.mark.parametrize("counts", [[2100], [1050, 1050], [1990, *[10] * 5], [1, 5000], [300] * 10])
 def test_few_prompts_with_many_answers_enter_with_some_of_them(counts):
     ids = np.repeat(np.arange(len(counts)), counts)
-    arm, twin = arms_of(0, *[(cloud(0, len(ids), 2), np.random.default_rng(0).permutation(ids).tolist())] * 2)
-    (cut, other), _, (note, _) = limited([arm, twin], None, 0)
+    arm, twin = vector_arms(0, *[(cloud(0, len(ids), 2), np.random.default_rng(0).permutation(ids).tolist())] * 2)
+    (cut, other), _, (note, _) = subsample([arm, twin], None, 0)
     entered = np.bincount(cut.prompt)
     assert len(entered) == len(counts)
     assert 2000 - len(counts) < len(cut.vectors) <= 2000
@@ -184,17 +184,17 @@ def test_few_prompts_with_many_answers_enter_with_some_of_them(counts):
 
 def test_a_prompt_that_does_not_fit_is_passed_over():
     ids = np.repeat(np.arange(40), [100, *[2] * 39]).tolist()
-    (arm,) = arms_of(0, (cloud(0, len(ids), 2), ids))
+    (arm,) = vector_arms(0, (cloud(0, len(ids), 2), ids))
     for seed in range(10):
-        (cut,), _, _ = limited([arm], None, seed, 100)
+        (cut,), _, _ = subsample([arm], None, seed, 100)
         assert 78 <= len(cut.vectors) <= 100
-    assert limited([arm], None, 0, 5)[2] == ("on 5 of 178 vectors", "")
+    assert subsample([arm], None, 0, 5)[2] == ("on 5 of 178 vectors", "")
 
 
 def test_notes_tell_what_of_each_arm_entered():
     ids = [f"p{i}" for i in range(50) for _ in range(4)]
-    many, few = arms_of(0, (cloud(0, 200), ids), (cloud(1, 100), ids[::2]))
-    assert limited([many, few], None, 0, 90)[2][0] == "on 88 of 200 and 44 of 100 vectors"
+    many, few = vector_arms(0, (cloud(0, 200), ids), (cloud(1, 100), ids[::2]))
+    assert subsample([many, few], None, 0, 90)[2][0] == "on 88 of 200 and 44 of 100 vectors"
 
 
 @pytest.mark.parametrize("measure", [nearest_neighbour_entropy, support_precision, support_recall])

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import deletions, jackknife_interval
-from synthdiv.measures.order import CODECS, compressed, compression_of, compression_ratio, mtld, mtld_of
+from synthdiv.measures.intervals import jackknife_interval, jackknife_masks
+from synthdiv.measures.order import CODECS, codec_ratio, compression_of, compression_ratio, mtld, mtld_of
 from synthdiv.measures.words import words
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "instructions_human.jsonl.gz"
@@ -122,13 +122,13 @@ def test_mtld_is_reproducible_by_seed_and_blind_to_words():
     again, redrawn = mtld_of([[word[::-1] for word in text] for text in tokens], prompt, seed=3)
     assert value == again != mtld_of(tokens, prompt, seed=4)[0]
     assert (drawn == redrawn).all()
-    assert len(drawn) == len(deletions(40, 3))
+    assert len(drawn) == len(jackknife_masks(40, 3))
 
 
 def test_mtld_replicates_are_those_of_the_deletions():
     """Leaving a group out and reading again moves MTLD as its linear replicate says."""
     tokens, prompt = answers(3, 40, 1, 300)
-    keep = deletions(40, 0)[7]
+    keep = jackknife_masks(40, 0)[7]
     for prompt_left_out in np.flatnonzero(~keep):
         tokens[prompt_left_out] = ["a", "b", "c"] * 100  # far less diverse than the rest
     value, drawn = mtld_of(tokens, prompt)
@@ -150,15 +150,15 @@ def test_gzip_is_zlib_at_level_six():
     texts = [" ".join(text) for text in answers(5, 50, 1, 50)[0]]
     data = "\n".join(texts).encode()
     body = len(zlib.compress(data, 6)) - 6 + 18  # 18 bytes of gzip's header and trailer for 6 of zlib's
-    assert compressed(texts, "gzip") == len(data) / body
+    assert codec_ratio(texts, "gzip") == len(data) / body
     assert gzip.decompress(gzip.compress(data, 6, mtime=0)) == data
 
 
 def test_zstd_sees_repeats_that_gzip_cannot():
     texts = [" ".join(text) for text in answers(6, 400, 1, 60)[0]]  # more than 32 KiB, and then again
     assert sum(map(len, texts)) > 2 * 32_768
-    assert compressed(texts * 2, "gzip") == pytest.approx(compressed(texts, "gzip"), rel=0.02)
-    assert compressed(texts * 2, "zstd") == pytest.approx(2 * compressed(texts, "zstd"), rel=0.05)
+    assert codec_ratio(texts * 2, "gzip") == pytest.approx(codec_ratio(texts, "gzip"), rel=0.02)
+    assert codec_ratio(texts * 2, "zstd") == pytest.approx(2 * codec_ratio(texts, "zstd"), rel=0.05)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -196,7 +196,7 @@ def test_compression_averages_its_orders(texts, codec):
     assert value > 0.5
     assert drawn.shape == (len(texts),)
     one = compression_of(texts, np.zeros(len(texts), dtype=np.int64), codec=codec)[0]
-    assert one == pytest.approx(compressed(texts, codec), rel=1e-12)
+    assert one == pytest.approx(codec_ratio(texts, codec), rel=1e-12)
 
 
 def coverage(measure, replicates, *shape):

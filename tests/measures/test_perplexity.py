@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
 from synthdiv.measures.intervals import mean_interval, median_interval
-from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores, shuffled
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores, shuffled_prompts
 
 ANSWERS = st.builds(AnswerNLL, st.floats(0, 500), st.integers(1, 60), st.integers(1, 300))
 
@@ -150,7 +150,7 @@ THEIRS = said([(1.0, 2, 9)], [(9.0, 10, 50)], [(4.0, 2, 2), (4.0, 4, 8)])
 
 
 def own_by_name(*arms):
-    return {score.name: score for score in own_scores(*arms)}
+    return {score.name: score for score in own_answer_scores(*arms)}
 
 
 def test_own_answers_by_hand():
@@ -210,7 +210,7 @@ def test_own_intervals_cover():
     ],
 )
 def test_undefined_own_scores_are_nan_with_the_reason(student, vanilla, undefined, note):
-    scores = own_scores(student, vanilla)
+    scores = own_answer_scores(student, vanilla)
     assert [math.isnan(score.value) for score in scores].count(True) == undefined
     assert note in " ".join(score.note for score in scores)
 
@@ -218,10 +218,10 @@ def test_undefined_own_scores_are_nan_with_the_reason(student, vanilla, undefine
 @pytest.mark.parametrize("answers", [[], [AnswerNLL(0.0, 0, 0)]])
 def test_an_own_prompt_without_answer_or_token_is_a_mistake(answers):
     with pytest.raises(DataError, match="p0"):
-        own_scores({"p0": answers})
+        own_answer_scores({"p0": answers})
 
 
 @given(st.sets(st.text(max_size=3)), st.integers(0, 5))
 def test_a_shuffle_depends_on_the_set_and_the_seed_alone(prompts, seed):
-    assert shuffled(prompts, seed) == shuffled(sorted(prompts, reverse=True), seed)
-    assert set(shuffled(prompts, seed)) == prompts
+    assert shuffled_prompts(prompts, seed) == shuffled_prompts(sorted(prompts, reverse=True), seed)
+    assert set(shuffled_prompts(prompts, seed)) == prompts

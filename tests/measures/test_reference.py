@@ -11,8 +11,8 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import deletions, jackknife_interval
-from synthdiv.measures.reference import centres_of, cluster_entropy, divergence_area, frechet_distance, mauve
+from synthdiv.measures.intervals import jackknife_interval, jackknife_masks
+from synthdiv.measures.reference import cluster_entropy, divergence_area, fit_centres, frechet_distance, mauve
 
 
 def cloud(seed, n, d=6, shift=0.5):
@@ -35,7 +35,7 @@ def test_frechet_is_its_formula_and_so_are_its_replicates(named, far):
     score = frechet_distance(own, human, prompts.tolist(), names, seed=2)
     assert score.value == pytest.approx(plain_frechet(own, human), rel=1e-6)
     drawn = []
-    for stays in deletions(40, 2):
+    for stays in jackknife_masks(40, 2):
         kept = np.append(stays, np.ones(30, bool)) if named else np.ones(70, bool)
         drawn.append(plain_frechet(own[stays[prompts]], human[kept]))
     assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-6)
@@ -110,7 +110,7 @@ def test_more_alike_is_higher():
 def test_cluster_entropy_is_that_of_the_counts():
     own, human = cloud(0, 300), cloud(1, 200)
     score = cluster_entropy(own, human, (np.arange(300) // 3).tolist(), clusters=7, seed=2)
-    centres, note = centres_of(human, 7, 2)
+    centres, note = fit_centres(human, 7, 2)
     directions = own / np.linalg.norm(own, axis=1, keepdims=True)
     nearest = np.linalg.norm(directions[:, None] - centres, axis=2).argmin(axis=1)
 
@@ -120,7 +120,7 @@ def test_cluster_entropy_is_that_of_the_counts():
 
     assert (score.note, note) == ("7 clusters", "7 clusters")
     assert score.value == pytest.approx(bits(nearest), rel=1e-9)
-    drawn = [bits(nearest[stays[np.arange(300) // 3]]) for stays in deletions(100, 2)]
+    drawn = [bits(nearest[stays[np.arange(300) // 3]]) for stays in jackknife_masks(100, 2)]
     assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-9)
 
 

@@ -66,10 +66,10 @@ def test_the_same_arm_differs_by_nothing_for_sure():
 
 def test_order_of_rows_and_number_of_answers_are_free():
     order = np.random.default_rng(0).permutation(160)
-    shuffled = [PROMPTS[i] for i in order]
+    shuffled_prompts = [PROMPTS[i] for i in order]
     found, other = (
         by_name(semantic_scores(STUDENT, base, None, PROMPTS, ids))
-        for base, ids in ((VANILLA, PROMPTS), (VANILLA[order], shuffled))
+        for base, ids in ((VANILLA, PROMPTS), (VANILLA[order], shuffled_prompts))
     )
     for name, score in found.items():
         if not name.startswith("cluster"):  # k-means starts from rows by number
@@ -90,10 +90,11 @@ def test_without_human_answers_nothing_is_measured_against_them():
 
 
 def test_given_centres_serve_every_arm():
-    centres, _ = reference.centres_of(np.vstack([STUDENT, VANILLA]), 7)
+    centres, _ = reference.fit_centres(np.vstack([STUDENT, VANILLA]), 7)
     found = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, centres=centres))
     student, vanilla = (
-        reference.clusters_of(vectors.arms_of(0, (own, PROMPTS))[0], centres).value for own in (STUDENT, VANILLA)
+        reference.cluster_entropy_of(vectors.vector_arms(0, (own, PROMPTS))[0], centres).value
+        for own in (STUDENT, VANILLA)
     )
     assert found["cluster_entropy"].value == student
     assert found["cluster_entropy-vanilla"].value == student - vanilla
@@ -149,9 +150,9 @@ def test_all_equal_has_values_or_reasons():
 
 
 def test_arms_answer_the_same_prompts():
-    with pytest.raises(DataError, match="other prompts"):
+    with pytest.raises(DataError, match="different prompts"):
         semantic_scores(STUDENT, VANILLA, None, PROMPTS, [f"q{name}" for name in PROMPTS])
-    with pytest.raises(DataError, match="other prompts"):
+    with pytest.raises(DataError, match="different prompts"):
         semantic_scores(STUDENT, VANILLA[:7])
     with pytest.raises(ValueError, match="vanilla: 160 vectors and 80 prompts"):
         semantic_scores(STUDENT, VANILLA, None, PROMPTS, NAMES)

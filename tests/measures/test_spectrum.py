@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import deletions, evened, jackknife_interval
+from synthdiv.measures.intervals import equal_size_replicates, jackknife_interval, jackknife_masks
 from synthdiv.measures.spectrum import ORDERS, vendi, vendi_value
 
 
@@ -49,8 +49,8 @@ def test_replicates_are_the_measure_without_a_group(q, d):
     """Both where moments are the smaller matrix and where cosines are."""
     vectors, prompts = np.random.default_rng(0).normal(size=(50, d)), np.arange(50) // 2
     score = vendi(vectors, q, prompts.tolist(), seed=3)
-    masks = deletions(25, 3)
-    drawn = evened(score.value, [peer(vectors[stays[prompts]], q) for stays in masks], masks)
+    masks = jackknife_masks(25, 3)
+    drawn = equal_size_replicates(score.value, [peer(vectors[stays[prompts]], q) for stays in masks], masks)
     assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_undefined_says_why(q, bad):
 
 
 def test_another_order_is_refused():
-    with pytest.raises(ValueError, match="order 3"):
+    with pytest.raises(ValueError, match="q=3: unknown order"):
         vendi(np.eye(3), 3)
 
 

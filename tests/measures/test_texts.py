@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
-from synthdiv.measures.arm import LEAST_WORDS, POOLED, Arm
-from synthdiv.measures.intervals import deletions, evened
-from synthdiv.measures.lexical import COUNTED
-from synthdiv.measures.texts import BETWEEN, long_prompts, on_texts, within
+from synthdiv.measures.arm import MIN_WORDS, POOLED, WordArm
+from synthdiv.measures.intervals import equal_size_replicates, jackknife_masks
+from synthdiv.measures.lexical import COUNT_MEASURES
+from synthdiv.measures.texts import BETWEEN, long_prompts, texts_budget_values, within_prompt_values
 from synthdiv.measures.words import words
 from tests.measures.material import SYNTHETIC, made_answers, real_rows
 
-K = len(COUNTED)  # MTLD and compression follow; they have tests of their own
+K = len(COUNT_MEASURES)  # MTLD and compression follow; they have tests of their own
 ANSWERS = st.lists(st.sampled_from("abcd"), max_size=6).map(" ".join)
 ARMS = st.lists(st.lists(ANSWERS, max_size=3), min_size=1, max_size=5)
 
 
 def by_texts(arms, length, seed=0, paired=True):
-    split = {name: Arm.of(list(groups.values())) for name, groups in arms.items()}
-    return on_texts(split, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
+    split = {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}
+    return texts_budget_values(split, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
 
 
 def cut(groups, length):
@@ -57,14 +57,18 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
         assert texts.pooled.prompts == texts.between.prompts == len(prompts)
         assert texts.note.startswith(f"{36 - len(prompts)} of 36 prompts left out: ")
         assert "with an answer below 10 words" in texts.note
-        masks = deletions(len(prompts), seed=3)
+        masks = jackknife_masks(len(prompts), seed=3)
         left = [[group for group, stays in zip(chosen, mask, strict=True) if stays] for mask in masks]
-        drawn = evened(plain(list(chain(*chosen))), [plain(list(chain(*groups))) for groups in left], masks)
-        assert texts.pooled.drawn[:, :K] == pytest.approx(drawn, rel=1e-9)
+        drawn = equal_size_replicates(
+            plain(list(chain(*chosen))), [plain(list(chain(*groups))) for groups in left], masks
+        )
+        assert texts.pooled.replicates[:, :K] == pytest.approx(drawn, rel=1e-9)
         first = [[group[0] for group in groups] for groups in (chosen, *left)]
         between = np.array([[self_bleu(some, 3).value, distinct_n(some, 2).value] for some in first])
         assert texts.between.value == pytest.approx(between[0], rel=1e-9)
-        assert texts.between.drawn == pytest.approx(evened(between[0], between[1:], masks), rel=1e-9)
+        assert texts.between.replicates == pytest.approx(
+            equal_size_replicates(between[0], between[1:], masks), rel=1e-9
+        )
         among = np.array([[self_bleu(group, 3).value, distinct_n(group, 2).value] for group in chosen])
         places = [list(groups).index(prompt) for prompt in prompts]
         assert texts.within[:, places] == pytest.approx(among.T, rel=1e-9)
@@ -75,7 +79,7 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
 @settings(max_examples=60)
 @given(ARMS)
 def test_within_is_the_plain_function_on_each_prompts_answers(groups):
-    found = within(Arm.of(groups))
+    found = within_prompt_values(WordArm.from_texts(groups))
     for column, group in zip(found.T, groups, strict=True):
         if len(group) < 2:
             assert np.isnan(column).all()
@@ -87,7 +91,7 @@ def test_within_is_the_plain_function_on_each_prompts_answers(groups):
 @given(ARMS, st.integers(1, 5))
 def test_long_prompts_have_answers_and_no_short_one(groups, length):
     expected = [bool(group) and min(len(text.split()) for text in group) >= length for group in groups]
-    assert long_prompts(Arm.of(groups), length).tolist() == expected
+    assert long_prompts(WordArm.from_texts(groups), length).tolist() == expected
 
 
 @settings(max_examples=60)
@@ -100,9 +104,9 @@ def test_all_arms_give_the_same_prompts_whatever_their_order(one, two, length):
     for name, groups in (("a", a), ("b", b)):
         chosen = cut([groups[prompt] for prompt in prompts], length)
         texts = list(chain(*chosen))
-        if len(prompts) < 2 or sum(len(text.split()) for text in texts) < LEAST_WORDS:
+        if len(prompts) < 2 or sum(len(text.split()) for text in texts) < MIN_WORDS:
             assert np.isnan(found[name].pooled.value).all()
-            assert found[name].pooled.lacks
+            assert found[name].pooled.missing_reason
         else:
             dropped = len(groups) - len(prompts)
             assert found[name].pooled.prompts == len(prompts)
@@ -116,7 +120,7 @@ def test_the_end_of_an_answer_has_no_say():
     short, long = by_texts({"a": arm}, 9)["a"], by_texts({"a": longer}, 9)["a"]
     assert (short.pooled.value[:K] == long.pooled.value[:K]).all()
     assert (short.within == long.within).all()
-    assert (short.between.drawn == long.between.drawn).all()
+    assert (short.between.replicates == long.between.replicates).all()
     assert short.note == ""
 
 
@@ -145,7 +149,7 @@ def test_an_arm_with_few_long_prompts_has_no_say(arm, kept, paired):
     assert np.isnan(small.pooled.value).all()
     assert np.isnan(small.between.value).all()
     assert np.isnan(small.within).all()
-    assert small.pooled.lacks == f"{kept} prompts have answers of 3 words, less than a tenth of the most, 42"
+    assert small.pooled.missing_reason == f"{kept} prompts have answers of 3 words, less than a tenth of the most, 42"
     assert found["large"].pooled.value == pytest.approx(alone.pooled.value, nan_ok=True)
 
 
@@ -153,7 +157,7 @@ def test_fewer_than_two_common_prompts_are_undefined_with_a_note():
     one, two = made_answers(0), {f"other {prompt}": texts for prompt, texts in made_answers(1, prompts=20).items()}
     for texts in by_texts({"a": one, "b": two}, 3).values():
         assert np.isnan(texts.pooled.value).all()
-        assert texts.pooled.lacks == "fewer than 2 prompts have answers of 3 words in all of 2 (b has 20)"
+        assert texts.pooled.missing_reason == "fewer than 2 prompts have answers of 3 words in all of 2 (b has 20)"
 
 
 def test_one_answer_a_prompt_has_nothing_within():

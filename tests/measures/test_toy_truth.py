@@ -87,7 +87,7 @@ def test_an_answer_that_q_cannot_give_is_infinite_and_not_smoothed():
     nothing = [np.full(3, -math.inf)]
     assert math.isnan(truth.support_divergence(p, nothing)[0])
     assert truth.off_support_rate(nothing)[0] == 1
-    score = truth.mean_score("truth/excess_nll", np.array([1.0, math.inf]), "nats/answer", False)
+    score = truth.truth_score("truth/excess_nll", np.array([1.0, math.inf]), "nats/answer", False)
     assert (score.value, score.n) == (math.inf, 2)
     assert math.isnan(score.low)
     assert "infinite for 1 of 2" in score.note
@@ -143,7 +143,7 @@ def test_scores_carry_units_intervals_and_directions():
     half = 12.7062047 * abs(values[0] - values[1]) / 2  # t with one degree of freedom
     assert (excess.low, excess.high) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
     assert (excess.unit, excess.n, excess.higher_is_better) == ("nats/answer", 2, False)
-    assert truth.SCOPE in excess.note
+    assert truth.INTERVAL_SCOPE in excess.note
     assert scores["truth/excess_nll_per_character"].unit == "nats/character"
     assert {name: score.unit for name, score in scores.items() if score.higher_is_better} == {
         "truth/coverage": "share",

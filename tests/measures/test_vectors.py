@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.measures.vectors import (
-    ROWS,
+    BLOCK_ROWS,
     between_prompt_distance,
+    has_direction,
     mean_cosine_distance,
-    usable,
     within_prompt_distance,
 )
 
@@ -49,7 +49,7 @@ def cloud(seed, n, d=8, dtype=np.float32):
 
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("n", [5, 60, 2 * ROWS + 7])
+@pytest.mark.parametrize("n", [5, 60, 2 * BLOCK_ROWS + 7])
 def test_equals_the_full_matrix(measure, dtype, n):
     vectors, prompts = cloud(n, n, dtype=dtype), np.random.default_rng(1).integers(0, 1 + n // 3, n)
     prompts[:2] = 0
@@ -101,14 +101,14 @@ def test_all_pairs_are_those_within_and_those_between(seed, groups):
 
 
 def test_replicates_are_the_measure_without_a_group():
-    from synthdiv.measures.intervals import deletions, evened, jackknife_interval
+    from synthdiv.measures.intervals import equal_size_replicates, jackknife_interval, jackknife_masks
 
     vectors, prompts = cloud(3, 90), np.arange(90) // 2
     for measure in (mean_cosine_distance, between_prompt_distance):
         score = measure(vectors, prompts.tolist(), seed=5)
-        masks = deletions(45, 5)
+        masks = jackknife_masks(45, 5)
         drawn = [golden(measure, vectors[stays[prompts]], prompts[stays[prompts]]) for stays in masks]
-        drawn = evened(score.value, drawn, masks)
+        drawn = equal_size_replicates(score.value, drawn, masks)
         assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-9)
 
 
@@ -161,7 +161,7 @@ def test_a_prompt_for_each_vector():
 
 def test_usable_vectors_point_somewhere():
     vectors = np.array([[1.0, 0], [0, 0], [math.nan, 1], [1e-30, 0], [math.inf, 0]], dtype=np.float32)
-    assert usable(vectors).tolist() == [True, False, False, True, False]
+    assert has_direction(vectors).tolist() == [True, False, False, True, False]
 
 
 PROGRAM = """

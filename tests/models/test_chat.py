@@ -148,7 +148,7 @@ def test_training_starts_with_what_answering_sees():
 
 def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none():
     made = tokenizer(None)
-    asked = Chat(made, plain="Q {{ messages[0]['content'] }} A ").prompt("why")
+    asked = Chat(made, default_template="Q {{ messages[0]['content'] }} A ").prompt("why")
     assert asked == made("Q why A ", add_special_tokens=False)["input_ids"]
     assert asked != Chat(made).prompt("why")
 
@@ -168,5 +168,5 @@ def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none(
     ],
 )  # fmt: skip
 def test_a_template_that_raises_is_an_error_that_says_at_what(broken, system, told):
-    with pytest.raises(DataError, match=rf"the chat template cannot render {re.escape(told)}.*Mend the template"):
+    with pytest.raises(DataError, match=rf"the chat template cannot render {re.escape(told)}.*Correct the template"):
         Chat(tokenizer(broken + CHATML), system)

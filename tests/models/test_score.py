@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
-from synthdiv.measures.temperature import ONE, PER_OCTAVE, TEMPERATURES
+from synthdiv.measures.temperature import INDEX_OF_ONE, PER_OCTAVE, TEMPERATURES
 from synthdiv.models import score
 from synthdiv.models.load import OpenModel
-from synthdiv.models.score import answer_curves, answer_log_likelihoods, at_temperatures, batches
+from synthdiv.models.score import answer_curves, answer_log_likelihoods, batches, target_log_probability_curves
 
 VOCABULARY = 50
 SHAPE = {
@@ -77,7 +77,7 @@ def test_curves_are_the_plain_definition_at_every_temperature(model, budget):
         wanted = np.transpose([plain(model, prompt, answer, temperature) for temperature in TEMPERATURES])
         np.testing.assert_allclose(values, wanted, rtol=2e-6, atol=2e-5)
     for values, one in zip(found, answer_log_likelihoods(model, pairs, budget), strict=True):
-        assert (values[:, ONE] == one).all()
+        assert (values[:, INDEX_OF_ONE] == one).all()
 
 
 def doubled(_module, _inputs, output):
@@ -104,7 +104,7 @@ def test_no_logit_is_too_large_or_too_small(spread):
     wanted = [
         (logits.double() / temperature).log_softmax(1).gather(1, targets[:, None]) for temperature in TEMPERATURES
     ]
-    found = at_temperatures(logits, targets)
+    found = target_log_probability_curves(logits, targets)
     np.testing.assert_allclose(found, torch.cat(wanted, 1), rtol=2e-6, atol=2e-5)
 
 
@@ -113,8 +113,12 @@ def test_only_a_few_tokens_are_measured_at_once(model, step, monkeypatch):
     """A block of (temperatures, tokens, vocabulary) would not fit anywhere."""
     pairs, seen = some_pairs(), []
     wanted = answer_curves(model, pairs, 60)
-    monkeypatch.setattr(score, "_step", lambda _logits: step)
-    monkeypatch.setattr(score, "at_temperatures", lambda *given: seen.append(len(given[0])) or at_temperatures(*given))
+    monkeypatch.setattr(score, "_tokens_per_step", lambda _logits: step)
+    monkeypatch.setattr(
+        score,
+        "target_log_probability_curves",
+        lambda *given: seen.append(len(given[0])) or target_log_probability_curves(*given),
+    )
     found = score.answer_curves(model, pairs, 60)
     assert max(seen) <= step
     assert sum(seen) == sum(len(answer) for _, answer in pairs)

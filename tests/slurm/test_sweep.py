@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 
 import pytest
+from tests.sweep import stages
 
 from synthdiv.core.stage import Node
 from synthdiv.engine.failure import MEMORY
@@ -16,7 +17,6 @@ from synthdiv.engine.slurm import Slurm
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
 from tests.slurm.conftest import wait_for
 from tests.slurm.launches import Launch, launching, manifest, slowed
-from tests.sweep import stages
 
 pytestmark = pytest.mark.slurm
 GRID = [
