@@ -44,8 +44,8 @@ def tokenize_requests(
             others = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
             raise DataError(
                 f"prompt {request_id} of {len(ids[text])} {problem}{others}; lower sampling.max_new_tokens, "
-                "leave out such prompts, or cut their start with sampling.overlong=truncate (in generators.models.N, or in "
-                "evaluate.respond.decodings.N)"
+                "leave out such prompts, or cut their start with sampling.overlong=truncate (in generators.models.N, or "
+                "in evaluate.respond.decodings.N)"
             )
         ids[text] = truncate_start(chat, text, ids[text], max_prompt_tokens)
         if len(ids[text]) > max_prompt_tokens:
