@@ -46,11 +46,8 @@ def kept_rows(shard: Shard) -> set[tuple[str, int]]:
 def collect_answers(
     shard: Shard, client: Client, requests: Iterable[ApiRequest], answer: Callable[[Reply], Answer]
 ) -> Answers:
-    """Yield lists of answers from `client`; the context of each of `requests` is a `Request`.
-
-    Costs, with those of earlier sessions, go to the log of each row and to the facts. A row without an answer gets a
-    line in the log too.
-    """
+    """Yield lists of answers from `client`; the context of each of `requests` is a `Request`. Costs, with those of
+    earlier sessions, go to the log of each row and to the facts. A row without an answer gets a line in the log too."""
     earlier = {(line["id"], line["sample"]): costs_of(line) for line in lines(shard.out / LOG)}
 
     def total_costs(request: Request, account: Account) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from synthdiv.core.runtime import Server
 from synthdiv.core.types import DataError, Run, SynthdivError, Unavailable
-from synthdiv.generate.endpoint import Endpoint, known_models_note, server_of
+from synthdiv.generate.endpoint import Endpoint, known_models, server_of
 from synthdiv.generate.protocol import (
     PromptFiltered,
     RequestAdjusted,
@@ -76,7 +76,7 @@ def listed(hosted: Any, run: Run) -> bool:
             names += [name for _, reply in chunk for name in model_names(reply.data)]
             run.boundary()
     if names and not any(is_same_model(hosted.id, name) for name in names):
-        raise DataError(f"{client.endpoint.label} does not know hosted.id={hosted.id}; {known_models_note(names)}")
+        raise DataError(f"{client.endpoint.label} does not know hosted.id={hosted.id}; {known_models(names)}")
     return bool(names)
 
 
@@ -108,11 +108,8 @@ class Client:
     def replies(
         self, requests: Iterable[ApiRequest], stopping: Callable[[], bool] = lambda: False
     ) -> Generator[list[tuple[ApiRequest, Reply]], None, None]:
-        """Yield replies as they arrive, and empty lists while none arrive.
-
-        Once `stopping` is true, no request is sent and those in flight are awaited. An error is raised after all
-        replies that arrived were yielded.
-        """
+        """Yield replies as they arrive, and empty lists while none arrive. Once `stopping` is true, no request is sent
+        and those in flight are awaited. An error is raised after all replies that arrived were yielded."""
         loop = asyncio.new_event_loop()
         task = loop.create_task(self._work(iter(requests)))
 
@@ -258,11 +255,8 @@ class Client:
         return not self._stop.is_set()
 
     def _start_time(self, tokens: int, now: float) -> float:
-        """Return the time of the next start.
-
-        Starts are spaced evenly, and no minute has more tokens than the limit, unless a single request has. The minute
-        is one percent longer here, because requests take time to arrive.
-        """
+        """Return the time of the next start. Starts are spaced evenly, and no minute has more tokens than the limit,
+        unless a single request has. The minute is one percent longer here, because requests take time to arrive."""
         limit, minute = self.server.tokens_per_minute, 60.6
         start = max(now, self._next_start, self._hold_until)
         if limit:
@@ -279,9 +273,7 @@ class Client:
 
     async def _reserve(self, request: ApiRequest) -> str | None:
         """Reserve the highest cost of a request; if the budget is too small, wait for requests in flight to be settled.
-
-        Returns None once this client stops.
-        """
+        Returns None once this client stops."""
         while self.spending:
             try:
                 return self.spending.reserve(*max_tokens_of(request))
@@ -295,10 +287,8 @@ class Client:
         return ""
 
     async def _attempt(self, request: ApiRequest, reservation: str, account: Account) -> tuple[dict[str, Any], str]:
-        """Send one request and return its JSON, or the message of a refusal.
-
-        Its cost is settled; if the cost is unknown, the whole reservation counts.
-        """
+        """Send one request and return its JSON, or the message of a refusal. Its cost is settled; if the cost is
+        unknown, the whole reservation counts."""
         usage: tuple[int, int] | None = None
         unbilled = False
         self._in_flight += 1

@@ -20,15 +20,12 @@ ACCELERATOR_CHECK_INTERVAL = 16
 
 
 @cache
-def _preallocated_layer() -> Any:
+def _row_layer() -> Any:
     from transformers.cache_utils import DynamicLayer
 
     class PreallocatedLayer(DynamicLayer):
-        """Keys and values (rows, heads, columns, width), held in wider tensors.
-
-        They are not also stored as `keys` and `values`, because torch.compile accepts no two views of a tensor that it
-        writes.
-        """
+        """Keys and values (rows, heads, columns, width), held in wider tensors. They are not also stored as `keys` and
+        `values`, because torch.compile accepts no two views of a tensor that it writes."""
 
         columns = 0
 
@@ -63,11 +60,9 @@ def append_columns(wide: torch.Tensor, columns: int, states: torch.Tensor) -> to
     return wide
 
 
-def preallocated_cache(model: Any) -> Any:
-    """Return an empty cache whose layers can drop rows, or None if the model is not supported.
-
-    Unsupported are models with another cache (sliding windows, states) or a `forward` without the needed arguments.
-    """
+def row_cache(model: Any) -> Any:
+    """Return an empty cache whose layers can drop rows, or None if the model is not supported. Unsupported are models
+    with another cache (sliding windows, states) or a `forward` without the needed arguments."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
@@ -80,7 +75,7 @@ def preallocated_cache(model: Any) -> Any:
     cache = DynamicCache(config=model.config)
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
-    cache.layers = [_preallocated_layer()() for _ in cache.layers]
+    cache.layers = [_row_layer()() for _ in cache.layers]
     return cache
 
 
@@ -96,7 +91,7 @@ def decode(
     """Return the new token ids of each prompt, at most `limit`; ids after an end token are undefined.
 
     `choose(logits (n, vocabulary), rows (n,), step)` returns the tokens (n,) of those rows of the batch. `cache` is an
-    empty `preallocated_cache`. Prompts are padded on the left.
+    empty `row_cache`. Prompts are padded on the left.
     """
     import torch
 

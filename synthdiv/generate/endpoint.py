@@ -54,7 +54,7 @@ def key_of(server: Server) -> str:
     return key
 
 
-def known_models_note(names: list[str]) -> str:
+def known_models(names: list[str]) -> str:
     more = f" and {len(names) - 40} more" if len(names) > 40 else ""
     return f"it has {', '.join(sorted(names)[:40])}{more}" if names else "it has no list of models"
 
@@ -68,11 +68,8 @@ def loopback(url: str) -> bool:
 
 
 class Endpoint:
-    """One of PATHS at `server`, for `model`.
-
-    `refused` holds the optional parameters that the server rejects. `folded` means that it rejects the system role; the
-    system message then goes to the front of the user turn.
-    """
+    """One of PATHS at `server`, for `model`. `refused` holds the optional parameters that the server rejects. `folded`
+    means that it rejects the system role; the system message then goes to the front of the user turn."""
 
     def __init__(self, server: Server, model: str, kind: str):
         self.server, self.model, self.kind = server, model, kind
@@ -81,10 +78,8 @@ class Endpoint:
         self._key = key_of(server)
 
     def connect(self) -> Any:
-        """Return a context of the running event loop in which requests can be sent.
-
-        Address, headers and connections are those of the openai package; its `post` would double the time of a request.
-        """
+        """Return a context of the running event loop in which requests can be sent. Address, headers and connections
+        are those of the openai package; its `post` would double the time of a request."""
         import openai
 
         seconds = self.server.timeout_seconds
@@ -173,7 +168,7 @@ class Endpoint:
             raise PromptFiltered(message)
         if status == 404 or code == "model_not_found":
             raise DataError(
-                f"{self.label} does not know {self.model} ({message}); {known_models_note(await self._model_names())}"
+                f"{self.label} does not know {self.model} ({message}); {known_models(await self._model_names())}"
             )
         raise DataError(f"{self.label} refuses {name} ({status}): {message}{self._advice(status)}")
 

@@ -12,7 +12,7 @@ from typing import Any
 from synthdiv.core.runtime import out_of_memory
 from synthdiv.core.types import DataError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
-from synthdiv.generate.decode import decode, preallocated_cache
+from synthdiv.generate.decode import decode, row_cache
 from synthdiv.generate.spec import Overlong, Sampling
 from synthdiv.generate.stream import RowSampler
 from synthdiv.models.chat import Chat
@@ -25,10 +25,8 @@ TokenizedRequest = tuple[Request, list[int]]  # a request and the token ids of i
 def tokenize_requests(
     chat: Chat, context: int, requests: list[Request], sampling: Sampling
 ) -> tuple[list[TokenizedRequest], int]:
-    """Return requests with their token ids, and the number of truncated prompts. Each text is rendered once.
-
-    Raises DataError for a prompt that does not fit the context together with the new tokens, or has no token.
-    """
+    """Return requests with their token ids, and the number of truncated prompts. Each text is rendered once. Raises
+    DataError for a prompt that does not fit the context together with the new tokens, or has no token."""
     max_prompt_tokens = context - sampling.max_new_tokens
     ids, overlong = {}, {}
     for request in requests:
@@ -44,8 +42,8 @@ def tokenize_requests(
             others = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
             raise DataError(
                 f"prompt {request_id} of {len(ids[text])} {problem}{others}; lower sampling.max_new_tokens, "
-                "leave out such prompts, or cut their start with sampling.overlong=truncate (in generators.models.N, or "
-                "in evaluate.respond.decodings.N)"
+                "leave out such prompts, or cut their start with sampling.overlong=truncate "
+                "(in generators.models.N, or in evaluate.respond.decodings.N)"
             )
         ids[text] = truncate_start(chat, text, ids[text], max_prompt_tokens)
         if len(ids[text]) > max_prompt_tokens:
@@ -85,7 +83,7 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[TokenizedRequest]
     draws = RowSampler(streams, sampling.max_new_tokens, opened.device, sampling.temperature, sampling.top_p)
     with torch.inference_mode():
         model = base_model(opened)
-        cache = preallocated_cache(model)
+        cache = row_cache(model)
         if cache is None:
             tokens = generate(opened, ids, stop_ids, sampling.max_new_tokens, draws)
         else:
@@ -158,10 +156,8 @@ def free_memory() -> None:
 
 
 def answers(shard: Shard) -> Answers:
-    """Yield the answers of one batch at a time.
-
-    A resumed shard keeps complete batches and repeats the incomplete one, so a crash does not change any byte.
-    """
+    """Yield the answers of one batch at a time. A resumed shard keeps complete batches and repeats the incomplete one,
+    so a crash does not change any byte."""
     prompts, model = shard.inputs[:2]
     sampling, facts = shard.stage.sampling, shard.facts
     opened = shard.run.model(model, shard.stage.precision.value)

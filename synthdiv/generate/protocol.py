@@ -33,10 +33,8 @@ MODEL_SUFFIX_PATTERN = r"(-\d{4}-[01]\d-[0-3]\d|-20\d\d[01]\d[0-3]\d|-[01]\d[0-3
 
 
 class Retryable(Exception):
-    """A failed attempt after which another may succeed.
-
-    `after` is the wait in seconds that the server asks for; `unbilled` means that the attempt cost nothing.
-    """
+    """A failed attempt after which another may succeed. `after` is the wait in seconds that the server asks for;
+    `unbilled` means that the attempt cost nothing."""
 
     def __init__(self, kind: str, message: str, after: float = 0.0, unbilled: bool = False):
         super().__init__(message)
@@ -59,10 +57,8 @@ def is_same_model(requested: str, reported: str) -> bool:
 
 
 def error_causes(error: BaseException) -> tuple[set[str], str]:
-    """Return the class names of an error and all its causes, and the message of the first cause.
-
-    Libraries wrap failed connections, broken connections and time-outs in one class; the causes tell them apart.
-    """
+    """Return the class names of an error and all its causes, and the message of the first cause. Libraries wrap failed
+    connections, broken connections and time-outs in one class; the causes tell them apart."""
     class_names = set[str]()
     cause: BaseException | None = error
     message = str(error)

@@ -14,10 +14,8 @@ HEAD_TOKENS = 128  # most likely tokens, among which the nucleus is searched fir
 
 
 def row_seed(seed: int, model: str, source: str, role: str, round_number: int, prompt: str, sample: int) -> str:
-    """Return 128 bits (hexadecimal) from seed, model key, source name, role, round, prompt id and sample index.
-
-    With the source name, two sources of one checkpoint in one study give different answers.
-    """
+    """Return 128 bits (hexadecimal) from seed, model key, source name, role, round, prompt id and sample index. With
+    the source name, two sources of one checkpoint in one study give different answers."""
     text = json.dumps([seed, model, source, role, round_number, prompt, sample])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -39,11 +39,8 @@ DIE_WITH_PARENT = (
 
 
 class VllmServer:
-    """A running `vllm serve`.
-
-    `model` is the name under which the artifact is served and `context` the context length in tokens. `facts` goes into
-    the manifest.
-    """
+    """A running `vllm serve`. `model` is the name under which the artifact is served and `context` the context length
+    in tokens. `facts` goes into the manifest."""
 
     def __init__(self, artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]):
         adapter = artifact.path / "adapter"
@@ -57,7 +54,7 @@ class VllmServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the server
         self._process = subprocess.Popen(
             [sys.executable, "-c", DIE_WITH_PARENT, *arguments], stdout=self._log, stderr=self._log,
-            env=environment_without_torchrun(), start_new_session=True,
+            env=clean_environment(), start_new_session=True
         )  # fmt: skip
         try:
             self._wait(boundary)
@@ -111,7 +108,7 @@ def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callab
     return VllmServer(artifact, precision, runtime, boundary)
 
 
-def environment_without_torchrun() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Return the environment without the variables of torchrun, because vLLM starts its own ranks."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     prefixes = ("TORCHELASTIC_", "GROUP_", "ROLE_")

@@ -5,7 +5,7 @@ They do no I/O and take no configuration. numpy, scipy and other large libraries
 
 from synthdiv.measures.answers import repetition_rate, response_length, sentence_count
 from synthdiv.measures.bleu import self_bleu, self_bleu_aggregated, self_bleu_individual
-from synthdiv.measures.budgets import lexical_scores, lexical_scores_by_arm
+from synthdiv.measures.budgets import lexical_arm_scores, lexical_scores
 from synthdiv.measures.growth import heaps, heaps_in_order
 from synthdiv.measures.lexical import distinct_n, ngram_entropy
 from synthdiv.measures.neighbours import nearest_neighbour_entropy, support_precision, support_recall
@@ -28,8 +28,8 @@ __all__ = [
     "frechet_distance",
     "heaps",
     "heaps_in_order",
+    "lexical_arm_scores",
     "lexical_scores",
-    "lexical_scores_by_arm",
     "likelihood_scores",
     "mauve",
     "mean_cosine_distance",

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     Tokens = Sequence[Sequence[str]]
-    PromptIds = Sequence[Hashable] | None
+    Ids = Sequence[Hashable] | None
 
 
-def response_length(texts: Sequence[str], prompts: PromptIds = None) -> Score:
+def response_length(texts: Sequence[str], prompts: Ids = None) -> Score:
     """Return the mean number of words in an answer. `prompts` (T,) holds the prompt id of each answer."""
     return response_length_of([words(text) for text in texts], prompts)
 
 
-def response_length_of(tokens: Tokens, prompts: PromptIds = None) -> Score:
+def response_length_of(tokens: Tokens, prompts: Ids = None) -> Score:
     return _score("response_words", response_lengths(tokens), prompts, "words", None)
 
 
@@ -41,7 +41,7 @@ def response_lengths(tokens: Tokens) -> np.ndarray:
     return np.array([len(text) for text in tokens], dtype=float)
 
 
-def sentence_count(texts: Sequence[str], prompts: PromptIds = None) -> Score:
+def sentence_count(texts: Sequence[str], prompts: Ids = None) -> Score:
     """Return the mean number of sentences in an answer, as split by `sentences`."""
     return _score("sentences", sentence_counts(texts), prompts, "sentences", None)
 
@@ -53,7 +53,7 @@ def sentence_counts(texts: Sequence[str]) -> np.ndarray:
     return np.array([len(sentences(text)) for text in texts], dtype=float)
 
 
-def repetition_rate(texts: Sequence[str], prompts: PromptIds = None, n: int = 4) -> Score:
+def repetition_rate(texts: Sequence[str], prompts: Ids = None, n: int = 4) -> Score:
     """Return the mean share of an answer's word n-grams that repeat an earlier one of it: 0 to 1, lower is better.
 
     seq-rep-n of Welleck et al. 2020, Neural text generation with unlikelihood training, sec. 6. Answers of fewer than
@@ -62,15 +62,13 @@ def repetition_rate(texts: Sequence[str], prompts: PromptIds = None, n: int = 4)
     return repetition_rate_of([words(text) for text in texts], prompts, n)
 
 
-def repetition_rate_of(tokens: Tokens, prompts: PromptIds = None, n: int = 4) -> Score:
+def repetition_rate_of(tokens: Tokens, prompts: Ids = None, n: int = 4) -> Score:
     return _score(f"repetition_{n}", repetitions(tokens, n), prompts, "share", False, f"below {n} words")
 
 
 def repetitions(tokens: Tokens, n: int = 4) -> np.ndarray:
-    """Return 1 - distinct / all word n-grams of each answer: (T,) in 0 to 1, NaN below `n` words.
-
-    Raises ValueError if n < 1.
-    """
+    """Return 1 - distinct / all word n-grams of each answer: (T,) in 0 to 1, NaN below `n` words. Raises ValueError if
+    n < 1."""
     import numpy as np
 
     if n < 1:
@@ -86,12 +84,10 @@ def _repeated_share(tokens: Sequence[str], n: int) -> float:
 
 
 def _score(
-    name: str, values: np.ndarray, prompts: PromptIds, unit: str, higher_is_better: bool | None, undefined: str = ""
+    name: str, values: np.ndarray, prompts: Ids, unit: str, higher_is_better: bool | None, undefined: str = ""
 ) -> Score:
-    """Return the mean over prompts of the mean of `values` (T,) over each prompt's answers.
-
-    `undefined` says which values are NaN, for the note.
-    """
+    """Return the mean over prompts of the mean of `values` (T,) over each prompt's answers. `undefined` says which
+    values are NaN, for the note."""
     import numpy as np
 
     prompt = prompt_numbers(prompts, len(values))

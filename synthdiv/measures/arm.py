@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from synthdiv.measures.intervals import JackknifeValues, Measure, jackknife_masks
-from synthdiv.measures.lexical import COUNT_MEASURES, count_measure_values
+from synthdiv.measures.intervals import Jackknifed, Measure, jackknife_masks
+from synthdiv.measures.lexical import COUNT_MEASURES, count_values
 from synthdiv.measures.ngrams import NgramTable, ngrams
 from synthdiv.measures.order import CODECS, COMPRESSION_UNDEFINED, MTLD_UNDEFINED, compression_of, mtld_of
 from synthdiv.measures.words import words
@@ -83,7 +83,7 @@ class WordArm:
         start = np.searchsorted(self.prompt, np.arange(self.prompts + 1))
         return WordArm.from_words([[text[:length] for text in self.tokens[start[p] : start[p + 1]]] for p in prompts])
 
-    def measure(self, all_texts: Selection, replicates: Sequence[Selection], seed: int) -> JackknifeValues:
+    def measure(self, all_texts: Selection, replicates: Sequence[Selection], seed: int) -> Jackknifed:
         """Return the values and replicates of POOLED on the selection `all_texts`.
 
         Count measures are computed again on each selection in `replicates`; `mtld` and compression, which depend on the
@@ -95,29 +95,29 @@ class WordArm:
 
         kept, present = all_texts
         if kept.sum() < MIN_WORDS:
-            return undefined_values(f"{int(kept.sum())} words: at least {MIN_WORDS} are needed")
+            return undefined_arm(f"{int(kept.sum())} words: at least {MIN_WORDS} are needed")
         texts, prompt = np.flatnonzero(present), self.prompt[present]
         kept_words = [self.tokens[t][: kept[t]] for t in texts]
         joined = [" ".join(text) for text in kept_words]
         order_measures = [mtld_of(kept_words, prompt, self.prompts, seed)]
         order_measures += [compression_of(joined, prompt, self.prompts, codec, seed) for codec in CODECS]
-        value = np.concatenate([count_measure_values(self.table, *all_texts), [value for value, _ in order_measures]])
+        value = np.concatenate([count_values(self.table, *all_texts), [value for value, _ in order_measures]])
         table = self.table
         with ThreadPoolExecutor(2) as pool:  # numpy releases the interpreter lock
-            counts = np.array([*pool.map(lambda selection: count_measure_values(table, *selection), replicates)])
+            counts = np.array([*pool.map(lambda selection: count_values(table, *selection), replicates)])
         order_replicates = np.transpose([values for _, values in order_measures])
         values = np.hstack([counts.reshape(-1, len(COUNT_MEASURES)), order_replicates])
-        return JackknifeValues(value, values, len(np.unique(prompt)))
+        return Jackknifed(value, values, len(np.unique(prompt)))
 
 
-def undefined_values(note: str, measures: int = len(POOLED), prompts: int = 0) -> JackknifeValues:
+def undefined_arm(note: str, measures: int = len(POOLED), prompts: int = 0) -> Jackknifed:
     """Return NaN for each of the measures, with the reason `note`."""
     import numpy as np
 
-    return JackknifeValues(np.full(measures, math.nan), np.empty((0, measures)), prompts, note)
+    return Jackknifed(np.full(measures, math.nan), np.empty((0, measures)), prompts, note)
 
 
-def words_budget_values(arms: Mapping[str, WordArm], budget: int, seed: int) -> dict[str, JackknifeValues]:
+def words_values(arms: Mapping[str, WordArm], budget: int, seed: int) -> dict[str, Jackknifed]:
     """Return the values of each arm on `budget` words, and replicates on the largest budget that all of them can fill.
 
     A replicate leaves out a group of prompts, so it has fewer words. All replicates of all `arms` need one budget,
@@ -140,5 +140,5 @@ def words_budget_values(arms: Mapping[str, WordArm], budget: int, seed: int) -> 
         values[name] = arm.measure(arm.within_budget(all_texts, budget), replicates, seed)
     for name, arm in arms.items():
         if name not in measurable:
-            values[name] = undefined_values(f"{int(arm.lengths.sum())} words, the budget needs {budget}")
+            values[name] = undefined_arm(f"{int(arm.lengths.sum())} words, the budget needs {budget}")
     return {name: values[name] for name in arms}

@@ -55,7 +55,7 @@ def self_bleu_individual(texts: Sequence[str], n: int = 3, prompts: Sequence[Has
     note. Answers to one prompt are averaged first. S1 reports 100 minus this value as "lexical diversity".
     """
     prompt = prompt_numbers(prompts, len(texts))
-    values = individual_self_bleu(*sentence_table(map(sentences, texts), n), len(texts), n)
+    values = individual_values(*sentence_table(map(sentences, texts), n), len(texts), n)
     name = f"published_self_bleu_{n}_individual"
     return mean_score(name, prompt_means(values, prompt), "0-100", False, NEEDS_TWO_SENTENCES)
 
@@ -73,7 +73,7 @@ def self_bleu_aggregated(
     name, units = f"published_self_bleu_{n}_aggregated", int(prompt.max(initial=-1)) + 1
 
     def statistic(keep: np.ndarray) -> float:
-        return aggregated_self_bleu(table, owner, keep[prompt][owner], len(prompt), n)
+        return aggregated_value(table, owner, keep[prompt][owner], len(prompt), n)
 
     return jackknife_score(
         name, statistic, units, unit="0-100", higher_is_better=False, undefined=NEEDS_FULL_POOL, seed=seed
@@ -81,10 +81,8 @@ def self_bleu_aggregated(
 
 
 def tokens_13a(texts: Iterable[str]) -> list[list[str]]:
-    """Return the tokens of each text by sacrebleu's default tokenizer (13a).
-
-    Its expressions never match across white space, so they are applied once to each distinct word.
-    """
+    """Return the tokens of each text by sacrebleu's default tokenizer (13a). Its expressions never match across white
+    space, so they are applied once to each distinct word."""
     from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
     tokenize = TokenizerRegexp()
@@ -116,14 +114,14 @@ def sentence_table(answers: Iterable[Sequence[str]], n: int) -> tuple[NgramTable
     return table, np.array([owner for owner, _ in pairs], dtype=np.int64)
 
 
-def individual_self_bleu(table: NgramTable, owner: np.ndarray, answers: int, n: int) -> np.ndarray:
+def individual_values(table: NgramTable, owner: np.ndarray, answers: int, n: int) -> np.ndarray:
     """Return the Self-BLEU within each answer: (answers,), NaN below two sentences."""
     import numpy as np
 
     return prompt_means(bleu_scores(table, table.lengths, np.ones(len(owner), dtype=bool), n, owner), owner, answers)
 
 
-def aggregated_self_bleu(table: NgramTable, owner: np.ndarray, present: np.ndarray, answers: int, n: int) -> float:
+def aggregated_value(table: NgramTable, owner: np.ndarray, present: np.ndarray, answers: int, n: int) -> float:
     """Return the mean Self-BLEU of the full pools, of the sentences in `present` (S,); NaN without a full pool."""
     pools = answers // POOL_ANSWERS
     pool = owner // POOL_ANSWERS
@@ -140,11 +138,8 @@ def self_bleu_of(table: NgramTable, kept: np.ndarray, present: np.ndarray, n: in
 def bleu_scores(
     table: NgramTable, kept: np.ndarray, present: np.ndarray, n: int, group: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the BLEU of each text against the other present texts of its group: (T,).
-
-    `group` (T,) is ascending; None means one group. NaN for absent texts, and in a group with fewer than two nonempty
-    texts.
-    """
+    """Return the BLEU of each text against the other present texts of its group: (T,). `group` (T,) is ascending; None
+    means one group. NaN for absent texts, and in a group with fewer than two nonempty texts."""
     counts = [count_ngrams(table, kept * present, order) for order in range(1, n + 1)]
     return bleu_scores_of(counts, kept, present, group)
 
@@ -191,10 +186,8 @@ def _matched(counts: NgramCounts, group: np.ndarray) -> np.ndarray:
 
 
 def _closest_reference_length(lengths: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Return for each text the closest length (m,) among the other texts of its group; of two, the shorter.
-
-    Every group has two texts or more.
-    """
+    """Return for each text the closest length (m,) among the other texts of its group; of two, the shorter. Every group
+    has two texts or more."""
     import numpy as np
 
     offset = (

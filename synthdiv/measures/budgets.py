@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from synthdiv.core.types import DataError, Score
 from synthdiv.measures import bleu
 from synthdiv.measures.answers import repetitions
-from synthdiv.measures.arm import POOLED, WordArm, words_budget_values
+from synthdiv.measures.arm import POOLED, WordArm, words_values
 from synthdiv.measures.growth import fit_in_order, in_order_measures
 from synthdiv.measures.intervals import (
-    JackknifeValues,
+    Jackknifed,
     Measure,
-    equal_size_replicates,
+    balanced,
     jackknife_masks,
     mean_score,
     prompt_means,
     set_scores,
 )
 from synthdiv.measures.sentences import sentences
-from synthdiv.measures.texts import BETWEEN, Texts, texts_budget_values
+from synthdiv.measures.texts import BETWEEN, Texts, texts_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ class SetResult(NamedTuple):
 
     suffix: str
     measures: Sequence[Measure]
-    values: JackknifeValues
+    values: Jackknifed
     note: str = ""
 
 
@@ -121,7 +121,7 @@ def lexical_results(
     return results["student"], results.get("vanilla")
 
 
-def lexical_scores_by_arm(
+def lexical_arm_scores(
     arms: Mapping[str, Groups], words: int, length: int, seed: int = 0, paired: bool = True
 ) -> dict[str, list[Score]]:
     """Return the lexical scores of several arms, without differences. The `@texts` budget uses their common prompts.
@@ -135,7 +135,7 @@ def lexical_scores_by_arm(
 def words_scores(student: Groups, vanilla: Groups | None, words: int, seed: int = 0) -> list[Score]:
     """Return only the `@words` scores of `lexical_scores`; single answers may be missing."""
     arms = {"student": student} | ({} if vanilla is None else {"vanilla": vanilla})
-    values = words_budget_values(
+    values = words_values(
         {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}, words, seed
     )
     scores = set_scores(POOLED, values["student"], "@words")
@@ -147,35 +147,31 @@ def words_scores(student: Groups, vanilla: Groups | None, words: int, seed: int 
 def results_by_arm(
     arms: Mapping[str, Groups], words: int, length: int, seed: int, paired: bool = True, shared_budget: bool = False
 ) -> dict[str, LexicalResult]:
-    """Return every measure of each arm: set-level measures on `@words`, as published and on `@texts`, then means.
-
-    With `shared_budget` the `@words` replicates of all arms have one budget, as differences between arms need.
-    """
+    """Return every measure of each arm: set-level measures on `@words`, as published and on `@texts`, then means. With
+    `shared_budget` the `@words` replicates of all arms have one budget, as differences between arms need."""
     word_arms = {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}
     if shared_budget:
-        by_words = words_budget_values(word_arms, words, seed)
+        by_words = words_values(word_arms, words, seed)
     else:
-        by_words = {name: words_budget_values({name: arm}, words, seed)[name] for name, arm in word_arms.items()}
-    by_texts = texts_budget_values(
-        word_arms, {name: list(groups) for name, groups in arms.items()}, length, seed, paired
-    )
+        by_words = {name: words_values({name: arm}, words, seed)[name] for name, arm in word_arms.items()}
+    by_texts = texts_values(word_arms, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
     results = {}
     for name, groups in arms.items():
         arm = word_arms[name]
         answer_sentences = [sentences(text) for group in groups.values() for text in group]
         table, owner = bleu.sentence_table(answer_sentences, 3)
-        individual = bleu.individual_self_bleu(table, owner, len(answer_sentences), 3)
+        individual = bleu.individual_values(table, owner, len(answer_sentences), 3)
         means = answer_means(arm, [len(split) for split in answer_sentences], individual)
         sets = [
             SetResult("@words", POOLED, by_words[name]),
             SetResult("", PUBLISHED, published_values(arm, table, owner, seed)),
         ]
-        texts = texts_budget_result(by_texts[name])
+        texts = texts_result(by_texts[name])
         results[name] = LexicalResult([*sets, *texts.sets], [*texts.means, *means])
     return results
 
 
-def texts_budget_result(texts: Texts) -> LexicalResult:
+def texts_result(texts: Texts) -> LexicalResult:
     """Return the `@texts` measures of one arm: pooled, between prompts and within prompts."""
     undefined = "one answer, or none long enough"
     sets = [
@@ -201,15 +197,15 @@ def texts_scores(
     for the differences; an arm that is absent from it, or is its own vanilla student, gets none.
     """
     word_arms = {name: WordArm.from_words(list(groups.values())) for name, groups in arms.items()}
-    by_arm = texts_budget_values(word_arms, {name: list(groups) for name, groups in arms.items()}, length, seed)
-    parts = {name: texts_budget_result(texts) for name, texts in by_arm.items()}
+    by_arm = texts_values(word_arms, {name: list(groups) for name, groups in arms.items()}, length, seed)
+    parts = {name: texts_result(texts) for name, texts in by_arm.items()}
     return {
         name: part.scores() + (part.minus(parts[vanilla_of[name]]) if vanilla_of.get(name, name) != name else [])
         for name, part in parts.items()
     }
 
 
-def published_values(arm: WordArm, sentences: NgramTable, owner: np.ndarray, seed: int) -> JackknifeValues:
+def published_values(arm: WordArm, sentences: NgramTable, owner: np.ndarray, seed: int) -> Jackknifed:
     """Return PUBLISHED of the first answer to each prompt; `owner` is the answer index of each of the `sentences`."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -225,16 +221,14 @@ def published_values(arm: WordArm, sentences: NgramTable, owner: np.ndarray, see
     codes = arm.table.words[np.repeat(start[first] - (np.cumsum(size) - size), size) + np.arange(len(word_prompt))]
 
     def values(keep: np.ndarray) -> np.ndarray:
-        self_bleu = bleu.aggregated_self_bleu(
-            sentences, prompt_index, is_first & keep[prompt][prompt_index], len(first), 3
-        )
+        self_bleu = bleu.aggregated_value(sentences, prompt_index, is_first & keep[prompt][prompt_index], len(first), 3)
         return np.array([self_bleu, *fit_in_order(codes[keep[word_prompt]], STEP)])
 
     all_values = values(np.ones(arm.prompts, dtype=bool))
     kept = jackknife_masks(arm.prompts, seed)
     with ThreadPoolExecutor(2) as pool:  # numpy releases the interpreter lock
         replicates = np.array([*pool.map(values, kept)]).reshape(-1, len(PUBLISHED))
-    return JackknifeValues(all_values, equal_size_replicates(all_values, replicates, kept), len(first))
+    return Jackknifed(all_values, balanced(all_values, replicates, kept), len(first))
 
 
 def answer_means(arm: WordArm, sentences: Sequence[int], individual: np.ndarray) -> list[MeanResult]:

@@ -56,10 +56,8 @@ def rarefaction(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def heaps(texts: Sequence[str], prompts: Sequence[Hashable] | None = None, seed: int = 0) -> list[Score]:
-    """Return `heaps_k`, `heaps_beta` and `heaps_r2` of the words of `texts`, independent of their order.
-
-    NaN below 100 words. Compare on equal budgets only. The interval leaves out groups of `prompts`.
-    """
+    """Return `heaps_k`, `heaps_beta` and `heaps_r2` of the words of `texts`, independent of their order. NaN below 100
+    words. Compare on equal budgets only. The interval leaves out groups of `prompts`."""
     prompt = prompt_numbers(prompts, len(texts))
     table = ngrams([words(text) for text in texts], 1)
 

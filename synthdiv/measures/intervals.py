@@ -21,10 +21,8 @@ NO_INTERVAL = "no interval: fewer than two prompts, or undefined without some of
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Return the t interval of the mean of `values` (n,), one per independent unit.
-
-    (NaN, NaN) for fewer than two values, or if one is NaN or infinite.
-    """
+    """Return the t interval of the mean of `values` (n,), one per independent unit. (NaN, NaN) for fewer than two
+    values, or if one is NaN or infinite."""
     import numpy as np
     from scipy.special import stdtrit
 
@@ -37,9 +35,7 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return mean - half_width, mean + half_width
 
 
-def ratio_pseudo_values(
-    numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray
-) -> np.ndarray:
+def pseudo_values(numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return pseudo-values (n,) of the pooled ratio R = sum(numerators) / sum(denominators), one per independent unit.
 
     u_i = R + (a_i - R b_i) / mean(b): their mean is R and their variance equals that of R to first order (Cochran
@@ -89,7 +85,7 @@ def jackknife_masks(units: int, seed: int, groups: int = JACKKNIFE_GROUPS) -> np
     return group != np.arange(count)[:, None]
 
 
-def equal_size_replicates(value: Any, replicates: Any, kept: np.ndarray) -> np.ndarray:
+def balanced(value: Any, replicates: Any, kept: np.ndarray) -> np.ndarray:
     """Adjust `replicates` ((g,) or (g, k)), each on a row of `kept` (g, units), to groups of equal size.
 
     With groups of unequal size, replicates of a measure that grows with the number of units differ by their size alone;
@@ -138,27 +134,25 @@ class Measure(NamedTuple):
     undefined: str
 
 
-class JackknifeValues(NamedTuple):
-    """k measures of one arm: `value` (k,) and `replicates` (g, k), one row per jackknife mask.
-
-    `missing_reason` says why all are NaN; it is empty otherwise.
-    """
+class Jackknifed(NamedTuple):
+    """k measures of one arm: `value` (k,) and `replicates` (g, k), one row per jackknife mask. `missing_reason` says
+    why all are NaN; it is empty otherwise."""
 
     value: np.ndarray
     replicates: np.ndarray
     prompts: int
     missing_reason: str = ""
 
-    def minus(self, other: JackknifeValues) -> JackknifeValues:
+    def minus(self, other: Jackknifed) -> Jackknifed:
         """Return the paired difference from another arm with the same prompts and masks."""
         reason = "; ".join(dict.fromkeys(note for note in (self.missing_reason, other.missing_reason) if note))
         prompts = min(self.prompts, other.prompts)
         # an undefined arm has no replicates, and neither has its difference
         replicates = self.replicates[: len(other.replicates)] - other.replicates[: len(self.replicates)]
-        return JackknifeValues(self.value - other.value, replicates, prompts, reason)
+        return Jackknifed(self.value - other.value, replicates, prompts, reason)
 
 
-def set_scores(measures: Sequence[Measure], measured: JackknifeValues, suffix: str = "", note: str = "") -> list[Score]:
+def set_scores(measures: Sequence[Measure], measured: Jackknifed, suffix: str = "", note: str = "") -> list[Score]:
     """Return each of `measures` as a Score. Its note is `note`, after the reason for a missing value or interval."""
     lows, highs = jackknife_interval(measured.value, measured.replicates)
     scores = []
@@ -188,10 +182,8 @@ def jackknife_score(
     undefined: str,
     seed: int = 0,
 ) -> Score:
-    """Return a set-level measure as a Score; `statistic` takes a mask (units,) of the prompts that are kept.
-
-    It is called once with all prompts, for the value, and once for each jackknife mask, for the interval.
-    """
+    """Return a set-level measure as a Score; `statistic` takes a mask (units,) of the prompts that are kept. It is
+    called once with all prompts, for the value, and once for each jackknife mask, for the interval."""
     measures = [Measure(name, unit, higher_is_better, undefined)]
     return jackknife_scores(measures, lambda mask: [statistic(mask)], units, seed)[0]
 
@@ -205,14 +197,12 @@ def jackknife_scores(
     value = np.array(statistic(np.ones(units, dtype=bool)), dtype=float)
     kept = jackknife_masks(units if np.isfinite(value).any() else 0, seed)
     replicates = np.array([statistic(mask) for mask in kept], dtype=float).reshape(-1, len(value))
-    return set_scores(measures, JackknifeValues(value, equal_size_replicates(value, replicates, kept), units))
+    return set_scores(measures, Jackknifed(value, balanced(value, replicates, kept), units))
 
 
 def prompt_means(values: Sequence[float] | np.ndarray, prompt: np.ndarray, prompts: int | None = None) -> np.ndarray:
     """Return the mean over each prompt's answers (prompts,), without NaN values; NaN for a prompt without a value.
-
-    `prompt` (n,) is the index of each value's prompt; `prompts` is their number, by default the largest index + 1.
-    """
+    `prompt` (n,) is the index of each value's prompt; `prompts` is their number, by default the largest index + 1."""
     import numpy as np
 
     x = np.asarray(values, dtype=float)
@@ -226,10 +216,8 @@ def prompt_means(values: Sequence[float] | np.ndarray, prompt: np.ndarray, promp
 def mean_score(
     name: str, values: Sequence[float] | np.ndarray, unit: str, higher_is_better: bool | None, undefined: str
 ) -> Score:
-    """Return the mean over prompts of `values` (prompts,) with its t interval; n counts the prompts with a value.
-
-    A prompt without a value is NaN; `undefined` says when that happens, and the note counts such prompts.
-    """
+    """Return the mean over prompts of `values` (prompts,) with its t interval; n counts the prompts with a value. A
+    prompt without a value is NaN; `undefined` says when that happens, and the note counts such prompts."""
     import numpy as np
 
     x = np.asarray(values, dtype=float)
@@ -244,11 +232,8 @@ def mean_score(
 
 
 def prompt_numbers(prompts: Sequence[Hashable] | None, count: int) -> np.ndarray:
-    """Return the index of each answer's prompt, from 0 in order of appearance: integers (count,).
-
-    `prompts` holds the prompt id of each answer; None means one prompt per answer. Raises ValueError if its length is
-    not `count`.
-    """
+    """Return the index of each answer's prompt, from 0 in order of appearance: integers (count,). `prompts` holds the
+    prompt id of each answer; None means one prompt per answer. Raises ValueError if its length is not `count`."""
     import numpy as np
 
     if prompts is None:

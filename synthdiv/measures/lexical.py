@@ -81,7 +81,7 @@ def entropy(counts: NgramCounts) -> float:
     return max(0.0, math.log2(occurrences) - float(totals @ np.log2(totals)) / occurrences)
 
 
-def count_measure_values(table: NgramTable, kept: np.ndarray, present: np.ndarray) -> np.ndarray:
+def count_values(table: NgramTable, kept: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Return COUNT_MEASURES (k,) of the first `kept` (T,) words of the texts in `present` (T,), NaN if undefined."""
     import numpy as np
 

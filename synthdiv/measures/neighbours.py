@@ -14,10 +14,10 @@ from synthdiv.measures.intervals import JACKKNIFE_GROUPS
 from synthdiv.measures.vectors import (
     Estimate,
     VectorArm,
+    estimated,
     invalid_reason,
-    jackknife_estimate,
     replicate_of_unit,
-    undefined_estimate,
+    undefined,
     unit_vectors,
     vector_arms,
 )
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from synthdiv.core.types import Score
-    from synthdiv.measures.vectors import PromptIds
+    from synthdiv.measures.vectors import Ids
 
 LIMIT = 2000
 NEIGHBOURS = 3  # as Kynkäänniemi et al.; the entropy stays defined for a text with one or two copies
 COPY_DISTANCE = 1e-4  # closer vectors are equal: encodings of one text differ by float32 rounding
 
 
-def nearest_neighbour_entropy(vectors: Any, prompts: PromptIds = None, seed: int = 0, limit: int = LIMIT) -> Score:
+def nearest_neighbour_entropy(vectors: Any, prompts: Ids = None, seed: int = 0, limit: int = LIMIT) -> Score:
     """Return the differential entropy (nats) of the directions of `vectors`, on the unit sphere of d - 1 dimensions.
 
     psi(n) - psi(k) + log c + (d - 1) mean log r, r the chord to the k-th nearest other vector, k = 3, and c the volume
@@ -54,12 +54,7 @@ def nearest_neighbour_entropy(vectors: Any, prompts: PromptIds = None, seed: int
 
 
 def support_precision(
-    vectors: Any,
-    human: Any,
-    prompts: PromptIds = None,
-    human_prompts: PromptIds = None,
-    seed: int = 0,
-    limit: int = LIMIT,
+    vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0, limit: int = LIMIT
 ) -> Score:
     """Return the share, 0 to 1, of `vectors` (n, d) in the support of `human` (m, d): low if they spread beyond it.
 
@@ -74,23 +69,14 @@ def support_precision(
 
 
 def support_recall(
-    vectors: Any,
-    human: Any,
-    prompts: PromptIds = None,
-    human_prompts: PromptIds = None,
-    seed: int = 0,
-    limit: int = LIMIT,
+    vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0, limit: int = LIMIT
 ) -> Score:
-    """Return the share, 0 to 1, of `human` (m, d) in the support of `vectors` (n, d): low if coverage has collapsed.
-
-    As `support_precision`.
-    """
+    """Return the share, 0 to 1, of `human` (m, d) in the support of `vectors` (n, d): low if coverage has collapsed. As
+    `support_precision`."""
     return _support(vectors, human, prompts, human_prompts, seed, limit)[1].score("recall", "share", True)
 
 
-def _support(
-    vectors: Any, human: Any, prompts: PromptIds, human_prompts: PromptIds, seed: int, limit: int
-) -> list[Estimate]:
+def _support(vectors: Any, human: Any, prompts: Ids, human_prompts: Ids, seed: int, limit: int) -> list[Estimate]:
     arm, reference = vector_arms(seed, (vectors, prompts), (human, human_prompts))
     (arm,), reference, notes = subsample([arm], reference, seed, limit)
     return [with_notes(estimate, *notes) for estimate in support_of(arm, reference)]
@@ -165,25 +151,25 @@ def entropy_of(arm: VectorArm) -> Estimate:
     reason = invalid_reason(arm.vectors, NEIGHBOURS + 1)
     sphere = arm.vectors.shape[1] - 1 if not reason else 1
     if reason or sphere < 1:
-        return undefined_estimate(arm, reason or "vectors of fewer than two dimensions")
+        return undefined(arm, reason or "vectors of fewer than two dimensions")
     directions = unit_vectors(arm.vectors)
     radii = neighbour_radii(chord_distances(directions, directions), arm.left_out, arm.groups)
     copies = int((radii[0] == 0).sum())
     if copies:
-        return undefined_estimate(arm, f"{copies} of {len(directions)} vectors have {NEIGHBOURS} copies or more")
+        return undefined(arm, f"{copies} of {len(directions)} vectors have {NEIGHBOURS} copies or more")
     ball = 0.5 * sphere * math.log(math.pi) - gammaln(sphere / 2 + 1)
     values = []
     for group, radius in enumerate(radii, -1):
         kept = np.log(radius if group < 0 else radius[arm.left_out != group])
         values.append(digamma(len(kept)) - digamma(NEIGHBOURS) + ball + sphere * kept.mean() if len(kept) else math.nan)
-    return jackknife_estimate(arm, values)
+    return estimated(arm, values)
 
 
 def support_of(arm: VectorArm, human: VectorArm) -> list[Estimate]:
     """Return precision and recall of all vectors of `arm`; quadratic."""
     reason = invalid_reason(arm.vectors, NEIGHBOURS + 1) or invalid_reason(human.vectors, NEIGHBOURS + 1, "human ")
     if reason:
-        return [undefined_estimate(arm, reason)] * 2
+        return [undefined(arm, reason)] * 2
     vectors, human_vectors = unit_vectors(arm.vectors), unit_vectors(human.vectors)
     distances = chord_distances(vectors, human_vectors)
     radii = neighbour_radii(chord_distances(vectors, vectors), arm.left_out, arm.groups)
@@ -242,4 +228,4 @@ def _share_within(
         shares.append((distances[kept] <= kept_radii).any(axis=1).mean() if kept.any() else math.nan)
         if np.isnan(kept_radii).all():
             shares[-1] = math.nan
-    return jackknife_estimate(arm, shares)
+    return estimated(arm, shares)

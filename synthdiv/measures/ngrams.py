@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 class Occurrences(NamedTuple):
     """All N n-grams of one order, sorted by `code` (N,), then by the index of their `text` (N,), then by position.
-
-    `end` (N,) is the number of words of the text up to the end of the n-gram.
-    """
+    `end` (N,) is the number of words of the text up to the end of the n-gram."""
 
     code: np.ndarray
     text: np.ndarray

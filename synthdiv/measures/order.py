@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import (
     NO_INTERVAL,
-    equal_size_replicates,
+    balanced,
     jackknife_interval,
     jackknife_masks,
     prompt_numbers,
-    ratio_pseudo_values,
+    pseudo_values,
 )
 from synthdiv.measures.words import words
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    PromptIds = Sequence[Hashable] | None
-    ValueAndReplicates = tuple[float, np.ndarray]  # the value, and its replicates (g,)
+    Ids = Sequence[Hashable] | None
+    Replicated = tuple[float, np.ndarray]  # the value, and its replicates (g,)
 
 MIN_WORDS = 50
 MIN_FACTORS = 2  # factors per group; with 0.7, 84 % of the 95 % intervals cover the truth, with 2 at least 91 %
@@ -41,9 +41,7 @@ MTLD_UNDEFINED = f"below {MIN_WORDS} words, or no word occurs twice"
 COMPRESSION_UNDEFINED = f"below {MIN_BYTES} bytes"
 
 
-def mtld(
-    texts: Sequence[str], prompts: PromptIds = None, seed: int = 0, orders: int = 3, threshold: float = 0.72
-) -> Score:
+def mtld(texts: Sequence[str], prompts: Ids = None, seed: int = 0, orders: int = 3, threshold: float = 0.72) -> Score:
     """Return the measure of textual lexical diversity: mean words until only `threshold` of them are distinct.
 
     McCarthy and Jarvis 2010, MTLD, vocd-D, and HD-D: forwards and backwards, with the partial factor at the end; higher
@@ -63,7 +61,7 @@ def mtld_of(
     seed: int = 0,
     orders: int = 3,
     threshold: float = 0.72,
-) -> ValueAndReplicates:
+) -> Replicated:
     """Return `mtld` of texts given as words, with linear replicates.
 
     Groups of `jackknife_masks` stay together while groups, and prompts within them, change order. A factor counts in
@@ -94,7 +92,7 @@ def mtld_of(
         for reading, edge in ((forward, start), (forward[::-1], len(codes) - start)):
             read = _factors(reading.tolist(), len(vocabulary), threshold, np.append(edge, len(codes) - edge[0]))
             share = np.bincount(group_of_text, abs(np.diff(read)), len(undefined) or 1)
-            pseudo.append(ratio_pseudo_values(np.bincount(group_of_text, size, len(share)), share))
+            pseudo.append(pseudo_values(np.bincount(group_of_text, size, len(share)), share))
             factors.append(share.sum())
     values = np.mean(pseudo, axis=0)
     value = float(values.mean())
@@ -131,7 +129,7 @@ def _factors(codes: list[int], vocabulary: int, threshold: float, positions: np.
 
 
 def compression_ratio(
-    texts: Sequence[str], prompts: PromptIds = None, codec: str = "gzip", seed: int = 0, orders: int = 3
+    texts: Sequence[str], prompts: Ids = None, codec: str = "gzip", seed: int = 0, orders: int = 3
 ) -> Score:
     """Return the UTF-8 bytes of `texts`, one per line, / their compressed bytes: higher is more redundant.
 
@@ -153,7 +151,7 @@ def compression_of(
     codec: str = "gzip",
     seed: int = 0,
     orders: int = 3,
-) -> ValueAndReplicates:
+) -> Replicated:
     """Return the mean of `compression_ratio` over `orders`, and its replicates.
 
     Replicates of long texts use the first order only. If each group of prompts fills many windows of gzip, its
@@ -191,9 +189,7 @@ def compression_of(
 
 def codec_ratio(texts: Sequence[str], codec: str) -> float:
     """Return the bytes of `texts` in the given order, one per line, / their compressed bytes; NaN below 1000 bytes.
-
-    Equal on every machine with the same zlib and zstd. Raises ValueError for an unknown codec.
-    """
+    Equal on every machine with the same zlib and zstd. Raises ValueError for an unknown codec."""
     if codec not in CODECS:
         raise ValueError(f"codec={codec}: unknown; choose one of {', '.join(CODECS)}")
     data = "\n".join(texts).encode("utf-8", "surrogatepass")
@@ -244,8 +240,6 @@ def _score(
     seed: int,
 ) -> Score:
     units = int(prompt.max(initial=-1)) + 1
-    low, high = map(
-        float, jackknife_interval(value, equal_size_replicates(value, replicates, jackknife_masks(units, seed)))
-    )
+    low, high = map(float, jackknife_interval(value, balanced(value, replicates, jackknife_masks(units, seed))))
     note = undefined if math.isnan(value) else no_interval if math.isnan(low) else ""
     return Score(name, value, units, low, high, unit, higher_is_better, note)

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.intervals import mean_interval, median_interval, ratio_pseudo_values
+from synthdiv.measures.intervals import mean_interval, median_interval, pseudo_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,11 +24,8 @@ MIN_PROMPTS = 6  # for the interval of a median
 
 
 class AnswerNLL(NamedTuple):
-    """One answer under one model.
-
-    `nll` is -ln q in nats, summed over the answer's tokens and one EOS (none after a truncated answer); `tokens` >= 1
-    counts them, EOS included; `bytes` >= 0 is the length of the answer in UTF-8.
-    """
+    """One answer under one model. `nll` is -ln q in nats, summed over the answer's tokens and one EOS (none after a
+    truncated answer); `tokens` >= 1 counts them, EOS included; `bytes` >= 0 is the length of the answer in UTF-8."""
 
     nll: float
     tokens: int
@@ -106,8 +103,8 @@ def _own_differences(
         _difference("nll_1_median-vanilla", student_mean, vanilla_mean, note, median=True),
         _difference(
             "nll_1_byte-vanilla",
-            ratio_pseudo_values(student_nll, student_bytes),
-            ratio_pseudo_values(vanilla_nll, vanilla_bytes),
+            pseudo_values(student_nll, student_bytes),
+            pseudo_values(vanilla_nll, vanilla_bytes),
             note,
         ),
     ]
@@ -199,15 +196,10 @@ def _differences(student: Mapping[str, AnswerNLL], vanilla: Mapping[str, AnswerN
     return [
         _difference("nll_2-vanilla", student_nll / tokens, vanilla_nll / tokens, note),
         _difference(
-            "nll_2_pooled-vanilla",
-            ratio_pseudo_values(student_nll, tokens),
-            ratio_pseudo_values(vanilla_nll, tokens),
-            note,
+            "nll_2_pooled-vanilla", pseudo_values(student_nll, tokens), pseudo_values(vanilla_nll, tokens), note
         ),
         _difference("nll_2_median-vanilla", student_nll / tokens, vanilla_nll / tokens, note, median=True),
-        _difference(
-            "nll_2_byte-vanilla", ratio_pseudo_values(student_nll, size), ratio_pseudo_values(vanilla_nll, size), note
-        ),
+        _difference("nll_2_byte-vanilla", pseudo_values(student_nll, size), pseudo_values(vanilla_nll, size), note),
     ]
 
 
@@ -253,7 +245,7 @@ def _columns(answers: Iterable[AnswerNLL]) -> np.ndarray:
 
 
 def _ratio_interval(numerators: np.ndarray, denominators: np.ndarray) -> tuple[float, float]:
-    return mean_interval(ratio_pseudo_values(numerators, denominators))
+    return mean_interval(pseudo_values(numerators, denominators))
 
 
 def _exp(x: float) -> float:

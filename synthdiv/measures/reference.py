@@ -11,9 +11,9 @@ from synthdiv.measures.vectors import (
     Estimate,
     VectorArm,
     blocks,
+    estimated,
     invalid_reason,
-    jackknife_estimate,
-    undefined_estimate,
+    undefined,
     unit_vectors,
     vector_arms,
 )
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from synthdiv.core.types import Score
-    from synthdiv.measures.vectors import PromptIds
+    from synthdiv.measures.vectors import Ids
 
 MAX_CLUSTERS = 50
 MAX_FIT_VECTORS = 20_000  # vectors on which clusters are fitted
@@ -30,7 +30,7 @@ VARIANCE, SCALING, CURVE_POINTS = 0.9, 5, 25  # defaults of MAUVE: variance kept
 
 
 def cluster_entropy(
-    vectors: Any, human: Any = None, prompts: PromptIds = None, clusters: int | None = None, seed: int = 0
+    vectors: Any, human: Any = None, prompts: Ids = None, clusters: int | None = None, seed: int = 0
 ) -> Score:
     """Return the Shannon entropy (bits) of the distribution of `vectors` (n, d) over clusters of `human` (m, d).
 
@@ -43,7 +43,7 @@ def cluster_entropy(
     """
     (arm,) = vector_arms(seed, (vectors, prompts))
     centres, note = fit_centres(arm.vectors if human is None else human, clusters, seed)
-    estimate = cluster_entropy_of(arm, centres) if centres is not None else undefined_estimate(arm, note)
+    estimate = cluster_entropy_of(arm, centres) if centres is not None else undefined(arm, note)
     return with_notes(estimate, note if centres is not None else "").score("cluster_entropy", "bits", True)
 
 
@@ -71,13 +71,13 @@ def cluster_entropy_of(arm: VectorArm, centres: np.ndarray) -> Estimate:
 
     reason = invalid_reason(arm.vectors, 1)
     if reason:
-        return undefined_estimate(arm, reason)
+        return undefined(arm, reason)
     half = 0.5 * np.vecdot(centres, centres)
     nearest = np.concatenate(
         [(unit_vectors(block) @ centres.T - half).argmax(axis=1) for _, block in blocks(arm.vectors)]
     )
     values = _entropies(_replicate_counts(nearest, arm.left_out, arm.groups, len(centres)))
-    return jackknife_estimate(arm, values)
+    return estimated(arm, values)
 
 
 def _replicate_counts(labels: np.ndarray, left_out: np.ndarray, groups: int, count: int) -> np.ndarray:
@@ -98,9 +98,7 @@ def _entropies(counts: np.ndarray) -> np.ndarray:
     return np.where(total[:, 0] > 0, entr(counts / np.maximum(total, 1)).sum(axis=1) / math.log(2), math.nan)
 
 
-def frechet_distance(
-    vectors: Any, human: Any, prompts: PromptIds = None, human_prompts: PromptIds = None, seed: int = 0
-) -> Score:
+def frechet_distance(vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0) -> Score:
     """Return the Fréchet distance, ≥ 0, between Gaussians fitted to `vectors` (n, d) and `human` (m, d).
 
     |mean - mean'|² + tr(C + C' - 2 (C C')^½) (Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule, eq. 6),
@@ -123,14 +121,14 @@ def frechet_of(arm: VectorArm, human: VectorArm) -> Estimate:
                 if invalid
                 else f"fewer than two {kind}vectors"
             )
-            return undefined_estimate(arm, note)
+            return undefined(arm, note)
     # centre first: sums of squares lose the digits of a small spread around a large mean
     origin = np.asarray(np.mean(human.vectors, axis=0, dtype=np.float64))
     gaussians, human_gaussians = _gaussians(arm, origin, arm.groups), _gaussians(human, origin, arm.groups)
     values = np.array([_frechet(*a, *b) for a, b in zip(gaussians, human_gaussians, strict=True)])
     d = arm.vectors.shape[1]
     smaller = min(len(arm.vectors), len(human.vectors))
-    return jackknife_estimate(arm, values, f"biased: {smaller} vectors of {d} dimensions" * (smaller < 2 * d))
+    return estimated(arm, values, f"biased: {smaller} vectors of {d} dimensions" * (smaller < 2 * d))
 
 
 def _gaussians(arm: VectorArm, origin: np.ndarray, groups: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -170,12 +168,7 @@ def _frechet(mean: np.ndarray, covariance: np.ndarray, human_mean: np.ndarray, h
 
 
 def mauve(
-    vectors: Any,
-    human: Any,
-    prompts: PromptIds = None,
-    human_prompts: PromptIds = None,
-    seed: int = 0,
-    limit: int = LIMIT,
+    vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0, limit: int = LIMIT
 ) -> Score:
     """Return MAUVE, 0 to 1 (equal sets): the area under the curve of divergences between both sets over clusters.
 
@@ -200,23 +193,21 @@ def mauve_of(arm: VectorArm, human: VectorArm, seed: int) -> Estimate:
 
     reason = invalid_reason(arm.vectors, 20) or invalid_reason(human.vectors, 20, "human ")
     if reason:
-        return undefined_estimate(arm, reason)
+        return undefined(arm, reason)
     count = max(2, round(min(len(arm.vectors), len(human.vectors)) / 10))
     labels = _pooled_clusters(np.vstack([unit_vectors(arm.vectors), unit_vectors(human.vectors)]), count, seed)
     if labels is None:
-        return undefined_estimate(arm, "all vectors are equal")
+        return undefined(arm, "all vectors are equal")
     rows = len(arm.vectors)
     counts = _replicate_counts(labels[:rows], arm.left_out, arm.groups, count)
     human_counts = _replicate_counts(labels[rows:], human.left_out, arm.groups, count)
     values = np.array([divergence_area(p, q) for p, q in zip(human_counts, counts, strict=True)])
-    return jackknife_estimate(arm, values)
+    return estimated(arm, values)
 
 
 def _pooled_clusters(pooled: np.ndarray, count: int, seed: int) -> Any:
-    """Return the cluster of each of the pooled unit vectors (n, d); None if all are equal.
-
-    The steps and seeds are those of mauve-text; its bounds on the points of a cluster only print warnings.
-    """
+    """Return the cluster of each of the pooled unit vectors (n, d); None if all are equal. The steps and seeds are
+    those of mauve-text; its bounds on the points of a cluster only print warnings."""
     import faiss
     import numpy as np
     from sklearn.decomposition import PCA
@@ -232,10 +223,8 @@ def _pooled_clusters(pooled: np.ndarray, count: int, seed: int) -> Any:
 
 
 def divergence_area(p: np.ndarray, q: np.ndarray) -> float:
-    """Return MAUVE of histograms p and q (k,): the area under (exp -c KL(q|r), exp -c KL(p|r)), r = w p + (1 - w) q.
-
-    0 < w < 1. NaN if a histogram is empty.
-    """
+    """Return MAUVE of histograms p and q (k,): the area under (exp -c KL(q|r), exp -c KL(p|r)), r = w p + (1 - w) q. 0
+    < w < 1. NaN if a histogram is empty."""
     import numpy as np
     from scipy.special import rel_entr
 

@@ -15,7 +15,7 @@ from synthdiv.measures.vectors import (
     between_of,
     cosine_of,
     has_direction,
-    undefined_estimate,
+    undefined,
     vector_arms,
     within_of,
 )
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from synthdiv.measures.vectors import PromptIds
+    from synthdiv.measures.vectors import Ids
 
 # name: (unit, higher_is_better), in the order of the scores
 MEASURES = {
@@ -48,9 +48,9 @@ def semantic_scores(
     student: Any,
     vanilla: Any = None,
     human: Any = None,
-    prompts: PromptIds = None,
-    vanilla_prompts: PromptIds = None,
-    human_prompts: PromptIds = None,
+    prompts: Ids = None,
+    vanilla_prompts: Ids = None,
+    human_prompts: Ids = None,
     seed: int = 0,
     centres: Any = None,
 ) -> list[Score]:
@@ -77,7 +77,7 @@ def semantic_scores(
     dropped = len(set(valid_sets[0].prompts) - answered)
     notes = [valid_set.note for valid_set in valid_sets]
     notes += [f"{dropped} prompts without a vector left out"] * (dropped > 0)
-    arms: list[tuple[Any, PromptIds]] = [valid_set.select(answered) for valid_set in valid_sets]
+    arms: list[tuple[Any, Ids]] = [valid_set.select(answered) for valid_set in valid_sets]
     if human is not None:
         human_set = drop_directionless("human", human, human_prompts)
         notes.append(human_set.note)
@@ -114,7 +114,7 @@ class PromptedVectors(NamedTuple):
         return (self.vectors if all_selected else self.vectors[rows]), [self.ids[row] for row in rows]
 
 
-def drop_directionless(name: str, vectors: Any, ids: PromptIds) -> PromptedVectors:
+def drop_directionless(name: str, vectors: Any, ids: Ids) -> PromptedVectors:
     """Drop those of `vectors` (n, d) that are zero or not finite. Raises ValueError if the number of ids is not n."""
     import numpy as np
 
@@ -150,7 +150,7 @@ def _estimates(
     limited_arms, limited_human, notes = subsample(arms, human, seed)
     estimates = []
     for arm, limited in zip(arms, limited_arms, strict=True):
-        clusters = undefined_estimate(arm, "") if centres is None else cluster_entropy_of(arm, centres)
+        clusters = undefined(arm, "") if centres is None else cluster_entropy_of(arm, centres)
         values = {
             "cosine_distance": cosine_of(arm),
             "cosine_distance_within": within_of(arm),

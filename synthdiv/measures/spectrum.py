@@ -9,9 +9,9 @@ from synthdiv.measures.vectors import (
     Estimate,
     VectorArm,
     blocks,
+    estimated,
     invalid_reason,
-    jackknife_estimate,
-    undefined_estimate,
+    undefined,
     unit_vectors,
     vector_arms,
 )
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from synthdiv.core.types import Score
-    from synthdiv.measures.vectors import PromptIds
+    from synthdiv.measures.vectors import Ids
 
 ORDERS = (1, 2, math.inf)
 
 
-def vendi(vectors: Any, q: float = 1, prompts: PromptIds = None, seed: int = 0) -> Score:
+def vendi(vectors: Any, q: float = 1, prompts: Ids = None, seed: int = 0) -> Score:
     """Return the effective number of different vectors, 1 (all equal) to n: exp of the Rényi entropy of order `q`.
 
     `vectors` (n, d) has any float type; `prompts` (n,) holds the prompt id of each, None for one prompt per vector. The
@@ -53,11 +53,11 @@ def vendi_of(arm: VectorArm, orders: Sequence[float] = ORDERS) -> list[Estimate]
 
     reason = invalid_reason(arm.vectors)
     if reason:
-        return [undefined_estimate(arm, reason)] * len(orders)
+        return [undefined(arm, reason)] * len(orders)
     values = np.array([[effective_number(matrix, q) for q in orders] for matrix in _matrices(arm)])
     group_sizes = np.bincount(arm.left_out + 1, minlength=arm.groups + 1)[1:]
     values[1:][len(arm.vectors) - group_sizes < 2] = math.nan  # undefined, as for the whole set
-    return [jackknife_estimate(arm, order_values) for order_values in values.T]
+    return [estimated(arm, order_values) for order_values in values.T]
 
 
 def effective_number(matrix: np.ndarray, q: float) -> float:
@@ -78,10 +78,8 @@ def effective_number(matrix: np.ndarray, q: float) -> float:
 
 
 def _matrices(arm: VectorArm) -> list[np.ndarray]:
-    """Return the cosines (n, n) / n or the moments (d, d) / n, of all vectors and of each replicate.
-
-    Both have the same positive eigenvalues; the smaller matrix is used.
-    """
+    """Return the cosines (n, n) / n or the moments (d, d) / n, of all vectors and of each replicate. Both have the same
+    positive eigenvalues; the smaller matrix is used."""
     import numpy as np
 
     left_out, groups = arm.left_out, range(arm.groups)

@@ -124,10 +124,8 @@ def quantile(values: np.ndarray, q: float) -> float:
 
 
 def tail_weights(vanilla: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the weight (m,) of each of `values` in the tail of `vanilla` (n,): 1 above its 99 % quantile, 0 below.
-
-    A value equal to the quantile has the weight that makes the weights of `vanilla` sum to 1 % of n.
-    """
+    """Return the weight (m,) of each of `values` in the tail of `vanilla` (n,): 1 above its 99 % quantile, 0 below. A
+    value equal to the quantile has the weight that makes the weights of `vanilla` sum to 1 % of n."""
     import numpy as np
 
     threshold = quantile(vanilla, 1 - TAIL_SHARE)

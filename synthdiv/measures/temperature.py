@@ -30,11 +30,8 @@ MEASURES = (
 
 
 class TemperatureCurve(NamedTuple):
-    """One human answer under one model at every temperature.
-
-    `nll_at` (temperatures,) is -ln q in nats at each of `TEMPERATURES`, summed over the answer's tokens and EOS;
-    `tokens` >= 1 counts them, EOS included.
-    """
+    """One human answer under one model at every temperature. `nll_at` (temperatures,) is -ln q in nats at each of
+    `TEMPERATURES`, summed over the answer's tokens and EOS; `tokens` >= 1 counts them, EOS included."""
 
     nll_at: Sequence[float]
     tokens: int
@@ -42,9 +39,7 @@ class TemperatureCurve(NamedTuple):
 
 class SplitAnswers(NamedTuple):
     """Answers as arrays: NLL at every temperature (n, temperatures), tokens (n,), and a mask of the first half (n,).
-
-    The halves are those of one seeded shuffle, so equal sets of prompts are split equally in every arm.
-    """
+    The halves are those of one seeded shuffle, so equal sets of prompts are split equally in every arm."""
 
     nll: np.ndarray
     tokens: np.ndarray
@@ -103,10 +98,8 @@ def temperature_scores(
 
 
 def nll_after_fit(answers: Mapping[str, TemperatureCurve], seed: int = 0) -> dict[str, float]:
-    """Return the NLL per token (nats) of each answer after the fit, by prompt id; their mean is `nll_2_support`.
-
-    Empty if `nll_2_support` is undefined.
-    """
+    """Return the NLL per token (nats) of each answer after the fit, by prompt id; their mean is `nll_2_support`. Empty
+    if `nll_2_support` is undefined."""
     import numpy as np
 
     prompts = shuffled_prompts(answers, seed)

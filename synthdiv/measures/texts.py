@@ -10,10 +10,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthdiv.measures.arm import WordArm, undefined_values
+from synthdiv.measures.arm import WordArm, undefined_arm
 from synthdiv.measures.bleu import bleu_scores
-from synthdiv.measures.intervals import JackknifeValues, equal_size_replicates, jackknife_masks, prompt_means
-from synthdiv.measures.lexical import COUNT_MEASURES, count_measure_values
+from synthdiv.measures.intervals import Jackknifed, balanced, jackknife_masks, prompt_means
+from synthdiv.measures.lexical import COUNT_MEASURES, count_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,13 +30,13 @@ class Texts(NamedTuple):
     the prompts left out.
     """
 
-    pooled: JackknifeValues
-    between: JackknifeValues
+    pooled: Jackknifed
+    between: Jackknifed
     within: np.ndarray
     note: str
 
 
-def texts_budget_values(
+def texts_values(
     arms: Mapping[str, WordArm], prompts: Mapping[str, Sequence[Hashable]], length: int, seed: int, paired: bool = True
 ) -> dict[str, Texts]:
     """Return the values of each arm on the common long prompts; `prompts` holds the prompt ids of each arm in order.
@@ -87,7 +87,7 @@ def undefined_texts(arm: WordArm, reason: str, note: str) -> Texts:
     """Return NaN for every value of an arm, with the `reason`."""
     import numpy as np
 
-    pooled, between = undefined_values(reason), undefined_values(reason, len(BETWEEN))
+    pooled, between = undefined_arm(reason), undefined_arm(reason, len(BETWEEN))
     return Texts(pooled, between, np.full((len(BETWEEN), arm.prompts), math.nan), note)
 
 
@@ -108,13 +108,12 @@ def _measure_arm(arm: WordArm, selected: np.ndarray, length: int, seed: int, rea
     pooled = cut.measure((cut.lengths, all_texts), [(cut.lengths * m[cut.prompt], m[cut.prompt]) for m in masks], seed)
 
     def between(present: np.ndarray) -> np.ndarray:
-        return count_measure_values(cut.table, cut.lengths, present & first)[[0, 2]]
+        return count_values(cut.table, cut.lengths, present & first)[[0, 2]]
 
     replicates = np.array([between(mask[cut.prompt]) for mask in masks]).reshape(-1, width)
-    between_values = JackknifeValues(between(all_texts), replicates, cut.prompts)
+    between_values = Jackknifed(between(all_texts), replicates, cut.prompts)
     pooled, between_values = (
-        part._replace(replicates=equal_size_replicates(part.value, part.replicates, masks))
-        for part in (pooled, between_values)
+        part._replace(replicates=balanced(part.value, part.replicates, masks)) for part in (pooled, between_values)
     )
     within = np.full((width, arm.prompts), math.nan)
     within[:, selected] = within_prompt_values(cut)

@@ -83,10 +83,8 @@ def support_divergence(p: PromptArrays, log_q: PromptArrays) -> np.ndarray:
 
 
 def coverage(p: PromptArrays, log_q: PromptArrays) -> np.ndarray:
-    """Return the mass of p on answers with q >= p / 10 (prompts, 4): of all answers, head, middle and tail.
-
-    The share of a tercile is relative to its own mass, so 1 is full coverage in every column; NaN for an empty tercile.
-    """
+    """Return the mass of p on answers with q >= p / 10 (prompts, 4): of all answers, head, middle and tail. The share
+    of a tercile is relative to its own mass, so 1 is full coverage in every column; NaN for an empty tercile."""
     rows = np.full((len(p), 1 + len(TERCILES)), math.nan)
     for row, (law, likelihood) in zip(rows, _checked_pairs(p, log_q), strict=True):
         covered = (
@@ -101,9 +99,7 @@ def coverage(p: PromptArrays, log_q: PromptArrays) -> np.ndarray:
 
 def dialect_shares(posteriors: PromptArrays) -> np.ndarray:
     """Return the mean posterior of each dialect over a prompt's answers (prompts, dialects + 1); last column: `off`.
-
-    `posteriors` has one (answers, dialects) array per prompt; an answer outside all dialects is a row of zeros.
-    """
+    `posteriors` has one (answers, dialects) array per prompt; an answer outside all dialects is a row of zeros."""
     means = np.array([np.mean(rows, axis=0) for rows in posteriors])
     return np.hstack([means, 1 - means.sum(axis=1, keepdims=True)]) if len(means) else means
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import (
-    equal_size_replicates,
+    balanced,
     jackknife_interval,
     jackknife_masks,
     mean_interval,
     prompt_numbers,
-    ratio_pseudo_values,
+    pseudo_values,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    PromptIds = Sequence[Hashable] | None
+    Ids = Sequence[Hashable] | None
 
 BLOCK_ROWS = 1024  # vectors that are converted to float64 at once
 
@@ -63,9 +63,7 @@ class VectorArm:
 
 class Estimate(NamedTuple):
     """The value of a measure on `n` prompts, with jackknife replicates (g,), or pseudo-values (units,) if `per_prompt`.
-
-    `note` says why the value is NaN, or which vectors it is computed on.
-    """
+    `note` says why the value is NaN, or which vectors it is computed on."""
 
     value: float
     replicates: np.ndarray
@@ -86,7 +84,7 @@ class Estimate(NamedTuple):
         return Score(name, self.value, self.n, low, high, unit, higher_is_better, note)
 
 
-def jackknife_estimate(arm: VectorArm, values: Any, note: str = "") -> Estimate:
+def estimated(arm: VectorArm, values: Any, note: str = "") -> Estimate:
     """Return the estimate of an arm from `values` (groups + 1,): of all vectors, then of each replicate."""
     import numpy as np
 
@@ -95,19 +93,19 @@ def jackknife_estimate(arm: VectorArm, values: Any, note: str = "") -> Estimate:
     kept = group != np.arange(arm.groups)[:, None]
     return Estimate(
         float(value_and_replicates[0]),
-        equal_size_replicates(value_and_replicates[0], value_and_replicates[1:], kept),
+        balanced(value_and_replicates[0], value_and_replicates[1:], kept),
         arm.prompts,
         note,
     )
 
 
-def undefined_estimate(arm: VectorArm, note: str) -> Estimate:
+def undefined(arm: VectorArm, note: str) -> Estimate:
     import numpy as np
 
     return Estimate(math.nan, np.empty(0), arm.prompts, note)
 
 
-def vector_arms(seed: int, *sets: tuple[Any, PromptIds]) -> list[VectorArm]:
+def vector_arms(seed: int, *sets: tuple[Any, Ids]) -> list[VectorArm]:
     """Return sets of (vectors, prompt ids or None) as arms with common prompt indices and jackknife masks.
 
     The prompts of the first set are the units that are left out; without ids each vector is one unit. The other sets
@@ -175,11 +173,9 @@ def blocks(vectors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def unit_vector_sums(vectors: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, int]:
+def label_sums(vectors: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     """Return the sums of unit vectors by label 0 to count - 1, float64 (count, d), and the number of invalid vectors.
-
-    One pass; the memory is that of the sums.
-    """
+    One pass; the memory is that of the sums."""
     import numpy as np
     from scipy.sparse import csc_array
 
@@ -203,13 +199,13 @@ def cosine_of(arm: VectorArm) -> Estimate:
     import numpy as np
 
     if len(arm.vectors) < 2:
-        return undefined_estimate(arm, "fewer than two vectors")
+        return undefined(arm, "fewer than two vectors")
     labels = arm.left_out + 1  # 0: in every replicate
-    total, invalid = unit_vector_sums(arm.vectors, labels, arm.groups + 1)
+    total, invalid = label_sums(arm.vectors, labels, arm.groups + 1)
     if invalid:
-        return undefined_estimate(arm, _no_direction_note(invalid, len(labels)))
+        return undefined(arm, _no_direction_note(invalid, len(labels)))
     counts = np.bincount(labels, minlength=len(total)).astype(float)
-    return jackknife_estimate(arm, _mean_distance(total, counts, counts, counts))
+    return estimated(arm, _mean_distance(total, counts, counts, counts))
 
 
 def between_of(arm: VectorArm) -> Estimate:
@@ -217,10 +213,10 @@ def between_of(arm: VectorArm) -> Estimate:
     import numpy as np
 
     if arm.prompts < 2:
-        return undefined_estimate(arm, "fewer than two prompts")
+        return undefined(arm, "fewer than two prompts")
     total, invalid, counts = _prompt_sums(arm)
     if invalid:
-        return undefined_estimate(arm, _no_direction_note(invalid, len(arm.vectors)))
+        return undefined(arm, _no_direction_note(invalid, len(arm.vectors)))
     square = np.vecdot(total, total)
     labels, groups = arm.group[:-1] + 1, arm.groups + 1
     of_group = np.zeros((groups, total.shape[1]))
@@ -228,7 +224,7 @@ def between_of(arm: VectorArm) -> Estimate:
     group_counts, within_cosines, pairs = (
         np.bincount(labels, weights, groups) for weights in (counts, square, counts**2)
     )
-    return jackknife_estimate(arm, _mean_distance(of_group, group_counts, within_cosines, pairs))
+    return estimated(arm, _mean_distance(of_group, group_counts, within_cosines, pairs))
 
 
 def within_of(arm: VectorArm) -> Estimate:
@@ -238,15 +234,13 @@ def within_of(arm: VectorArm) -> Estimate:
     total, invalid, counts = _prompt_sums(arm)
     several = counts > 1
     if invalid or not several.any():
-        return undefined_estimate(arm, _no_direction_note(invalid, len(arm.vectors)) or "no prompt with two vectors")
+        return undefined(arm, _no_direction_note(invalid, len(arm.vectors)) or "no prompt with two vectors")
     pairs = np.where(several, counts * (counts - 1), 1.0)
     prompt_distance = np.where(several, 1 - (np.vecdot(total, total) - counts) / pairs, 0.0).clip(0, 2)
     count = int(several.sum())
     # with one prompt all pseudo-values are equal, which would give an interval of width 0
     pseudo = (
-        ratio_pseudo_values(prompt_distance, several.astype(float))
-        if count > 1
-        else np.full(len(prompt_distance), math.nan)
+        pseudo_values(prompt_distance, several.astype(float)) if count > 1 else np.full(len(prompt_distance), math.nan)
     )
     return Estimate(float(prompt_distance[several].mean()), pseudo, count, per_prompt=True)
 
@@ -258,7 +252,7 @@ def _prompt_sums(arm: VectorArm) -> tuple[np.ndarray, int, np.ndarray]:
     units = len(arm.group) - 1
     if not len(arm.vectors):
         return np.zeros((units, 0)), 0, np.zeros(units)
-    return *unit_vector_sums(arm.vectors, arm.prompt, units), np.bincount(arm.prompt, minlength=units).astype(float)
+    return *label_sums(arm.vectors, arm.prompt, units), np.bincount(arm.prompt, minlength=units).astype(float)
 
 
 def _mean_distance(
@@ -281,7 +275,7 @@ def _mean_distance(
     return distance.clip(0, 2)
 
 
-def mean_cosine_distance(vectors: Any, prompts: PromptIds = None, seed: int = 0) -> Score:
+def mean_cosine_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> Score:
     """Return the mean of 1 - cosine over all pairs of distinct vectors, 0 to 2: semantic diversity.
 
     `vectors` (n, d), n ≥ 2, has any float type and may be a mapped file; `prompts` (n,) holds the prompt id of each,
@@ -292,7 +286,7 @@ def mean_cosine_distance(vectors: Any, prompts: PromptIds = None, seed: int = 0)
     return cosine_of(arm).score("cosine_distance", "0-2", True)
 
 
-def within_prompt_distance(vectors: Any, prompts: PromptIds = None, seed: int = 0) -> Score:
+def within_prompt_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> Score:
     """Return the mean over prompts of the mean cosine distance, 0 to 2, between the answers to one prompt.
 
     As `mean_cosine_distance`, but with a t interval over prompts. Only prompts with two or more answers count, and `n`
@@ -302,10 +296,8 @@ def within_prompt_distance(vectors: Any, prompts: PromptIds = None, seed: int = 
     return within_of(arm).score("cosine_distance_within", "0-2", True)
 
 
-def between_prompt_distance(vectors: Any, prompts: PromptIds = None, seed: int = 0) -> Score:
-    """Return the mean cosine distance, 0 to 2, over pairs of answers to different prompts.
-
-    As `mean_cosine_distance`. The memory is one float64 vector per prompt. NaN for fewer than two prompts.
-    """
+def between_prompt_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> Score:
+    """Return the mean cosine distance, 0 to 2, over pairs of answers to different prompts. As `mean_cosine_distance`.
+    The memory is one float64 vector per prompt. NaN for fewer than two prompts."""
     (arm,) = vector_arms(seed, (vectors, prompts))
     return between_of(arm).score("cosine_distance_between", "0-2", True)

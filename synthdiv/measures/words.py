@@ -19,10 +19,8 @@ _WORD = re.compile(REGEX)
 
 
 def words(text: str) -> list[str]:
-    """Return the words of `text` in lower case, composed (NFC) and with straight apostrophes.
-
-    Lower-casing comes after the match, because it can decompose a letter (Turkish İ) and so split its word.
-    """
+    """Return the words of `text` in lower case, composed (NFC) and with straight apostrophes. Lower-casing comes after
+    the match, because it can decompose a letter (Turkish İ) and so split its word."""
     matches = _WORD.findall(unicodedata.normalize("NFC", text))
     return [word.lower().replace("’", "'") for word in matches]
 

@@ -105,10 +105,8 @@ def require_4bit_support(device: str) -> None:
 
 
 def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple[Any, Any]:
-    """Return model and tokenizer of a checkpoint, pretrain or train artifact; for an adapter, those of its base.
-
-    With `packed`, linear layers have 4-bit weights as in QLoRA (Dettmers et al. 2023: NF4 with double quantisation).
-    """
+    """Return model and tokenizer of a checkpoint, pretrain or train artifact; for an adapter, those of its base. With
+    `packed`, linear layers have 4-bit weights as in QLoRA (Dettmers et al. 2023: NF4 with double quantisation)."""
     import torch
     import transformers
 
@@ -125,12 +123,7 @@ def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple
     try:
         tokenizer = load_tokenizer(folder)
         opened: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **quantization,
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **quantization
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: transformers cannot open this as a causal language model ({error})") from error

@@ -35,25 +35,23 @@ def answer_log_likelihoods(
     `budget` is the number of tokens in a batch. Raises DataError for a prompt without a token or a pair longer than the
     model's context.
     """
-    return [values[:, 0] for values in _score_pairs(opened, pairs, budget, progress, target_log_probabilities)]
+    return [values[:, 0] for values in _score_pairs(opened, pairs, budget, progress, log_probabilities)]
 
 
 def answer_curves(
     opened: OpenModel, pairs: list[tuple[list[int], list[int]]], budget: int, progress: Progress = lambda *_: None
 ) -> list[np.ndarray]:
     """Return these log-probabilities at each of `TEMPERATURES`: float32 (tokens, temperatures), by one forward pass.
-
-    The column of temperature 1 is bit-equal to `answer_log_likelihoods`.
-    """
-    return _score_pairs(opened, pairs, budget, progress, target_log_probability_curves)
+    The column of temperature 1 is bit-equal to `answer_log_likelihoods`."""
+    return _score_pairs(opened, pairs, budget, progress, log_probability_curves)
 
 
-def target_log_probabilities(logits: Any, targets: Any) -> Any:
+def log_probabilities(logits: Any, targets: Any) -> Any:
     """Return ln softmax(logits)[target] (n, 1) for logits (n, vocabulary) and targets (n,)."""
     return logits.gather(1, targets[:, None]) - logits.logsumexp(1, keepdim=True)
 
 
-def target_log_probability_curves(logits: Any, targets: Any) -> Any:
+def log_probability_curves(logits: Any, targets: Any) -> Any:
     """Return ln softmax(logits / T)[target] for each T of `TEMPERATURES`: (n, temperatures).
 
     Halving T squares exp(logit / T), so one exponential serves all octaves of the grid, in less than half the time of
@@ -61,15 +59,15 @@ def target_log_probability_curves(logits: Any, targets: Any) -> Any:
     """
     shifted = logits - logits.amax(1, keepdim=True)  # weights ≤ 1: their squares cannot overflow
     target_logits = shifted.gather(1, targets[:, None])[:, 0]
-    log_probabilities = logits.new_empty((len(logits), len(TEMPERATURES)))
+    curves = logits.new_empty((len(logits), len(TEMPERATURES)))
     for hottest in range(len(TEMPERATURES) - PER_OCTAVE, len(TEMPERATURES)):
         weights = (shifted / TEMPERATURES[hottest]).exp_()
         for column in range(hottest, -1, -PER_OCTAVE):
             if column != hottest:
                 weights.mul_(weights)
-            log_probabilities[:, column] = target_logits / TEMPERATURES[column] - weights.sum(1).log()
-    log_probabilities[:, TEMPERATURES.index(1.0)] = target_log_probabilities(logits, targets)[:, 0]
-    return log_probabilities
+            curves[:, column] = target_logits / TEMPERATURES[column] - weights.sum(1).log()
+    curves[:, TEMPERATURES.index(1.0)] = log_probabilities(logits, targets)[:, 0]
+    return curves
 
 
 def _score_pairs(

@@ -31,7 +31,7 @@ def test_the_completions_endpoint_answers_too():
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "duplicate"])
-def test_each_failure_that_may_pass_is_tried_again_and_counted(kind):
+def test_each_transient_failure_is_retried_and_counted(kind):
     with FaultServer(share=1.0, kinds=(kind,), most=1) as fault:
         client = Client(server(fault, timeout_seconds=0.5), "tiny-chat", "completions")
         (reply,) = collected(client, asks("say")).values()
@@ -47,7 +47,7 @@ def test_each_failure_that_may_pass_is_tried_again_and_counted(kind):
 
 
 @pytest.mark.parametrize(("status", "tries"), [(408, 2), (409, 2), (503, 2), (400, 1), (401, 1), (402, 1), (403, 1)])
-def test_only_what_may_pass_is_tried_again(status, tries, monkeypatch):
+def test_only_transient_failures_are_retried(status, tries, monkeypatch):
     monkeypatch.setenv("TEST_KEY", "k")
     with FaultServer(rule=lambda _: (status, {"error": {"message": "no such thing"}})) as fault:
         client = Client(server(fault, attempts=2, key="TEST_KEY"), "tiny-chat", "completions")
@@ -66,7 +66,7 @@ def test_only_what_may_pass_is_tried_again(status, tries, monkeypatch):
     assert says.get(status, f"no answer to q0 after 2 attempts in 0 s; the last got HTTP {status}: no such") in told
 
 
-def test_a_model_that_takes_no_system_role_has_its_words_in_the_users_turn():
+def test_an_unsupported_system_role_is_sent_in_the_user_turn():
     def rule(body):
         if body["messages"][0]["role"] == "system":
             return 400, {"error": {"message": "System role not supported"}}
@@ -82,7 +82,7 @@ def test_a_model_that_takes_no_system_role_has_its_words_in_the_users_turn():
     assert found["q0"].account.retries == {"parameter": 1}
 
 
-def test_a_proxy_for_the_world_is_none_for_this_machine(monkeypatch):
+def test_loopback_requests_use_no_proxy(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with FaultServer() as fault:
@@ -93,7 +93,7 @@ def test_a_proxy_for_the_world_is_none_for_this_machine(monkeypatch):
             collected(world, asks("say"))
 
 
-def test_an_account_without_money_is_told_at_once():
+def test_an_account_without_credit_fails_at_once():
     with FaultServer(rule=lambda _: (429, {"error": {"message": "pay", "code": "insufficient_quota"}})) as fault:
         with pytest.raises(DataError, match="no credit left"):
             collected(Client(server(fault), "tiny-chat", "completions"), asks("say"))
@@ -123,7 +123,7 @@ def test_a_parameter_that_is_refused_is_left_out_or_sent_by_its_other_name():
     assert fault.bodies[-1]["max_completion_tokens"] == 5
 
 
-def test_what_is_in_flight_has_its_time_when_asked_to_stop(monkeypatch):
+def test_requests_in_flight_have_a_grace_period_on_stop(monkeypatch):
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.05)
     monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.3)
     with FaultServer(latency=0.15) as fault:
@@ -150,7 +150,7 @@ def test_an_error_comes_after_what_was_in_flight(monkeypatch):
     assert sorted(got) == ["q0", "q2"]
 
 
-def test_a_mistake_of_the_caller_ends_the_thread():
+def test_an_error_of_the_caller_ends_the_thread():
     def broken():
         yield from asks("a")
         raise ZeroDivisionError

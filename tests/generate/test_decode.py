@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from synthdiv.generate.decode import CHECK_INTERVAL, decode, preallocated_cache
+from synthdiv.generate.decode import CHECK_INTERVAL, decode, row_cache
 from synthdiv.generate.hf import generate
 from synthdiv.generate.stream import RowSampler
 
@@ -54,9 +54,7 @@ def ended(said):
 
 def ours(model, prompts, rows, **law):
     with torch.inference_mode():
-        said = decode(
-            model, preallocated_cache(model), [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law), "cpu"
-        )
+        said = decode(model, row_cache(model), [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law), "cpu")
     return ended(said)
 
 
@@ -101,7 +99,7 @@ def test_rows_and_padding_leave(prompts):
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - set(KEPT_WHOLE)))
 def test_other_caches_take_the_library_s_loop(name, prompts):
     model = model_of(name)
-    assert preallocated_cache(model) is None
+    assert row_cache(model) is None
     prompts = [prompt[:12] for prompt in prompts]
     whole = theirs(model, prompts, range(8))
     if name != "mamba":  # its states see what stands at the left of a shorter prompt in transformers' own loop
@@ -120,7 +118,7 @@ def test_when_rows_leave_changes_no_answer(monkeypatch, prompts, share, look):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own compiler
-def test_a_compiled_model_says_the_same(prompts):
+def test_a_compiled_model_gives_the_same_tokens(prompts):
     model = model_of("llama")
     wanted = ours(model, prompts, range(ROWS))
     model.compile(dynamic=True)

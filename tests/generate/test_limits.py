@@ -22,7 +22,7 @@ def _hurried(monkeypatch):
     monkeypatch.setattr(module, "FIRST_BACKOFF", 0.05)
 
 
-def test_after_a_429_nobody_starts_before_the_time_it_names(monkeypatch):
+def test_after_a_429_no_request_starts_before_retry_after(monkeypatch):
     with FaultServer(share=1.0, kinds=("429",), most=1, retry_after="1.5") as fault:
         fault.asked.update({f"p{n}": 1 for n in range(1, 30)})  # only p0 is refused
         client = Client(server(fault, concurrency=2), "tiny-chat", "completions")

@@ -58,7 +58,7 @@ def spent(folder):
         return spending.total[0]
 
 
-def test_what_a_server_does_not_count_is_unknown_and_not_free(prompts, folder):
+def test_unreported_usage_is_unknown_and_not_free(prompts, folder):
     """And one of another dialect: a bare list of models, and an end by another name."""
     with FaultServer(counts=False, bare=True, ends=("eos", "max_tokens")) as fault:
         done = answered(

@@ -21,7 +21,7 @@ from synthdiv.generate.protocol import (
 )
 
 
-def test_words_about_a_parameter_are_told_from_words_of_a_prompt():
+def test_errors_about_parameters_are_recognised():
     sent = {"seed": 1, "logprobs": True, "top_logprobs": 2}
     assert rejected_parameters("Unsupported parameter: 'seed'", "", sent) == ["seed"]
     assert rejected_parameters("logprobs is not supported by this model", "", sent) == ["logprobs", "top_logprobs"]
@@ -56,11 +56,11 @@ def test_words_about_a_parameter_are_told_from_words_of_a_prompt():
         ("a/llama-3-8b", "b/llama-3-8b:free", True),
     ],
 )
-def test_which_names_are_one_model(asked, reported, same):
+def test_which_names_are_the_same_model(asked, reported, same):
     assert is_same_model(asked, reported) == same
 
 
-def test_when_to_come_back():
+def test_retry_after_is_parsed():
     assert retry_after_seconds({"retry-after": "3"}) == 3
     assert retry_after_seconds({"retry-after-ms": "250", "retry-after": "3"}) == 0.25
     assert 50 < retry_after_seconds({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}) <= 60
@@ -72,13 +72,13 @@ def test_when_to_come_back():
     )
 
 
-def test_halves_of_surrogates_go_and_whole_ones_stay():
+def test_only_lone_surrogates_are_replaced():
     assert replace_lone_surrogates({"a": ["x\ud83d", "\ud83d\ude00", "\U0001f600 ü \x00"]}) == {
         "a": ["x\ufffd", "😀", "😀 ü \x00"]
     }
 
 
-def test_the_words_of_an_error_are_found_however_they_are_wrapped():
+def test_error_messages_are_found_in_every_format():
     assert error_details(b'{"error": {"message": "no", "code": 7, "param": "seed"}}') == ("no", "7", "seed")
     assert error_details(b'{"error": "no"}') == error_details(b'{"detail": "no"}') == ("no", "", "")
     assert error_details(b"<html>\xff") == ("<html>\ufffd", "", "")
@@ -110,7 +110,7 @@ def test_a_list_of_models_may_be_wrapped_or_bare_or_none():
         assert invalid_reason(nothing, "m", "models") is None
 
 
-def test_words_of_a_filter_and_about_the_system_role():
+def test_errors_of_filters_and_about_the_system_role_are_recognised():
     for words in ("Content Exists Risk", "content_filter", "content_policy_violation", "flagged by moderation"):
         assert is_filter_error(words)
     for words in ("", "This model's maximum context length is 4096 tokens", "risk", "policy"):

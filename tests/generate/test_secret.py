@@ -55,7 +55,7 @@ def test_the_key_is_in_no_file(tmp_path, engine):
     ids=["key", "url"],
 )
 @pytest.mark.parametrize("grid", [[], ["-m", "train.seed=0,1"]], ids=["cell", "sweep"])
-def test_a_key_that_was_typed_is_neither_said_nor_written(tmp_path, typed, wrong, grid):
+def test_a_key_on_the_command_line_is_neither_printed_nor_written(tmp_path, typed, wrong, grid):
     write_files(tmp_path)
     words = [*grid, *CELL, 'runtime.servers=[{name: here, url: "http://127.0.0.1:9/v1"}]', wrong]
     said = typed(*words)

@@ -87,7 +87,7 @@ def test_a_token_without_mass_is_never_drawn(monkeypatch, uniform, top_p):
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("spread", [0.0, 0.5, 2.0, 6.0])
 @pytest.mark.parametrize("vocabulary", [1, HEAD_TOKENS - 1, HEAD_TOKENS, HEAD_TOKENS + 1, 5000])
-def test_the_head_gives_the_token_of_the_whole_vocabulary(top_p, spread, vocabulary):
+def test_the_head_gives_the_same_token_as_the_whole_vocabulary(top_p, spread, vocabulary):
     """Nuclei of one token up to all: those wider than the head are looked for in the whole."""
     scores = torch.randn((300, vocabulary), generator=torch.Generator().manual_seed(1)) * spread
     streams, rows = [f"{number:032x}" for number in range(300)], torch.arange(300)

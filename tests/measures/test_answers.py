@@ -83,7 +83,7 @@ def test_per_answer_values_and_words_split_before_agree():
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_nothing_and_one_answer(measure):
+def test_no_answer_and_one_answer(measure):
     nothing = measure([])
     assert (math.isnan(nothing.value), nothing.n) == (True, 0)
     assert nothing.note

@@ -22,10 +22,9 @@ from synthdiv.measures.bleu import (
     self_bleu_of,
     tokens_13a,
 )
-from synthdiv.measures.intervals import equal_size_replicates, jackknife_interval, jackknife_masks
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.sentences import sentences
-from tests.measures.material import HUMAN, SYNTHETIC, real_answers, real_rows
+from tests.measures.material import HUMAN, SYNTHETIC, left_out_interval, real_answers, real_rows
 
 SMALL = st.text(alphabet="ab .", max_size=14)  # few letters and spaces: duplicates, ties in length, empty texts
 SENTENCES = st.lists(st.sampled_from(["the", "cat", "The", "sat", "on", "3.5", "mat."]), max_size=9).map(" ".join)
@@ -145,7 +144,7 @@ def test_self_bleu_bounds_order_and_doubling(texts, rng):
 
 
 @given(st.lists(st.lists(SENTENCES, max_size=5), min_size=1, max_size=5), st.sampled_from([1, 2, 3, 4]))
-def test_groups_are_scored_as_if_each_were_alone(groups, n):
+def test_groups_are_scored_independently(groups, n):
     owner = np.repeat(np.arange(len(groups)) * 3, np.array([len(group) for group in groups]))  # with gaps
     tokens = tokens_13a(text for group in groups for text in group)
     table = ngrams(tokens, n)
@@ -159,7 +158,7 @@ def test_groups_are_scored_as_if_each_were_alone(groups, n):
 
 
 @given(st.lists(SENTENCES, min_size=1, max_size=8), st.data())
-def test_a_choice_of_a_table_is_a_table_of_the_choice(texts, data):
+def test_scores_of_a_selection_are_those_of_a_table_of_the_selection(texts, data):
     tokens = [text.split() for text in texts]
     present = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
     kept = np.array([data.draw(st.integers(0, len(text))) for text in tokens])
@@ -174,9 +173,9 @@ def test_the_interval_leaves_out_groups_of_prompts():
     texts = english(2, 46)
     prompts = [f"p{number // 2}" for number in range(46)]
     score = self_bleu(texts, 3, prompts, seed=4)
-    kept = np.repeat(jackknife_masks(23, seed=4), 2, axis=1)
-    drawn = [reference([text for text, k in zip(texts, mask, strict=True) if k], 3) for mask in kept]
-    expected = jackknife_interval(score.value, equal_size_replicates(score.value, drawn, kept))
+    expected = left_out_interval(
+        score.value, lambda kept: reference([text for i, text in enumerate(texts) if kept[i // 2]], 3), 23, 4
+    )
     assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
     assert (score.name, score.n, score.higher_is_better, score.note) == ("self_bleu_3", 23, False, "")
 

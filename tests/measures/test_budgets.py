@@ -13,8 +13,8 @@ from synthdiv.measures import (
     distinct_n,
     heaps,
     heaps_in_order,
+    lexical_arm_scores,
     lexical_scores,
-    lexical_scores_by_arm,
     ngram_entropy,
     repetition_rate,
     response_length,
@@ -23,12 +23,12 @@ from synthdiv.measures import (
     self_bleu_individual,
     sentence_count,
 )
-from synthdiv.measures.arm import POOLED, WordArm, words_budget_values
+from synthdiv.measures.arm import POOLED, WordArm, words_values
 from synthdiv.measures.budgets import words_scores
 from synthdiv.measures.intervals import jackknife_interval
 from synthdiv.measures.lexical import COUNT_MEASURES
-from synthdiv.measures.texts import BETWEEN, texts_budget_values
-from tests.measures.material import made_answers
+from synthdiv.measures.texts import BETWEEN, texts_values
+from tests.measures.material import count_measures, made_answers
 
 ON_WORDS = [f"{measure.name}@words" for measure in COUNT_MEASURES]
 ON_TEXTS = [f"{measure.name}@texts" for measure in COUNT_MEASURES]
@@ -45,11 +45,6 @@ def by_name(*arguments, **options):
     return {score.name: score for score in found}
 
 
-def plain(texts):
-    counts = [f(texts, n).value for f in (distinct_n, ngram_entropy) for n in (1, 2, 3)]
-    return [self_bleu(texts, 3).value, *counts, *(score.value for score in heaps(texts))]
-
-
 def test_values_are_those_of_the_plain_functions_on_the_budget():
     student = made_answers(0)
     scores = by_name(student, None, 500, 9)
@@ -58,10 +53,10 @@ def test_values_are_those_of_the_plain_functions_on_the_budget():
     for text in chain(*student.values()):
         texts += [" ".join(text.split()[:left])] * (left > 0)
         left -= len(text.split())
-    assert [scores[name].value for name in ON_WORDS] == pytest.approx(plain(texts), rel=1e-9)
+    assert [scores[name].value for name in ON_WORDS] == pytest.approx(count_measures(texts), rel=1e-9)
     assert {scores[name].n for name in ON_WORDS} == {math.ceil(len(texts) / 2)}
     cut = [" ".join(text.split()[:9]) for text in chain(*student.values())]
-    assert [scores[name].value for name in ON_TEXTS] == pytest.approx(plain(cut), rel=1e-9)
+    assert [scores[name].value for name in ON_TEXTS] == pytest.approx(count_measures(cut), rel=1e-9)
     within = [distinct_n(cut[i : i + 2], 2).value for i in range(0, 80, 2)]
     assert scores["distinct_2_within@texts"].value == pytest.approx(np.mean(within))
     assert scores["self_bleu_3_between@texts"].value == pytest.approx(self_bleu(cut[::2], 3).value)
@@ -198,8 +193,7 @@ def test_arms_in_groups_share_the_prompts_of_the_texts_budget():
     one, two = made_answers(0), made_answers(1, words=9)
     two.pop("p3")
     found = {
-        name: {s.name: s for s in scores}
-        for name, scores in lexical_scores_by_arm({"a": one, "b": two}, 600, 9).items()
+        name: {s.name: s for s in scores} for name, scores in lexical_arm_scores({"a": one, "b": two}, 600, 9).items()
     }
     assert found["a"]["distinct_2@texts"].n == found["b"]["distinct_2@texts"].n < 30
     assert found["a"]["distinct_2@texts"].note == "26 of 40 prompts left out: 26 for other arms"
@@ -235,7 +229,7 @@ BAD = {
 def test_bad_input_is_a_number_or_nan_with_a_note(student, other):
     arm = WordArm.from_texts(list(student.values()))
     scores = lexical_scores(student, student if other else None, 90, 3)
-    grouped = lexical_scores_by_arm({"a": student, "b": made_answers(0)}, 90, 3, paired=other)
+    grouped = lexical_arm_scores({"a": student, "b": made_answers(0)}, 90, 3, paired=other)
     assert len(grouped["b"]) == len(grouped["a"])
     for score in chain(scores, grouped["a"]):
         assert math.isnan(score.low) == math.isnan(score.high)
@@ -272,9 +266,9 @@ def test_intervals_cover_the_expected_value(difference):
     for seed in range(60):
         arms = {name: made_answers(2 * seed + i, topics=seed) for i, name in enumerate("ab")}
         split = {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}
-        texts = texts_budget_values(split, {name: list(groups) for name, groups in arms.items()}, 9, seed)
+        texts = texts_values(split, {name: list(groups) for name, groups in arms.items()}, 9, seed)
         parts = {
-            "words": words_budget_values(split, 850, seed),
+            "words": words_values(split, 850, seed),
             "texts": {name: found.pooled for name, found in texts.items()},
             "between": {name: found.between for name, found in texts.items()},
         }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,8 @@ from hypothesis import strategies as st
 from synthdiv.measures.intervals import jackknife_interval, jackknife_masks
 from synthdiv.measures.order import CODECS, codec_ratio, compression_of, compression_ratio, mtld, mtld_of
 from synthdiv.measures.words import words
+from tests.measures.material import HUMAN, real_answers
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "instructions_human.jsonl.gz"
 ONE = np.zeros(1, dtype=np.int64)
 
 
@@ -59,11 +57,8 @@ def test_mtld_is_the_reference_on_any_text(tokens):
     assert mtld_of([tokens], ONE)[0] == pytest.approx(reference(tokens), rel=1e-9)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"no {REAL}")
 def test_mtld_is_the_reference_on_real_texts():
-    with gzip.open(REAL, "rt", encoding="utf-8") as lines:
-        texts = [json.loads(line)["response"] for line, _ in zip(lines, range(2000), strict=False)]
-    tokens = [text for text in map(words, texts) if len(set(text)) < len(text) >= 50][:50]
+    tokens = [text for text in map(words, real_answers(HUMAN, 2000)) if len(set(text)) < len(text) >= 50][:50]
     assert len(tokens) == 50
     for text in tokens:
         assert mtld_of([text], ONE)[0] == pytest.approx(reference(text), rel=1e-9)
@@ -111,7 +106,7 @@ def test_mtld_of_one_prompt_or_few_factors_has_no_interval():
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": 0.0}, {"threshold": 1.0}, {"orders": 0}])
-def test_mtld_refuses_nonsense(wrong):
+def test_mtld_rejects_invalid_arguments(wrong):
     with pytest.raises(ValueError, match=r"threshold|orders"):
         mtld(["a b"] * 50, **wrong)
 
@@ -125,7 +120,7 @@ def test_mtld_is_reproducible_by_seed_and_blind_to_words():
     assert len(drawn) == len(jackknife_masks(40, 3))
 
 
-def test_mtld_replicates_are_those_of_the_deletions():
+def test_mtld_replicates_agree_with_leaving_groups_out():
     """Leaving a group out and reading again moves MTLD as its linear replicate says."""
     tokens, prompt = answers(3, 40, 1, 300)
     keep = jackknife_masks(40, 0)[7]

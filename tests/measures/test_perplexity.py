@@ -70,7 +70,7 @@ def test_averages_lie_within_the_answers_and_intervals_around_them(answers):
 
 
 @given(st.lists(ANSWERS, min_size=2, max_size=20))
-def test_against_itself_the_difference_is_zero_and_prompt_order_is_nothing(answers):
+def test_the_difference_from_itself_is_zero_in_any_prompt_order(answers):
     student = arm(*answers)
     scores = by_name(student, dict(reversed(student.items())))
     for name in ("nll_2-vanilla", "nll_2_pooled-vanilla", "nll_2_byte-vanilla"):
@@ -96,7 +96,7 @@ def test_differences_of_pooled_ratios_and_medians_have_intervals_of_their_own():
     assert (own_median.value, own_median.low, own_median.high) == pytest.approx((np.median(gap), low, high))
 
 
-def test_prompts_of_one_arm_alone_are_left_out_and_said():
+def test_prompts_of_only_one_arm_are_left_out_and_counted():
     gap = by_name(STUDENT, {**dict(list(VANILLA.items())[:2]), "other": AnswerNLL(5.0, 2, 3)})["nll_2-vanilla"]
     assert gap.value == pytest.approx(0.75)
     assert gap.n == 2
@@ -119,7 +119,7 @@ def test_undefined_is_nan_with_the_reason(student, vanilla, undefined, note):
     assert note in " ".join(score.note for score in nans)
 
 
-def test_probability_zero_is_infinite_and_said():
+def test_probability_zero_gives_infinity_and_a_note():
     scores = by_name(arm((math.inf, 2, 8), (1.0, 1, 3), (1.0, 1, 3)), arm((1.0, 2, 8), (1.0, 1, 3), (1.0, 1, 3)))
     for name in ("nll_2", "perplexity_2", "perplexity_2_pooled", "nll_2_byte"):
         assert scores[name].value == math.inf
@@ -173,7 +173,7 @@ def test_own_answers_by_hand():
 
 
 @given(st.lists(st.lists(ANSWERS, min_size=1, max_size=4), min_size=2, max_size=12))
-def test_saying_the_same_answers_twice_changes_nothing(prompts):
+def test_repeating_all_answers_changes_nothing(prompts):
     """A prompt weighs the same, however many answers it has."""
     once, twice = own_by_name(said(*prompts)), own_by_name(said(*([*a, *a] for a in prompts)))
     for name, score in once.items():

@@ -61,7 +61,7 @@ def test_scores_by_hand():
 
 
 @given(VALUES, VALUES)
-def test_the_tail_is_one_percent_of_the_untouched_models_tokens(vanilla, values):
+def test_the_tail_is_one_percent_of_the_vanilla_students_tokens(vanilla, values):
     weights = tail_weights(np.array(vanilla), np.array(vanilla))
     assert weights.sum() == pytest.approx(0.01 * len(vanilla))
     assert ((weights >= 0) & (weights <= 1)).all()
@@ -82,7 +82,7 @@ def test_against_itself_the_share_is_one_percent_and_differences_are_zero(values
 
 @given(TIED)
 @settings(max_examples=25, deadline=None)
-def test_the_untouched_model_alone_has_the_scores_it_has_beside_itself(values):
+def test_a_vanilla_student_alone_has_the_scores_of_a_comparison_with_itself(values):
     alone, beside = by_name(arm(values)), by_name(arm(values), arm(values))
     assert {name: score for name, score in beside.items() if not name.endswith("-vanilla")} == alone
 
@@ -97,13 +97,13 @@ def test_a_lost_tail_shows_in_the_share_and_not_in_the_median():
     assert scores["nll_2_token_q50-vanilla"].high < 0
 
 
-def test_prompt_order_is_nothing():
+def test_prompt_order_does_not_matter():
     student, vanilla = skewed(np.random.default_rng(2), 60)
     turned = dict(reversed(student.items())), dict(reversed(vanilla.items()))
     assert by_name(student, vanilla) == by_name(*turned)
 
 
-def test_prompts_of_one_arm_alone_are_left_out_and_said():
+def test_prompts_of_only_one_arm_are_left_out_and_counted():
     student, vanilla = skewed(np.random.default_rng(3), 60)
     more = student | {"alone": [50.0] * 9}
     assert by_name(more, vanilla)["tail_share"].value == by_name(student, vanilla)["tail_share"].value
@@ -147,7 +147,7 @@ def test_undefined_is_nan_with_the_reason(student, vanilla, undefined, note):
     assert note in " ".join(score.note for score in scores)
 
 
-def test_probability_zero_is_infinite_and_said():
+def test_probability_zero_gives_infinity_and_a_note():
     zero = arm([math.inf] * 20 + [1.0] * 600)
     scores = by_name(zero, arm([1.0] * 620))
     assert scores["nll_2_token_q90"].value == 1

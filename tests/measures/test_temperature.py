@@ -139,7 +139,7 @@ def test_units_and_directions():
     assert all(score.n == 80 and score.low < score.value < score.high for score in scores.values())
 
 
-def test_prompt_order_is_nothing_and_the_halves_are_by_seed():
+def test_prompt_order_does_not_matter_and_the_seed_sets_the_halves():
     model = arm(HUMAN, 1.3, 1)
     assert by_name(model) == by_name(dict(reversed(model.items())))
     assert by_name(model) != by_name(model, seed=1)
@@ -157,7 +157,7 @@ def test_a_uniform_model_has_no_temperature_to_fit():
     assert scores["nll_2_sharpness"].value == pytest.approx(0, abs=1e-12)
 
 
-def test_a_fit_at_the_end_of_the_grid_is_said():
+def test_a_fit_at_the_end_of_the_grid_is_noted():
     scores = by_name(arm(HUMAN, scale=6.0), arm(HUMAN))
     for name in ("temperature_2", "nll_2_support", "nll_2_sharpness", "nll_2_support-vanilla"):
         assert "end of the grid, T = 4" in scores[name].note
@@ -178,7 +178,7 @@ def test_intervals_cover():
     assert all(0.88 <= count / 80 <= 0.995 for count in hits.values()), hits
 
 
-def test_prompts_of_one_arm_alone_are_left_out_and_said():
+def test_prompts_of_only_one_arm_are_left_out_and_counted():
     model, base = arm(HUMAN, 1.3), arm(HUMAN[:50])
     gap = by_name(model, base)["nll_2_support-vanilla"]
     assert gap.n == 50
