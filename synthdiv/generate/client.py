@@ -20,10 +20,10 @@ from synthdiv.generate.protocol import (
     PromptFiltered,
     RequestAdjusted,
     Retryable,
+    clean_surrogates,
     invalid_reason,
     is_same_model,
     model_names,
-    replace_lone_surrogates,
     token_usage,
 )
 from synthdiv.generate.spend import Account, OverBudget, Spending
@@ -98,12 +98,8 @@ class Client:
         self._error: Exception | None = None
         self._stop, self._reply_landed, self._in_flight = asyncio.Event(), asyncio.Event(), 0
         self._next_start = self._hold_until = 0.0  # next start, and end of a 429 hold; on the clock of the loop
-        self._limit_waves, self._wave_begin, self._limited_since = (
-            0,
-            0.0,
-            0.0,
-        )  # of HTTP 429: number, begin of the last and of the first
-        self._recent_starts, self._recent_tokens = deque[tuple[float, int]](), 0  # (start, tokens) of the last minute
+        self._limit_waves, self._wave_begin, self._limited_since = 0, 0.0, 0.0  # HTTP 429: count, last and first begin
+        self._recent, self._recent_tokens = deque[tuple[float, int]](), 0  # (start, tokens) of the last minute
 
     def replies(
         self, requests: Iterable[ApiRequest], stopping: Callable[[], bool] = lambda: False
@@ -192,9 +188,7 @@ class Client:
             try:
                 data, refusal = await self._attempt(request, reservation, account)
                 self._limit_waves = 0
-                return Reply(
-                    replace_lone_surrogates(data), refusal, begin_time, round(clock() - begun, 3), folded, account
-                )
+                return Reply(clean_surrogates(data), refusal, begin_time, round(clock() - begun, 3), folded, account)
             except RequestAdjusted:
                 self._count_failure("parameter", account)
             except Retryable as error:
@@ -202,7 +196,7 @@ class Client:
                 rate_limited = error.kind == "429"
                 failures += not rate_limited
                 if not self._hold_all(error, begun) if rate_limited else failures >= self.server.attempts:
-                    wait_note = f" (wait {error.after:g} s, it says)" if error.after else ""
+                    wait_note = f" (the server asks to wait {error.after:g} s)" if error.after else ""
                     raise Unavailable(
                         f"{self.endpoint.label}: no answer to {request.name} after {account.attempts} attempts in "
                         f"{clock() - first_begin:.0f} s; the last got {error}{wait_note}. Answers that arrived "
@@ -228,11 +222,11 @@ class Client:
             self._limited_since = now
         if not self._limit_waves or begun >= self._wave_begin:  # requests in flight together make one wave
             self._limit_waves, self._wave_begin = self._limit_waves + 1, now
-        remaining = self._limited_since + self.server.attempts * RATE_LIMIT_WINDOW - now
-        if remaining <= 0 or error.after > remaining:
+        left = self._limited_since + self.server.attempts * RATE_LIMIT_WINDOW - now
+        if left <= 0 or error.after > left:
             return False
         wait = error.after or min(
-            MAX_BACKOFF, remaining, FIRST_BACKOFF * 2 ** min(self._limit_waves - 1, 9) * self._random.uniform(1.0, 1.2)
+            MAX_BACKOFF, left, FIRST_BACKOFF * 2 ** min(self._limit_waves - 1, 9) * self._random.uniform(1.0, 1.2)
         )
         self._hold_until = max(self._hold_until, now + wait)
         return True
@@ -260,12 +254,10 @@ class Client:
         limit, minute = self.server.tokens_per_minute, 60.6
         start = max(now, self._next_start, self._hold_until)
         if limit:
-            while self._recent_starts and (
-                self._recent_starts[0][0] + minute <= start or self._recent_tokens + tokens > limit
-            ):
-                earlier, earlier_tokens = self._recent_starts.popleft()
+            while self._recent and (self._recent[0][0] + minute <= start or self._recent_tokens + tokens > limit):
+                earlier, earlier_tokens = self._recent.popleft()
                 start, self._recent_tokens = max(start, earlier + minute), self._recent_tokens - earlier_tokens
-            self._recent_starts.append((start, tokens))
+            self._recent.append((start, tokens))
             self._recent_tokens += tokens
         minimum_gaps = [1 / self.server.requests_per_minute] if self.server.requests_per_minute else [0.0]
         self._next_start = start + minute * max(*minimum_gaps, tokens / limit if limit else 0.0)

@@ -145,7 +145,7 @@ def rejected_parameters(message: str, parameter: str, sent: dict[str, Any]) -> l
     return [name for name in (*named, *dependent) if name in sent]
 
 
-def replace_lone_surrogates(data: dict[str, Any]) -> dict[str, Any]:
+def clean_surrogates(data: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON with lone surrogates (halves of an emoji) replaced, because files cannot contain them."""
     text = json.dumps(data, ensure_ascii=False)
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

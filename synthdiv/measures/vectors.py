@@ -88,15 +88,10 @@ def estimated(arm: VectorArm, values: Any, note: str = "") -> Estimate:
     """Return the estimate of an arm from `values` (groups + 1,): of all vectors, then of each replicate."""
     import numpy as np
 
-    value_and_replicates = np.asarray(values, dtype=float)
+    value, *replicates = np.asarray(values, dtype=float)
     group = arm.group[np.unique(arm.prompt[arm.prompt >= 0])]
     kept = group != np.arange(arm.groups)[:, None]
-    return Estimate(
-        float(value_and_replicates[0]),
-        balanced(value_and_replicates[0], value_and_replicates[1:], kept),
-        arm.prompts,
-        note,
-    )
+    return Estimate(float(value), balanced(value, replicates, kept), arm.prompts, note)
 
 
 def undefined(arm: VectorArm, note: str) -> Estimate:
@@ -186,11 +181,9 @@ def label_sums(vectors: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.
             length = np.sqrt(np.vecdot(block, block))
         valid = np.isfinite(length) & (length > 0)
         invalid += int((~valid).sum())
-        block_labels, label_index = np.unique(labels[rows], return_inverse=True)
+        groups, index = np.unique(labels[rows], return_inverse=True)
         scale = 1 / np.where(valid, length, 1.0)
-        total[block_labels] += (
-            csc_array((scale, label_index, np.arange(len(block) + 1)), (len(block_labels), len(block))) @ block
-        )
+        total[groups] += csc_array((scale, index, np.arange(len(block) + 1)), (len(groups), len(block))) @ block
     return total, invalid
 
 
@@ -221,10 +214,8 @@ def between_of(arm: VectorArm) -> Estimate:
     labels, groups = arm.group[:-1] + 1, arm.groups + 1
     of_group = np.zeros((groups, total.shape[1]))
     np.add.at(of_group, labels, total)
-    group_counts, within_cosines, pairs = (
-        np.bincount(labels, weights, groups) for weights in (counts, square, counts**2)
-    )
-    return estimated(arm, _mean_distance(of_group, group_counts, within_cosines, pairs))
+    count, within, pairs = (np.bincount(labels, weights, groups) for weights in (counts, square, counts**2))
+    return estimated(arm, _mean_distance(of_group, count, within, pairs))
 
 
 def within_of(arm: VectorArm) -> Estimate:
@@ -236,13 +227,11 @@ def within_of(arm: VectorArm) -> Estimate:
     if invalid or not several.any():
         return undefined(arm, _no_direction_note(invalid, len(arm.vectors)) or "no prompt with two vectors")
     pairs = np.where(several, counts * (counts - 1), 1.0)
-    prompt_distance = np.where(several, 1 - (np.vecdot(total, total) - counts) / pairs, 0.0).clip(0, 2)
+    distance = np.where(several, 1 - (np.vecdot(total, total) - counts) / pairs, 0.0).clip(0, 2)
     count = int(several.sum())
     # with one prompt all pseudo-values are equal, which would give an interval of width 0
-    pseudo = (
-        pseudo_values(prompt_distance, several.astype(float)) if count > 1 else np.full(len(prompt_distance), math.nan)
-    )
-    return Estimate(float(prompt_distance[several].mean()), pseudo, count, per_prompt=True)
+    pseudo = pseudo_values(distance, several.astype(float)) if count > 1 else np.full(len(distance), math.nan)
+    return Estimate(float(distance[several].mean()), pseudo, count, per_prompt=True)
 
 
 def _prompt_sums(arm: VectorArm) -> tuple[np.ndarray, int, np.ndarray]:

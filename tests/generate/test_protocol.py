@@ -8,6 +8,7 @@ import time
 import pytest
 
 from synthdiv.generate.protocol import (
+    clean_surrogates,
     error_details,
     finish_reason,
     invalid_reason,
@@ -16,7 +17,6 @@ from synthdiv.generate.protocol import (
     model_names,
     rejected_parameters,
     rejects_system_role,
-    replace_lone_surrogates,
     retry_after_seconds,
 )
 
@@ -73,7 +73,7 @@ def test_retry_after_is_parsed():
 
 
 def test_only_lone_surrogates_are_replaced():
-    assert replace_lone_surrogates({"a": ["x\ud83d", "\ud83d\ude00", "\U0001f600 ü \x00"]}) == {
+    assert clean_surrogates({"a": ["x\ud83d", "\ud83d\ude00", "\U0001f600 ü \x00"]}) == {
         "a": ["x\ufffd", "😀", "😀 ü \x00"]
     }
 
