@@ -138,7 +138,7 @@ def test_an_answer_without_tokens_is_a_mistake():
         likelihood_scores(arm((0.0, 0, 0)))
 
 
-# Perplexity 1: several own answers to a prompt, under the untouched student.
+# Perplexity 1: several own answers to a prompt, under the vanilla student.
 
 
 def said(*prompts):

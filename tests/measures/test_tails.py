@@ -1,4 +1,4 @@
-"""The tail of the untouched model is 1 % of its tokens, whatever ties, and each score is the one its name says."""
+"""The tail of the vanilla student is 1 % of its tokens, whatever ties, and each score is the one its name says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_name(*arms):
 
 
 def skewed(random, prompts):
-    """Tokens of a student and of the untouched model: skewed, alike within a prompt, alike between the two."""
+    """Tokens of a student and of the vanilla student: skewed, alike within a prompt, alike between the two."""
     student, vanilla = {}, {}
     for prompt in map(str, range(prompts)):
         base = np.exp(random.normal(0, 0.3)) * random.gamma(0.5, 2, random.integers(5, 25))
