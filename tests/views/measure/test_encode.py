@@ -30,7 +30,7 @@ def encoder(monkeypatch):
 
     monkeypatch.setattr(semantic, "encode", encoded)
     for module in ("reference", "semantic"):
-        monkeypatch.setattr(f"synthdiv.measures.{module}.centres_of", fitted)
+        monkeypatch.setattr(f"synthdiv.measures.{module}.fit_centres", fitted)
     return fits
 
 
