@@ -143,7 +143,7 @@ def test_a_note_says_how_many_texts_the_encoder_cut():
 
 
 def test_a_language_model_is_no_encoder(arms):
-    with pytest.raises(DataError, match="no sentence encoder"):
+    with pytest.raises(DataError, match="not a sentence encoder"):
         open_encoder(arms.vanilla.model.path / "model", "cpu")
 
 

@@ -30,9 +30,7 @@ def test_a_device_that_cannot_is_refused_before_anything_runs(device):
 
 
 def test_without_an_accelerator_or_the_library_it_says_what_to_do(monkeypatch):
-    with pytest.raises(
-        ConfigError, match=r"need an NVIDIA GPU, and runtime\.device is cpu here; choose train\.method=lora"
-    ):
+    with pytest.raises(ConfigError, match=r"need an NVIDIA GPU, and runtime\.device is cpu; choose train\.method=lora"):
         load.require_4bit_support("cpu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'synthdiv\[qlora\]'"):
