@@ -18,7 +18,7 @@ from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_
 from synthdiv.evaluate.suite import Arm, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
-from synthdiv.measures.budgets import lexical, words_scores
+from synthdiv.measures.budgets import lexical_results, words_scores
 from synthdiv.measures.intervals import mean_score
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.sentences import SENTENCE, sentences
@@ -155,8 +155,8 @@ class Collapse(Stage):
             student = responses_of(inputs, decoding)
             vanilla = None if self.vanilla else responses_of(inputs, f"vanilla/{decoding}")
             groups = grouped(read_samples(student.answers.path))
-            own_scores, prompt_items = self._decoding(student, vanilla, groups, inputs.get("human_vectors"))
-            scores += [dataclasses.replace(score, name=f"{decoding}/{score.name}") for score in own_scores]
+            own_answer_scores, prompt_items = self._decoding(student, vanilla, groups, inputs.get("human_vectors"))
+            scores += [dataclasses.replace(score, name=f"{decoding}/{score.name}") for score in own_answer_scores]
             items += [{**each, "decoding": decoding} for each in (*answer_items(groups), *prompt_items)]
             items += own_items(student.own, decoding)
             texts += text_rows(groups, decoding, self.texts)
@@ -172,7 +172,7 @@ class Collapse(Stage):
         if vanilla_groups:
             vanilla_groups = {key: vanilla_groups[key] for key in groups}
         texts, vanilla_texts = responses(groups), responses(vanilla_groups) if vanilla_groups else None
-        lexical_student, lexical_vanilla = lexical(texts, vanilla_texts, self.words, self.texts, self.seed)
+        lexical_student, lexical_vanilla = lexical_results(texts, vanilla_texts, self.words, self.texts, self.seed)
         scores = lexical_student.scores() + (lexical_student.minus(lexical_vanilla) if lexical_vanilla else [])
         scores += whole_scores(groups, vanilla_groups, self.words, self.seed)
         scores += perplexity_1_scores(student.own, vanilla.own if vanilla else None, self.seed)

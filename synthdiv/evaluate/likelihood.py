@@ -14,9 +14,9 @@ from synthdiv.core.stage import ANSWER_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Score
 from synthdiv.evaluate.suite import item
 from synthdiv.generate.generate import prompt_tokens, read_samples
-from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores
-from synthdiv.measures.tails import own_tail_scores, tail_scores
-from synthdiv.measures.temperature import ONE, Curve, fitted_scores, fitted_values
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
+from synthdiv.measures.tails import own_answer_tail_scores, tail_scores
+from synthdiv.measures.temperature import INDEX_OF_ONE, TemperatureCurve, nll_after_fit, temperature_scores
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
 from synthdiv.models.score import answer_curves, answer_log_likelihoods
@@ -107,7 +107,7 @@ class Likelihood(Stage):
         prompts, model = inputs["prompts"], inputs["model"]
         answers = self.answers(inputs)
         opened = run.model(model, self.precision.value)
-        chat = Chat.of(opened.tokenizer, prompts)
+        chat = Chat.for_prompts(opened.tokenizer, prompts)
         texts = {given.row["id"]: given.row["prompt"] for given in answers}
         prompt_ids = {key: chat.prompt(text) for key, text in texts.items()}
         whole = [
@@ -132,7 +132,7 @@ class Likelihood(Stage):
         }
         if self.target is Target.human:
             curves = answer_curves(opened, pairs, self.batch_tokens, run.progress)
-            values = [curve[:, ONE] for curve in curves]
+            values = [curve[:, INDEX_OF_ONE] for curve in curves]
             table["nll_at"] = [-curve.sum(axis=0, dtype="float64") for curve in curves]
         else:
             values = answer_log_likelihoods(opened, pairs, self.batch_tokens, run.progress)
@@ -180,27 +180,31 @@ def human_scores(
     answers, tokens, curves = human_answers(student)
     vanilla_answers, vanilla_tokens, vanilla_curves = human_answers(vanilla) if vanilla else (None, None, None)
     scores = likelihood_scores(answers, vanilla_answers)
-    scores += tail_scores(tokens, vanilla_tokens, seed) + fitted_scores(curves, vanilla_curves, seed)
+    scores += tail_scores(tokens, vanilla_tokens, seed) + temperature_scores(curves, vanilla_curves, seed)
     items = [item(key, "nll_2", answer.nll / answer.tokens, bytes=answer.bytes) for key, answer in answers.items()]
-    fitted = fitted_values(curves, seed)
+    fitted = nll_after_fit(curves, seed)
     items += [item(key, "nll_2_support", value, bytes=answers[key].bytes) for key, value in fitted.items()]
     return scores, items
 
 
-def human_answers(artifact: Artifact) -> tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, Curve]]:
-    """What `likelihood_scores`, `tail_scores` and `fitted_scores` take of a `human` artifact, by prompt id."""
+def human_answers(
+    artifact: Artifact,
+) -> tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, TemperatureCurve]]:
+    """What `likelihood_scores`, `tail_scores` and `temperature_scores` take of a `human` artifact, by prompt id."""
     rows = {row["id"]: row for row in read_likelihood(artifact)}
     return (
         {key: answer_nll(row) for key, row in rows.items()},
         {key: row["token_nll"] for key, row in rows.items()},
-        {key: Curve(row["nll_at"], row["tokens"]) for key, row in rows.items()},
+        {key: TemperatureCurve(row["nll_at"], row["tokens"]) for key, row in rows.items()},
     )
 
 
 def perplexity_1_scores(student: Artifact, vanilla: Artifact | None, seed: int = 0) -> list[Score]:
     """Perplexity 1 of two `own` artifacts, whole and by tail; with a note where answers were cut at the context."""
     base = (own_answers(vanilla), own_tokens(vanilla)) if vanilla else (None, None)
-    scores = own_scores(own_answers(student), base[0]) + own_tail_scores(own_tokens(student), base[1], seed)
+    scores = own_answer_scores(own_answers(student), base[0]) + own_answer_tail_scores(
+        own_tokens(student), base[1], seed
+    )
     student_note, vanilla_note = cut_note(student), cut_note(vanilla, "of the vanilla student's ") if vanilla else ""
     noted = []
     for score in scores:
@@ -210,12 +214,12 @@ def perplexity_1_scores(student: Artifact, vanilla: Artifact | None, seed: int =
 
 
 def own_answers(artifact: Artifact) -> dict[str, list[AnswerNLL]]:
-    """What `own_scores` takes of an `own` artifact: by prompt id, its answers."""
+    """What `own_answer_scores` takes of an `own` artifact: by prompt id, its answers."""
     return _by_prompt(artifact, answer_nll)
 
 
 def own_tokens(artifact: Artifact) -> dict[str, list[list[float]]]:
-    """What `own_tail_scores` takes of an `own` artifact: by prompt id, the tokens of its answers."""
+    """What `own_answer_tail_scores` takes of an `own` artifact: by prompt id, the tokens of its answers."""
     return _by_prompt(artifact, lambda row: row["token_nll"])
 
 

@@ -11,8 +11,8 @@ from synthdiv.core.fields import setting
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.words import REGEX, cut
-from synthdiv.models.encoder import encoded, exceeding, open_encoder
+from synthdiv.measures.words import REGEX, truncate_words
+from synthdiv.models.encoder import encode_batches, exceeds_context, open_encoder
 from synthdiv.models.load import weights_folder
 from synthdiv.prompts.prompt_set import read_prompts
 
@@ -69,7 +69,7 @@ class Vectors(Stage):
         rows = self.rows(texts_from)
         if not rows:
             raise DataError(f"{texts_from.path}: no answers to encode")
-        cuts = [cut(text, self.length) for _, _, text in rows]
+        cuts = [truncate_words(text, self.length) for _, _, text in rows]
         run.close()  # the encoder takes the place of the open model
         encoder = open_encoder(weights_folder(checkpoint), run.device)
         texts = sorted({text for text, words in cuts if words}, key=lambda text: (len(text), text))
@@ -81,10 +81,10 @@ class Vectors(Stage):
         values = np.lib.format.open_memmap(out / FILE, "w+", np.float32, (len(rows), width))
         values[[place for place, (_, words) in enumerate(cuts) if not words]] = np.nan
         long, done = 0, 0
-        for chunk, vectors in encoded(encoder, texts, min(self.batch_rows, run.micro_batch or self.batch_rows)):
+        for chunk, vectors in encode_batches(encoder, texts, min(self.batch_rows, run.micro_batch or self.batch_rows)):
             counts = [len(places[text]) for text in chunk]
             values[[place for text in chunk for place in places[text]]] = np.repeat(vectors, counts, axis=0)
-            long += sum(np.array(counts)[exceeding(encoder, chunk)].tolist())
+            long += sum(np.array(counts)[exceeds_context(encoder, chunk)].tolist())
             done += len(chunk)
             run.progress(done, len(texts), "texts encoded")
         values.flush()

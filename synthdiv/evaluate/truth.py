@@ -14,7 +14,7 @@ from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood, toy_prompt
 from synthdiv.evaluate.suite import Arm, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.toy_truth import dialect_scores, mean_score, truth_scores, truth_values
+from synthdiv.measures.toy_truth import dialect_scores, truth_score, truth_scores, truth_values
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.toy import Law
 
@@ -74,7 +74,7 @@ class Truth(Stage):
             vanilla_q = by_prompt(inputs["vanilla/support"])
             before = truth_values(p, [vanilla_q[key] for key in ids], lengths)["truth/excess_nll"]
             gap = values["truth/excess_nll"] - before
-            scores.append(mean_score("truth/excess_nll-vanilla", gap, "nats/answer", False))
+            scores.append(truth_score("truth/excess_nll-vanilla", gap, "nats/answer", False))
         shares: dict[str, list[Any]] = defaultdict(list)
         for sample in read_samples(answers.path):
             shares[sample.id].append(law.posterior(rows[sample.id], sample.response))

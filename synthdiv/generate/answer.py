@@ -1,4 +1,4 @@
-"""What every backend takes and gives: the requests of a shard, and answers to them."""
+"""Input and output of every backend: the requests of a shard, and the answers to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthdiv.core.types import Artifact, Run
 
 @dataclass(frozen=True)
 class Request:
-    """One answer that is wanted: of a prompt, for a sample index, from a random stream."""
+    """A request for one answer: to a prompt, with a sample index, from a random stream."""
 
     id: str
     prompt: str
@@ -24,9 +24,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `finish` is `stop`, `length` or `refusal` (the server would not answer: the text is empty);
-    tokens are the model's own, the ending one not counted. `log` is what another day would have otherwise: when it was
-    asked, how long it took and how often, the batch or the server's words for itself, what it cost."""
+    """One answer.
+
+    `finish` is `stop`, `length` or `refusal` (the server refused: the text is empty). Token counts are those of the
+    model, without the end token. `log` holds what would differ in another run: time, duration, attempts, batch, server
+    fingerprint, cost.
+    """
 
     text: str
     finish: str
@@ -35,12 +38,12 @@ class Answer:
     log: dict[str, Any] = field(default_factory=dict)
 
 
-ROWS = "rows.jsonl"  # a `Sample` a line: what the fields of the stage determine
-LOG = "requests.jsonl"  # how each row came about on the day
+ROWS = "rows.jsonl"  # one `Sample` per line, determined by the fields of the stage
+LOG = "requests.jsonl"  # one line per row: time, duration, attempts, cost
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of one of these files; a last one that was cut when its writer was killed goes from the file."""
+    """Read the complete lines of one of these files; a truncated last line is removed from the file."""
     data = file.read_bytes() if file.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
@@ -49,14 +52,14 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def append(handle: TextIO, rows: list[dict[str, Any]]) -> None:
-    """Whole lines, on the disk when this returns."""
+    """Write lines and sync them to disk."""
     handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
     handle.flush()
     os.fsync(handle.fileno())
 
 
 def rewrite(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Replace a file at once: whoever is killed here leaves the old one or the new one."""
+    """Replace a file atomically."""
     draft = file.with_suffix(".draft")
     with draft.open("w", encoding="utf-8") as handle:
         append(handle, rows)
@@ -68,9 +71,12 @@ Answers = Generator[list[tuple[Request, Answer]], None, None]
 
 @dataclass
 class Shard:
-    """The work of a backend. `stage` is the `Generate`, `out` its folder with the rows of an earlier builder, `facts`
-    what goes into the manifest, `kept` how many rows of that earlier builder stand. While `stopping`, a backend gives
-    what it has already asked for and ends."""
+    """The work of a backend.
+
+    `stage` is the `Generate`, `out` its folder with the rows of earlier sessions, `facts` goes into the manifest, and
+    `kept` is the number of rows kept from earlier sessions. While `stopping`, a backend yields the answers it has
+    already requested, and ends.
+    """
 
     stage: Any
     requests: list[Request]

@@ -1,4 +1,4 @@
-"""Answers from a server of others. What was paid for is kept, whatever happens to this process."""
+"""Answers from a hosted model. Paid answers are kept even if this process is killed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from synthdiv.core.types import SynthdivError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines
-from synthdiv.generate.client import Ask, Client, Reply
+from synthdiv.generate.client import ApiRequest, Client, Reply
 from synthdiv.generate.endpoint import server_of
-from synthdiv.generate.protocol import finish_of, usage_of
-from synthdiv.generate.spend import Account, Spending, summed
+from synthdiv.generate.protocol import finish_reason, token_usage
+from synthdiv.generate.spend import Account, Spending, add_counts
 
 
 def answers(shard: Shard) -> Answers:
-    """Lists of what arrived, in any order. A resume keeps all whole rows and asks for the others."""
+    """Yield lists of answers as they arrive. A resumed shard keeps all complete rows and requests the others."""
     prompts, hosted = shard.inputs["prompts"].stage, shard.inputs["model"].stage
     runtime = shard.run.runtime
     server = server_of(hosted.server, runtime)
@@ -25,63 +25,65 @@ def answers(shard: Shard) -> Answers:
     budgets = (runtime.budget_usd, runtime.budget_tokens)
     with Spending(Path(runtime.outputs), *budgets, hosted.price_in, hosted.price_out) as spending:
         client = Client(server, hosted.id, "chat", spending)
-        asks = (
-            asked(request, hosted.id, prompts.system, shard.stage)
+        requests = (
+            chat_request(request, hosted.id, prompts.system, shard.stage)
             for request in shard.requests
             if (request.id, request.sample) not in kept
         )
-        yield from arrived(shard, client, asks, answer)
+        yield from collect_answers(shard, client, requests, answer)
 
 
 def kept_rows(shard: Shard) -> set[tuple[str, int]]:
-    """Prompt and sample of each row that an earlier builder left whole. They count in the facts."""
+    """Return prompt id and sample of each complete row of an earlier session, and add them to the facts."""
     kept = {(row["id"], row["sample"]) for row in lines(shard.out / ROWS)}
     logs = {(line["id"], line["sample"]): line for line in lines(shard.out / LOG)}
     shard.kept = len(kept)
     for name in kept & logs.keys():
-        count(shard.facts, logs[name])
+        add_to_totals(shard.facts, logs[name])
     return kept
 
 
-def arrived(shard: Shard, client: Client, asks: Iterable[Ask], answer: Callable[[Reply], Answer]) -> Answers:
-    """Lists of what `client` was answered to `asks`, each about a `Request`. What it took goes to the log of each row,
-    beside what it took in earlier sessions, and to the facts. A row asked in vain has a line in the log too."""
-    earlier = {(line["id"], line["sample"]): took(line) for line in lines(shard.out / LOG)}
+def collect_answers(
+    shard: Shard, client: Client, requests: Iterable[ApiRequest], answer: Callable[[Reply], Answer]
+) -> Answers:
+    """Yield lists of answers from `client`; the context of each of `requests` is a `Request`. Costs, with those of
+    earlier sessions, go to the log of each row and to the facts. A row without an answer gets a line in the log too."""
+    earlier = {(line["id"], line["sample"]): costs_of(line) for line in lines(shard.out / LOG)}
 
-    def settled(one: Request, account: Account) -> dict[str, Any]:
-        return summed(earlier.get((one.id, one.sample), {}), account.told(client.spending))
+    def total_costs(request: Request, account: Account) -> dict[str, Any]:
+        return add_counts(earlier.get((request.id, request.sample), {}), account.log_entry(client.spending))
 
-    def keep_account() -> None:
-        said = [
-            {"id": ask.about.id, "sample": ask.about.sample} | settled(ask.about, account)
-            for ask, account in client.unanswered
+    def log_unanswered() -> None:
+        entries = [
+            {"id": sent.context.id, "sample": sent.context.sample} | total_costs(sent.context, account)
+            for sent, account in client.unanswered
         ]
-        if said:
+        if entries:
             with (shard.out / LOG).open("a", encoding="utf-8") as log:
-                append(log, said)
+                append(log, entries)
 
     try:
-        with contextlib.closing(client.ask(asks, lambda: shard.stopping)) as chunks:
+        with contextlib.closing(client.replies(requests, lambda: shard.stopping)) as chunks:
             for chunk in chunks:
-                found = [(ask.about, answer(reply)) for ask, reply in chunk]
-                for (request, one), (_, reply) in zip(found, chunk, strict=True):
-                    one.log.update(settled(request, reply.account))
-                    count(shard.facts, one.log)
-                yield found
+                rows = [(sent.context, answer(reply)) for sent, reply in chunk]
+                for (request, row), (_, reply) in zip(rows, chunk, strict=True):
+                    row.log.update(total_costs(request, reply.account))
+                    add_to_totals(shard.facts, row.log)
+                yield rows
     except SynthdivError:
-        keep_account()
+        log_unanswered()
         raise
-    keep_account()
+    log_unanswered()
     shard.facts |= {f"{name}_refused": True for name in sorted(client.endpoint.refused)}
 
 
-def took(line: dict[str, Any]) -> dict[str, Any]:
-    """What the attempts at a row took, of its line in the log."""
+def costs_of(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the costs of the attempts at a row, from its line in the log."""
     return {name: line[name] for name in ("attempts", "retries", "usage", "usd", "unsure") if name in line}
 
 
-def asked(request: Request, model: str, system: str | None, stage: Any) -> Ask:
-    """A chat of one turn. The seed is the row's own, 31 bits because some servers take no more."""
+def chat_request(request: Request, model: str, system: str | None, stage: Any) -> ApiRequest:
+    """Return a chat request of one turn. The seed has 31 bits, because some servers accept no more."""
     sampling = stage.sampling
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": request.prompt})
@@ -96,13 +98,13 @@ def asked(request: Request, model: str, system: str | None, stage: Any) -> Ask:
     if stage.top_logprobs:
         payload |= {"logprobs": True, "top_logprobs": stage.top_logprobs}
     size = sum(len(message["content"].encode()) for message in messages)
-    return Ask(request, request.id, payload, size, sampling.max_new_tokens)
+    return ApiRequest(request, request.id, payload, size, sampling.max_new_tokens)
 
 
 def answer(reply: Reply) -> Answer:
-    """The text and how it ended; a refusal has no text, and its words are in the log."""
+    """Return the answer in a reply; a refusal has an empty text, and its message is in the log."""
     data = reply.data
-    prompt, completion = usage_of(data) or (-1, -1)
+    prompt, completion = token_usage(data) or (-1, -1)
     log: dict[str, Any] = {
         "at": reply.at,
         "seconds": reply.seconds,
@@ -119,18 +121,18 @@ def answer(reply: Reply) -> Answer:
     text, refusal = message.get("content") or "", message.get("refusal")
     if choice.get("logprobs"):
         log["logprobs"] = choice["logprobs"].get("content")
-    finish = finish_of(choice)
+    finish = finish_reason(choice)
     if refusal or finish == "refusal":
         return Answer("", "refusal", prompt, completion, log | {"refusal": refusal or text or choice["finish_reason"]})
     return Answer(text, finish, prompt, completion, log)
 
 
-def count(facts: dict[str, Any], log: dict[str, Any]) -> None:
-    """Add a row to the totals of the shard, by its log."""
+def add_to_totals(facts: dict[str, Any], log: dict[str, Any]) -> None:
+    """Add the log entry of a row to the totals of the shard."""
     row: dict[str, Any] = {"requests": log["attempts"], "retries": log.get("retries", {})}
     usage = log.get("usage")
     row |= {f"{name}_tokens": tokens for name, tokens in usage.items()} if usage else {"without_usage": 1}
     row |= {name: log[name] for name in ("usd", "unsure") if name in log}
     row |= {"system_folded": 1} if log.get("folded") else {}
     row |= {f"{name}s": {str(log[name]): 1} for name in ("model", "fingerprint") if log.get(name)}
-    facts.update(summed(facts, row))
+    facts.update(add_counts(facts, row))

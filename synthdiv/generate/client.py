@@ -1,4 +1,4 @@
-"""One server that speaks OpenAI's protocol, asked by many at a time: its limits, retries, and what a failure costs."""
+"""Client of one server with OpenAI's protocol: concurrent requests, rate limits, retries and costs."""
 
 from __future__ import annotations
 
@@ -15,33 +15,45 @@ from typing import Any
 
 from synthdiv.core.runtime import Server
 from synthdiv.core.types import DataError, Run, SynthdivError, Unavailable
-from synthdiv.generate.endpoint import Endpoint, known, server_of
-from synthdiv.generate.protocol import Again, Changed, Filtered, fits, flaw, names_of, sound, usage_of
+from synthdiv.generate.endpoint import Endpoint, known_models, server_of
+from synthdiv.generate.protocol import (
+    PromptFiltered,
+    RequestAdjusted,
+    Retryable,
+    clean_surrogates,
+    invalid_reason,
+    is_same_model,
+    model_names,
+    token_usage,
+)
 from synthdiv.generate.spend import Account, OverBudget, Spending
 
-CHUNK, TICK = 64, 1.0  # answers that are handed over at once, and the seconds after which fewer are
-GRACE = 30.0  # seconds that requests in flight have to come back when this process is asked to stop
-FIRST, LONGEST = 1.0, 60.0  # seconds to the second attempt, doubled for each after; unless the server wants more
-MINUTE = 60.0  # `attempts` of these may pass with nothing but 429
-MARKUP = 64  # tokens that the template of a chat adds to a prompt, or fewer
+CHUNK_ANSWERS, FLUSH_SECONDS = 64, 1.0  # answers per chunk, and seconds after which a smaller chunk is handed over
+STOP_GRACE_SECONDS = 30.0  # seconds for requests in flight after a stop was requested
+FIRST_BACKOFF, MAX_BACKOFF = 1.0, 60.0  # seconds before the second attempt, doubled for each further one
+RATE_LIMIT_WINDOW = 60.0  # seconds; `attempts` times this may pass with only HTTP 429
+TEMPLATE_TOKENS = 64  # most tokens that a chat template adds to a prompt
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A request to send. `about` is the caller's own, `name` stands in errors, `size` is the UTF-8 bytes of what is
-    asked and `new` the most tokens that may come back."""
+class ApiRequest:
+    """A request to send. `context` is passed back with the reply, errors contain `name`, `prompt_bytes` is the size of
+    the prompt in UTF-8, and `max_new_tokens` limits the answer."""
 
-    about: Any
+    context: Any
     name: str
     payload: dict[str, Any]
-    size: int
-    new: int
+    prompt_bytes: int
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: the JSON, or the words with which a filter refused the prompt. `at` is the epoch time at which
-    the last attempt began, `seconds` what it took. `folded`: without a system role. `account` has all attempts."""
+    """The JSON of an answer, or the message with which a filter refused the prompt.
+
+    `at` is the epoch time at which the last attempt began and `seconds` its duration. `folded` means that the system
+    message was sent in the user turn. `account` counts all attempts.
+    """
 
     data: dict[str, Any]
     refusal: str
@@ -56,45 +68,48 @@ class Reply:
 
 
 def listed(hosted: Any, run: Run) -> bool:
-    """Whether the server's list has the model; False where it has no list. Raises DataError where the list lacks it."""
+    """Return whether the server lists the model; False if it has no list. Raises DataError if the list lacks it."""
     client = Client(server_of(hosted.server, run.runtime), hosted.id, "models")
     names: list[str] = []
-    with contextlib.closing(client.ask([Ask(None, "the list of its models", {}, 0, 0)])) as chunks:
+    with contextlib.closing(client.replies([ApiRequest(None, "the list of its models", {}, 0, 0)])) as chunks:
         for chunk in chunks:
-            names += [name for _, reply in chunk for name in names_of(reply.data)]
+            names += [name for _, reply in chunk for name in model_names(reply.data)]
             run.boundary()
-    if names and not any(fits(hosted.id, name) for name in names):
-        raise DataError(f"{client.endpoint.place} does not know hosted.id={hosted.id}; {known(names)}")
+    if names and not any(is_same_model(hosted.id, name) for name in names):
+        raise DataError(f"{client.endpoint.label} does not know hosted.id={hosted.id}; {known_models(names)}")
     return bool(names)
 
 
 class Client:
-    """Asks `server` for answers of `model`, at an endpoint of PATHS; one client is for one `ask`. `requests` counts
-    attempts, and `retries` those that failed, by cause. `unanswered` has what was asked in vain, and what that took."""
+    """Requests answers of `model` from `server`, at an endpoint of PATHS; use one client for one call of `replies`.
+
+    `attempts` counts requests sent and `retries` those that failed, by cause. `unanswered` holds the requests without
+    an answer, with their accounts.
+    """
 
     def __init__(self, server: Server, model: str, kind: str = "chat", spending: Spending | None = None):
         self.server, self.spending = server, spending
         self.endpoint = Endpoint(server, model, kind)
-        self.requests, self.retries = 0, Counter[str]()
-        self.unanswered: list[tuple[Ask, Account]] = []
-        self._random = random.Random()  # a stage's own is left alone
-        self._queue: queue.SimpleQueue[list[tuple[Ask, Reply]] | None] = queue.SimpleQueue()
-        self._arrived: list[tuple[Ask, Reply]] = []
+        self.attempts, self.retries = 0, Counter[str]()
+        self.unanswered: list[tuple[ApiRequest, Account]] = []
+        self._random = random.Random()  # does not disturb the random state of a stage
+        self._queue: queue.SimpleQueue[list[tuple[ApiRequest, Reply]] | None] = queue.SimpleQueue()
+        self._pending: list[tuple[ApiRequest, Reply]] = []
         self._error: Exception | None = None
-        self._stop, self._landed, self._flying = asyncio.Event(), asyncio.Event(), 0
-        self._free = self._hold = 0.0  # when the next slot is, and before when nobody starts: on the clock of the loop
-        self._waves, self._wave, self._since = 0, 0.0, 0.0  # of 429: how many, when the last and the first began
-        self._recent, self._used = deque[tuple[float, int]](), 0  # tokens of the starts of the last minute
+        self._stop, self._reply_landed, self._in_flight = asyncio.Event(), asyncio.Event(), 0
+        self._next_start = self._hold_until = 0.0  # next start, and end of a 429 hold; on the clock of the loop
+        self._limit_waves, self._wave_begin, self._limited_since = 0, 0.0, 0.0  # HTTP 429: count, last and first begin
+        self._recent, self._recent_tokens = deque[tuple[float, int]](), 0  # (start, tokens) of the last minute
 
-    def ask(
-        self, asks: Iterable[Ask], stopping: Callable[[], bool] = lambda: False
-    ) -> Generator[list[tuple[Ask, Reply]], None, None]:
-        """Answers as they come, and empty lists while none do. Once `stopping`, those in flight are waited for and no
-        more are asked. An error is raised after all that arrived was given."""
+    def replies(
+        self, requests: Iterable[ApiRequest], stopping: Callable[[], bool] = lambda: False
+    ) -> Generator[list[tuple[ApiRequest, Reply]], None, None]:
+        """Yield replies as they arrive, and empty lists while none arrive. Once `stopping` is true, no request is sent
+        and those in flight are awaited. An error is raised after all replies that arrived were yielded."""
         loop = asyncio.new_event_loop()
-        task = loop.create_task(self._work(iter(asks)))
+        task = loop.create_task(self._work(iter(requests)))
 
-        def work() -> None:
+        def run_loop() -> None:
             try:
                 with contextlib.suppress(asyncio.CancelledError):
                     loop.run_until_complete(task)
@@ -104,15 +119,15 @@ class Client:
             finally:
                 self._queue.put(None)
 
-        thread = threading.Thread(target=work, name="requests", daemon=True)
+        thread = threading.Thread(target=run_loop, name="requests", daemon=True)
         thread.start()
-        told = False
+        stop_requested = False
         try:
             while (chunk := self._queue.get()) is not None:
                 yield chunk
-                if stopping() and not told:
-                    told = True
-                    loop.call_soon_threadsafe(self._end, task)
+                if stopping() and not stop_requested:
+                    stop_requested = True
+                    loop.call_soon_threadsafe(self._request_stop, task)
         finally:
             loop.call_soon_threadsafe(task.cancel)
             thread.join()
@@ -120,176 +135,181 @@ class Client:
         if self._error:
             raise self._error
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _request_stop(self, task: asyncio.Task[None]) -> None:
         self._stop.set()
-        asyncio.get_running_loop().call_later(GRACE, task.cancel)
+        asyncio.get_running_loop().call_later(STOP_GRACE_SECONDS, task.cancel)
 
-    async def _work(self, asks: Iterator[Ask]) -> None:
+    async def _work(self, requests: Iterator[ApiRequest]) -> None:
         async with self.endpoint.connect():
-            tasks = {asyncio.create_task(self._worker(asks)) for _ in range(self.server.concurrency)}
+            tasks = {asyncio.create_task(self._worker(requests)) for _ in range(self.server.concurrency)}
             try:
                 while tasks:
-                    _, tasks = await asyncio.wait(tasks, timeout=TICK)
-                    self._hand_over()
+                    _, tasks = await asyncio.wait(tasks, timeout=FLUSH_SECONDS)
+                    self._flush()
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._hand_over()
+                self._flush()
 
-    def _hand_over(self) -> None:
-        self._queue.put(self._arrived)
-        self._arrived = []
+    def _flush(self) -> None:
+        self._queue.put(self._pending)
+        self._pending = []
 
-    async def _worker(self, asks: Iterator[Ask]) -> None:
-        """One of those that ask at a time; they share the iterator, so that nothing is prepared before its turn."""
+    async def _worker(self, requests: Iterator[ApiRequest]) -> None:
+        """Send requests one after the other. Workers share the iterator, so a request is made only when it is sent."""
         try:
-            for ask in asks:
-                reply = None if self._stop.is_set() else await self._answer(ask)
+            for request in requests:
+                reply = None if self._stop.is_set() else await self._reply(request)
                 if reply is None:
                     return
-                self._arrived.append((ask, reply))
-                if len(self._arrived) >= CHUNK:
-                    self._hand_over()
-        except Exception as error:  # the first is told; the other workers end with what they have in flight
+                self._pending.append((request, reply))
+                if len(self._pending) >= CHUNK_ANSWERS:
+                    self._flush()
+        except Exception as error:  # the first error is raised; the other workers finish their request
             self._error = self._error or error
             self._stop.set()
 
-    async def _answer(self, ask: Ask) -> Reply | None:
-        """Ask until it is answered. None: this client stops, and the request is not in flight."""
+    async def _reply(self, request: ApiRequest) -> Reply | None:
+        """Send a request until it is answered; None if this client stops."""
         account, reply = Account(), None
         try:
-            reply = await self._try(ask, account)
+            reply = await self._retry(request, account)
         finally:
             if not reply and account.attempts:
-                self.unanswered.append((ask, account))
+                self.unanswered.append((request, account))
         return reply
 
-    async def _try(self, ask: Ask, account: Account) -> Reply | None:
-        tried, first, clock = 0, 0.0, asyncio.get_running_loop().time
-        while await self._turn(ask) and (mark := await self._reserve(ask)) is not None:
-            begun, at, folded = clock(), round(time.time(), 3), self.endpoint.folds(ask.payload)
-            first = first or begun
+    async def _retry(self, request: ApiRequest, account: Account) -> Reply | None:
+        failures, first_begin, clock = 0, 0.0, asyncio.get_running_loop().time
+        while await self._wait_for_start(request) and (reservation := await self._reserve(request)) is not None:
+            begun, begin_time, folded = clock(), round(time.time(), 3), self.endpoint.folds(request.payload)
+            first_begin = first_begin or begun
             try:
-                data, refusal = await self._attempt(ask, mark, account)
-                self._waves = 0
-                return Reply(sound(data), refusal, at, round(clock() - begun, 3), folded, account)
-            except Changed:
-                self._failed("parameter", account)
-            except Again as error:
-                self._failed(error.kind, account)
-                limited = error.kind == "429"
-                tried += not limited
-                if not self._limit(error, begun) if limited else tried >= self.server.attempts:
-                    wants = f" (wait {error.after:g} s, it says)" if error.after else ""
+                data, refusal = await self._attempt(request, reservation, account)
+                self._limit_waves = 0
+                return Reply(clean_surrogates(data), refusal, begin_time, round(clock() - begun, 3), folded, account)
+            except RequestAdjusted:
+                self._count_failure("parameter", account)
+            except Retryable as error:
+                self._count_failure(error.kind, account)
+                rate_limited = error.kind == "429"
+                failures += not rate_limited
+                if not self._hold_all(error, begun) if rate_limited else failures >= self.server.attempts:
+                    wait_note = f" (the server asks to wait {error.after:g} s)" if error.after else ""
                     raise Unavailable(
-                        f"{self.endpoint.place}: no answer to {ask.name} after {account.attempts} attempts in "
-                        f"{clock() - first:.0f} s; the last got {error}{wants}. What arrived is kept: when it answers, "
-                        f"run the same command again"
+                        f"{self.endpoint.label}: no answer to {request.name} after {account.attempts} attempts in "
+                        f"{clock() - first_begin:.0f} s; the last got {error}{wait_note}. Answers that arrived "
+                        f"are kept: run the same command again once the server answers"
                     ) from None
-                backoff = min(LONGEST, FIRST * 2 ** (tried - 1)) * self._random.uniform(0.5, 1.0)
-                if not limited and not await self._pause(max(backoff, error.after)):
+                backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** (failures - 1)) * self._random.uniform(0.5, 1.0)
+                if not rate_limited and not await self._pause(max(backoff, error.after)):
                     return None
         return None
 
-    def _failed(self, cause: str, account: Account) -> None:
+    def _count_failure(self, cause: str, account: Account) -> None:
         self.retries[cause] += 1
         account.retries[cause] += 1
 
-    def _limit(self, error: Again, begun: float) -> bool:
-        """Hold everybody after a 429 to a request that began then: as long as it says or, where it does not, longer
-        each time until somebody is answered. False: nobody was for too long, or would be."""
+    def _hold_all(self, error: Retryable, begun: float) -> bool:
+        """Hold all requests after a 429 to a request that began at `begun`.
+
+        The hold is as long as the server asks for, or grows until a request is answered. Returns False if the server
+        has been limiting for too long, or asks for too long a wait.
+        """
         now = asyncio.get_running_loop().time()
-        if not self._waves:
-            self._since = now
-        if not self._waves or begun >= self._wave:  # those that were in flight with the first of a wave are of it
-            self._waves, self._wave = self._waves + 1, now
-        left = self._since + self.server.attempts * MINUTE - now
+        if not self._limit_waves:
+            self._limited_since = now
+        if not self._limit_waves or begun >= self._wave_begin:  # requests in flight together make one wave
+            self._limit_waves, self._wave_begin = self._limit_waves + 1, now
+        left = self._limited_since + self.server.attempts * RATE_LIMIT_WINDOW - now
         if left <= 0 or error.after > left:
             return False
-        wait = error.after or min(LONGEST, left, FIRST * 2 ** min(self._waves - 1, 9) * self._random.uniform(1.0, 1.2))
-        self._hold = max(self._hold, now + wait)
+        wait = error.after or min(
+            MAX_BACKOFF, left, FIRST_BACKOFF * 2 ** min(self._limit_waves - 1, 9) * self._random.uniform(1.0, 1.2)
+        )
+        self._hold_until = max(self._hold_until, now + wait)
         return True
 
     async def _pause(self, seconds: float) -> bool:
-        """Wait. False once this client stops."""
+        """Wait; return False once this client stops."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
         return not self._stop.is_set()
 
-    async def _turn(self, ask: Ask) -> bool:
-        """Wait for a start that the limits allow, with three bytes to a token. False once this client stops."""
+    async def _wait_for_start(self, request: ApiRequest) -> bool:
+        """Wait until the rate limits allow a start, at three bytes per token; return False once this client stops."""
         clock = asyncio.get_running_loop().time
-        while (start := self._slot(ask.size // 3 + ask.new, clock())) > clock():
+        while (start := self._start_time(request.prompt_bytes // 3 + request.max_new_tokens, clock())) > clock():
             if not await self._pause(start - clock()):
                 return False
-            if start >= self._hold:
+            if start >= self._hold_until:
                 break
         return not self._stop.is_set()
 
-    def _slot(self, tokens: int, now: float) -> float:
-        """The time of the next start. Starts are spaced evenly, and no minute has more tokens than the limit, but where
-        one request alone has. A minute is one percent longer here: requests take a moment to get there."""
+    def _start_time(self, tokens: int, now: float) -> float:
+        """Return the time of the next start. Starts are spaced evenly, and no minute has more tokens than the limit,
+        unless a single request has. The minute is one percent longer here, because requests take time to arrive."""
         limit, minute = self.server.tokens_per_minute, 60.6
-        start = max(now, self._free, self._hold)
+        start = max(now, self._next_start, self._hold_until)
         if limit:
-            while self._recent and (self._recent[0][0] + minute <= start or self._used + tokens > limit):
-                at, was = self._recent.popleft()
-                start, self._used = max(start, at + minute), self._used - was
+            while self._recent and (self._recent[0][0] + minute <= start or self._recent_tokens + tokens > limit):
+                earlier, earlier_tokens = self._recent.popleft()
+                start, self._recent_tokens = max(start, earlier + minute), self._recent_tokens - earlier_tokens
             self._recent.append((start, tokens))
-            self._used += tokens
-        shares = [1 / self.server.requests_per_minute] if self.server.requests_per_minute else [0.0]
-        self._free = start + minute * max(*shares, tokens / limit if limit else 0.0)
+            self._recent_tokens += tokens
+        minimum_gaps = [1 / self.server.requests_per_minute] if self.server.requests_per_minute else [0.0]
+        self._next_start = start + minute * max(*minimum_gaps, tokens / limit if limit else 0.0)
         return start
 
-    async def _reserve(self, ask: Ask) -> str | None:
-        """Set aside the most that it may cost; where that is too much, wait for what is in flight to cost less. None
-        once this client stops."""
+    async def _reserve(self, request: ApiRequest) -> str | None:
+        """Reserve the highest cost of a request; if the budget is too small, wait for requests in flight to be settled.
+        Returns None once this client stops."""
         while self.spending:
             try:
-                return self.spending.reserve(*most(ask))
+                return self.spending.reserve(*max_tokens_of(request))
             except OverBudget:
-                if not self._flying:
+                if not self._in_flight:
                     raise
-            self._landed.clear()
-            await self._landed.wait()
+            self._reply_landed.clear()
+            await self._reply_landed.wait()
             if self._stop.is_set():
                 return None
         return ""
 
-    async def _attempt(self, ask: Ask, mark: str, account: Account) -> tuple[dict[str, Any], str]:
-        """One request: the JSON that came, or the words of a refusal. What it cost is settled, unless nobody knows:
-        then all that was reserved counts."""
-        used: tuple[int, int] | None = None
-        free = False
-        self._flying += 1
-        self.requests += 1
+    async def _attempt(self, request: ApiRequest, reservation: str, account: Account) -> tuple[dict[str, Any], str]:
+        """Send one request and return its JSON, or the message of a refusal. Its cost is settled; if the cost is
+        unknown, the whole reservation counts."""
+        usage: tuple[int, int] | None = None
+        unbilled = False
+        self._in_flight += 1
+        self.attempts += 1
         account.attempts += 1
         try:
-            data = await self.endpoint.send(ask.name, ask.payload)
-            used = usage_of(data)
-            wrong = flaw(data, self.endpoint.model, self.endpoint.kind)
-            if wrong:
-                raise Again(wrong[0], self.endpoint.clean(wrong[1]))
+            data = await self.endpoint.send(request.name, request.payload)
+            usage = token_usage(data)
+            invalid = invalid_reason(data, self.endpoint.model, self.endpoint.kind)
+            if invalid:
+                raise Retryable(invalid[0], self.endpoint.clean(invalid[1]))
             return data, ""
-        except Filtered as words:
-            return {}, str(words)
-        except (Changed, SynthdivError):
-            free = True
+        except PromptFiltered as error:
+            return {}, str(error)
+        except (RequestAdjusted, SynthdivError):
+            unbilled = True
             raise
-        except Again as error:
-            free = error.free
+        except Retryable as error:
+            unbilled = error.unbilled
             raise
         finally:
-            if not free:
-                account.add(used, most(ask))
-            if self.spending and (used or free):
-                self.spending.settle(mark, *(used or (0, 0)))
-            self._flying -= 1
-            self._landed.set()
+            if not unbilled:
+                account.add(usage, max_tokens_of(request))
+            if self.spending and (usage or unbilled):
+                self.spending.settle(reservation, *(usage or (0, 0)))
+            self._in_flight -= 1
+            self._reply_landed.set()
 
 
-def most(ask: Ask) -> tuple[int, int]:
-    """The tokens of the prompt and of the answer at most: a token has at least one byte."""
-    return ask.size + MARKUP, ask.new
+def max_tokens_of(request: ApiRequest) -> tuple[int, int]:
+    """Return the most tokens of the prompt and of the answer; a token has at least one byte."""
+    return request.prompt_bytes + TEMPLATE_TOKENS, request.max_new_tokens

@@ -1,4 +1,7 @@
-"""Decoding that finished rows leave: the loop of transformers' `generate` for models that keep all keys and values."""
+"""Batched decoding that drops finished rows, for models that keep all keys and values.
+
+It gives the tokens of the loop of transformers' `generate`.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-ROOM = 32  # columns by which the cache grows at once; appending one by one would copy all of it at each step
-LEAVE = 1 / 8  # share of the rows that must have finished before the others close ranks: it costs about a step
-LOOK = {"cpu": 1}  # steps from one look at what has finished to the next; elsewhere `SELDOM`: the host waits for each
-SELDOM = 16
+SPARE_COLUMNS = 32  # columns by which the cache grows; growing by one would copy all of it at each step
+MIN_FINISHED_SHARE = 1 / 8  # rows are dropped once this share has finished; dropping costs about one step
+CHECK_INTERVAL = {"cpu": 1}  # steps between checks for finished rows, on which the host of an accelerator waits
+ACCELERATOR_CHECK_INTERVAL = 16
 
 
 @cache
-def _roomy() -> Any:
+def _row_layer() -> Any:
     from transformers.cache_utils import DynamicLayer
 
-    class Roomy(DynamicLayer):
-        """Keys and values (rows, heads, columns, width) are the first `columns` of tensors with room for more.
-
-        They are not kept as `keys` and `values` beside `wide`: torch.compile takes no two views of what it writes.
-        """
+    class PreallocatedLayer(DynamicLayer):
+        """Keys and values (rows, heads, columns, width), held in wider tensors. They are not also stored as `keys` and
+        `values`, because torch.compile accepts no two views of a tensor that it writes."""
 
         columns = 0
 
@@ -32,46 +33,49 @@ def _roomy() -> Any:
             if not self.is_initialized:
                 self.wide = [key_states[:, :, :0], value_states[:, :, :0]]
                 self.is_initialized = True
-            new, have = [key_states, value_states], self.columns
-            self.wide = [appended(wide, have, states) for wide, states in zip(self.wide, new, strict=True)]
-            self.columns = have + key_states.shape[-2]
+            new, columns = [key_states, value_states], self.columns
+            self.wide = [append_columns(wide, columns, states) for wide, states in zip(self.wide, new, strict=True)]
+            self.columns = columns + key_states.shape[-2]
             return self.wide[0][:, :, : self.columns], self.wide[1][:, :, : self.columns]
 
         def get_seq_length(self) -> int:
             return self.columns
 
-        def leave(self, rows: torch.Tensor, spare: int) -> None:
-            """Keep these rows, without the first `spare` columns."""
-            self.wide = [wide[:, :, spare : self.columns].index_select(0, rows) for wide in self.wide]
-            self.columns -= spare
+        def keep_rows(self, rows: torch.Tensor, padding_columns: int) -> None:
+            """Keep these rows, without the first `padding_columns` columns."""
+            self.wide = [wide[:, :, padding_columns : self.columns].index_select(0, rows) for wide in self.wide]
+            self.columns -= padding_columns
 
-    return Roomy
+    return PreallocatedLayer
 
 
-def appended(wide: torch.Tensor, have: int, states: torch.Tensor) -> torch.Tensor:
-    """`wide` with `states` behind its first `have` columns; a wider copy where they do not fit."""
-    need = have + states.shape[-2]
-    if need > wide.shape[-2]:
-        wider = states.new_empty((*states.shape[:2], need + ROOM, states.shape[-1]))
-        wider[:, :, :have] = wide[:, :, :have]
+def append_columns(wide: torch.Tensor, columns: int, states: torch.Tensor) -> torch.Tensor:
+    """Write `states` behind the first `columns` of `wide`; return `wide`, or a wider copy if they do not fit."""
+    needed = columns + states.shape[-2]
+    if needed > wide.shape[-2]:
+        wider = states.new_empty((*states.shape[:2], needed + SPARE_COLUMNS, states.shape[-1]))
+        wider[:, :, :columns] = wide[:, :, :columns]
         wide = wider
-    wide[:, :, have:need] = states
+    wide[:, :, columns:needed] = states
     return wide
 
 
-def roomy_cache(model: Any) -> Any:
-    """An empty cache of layers that rows can leave, or None where the model's own is of another kind (sliding windows,
-    states) or its forward does not take what the loop gives."""
+def row_cache(model: Any) -> Any:
+    """Return an empty cache whose layers can drop rows, or None if the model is not supported. Unsupported are models
+    with another cache (sliding windows, states) or a `forward` without the needed arguments."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    taken = inspect.signature(model.forward).parameters
-    if model.config.is_encoder_decoder or not {"past_key_values", "position_ids", "logits_to_keep"} <= taken.keys():
+    parameters = inspect.signature(model.forward).parameters
+    if (
+        model.config.is_encoder_decoder
+        or not {"past_key_values", "position_ids", "logits_to_keep"} <= parameters.keys()
+    ):
         return None
     cache = DynamicCache(config=model.config)
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
-    cache.layers = [_roomy()() for _ in cache.layers]
+    cache.layers = [_row_layer()() for _ in cache.layers]
     return cache
 
 
@@ -84,10 +88,10 @@ def decode(
     choose: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor],
     device: str,
 ) -> list[list[int]]:
-    """New token ids of each prompt, at most `limit`; behind an end there may be more, which mean nothing.
+    """Return the new token ids of each prompt, at most `limit`; ids after an end token are undefined.
 
-    `choose(logits (n, vocabulary), rows (n,), step)` gives the tokens (n,) of those rows of the batch. `cache` is an
-    empty one of `roomy_cache`. Prompts are padded on the left.
+    `choose(logits (n, vocabulary), rows (n,), step)` returns the tokens (n,) of those rows of the batch. `cache` is an
+    empty `row_cache`. Prompts are padded on the left.
     """
     import torch
 
@@ -96,32 +100,38 @@ def decode(
     ids = torch.tensor([[0] * pad + prompt for pad, prompt in zip(padding, prompts, strict=True)], device=device)
     mask = torch.ones((len(prompts), width + limit), dtype=torch.long, device=device)
     mask[:, :width] = torch.arange(width, device=device) >= torch.tensor(padding, device=device)[:, None]
-    places = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
+    positions = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
     stops = torch.tensor(ends, device=device)
     rows = torch.arange(len(prompts), device=device)
-    said = torch.full((len(prompts), limit), ends[0], device=device)
-    over = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    look = LOOK.get(torch.device(device).type, SELDOM)
+    tokens = torch.full((len(prompts), limit), ends[0], device=device)
+    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    check_interval = CHECK_INTERVAL.get(torch.device(device).type, ACCELERATOR_CHECK_INTERVAL)
     for step in range(limit):
-        seen = mask[:, :width] if any(padding) else None  # without one the model need not look for padding
+        attention_mask = mask[:, :width] if any(padding) else None  # None saves the model a check for padding
         logits = model(
-            input_ids=ids, attention_mask=seen, position_ids=places, past_key_values=cache, use_cache=True,
+            input_ids=ids, attention_mask=attention_mask, position_ids=positions, past_key_values=cache, use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]  # fmt: skip
         ids = choose(logits, rows, step)[:, None]
-        said[rows, step] = ids[:, 0]
-        over |= torch.isin(ids[:, 0], stops)
-        width, places = width + 1, places[:, -1:] + 1
-        if (step + 1) % look:
+        tokens[rows, step] = ids[:, 0]
+        finished |= torch.isin(ids[:, 0], stops)
+        width, positions = width + 1, positions[:, -1:] + 1
+        if (step + 1) % check_interval:
             continue
-        left = (~over).nonzero()[:, 0]
-        if not len(left):
+        active = (~finished).nonzero()[:, 0]
+        if not len(active):
             break
-        if len(left) <= (1 - LEAVE) * len(rows):
-            padding = [padding[row] for row in left.tolist()]
-            spare = min(padding)  # columns in front that are padding to everybody
-            padding, width = [pad - spare for pad in padding], width - spare
-            mask, ids, places, rows, over = mask[left, spare:], ids[left], places[left], rows[left], over[left]
+        if len(active) <= (1 - MIN_FINISHED_SHARE) * len(rows):
+            padding = [padding[row] for row in active.tolist()]
+            padding_columns = min(padding)  # leading columns that are padding in all rows
+            padding, width = [pad - padding_columns for pad in padding], width - padding_columns
+            mask, ids, positions, rows, finished = (
+                mask[active, padding_columns:],
+                ids[active],
+                positions[active],
+                rows[active],
+                finished[active],
+            )
             for layer in cache.layers:
-                layer.leave(left, spare)
-    return said.tolist()
+                layer.keep_rows(active, padding_columns)
+    return tokens.tolist()

@@ -1,4 +1,4 @@
-"""Answers from transformers in this process: sorted batches that finished rows leave, a random stream per row."""
+"""Answers from transformers in this process: batches sorted by length, with one random stream per row."""
 
 from __future__ import annotations
 
@@ -12,101 +12,103 @@ from typing import Any
 from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.types import DataError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
-from synthdiv.generate.decode import decode, roomy_cache
+from synthdiv.generate.decode import decode, row_cache
 from synthdiv.generate.spec import Overlong, Sampling
-from synthdiv.generate.stream import Draws
+from synthdiv.generate.stream import RowSampler
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import batches
 
-Asked = tuple[Request, list[int]]  # and the ids of all that precedes its answer
+TokenizedRequest = tuple[Request, list[int]]  # a request and the token ids of its prompt
 
 
-def ask(chat: Chat, context: int, requests: list[Request], sampling: Sampling) -> tuple[list[Asked], int]:
-    """Requests with their token ids, and how many of them lost the start of their prompt. Each text is rendered once.
-
-    DataError for a prompt that does not fit the context beside the new tokens, or has no token at all.
-    """
-    room = context - sampling.max_new_tokens
+def tokenize_requests(
+    chat: Chat, context: int, requests: list[Request], sampling: Sampling
+) -> tuple[list[TokenizedRequest], int]:
+    """Return requests with their token ids, and the number of truncated prompts. Each text is rendered once. Raises
+    DataError for a prompt that does not fit the context together with the new tokens, or has no token."""
+    max_prompt_tokens = context - sampling.max_new_tokens
     ids, overlong = {}, {}
     for request in requests:
         if request.prompt not in ids:
             ids[request.prompt] = chat.prompt(request.prompt)
             if not ids[request.prompt]:
-                raise DataError(f"prompt {request.id} has no token, so nothing predicts the first one of its answer")
-            if len(ids[request.prompt]) > room:
+                raise DataError(f"prompt {request.id} has no token, so nothing predicts the first token of its answer")
+            if len(ids[request.prompt]) > max_prompt_tokens:
                 overlong[request.prompt] = request.id
-    for text, first in overlong.items():
-        told = f"tokens and {sampling.max_new_tokens} new ones do not fit the model's context of {context}"
+    for text, request_id in overlong.items():
+        problem = f"tokens and {sampling.max_new_tokens} new ones do not fit the model's context of {context}"
         if sampling.overlong is Overlong.error:
-            more = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
+            others = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
             raise DataError(
-                f"prompt {first} of {len(ids[text])} {told}{more}; lower sampling.max_new_tokens, leave out such "
-                "prompts, or cut their start with sampling.overlong=truncate (in generators.models.N, or in "
-                "evaluate.respond.decodings.N)"
+                f"prompt {request_id} of {len(ids[text])} {problem}{others}; lower sampling.max_new_tokens, "
+                "leave out such prompts, or cut their start with sampling.overlong=truncate "
+                "(in generators.models.N, or in evaluate.respond.decodings.N)"
             )
-        ids[text] = shortened(chat, text, ids[text], room)
-        if len(ids[text]) > room:
+        ids[text] = truncate_start(chat, text, ids[text], max_prompt_tokens)
+        if len(ids[text]) > max_prompt_tokens:
             raise DataError(
-                f"prompt {first}: even without its text the template's {len(ids[text])} {told}; lower "
+                f"prompt {request_id}: even without its text the template's {len(ids[text])} {problem}; lower "
                 "sampling.max_new_tokens"
             )
     return [(request, ids[request.prompt]) for request in requests], sum(item.prompt in overlong for item in requests)
 
 
-def shortened(chat: Chat, text: str, ids: list[int], room: int) -> list[int]:
-    """Ids of the end of `text` in its template, at most `room` of them unless the template takes more by itself."""
+def truncate_start(chat: Chat, text: str, ids: list[int], max_tokens: int) -> list[int]:
+    """Return the ids of the end of `text` in its template, at most `max_tokens` unless the template has more."""
     if chat.tokenizer.is_fast:
         spans = chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         starts = [start for start, _ in spans]
     else:
         starts = list(range(len(text)))
-    keep = len(starts)
-    while len(ids) > room and keep:  # again where the cut text has more tokens than the same text had in the whole
-        keep = max(0, keep - (len(ids) - room))
-        ids = chat.prompt(text[starts[-keep] :] if keep else "")
+    kept = len(starts)
+    while len(ids) > max_tokens and kept:  # again if the truncated text has more tokens than it had in the whole
+        kept = max(0, kept - (len(ids) - max_tokens))
+        ids = chat.prompt(text[starts[-kept] :] if kept else "")
     return ids
 
 
-def causal(opened: OpenModel) -> Any:
-    """The language model itself; of an adapter the model that holds it."""
+def base_model(opened: OpenModel) -> Any:
+    """Return the language model without the adapter wrapper; adapter weights stay in it."""
     return opened.model.get_base_model() if hasattr(opened.model, "get_base_model") else opened.model
 
 
-def answer_batch(opened: OpenModel, chat: Chat, asked: list[Asked], sampling: Sampling) -> list[Answer]:
-    """Answers to one batch of requests, in their order."""
+def answer_batch(opened: OpenModel, chat: Chat, requests: list[TokenizedRequest], sampling: Sampling) -> list[Answer]:
+    """Return the answers to one batch of requests, in their order."""
     import torch
 
-    ids = [prompt for _, prompt in asked]
-    ends = chat.ends
-    streams = [request.stream for request, _ in asked]
-    draws = Draws(streams, sampling.max_new_tokens, opened.device, sampling.temperature, sampling.top_p)
+    ids = [prompt for _, prompt in requests]
+    stop_ids = chat.stop_ids
+    streams = [request.stream for request, _ in requests]
+    draws = RowSampler(streams, sampling.max_new_tokens, opened.device, sampling.temperature, sampling.top_p)
     with torch.inference_mode():
-        model = causal(opened)
-        cache = roomy_cache(model)
+        model = base_model(opened)
+        cache = row_cache(model)
         if cache is None:
-            said = generate(opened, ids, ends, sampling.max_new_tokens, draws)
+            tokens = generate(opened, ids, stop_ids, sampling.max_new_tokens, draws)
         else:
-            said = decode(model, cache, ids, ends, sampling.max_new_tokens, draws, opened.device)
+            tokens = decode(model, cache, ids, stop_ids, sampling.max_new_tokens, draws, opened.device)
     answers = []
-    for prompt, row in zip(ids, said, strict=True):
-        stop = next((place for place, token in enumerate(row) if token in ends), None)
+    for prompt, row in zip(ids, tokens, strict=True):
+        stop = next((position for position, token in enumerate(row) if token in stop_ids), None)
         body = row if stop is None else row[:stop]
         text = opened.tokenizer.decode(body, skip_special_tokens=True)
         answers.append(Answer(text, "length" if stop is None else "stop", len(prompt), len(body)))
     return answers
 
 
-def generate(opened: OpenModel, ids: list[list[int]], ends: list[int], limit: int, draws: Draws) -> list[list[int]]:
-    """What `decode` gives, by transformers' own loop: for any model, and rows stay to the end of their batch."""
+def generate(
+    opened: OpenModel, ids: list[list[int]], ends: list[int], limit: int, draws: RowSampler
+) -> list[list[int]]:
+    """Return the tokens of `decode` by the loop of transformers, which supports any model but keeps finished rows."""
     import torch
     import transformers
 
     width, rows, steps = max(map(len, ids)), torch.arange(len(ids), device=opened.device), iter(range(limit))
 
     def draw(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = draws(scores, rows, next(steps))
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+        tokens = draws(scores, rows, next(steps))
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
     settings = transformers.GenerationConfig(
         do_sample=False, max_new_tokens=limit, eos_token_id=ends, pad_token_id=ends[0]
@@ -121,31 +123,31 @@ def generate(opened: OpenModel, ids: list[list[int]], ends: list[int], limit: in
 
 
 @dataclass
-class Memory:
-    """Answers planned batches, in parts where one does not fit. `parted` are the batches that took more than one."""
+class BatchSplitter:
+    """Answers batches, split into halves if one does not fit into memory; `split_batches` holds their numbers."""
 
     opened: OpenModel
     chat: Chat
     sampling: Sampling
-    tokens: float = math.inf  # rows x longest that may be tried: once something did not fit, half of that
-    parted: set[int] = field(default_factory=set)
+    max_tokens: float = math.inf  # largest rows x longest to try: after a failure, half of what failed
+    split_batches: set[int] = field(default_factory=set)
 
-    def answers(self, asked: list[Asked], number: int) -> list[Answer]:
-        longest = max(len(prompt) for _, prompt in asked) + self.sampling.max_new_tokens
-        half = (len(asked) + 1) // 2
-        if len(asked) == 1 or len(asked) * longest <= self.tokens:
+    def answers(self, requests: list[TokenizedRequest], number: int) -> list[Answer]:
+        longest = max(len(prompt) for _, prompt in requests) + self.sampling.max_new_tokens
+        half = (len(requests) + 1) // 2
+        if len(requests) == 1 or len(requests) * longest <= self.max_tokens:
             try:
-                return answer_batch(self.opened, self.chat, asked, self.sampling)
+                return answer_batch(self.opened, self.chat, requests, self.sampling)
             except Exception as error:
-                if len(asked) == 1 or not out_of_memory(error):
+                if len(requests) == 1 or not out_of_memory(error):
                     raise
-            self.tokens = half * longest
-            release()  # only here, behind the error, are the tensors gone that its frames held
-        self.parted.add(number)
-        return self.answers(asked[:half], number) + self.answers(asked[half:], number)
+            self.max_tokens = half * longest
+            free_memory()  # only after the `except` block: the error holds frames with tensors
+        self.split_batches.add(number)
+        return self.answers(requests[:half], number) + self.answers(requests[half:], number)
 
 
-def release() -> None:
+def free_memory() -> None:
     import torch
 
     gc.collect()
@@ -154,39 +156,42 @@ def release() -> None:
 
 
 def answers(shard: Shard) -> Answers:
-    """A list per batch. A resume keeps whole batches and redoes the unfinished one, so a crash changes no byte."""
+    """Yield the answers of one batch at a time. A resumed shard keeps complete batches and repeats the incomplete one,
+    so a crash does not change any byte."""
     prompts, model = shard.inputs["prompts"], shard.inputs["model"]
     sampling, facts = shard.stage.sampling, shard.facts
     opened = shard.run.model(model, shard.stage.precision.value)
-    if shard.run.runtime.compile and causal(opened)._compiled_call_impl is None:
-        causal(opened).compile(dynamic=True)
-    chat = Chat.of(opened.tokenizer, prompts)
-    asked, facts["truncated"] = ask(chat, opened.context, shard.requests, sampling)
-    plan = batches([len(ids) + sampling.max_new_tokens for _, ids in asked], shard.stage.batch_tokens)
+    if shard.run.runtime.compile and base_model(opened)._compiled_call_impl is None:
+        base_model(opened).compile(dynamic=True)
+    chat = Chat.for_prompts(opened.tokenizer, prompts)
+    requests, facts["truncated"] = tokenize_requests(chat, opened.context, shard.requests, sampling)
+    plan = batches([len(ids) + sampling.max_new_tokens for _, ids in requests], shard.stage.batch_tokens)
     facts["batches"] = len(plan)
-    facts["system_folded"] = len(asked) if chat.folded else 0
+    facts["system_folded"] = len(requests) if chat.folded else 0
     kept = keep_whole_batches(shard.out / ROWS, [len(batch) for batch in plan])
     shard.kept = sum(len(batch) for batch in plan[:kept])
-    parted = len({line["batch"] for line in lines(shard.out / LOG) if line.get("parted") and line["batch"] < kept})
-    facts["halved_batches"], memory = parted, Memory(opened, chat, sampling)
+    split_before = len(
+        {line["batch"] for line in lines(shard.out / LOG) if line.get("parted") and line["batch"] < kept}
+    )
+    facts["halved_batches"], splitter = split_before, BatchSplitter(opened, chat, sampling)
     for number in range(kept, len(plan)):
         if shard.stopping:
             return
-        chosen, begun = [asked[index] for index in plan[number]], time.monotonic()
-        found = memory.answers(chosen, number)
-        if memory.parted and facts["halved_batches"] == parted:
+        batch, start = [requests[index] for index in plan[number]], time.monotonic()
+        batch_answers = splitter.answers(batch, number)
+        if splitter.split_batches and facts["halved_batches"] == split_before:
             shard.run.log(
-                f"generate {shard.stage.source}: a batch of {len(chosen)} rows is more than the memory holds; it and "
-                "others as large are answered in parts (generators.batch_tokens is their size)"
+                f"generate {shard.stage.source}: a batch of {len(batch)} rows does not fit into memory; it and "
+                "batches as large are split (lower generators.batch_tokens to avoid this)"
             )
-        facts["halved_batches"] = parted + len(memory.parted)
-        log = {"at": round(time.time(), 3), "seconds": round(time.monotonic() - begun, 3)}
-        log |= {"batch": number, "batch_rows": len(chosen), "parted": number in memory.parted}
-        yield [(request, replace(answer, log=log)) for (request, _), answer in zip(chosen, found, strict=True)]
+        facts["halved_batches"] = split_before + len(splitter.split_batches)
+        log = {"at": round(time.time(), 3), "seconds": round(time.monotonic() - start, 3)}
+        log |= {"batch": number, "batch_rows": len(batch), "parted": number in splitter.split_batches}
+        yield [(request, replace(answer, log=log)) for (request, _), answer in zip(batch, batch_answers, strict=True)]
 
 
 def keep_whole_batches(file: Path, sizes: list[int]) -> int:
-    """Cut a partial `rows.jsonl` after its last whole batch; return how many batches it holds."""
+    """Truncate a partial `rows.jsonl` after its last complete batch; return the number of batches kept."""
     if not file.exists():
         return 0
     lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

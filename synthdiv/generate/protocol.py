@@ -1,4 +1,4 @@
-"""OpenAI's protocol: what makes an answer, and what an error means for the request and for those after it."""
+"""OpenAI's protocol: valid answers, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -9,81 +9,88 @@ import time
 from typing import Any
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions", "models": "/models"}
-FINISHED = {"stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop"}  # how servers say it
-FINISHED |= {"length": "length", "max_tokens": "length"}
-FILTERS = r"content_filter|safety|recitation|prohibited_content|blocklist|spii"  # so begins a finish by a filter
-FILTERED = r"content[ _-]?(filter|policy|management policy|exists risk)|moderation|inappropriate content"  # so an error
-PASSING = (408, 409, 429)  # and 500 and more: another attempt may succeed
-UNSURE = (504, 524)  # a gateway lost patience; the server behind it may have answered, and may be paid
-BROKEN = {"HTTPError", "ClientError", "OSError"}  # classes of what goes wrong with a connection
-# what a server may refuse, and what is sent in its place: the same by another name, or nothing
-OPTIONAL = {"max_tokens": "max_completion_tokens", "seed": "", "top_logprobs": "", "logprobs": ""}
-NOT_TAKEN = r"unsupported|n[o'’]t support|unknown|unrecogni|unexpected|not permitted|not allowed|not enabled|extra"
-SYSTEM = r"\b(system|developer)\W{1,2}(role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate"
-# what may stand behind a name: a date, a number of a version, a tag
-DATED = r"(-\d{4}-[01]\d-[0-3]\d|-20\d\d[01]\d[0-3]\d|-[01]\d[0-3]\d|-2\d[01]\d|-0\d\d)?([:@].*)?"
+FINISH_REASONS = {"stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop"}  # of different servers
+FINISH_REASONS |= {"length": "length", "max_tokens": "length"}
+FILTER_FINISH_PATTERN = (
+    r"content_filter|safety|recitation|prohibited_content|blocklist|spii"  # finish reasons of filters
+)
+FILTER_ERROR_PATTERN = (
+    r"content[ _-]?(filter|policy|management policy|exists risk)|moderation|inappropriate content"  # errors of filters
+)
+RETRIED_STATUSES = (408, 409, 429)  # and 500 or more: another attempt may succeed
+MAYBE_BILLED_STATUSES = (504, 524)  # a gateway timed out; the server behind it may have answered and charged
+CONNECTION_ERRORS = {"HTTPError", "ClientError", "OSError"}  # class names of connection errors
+# parameters that a server may reject, and the name under which the value is sent instead, if any
+OPTIONAL_PARAMETERS = {"max_tokens": "max_completion_tokens", "seed": "", "top_logprobs": "", "logprobs": ""}
+REJECTED_PATTERN = (
+    r"unsupported|n[o'’]t support|unknown|unrecogni|unexpected|not permitted|not allowed|not enabled|extra"
+)
+SYSTEM_ROLE_PATTERN = (
+    r"\b(system|developer)\W{1,2}(role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate"
+)
+# suffixes of a model name: a date, a version number, a tag
+MODEL_SUFFIX_PATTERN = r"(-\d{4}-[01]\d-[0-3]\d|-20\d\d[01]\d[0-3]\d|-[01]\d[0-3]\d|-2\d[01]\d|-0\d\d)?([:@].*)?"
 
 
-class Again(Exception):
-    """An attempt failed and another may not. `after` is the seconds that the server wants; what is `free` was surely
-    not paid."""
+class Retryable(Exception):
+    """A failed attempt after which another may succeed. `after` is the wait in seconds that the server asks for;
+    `unbilled` means that the attempt cost nothing."""
 
-    def __init__(self, kind: str, words: str, after: float = 0.0, free: bool = False):
-        super().__init__(words)
-        self.kind, self.after, self.free = kind, after, free
-
-
-class Changed(Exception):
-    """The server does not take an optional parameter, or no system role; the next attempt goes without."""
+    def __init__(self, kind: str, message: str, after: float = 0.0, unbilled: bool = False):
+        super().__init__(message)
+        self.kind, self.after, self.unbilled = kind, after, unbilled
 
 
-class Filtered(Exception):
-    """The server's filter refuses the prompt, in these words."""
+class RequestAdjusted(Exception):
+    """The server rejects an optional parameter or the system role; the next attempt is sent without it."""
 
 
-def fits(asked: str, reported: str) -> bool:
-    """Whether the model that a server reports may be the one asked for: the same but for folders in front, and a date
-    or a tag behind, as with aliases."""
-    names = [name.rsplit("/", 1)[-1].casefold().removesuffix("-latest") for name in (asked, reported)]
+class PromptFiltered(Exception):
+    """The filter of the server refuses the prompt, with this message."""
+
+
+def is_same_model(requested: str, reported: str) -> bool:
+    """Return whether the reported model may be the requested one: equal up to folders and a date or tag as suffix."""
+    names = [name.rsplit("/", 1)[-1].casefold().removesuffix("-latest") for name in (requested, reported)]
     short, long = sorted(names, key=len)
-    return long.startswith(short) and bool(re.fullmatch(DATED, long[len(short) :]))
+    return long.startswith(short) and bool(re.fullmatch(MODEL_SUFFIX_PATTERN, long[len(short) :]))
 
 
-def behind(error: BaseException) -> tuple[set[str], str]:
-    """The classes by name of an error and all that caused it, and the words of the first cause: on the way up, what
-    could not connect, broke, or took too long all become a time-out."""
-    kinds = set[str]()
+def error_causes(error: BaseException) -> tuple[set[str], str]:
+    """Return the class names of an error and all its causes, and the message of the first cause. Libraries wrap failed
+    connections, broken connections and time-outs in one class; the causes tell them apart."""
+    class_names = set[str]()
     cause: BaseException | None = error
-    words = str(error)
+    message = str(error)
     while cause:
-        kinds |= {kind.__name__ for kind in type(cause).__mro__}
-        words, cause = str(cause) or words, cause.__cause__
-    return kinds, words
+        class_names |= {kind.__name__ for kind in type(cause).__mro__}
+        message, cause = str(cause) or message, cause.__cause__
+    return class_names, message
 
 
-def said(content: bytes) -> tuple[str, str, str]:
-    """The words of a server about an error, the code that it gives it, and the parameter that it is about."""
+def error_details(content: bytes) -> tuple[str, str, str]:
+    """Return the message, code and parameter of an error from a server."""
     text = content.decode(errors="replace")
     try:
         data = json.loads(text)
     except ValueError:
         return text, "", ""
-    data = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else data  # as Google wraps it
+    data = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else data  # Google sends a list
     error = data.get("error", data) if isinstance(data, dict) else data
-    facts = error if isinstance(error, dict) else {"message": error}
-    words = facts.get("message") or facts.get("detail") or text
-    return str(words), str(facts.get("code") or ""), str(facts.get("param") or "")
+    details = error if isinstance(error, dict) else {"message": error}
+    message = details.get("message") or details.get("detail") or text
+    return str(message), str(details.get("code") or ""), str(details.get("param") or "")
 
 
-def names_of(data: Any) -> list[str]:
-    """The ids in a list of models, bare or wrapped; none where it is no such list."""
+def model_names(data: Any) -> list[str]:
+    """Return the ids in a list of models, bare or under `data`; empty if `data` is no such list."""
     models = data.get("data") if isinstance(data, dict) else data
     items = models if isinstance(models, list) else []
     return [item["id"] for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
 
 
-def usage_of(data: Any) -> tuple[int, int] | None:
-    """Tokens of the prompt and of the answer, None where the server does not say."""
+def token_usage(data: Any) -> tuple[int, int] | None:
+    """Return the tokens of the prompt and of the answer, or None if the server does not report them."""
     counts = data.get("usage") if isinstance(data, dict) else None
     if not isinstance(counts, dict):
         return None
@@ -91,58 +98,61 @@ def usage_of(data: Any) -> tuple[int, int] | None:
     return (prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None
 
 
-def finish_of(choice: dict[str, Any]) -> str:
-    """How an answer ended: `stop`, `length` or `refusal`, which is a filter's; empty where it did not."""
+def finish_reason(choice: dict[str, Any]) -> str:
+    """Return how an answer ended: `stop`, `length` or `refusal` (by a filter); empty for any other reason."""
     reason = str(choice.get("finish_reason") or "").casefold()
-    return "refusal" if re.match(FILTERS, reason) else FINISHED.get(reason, "")
+    return "refusal" if re.match(FILTER_FINISH_PATTERN, reason) else FINISH_REASONS.get(reason, "")
 
 
-def flaw(data: Any, model: str, kind: str) -> tuple[str, str] | None:
-    """What makes `data` no answer of `model` at this endpoint: in a word, and in words."""
+def invalid_reason(data: Any, model: str, kind: str) -> tuple[str, str] | None:
+    """Return why `data` is not an answer of `model` at this endpoint, as (cause, message), or None."""
     if kind == "models":
-        return None  # a list that nobody can read is none
+        return None  # an unreadable list counts as empty
     choices = data.get("choices") if isinstance(data, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         return "invalid", f"an answer without choices: {str(data)[:200]}"
-    finish, message = finish_of(choice), choice.get("message") if kind == "chat" else {"content": choice.get("text")}
-    texts = isinstance(message, dict) and isinstance(message.get("content"), str | None)
-    if not texts and not (finish == "refusal" and message is None):
+    finish, message = (
+        finish_reason(choice),
+        choice.get("message") if kind == "chat" else {"content": choice.get("text")},
+    )
+    has_text = isinstance(message, dict) and isinstance(message.get("content"), str | None)
+    if not has_text and not (finish == "refusal" and message is None):
         return "invalid", f"a choice without text: {str(choice)[:200]}"
     reported = data.get("model") or model
-    if not isinstance(reported, str) or not fits(model, reported):
+    if not isinstance(reported, str) or not is_same_model(model, reported):
         return "model", f"an answer by another model, {reported!r}, where {model!r} was asked"
     return None if finish else ("finish", f"an answer that finished by {choice.get('finish_reason')!r}")
 
 
-def filtered(words: str) -> bool:
-    """Whether these are the words, or the code, of an error by which a filter refuses a prompt."""
-    return bool(re.search(FILTERED, words, re.IGNORECASE))
+def is_filter_error(message: str) -> bool:
+    """Return whether this is the message or the code of an error by which a filter refuses a prompt."""
+    return bool(re.search(FILTER_ERROR_PATTERN, message, re.IGNORECASE))
 
 
-def no_system(words: str) -> bool:
-    """Whether an error says that a model takes no system role."""
-    told = re.search(rf"{NOT_TAKEN}|invalid|must|only", words, re.IGNORECASE)
-    return bool(told and re.search(SYSTEM, words, re.IGNORECASE))
+def rejects_system_role(message: str) -> bool:
+    """Return whether an error says that the model has no system role."""
+    rejected = re.search(rf"{REJECTED_PATTERN}|invalid|must|only", message, re.IGNORECASE)
+    return bool(rejected and re.search(SYSTEM_ROLE_PATTERN, message, re.IGNORECASE))
 
 
-def not_taken(words: str, parameter: str, sent: dict[str, Any]) -> list[str]:
-    """The optional parameters of those `sent` that an error is about."""
-    named = [name for name in OPTIONAL if re.search(rf"(?<![a-z_]){name}(?![a-z_])", parameter or words)]
-    if not named or not re.search(NOT_TAKEN, words, re.IGNORECASE):
+def rejected_parameters(message: str, parameter: str, sent: dict[str, Any]) -> list[str]:
+    """Return the optional parameters in `sent` that an error rejects."""
+    named = [name for name in OPTIONAL_PARAMETERS if re.search(rf"(?<![a-z_]){name}(?![a-z_])", parameter or message)]
+    if not named or not re.search(REJECTED_PATTERN, message, re.IGNORECASE):
         return []
-    with_them = ["top_logprobs"] if "logprobs" in named else []  # one is nothing without the other
-    return [name for name in (*named, *with_them) if name in sent]
+    dependent = ["top_logprobs"] if "logprobs" in named else []  # it needs logprobs
+    return [name for name in (*named, *dependent) if name in sent]
 
 
-def sound(data: dict[str, Any]) -> dict[str, Any]:
-    """The same JSON, each half of a surrogate pair (an emoji that was cut) replaced: no file could hold it."""
+def clean_surrogates(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON with lone surrogates (halves of an emoji) replaced, because files cannot contain them."""
     text = json.dumps(data, ensure_ascii=False)
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def seconds_after(headers: Any) -> float:
-    """What `Retry-After` asks for, as seconds or as a date; 0 where it does not."""
+def retry_after_seconds(headers: Any) -> float:
+    """Return the wait in seconds from `Retry-After`, given as seconds or as a date; 0 without one."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "")
         try:

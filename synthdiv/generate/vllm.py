@@ -1,5 +1,7 @@
-"""Answers from vLLM: `vllm serve` in a process of its own, asked by token ids, so that prompts are rendered here as in
-training. An adapter is served on its base, never merged."""
+"""Answers from `vllm serve` in a separate process.
+
+Prompts are sent as token ids, so that they are rendered here as in training. Adapters are served on their base.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,22 @@ from typing import Any
 from synthdiv.core.runtime import Runtime, Server
 from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.generate.answer import Answer, Answers, Request, Shard
-from synthdiv.generate.api import arrived, kept_rows
-from synthdiv.generate.client import Ask, Client, Reply
-from synthdiv.generate.hf import ask
+from synthdiv.generate.api import collect_answers, kept_rows
+from synthdiv.generate.client import ApiRequest, Client, Reply
+from synthdiv.generate.hf import tokenize_requests
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import load_context, load_tokenizer, weights_folder
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the largest ranks of adapters that vLLM can be told
-AT_ONCE = 256  # requests in flight: vLLM makes batches of them
-MORTAL = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"  # dies with us
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts for --max-lora-rank
+CONCURRENCY = 256  # requests in flight, which vLLM batches
+DIE_WITH_PARENT = (
+    "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"  # PR_SET_PDEATHSIG
+)
 
 
-class Served:
-    """A running vLLM. `model` is the name under which it serves the artifact, `context` the tokens that fit, `told` is
-    for the manifest."""
+class VllmServer:
+    """A running `vllm serve`. `model` is the name under which the artifact is served and `context` the context length
+    in tokens. `facts` goes into the manifest."""
 
     def __init__(self, artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]):
         adapter = artifact.path / "adapter"
@@ -44,51 +48,51 @@ class Served:
         self.tokenizer, self.context = load_tokenizer(folder), load_context(folder)
         self.model = "adapter" if adapter.is_dir() else "base"
         self._root = f"http://127.0.0.1:{free_port()}"
-        self.server = Server("vllm", f"{self._root}/v1", concurrency=AT_ONCE, attempts=3, timeout_seconds=3600.0)
+        self.server = Server("vllm", f"{self._root}/v1", concurrency=CONCURRENCY, attempts=3, timeout_seconds=3600.0)
         port = int(self._root.rpartition(":")[2])
-        words = command(folder, adapter if adapter.is_dir() else None, precision, port, runtime)
+        arguments = command(folder, adapter if adapter.is_dir() else None, precision, port, runtime)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the server
         self._process = subprocess.Popen(
-            [sys.executable, "-c", MORTAL, *words], stdout=self._log, stderr=self._log, env=alone(),
-            start_new_session=True,
+            [sys.executable, "-c", DIE_WITH_PARENT, *arguments], stdout=self._log, stderr=self._log,
+            env=clean_environment(), start_new_session=True
         )  # fmt: skip
         try:
             self._wait(boundary)
-            self.told = {"version": json.loads(self._get("/version")).get("version")}
+            self.facts = {"version": json.loads(self._get("/version")).get("version")}
         except BaseException:
             self.close()
             raise
-        self.told |= {"options": runtime.vllm_options, "tensor_parallel": runtime.tensor_parallel}
+        self.facts |= {"options": runtime.vllm_options, "tensor_parallel": runtime.tensor_parallel}
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
     def _get(self, path: str) -> bytes:
-        """What it says itself; no proxy knows this machine's loopback."""
+        """Return the body of a GET request, without a proxy."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(self._root + path, timeout=10) as answer:
             return bytes(answer.read())
 
     def _wait(self, boundary: Callable[[], None]) -> None:
-        """Until it answers; it may load for many minutes, but if it ends there is no use in waiting."""
+        """Wait until the server answers; raise DataError if it exits."""
         while self.alive:
             try:
                 self._get("/health")
                 return
-            except OSError:  # of which all errors of urllib are
+            except OSError:  # the base class of all errors of urllib
                 boundary()
                 time.sleep(0.2)
-        raise DataError(f"vLLM did not start: {self.last_words()}")
+        raise DataError(f"vLLM did not start: {self.exit_summary()}")
 
-    def last_words(self) -> str:
-        """How it ended, and the last lines of its log."""
+    def exit_summary(self) -> str:
+        """Return the exit code and the last lines of the log."""
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"it ended with code {self._process.poll()}: " + " | ".join(lines[-5:])
+        return f"exit code {self._process.poll()}: " + " | ".join(lines[-5:])
 
     def close(self) -> None:
-        """End it, and whatever it started: a process that stays would keep the memory of the accelerator."""
+        """Stop the server and its child processes, which would otherwise keep accelerator memory."""
         if self.alive:
             os.killpg(self._process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -99,43 +103,43 @@ class Served:
         self._log.close()
 
 
-def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]) -> Served:
-    """Start vLLM on a model artifact and wait until it answers; `boundary` is called meanwhile, and may raise."""
-    return Served(artifact, precision, runtime, boundary)
+def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]) -> VllmServer:
+    """Start vLLM on a model artifact and wait until it answers; `boundary` is called while waiting, and may raise."""
+    return VllmServer(artifact, precision, runtime, boundary)
 
 
-def alone() -> dict[str, str]:
-    """The environment without what torchrun says to its ranks: vLLM has ranks of its own."""
-    told = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    starts = ("TORCHELASTIC_", "GROUP_", "ROLE_")
-    return {name: value for name, value in os.environ.items() if name not in told and not name.startswith(starts)}
+def clean_environment() -> dict[str, str]:
+    """Return the environment without the variables of torchrun, because vLLM starts its own ranks."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    prefixes = ("TORCHELASTIC_", "GROUP_", "ROLE_")
+    return {name: value for name, value in os.environ.items() if name not in names and not name.startswith(prefixes)}
 
 
 def command(folder: Path, adapter: Path | None, precision: str, port: int, runtime: Runtime) -> list[str]:
-    """How vLLM is started. Sampling that a checkpoint ships is no part of the recipe (`--generation-config vllm`)."""
-    program, *more = shlex.split(runtime.vllm)
-    found = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
-    if not found:
+    """Return the command that starts vLLM; `--generation-config vllm` ignores sampling defaults of the checkpoint."""
+    program, *arguments = shlex.split(runtime.vllm)
+    executable = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
+    if not executable:
         raise ConfigError(
             f"runtime.vllm={runtime.vllm}: no such command. Install vLLM (pip install 'synthdiv[vllm]'), give its path "
-            "in an environment of its own, or choose backend hf"
+            "in another environment, or choose backend hf"
         )
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if seen is not None and len(seen.split(",")) < runtime.tensor_parallel:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and len(visible.split(",")) < runtime.tensor_parallel:
         raise ConfigError(
-            f"runtime.tensor_parallel={runtime.tensor_parallel}: this worker may use the devices {seen or 'none'}; "
-            f"give it more with hydra.launcher.devices={runtime.tensor_parallel}, or gpus-per-node on a cluster"
+            f"runtime.tensor_parallel={runtime.tensor_parallel}: this worker may use the devices {visible or 'none'}; "
+            f"give it more devices with hydra.launcher.devices={runtime.tensor_parallel}, or gpus-per-node on a cluster"
         )
-    words = [found, *more, "serve", str(folder), "--served-model-name", "base", "--host", "127.0.0.1"]
-    words += ["--port", str(port), "--dtype", {"bf16": "bfloat16", "fp32": "float32"}[precision]]
-    words += ["--tensor-parallel-size", str(runtime.tensor_parallel), "--generation-config", "vllm"]
+    command_line = [executable, *arguments, "serve", str(folder), "--served-model-name", "base", "--host", "127.0.0.1"]
+    command_line += ["--port", str(port), "--dtype", {"bf16": "bfloat16", "fp32": "float32"}[precision]]
+    command_line += ["--tensor-parallel-size", str(runtime.tensor_parallel), "--generation-config", "vllm"]
     if adapter:
         rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-        most = next((known for known in RANKS if known >= rank), None)
-        if most is None:
-            raise ConfigError(f"train.lora.r={rank}: vLLM serves adapters up to {RANKS[-1]}; choose backend hf")
-        words += ["--enable-lora", "--max-lora-rank", str(most), "--lora-modules", f"adapter={adapter}"]
-    return [*words, *runtime.vllm_options]
+        lora_rank = next((supported for supported in LORA_RANKS if supported >= rank), None)
+        if lora_rank is None:
+            raise ConfigError(f"train.lora.r={rank}: vLLM serves adapters up to {LORA_RANKS[-1]}; choose backend hf")
+        command_line += ["--enable-lora", "--max-lora-rank", str(lora_rank), "--lora-modules", f"adapter={adapter}"]
+    return [*command_line, *runtime.vllm_options]
 
 
 def free_port() -> int:
@@ -145,28 +149,28 @@ def free_port() -> int:
 
 
 def answers(shard: Shard) -> Answers:
-    """Lists of what arrived, in any order. Each request has its row's own seed."""
+    """Yield lists of answers as they arrive. The seed of each request is that of its row."""
     prompts, model = shard.inputs["prompts"], shard.inputs["model"]
     kept = kept_rows(shard)
-    served: Served = shard.run.model(model, shard.stage.precision.value, "vllm")
-    if not served.alive:  # it died since the last shard
+    served: VllmServer = shard.run.model(model, shard.stage.precision.value, "vllm")
+    if not served.alive:  # it exited since the last shard
         shard.run.close()
         served = shard.run.model(model, shard.stage.precision.value, "vllm")
-    chat = Chat.of(served.tokenizer, prompts)
-    every, shard.facts["truncated"] = ask(chat, served.context, shard.requests, shard.stage.sampling)
-    shard.facts |= {"system_folded": len(every) if chat.folded else 0, "vllm": served.told}
-    wanted = [(request, ids) for request, ids in every if (request.id, request.sample) not in kept]
-    asks = (asked(request, ids, served.model, chat.ends, shard.stage) for request, ids in wanted)
+    chat = Chat.for_prompts(served.tokenizer, prompts)
+    tokenized, shard.facts["truncated"] = tokenize_requests(chat, served.context, shard.requests, shard.stage.sampling)
+    shard.facts |= {"system_folded": len(tokenized) if chat.folded else 0, "vllm": served.facts}
+    missing = [(request, ids) for request, ids in tokenized if (request.id, request.sample) not in kept]
+    requests = (completion_request(request, ids, served.model, chat.stop_ids, shard.stage) for request, ids in missing)
     client = Client(served.server, served.model, "completions")
     try:
-        yield from arrived(shard, client, asks, partial(answer, ends=chat.ends))
+        yield from collect_answers(shard, client, requests, partial(answer, ends=chat.stop_ids))
     except DataError as error:
         if served.alive:
             raise
-        raise DataError(f"vLLM died: {served.last_words()}. What arrived is kept ({error})") from error
+        raise DataError(f"vLLM died: {served.exit_summary()}. Answers that arrived are kept ({error})") from error
 
 
-def asked(request: Request, ids: list[int], model: str, ends: list[int], stage: Any) -> Ask:
+def completion_request(request: Request, ids: list[int], model: str, ends: list[int], stage: Any) -> ApiRequest:
     sampling = stage.sampling
     payload = {
         "model": model,
@@ -180,11 +184,11 @@ def asked(request: Request, ids: list[int], model: str, ends: list[int], stage: 
     }
     if stage.top_logprobs:
         payload["logprobs"] = stage.top_logprobs
-    return Ask(request, request.id, payload, 3 * len(ids), sampling.max_new_tokens)
+    return ApiRequest(request, request.id, payload, 3 * len(ids), sampling.max_new_tokens)
 
 
 def answer(reply: Reply, ends: list[int]) -> Answer:
-    """The text; the token that ends it is not counted."""
+    """Return the answer in a reply; the end token is not counted."""
     choice, usage = reply.data["choices"][0], reply.data["usage"]
     ended = (choice.get("token_ids") or [None])[-1] in ends
     log = {"at": reply.at, "seconds": reply.seconds}

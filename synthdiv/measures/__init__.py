@@ -1,33 +1,34 @@
-"""Pure functions on texts, vectors and log-likelihoods, which give a `Score`. No I/O and no configuration; numpy, scipy
-and the like load when called."""
+"""Measures of diversity and likelihood: pure functions of texts, vectors and log-likelihoods that return a `Score`.
+
+They do no I/O and take no configuration. numpy, scipy and other large libraries load when a measure is called.
+"""
 
 from synthdiv.measures.answers import repetition_rate, response_length, sentence_count
 from synthdiv.measures.bleu import self_bleu, self_bleu_aggregated, self_bleu_individual
-from synthdiv.measures.budgets import lexical_groups, lexical_scores
+from synthdiv.measures.budgets import lexical_arm_scores, lexical_scores
 from synthdiv.measures.growth import heaps, heaps_in_order
 from synthdiv.measures.lexical import distinct_n, ngram_entropy
 from synthdiv.measures.neighbours import nearest_neighbour_entropy, support_precision, support_recall
 from synthdiv.measures.order import compression_ratio, mtld
-from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
 from synthdiv.measures.reference import cluster_entropy, frechet_distance, mauve
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.spectrum import vendi
-from synthdiv.measures.tails import own_tail_scores, tail_scores
-from synthdiv.measures.temperature import Curve, fitted_scores
+from synthdiv.measures.tails import own_answer_tail_scores, tail_scores
+from synthdiv.measures.temperature import TemperatureCurve, temperature_scores
 from synthdiv.measures.vectors import between_prompt_distance, mean_cosine_distance, within_prompt_distance
 
 __all__ = [
     "AnswerNLL",
-    "Curve",
+    "TemperatureCurve",
     "between_prompt_distance",
     "cluster_entropy",
     "compression_ratio",
     "distinct_n",
-    "fitted_scores",
     "frechet_distance",
     "heaps",
     "heaps_in_order",
-    "lexical_groups",
+    "lexical_arm_scores",
     "lexical_scores",
     "likelihood_scores",
     "mauve",
@@ -35,8 +36,8 @@ __all__ = [
     "mtld",
     "nearest_neighbour_entropy",
     "ngram_entropy",
-    "own_scores",
-    "own_tail_scores",
+    "own_answer_scores",
+    "own_answer_tail_scores",
     "repetition_rate",
     "response_length",
     "self_bleu",
@@ -47,6 +48,7 @@ __all__ = [
     "support_precision",
     "support_recall",
     "tail_scores",
+    "temperature_scores",
     "vendi",
     "within_prompt_distance",
 ]

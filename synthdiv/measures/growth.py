@@ -1,4 +1,4 @@
-"""Heaps' law V = K N^beta: how the vocabulary V grows with the number of words N read."""
+"""Heaps' law V = K N^beta: growth of the vocabulary V with the number of words N."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import Measure, jackknife_scores, prompt_numbers
-from synthdiv.measures.ngrams import counted, ngrams
+from synthdiv.measures.ngrams import count_ngrams, ngrams
 from synthdiv.measures.words import words
 
 if TYPE_CHECKING:
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-LEAST_WORDS = 100
+MIN_WORDS = 100
 POINTS = 20
 
 
-class Heaps(NamedTuple):
-    """V = k N^beta, and the share `r2` of variance the fit explains. All NaN where there are too few words."""
+class HeapsFit(NamedTuple):
+    """A fit V = k N^beta, and the share `r2` of the variance that it explains. All NaN for too few words."""
 
     k: float
     beta: float
@@ -32,14 +32,14 @@ HEAPS = (
     Measure("heaps_beta", "", True, "needs 100 words"),
     Measure("heaps_r2", "", None, "needs 100 words and a vocabulary that still grows"),
 )
-UNDEFINED = Heaps(math.nan, math.nan, math.nan)
+UNDEFINED = HeapsFit(math.nan, math.nan, math.nan)
 
 
 def rarefaction(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """E[V(n)] for each n of `sizes` (s,): distinct words expected in n words drawn without replacement.
+    """Return E[V(n)] for each n of `sizes` (s,): the expected number of distinct words in n words without replacement.
 
     `counts` (V,) >= 1 are the frequencies f_i of the N words; V - sum_i C(N - f_i, n) / C(N, n), 1 <= n <= N (Hurlbert
-    1971, eq. 14). The expectation over all orders of the words, so no order needs to be chosen or averaged.
+    1971, eq. 14). It is the expectation over all orders of the words, so it does not depend on their order.
     """
     import numpy as np
     from scipy.special import gammaln
@@ -56,78 +56,78 @@ def rarefaction(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def heaps(texts: Sequence[str], prompts: Sequence[Hashable] | None = None, seed: int = 0) -> list[Score]:
-    """K, beta and R2 of the words of `texts`, whatever their order: `heaps_k`, `heaps_beta`, `heaps_r2`.
-
-    NaN below 100 words. Compare on equal budgets only. The interval leaves out groups of `prompts`.
-    """
+    """Return `heaps_k`, `heaps_beta` and `heaps_r2` of the words of `texts`, independent of their order. NaN below 100
+    words. Compare on equal budgets only. The interval leaves out groups of `prompts`."""
     prompt = prompt_numbers(prompts, len(texts))
     table = ngrams([words(text) for text in texts], 1)
 
-    def statistic(keep: np.ndarray) -> Heaps:
-        return heaps_of(counted(table, table.lengths * keep[prompt], 1).totals())
+    def statistic(keep: np.ndarray) -> HeapsFit:
+        return fit_heaps(count_ngrams(table, table.lengths * keep[prompt], 1).totals())
 
     return jackknife_scores(HEAPS, statistic, int(prompt.max(initial=-1)) + 1, seed)
 
 
-def heaps_of(counts: np.ndarray) -> Heaps:
-    """Heaps' law from word frequencies `counts` (any order, zeros ignored): least squares of log E[V(n)] on log n.
+def fit_heaps(counts: np.ndarray) -> HeapsFit:
+    """Fit Heaps' law to word frequencies `counts` (any order, zeros ignored): least squares of log E[V(n)] on log n.
 
-    Twenty log-spaced n over the last two decades, N/100 .. N, R2 on the log scale: compare on equal budgets only. A
+    Twenty log-spaced n over the last two decades, N/100 to N; R2 on the log scale. Compare on equal budgets only. A
     single repeated word gives K = 1, beta = 0 and no R2.
     """
     import numpy as np
 
     counts = counts[counts > 0]
     tokens = int(counts.sum())
-    if tokens < LEAST_WORDS:
+    if tokens < MIN_WORDS:
         return UNDEFINED
     if len(counts) == 1:
-        return Heaps(1.0, 0.0, math.nan)
+        return HeapsFit(1.0, 0.0, math.nan)
     sizes = np.unique(np.geomspace(tokens / 100, tokens, POINTS).round())
     x, y = np.log(sizes), np.log(rarefaction(counts, sizes))
     beta = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
     log_k = float(y.mean() - beta * x.mean())
-    return Heaps(math.exp(log_k), beta, _r2(y, log_k + beta * x))
+    return HeapsFit(math.exp(log_k), beta, _r2(y, log_k + beta * x))
 
 
 def heaps_in_order(
     texts: Sequence[str], step: int = 1000, prompts: Sequence[Hashable] | None = None, seed: int = 0
 ) -> list[Score]:
-    """The published variant (S1): V read off every `step` words in the order given, K and beta by least squares on V.
+    """Return `published_heaps_k`, `_beta` and `_r2`, the variant of S1: least squares on V after every `step` words.
 
-    `published_heaps_k`, `_beta` and `_r2` (R2 on V). NaN below 3 `step` words: two points fit any two parameters.
-    Depends on the order of the texts.
+    The words are read in the given order, and the result depends on it. R2 is on V. NaN below 3 `step` words: two
+    points fit any two parameters.
     """
     import numpy as np
 
     prompt = prompt_numbers(prompts, len(texts))
-    code: dict[str, int] = {}
-    split = [[code.setdefault(word, len(code)) for word in words(text)] for text in texts]
-    owner = np.repeat(prompt, [len(text) for text in split])
-    read = np.array([word for text in split for word in text], dtype=np.int64)
+    codes: dict[str, int] = {}
+    texts_as_codes = [[codes.setdefault(word, len(codes)) for word in words(text)] for text in texts]
+    owner = np.repeat(prompt, [len(text) for text in texts_as_codes])
+    words_in_order = np.array([word for text in texts_as_codes for word in text], dtype=np.int64)
     units = int(prompt.max(initial=-1)) + 1
-    return jackknife_scores(in_order_measures(step), lambda keep: in_order(read[keep[owner]], step), units, seed)
+    return jackknife_scores(
+        in_order_measures(step), lambda keep: fit_in_order(words_in_order[keep[owner]], step), units, seed
+    )
 
 
 def in_order_measures(step: int) -> list[Measure]:
-    """HEAPS as published."""
+    """Return HEAPS under the names of the published variant."""
     return [
-        m._replace(name=f"published_{m.name}", undefined=m.undefined.replace(str(LEAST_WORDS), str(3 * step)))
+        m._replace(name=f"published_{m.name}", undefined=m.undefined.replace(str(MIN_WORDS), str(3 * step)))
         for m in HEAPS
     ]
 
 
-def in_order(read: np.ndarray, step: int) -> Heaps:
-    """Heaps' law of words as codes (N,) in the order in which they are read."""
+def fit_in_order(words_in_order: np.ndarray, step: int) -> HeapsFit:
+    """Fit Heaps' law to the vocabulary after every `step` of the word codes (N,), in their order."""
     import numpy as np
     from scipy.optimize import minimize_scalar
 
-    points = len(read) // step
+    points = len(words_in_order) // step
     if points < 3:
         return UNDEFINED
-    first = np.unique(read, return_index=True)[1]
+    first = np.unique(words_in_order, return_index=True)[1]
     v = np.cumsum(np.bincount(first // step, minlength=points)[:points]).astype(float)
-    x = np.arange(1, len(v) + 1) / len(v)  # words read, as a share: powers of it stay near 1
+    x = np.arange(1, len(v) + 1) / len(v)  # share of the words: its powers stay near 1
 
     def scale(beta: float) -> float:
         return float((v * x**beta).sum() / (x ** (2 * beta)).sum())  # the best K for this beta is linear
@@ -137,11 +137,11 @@ def in_order(read: np.ndarray, step: int) -> Heaps:
     )
     beta = float(best.x)
     k = scale(beta) * float(step * len(v)) ** -beta
-    return Heaps(k, beta, _r2(v, scale(beta) * x**beta))
+    return HeapsFit(k, beta, _r2(v, scale(beta) * x**beta))
 
 
 def _r2(observed: np.ndarray, fitted: np.ndarray) -> float:
     spread = float(((observed - observed.mean()) ** 2).sum())
     if observed.max() - observed.min() <= 1e-12 * abs(observed).max():
-        return math.nan  # what varies so little is rounding: there is nothing to explain
+        return math.nan  # so small a range is rounding, with no variance to explain
     return 1.0 - float(((observed - fitted) ** 2).sum()) / spread

@@ -1,4 +1,4 @@
-"""How far a set of sentence vectors lies from the human one: over shared clusters, as Gaussians, and by MAUVE."""
+"""Measures of sentence vectors against the human ones: entropy over shared clusters, Fréchet distance and MAUVE."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.measures.neighbours import LIMIT, limited, noted
-from synthdiv.measures.vectors import Estimate, VectorArm, arms_of, blocks, estimate, problem, undefined, unit
+from synthdiv.measures.neighbours import LIMIT, subsample, with_notes
+from synthdiv.measures.vectors import (
+    Estimate,
+    VectorArm,
+    blocks,
+    estimated,
+    invalid_reason,
+    undefined,
+    unit_vectors,
+    vector_arms,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,62 +24,64 @@ if TYPE_CHECKING:
     from synthdiv.core.types import Score
     from synthdiv.measures.vectors import Ids
 
-CLUSTERS = 50
-FITTED = 20_000  # vectors that the clusters are fitted on
-VARIANCE, SCALING, CURVE = 0.9, 5, 25  # MAUVE's defaults: variance kept, its constant c, points on the curve
+MAX_CLUSTERS = 50
+MAX_FIT_VECTORS = 20_000  # vectors on which clusters are fitted
+VARIANCE, SCALING, CURVE_POINTS = 0.9, 5, 25  # defaults of MAUVE: variance kept, its constant c, points of the curve
 
 
 def cluster_entropy(
     vectors: Any, human: Any = None, prompts: Ids = None, clusters: int | None = None, seed: int = 0
 ) -> Score:
-    """The Shannon entropy (bits), 0 to log2 of the clusters, of where `vectors` (n, d) fall among clusters of `human`.
+    """Return the Shannon entropy (bits) of the distribution of `vectors` (n, d) over clusters of `human` (m, d).
 
-    k-means (`seed`) on the directions of `human` (m, d), at most 20,000 of them: one set of clusters for all arms.
-    Without `human` on `vectors` themselves: then arms have clusters of their own. `clusters` is the lesser of 50 and
-    m / 10 by default; the note says how many. Low by about (clusters - 1) / (2 n log 2) bits, as plug-in entropies
-    are: compare equal n. `prompts` (n,) names the prompt of each, None where each answers its own. Jackknife interval
-    over prompts, for these clusters. NaN with a note without vectors, below 20 human ones, and where one is zero or
-    not finite.
+    Range 0 to log2(clusters). The clusters are those of k-means (`seed`) on the directions of at most 20,000 human
+    vectors, so that all arms have the same ones; without `human`, of `vectors` themselves. The default of `clusters` is
+    min(50, m / 10); the note gives the number. As a plug-in entropy it is low by about (clusters - 1) / (2 n log 2)
+    bits: compare equal n. `prompts` (n,) holds the prompt id of each vector, None for one prompt per vector. Jackknife
+    interval over prompts, for these clusters. NaN with a note without vectors, for fewer than 20 human vectors, or if
+    one is zero or not finite.
     """
-    (arm,) = arms_of(seed, (vectors, prompts))
-    centres, note = centres_of(arm.vectors if human is None else human, clusters, seed)
-    found = clusters_of(arm, centres) if centres is not None else undefined(arm, note)
-    return noted(found, note if centres is not None else "").score("cluster_entropy", "bits", True)
+    (arm,) = vector_arms(seed, (vectors, prompts))
+    centres, note = fit_centres(arm.vectors if human is None else human, clusters, seed)
+    estimate = cluster_entropy_of(arm, centres) if centres is not None else undefined(arm, note)
+    return with_notes(estimate, note if centres is not None else "").score("cluster_entropy", "bits", True)
 
 
-def centres_of(vectors: Any, clusters: int | None = None, seed: int = 0) -> tuple[Any, str]:
-    """Centres (clusters, d) of the directions of `vectors` (m, d), and how many; or None, and why."""
+def fit_centres(vectors: Any, clusters: int | None = None, seed: int = 0) -> tuple[Any, str]:
+    """Return centres (clusters, d) of the directions of `vectors` (m, d) and a note, or None and the reason."""
     import numpy as np
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     vectors = np.asanyarray(vectors)
-    lacks = problem(vectors, max(20 if clusters is None else clusters, 1), "reference ")
-    if lacks:
-        return None, lacks
-    count = min(CLUSTERS, len(vectors) // 10) if clusters is None else clusters
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:FITTED])
-    with warnings.catch_warnings():  # fewer distinct vectors than clusters: some stay empty, which is as it should be
+    reason = invalid_reason(vectors, max(20 if clusters is None else clusters, 1), "reference ")
+    if reason:
+        return None, reason
+    count = min(MAX_CLUSTERS, len(vectors) // 10) if clusters is None else clusters
+    sample = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:MAX_FIT_VECTORS])
+    with warnings.catch_warnings():  # fewer distinct vectors than clusters: some clusters stay empty
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = KMeans(count, random_state=seed, n_init=1).fit(unit(vectors[chosen]))
+        fitted = KMeans(count, random_state=seed, n_init=1).fit(unit_vectors(vectors[sample]))
     return fitted.cluster_centers_, f"{count} clusters"
 
 
-def clusters_of(arm: VectorArm, centres: np.ndarray) -> Estimate:
-    """`cluster_entropy` over given centres."""
+def cluster_entropy_of(arm: VectorArm, centres: np.ndarray) -> Estimate:
+    """Return `cluster_entropy` over given centres."""
     import numpy as np
 
-    lacks = problem(arm.vectors, 1)
-    if lacks:
-        return undefined(arm, lacks)
+    reason = invalid_reason(arm.vectors, 1)
+    if reason:
+        return undefined(arm, reason)
     half = 0.5 * np.vecdot(centres, centres)
-    nearest = np.concatenate([(unit(block) @ centres.T - half).argmax(axis=1) for _, block in blocks(arm.vectors)])
-    values = _entropies(_without(nearest, arm.left_out, arm.groups, len(centres)))
-    return estimate(arm, values)
+    nearest = np.concatenate(
+        [(unit_vectors(block) @ centres.T - half).argmax(axis=1) for _, block in blocks(arm.vectors)]
+    )
+    values = _entropies(_replicate_counts(nearest, arm.left_out, arm.groups, len(centres)))
+    return estimated(arm, values)
 
 
-def _without(labels: np.ndarray, left_out: np.ndarray, groups: int, count: int) -> np.ndarray:
-    """How often each label 0 .. count-1 is among all, and among those in each replicate: (groups + 1, count)."""
+def _replicate_counts(labels: np.ndarray, left_out: np.ndarray, groups: int, count: int) -> np.ndarray:
+    """Return the counts of labels 0 to count - 1, of all vectors and of each replicate: (groups + 1, count)."""
     import numpy as np
 
     cells = np.bincount((left_out + 1) * count + labels, minlength=(groups + 1) * count).reshape(groups + 1, count)
@@ -88,38 +99,40 @@ def _entropies(counts: np.ndarray) -> np.ndarray:
 
 
 def frechet_distance(vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0) -> Score:
-    """The Fréchet distance, 0 or more, between Gaussians fitted to `vectors` (n, d) and `human` (m, d), as given.
+    """Return the Fréchet distance, ≥ 0, between Gaussians fitted to `vectors` (n, d) and `human` (m, d).
 
     |mean - mean'|² + tr(C + C' - 2 (C C')^½) (Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule, eq. 6),
-    in squared units of the vectors. Biased upwards, the more the smaller n and m: compare equal ones; the note warns
-    below 2 d. Jackknife interval over `prompts`; where `human_prompts` names them too, human answers are left out with
-    theirs. NaN with a note below two vectors in a set, and where one is not finite.
+    in squared units of the vectors, which are not normalised. It is biased upwards for small n and m: compare equal
+    ones; the note warns below 2 d. Jackknife interval over `prompts`; with `human_prompts`, replicates leave out the
+    human answers to the same prompts. NaN with a note for fewer than two vectors in a set, or if one is not finite.
     """
-    arm, reference = arms_of(seed, (vectors, prompts), (human, human_prompts))
+    arm, reference = vector_arms(seed, (vectors, prompts), (human, human_prompts))
     return frechet_of(arm, reference).score("frechet", "squared distance", False)
 
 
 def frechet_of(arm: VectorArm, human: VectorArm) -> Estimate:
     import numpy as np
 
-    for what, part in (("", arm), ("human ", human)):
-        bad = sum(int((~np.isfinite(block).all(axis=1)).sum()) for _, block in blocks(part.vectors))
-        if bad or len(part.vectors) < 2:
+    for kind, vectors in (("", arm), ("human ", human)):
+        invalid = sum(int((~np.isfinite(block).all(axis=1)).sum()) for _, block in blocks(vectors.vectors))
+        if invalid or len(vectors.vectors) < 2:
             note = (
-                f"{bad} of {len(part.vectors)} {what}vectors are not finite" if bad else f"fewer than two {what}vectors"
+                f"{invalid} of {len(vectors.vectors)} {kind}vectors are not finite"
+                if invalid
+                else f"fewer than two {kind}vectors"
             )
             return undefined(arm, note)
-    # centred first: the covariances come from sums of squares, which would swallow a small spread about a far mean
+    # centre first: sums of squares lose the digits of a small spread around a large mean
     origin = np.asarray(np.mean(human.vectors, axis=0, dtype=np.float64))
-    own, theirs = _gaussians(arm, origin, arm.groups), _gaussians(human, origin, arm.groups)
-    values = np.array([_frechet(*a, *b) for a, b in zip(own, theirs, strict=True)])
+    gaussians, human_gaussians = _gaussians(arm, origin, arm.groups), _gaussians(human, origin, arm.groups)
+    values = np.array([_frechet(*a, *b) for a, b in zip(gaussians, human_gaussians, strict=True)])
     d = arm.vectors.shape[1]
-    few = min(len(arm.vectors), len(human.vectors))
-    return estimate(arm, values, f"biased: {few} vectors of {d} dimensions" * (few < 2 * d))
+    smaller = min(len(arm.vectors), len(human.vectors))
+    return estimated(arm, values, f"biased: {smaller} vectors of {d} dimensions" * (smaller < 2 * d))
 
 
 def _gaussians(arm: VectorArm, origin: np.ndarray, groups: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Mean (d,) about `origin` and covariance (d, d) of all vectors, and of those in each replicate."""
+    """Return mean (d,) relative to `origin` and covariance (d, d), of all vectors and of each replicate."""
     import numpy as np
 
     left_out, d = arm.left_out, len(origin)
@@ -128,17 +141,17 @@ def _gaussians(arm: VectorArm, origin: np.ndarray, groups: int) -> list[tuple[np
         rows = np.flatnonzero(left_out == group)
         count[group + 1] = len(rows)
         for _, block in blocks(arm.vectors[rows]):
-            moved = block.astype(np.float64) - origin
-            first[group + 1] += moved.sum(axis=0)
-            second[group + 1] += moved.T @ moved
-    for part in (count, first, second):
-        part[0] = part.sum(axis=0)
-        part[1:] = part[0] - part[1:]
-    found = []
+            centred = block.astype(np.float64) - origin
+            first[group + 1] += centred.sum(axis=0)
+            second[group + 1] += centred.T @ centred
+    for sums in (count, first, second):
+        sums[0] = sums.sum(axis=0)
+        sums[1:] = sums[0] - sums[1:]
+    gaussians = []
     for n, total, square in zip(count, first, second, strict=True):
         mean = total / n if n > 1 else np.full(d, math.nan)
-        found.append((mean, (square - n * np.outer(mean, mean)) / (n - 1) if n > 1 else square))
-    return found
+        gaussians.append((mean, (square - n * np.outer(mean, mean)) / (n - 1) if n > 1 else square))
+    return gaussians
 
 
 def _frechet(mean: np.ndarray, covariance: np.ndarray, human_mean: np.ndarray, human_covariance: np.ndarray) -> float:
@@ -147,56 +160,54 @@ def _frechet(mean: np.ndarray, covariance: np.ndarray, human_mean: np.ndarray, h
     gap = mean - human_mean
     if np.isnan(gap).any():
         return math.nan
-    # tr (C C')^½ is that of (R C R)^½ with R = C'^½, which is symmetric: no root of a matrix that is not
+    # tr (C C')^½ = tr (R C R)^½ with R = C'^½, the root of a symmetric matrix
     squares, axes = np.linalg.eigh(human_covariance)
     root = (axes * np.sqrt(squares.clip(0))) @ axes.T
-    both = np.sqrt(np.linalg.eigvalsh(root @ covariance @ root).clip(0)).sum()
-    return float(max(gap @ gap + np.trace(covariance) + np.trace(human_covariance) - 2 * both, 0.0))
+    cross_term = np.sqrt(np.linalg.eigvalsh(root @ covariance @ root).clip(0)).sum()
+    return float(max(gap @ gap + np.trace(covariance) + np.trace(human_covariance) - 2 * cross_term, 0.0))
 
 
 def mauve(
     vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0, limit: int = LIMIT
 ) -> Score:
-    """MAUVE, 0 to 1 where both sets are alike: the area under the curve of divergences between them over clusters.
+    """Return MAUVE, 0 to 1 (equal sets): the area under the curve of divergences between both sets over clusters.
 
     Equal to `compute_mauve` of mauve-text 0.4 on the same features and seed, with its defaults (Pillutla et al. 2021,
-    MAUVE, eq. 2; n / 10 clusters of the pooled unit vectors in the axes of 90 % of their variance, c = 5). Not called,
-    because it cannot be kept from printing and does not return the clusters, which the interval needs.
+    MAUVE, eq. 2; n / 10 clusters of the pooled unit vectors in the axes of 90 % of their variance, c = 5). The
+    package is not used because it always prints and does not return the clusters, which the interval needs.
 
-    `vectors` (n, d) and `human` (m, d), at most `limit` of each, prompts drawn by `seed`: the note says so. It
-    depends on n and m: compare equal ones. Jackknife interval over `prompts` for these clusters, because new clusters
-    for each replicate would add their own noise many times over; where `human_prompts` names the prompts too, human
-    answers are left out with theirs. NaN with a note below 20 vectors in a set, where all vectors are equal, and where
-    one is zero or not finite.
+    At most `limit` of `vectors` (n, d) and of `human` (m, d) are used, of prompts sampled by `seed`; the note gives the
+    numbers. The value depends on n and m: compare equal ones. Jackknife interval over `prompts` for fixed clusters,
+    because new clusters in each replicate would add their own noise; with `human_prompts`, replicates leave out the
+    human answers to the same prompts. NaN with a note for fewer than 20 vectors in a set, if all vectors are equal, or
+    if one is zero or not finite.
     """
-    arm, reference = arms_of(seed, (vectors, prompts), (human, human_prompts))
-    (arm,), reference, notes = limited([arm], reference, seed, limit)
-    return noted(mauve_of(arm, reference, seed), *notes).score("mauve", "0-1", True)
+    arm, reference = vector_arms(seed, (vectors, prompts), (human, human_prompts))
+    (arm,), reference, notes = subsample([arm], reference, seed, limit)
+    return with_notes(mauve_of(arm, reference, seed), *notes).score("mauve", "0-1", True)
 
 
 def mauve_of(arm: VectorArm, human: VectorArm, seed: int) -> Estimate:
-    """`mauve` of all vectors of `arm`: quadratic, as the number of clusters grows with that of the vectors."""
+    """Return `mauve` of all vectors of `arm`; quadratic, because the number of clusters grows with n."""
     import numpy as np
 
-    lacks = problem(arm.vectors, 20) or problem(human.vectors, 20, "human ")
-    if lacks:
-        return undefined(arm, lacks)
+    reason = invalid_reason(arm.vectors, 20) or invalid_reason(human.vectors, 20, "human ")
+    if reason:
+        return undefined(arm, reason)
     count = max(2, round(min(len(arm.vectors), len(human.vectors)) / 10))
-    labels = _quantised(np.vstack([unit(arm.vectors), unit(human.vectors)]), count, seed)
+    labels = _pooled_clusters(np.vstack([unit_vectors(arm.vectors), unit_vectors(human.vectors)]), count, seed)
     if labels is None:
         return undefined(arm, "all vectors are equal")
     rows = len(arm.vectors)
-    own = _without(labels[:rows], arm.left_out, arm.groups, count)
-    theirs = _without(labels[rows:], human.left_out, arm.groups, count)
-    values = np.array([divergence_area(p, q) for p, q in zip(theirs, own, strict=True)])
-    return estimate(arm, values)
+    counts = _replicate_counts(labels[:rows], arm.left_out, arm.groups, count)
+    human_counts = _replicate_counts(labels[rows:], human.left_out, arm.groups, count)
+    values = np.array([divergence_area(p, q) for p, q in zip(human_counts, counts, strict=True)])
+    return estimated(arm, values)
 
 
-def _quantised(pooled: np.ndarray, count: int, seed: int) -> Any:
-    """The cluster of each of the pooled unit vectors (n, d); None where these are all equal.
-
-    The library's steps and seeds; it calls faiss with other bounds on the points of a cluster, which only print.
-    """
+def _pooled_clusters(pooled: np.ndarray, count: int, seed: int) -> Any:
+    """Return the cluster of each of the pooled unit vectors (n, d); None if all are equal. The steps and seeds are
+    those of mauve-text; its bounds on the points of a cluster only print warnings."""
     import faiss
     import numpy as np
     from sklearn.decomposition import PCA
@@ -212,19 +223,17 @@ def _quantised(pooled: np.ndarray, count: int, seed: int) -> Any:
 
 
 def divergence_area(p: np.ndarray, q: np.ndarray) -> float:
-    """MAUVE of two histograms (k,): the area under (exp -c KL(q|r), exp -c KL(p|r)), r = w p + (1 - w) q, 0 < w < 1.
-
-    NaN where one is empty.
-    """
+    """Return MAUVE of histograms p and q (k,): the area under (exp -c KL(q|r), exp -c KL(p|r)), r = w p + (1 - w) q. 0
+    < w < 1. NaN if a histogram is empty."""
     import numpy as np
     from scipy.special import rel_entr
 
     if not p.sum() or not q.sum():
         return math.nan
     p, q = p / p.sum(), q / q.sum()
-    weights = np.linspace(1e-6, 1 - 1e-6, CURVE)[:, None]
+    weights = np.linspace(1e-6, 1 - 1e-6, CURVE_POINTS)[:, None]
     mixed = weights * p + (1 - weights) * q
-    x, y = (np.exp(-SCALING * rel_entr(law, mixed).sum(axis=1)) for law in (q, p))
+    x, y = (np.exp(-SCALING * rel_entr(histogram, mixed).sum(axis=1)) for histogram in (q, p))
     x, y = np.r_[1.0, x, 0.0], np.r_[0.0, y, 1.0]
-    up, along = np.argsort(x), np.argsort(y)
-    return float(0.5 * (np.trapezoid(y[up], x[up]) + np.trapezoid(x[along], y[along])))
+    by_x, by_y = np.argsort(x), np.argsort(y)
+    return float(0.5 * (np.trapezoid(y[by_x], x[by_x]) + np.trapezoid(x[by_y], y[by_y])))

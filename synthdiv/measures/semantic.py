@@ -1,4 +1,4 @@
-"""Every semantic score of one arm's sentence vectors, beside the untouched student's and the human ones."""
+"""All semantic scores of one arm's sentence vectors, and differences from the vanilla student."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.neighbours import entropy_of, limited, noted, support_of
-from synthdiv.measures.reference import centres_of, clusters_of, frechet_of, mauve_of
+from synthdiv.measures.neighbours import entropy_of, subsample, support_of, with_notes
+from synthdiv.measures.reference import cluster_entropy_of, fit_centres, frechet_of, mauve_of
 from synthdiv.measures.spectrum import vendi_of
-from synthdiv.measures.vectors import Estimate, VectorArm, arms_of, between_of, cosine_of, undefined, usable, within_of
+from synthdiv.measures.vectors import (
+    Estimate,
+    VectorArm,
+    between_of,
+    cosine_of,
+    has_direction,
+    undefined,
+    vector_arms,
+    within_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 
     from synthdiv.measures.vectors import Ids
 
-# name: unit, and whether higher is better; in the order of the scores
+# name: (unit, higher_is_better), in the order of the scores
 MEASURES = {
     "cosine_distance": ("0-2", True),
     "cosine_distance_within": ("0-2", True),
@@ -45,113 +54,118 @@ def semantic_scores(
     seed: int = 0,
     centres: Any = None,
 ) -> list[Score]:
-    """The scores of MEASURES of `student` (n, d), and each minus that of `vanilla` (k, d), named `<name>-vanilla`.
+    """Return MEASURES of `student` (n, d), and their differences from `vanilla` (k, d), named `<name>-vanilla`.
 
-    `human` (m, d) is what mauve, frechet, precision and recall compare with: they are absent without it. Ids name the
-    prompt of each vector; without them each vector answers a prompt of its own, in the same order in both arms.
-    Clusters are those of `centres` (clusters, d), else of `human`, else of `vanilla`, else of `student`: what is
-    compared needs one set of them. Measures quadratic in n take at most 2,000
-    vectors of each set (`neighbours.limited`, `seed`), the same prompts of both arms.
+    mauve, frechet, precision and recall compare with `human` (m, d) and are absent without it. `prompts`,
+    `vanilla_prompts` and `human_prompts` hold the prompt id of each vector; without ids there is one prompt per vector,
+    in the same order in both arms. Clusters are `centres` (clusters, d), or those of `human`, `vanilla` or `student`,
+    the first that is given. Measures that are quadratic in n use at most 2,000 vectors of each set, of the same prompts
+    in both arms (`neighbours.subsample`, `seed`).
 
-    Vectors that are zero or not finite, as those of empty answers, are left out; prompts that then have no vector in
-    one arm are left out of both; the notes say how many. Intervals leave out the same groups of prompts in both arms,
-    and human answers with theirs where `human_prompts` are of the same names. n counts prompts, the smaller count for a
-    difference. NaN with a note where a measure has one (see each). DataError: arms with other prompts.
+    Vectors that are zero or not finite, such as those of empty answers, are left out; prompts without a vector in one
+    arm are left out of both; the notes count them. Intervals leave out the same groups of prompts in both arms, and the
+    human answers to them. n counts prompts, the smaller count for a difference. NaN with a note as each measure
+    documents. Raises DataError if the arms have different prompts.
     """
     sets = [("student", student, prompts)]
     if vanilla is not None:
         sets.append(("vanilla", vanilla, vanilla_prompts))
-    found = [directed(name, vectors, ids) for name, vectors, ids in sets]
-    if len({frozenset(one.asked) for one in found}) > 1:
-        raise DataError("student and vanilla answer other prompts: a difference needs the same in both")
-    answered = frozenset.intersection(*(frozenset(one.ids) for one in found))
-    lost = len(set(found[0].asked) - answered)
-    notes = [one.note for one in found] + [f"{lost} prompts without a vector left out"] * (lost > 0)
-    arms: list[tuple[Any, Ids]] = [one.of(answered) for one in found]
+    valid_sets = [drop_directionless(name, vectors, ids) for name, vectors, ids in sets]
+    if len({frozenset(valid_set.prompts) for valid_set in valid_sets}) > 1:
+        raise DataError("student and vanilla answer different prompts: give both arms the same prompts")
+    answered = frozenset.intersection(*(frozenset(valid_set.ids) for valid_set in valid_sets))
+    dropped = len(set(valid_sets[0].prompts) - answered)
+    notes = [valid_set.note for valid_set in valid_sets]
+    notes += [f"{dropped} prompts without a vector left out"] * (dropped > 0)
+    arms: list[tuple[Any, Ids]] = [valid_set.select(answered) for valid_set in valid_sets]
     if human is not None:
-        people = directed("human", human, human_prompts)
-        notes.append(people.note)
-        arms.append((people.vectors, None if human_prompts is None else people.ids))
-    numbered = arms_of(seed, *arms)
-    reference = numbered.pop() if human is not None else None
-    estimates = _estimates(numbered, reference, seed, centres)
+        human_set = drop_directionless("human", human, human_prompts)
+        notes.append(human_set.note)
+        arms.append((human_set.vectors, None if human_prompts is None else human_set.ids))
+    vector_sets = vector_arms(seed, *arms)
+    reference = vector_sets.pop() if human is not None else None
+    estimates = _estimates(vector_sets, reference, seed, centres)
     if vanilla is not None:
-        own, base = estimates
-        estimates = [own, {f"{name}-vanilla": minus(own[name], base[name]) for name in own}]
+        of_student, of_vanilla = estimates
+        estimates = [
+            of_student,
+            {f"{name}-vanilla": difference(of_student[name], of_vanilla[name]) for name in of_student},
+        ]
     note = "; ".join(filter(None, notes))
     return [
-        noted(estimate, note).score(name, *MEASURES[name.removesuffix("-vanilla")])
-        for part in estimates
-        for name, estimate in part.items()
+        with_notes(estimate, note).score(name, *MEASURES[name.removesuffix("-vanilla")])
+        for arm_estimates in estimates
+        for name, estimate in arm_estimates.items()
     ]
 
 
-class Directed(NamedTuple):
-    """The vectors of one set that have a direction, the prompt of each, and all prompts that were asked."""
+class PromptedVectors(NamedTuple):
+    """The nonzero finite vectors of one set, the prompt id of each, and all prompts of the set."""
 
     vectors: np.ndarray
     ids: list[Hashable]
-    asked: list[Hashable]
+    prompts: list[Hashable]
     note: str
 
-    def of(self, prompts: frozenset[Hashable]) -> tuple[np.ndarray, list[Hashable]]:
-        """What answers `prompts`; not copied where that is all."""
+    def select(self, prompts: frozenset[Hashable]) -> tuple[np.ndarray, list[Hashable]]:
+        """Return the vectors and ids of `prompts`, without a copy if these are all."""
         rows = [row for row, key in enumerate(self.ids) if key in prompts]
-        whole = len(rows) == len(self.ids)
-        return (self.vectors if whole else self.vectors[rows]), [self.ids[row] for row in rows]
+        all_selected = len(rows) == len(self.ids)
+        return (self.vectors if all_selected else self.vectors[rows]), [self.ids[row] for row in rows]
 
 
-def directed(name: str, vectors: Any, ids: Ids) -> Directed:
-    """`vectors` (n, d) without those that are zero or not finite. ValueError where there is not one id for each."""
+def drop_directionless(name: str, vectors: Any, ids: Ids) -> PromptedVectors:
+    """Drop those of `vectors` (n, d) that are zero or not finite. Raises ValueError if the number of ids is not n."""
     import numpy as np
 
     vectors = np.asanyarray(vectors)
-    asked: list[Hashable] = list(range(len(vectors)) if ids is None else ids)
-    stays = usable(vectors)
-    if len(asked) != len(stays):
-        raise ValueError(f"{name}: {len(stays)} vectors and {len(asked)} prompts: there must be one for each")
-    if stays.all():
-        return Directed(vectors, asked, asked, "")
-    rows = np.flatnonzero(stays)
-    note = f"{len(stays) - len(rows)} of {len(stays)} {name} vectors are zero or not finite and left out"
-    return Directed(vectors[rows], [asked[row] for row in rows], asked, note)
+    prompts: list[Hashable] = list(range(len(vectors)) if ids is None else ids)
+    valid = has_direction(vectors)
+    if len(prompts) != len(valid):
+        raise ValueError(f"{name}: {len(valid)} vectors and {len(prompts)} prompts: give one prompt id for each vector")
+    if valid.all():
+        return PromptedVectors(vectors, prompts, prompts, "")
+    rows = np.flatnonzero(valid)
+    note = f"{len(valid) - len(rows)} of {len(valid)} {name} vectors are zero or not finite and left out"
+    return PromptedVectors(vectors[rows], [prompts[row] for row in rows], prompts, note)
 
 
-def minus(own: Estimate, base: Estimate) -> Estimate:
-    """The difference of one measure between two arms over the same prompts and replicates."""
-    n = min(own.n, base.n)
-    note = "; ".join(dict.fromkeys(filter(None, [own.note, base.note])))
-    if math.isnan(own.value) or math.isnan(base.value):
-        return Estimate(math.nan, own.drawn[:0], n, note)
-    return Estimate(own.value - base.value, own.drawn - base.drawn, n, note, own.per_prompt)
+def difference(student: Estimate, vanilla: Estimate) -> Estimate:
+    """Return the difference of one measure between two arms with the same prompts and replicates."""
+    n = min(student.n, vanilla.n)
+    note = "; ".join(dict.fromkeys(filter(None, [student.note, vanilla.note])))
+    if math.isnan(student.value) or math.isnan(vanilla.value):
+        return Estimate(math.nan, student.replicates[:0], n, note)
+    return Estimate(student.value - vanilla.value, student.replicates - vanilla.replicates, n, note, student.per_prompt)
 
 
 def _estimates(
     arms: Sequence[VectorArm], human: VectorArm | None, seed: int, centres: Any
 ) -> list[dict[str, Estimate]]:
-    """Each measure of each arm, in the order of MEASURES."""
+    """Return the measures of each arm, in the order of MEASURES."""
     if centres is None:
-        centres, which = centres_of((human or arms[-1]).vectors, seed=seed)
+        centres, cluster_note = fit_centres((human or arms[-1]).vectors, seed=seed)
     else:
-        which = f"{len(centres)} clusters"
-    few, few_human, notes = limited(arms, human, seed)
-    found = []
-    for arm, part in zip(arms, few, strict=True):
+        cluster_note = f"{len(centres)} clusters"
+    limited_arms, limited_human, notes = subsample(arms, human, seed)
+    estimates = []
+    for arm, limited in zip(arms, limited_arms, strict=True):
+        clusters = undefined(arm, "") if centres is None else cluster_entropy_of(arm, centres)
         values = {
             "cosine_distance": cosine_of(arm),
             "cosine_distance_within": within_of(arm),
             "cosine_distance_between": between_of(arm),
             **dict(zip(("vendi_1", "vendi_2", "vendi_inf"), vendi_of(arm), strict=True)),
-            "neighbour_entropy": noted(entropy_of(part), notes[0]),
-            "cluster_entropy": undefined(arm, which) if centres is None else noted(clusters_of(arm, centres), which),
+            "neighbour_entropy": with_notes(entropy_of(limited), notes[0]),
+            "cluster_entropy": with_notes(clusters, cluster_note),
         }
         if human is not None:
-            precision, recall = (noted(estimate, *notes) for estimate in support_of(part, few_human))
+            precision, recall = (with_notes(one, *notes) for one in support_of(limited, limited_human))
             values |= {
-                "mauve": noted(mauve_of(part, few_human, seed), *notes),
+                "mauve": with_notes(mauve_of(limited, limited_human, seed), *notes),
                 "frechet": frechet_of(arm, human),
                 "precision": precision,
                 "recall": recall,
             }
-        found.append(values)
-    return found
+        estimates.append(values)
+    return estimates

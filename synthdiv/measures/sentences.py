@@ -1,17 +1,17 @@
-"""Sentences by one fixed rule, because measures on sentences must cut all arms alike, today and in five years.
+"""Splitting text into sentences by one fixed rule, so that measures on sentences stay comparable over time.
 
-Our own: nltk's punkt needs a download (a model that may change), pysbd is unmaintained and slow.
+nltk's punkt needs the download of a model that may change; pysbd is unmaintained and slow.
 """
 
 from __future__ import annotations
 
 import re
 
-# Where a sentence ends within a line, in any script. It is part of the identity of every measure on sentences.
-# A run of marks is entered only at its first and never given back (`++`), so the time is linear in the text; marks come
-# before the looks back, so that the search jumps from mark to mark.
-# In doubt it decides alike everywhere: a capital before a full stop is an initial ("Plan B. Then" is not cut), and the
-# case of the next word says nothing after an ordinary word, or careless writers would seem to write fewer sentences.
+# The end of a sentence within a line, in any script. It is part of the key of every measure on sentences.
+# A run of marks is matched from its first mark without backtracking (`++`), so the time is linear in the text. Marks
+# come before the lookbehinds, so that the search jumps from mark to mark.
+# Ambiguous cases follow one rule: a capital before a full stop is an initial ("Plan B. Then" is not split), and the
+# case of the next word does not matter after an ordinary word, or text without capitals would have fewer sentences.
 SENTENCE = r"""(?x)
     [。！？｡]++ [」』）】》”’"')\]]*+
   | [.!?…؟۔।॥] (?<! [.!?…؟۔।॥]{2} )
@@ -27,10 +27,10 @@ _CONTENT = re.compile(r"[^\W_]")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of `text` in order, without the white space around them.
+    """Return the sentences of `text` in order, without surrounding white space; [] if there is none.
 
-    A line end ends a sentence, because list items and headings have no full stop. Pieces without a letter or a digit
-    (rules, bullets, lone emoji) are none; a text without any gives [].
+    The end of a line ends a sentence, because list items and headings have no full stop. Pieces without a letter or a
+    digit (rules, bullets, single emoji) are dropped.
     """
     pieces: list[str] = []
     for line in filter(None, map(str.strip, text.splitlines())):

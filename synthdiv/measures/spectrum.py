@@ -1,11 +1,20 @@
-"""Vendi scores: how many different vectors a set amounts to, from the eigenvalues of its matrix of cosines."""
+"""Vendi scores: the effective number of different vectors of a set, from the eigenvalues of its cosine matrix."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.measures.vectors import Estimate, VectorArm, arms_of, blocks, estimate, problem, undefined, unit
+from synthdiv.measures.vectors import (
+    Estimate,
+    VectorArm,
+    blocks,
+    estimated,
+    invalid_reason,
+    undefined,
+    unit_vectors,
+    vector_arms,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,44 +28,44 @@ ORDERS = (1, 2, math.inf)
 
 
 def vendi(vectors: Any, q: float = 1, prompts: Ids = None, seed: int = 0) -> Score:
-    """The effective number of different vectors, 1 (all equal) to n: exp of the Rényi entropy of order `q`.
+    """Return the effective number of different vectors, 1 (all equal) to n: exp of the Rényi entropy of order `q`.
 
-    `vectors` (n, d), any float type; `prompts` (n,) names the prompt of each, None where each answers its own. The
-    entropy is that of the eigenvalues of K / n, with K the cosines (Friedman and Dieng 2023, The Vendi Score, eq. 2;
+    `vectors` (n, d) has any float type; `prompts` (n,) holds the prompt id of each, None for one prompt per vector. The
+    entropy is that of the eigenvalues of K / n, K being the cosines (Friedman and Dieng 2023, The Vendi Score, eq. 2;
     orders from Pasarkar and Dieng 2024, Cousins of the Vendi Score, eq. 3): order 1 is Shannon's, 2 gives n² / |K|²,
-    infinity n / (largest eigenvalue); higher orders see frequent meanings only. It cannot exceed d, and grows with n:
-    compare sets of one size. Jackknife interval over prompts. NaN with a note below two vectors, because one alone is
-    no set, and where one is zero or not finite. ValueError for another order.
+    infinity n / (largest eigenvalue); higher orders weight frequent meanings more. It is at most d and grows with n:
+    compare sets of equal size. Jackknife interval over prompts. NaN with a note for fewer than two vectors, or if one
+    is zero or not finite. Raises ValueError for another order.
     """
-    (arm,) = arms_of(seed, (vectors, prompts))
+    (arm,) = vector_arms(seed, (vectors, prompts))
     return vendi_of(arm, (q,))[0].score(f"vendi_{q:g}", "vectors", True)
 
 
 def vendi_value(vectors: np.ndarray, q: float = 1) -> float:
-    """`vendi` without its interval: `vectors` (n, d), all with a direction."""
+    """Return `vendi` without an interval; `vectors` (n, d) are nonzero and finite."""
     wide = len(vectors) <= vectors.shape[1]
     return effective_number((_cosines(vectors) if wide else _moments(vectors)) / len(vectors), q)
 
 
 def vendi_of(arm: VectorArm, orders: Sequence[float] = ORDERS) -> list[Estimate]:
-    """Estimates of all `orders`, which share their eigenvalues."""
+    """Return an estimate for each of `orders`, from the same matrices."""
     import numpy as np
 
-    lacks = problem(arm.vectors)
-    if lacks:
-        return [undefined(arm, lacks)] * len(orders)
-    found = np.array([[effective_number(matrix, q) for q in orders] for matrix in _matrices(arm)])
-    lost = np.bincount(arm.left_out + 1, minlength=arm.groups + 1)[1:]
-    found[1:][len(arm.vectors) - lost < 2] = math.nan  # undefined there too
-    return [estimate(arm, values) for values in found.T]
+    reason = invalid_reason(arm.vectors)
+    if reason:
+        return [undefined(arm, reason)] * len(orders)
+    values = np.array([[effective_number(matrix, q) for q in orders] for matrix in _matrices(arm)])
+    group_sizes = np.bincount(arm.left_out + 1, minlength=arm.groups + 1)[1:]
+    values[1:][len(arm.vectors) - group_sizes < 2] = math.nan  # undefined, as for the whole set
+    return [estimated(arm, order_values) for order_values in values.T]
 
 
 def effective_number(matrix: np.ndarray, q: float) -> float:
-    """exp of the Rényi entropy of order `q` of the eigenvalues of a symmetric matrix of trace 1."""
+    """Return exp of the Rényi entropy of order `q` of the eigenvalues of a symmetric matrix of trace 1."""
     import numpy as np
 
     if q not in ORDERS:
-        raise ValueError(f"order {q}: choose 1, 2 or infinity")
+        raise ValueError(f"q={q}: unknown order; choose 1, 2 or infinity")
     if not matrix.size:
         return math.nan
     if q == 2:
@@ -69,33 +78,33 @@ def effective_number(matrix: np.ndarray, q: float) -> float:
 
 
 def _matrices(arm: VectorArm) -> list[np.ndarray]:
-    """Of all vectors, and of those in each replicate, whichever is smaller: cosines (n, n) / n, or moments (d, d) / n,
-    which have the same positive eigenvalues."""
+    """Return the cosines (n, n) / n or the moments (d, d) / n, of all vectors and of each replicate. Both have the same
+    positive eigenvalues; the smaller matrix is used."""
     import numpy as np
 
     left_out, groups = arm.left_out, range(arm.groups)
     if len(arm.vectors) <= arm.vectors.shape[1]:
         cosines = _cosines(arm.vectors)
-        kept = [np.flatnonzero(left_out != group) for group in groups]
-        return [cosines / len(cosines), *(cosines[np.ix_(rows, rows)] / max(len(rows), 1) for rows in kept)]
+        row_sets = [np.flatnonzero(left_out != group) for group in groups]
+        return [cosines / len(cosines), *(cosines[np.ix_(rows, rows)] / max(len(rows), 1) for rows in row_sets)]
     parts = [_moments(arm.vectors[left_out == group]) for group in (-1, *groups)]
-    whole, sizes = np.sum(parts, axis=0), [int((left_out == group).sum()) for group in groups]
+    total, sizes = np.sum(parts, axis=0), [int((left_out == group).sum()) for group in groups]
     count = len(left_out)
-    rest = [(whole - part) / max(count - size, 1) for part, size in zip(parts[1:], sizes, strict=True)]
-    return [whole / count, *rest]
+    replicates = [(total - part) / max(count - size, 1) for part, size in zip(parts[1:], sizes, strict=True)]
+    return [total / count, *replicates]
 
 
 def _cosines(vectors: np.ndarray) -> np.ndarray:
-    directions = unit(vectors)
+    directions = unit_vectors(vectors)
     return directions @ directions.T
 
 
 def _moments(vectors: np.ndarray) -> np.ndarray:
-    """The sum of u uᵀ over the unit vectors u: (d, d)."""
+    """Return the sum of u uᵀ over the unit vectors u: (d, d)."""
     import numpy as np
 
     total = np.zeros((vectors.shape[1],) * 2)
     for _, block in blocks(vectors):
-        directions = unit(block)
+        directions = unit_vectors(block)
         total += directions.T @ directions
     return total

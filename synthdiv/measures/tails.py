@@ -1,7 +1,6 @@
-"""The tail of perplexity 2: how the rarest tokens of human answers fare under a model, and under the untouched one;
-and that of perplexity 1, of own answers.
+"""Tails of perplexity 2 and 1: quantiles over tokens, and the least probable 1 % of tokens under the vanilla student.
 
-A mean hides them. Collapse begins where the untouched model was least sure already.
+Collapse begins in the tokens that were improbable before fine-tuning; a mean over tokens hides them.
 """
 
 from __future__ import annotations
@@ -13,86 +12,91 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synthdiv.core.types import DataError, Score
 from synthdiv.measures.intervals import Measure, jackknife_scores
-from synthdiv.measures.perplexity import in_both, shuffled
+from synthdiv.measures.perplexity import common_prompts, shuffled_prompts
 
 if TYPE_CHECKING:
     import numpy as np
 
 QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
-TAIL = 0.01  # of the untouched model's tokens are its tail
-LEAST = 500  # tokens: five in the tail; with fewer it is a matter of one word
+TAIL_SHARE = 0.01  # share of the vanilla student's tokens that are its tail
+MIN_TOKENS = 500  # so that the tail has at least five tokens
 
-INFINITE = "infinite in the untouched model"
-LEVELS = [Measure(f"nll_2_token_{name}", "nats/token", False, INFINITE) for name in QUANTILES]
+INFINITE_VANILLA = "infinite in the vanilla student"
+LEVELS = [Measure(f"nll_2_token_{name}", "nats/token", False, INFINITE_VANILLA) for name in QUANTILES]
 TAILS = [
-    Measure("tail_share", "share of tokens", False, INFINITE),
-    Measure("nll_2_tail", "nats/token", False, INFINITE),
+    Measure("tail_share", "share of tokens", False, INFINITE_VANILLA),
+    Measure("nll_2_tail", "nats/token", False, INFINITE_VANILLA),
 ]
-GAPS = [measure._replace(name=f"{measure.name}-vanilla") for measure in (*LEVELS, TAILS[1])]
+DIFFERENCES = [measure._replace(name=f"{measure.name}-vanilla") for measure in (*LEVELS, TAILS[1])]
 
 Tokens = Mapping[str, Sequence[float]]
-OwnTokens = Mapping[str, Sequence[Sequence[float]]]  # of each answer to a prompt
+OwnTokens = Mapping[str, Sequence[Sequence[float]]]  # one sequence per answer to the prompt
 
 
 def tail_scores(student: Tokens, vanilla: Tokens | None = None, seed: int = 0) -> list[Score]:
-    """Tail scores over the tokens of human answers: by prompt id, -ln q in nats of each token, EOS included.
+    """Return the tail scores over the tokens of human answers: by prompt id, -ln q in nats of each token, EOS included.
 
     - `nll_2_token_q50`, `_q90`, `_q99`, nats/token: quantiles over all tokens; lower is better.
-    - `tail_share`: the share of the student's tokens that are as improbable as the untouched model's rarest 1 %, beyond
-      that model's 99 % quantile; exactly 1 % in the untouched model, more where the tail was lost.
-    - `nll_2_tail`, nats/token: mean over the tokens that *are* the untouched model's rarest 1 %.
-    - `-vanilla` of the quantiles and of `nll_2_tail`: less the untouched model's, on the prompts that both have.
+    - `tail_share`: the share of the student's tokens above the 99 % quantile of the vanilla student; exactly 1 % for
+      the vanilla student, more if the tail was lost.
+    - `nll_2_tail`, nats/token: mean over the tokens that are the least probable 1 % under the vanilla student.
+    - `-vanilla` of the quantiles and of `nll_2_tail`: minus the value of the vanilla student, on the common prompts.
 
-    Without `vanilla` the student is the untouched one. Its rarest tokens were picked by its own values, so another
-    model of equal merit does better on just these: `nll_2_tail-vanilla` says how much two students differ in that, its
-    sign alone says nothing; `tail_share` picks no token and has a null value, 1 %.
+    Without `vanilla`, `student` is the vanilla student. `nll_2_tail` selects tokens by the vanilla student's values, so
+    an equally good model has lower values on them: compare `nll_2_tail-vanilla` between two students and do not read
+    its sign. `tail_share` selects no tokens and has a null value, 1 %.
 
     A quantile q is the smallest value with no more than 1 - q of the tokens above it. Tokens that tie with the 99 %
-    quantile count by the part that makes the untouched model's tail exactly 1 % of its tokens, in both arms alike.
-    Intervals leave out groups of prompts and find threshold and tail again on the rest, because the threshold is an
-    estimate too. Simulated on skewed tokens, 25 to 1,500 prompts, they cover in 92 to 99 % of cases; where there are
-    under 2,000 tokens, `nll_2_tail` and the level of the 99 % quantile in 84 to 92 %. NaN with a note: fewer than 500
-    tokens, a token without a likelihood, arms of other tokens (template or tokenizer differ). An infinite value has no
-    interval. Raises DataError for an answer with no token.
+    quantile have the weight that makes the vanilla student's tail exactly 1 % of its tokens, in both arms. Intervals
+    leave out groups of prompts and estimate threshold and tail again on the rest. In simulations with skewed tokens and
+    25 to 1,500 prompts, 92 to 99 % of the intervals cover the truth; below 2,000 tokens, 84 to 92 % for `nll_2_tail`
+    and the level of the 99 % quantile. NaN with a note for fewer than 500 tokens, a token without a likelihood, or arms
+    with different tokens (template or tokenizer differ). An infinite value has no interval. Raises DataError for an
+    answer without a token.
     """
-    alone = _scores(LEVELS, _levels, [student], student, seed)
+    levels = _scores(LEVELS, _quantile_values, [student], student, seed)
     if vanilla is None:
-        return alone + _scores(TAILS, _tail, [student, student], student, seed)
-    common, note = in_both(student, vanilla)
+        return levels + _scores(TAILS, _tail_values, [student, student], student, seed)
+    common, note = common_prompts(student, vanilla)
     arms = [student, vanilla]
-    return alone + _scores(TAILS, _tail, arms, common, seed, note) + _scores(GAPS, _gaps, arms, common, seed, note)
+    return (
+        levels
+        + _scores(TAILS, _tail_values, arms, common, seed, note)
+        + _scores(DIFFERENCES, _difference_values, arms, common, seed, note)
+    )
 
 
-def own_tail_scores(student: OwnTokens, vanilla: OwnTokens | None = None, seed: int = 0) -> list[Score]:
-    """Quantiles over the tokens of own answers under the *untouched* student: by prompt id, of each answer -ln q in
-    nats of each token.
+def own_answer_tail_scores(student: OwnTokens, vanilla: OwnTokens | None = None, seed: int = 0) -> list[Score]:
+    """Return quantiles over the tokens of the student's own answers under the *vanilla* student.
 
-    - `nll_1_token_q50`, `_q90`, `_q99`, nats/token; no direction is better. A token weighs one over the answers to its
-      prompt, so a prompt counts once, as in `own_scores`; else these are the quantiles of `tail_scores`.
-    - each `-vanilla`: less that of the untouched student's own answers, on the prompts that both have. The tokens are
-      others, so nothing but the prompts is paired, and intervals leave these out of both arms together.
+    Arms map prompt ids to answers, an answer being -ln q in nats of each token.
 
-    Simulated on skewed tokens, 50 to 600 prompts of one answer or eight, intervals of the differences cover in 91 to
-    95 % of cases, those of the levels in 89 to 94 %, of the 99 % quantile in 83 to 89 %.
-    NaN with a note: fewer than 500 tokens in an arm, a token without a likelihood. An infinite value has no interval.
-    Raises DataError for a prompt with no answer and for an answer with no token.
+    - `nll_1_token_q50`, `_q90`, `_q99`, nats/token; no direction is better. The weight of a token is 1 / the number of
+      answers to its prompt, so every prompt counts once, as in `own_answer_scores`; otherwise as in `tail_scores`.
+    - each `-vanilla`: minus the value of the vanilla student's own answers, on the common prompts. Only the prompts are
+      paired, because the answers differ; intervals leave out the same prompts in both arms.
+
+    In simulations with skewed tokens and 50 to 600 prompts of one or eight answers, 91 to 95 % of the intervals of
+    differences cover the truth, 89 to 94 % of those of levels, 83 to 89 % for the 99 % quantile. NaN with a note for
+    fewer than 500 tokens in an arm or a token without a likelihood. An infinite value has no interval. Raises DataError
+    for a prompt without an answer or an answer without a token.
     """
-    alone = _own_scores([student], student, seed)
+    levels = _own_scores([student], student, seed)
     if vanilla is None:
-        return alone
-    common, note = in_both(student, vanilla)
-    return alone + _own_scores([student, vanilla], common, seed, note)
+        return levels
+    common, note = common_prompts(student, vanilla)
+    return levels + _own_scores([student, vanilla], common, seed, note)
 
 
-class Weighed(NamedTuple):
-    """The tokens of one arm, ascending: value, weight and number of the prompt, each (n,)."""
+class WeightedTokens(NamedTuple):
+    """The tokens of one arm in ascending order: value, weight and prompt index, each (n,)."""
 
     values: np.ndarray
     weights: np.ndarray
     prompt: np.ndarray
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[Sequence[float]]]) -> Weighed:
+    def from_answers(cls, prompts: Sequence[Sequence[Sequence[float]]]) -> WeightedTokens:
         import numpy as np
 
         values = np.concatenate([np.asarray(answer, dtype=float) for answers in prompts for answer in answers])
@@ -103,52 +107,52 @@ class Weighed(NamedTuple):
         return cls(values[order], weights[order], prompt[order])
 
     def quantiles(self, kept: np.ndarray) -> list[float]:
-        """The smallest values with no more than 1 - q of the weight above them, of the prompts `kept` (prompts,)."""
+        """Return the QUANTILES of the tokens of the prompts in `kept` (prompts,), by weight."""
         import numpy as np
 
-        reached = np.cumsum(self.weights * kept[self.prompt])
-        least = (np.array([*QUANTILES.values()]) - 1e-9) * reached[-1]  # the slack of `quantile`
-        return [float(value) for value in self.values[np.searchsorted(reached, least)]]
+        cumulative = np.cumsum(self.weights * kept[self.prompt])
+        thresholds = (np.array([*QUANTILES.values()]) - 1e-9) * cumulative[-1]  # the same tolerance as in `quantile`
+        return [float(value) for value in self.values[np.searchsorted(cumulative, thresholds)]]
 
 
 def quantile(values: np.ndarray, q: float) -> float:
-    """The smallest of `values` (n,) with no more than 1 - q of them above it (Hyndman and Fan 1996, definition 1)."""
+    """Return the smallest of `values` (n,) with at most 1 - q of them above it (Hyndman and Fan 1996, definition 1)."""
     import numpy as np
 
-    place = len(values) - 1 - int((1 - q) * len(values) + 1e-9)  # the slack: 1 % of 500 is 5, whatever its last bit
-    return float(np.partition(values, place)[place])
+    rank = len(values) - 1 - int((1 - q) * len(values) + 1e-9)  # tolerance: 1 % of 500 is 5, despite rounding
+    return float(np.partition(values, rank)[rank])
 
 
-def tail_weights(untouched: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How far each of `values` (m,) is in the tail of `untouched` (n,): 1 above its 99 % quantile, 0 below, and at it
-    the part that makes the weights of `untouched` itself sum to 1 % of n."""
+def tail_weights(vanilla: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the weight (m,) of each of `values` in the tail of `vanilla` (n,): 1 above its 99 % quantile, 0 below. A
+    value equal to the quantile has the weight that makes the weights of `vanilla` sum to 1 % of n."""
     import numpy as np
 
-    threshold = quantile(untouched, 1 - TAIL)
-    part = (TAIL * len(untouched) - (untouched > threshold).sum()) / (untouched == threshold).sum()
-    return np.where(values == threshold, min(max(part, 0.0), 1.0), values > threshold)
+    threshold = quantile(vanilla, 1 - TAIL_SHARE)
+    tie_weight = (TAIL_SHARE * len(vanilla) - (vanilla > threshold).sum()) / (vanilla == threshold).sum()
+    return np.where(values == threshold, min(max(tie_weight, 0.0), 1.0), values > threshold)
 
 
-def _levels(student: np.ndarray) -> list[float]:
+def _quantile_values(student: np.ndarray) -> list[float]:
     return [quantile(student, q) for q in QUANTILES.values()]
 
 
-def _tail(student: np.ndarray, untouched: np.ndarray) -> list[float]:
-    """`tail_share` and `nll_2_tail`."""
-    share = float(tail_weights(untouched, student).mean())
-    weights = tail_weights(untouched, untouched)
-    there = weights > 0  # infinity times 0 is not 0
-    return [share, float(weights[there] @ student[there] / weights.sum())]
+def _tail_values(student: np.ndarray, vanilla: np.ndarray) -> list[float]:
+    """Return `tail_share` and `nll_2_tail`."""
+    share = float(tail_weights(vanilla, student).mean())
+    weights = tail_weights(vanilla, vanilla)
+    in_tail = weights > 0  # infinity times 0 is not 0
+    return [share, float(weights[in_tail] @ student[in_tail] / weights.sum())]
 
 
-def _gaps(student: np.ndarray, untouched: np.ndarray) -> list[float]:
-    mine = [*_levels(student), _tail(student, untouched)[1]]
-    theirs = [*_levels(untouched), _tail(untouched, untouched)[1]]
-    return _less(mine, theirs)
+def _difference_values(student: np.ndarray, vanilla: np.ndarray) -> list[float]:
+    student_values = [*_quantile_values(student), _tail_values(student, vanilla)[1]]
+    vanilla_values = [*_quantile_values(vanilla), _tail_values(vanilla, vanilla)[1]]
+    return _subtract(student_values, vanilla_values)
 
 
-def _less(mine: list[float], theirs: list[float]) -> list[float]:
-    return [a - b if math.isfinite(b) else math.nan for a, b in zip(mine, theirs, strict=True)]
+def _subtract(student: list[float], vanilla: list[float]) -> list[float]:
+    return [a - b if math.isfinite(b) else math.nan for a, b in zip(student, vanilla, strict=True)]
 
 
 def _scores(
@@ -159,55 +163,57 @@ def _scores(
     seed: int,
     note: str = "",
 ) -> list[Score]:
-    """`statistic` takes the tokens of each arm as one array, aligned, and gives the values of `measures`."""
+    """Return `measures`, whose values `statistic` computes from the aligned tokens of each arm."""
     import numpy as np
 
-    prompts = shuffled(common, seed)
-    problem = _problem(arms, prompts)
-    if problem:
-        return _undefined(measures, len(prompts), problem)
+    prompts = shuffled_prompts(common, seed)
+    reason = _undefined_reason(arms, prompts)
+    if reason:
+        return _undefined(measures, len(prompts), reason)
     tokens = [np.concatenate([np.asarray(arm[p], dtype=float) for p in prompts]) for arm in arms]
     prompt = np.repeat(np.arange(len(prompts)), [len(arms[0][p]) for p in prompts])
     scores = jackknife_scores(measures, lambda kept: statistic(*(x[kept[prompt]] for x in tokens)), len(prompts), seed)
-    zero = sum(int(np.isinf(x).sum()) for x in tokens[: len({id(arm) for arm in arms})])
-    notes = [note, f"{zero} tokens have probability 0" if zero else ""]
-    return [_told(score, *notes) for score in scores]
+    impossible = sum(int(np.isinf(x).sum()) for x in tokens[: len({id(arm) for arm in arms})])
+    notes = [note, f"{impossible} tokens have probability 0" if impossible else ""]
+    return [_with_notes(score, *notes) for score in scores]
 
 
 def _own_scores(arms: list[OwnTokens], common: Iterable[str], seed: int, note: str = "") -> list[Score]:
-    """Of one arm its quantiles; of two the differences, first less second."""
+    """Return the quantiles of one arm, or the differences of two (first minus second)."""
     import numpy as np
 
-    prompts, ending = shuffled(common, seed), "-vanilla" if len(arms) == 2 else ""
-    infinite = "infinite in the untouched student's answers"
-    measures = [Measure(f"nll_1_token_{name}{ending}", "nats/token", None, infinite) for name in QUANTILES]
-    problem = _own_problem(arms, prompts)
-    if problem:
-        return _undefined(measures, len(prompts), problem)
-    tokens = [Weighed.of([arm[p] for p in prompts]) for arm in arms]
+    prompts, suffix = shuffled_prompts(common, seed), "-vanilla" if len(arms) == 2 else ""
+    infinite = "infinite in the vanilla student's answers"
+    measures = [Measure(f"nll_1_token_{name}{suffix}", "nats/token", None, infinite) for name in QUANTILES]
+    reason = _own_undefined_reason(arms, prompts)
+    if reason:
+        return _undefined(measures, len(prompts), reason)
+    tokens = [WeightedTokens.from_answers([arm[p] for p in prompts]) for arm in arms]
 
     def statistic(kept: np.ndarray) -> list[float]:
-        mine, *theirs = [arm.quantiles(kept) for arm in tokens]
-        return _less(mine, theirs[0]) if theirs else mine
+        student, *vanilla = [arm.quantiles(kept) for arm in tokens]
+        return _subtract(student, vanilla[0]) if vanilla else student
 
     scores = jackknife_scores(measures, statistic, len(prompts), seed)
-    zero = sum(int(np.isinf(arm.values).sum()) for arm in tokens)
-    return [_told(score, note, f"{zero} tokens have probability 0" if zero else "") for score in scores]
+    impossible = sum(int(np.isinf(arm.values).sum()) for arm in tokens)
+    return [
+        _with_notes(score, note, f"{impossible} tokens have probability 0" if impossible else "") for score in scores
+    ]
 
 
-def _own_problem(arms: list[OwnTokens], prompts: list[str]) -> str:
-    """Why nothing can be said about these tokens; empty when something can."""
+def _own_undefined_reason(arms: list[OwnTokens], prompts: list[str]) -> str:
+    """Return why the scores are undefined, or an empty string."""
     import numpy as np
 
     for arm in arms:
         empty = next((p for p, answers in arm.items() if not len(answers) or not all(map(len, answers))), None)
         if empty is not None:
-            raise DataError(f"prompt {empty!r} has no answer, or one with no token; its EOS is one")
+            raise DataError(f"prompt {empty!r}: no answer, or an answer without a token; EOS counts as a token")
     if not prompts and arms[0]:
         return "no prompt in both arms"
     count = min(sum(len(answer) for p in prompts for answer in arm[p]) for arm in arms)
-    if count < LEAST:
-        return f"{count} tokens: at least {LEAST} are needed for a tail of 1 %"
+    if count < MIN_TOKENS:
+        return f"{count} tokens: at least {MIN_TOKENS} are needed for a tail of 1 %"
     unknown = [p for p in prompts if any(np.isnan(answer).any() for arm in arms for answer in arm[p])]
     if unknown:
         return f"{len(unknown)} of {len(prompts)} prompts have answers without likelihood, the first {unknown[0]!r}"
@@ -218,28 +224,28 @@ def _undefined(measures: list[Measure], n: int, note: str) -> list[Score]:
     return [Score(m.name, math.nan, n, unit=m.unit, higher_is_better=m.higher_is_better, note=note) for m in measures]
 
 
-def _told(score: Score, *notes: str) -> Score:
-    """With the notes, and an interval of a share that stays among the shares."""
+def _with_notes(score: Score, *notes: str) -> Score:
+    """Return `score` with the notes, and with the interval of a share clipped to [0, 1]."""
     low, high = (score.low, score.high) if score.unit != "share of tokens" else (max(score.low, 0), min(score.high, 1))
     return dataclasses.replace(score, low=low, high=high, note="; ".join(filter(None, [score.note, *notes])))
 
 
-def _problem(arms: list[Tokens], prompts: list[str]) -> str:
-    """Why nothing can be said about these tokens; empty when something can."""
+def _undefined_reason(arms: list[Tokens], prompts: list[str]) -> str:
+    """Return why the scores are undefined, or an empty string."""
     import numpy as np
 
     for arm in arms:
         empty = next((p for p in arm if not len(arm[p])), None)
         if empty is not None:
-            raise DataError(f"answer to prompt {empty!r} has no token; its EOS is one")
+            raise DataError(f"answer to prompt {empty!r} has no token; EOS counts as a token")
     if not prompts and arms[0]:
         return "no prompt in both arms"
     count = sum(len(arms[0][p]) for p in prompts)
     unlike = [p for p in prompts if len(arms[0][p]) != len(arms[-1][p])]
     if unlike:
         return f"{len(unlike)} answers differ in tokens between the arms, the first to prompt {unlike[0]!r}"
-    if count < LEAST:
-        return f"{count} tokens: at least {LEAST} are needed for a tail of 1 %"
+    if count < MIN_TOKENS:
+        return f"{count} tokens: at least {MIN_TOKENS} are needed for a tail of 1 %"
     unknown = [p for p in prompts if any(np.isnan(arm[p]).any() for arm in arms)]
     if unknown:
         return f"{len(unknown)} of {len(prompts)} answers have no likelihood, the first to prompt {unknown[0]!r}"

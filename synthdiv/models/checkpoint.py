@@ -1,4 +1,4 @@
-"""A checkpoint is a fingerprint and no work: the SHA-256 over all files of a local folder, or a hub commit."""
+"""The `checkpoint` stage: identified by the SHA-256 over all files of a local folder, or by a hub commit."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class Checkpoint(Stage):
 
 
 def snapshot(hub: str, commit: str, online: bool) -> Path | None:
-    """The local copy of a hub commit, without pickled weights; None where it is not there and may not be asked for."""
+    """Return the local copy of a hub commit, without pickled weights; None if not cached and `online` is false."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     pickles = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.onnx", "openvino/*"]
-    pickles += ["consolidated*", "original/*"]  # the same weights once more, as their makers keep them
+    pickles += ["consolidated*", "original/*"]  # the same weights in the format of their authors
     try:
         return Path(snapshot_download(hub, revision=commit, ignore_patterns=pickles, local_files_only=not online))
     except LocalEntryNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Sentence encoders: the models of sentence-transformers, from a local folder."""
+"""Sentence encoders of sentence-transformers, from a local folder."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from synthdiv.models.load import quiet
 if TYPE_CHECKING:
     import numpy as np
 
-CHUNK = 64  # batches at a time
+BATCHES_PER_CHUNK = 64  # batches that are encoded at once
 
 
 def open_encoder(folder: Path, device: str) -> Any:
-    """The sentence-transformers model in a folder, float32. DataError where it is none."""
+    """Open the sentence-transformers model in a folder, in float32. Raises DataError if it is not one."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     quiet()
-    if not (folder / "modules.json").is_file():  # the library would put mean pooling on any language model
-        raise DataError(f"{folder}: no sentence encoder (modules.json is missing); choose one of sentence-transformers")
-    kinds = {"dtype": torch.float32, "use_safetensors": True}
+    if not (folder / "modules.json").is_file():  # otherwise the library adds mean pooling to any language model
+        raise DataError(
+            f"{folder}: not a sentence encoder (modules.json is missing); choose a model of sentence-transformers"
+        )
+    model_kwargs = {"dtype": torch.float32, "use_safetensors": True}
     try:
-        opened = SentenceTransformer(
+        encoder = SentenceTransformer(
             str(folder),
             device=None if device == "auto" else device,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs=kinds,
+            model_kwargs=model_kwargs,
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: sentence-transformers cannot open this ({error})") from error
-    return opened.eval()
+    return encoder.eval()
 
 
-def encoded(encoder: Any, texts: list[str], batch: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Texts, sorted by length beforehand so that little is padding, and their vectors, a few batches at a time."""
-    for start in range(0, len(texts), CHUNK * batch):
-        chunk = texts[start : start + CHUNK * batch]
+def encode_batches(encoder: Any, texts: list[str], batch: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield texts with their vectors, a few batches at a time; texts sorted by length need little padding."""
+    for start in range(0, len(texts), BATCHES_PER_CHUNK * batch):
+        chunk = texts[start : start + BATCHES_PER_CHUNK * batch]
         yield chunk, encoder.encode(chunk, batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
 
 
-def exceeding(encoder: Any, texts: list[str]) -> np.ndarray:
-    """Which texts have more tokens than the encoder's context, which cuts them without a word: booleans (n,)."""
+def exceeds_context(encoder: Any, texts: list[str]) -> np.ndarray:
+    """Return which texts are longer than the encoder's context, which truncates them silently: booleans (n,)."""
     import numpy as np
 
-    found = encoder.tokenizer(texts, truncation=False, padding=False, return_attention_mask=False)
-    return np.array([len(ids) for ids in found["input_ids"]]) > (encoder.max_seq_length or math.inf)
+    tokens = encoder.tokenizer(texts, truncation=False, padding=False, return_attention_mask=False)
+    return np.array([len(ids) for ids in tokens["input_ids"]]) > (encoder.max_seq_length or math.inf)

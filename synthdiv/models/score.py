@@ -16,72 +16,71 @@ Progress = Callable[[int, int, str], None]
 
 
 def batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Row numbers sorted by length, cut so that rows × longest ≤ `budget` tokens (always at least one row)."""
+    """Return row indices sorted by length, in batches with rows × longest ≤ `budget` tokens, at least one row each."""
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    result: list[list[int]] = []
+    row_batches: list[list[int]] = []
     for index in order:
-        if result and (len(result[-1]) + 1) * lengths[index] <= budget:
-            result[-1].append(index)
+        if row_batches and (len(row_batches[-1]) + 1) * lengths[index] <= budget:
+            row_batches[-1].append(index)
         else:
-            result.append([index])
-    return result
+            row_batches.append([index])
+    return row_batches
 
 
 def answer_log_likelihoods(
     opened: OpenModel, pairs: list[tuple[list[int], list[int]]], budget: int, progress: Progress = lambda *_: None
 ) -> list[np.ndarray]:
-    """For each (prompt ids, answer ids): natural log-probabilities of the answer tokens, float32, T = 1, none removed.
+    """Return the natural log-probabilities of the answer tokens of each pair (prompt ids, answer ids): float32, T = 1.
 
-    DataError for a prompt without a token, and for a pair that the model's context does not hold.
+    `budget` is the number of tokens in a batch. Raises DataError for a prompt without a token or a pair longer than the
+    model's context.
     """
-    return [values[:, 0] for values in _scored(opened, pairs, budget, progress, at_one)]
+    return [values[:, 0] for values in _score_pairs(opened, pairs, budget, progress, log_probabilities)]
 
 
 def answer_curves(
     opened: OpenModel, pairs: list[tuple[list[int], list[int]]], budget: int, progress: Progress = lambda *_: None
 ) -> list[np.ndarray]:
-    """The same at each of `TEMPERATURES`: float32 (tokens, temperatures) for each pair, by one forward pass.
-
-    The column of temperature 1 is what `answer_log_likelihoods` gives, to the last bit.
-    """
-    return _scored(opened, pairs, budget, progress, at_temperatures)
+    """Return these log-probabilities at each of `TEMPERATURES`: float32 (tokens, temperatures), by one forward pass.
+    The column of temperature 1 is bit-equal to `answer_log_likelihoods`."""
+    return _score_pairs(opened, pairs, budget, progress, log_probability_curves)
 
 
-def at_one(logits: Any, targets: Any) -> Any:
-    """ln softmax(logits)[target]: (n, 1) of logits (n, vocabulary) and targets (n,)."""
+def log_probabilities(logits: Any, targets: Any) -> Any:
+    """Return ln softmax(logits)[target] (n, 1) for logits (n, vocabulary) and targets (n,)."""
     return logits.gather(1, targets[:, None]) - logits.logsumexp(1, keepdim=True)
 
 
-def at_temperatures(logits: Any, targets: Any) -> Any:
-    """ln softmax(logits / T)[target] for each T of `TEMPERATURES`: (n, temperatures).
+def log_probability_curves(logits: Any, targets: Any) -> Any:
+    """Return ln softmax(logits / T)[target] for each T of `TEMPERATURES`: (n, temperatures).
 
-    Halving T squares every exp(logit / T), so one exponential serves all octaves of the grid: less than half the time
-    of one for each temperature. Relative error 1e-6, four squarings of float32.
+    Halving T squares exp(logit / T), so one exponential serves all octaves of the grid, in less than half the time of
+    one per temperature. The relative error is 1e-6, from four squarings in float32.
     """
-    shifted = logits - logits.amax(1, keepdim=True)  # all weights ≤ 1: their squares cannot overflow
-    chosen = shifted.gather(1, targets[:, None])[:, 0]
-    found = logits.new_empty((len(logits), len(TEMPERATURES)))
+    shifted = logits - logits.amax(1, keepdim=True)  # weights ≤ 1: their squares cannot overflow
+    target_logits = shifted.gather(1, targets[:, None])[:, 0]
+    curves = logits.new_empty((len(logits), len(TEMPERATURES)))
     for hottest in range(len(TEMPERATURES) - PER_OCTAVE, len(TEMPERATURES)):
         weights = (shifted / TEMPERATURES[hottest]).exp_()
-        for place in range(hottest, -1, -PER_OCTAVE):
-            if place != hottest:
+        for column in range(hottest, -1, -PER_OCTAVE):
+            if column != hottest:
                 weights.mul_(weights)
-            found[:, place] = chosen / TEMPERATURES[place] - weights.sum(1).log()
-    found[:, TEMPERATURES.index(1.0)] = at_one(logits, targets)[:, 0]
-    return found
+            curves[:, column] = target_logits / TEMPERATURES[column] - weights.sum(1).log()
+    curves[:, TEMPERATURES.index(1.0)] = log_probabilities(logits, targets)[:, 0]
+    return curves
 
 
-def _scored(
+def _score_pairs(
     opened: OpenModel,
     pairs: list[tuple[list[int], list[int]]],
     budget: int,
     progress: Progress,
     measure: Callable[[Any, Any], Any],
 ) -> list[np.ndarray]:
-    """`measure` of the logits that predict each answer token: (tokens, columns) for each pair.
+    """Return `measure` of the logits that predict each answer token: (tokens, columns) for each pair.
 
-    Logits of leading prompt positions are not computed: the vocabulary-sized work is the largest part of it. They come
-    from the model's own forward, because some models scale or cap them after the output layer (Cohere, Gemma 2).
+    Logits of leading prompt positions are not computed, because work in the vocabulary size dominates. Logits come from
+    the model's `forward`, because some models scale or cap them after the output layer (Cohere, Gemma 2).
     """
     import torch
 
@@ -89,7 +88,9 @@ def _scored(
     result: list[Any] = [None] * len(pairs)
     done, lengths = 0, [len(prompt) + len(answer) for prompt, answer in pairs]
     if not all(prompt for prompt, _ in pairs):
-        raise DataError("a prompt has no token, so nothing predicts the first one of its answer")
+        raise DataError(
+            "a prompt has no token, so nothing predicts the first token of its answer; leave it out of the set"
+        )
     if max(lengths, default=0) > opened.context:
         raise DataError(
             f"a prompt and its answer take {max(lengths)} tokens and the model's context is {opened.context}; leave "
@@ -100,32 +101,35 @@ def _scored(
         skip = min(len(pairs[row][0]) for row in rows) - 1
         ids = torch.zeros((len(rows), longest), dtype=torch.long)
         mask = torch.zeros_like(ids)
-        at_row: list[int] = []
-        at_place: list[int] = []
+        row_index: list[int] = []
+        position_index: list[int] = []
         targets: list[int] = []
-        for line, row in enumerate(rows):
+        for batch_row, row in enumerate(rows):
             prompt, answer = pairs[row]
-            ids[line, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            mask[line, : len(prompt) + len(answer)] = 1
-            at_row += [line] * len(answer)
-            at_place += range(len(prompt) - 1 - skip, len(prompt) + len(answer) - 1 - skip)
+            ids[batch_row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+            mask[batch_row, : len(prompt) + len(answer)] = 1
+            row_index += [batch_row] * len(answer)
+            position_index += range(len(prompt) - 1 - skip, len(prompt) + len(answer) - 1 - skip)
             targets += answer
-        with torch.no_grad():  # weights that are gathered for it are trained later
+        with torch.no_grad():  # not inference mode: gathered weights are trained later
             logits = model(
                 input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=longest - skip, use_cache=False
             ).logits
-            places = torch.tensor([at_row, at_place, targets], device=logits.device)
+            indices = torch.tensor([row_index, position_index, targets], device=logits.device)
             values = torch.cat(
-                [measure(logits[chosen[0], chosen[1]].float(), chosen[2]) for chosen in places.split(_step(logits), 1)]
+                [
+                    measure(logits[block[0], block[1]].float(), block[2])
+                    for block in indices.split(_tokens_per_step(logits), 1)
+                ]
             )
         counts = [len(pairs[row][1]) for row in rows]
-        for row, part in zip(rows, values.cpu().split(counts), strict=True):
-            result[row] = part.numpy()
+        for row, row_values in zip(rows, values.cpu().split(counts), strict=True):
+            result[row] = row_values.numpy()
         done += len(rows)
         progress(done, len(pairs), "answers scored")
     return result
 
 
-def _step(logits: Any) -> int:
-    """Tokens measured at once: as many as fit a processor's cache, or 256 MiB of an accelerator's memory."""
+def _tokens_per_step(logits: Any) -> int:
+    """Return the number of tokens measured at once: what fits a CPU cache, or 256 MiB of accelerator memory."""
     return max(1, (2**17 if logits.device.type == "cpu" else 2**26) // int(logits.shape[-1]))

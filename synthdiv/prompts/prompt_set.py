@@ -12,7 +12,7 @@ from synthdiv.core.fields import problems, setting
 from synthdiv.core.resolver import Resolver, Unresolved, pinned, unchanged
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run
-from synthdiv.models.chat import PLAIN
+from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.split import groups, ordered, split
 from synthdiv.prompts.table import Table, prompt_records
 from synthdiv.prompts.toy import Law
@@ -64,7 +64,7 @@ class Prompts(Stage):
     """The system prompt; null: none."""
     date: str = "2026-01-01"
     """The date that chat templates may show, fixed so that no rendering changes from day to day."""
-    template: str = PLAIN
+    template: str = DEFAULT_TEMPLATE
     """The chat template (Jinja) for tokenizers without one."""
 
     def check(self, name: str) -> list[str]:

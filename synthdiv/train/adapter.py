@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import DataError
-from synthdiv.models.load import adapting
+from synthdiv.models.load import peft_warnings_ignored
 from synthdiv.train.rows import Row
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
         fan_in_fan_out=any(layers[target] for target in lora.targets),
         task_type="CAUSAL_LM",
     )
-    with adapting():
+    with peft_warnings_ignored():
         return peft.get_peft_model(model, config)
 
 

@@ -36,7 +36,7 @@ class Tokens(Stage):
         import pyarrow.parquet
 
         student, mix, prompts = inputs["student"], inputs["mix"], inputs["prompts"]
-        chat = Chat.of(tokenizer_of(student), prompts)
+        chat = Chat.for_prompts(tokenizer_of(student), prompts)
         rows = read_mix(mix)
         asked, said = zip(*rendered(chat, rows), strict=True)
         ids = pyarrow.list_(pyarrow.int32())

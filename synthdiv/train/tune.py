@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.mix.mix import read_mix
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import OpenModel, four_bits, load_base
+from synthdiv.models.load import OpenModel, load_base, require_4bit_support
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
 from synthdiv.train.adapter import probe_adapter, save_adapter, verify, with_adapter
@@ -39,7 +39,7 @@ def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> d
     student, mix, prompts, tokens = (inputs[name] for name in stage.input_names())
     run.close()
     model, tokenizer = load_base(student, *as_frozen(stage, run))
-    chat = Chat.of(tokenizer, prompts)
+    chat = Chat.for_prompts(tokenizer, prompts)
     trained, held_out = sides(read_mix(mix), stage.validation)
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
@@ -119,7 +119,7 @@ def repetitions(summary: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
 def as_frozen(stage: Train, run: Run) -> tuple[str, bool]:
     """Precision in which the student is opened, and whether in 4 bits. What is trained is held in fp32."""
     if stage.method is Method.qlora:
-        four_bits(run.device)
+        require_4bit_support(run.device)
     return "fp32" if stage.method is Method.full else stage.precision.value, stage.method is Method.qlora
 
 

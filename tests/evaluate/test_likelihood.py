@@ -25,9 +25,9 @@ from synthdiv.evaluate.likelihood import (
     toy_prompt,
 )
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.perplexity import own_scores, shuffled
-from synthdiv.measures.tails import own_tail_scores
-from synthdiv.measures.temperature import ONE, TEMPERATURES, _halves, fitted_values
+from synthdiv.measures.perplexity import own_answer_scores, shuffled_prompts
+from synthdiv.measures.tails import own_answer_tail_scores
+from synthdiv.measures.temperature import INDEX_OF_ONE, TEMPERATURES, _split_answers, nll_after_fit
 from synthdiv.models.chat import Chat
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.toy import Law
@@ -78,12 +78,12 @@ def direct(model, prompt, answer, temperature=1.0):
 
 def test_human_answers_are_scored_at_every_temperature(arms):
     model, rows = opened(arms.tuned.model), read_likelihood(arms.tuned.human)
-    chat = Chat.of(model.tokenizer, arms.prompts)
+    chat = Chat.for_prompts(model.tokenizer, arms.prompts)
     for row, prompt in zip(rows[:4], read_prompts(arms.prompts, "test"), strict=False):
         asked, (answer,) = chat.prompt(prompt["prompt"]), chat.answers([row["response"]])
         wanted = [sum(direct(model, asked, answer, temperature)) for temperature in TEMPERATURES]
         assert row["nll_at"] == pytest.approx(wanted, rel=1e-5)
-        assert row["nll_at"][ONE] == pytest.approx(row["nll"], rel=1e-12)
+        assert row["nll_at"][INDEX_OF_ONE] == pytest.approx(row["nll"], rel=1e-12)
     assert "nll_at" not in read_likelihood(arms.tuned.support)[0]
 
 
@@ -91,10 +91,10 @@ def test_a_fitted_answer_is_what_the_model_gives_it_at_that_temperature(arms):
     """The spline through the grid against a forward pass at the fit."""
     model, rows = opened(arms.tuned.model), read_likelihood(arms.tuned.human)
     curves = human_answers(arms.tuned.human)[2]
-    order = shuffled(curves, 0)
-    fits = np.exp(_halves(curves, order).fit(np.ones(len(order), dtype=bool)))
+    order = shuffled_prompts(curves, 0)
+    fits = np.exp(_split_answers(curves, order).fit(np.ones(len(order), dtype=bool)))
     other = dict(zip(order, np.repeat(fits[::-1], 6), strict=True))  # the fit of the half that an answer is not in
-    chat, values = Chat.of(model.tokenizer, arms.prompts), fitted_values(curves)
+    chat, values = Chat.for_prompts(model.tokenizer, arms.prompts), nll_after_fit(curves)
     for row, prompt in zip(rows, read_prompts(arms.prompts, "test"), strict=True):
         asked, (answer,) = chat.prompt(prompt["prompt"]), chat.answers([row["response"]])
         wanted = np.mean(direct(model, asked, answer, other[row["id"]]))
@@ -127,7 +127,7 @@ def own(arms):
 def test_own_answers_are_scored_under_the_untouched_student(arms, own):
     """Every answer, samples of a prompt in order; an end where the student ended."""
     model = opened(arms.vanilla.model)
-    chat = Chat.of(model.tokenizer, arms.prompts)
+    chat = Chat.for_prompts(model.tokenizer, arms.prompts)
     place = {row["id"]: row["position"] for row in read_prompts(arms.prompts, "test")}
     samples = sorted(read_samples(arms.tuned.answers.path), key=lambda row: (place[row.id], row.sample))
     rows = read_likelihood(own[0])
@@ -146,7 +146,7 @@ def test_own_answers_are_scored_under_the_untouched_student(arms, own):
 
 
 def test_own_answers_and_items_agree_with_the_scores(own):
-    scores = {score.name: score for score in own_scores(*map(own_answers, own))}
+    scores = {score.name: score for score in own_answer_scores(*map(own_answers, own))}
     items = list(own_items(own[0], "plain"))
     by_prompt: dict[str, list[float]] = {}
     for row in items:
@@ -199,7 +199,7 @@ def test_own_answers_that_grew_past_the_context_are_cut_and_counted(arms, tmp_pa
     ]
     summary, found = scored(arms, tmp_path, samples, limit=2)
     assert summary["cut"] == 1
-    chat = Chat.of(opened(arms.vanilla.model).tokenizer, arms.prompts)
+    chat = Chat.for_prompts(opened(arms.vanilla.model).tokenizer, arms.prompts)
     assert found[1]["tokens"] == context - len(chat.prompt(rows[1]["prompt"]))
     assert found[0]["bytes"] == 1
     # a mark is one character of three bytes, each a token or less: the tokens left out have no bytes
@@ -209,8 +209,8 @@ def test_own_answers_that_grew_past_the_context_are_cut_and_counted(arms, tmp_pa
 
 
 def test_perplexity_1_has_the_tail_and_says_what_was_cut(own, monkeypatch):
-    names = [*(score.name for score in own_scores(*map(own_answers, own)))]
-    names += [*(score.name for score in own_tail_scores(*map(own_tokens, own)))]
+    names = [*(score.name for score in own_answer_scores(*map(own_answers, own)))]
+    names += [*(score.name for score in own_answer_tail_scores(*map(own_tokens, own)))]
     scores = perplexity_1_scores(*own)
     assert [score.name for score in scores] == names
     assert not any("cut" in score.note for score in scores)

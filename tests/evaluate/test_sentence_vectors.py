@@ -20,7 +20,7 @@ from synthdiv.core.types import Artifact, ConfigError, DataError, Sample
 from synthdiv.evaluate import sentence_vectors as module
 from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_note
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.words import cut, words
+from synthdiv.measures.words import truncate_words, words
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.encoder import open_encoder
 from synthdiv.prompts.prompt_set import read_prompts
@@ -29,16 +29,16 @@ from tests.models.small import build, cpu_run
 
 @given(st.text("aé\u0301 '’.-_ß3\n", max_size=40), st.integers(0, 6))
 def test_a_cut_text_has_the_first_words_in_their_spelling(text, length):
-    short, count = cut(text, length)
+    short, count = truncate_words(text, length)
     assert count == len(words(text))
     assert words(short) == (words(text)[:length] if length else words(text))
     assert unicodedata.normalize("NFC", text).startswith(short)
 
 
 def test_a_text_of_few_words_stays_whole():
-    assert cut("Well, THAT’s it!", 2) == ("Well, THAT’s", 3)
-    assert cut("Well, THAT’s it!", 3) == ("Well, THAT’s it!", 3)
-    assert cut("…", 2) == ("…", 0)
+    assert truncate_words("Well, THAT’s it!", 2) == ("Well, THAT’s", 3)
+    assert truncate_words("Well, THAT’s it!", 3) == ("Well, THAT’s it!", 3)
+    assert truncate_words("…", 2) == ("…", 0)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_texts_are_cut_before_they_are_encoded(answers, encoder, tmp_path):
 
 def test_small_batches_and_many_writes_change_nothing_that_matters(answers, encoder, tmp_path, monkeypatch):
     whole, *_ = built(Vectors(), answers, encoder, tmp_path / "a")
-    monkeypatch.setattr("synthdiv.models.encoder.CHUNK", 1)
+    monkeypatch.setattr("synthdiv.models.encoder.BATCHES_PER_CHUNK", 1)
     told = []
     monkeypatch.setattr("synthdiv.core.local_run.LocalRun.progress", lambda self, *now: told.append(now))
     small, *_ = built(Vectors(batch_rows=3), answers, encoder, tmp_path / "b", micro_batch=2)
@@ -145,7 +145,7 @@ def test_a_note_says_how_many_texts_the_encoder_cut():
 
 
 def test_a_language_model_is_no_encoder(arms):
-    with pytest.raises(DataError, match="no sentence encoder"):
+    with pytest.raises(DataError, match="not a sentence encoder"):
         open_encoder(arms.vanilla.model.path / "model", "cpu")
 
 

@@ -6,7 +6,7 @@ import hashlib
 
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.runtime import Server
-from synthdiv.generate.client import Ask
+from synthdiv.generate.client import ApiRequest
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Sampling
@@ -57,7 +57,7 @@ def answered(folder, fault, prompts, *, rows=0, prices=None, **runtime):
 
 def asks(*prompts, **payload):
     return [
-        Ask(number, f"q{number}", {"model": "tiny-chat", "prompt": prompt} | payload, len(prompt), 10)
+        ApiRequest(number, f"q{number}", {"model": "tiny-chat", "prompt": prompt} | payload, len(prompt), 10)
         for number, prompt in enumerate(prompts)
     ]
 
@@ -67,4 +67,4 @@ def server(fault, **fields):
 
 
 def collected(client, wanted):
-    return {ask.name: reply for chunk in client.ask(wanted) for ask, reply in chunk}
+    return {ask.name: reply for chunk in client.replies(wanted) for ask, reply in chunk}

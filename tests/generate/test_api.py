@@ -31,8 +31,8 @@ def prompts(root):
     return built_prompts(root)
 
 
-def test_a_fifth_of_requests_fails_and_every_row_arrives_once_in_order(prompts, folder, monkeypatch):
-    monkeypatch.setattr(client, "FIRST", 0.2)
+def test_every_row_arrives_once_in_order_though_a_fifth_of_requests_fails(prompts, folder, monkeypatch):
+    monkeypatch.setattr(client, "FIRST_BACKOFF", 0.2)
     with FaultServer(latency=0.01, share=0.2, seed=3) as fault:
         done = answered(folder, fault, prompts, prices={"price_in": 1.0, "price_out": 10.0}, timeout_seconds=0.8)
     rows, log = read_samples(done.path), read_log(done.path)
@@ -133,7 +133,7 @@ def test_prompts_may_hold_anything(root, tmp_path):
     assert all(row.response == text_of(row.prompt) for row in rows)
 
 
-def test_an_expired_key_is_tried_once_and_a_model_nobody_has_shows_the_list(prompts, folder, monkeypatch):
+def test_a_rejected_key_is_tried_once_and_an_unknown_model_lists_the_models(prompts, folder, monkeypatch):
     with FaultServer(key="sk-new") as fault:
         monkeypatch.setenv("TEST_KEY", "sk-new")
         run = run_of(fault, folder, key="TEST_KEY", concurrency=1)
@@ -167,7 +167,7 @@ def test_a_stop_keeps_what_is_in_flight_and_the_next_build_asks_for_the_rest(pro
     assert done.manifest["summary"]["requests"] == 1000
 
 
-def test_a_cut_row_and_a_cut_line_of_the_log_go(prompts, folder):
+def test_truncated_rows_and_log_lines_are_dropped(prompts, folder):
     with FaultServer() as fault:
         run = run_of(fault, folder)
         model = hosted(folder, run)

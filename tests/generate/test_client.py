@@ -9,7 +9,7 @@ import pytest
 from synthdiv.core.runtime import Server
 from synthdiv.core.types import ConfigError, DataError, Unavailable
 from synthdiv.generate import client as module
-from synthdiv.generate.client import Ask, Client, listed
+from synthdiv.generate.client import ApiRequest, Client, listed
 from synthdiv.generate.hosted import Hosted
 from tests.generate.fault_server import KINDS, FaultServer, text_of
 from tests.generate.hosting import asks, collected, server
@@ -18,7 +18,7 @@ from tests.models.small import cpu_run
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch):
-    monkeypatch.setattr(module, "FIRST", 0.05)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.05)
 
 
 def test_the_completions_endpoint_answers_too():
@@ -31,23 +31,23 @@ def test_the_completions_endpoint_answers_too():
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "duplicate"])
-def test_each_failure_that_may_pass_is_tried_again_and_counted(kind):
+def test_each_transient_failure_is_retried_and_counted(kind):
     with FaultServer(share=1.0, kinds=(kind,), most=1) as fault:
         client = Client(server(fault, timeout_seconds=0.5), "tiny-chat", "completions")
         (reply,) = collected(client, asks("say")).values()
-        assert fault.asked["say"] == client.requests == reply.attempts == 2
+        assert fault.asked["say"] == client.attempts == reply.attempts == 2
     cause = {"slow": "timeout", "cut": "connection", "dropped": "connection"} | dict.fromkeys(
         ("truncated", "empty"), "invalid"
     )
     assert client.retries == reply.account.retries == {cause.get(kind, kind): 1}
     unsure = kind in ("slow", "cut", "dropped", "truncated", "invalid")
-    assert (reply.account.unsure, reply.account.most) == ((1, (3 + 64, 10)) if unsure else (0, (0, 0)))
+    assert (reply.account.unsure, reply.account.max_tokens) == ((1, (3 + 64, 10)) if unsure else (0, (0, 0)))
     assert reply.account.usage == ((18, 6) if kind in ("empty", "model", "finish") else (9, 3))
     assert reply.data["choices"][0]["text"] == text_of("say")
 
 
 @pytest.mark.parametrize(("status", "tries"), [(408, 2), (409, 2), (503, 2), (400, 1), (401, 1), (402, 1), (403, 1)])
-def test_only_what_may_pass_is_tried_again(status, tries, monkeypatch):
+def test_only_transient_failures_are_retried(status, tries, monkeypatch):
     monkeypatch.setenv("TEST_KEY", "k")
     with FaultServer(rule=lambda _: (status, {"error": {"message": "no such thing"}})) as fault:
         client = Client(server(fault, attempts=2, key="TEST_KEY"), "tiny-chat", "completions")
@@ -58,22 +58,22 @@ def test_only_what_may_pass_is_tried_again(status, tries, monkeypatch):
     assert isinstance(caught.value, Unavailable) == (tries == 2 or status == 402)
     assert told.startswith(f"server here ({fault.url})")
     says = {
-        400: "refuses q0 (400): no such thing. If it is about this one prompt, leave it out (prompts.table.where), or",
-        401: "refuses the key in the environment variable TEST_KEY (401)",
-        402: "the account has nothing left (no such thing)",
-        403: "(403): no such thing. It may be about the prompt, the region or the key in the environment variable TEST",
+        400: "refuses q0 (400): no such thing. If only this prompt is rejected, leave it out (prompts.table.where), or",
+        401: "rejects the key in the environment variable TEST_KEY (401)",
+        402: "the account has no credit left (no such thing)",
+        403: "(403): no such thing. The cause may be the prompt, the region or the key in the environment variable",
     }
     assert says.get(status, f"no answer to q0 after 2 attempts in 0 s; the last got HTTP {status}: no such") in told
 
 
-def test_a_model_that_takes_no_system_role_has_its_words_in_the_users_turn():
+def test_an_unsupported_system_role_is_sent_in_the_user_turn():
     def rule(body):
         if body["messages"][0]["role"] == "system":
             return 400, {"error": {"message": "System role not supported"}}
         return None
 
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
-    wanted = [Ask(n, f"q{n}", {"model": "tiny-chat", "messages": turns}, 14, 10) for n in range(9)]
+    wanted = [ApiRequest(n, f"q{n}", {"model": "tiny-chat", "messages": turns}, 14, 10) for n in range(9)]
     with FaultServer(rule=rule) as fault:
         found = collected(Client(server(fault, concurrency=1), "tiny-chat"), wanted)
         assert fault.asked["Hello"] == 1, "tried once"
@@ -82,7 +82,7 @@ def test_a_model_that_takes_no_system_role_has_its_words_in_the_users_turn():
     assert found["q0"].account.retries == {"parameter": 1}
 
 
-def test_a_proxy_for_the_world_is_none_for_this_machine(monkeypatch):
+def test_loopback_requests_use_no_proxy(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with FaultServer() as fault:
@@ -93,9 +93,9 @@ def test_a_proxy_for_the_world_is_none_for_this_machine(monkeypatch):
             collected(world, asks("say"))
 
 
-def test_an_account_without_money_is_told_at_once():
+def test_an_account_without_credit_fails_at_once():
     with FaultServer(rule=lambda _: (429, {"error": {"message": "pay", "code": "insufficient_quota"}})) as fault:
-        with pytest.raises(DataError, match="nothing left"):
+        with pytest.raises(DataError, match="no credit left"):
             collected(Client(server(fault), "tiny-chat", "completions"), asks("say"))
         assert fault.asked["say"] == 1
 
@@ -123,17 +123,17 @@ def test_a_parameter_that_is_refused_is_left_out_or_sent_by_its_other_name():
     assert fault.bodies[-1]["max_completion_tokens"] == 5
 
 
-def test_what_is_in_flight_has_its_time_when_asked_to_stop(monkeypatch):
-    monkeypatch.setattr(module, "TICK", 0.05)
-    monkeypatch.setattr(module, "GRACE", 0.3)
+def test_requests_in_flight_have_a_grace_period_on_stop(monkeypatch):
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.3)
     with FaultServer(latency=0.15) as fault:
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
-        got = [ask.name for chunk in client.ask(asks(*"abcdefghi"), lambda: True) for ask, _ in chunk]
+        got = [ask.name for chunk in client.replies(asks(*"abcdefghi"), lambda: True) for ask, _ in chunk]
         assert sorted(got) == ["q0", "q1", "q2"]
     with FaultServer(latency=30) as fault:
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
         begun = time.monotonic()
-        assert [pair for chunk in client.ask(asks(*"abcdefghi"), lambda: True) for pair in chunk] == []
+        assert [pair for chunk in client.replies(asks(*"abcdefghi"), lambda: True) for pair in chunk] == []
         assert time.monotonic() - begun < 10
 
 
@@ -145,12 +145,12 @@ def test_an_error_comes_after_what_was_in_flight(monkeypatch):
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
         got = []
         with pytest.raises(DataError, match=r"refuses q1 \(400\): .*too long"):
-            got.extend(ask.name for chunk in client.ask(asks(*"abc")) for ask, _ in chunk)
+            got.extend(ask.name for chunk in client.replies(asks(*"abc")) for ask, _ in chunk)
     assert fault.asked.total() == 3
     assert sorted(got) == ["q0", "q2"]
 
 
-def test_a_mistake_of_the_caller_ends_the_thread():
+def test_an_error_of_the_caller_ends_the_thread():
     def broken():
         yield from asks("a")
         raise ZeroDivisionError
@@ -181,5 +181,5 @@ def test_the_list_of_models(monkeypatch):
         for nothing in ((), None):
             fault.models = nothing
             assert not listed(Hosted("here", "tiny-chat"), run)
-        with pytest.raises(ConfigError, match=r"hosted.server=there: .* there are here"):
+        with pytest.raises(ConfigError, match=r"hosted.server=there: .* choose one of here"):
             listed(Hosted("there", "tiny-chat"), run)

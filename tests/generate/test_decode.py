@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
-from synthdiv.generate.decode import LOOK, decode, roomy_cache
+from synthdiv.generate.decode import CHECK_INTERVAL, decode, row_cache
 from synthdiv.generate.hf import generate
-from synthdiv.generate.stream import Draws
+from synthdiv.generate.stream import RowSampler
 
 END, LIMIT, ROWS, VOCABULARY = 1, 70, 24, 40
 COMMON = {
@@ -45,7 +45,7 @@ def prompts():
 
 
 def draws(rows, temperature=1.0, top_p=1.0):
-    return Draws([f"{row:032x}" for row in rows], LIMIT, "cpu", temperature, top_p)
+    return RowSampler([f"{row:032x}" for row in rows], LIMIT, "cpu", temperature, top_p)
 
 
 def ended(said):
@@ -54,9 +54,7 @@ def ended(said):
 
 def ours(model, prompts, rows, **law):
     with torch.inference_mode():
-        said = decode(
-            model, roomy_cache(model), [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law), "cpu"
-        )
+        said = decode(model, row_cache(model), [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law), "cpu")
     return ended(said)
 
 
@@ -101,7 +99,7 @@ def test_rows_and_padding_leave(prompts):
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - set(KEPT_WHOLE)))
 def test_other_caches_take_the_library_s_loop(name, prompts):
     model = model_of(name)
-    assert roomy_cache(model) is None
+    assert row_cache(model) is None
     prompts = [prompt[:12] for prompt in prompts]
     whole = theirs(model, prompts, range(8))
     if name != "mamba":  # its states see what stands at the left of a shorter prompt in transformers' own loop
@@ -113,14 +111,14 @@ def test_when_rows_leave_changes_no_answer(monkeypatch, prompts, share, look):
     """On an accelerator the host looks seldom; what rows say behind their end means nothing."""
     model = model_of("llama")
     wanted = ours(model, prompts, range(ROWS))
-    monkeypatch.setattr("synthdiv.generate.decode.LEAVE", share)
-    monkeypatch.setitem(LOOK, "cpu", look)
+    monkeypatch.setattr("synthdiv.generate.decode.MIN_FINISHED_SHARE", share)
+    monkeypatch.setitem(CHECK_INTERVAL, "cpu", look)
     assert ours(model, prompts, range(ROWS)) == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own compiler
-def test_a_compiled_model_says_the_same(prompts):
+def test_a_compiled_model_gives_the_same_tokens(prompts):
     model = model_of("llama")
     wanted = ours(model, prompts, range(ROWS))
     model.compile(dynamic=True)

@@ -13,11 +13,11 @@ import transformers
 from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import ROWS
 from synthdiv.generate.generate import Generate, Split, read_log, read_samples
-from synthdiv.generate.hf import answer_batch, ask, keep_whole_batches
+from synthdiv.generate.hf import answer_batch, keep_whole_batches, tokenize_requests
 from synthdiv.generate.spec import Sampling
 from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.load import OpenModel, adapting
+from synthdiv.models.load import OpenModel, peft_warnings_ignored
 from synthdiv.prompts.prompt_set import read_prompts
 from tests.models.small import build, cpu_run, files, opened, tiny_model
 
@@ -39,7 +39,7 @@ def answers(opened_model, requests, size, sampling=PLAIN):
     chat = Chat(opened_model.tokenizer)
     found = {}
     for start in range(0, len(requests), size):
-        batch, _ = ask(chat, opened_model.context, requests[start : start + size], sampling)
+        batch, _ = tokenize_requests(chat, opened_model.context, requests[start : start + size], sampling)
         keys = ((item.id, item.sample) for item, _ in batch)
         found |= zip(keys, answer_batch(opened_model, chat, batch, sampling), strict=True)
     return found
@@ -112,7 +112,7 @@ class Tight:
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
 )
-def test_what_does_not_fit_is_answered_in_parts(root, prompts, model, tmp_path, error):
+def test_batches_that_do_not_fit_are_split(root, prompts, model, tmp_path, error):
     fields = {"shard_rows": 16, "batch_tokens": 1000}
     wanted = files(build(root, stage(**fields), prompts, model))[ROWS]
     tight = Tight(3, error)
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_answered_in_parts(root, prompts, model, tmp_path, 
 
 
 @pytest.mark.parametrize(("rows", "error"), [(0, torch.OutOfMemoryError("none left")), (3, RuntimeError("a bug"))])
-def test_one_row_that_does_not_fit_and_other_errors_rise(prompts, model, tmp_path, rows, error):
+def test_a_single_row_that_does_not_fit_and_other_errors_are_raised(prompts, model, tmp_path, rows, error):
     with pytest.raises(type(error), match=str(error)):
         stage(shard_rows=16, batch_tokens=1000).build(
             {"prompts": prompts, "model": model}, tmp_path, Tight(rows, error).run
@@ -154,7 +154,7 @@ def test_an_adapter_answers_like_its_merged_model(requests, model):
     ready = opened(model)
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     torch.manual_seed(0)
-    with adapting():
+    with peft_warnings_ignored():
         ready = OpenModel(peft.get_peft_model(ready.model, config).eval(), ready.tokenizer, "cpu")
     found = answers(ready, requests, 8)
     assert found != answers(opened(model), requests, 8)
@@ -163,7 +163,7 @@ def test_an_adapter_answers_like_its_merged_model(requests, model):
     assert sum(found[key] == same[key] for key in found) >= len(found) - 1  # the last bits of logits differ
 
 
-def test_what_a_checkpoint_ships_does_not_leak_into_sampling(requests, model, tmp_path):
+def test_generation_defaults_of_a_checkpoint_are_ignored(requests, model, tmp_path):
     """transformers fills what a passed GenerationConfig leaves open from the model's own."""
     folder = shutil.copytree(model.path / "model", tmp_path / "model")
     shipped = {
@@ -184,7 +184,7 @@ def rows(artifact):
     return {(row.id, row.sample): row for row in read_samples(artifact.path)}
 
 
-def test_shards_part_the_prompts_and_their_rows_are_those_of_any_other_cut(root, prompts, model):
+def test_shards_partition_the_prompts_and_rows_do_not_depend_on_the_shards(root, prompts, model):
     small = [rows(build(root, stage(shard=shard), prompts, model)) for shard in range(12)]
     ids = [key[0] for shard in small for key in shard]
     assert sorted(ids) == sorted(row["id"] for row in read_prompts(prompts, "train"))
@@ -203,7 +203,7 @@ def test_the_first_test_prompts_get_several_samples(root, prompts, model):
     assert all(row.temperature == 1 and row.model == model.key and row.source == "oak" for row in found.values())
 
 
-def test_two_sources_with_one_checkpoint_do_not_speak_in_unison(root, prompts, model):
+def test_two_sources_with_one_checkpoint_answer_differently(root, prompts, model):
     one, other = (rows(build(root, stage(source=name), prompts, model)) for name in ("oak", "elm"))
     assert all(one[key].response != other[key].response for key in one)
 

@@ -19,10 +19,10 @@ from tests.generate.hosting import asks, collected, server
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch):
-    monkeypatch.setattr(module, "FIRST", 0.05)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.05)
 
 
-def test_after_a_429_nobody_starts_before_the_time_it_names(monkeypatch):
+def test_after_a_429_no_request_starts_before_retry_after(monkeypatch):
     with FaultServer(share=1.0, kinds=("429",), most=1, retry_after="1.5") as fault:
         fault.asked.update({f"p{n}": 1 for n in range(1, 30)})  # only p0 is refused
         client = Client(server(fault, concurrency=2), "tiny-chat", "completions")
@@ -34,7 +34,7 @@ def test_after_a_429_nobody_starts_before_the_time_it_names(monkeypatch):
 
 def test_a_429_holds_all_and_is_no_error_for_as_many_minutes_as_attempts(monkeypatch):
     """With nothing but 429 the waits grow; an answer to anybody begins the patience anew."""
-    monkeypatch.setattr(module, "MINUTE", 0.35)
+    monkeypatch.setattr(module, "RATE_LIMIT_WINDOW", 0.35)
     never = {"error": {"message": "slow down"}}
     with FaultServer(rule=lambda _: (429, never)) as fault:
         client = Client(server(fault, attempts=2, concurrency=4), "tiny-chat", "completions")
@@ -46,8 +46,8 @@ def test_a_429_holds_all_and_is_no_error_for_as_many_minutes_as_attempts(monkeyp
     waves = fault.starts[::4]
     assert waves[3] - waves[2] > waves[2] - waves[1] > waves[1] - waves[0] > 0.04
     assert {account.attempts for _, account in client.unanswered} <= {4, 5}
-    assert sum(account.attempts for _, account in client.unanswered) == client.requests == client.retries["429"]
-    monkeypatch.setattr(module, "FIRST", 0.01)
+    assert sum(account.attempts for _, account in client.unanswered) == client.attempts == client.retries["429"]
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.01)
     with FaultServer(share=1.0, kinds=("429",), most=5, retry_after="0") as fault:
         client = Client(server(fault, attempts=3, concurrency=1), "tiny-chat", "completions")
         assert len(collected(client, asks(*"abcde"))) == 5
@@ -68,7 +68,7 @@ def test_no_minute_has_more_than_the_limits(steps, requests, tokens):
     now, starts = 0.0, []
     for wait, size in steps:
         now += wait
-        starts.append((client._slot(size, now), size))
+        starts.append((client._start_time(size, now), size))
         assert starts[-1][0] >= now
     for begin, _ in starts:
         inside = [size for start, size in starts if begin <= start < begin + 60]
@@ -93,7 +93,7 @@ def test_no_more_are_in_flight_than_allowed_and_nothing_is_prepared_early():
 
     with FaultServer(latency=0.3) as fault:
         client = Client(server(fault, concurrency=7), "tiny-chat", "completions")
-        chunks = client.ask(lazily())
+        chunks = client.replies(lazily())
         next(chunks)
         assert drawn["asks"] <= 7 * 5
         chunks.close()
@@ -116,6 +116,6 @@ def test_a_small_budget_is_used_up_one_after_the_other(tmp_path):
         client = Client(server(fault, concurrency=16), "tiny-chat", "completions", spending)
         got = []
         with pytest.raises(DataError, match=r"runtime\.budget_tokens=120"):
-            got.extend(pair for chunk in client.ask(asks(*(f"p{n}1" for n in range(40)))) for pair in chunk)
+            got.extend(pair for chunk in client.replies(asks(*(f"p{n}1" for n in range(40)))) for pair in chunk)
         assert len(got) == 4  # of 12 each: 120 leave no room for the 77 that a fifth may cost
         assert spending.total == (0.0, 48)

@@ -33,7 +33,7 @@ def until_built(make):
 
 def test_the_manifest_has_what_was_paid_in_all_sessions(prompts, folder, monkeypatch):
     """Answers by another model are paid, and so may be those that broke off; rows that were asked in vain too."""
-    monkeypatch.setattr(client, "FIRST", 0.01)
+    monkeypatch.setattr(client, "FIRST_BACKOFF", 0.01)
     kinds = ("model", "finish", "cut", "invalid", "500")
     own = {"rows": 20, "concurrency": 8, "attempts": 2}
     with FaultServer(share=1.0, kinds=kinds, most=2, seed=1) as fault:
@@ -58,7 +58,7 @@ def spent(folder):
         return spending.total[0]
 
 
-def test_what_a_server_does_not_count_is_unknown_and_not_free(prompts, folder):
+def test_unreported_usage_is_unknown_and_not_free(prompts, folder):
     """And one of another dialect: a bare list of models, and an end by another name."""
     with FaultServer(counts=False, bare=True, ends=("eos", "max_tokens")) as fault:
         done = answered(
@@ -96,7 +96,9 @@ def test_prompts_without_a_system_role_are_counted_in_all_sessions(prompts, fold
 def test_a_budget_stops_before_it_is_crossed_and_goes_on_when_raised(prompts, folder):
     prices = {"price_in": 1000.0, "price_out": 1000.0}  # 0.016 USD an answer, 0.12 at most
     with FaultServer(latency=0.002) as fault:
-        with pytest.raises(DataError, match=r"runtime\.budget_usd=0.8: 0\.\d* USD are spent or reserved.*raise it"):
+        with pytest.raises(
+            DataError, match=r"runtime\.budget_usd=0.8: 0\.\d* USD are spent or reserved.*raise the budget"
+        ):
             answered(folder, fault, prompts, rows=84, prices=prices, budget_usd=0.8)
         (partial,) = (folder / "artifacts/generate").glob(".*.partial")
         kept = len((partial / ROWS).read_text().splitlines())

@@ -8,26 +8,26 @@ import time
 import pytest
 
 from synthdiv.generate.protocol import (
-    filtered,
-    finish_of,
-    fits,
-    flaw,
-    names_of,
-    no_system,
-    not_taken,
-    said,
-    seconds_after,
-    sound,
+    clean_surrogates,
+    error_details,
+    finish_reason,
+    invalid_reason,
+    is_filter_error,
+    is_same_model,
+    model_names,
+    rejected_parameters,
+    rejects_system_role,
+    retry_after_seconds,
 )
 
 
-def test_words_about_a_parameter_are_told_from_words_of_a_prompt():
+def test_errors_about_parameters_are_recognised():
     sent = {"seed": 1, "logprobs": True, "top_logprobs": 2}
-    assert not_taken("Unsupported parameter: 'seed'", "", sent) == ["seed"]
-    assert not_taken("logprobs is not supported by this model", "", sent) == ["logprobs", "top_logprobs"]
-    assert not_taken("we do not talk of seed here", "", sent) == []
-    assert not_taken("unknown field seeds", "", sent) == []
-    assert not_taken("Unsupported value", "seed", {}) == []
+    assert rejected_parameters("Unsupported parameter: 'seed'", "", sent) == ["seed"]
+    assert rejected_parameters("logprobs is not supported by this model", "", sent) == ["logprobs", "top_logprobs"]
+    assert rejected_parameters("we do not talk of seed here", "", sent) == []
+    assert rejected_parameters("unknown field seeds", "", sent) == []
+    assert rejected_parameters("Unsupported value", "seed", {}) == []
 
 
 @pytest.mark.parametrize(
@@ -56,26 +56,33 @@ def test_words_about_a_parameter_are_told_from_words_of_a_prompt():
         ("a/llama-3-8b", "b/llama-3-8b:free", True),
     ],
 )
-def test_which_names_are_one_model(asked, reported, same):
-    assert fits(asked, reported) == same
+def test_which_names_are_the_same_model(asked, reported, same):
+    assert is_same_model(asked, reported) == same
 
 
-def test_when_to_come_back():
-    assert seconds_after({"retry-after": "3"}) == 3
-    assert seconds_after({"retry-after-ms": "250", "retry-after": "3"}) == 0.25
-    assert 50 < seconds_after({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}) <= 60
-    assert seconds_after({}) == seconds_after({"retry-after": "soon"}) == seconds_after({"retry-after": "-1"}) == 0
+def test_retry_after_is_parsed():
+    assert retry_after_seconds({"retry-after": "3"}) == 3
+    assert retry_after_seconds({"retry-after-ms": "250", "retry-after": "3"}) == 0.25
+    assert 50 < retry_after_seconds({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}) <= 60
+    assert (
+        retry_after_seconds({})
+        == retry_after_seconds({"retry-after": "soon"})
+        == retry_after_seconds({"retry-after": "-1"})
+        == 0
+    )
 
 
-def test_halves_of_surrogates_go_and_whole_ones_stay():
-    assert sound({"a": ["x\ud83d", "\ud83d\ude00", "\U0001f600 ü \x00"]}) == {"a": ["x\ufffd", "😀", "😀 ü \x00"]}
+def test_only_lone_surrogates_are_replaced():
+    assert clean_surrogates({"a": ["x\ud83d", "\ud83d\ude00", "\U0001f600 ü \x00"]}) == {
+        "a": ["x\ufffd", "😀", "😀 ü \x00"]
+    }
 
 
-def test_the_words_of_an_error_are_found_however_they_are_wrapped():
-    assert said(b'{"error": {"message": "no", "code": 7, "param": "seed"}}') == ("no", "7", "seed")
-    assert said(b'{"error": "no"}') == said(b'{"detail": "no"}') == ("no", "", "")
-    assert said(b"<html>\xff") == ("<html>\ufffd", "", "")
-    assert said(b"[1]") == ("[1]", "", "")
+def test_error_messages_are_found_in_every_format():
+    assert error_details(b'{"error": {"message": "no", "code": 7, "param": "seed"}}') == ("no", "7", "seed")
+    assert error_details(b'{"error": "no"}') == error_details(b'{"detail": "no"}') == ("no", "", "")
+    assert error_details(b"<html>\xff") == ("<html>\ufffd", "", "")
+    assert error_details(b"[1]") == ("[1]", "", "")
 
 
 @pytest.mark.parametrize(
@@ -90,24 +97,24 @@ def test_the_words_of_an_error_are_found_however_they_are_wrapped():
 )
 def test_how_an_answer_ended(reason, finish):
     choice = {"finish_reason": reason, "message": {"content": "so"}}
-    assert finish_of(choice) == finish
-    assert (flaw({"choices": [choice]}, "m", "chat") is None) == bool(finish)
-    assert (flaw({"choices": [{"finish_reason": reason}]}, "m", "chat") is None) == (finish == "refusal")
+    assert finish_reason(choice) == finish
+    assert (invalid_reason({"choices": [choice]}, "m", "chat") is None) == bool(finish)
+    assert (invalid_reason({"choices": [{"finish_reason": reason}]}, "m", "chat") is None) == (finish == "refusal")
 
 
 def test_a_list_of_models_may_be_wrapped_or_bare_or_none():
     models = [{"id": "a"}, {"id": "b", "object": "model"}, {"name": "c"}, 4]
-    assert names_of(models) == names_of({"data": models}) == ["a", "b"]
+    assert model_names(models) == model_names({"data": models}) == ["a", "b"]
     for nothing in (None, "x", {}, [], {"data": None}, {"models": models}):
-        assert names_of(nothing) == []
-        assert flaw(nothing, "m", "models") is None
+        assert model_names(nothing) == []
+        assert invalid_reason(nothing, "m", "models") is None
 
 
-def test_words_of_a_filter_and_about_the_system_role():
+def test_errors_of_filters_and_about_the_system_role_are_recognised():
     for words in ("Content Exists Risk", "content_filter", "content_policy_violation", "flagged by moderation"):
-        assert filtered(words)
+        assert is_filter_error(words)
     for words in ("", "This model's maximum context length is 4096 tokens", "risk", "policy"):
-        assert not filtered(words)
+        assert not is_filter_error(words)
     for words in (
         "System role not supported",
         "This model doesn't support system messages",
@@ -115,6 +122,6 @@ def test_words_of_a_filter_and_about_the_system_role():
         "Developer instruction is not enabled for models/gemma-3-27b-it",
         "Conversation roles must alternate user/assistant/user/assistant/...",
     ):
-        assert no_system(words)
+        assert rejects_system_role(words)
     for words in ("an unexpected error in the system", "system message too long", "unsupported parameter: seed"):
-        assert not no_system(words)
+        assert not rejects_system_role(words)

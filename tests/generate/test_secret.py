@@ -55,7 +55,7 @@ def test_the_key_is_in_no_file(tmp_path, engine):
     ids=["key", "url"],
 )
 @pytest.mark.parametrize("grid", [[], ["-m", "train.seed=0,1"]], ids=["cell", "sweep"])
-def test_a_key_that_was_typed_is_neither_said_nor_written(tmp_path, typed, wrong, grid):
+def test_a_key_on_the_command_line_is_neither_printed_nor_written(tmp_path, typed, wrong, grid):
     write_files(tmp_path)
     words = [*grid, *CELL, 'runtime.servers=[{name: here, url: "http://127.0.0.1:9/v1"}]', wrong]
     said = typed(*words)
@@ -67,7 +67,11 @@ def test_a_key_that_was_typed_is_neither_said_nor_written(tmp_path, typed, wrong
 def test_a_key_is_asked_for_by_name_and_never_shown(monkeypatch):
     with FaultServer(key="sk-right") as fault:
         run = cpu_run(servers=[server(fault, key="TEST_KEY")])
-        for value, told in ((None, "is not set"), (" ", "is not set"), ("sk-a\nb", "has characters that no key has")):
+        for value, told in (
+            (None, "is not set"),
+            (" ", "is not set"),
+            ("sk-a\nb", "has characters that keys do not contain"),
+        ):
             monkeypatch.delenv("TEST_KEY", raising=False)
             if value is not None:
                 monkeypatch.setenv("TEST_KEY", value)
@@ -75,7 +79,7 @@ def test_a_key_is_asked_for_by_name_and_never_shown(monkeypatch):
                 listed(Hosted("here", "tiny-chat"), run)
         monkeypatch.setenv("TEST_KEY", "sk-old-and-secret")
         with pytest.raises(
-            ConfigError, match=r"refuses the key in the environment variable TEST_KEY \(401\)"
+            ConfigError, match=r"rejects the key in the environment variable TEST_KEY \(401\)"
         ) as caught:
             listed(Hosted("here", "tiny-chat"), run)
         assert "sk-old" not in str(caught.value)

@@ -56,18 +56,20 @@ def test_no_interleaving_crosses_the_budget_and_what_is_settled_is_what_it_cost(
             assert reader.total == (pytest.approx(spent[0] + lost[0]), spent[1] + lost[1])
 
 
-def test_the_words_name_the_budget_what_is_gone_and_what_to_do(tmp_path):
+def test_the_error_names_budget_spending_and_next_step(tmp_path):
     with Spending(tmp_path, 5.0, None, 2.0, 10.0) as spending:
         spending.reserve(990_000, 300_000)
         with pytest.raises(OverBudget) as caught:
             spending.reserve(5000, 2000)
     assert str(caught.value) == (
-        "runtime.budget_usd=5.0: 4.98 USD are spent or reserved, and the next answer may cost 0.03 USD; what arrived "
-        "is kept: raise it and run the same command again"
+        "runtime.budget_usd=5.0: 4.98 USD are spent or reserved, and the next answer may cost 0.03 USD. Answers that "
+        "arrived are kept: raise the budget and run the same command again"
     )
     with (
         Spending(tmp_path, None, 1_300_000) as other,
-        pytest.raises(OverBudget, match=r"runtime.budget_tokens=1300000: 1290000 tokens are .* may cost 20000 tokens;"),
+        pytest.raises(
+            OverBudget, match=r"runtime.budget_tokens=1300000: 1290000 tokens are .* may cost 20000 tokens\."
+        ),
     ):
         other.reserve(10_000, 10_000)
 
@@ -81,7 +83,7 @@ def test_without_a_budget_only_what_was_paid_is_written(tmp_path):
     assert len((tmp_path / FILE).read_text().splitlines()) == 1
 
 
-def test_what_nobody_knows_the_price_of_costs_tokens_alone(tmp_path):
+def test_without_prices_only_tokens_are_counted(tmp_path):
     with Spending(tmp_path, price_in=1.0) as spending:
         assert spending.usd(5, 5) is None
         spending.settle("", 5, 5)

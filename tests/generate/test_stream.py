@@ -1,4 +1,4 @@
-"""Each row has a random stream of its own, and `Draws` turns it into tokens of exactly the model's law."""
+"""Each row has a random stream of its own, and `RowSampler` turns it into tokens of exactly the model's law."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.generate.spec import Sampling
-from synthdiv.generate.stream import HEAD, Draws, cut, inverse, row_seed, uniforms
+from synthdiv.generate.stream import HEAD_TOKENS, RowSampler, row_seed, sample_by_inverse_cdf, top_p_scores, uniforms
 
 BASE = (0, "model", "oak", "train", 0, "p-1", 0)
 N = 20_000
@@ -50,7 +50,7 @@ def test_tokens_are_drawn_from_the_law(sampling):
     scores = torch.randn(40, generator=torch.Generator().manual_seed(3)) * 2
     wanted = law(scores, sampling)
     rows = [row_seed(0, "m", "s", "train", 0, str(number), 0) for number in range(N)]
-    draws = Draws(rows, 1, "cpu", sampling.temperature, sampling.top_p)
+    draws = RowSampler(rows, 1, "cpu", sampling.temperature, sampling.top_p)
     chosen = draws(scores.repeat(N, 1), torch.arange(N), 0)
     counts = np.bincount(chosen.numpy(), minlength=40)
     assert np.abs(counts / N - wanted).sum() / 2 < 0.025
@@ -61,7 +61,7 @@ def test_tokens_are_drawn_from_the_law(sampling):
 
 def test_steps_take_the_stream_in_order():
     """With a uniform law the token of a step is the uniform of that step in whole parts; rows go by their number."""
-    draws = Draws(["ab", "cd"], 5, "cpu")
+    draws = RowSampler(["ab", "cd"], 5, "cpu")
     flat = torch.zeros((2, 10))
     drawn = torch.stack([draws(flat, torch.tensor([1, 0]), step) for step in range(5)], 1)
     wanted = np.floor(np.stack([uniforms("cd", 5), uniforms("ab", 5)]) * 10)
@@ -78,7 +78,7 @@ def test_a_token_without_mass_is_never_drawn(monkeypatch, uniform, top_p):
     for gaps in ([0], [99], [0, 1, 98, 99], list(range(1, 99))):
         scores = torch.randn((50, 100), generator=random) * (5 if top_p == 1 else 1)
         scores[:, gaps] = -torch.inf
-        chosen = Draws(["0"] * 50, 1, "cpu", top_p=top_p)(scores, torch.arange(50), 0)
+        chosen = RowSampler(["0"] * 50, 1, "cpu", top_p=top_p)(scores, torch.arange(50), 0)
         assert not torch.isinf(scores[torch.arange(50), chosen]).any()
         held = [token for token in range(100) if token not in gaps]
         assert set(chosen.tolist()) == ({held[0]} if uniform < 0.5 else {held[-1]})
@@ -86,13 +86,13 @@ def test_a_token_without_mass_is_never_drawn(monkeypatch, uniform, top_p):
 
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("spread", [0.0, 0.5, 2.0, 6.0])
-@pytest.mark.parametrize("vocabulary", [1, HEAD - 1, HEAD, HEAD + 1, 5000])
-def test_the_head_gives_the_token_of_the_whole_vocabulary(top_p, spread, vocabulary):
+@pytest.mark.parametrize("vocabulary", [1, HEAD_TOKENS - 1, HEAD_TOKENS, HEAD_TOKENS + 1, 5000])
+def test_the_head_gives_the_same_token_as_the_whole_vocabulary(top_p, spread, vocabulary):
     """Nuclei of one token up to all: those wider than the head are looked for in the whole."""
     scores = torch.randn((300, vocabulary), generator=torch.Generator().manual_seed(1)) * spread
     streams, rows = [f"{number:032x}" for number in range(300)], torch.arange(300)
-    draws = Draws(streams, 1, "cpu", 0.7, top_p)
-    wanted = inverse(cut(scores / 0.7, top_p), draws.table)
+    draws = RowSampler(streams, 1, "cpu", 0.7, top_p)
+    wanted = sample_by_inverse_cdf(top_p_scores(scores / 0.7, top_p), draws.table)
     found = draws(scores, rows, 0)
     if spread:
         assert torch.equal(found, wanted)
@@ -103,5 +103,5 @@ def test_the_head_gives_the_token_of_the_whole_vocabulary(top_p, spread, vocabul
 
 def test_temperature_zero_is_greedy_and_draws_nothing():
     scores = torch.randn((4, 30), generator=torch.Generator().manual_seed(1))
-    draws = Draws(["no stream"] * 4, 5, "cpu", 0.0)
+    draws = RowSampler(["no stream"] * 4, 5, "cpu", 0.0)
     assert torch.equal(draws(scores, torch.arange(4), 9), scores.argmax(-1))

@@ -82,11 +82,11 @@ def test_an_adapter_is_served_on_its_base(root, prompts, model, run):
     assert len(servers()) == 1, "the base alone was closed before"
 
 
-def test_a_server_that_cannot_start_shows_its_last_words(root, prompts, model, tmp_path):
+def test_a_server_that_cannot_start_shows_its_log(root, prompts, model, tmp_path):
     ready = build(tmp_path, prompts.stage), build(tmp_path, model.stage)
     for option, says in (
-        ("--no-such-flag", r"vLLM did not start: it ended with code 2: .*no-such-flag"),
-        ("--die", r"vLLM died: it ended with code 3: .*out of memory, it seems"),
+        ("--no-such-flag", r"vLLM did not start: exit code 2: .*no-such-flag"),
+        ("--die", r"vLLM died: exit code 3: .*out of memory, it seems"),
     ):
         run = LocalRun(Runtime(device="cpu", vllm=STAND_IN, vllm_options=[option]), open_model, serve=serve)
         with pytest.raises(DataError, match=says):
@@ -135,7 +135,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not {item.pid for item in servers()} - before
 
 
-def test_without_vllm_the_ways_out_are_named(tmp_path):
+def test_without_vllm_the_error_names_alternatives(tmp_path):
     with pytest.raises(ConfigError, match=r"runtime.vllm=no-vllm: no such command.*choose backend hf"):
         command(tmp_path, None, "bf16", 1, Runtime(vllm="no-vllm"))
 

@@ -1,4 +1,4 @@
-"""Texts that several tests measure: answers made up from a Zipf law, and real ones where they are at hand."""
+"""Material of the tests of measures: made-up and real answers, random vectors, and plain definitions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 import random
 from itertools import islice
 
+import numpy as np
 import pytest
 
+from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
+from synthdiv.measures.intervals import balanced, jackknife_interval, jackknife_masks
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -46,3 +49,20 @@ def made_answers(
             " ".join(names[rng.choice(about)] if rng.random() < 0.2 else word for word in answer) for answer in drawn
         ]
     return found
+
+
+def cloud(seed, n, d=6, shift=0.5, dtype=float):
+    """Normal vectors (n, d) around `shift`."""
+    return (np.random.default_rng(seed).normal(size=(n, d)) + shift).astype(dtype)
+
+
+def count_measures(texts: list[str]) -> list[float]:
+    """COUNT_MEASURES by the functions that take texts."""
+    counts = [measure(texts, n).value for measure in (distinct_n, ngram_entropy) for n in (1, 2, 3)]
+    return [self_bleu(texts, 3).value, *counts, *(score.value for score in heaps(texts))]
+
+
+def left_out_interval(value, measure, units, seed):
+    """The jackknife interval of `value`; `measure` is computed anew on each mask (units,) of kept prompts."""
+    masks = jackknife_masks(units, seed)
+    return jackknife_interval(value, balanced(value, [measure(mask) for mask in masks], masks))

@@ -12,12 +12,12 @@ import numpy as np
 
 from synthdiv.core.types import Score
 from synthdiv.measures.budgets import lexical_scores
-from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores
-from synthdiv.measures.reference import centres_of, clusters_of
-from synthdiv.measures.semantic import MEASURES, minus, semantic_scores
-from synthdiv.measures.tails import own_tail_scores, tail_scores
-from synthdiv.measures.temperature import ONE, TEMPERATURES, Curve, fitted_scores
-from synthdiv.measures.vectors import arms_of
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
+from synthdiv.measures.reference import cluster_entropy_of, fit_centres
+from synthdiv.measures.semantic import MEASURES, difference, semantic_scores
+from synthdiv.measures.tails import own_answer_tail_scores, tail_scores
+from synthdiv.measures.temperature import INDEX_OF_ONE, TEMPERATURES, TemperatureCurve, temperature_scores
+from synthdiv.measures.vectors import vector_arms
 
 SAMPLES = 3  # answers to a prompt
 CATEGORIES = 8
@@ -83,9 +83,9 @@ def semantic(seed: int, prompts: int) -> list[Score]:
     names = list(range(prompts))
     ids = np.repeat(names, SAMPLES).tolist()
     scores = semantic_scores(student, vanilla, human, ids, ids, names, seed)
-    own, base = (clusters_of(arm, given_clusters()) for arm in arms_of(seed, (student, ids), (vanilla, ids)))
+    own, base = (cluster_entropy_of(arm, given_clusters()) for arm in vector_arms(seed, (student, ids), (vanilla, ids)))
     given = "cluster_entropy, clusters given"
-    parts = {given: own, f"{given}-vanilla": minus(own, base)}
+    parts = {given: own, f"{given}-vanilla": difference(own, base)}
     return scores + [part.score(name, *MEASURES["cluster_entropy"]) for name, part in parts.items()]
 
 
@@ -107,7 +107,7 @@ def answered(
 def given_clusters() -> np.ndarray:
     """Clusters of human answers that are the same in every study."""
     random = np.random.default_rng(9)
-    return centres_of(answered(random, *meanings(random, 600), 1, 1.1, 0.0))[0]
+    return fit_centres(answered(random, *meanings(random, 600), 1, 1.1, 0.0))[0]
 
 
 def likelihood(seed: int, prompts: int) -> list[Score]:
@@ -124,17 +124,17 @@ def likelihood(seed: int, prompts: int) -> list[Score]:
     ]
     (answers, each, curves), (other, other_each, other_curves) = arms
     scores = likelihood_scores(answers, other) + tail_scores(each, other_each, seed)
-    scores += fitted_scores(curves, other_curves, seed)
+    scores += temperature_scores(curves, other_curves, seed)
     own = [own_answers(random, prompts, tokens, mean) for mean in (0.6, 0.8)]
-    scores += own_tail_scores(*own, seed)
+    scores += own_answer_tail_scores(*own, seed)
     summed = [
         {name: [AnswerNLL(sum(one), len(one), 4 * len(one)) for one in said] for name, said in arm.items()}
         for arm in own
     ]
-    return scores + own_scores(*summed)
+    return scores + own_answer_scores(*summed)
 
 
-Scored = tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, Curve]]
+Scored = tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, TemperatureCurve]]
 
 
 def scored(logits: np.ndarray, said: np.ndarray, tokens: np.ndarray) -> Scored:
@@ -149,11 +149,11 @@ def scored(logits: np.ndarray, said: np.ndarray, tokens: np.ndarray) -> Scored:
     sums = {name: part.sum(axis=1) for name, part in zip(names, parts, strict=True)}
     return (
         {
-            name: AnswerNLL(float(sums[name][ONE]), part.shape[1], 4 * part.shape[1])
+            name: AnswerNLL(float(sums[name][INDEX_OF_ONE]), part.shape[1], 4 * part.shape[1])
             for name, part in zip(names, parts, strict=True)
         },
-        {name: part[ONE].tolist() for name, part in zip(names, parts, strict=True)},
-        {name: Curve(sums[name].tolist(), part.shape[1]) for name, part in zip(names, parts, strict=True)},
+        {name: part[INDEX_OF_ONE].tolist() for name, part in zip(names, parts, strict=True)},
+        {name: TemperatureCurve(sums[name].tolist(), part.shape[1]) for name, part in zip(names, parts, strict=True)},
     )
 
 

@@ -33,7 +33,7 @@ def test_repetition_is_one_minus_distinct_over_all():
         [1 - 3 / 27, 0, math.nan, math.nan], nan_ok=True
     )
     assert repetitions([list("aaa")], n=1) == pytest.approx([2 / 3])
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="at least 1 word"):
         repetitions([["a"]], n=0)
 
 
@@ -83,7 +83,7 @@ def test_per_answer_values_and_words_split_before_agree():
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_nothing_and_one_answer(measure):
+def test_no_answer_and_one_answer(measure):
     nothing = measure([])
     assert (math.isnan(nothing.value), nothing.n) == (True, 0)
     assert nothing.note
@@ -101,7 +101,7 @@ def test_equal_answers_have_an_interval_of_no_width(measure):
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_wrong_number_of_prompts(measure):
-    with pytest.raises(ValueError, match="one for each"):
+    with pytest.raises(ValueError, match="for each answer"):
         measure(["a", "b"], ["p"])
 
 

@@ -14,11 +14,17 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from synthdiv.measures import self_bleu, self_bleu_aggregated, self_bleu_individual
-from synthdiv.measures.bleu import FULL_POOL, TWO_SENTENCES, TWO_TEXTS, bleu_scores, self_bleu_of, tokens_13a
-from synthdiv.measures.intervals import deletions, evened, jackknife_interval
+from synthdiv.measures.bleu import (
+    NEEDS_FULL_POOL,
+    NEEDS_TWO_SENTENCES,
+    NEEDS_TWO_TEXTS,
+    bleu_scores,
+    self_bleu_of,
+    tokens_13a,
+)
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.sentences import sentences
-from tests.measures.material import HUMAN, SYNTHETIC, real_answers, real_rows
+from tests.measures.material import HUMAN, SYNTHETIC, left_out_interval, real_answers, real_rows
 
 SMALL = st.text(alphabet="ab .", max_size=14)  # few letters and spaces: duplicates, ties in length, empty texts
 SENTENCES = st.lists(st.sampled_from(["the", "cat", "The", "sat", "on", "3.5", "mat."]), max_size=9).map(" ".join)
@@ -116,7 +122,7 @@ def test_tokens_are_those_of_sacrebleu(text):
 def test_self_bleu_undefined(texts):
     score = self_bleu(texts)
     assert np.isnan([score.value, score.low, score.high]).all()
-    assert (score.note, score.n) == (TWO_TEXTS, len(texts))
+    assert (score.note, score.n) == (NEEDS_TWO_TEXTS, len(texts))
 
 
 def test_self_bleu_extremes():
@@ -138,7 +144,7 @@ def test_self_bleu_bounds_order_and_doubling(texts, rng):
 
 
 @given(st.lists(st.lists(SENTENCES, max_size=5), min_size=1, max_size=5), st.sampled_from([1, 2, 3, 4]))
-def test_groups_are_scored_as_if_each_were_alone(groups, n):
+def test_groups_are_scored_independently(groups, n):
     owner = np.repeat(np.arange(len(groups)) * 3, np.array([len(group) for group in groups]))  # with gaps
     tokens = tokens_13a(text for group in groups for text in group)
     table = ngrams(tokens, n)
@@ -152,7 +158,7 @@ def test_groups_are_scored_as_if_each_were_alone(groups, n):
 
 
 @given(st.lists(SENTENCES, min_size=1, max_size=8), st.data())
-def test_a_choice_of_a_table_is_a_table_of_the_choice(texts, data):
+def test_scores_of_a_selection_are_those_of_a_table_of_the_selection(texts, data):
     tokens = [text.split() for text in texts]
     present = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
     kept = np.array([data.draw(st.integers(0, len(text))) for text in tokens])
@@ -167,9 +173,9 @@ def test_the_interval_leaves_out_groups_of_prompts():
     texts = english(2, 46)
     prompts = [f"p{number // 2}" for number in range(46)]
     score = self_bleu(texts, 3, prompts, seed=4)
-    kept = np.repeat(deletions(23, seed=4), 2, axis=1)
-    drawn = [reference([text for text, k in zip(texts, mask, strict=True) if k], 3) for mask in kept]
-    expected = jackknife_interval(score.value, evened(score.value, drawn, kept))
+    expected = left_out_interval(
+        score.value, lambda kept: reference([text for i, text in enumerate(texts) if kept[i // 2]], 3), 23, 4
+    )
     assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
     assert (score.name, score.n, score.higher_is_better, score.note) == ("self_bleu_3", 23, False, "")
 
@@ -205,7 +211,7 @@ def test_individual_mode_on_real_answers():
     score = self_bleu_individual(texts)
     assert score.value == pytest.approx(np.mean(expected), rel=1e-9)
     assert score.n == len(expected) > 20
-    assert score.note == f"{60 - score.n} of 60 prompts left out: {TWO_SENTENCES}"
+    assert score.note == f"{60 - score.n} of 60 prompts left out: {NEEDS_TWO_SENTENCES}"
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -228,7 +234,7 @@ def test_aggregated_mode_on_real_answers():
 def test_published_modes_undefined():
     short = "Yes. No it is not so."  # one sentence of four words
     score = self_bleu_individual([short, short])
-    assert (math.isnan(score.value), score.note) == (True, f"2 of 2 prompts left out: {TWO_SENTENCES}")
+    assert (math.isnan(score.value), score.note) == (True, f"2 of 2 prompts left out: {NEEDS_TWO_SENTENCES}")
     for texts in ([], english(0, 99), ["No. Yes."] * 100):
         score = self_bleu_aggregated(texts)
-        assert (math.isnan(score.value), score.note) == (True, FULL_POOL)
+        assert (math.isnan(score.value), score.note) == (True, NEEDS_FULL_POOL)

@@ -13,7 +13,7 @@ from synthdiv.measures import (
     distinct_n,
     heaps,
     heaps_in_order,
-    lexical_groups,
+    lexical_arm_scores,
     lexical_scores,
     ngram_entropy,
     repetition_rate,
@@ -23,15 +23,15 @@ from synthdiv.measures import (
     self_bleu_individual,
     sentence_count,
 )
-from synthdiv.measures.arm import POOLED, Arm, on_words
+from synthdiv.measures.arm import POOLED, WordArm, words_values
 from synthdiv.measures.budgets import words_scores
 from synthdiv.measures.intervals import jackknife_interval
-from synthdiv.measures.lexical import COUNTED
-from synthdiv.measures.texts import BETWEEN, on_texts
-from tests.measures.material import made_answers
+from synthdiv.measures.lexical import COUNT_MEASURES
+from synthdiv.measures.texts import BETWEEN, texts_values
+from tests.measures.material import count_measures, made_answers
 
-ON_WORDS = [f"{measure.name}@words" for measure in COUNTED]
-ON_TEXTS = [f"{measure.name}@texts" for measure in COUNTED]
+ON_WORDS = [f"{measure.name}@words" for measure in COUNT_MEASURES]
+ON_TEXTS = [f"{measure.name}@texts" for measure in COUNT_MEASURES]
 PARTS = [f"{name}_{part}@texts" for name in ("self_bleu_3", "distinct_2") for part in ("within", "between")]
 ANSWER_BY_ANSWER = ["response_words", "sentences", "repetition_4"]
 DEFINED = [*ON_WORDS, *ON_TEXTS, *PARTS, *ANSWER_BY_ANSWER]  # on forty prompts with two answers of a dozen words
@@ -45,11 +45,6 @@ def by_name(*arguments, **options):
     return {score.name: score for score in found}
 
 
-def plain(texts):
-    counts = [f(texts, n).value for f in (distinct_n, ngram_entropy) for n in (1, 2, 3)]
-    return [self_bleu(texts, 3).value, *counts, *(score.value for score in heaps(texts))]
-
-
 def test_values_are_those_of_the_plain_functions_on_the_budget():
     student = made_answers(0)
     scores = by_name(student, None, 500, 9)
@@ -58,10 +53,10 @@ def test_values_are_those_of_the_plain_functions_on_the_budget():
     for text in chain(*student.values()):
         texts += [" ".join(text.split()[:left])] * (left > 0)
         left -= len(text.split())
-    assert [scores[name].value for name in ON_WORDS] == pytest.approx(plain(texts), rel=1e-9)
+    assert [scores[name].value for name in ON_WORDS] == pytest.approx(count_measures(texts), rel=1e-9)
     assert {scores[name].n for name in ON_WORDS} == {math.ceil(len(texts) / 2)}
     cut = [" ".join(text.split()[:9]) for text in chain(*student.values())]
-    assert [scores[name].value for name in ON_TEXTS] == pytest.approx(plain(cut), rel=1e-9)
+    assert [scores[name].value for name in ON_TEXTS] == pytest.approx(count_measures(cut), rel=1e-9)
     within = [distinct_n(cut[i : i + 2], 2).value for i in range(0, 80, 2)]
     assert scores["distinct_2_within@texts"].value == pytest.approx(np.mean(within))
     assert scores["self_bleu_3_between@texts"].value == pytest.approx(self_bleu(cut[::2], 3).value)
@@ -197,7 +192,9 @@ def test_words_scores_are_the_words_part_of_all():
 def test_arms_in_groups_share_the_prompts_of_the_texts_budget():
     one, two = made_answers(0), made_answers(1, words=9)
     two.pop("p3")
-    found = {name: {s.name: s for s in scores} for name, scores in lexical_groups({"a": one, "b": two}, 600, 9).items()}
+    found = {
+        name: {s.name: s for s in scores} for name, scores in lexical_arm_scores({"a": one, "b": two}, 600, 9).items()
+    }
     assert found["a"]["distinct_2@texts"].n == found["b"]["distinct_2@texts"].n < 30
     assert found["a"]["distinct_2@texts"].note == "26 of 40 prompts left out: 26 for other arms"
     assert "of 39 prompts" in found["b"]["distinct_2@texts"].note
@@ -206,9 +203,9 @@ def test_arms_in_groups_share_the_prompts_of_the_texts_budget():
 
 def test_arms_with_other_prompts_are_refused():
     other = made_answers(1, prompts=39)
-    with pytest.raises(DataError, match="40 prompts and vanilla 39"):
+    with pytest.raises(DataError, match="40 prompts, vanilla 39"):
         lexical_scores(made_answers(0), other, 500, 9)
-    with pytest.raises(DataError, match="the same, in one order"):
+    with pytest.raises(DataError, match="the same prompts in one order"):
         lexical_scores(other, dict(reversed(other.items())), 500, 9)
 
 
@@ -230,9 +227,9 @@ BAD = {
 @pytest.mark.parametrize("student", BAD.values(), ids=BAD)
 @pytest.mark.parametrize("other", [True, False])
 def test_bad_input_is_a_number_or_nan_with_a_note(student, other):
-    arm = Arm.of(list(student.values()))
+    arm = WordArm.from_texts(list(student.values()))
     scores = lexical_scores(student, student if other else None, 90, 3)
-    grouped = lexical_groups({"a": student, "b": made_answers(0)}, 90, 3, paired=other)
+    grouped = lexical_arm_scores({"a": student, "b": made_answers(0)}, 90, 3, paired=other)
     assert len(grouped["b"]) == len(grouped["a"])
     for score in chain(scores, grouped["a"]):
         assert math.isnan(score.low) == math.isnan(score.high)
@@ -268,16 +265,16 @@ def test_intervals_cover_the_expected_value(difference):
     runs: dict[str, list[list[np.ndarray]]] = {}
     for seed in range(60):
         arms = {name: made_answers(2 * seed + i, topics=seed) for i, name in enumerate("ab")}
-        split = {name: Arm.of(list(groups.values())) for name, groups in arms.items()}
-        texts = on_texts(split, {name: list(groups) for name, groups in arms.items()}, 9, seed)
+        split = {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}
+        texts = texts_values(split, {name: list(groups) for name, groups in arms.items()}, 9, seed)
         parts = {
-            "words": on_words(split, 850, seed),
+            "words": words_values(split, 850, seed),
             "texts": {name: found.pooled for name, found in texts.items()},
             "between": {name: found.between for name, found in texts.items()},
         }
         for name, part in parts.items():
             measured = part["a"].minus(part["b"]) if difference else part["a"]
-            ends = jackknife_interval(measured.value, measured.drawn)
+            ends = jackknife_interval(measured.value, measured.replicates)
             runs.setdefault(name, []).append([measured.value, *ends])
     for part, found in runs.items():
         value, low, high = np.swapaxes(found, 0, 1)

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
 from synthdiv.measures import heaps, heaps_in_order
-from synthdiv.measures.growth import heaps_of, in_order, rarefaction
-from synthdiv.measures.intervals import deletions, evened, jackknife_interval
+from synthdiv.measures.growth import fit_heaps, fit_in_order, rarefaction
 from synthdiv.measures.words import words
-from tests.measures.material import HUMAN, SYNTHETIC, made_answers, real_answers
+from tests.measures.material import HUMAN, SYNTHETIC, left_out_interval, made_answers, real_answers
 
 
 def values(scores):
@@ -71,7 +70,7 @@ def test_heaps_is_numpys_straight_line_through_logarithms(counts):
     x, y = np.log(sizes), np.log(rarefaction(counts[counts > 0], sizes))
     beta, log_k = np.polyfit(x, y, 1)
     expected = (math.exp(log_k), beta, np.corrcoef(x, y)[0, 1] ** 2)
-    assert heaps_of(counts) == pytest.approx(expected, rel=1e-6)
+    assert fit_heaps(counts) == pytest.approx(expected, rel=1e-6)
 
 
 def test_heaps_extremes():
@@ -84,9 +83,9 @@ def test_heaps_extremes():
 
 
 @pytest.mark.parametrize("counts", [[40_000] * 5, [12_345] * 11, [50_000, 50_001, 7777, 123_456], [500]])
-def test_a_vocabulary_that_was_read_long_ago_has_no_r2(counts):
+def test_an_exhausted_vocabulary_has_no_r2(counts):
     """All its words are in any hundredth of the text; what is left of growth is rounding, and explains no variance."""
-    fit = heaps_of(np.array(counts))
+    fit = fit_heaps(np.array(counts))
     assert (fit.k, fit.beta) == pytest.approx((len(counts), 0), abs=1e-9)
     assert math.isnan(fit.r2)
 
@@ -104,7 +103,7 @@ def test_heaps_undefined_below_100_words(texts):
 def test_heaps_recovers_the_exponent_of_zipf():
     """Words drawn with p ~ rank^-2 have an expected vocabulary that grows as the root of n."""
     rng = np.random.default_rng(1)
-    fit = heaps_of(np.bincount(np.minimum(rng.zipf(2.0, 200_000), 10**7)))
+    fit = fit_heaps(np.bincount(np.minimum(rng.zipf(2.0, 200_000), 10**7)))
     assert fit.beta == pytest.approx(0.5, abs=0.02)
     assert fit.r2 > 0.999
 
@@ -120,10 +119,9 @@ def test_heaps_intervals_leave_out_groups_of_prompts():
     texts = list(itertools.chain(*made_answers(3).values()))
     prompts = [number // 2 for number in range(80)]
     scores = heaps(texts, prompts, seed=2)
-    kept = deletions(40, seed=2)
-    left = [[text for text, p in zip(texts, prompts, strict=True) if mask[p]] for mask in kept]
-    drawn = evened(values(scores), [values(heaps(some)) for some in left], kept)
-    low, high = jackknife_interval(values(scores), drawn)
+    low, high = left_out_interval(
+        values(scores), lambda kept: values(heaps([t for t, p in zip(texts, prompts, strict=True) if kept[p]])), 40, 2
+    )
     assert [score.low for score in scores] == pytest.approx(list(low), rel=1e-9)
     assert [score.high for score in scores] == pytest.approx(list(high), rel=1e-9)
     assert [score.name for score in scores] == ["heaps_k", "heaps_beta", "heaps_r2"]
@@ -182,8 +180,8 @@ def test_heaps_in_order_depends_on_order_and_needs_three_points():
     assert np.isfinite(values(heaps_in_order(old + new + old[:25], 300))).all()
 
 
-def test_one_word_for_ever_does_not_grow():
-    k, beta, r2 = in_order(np.zeros(500, dtype=np.int64), 100)
+def test_one_repeated_word_does_not_grow():
+    k, beta, r2 = fit_in_order(np.zeros(500, dtype=np.int64), 100)
     assert (k, beta) == pytest.approx((1, 0), abs=1e-6)
     assert math.isnan(r2)
     assert heaps_in_order(["word " * 400], 100)[2].note == "needs 300 words and a vocabulary that still grows"

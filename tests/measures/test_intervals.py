@@ -12,19 +12,19 @@ from scipy import stats
 
 from synthdiv.measures.intervals import (
     NO_INTERVAL,
+    Jackknifed,
     Measure,
-    Measured,
-    deletions,
-    evened,
+    balanced,
     jackknife_interval,
+    jackknife_masks,
     jackknife_score,
     jackknife_scores,
-    linearised,
     mean_interval,
     mean_score,
     median_interval,
     prompt_means,
     prompt_numbers,
+    pseudo_values,
     set_scores,
 )
 
@@ -42,27 +42,11 @@ def test_mean_interval_undefined(values):
     assert np.isnan(mean_interval(values)).all()
 
 
-def test_mean_interval_covers():
-    rng = np.random.default_rng(1)
-    ends = np.array([mean_interval(rng.exponential(size=30) + 5) for _ in range(1000)])
-    assert 0.90 <= ((ends[:, 0] <= 6) & (ends[:, 1] >= 6)).mean() <= 0.97
-
-
-def test_linearised_mean_is_the_pooled_ratio():
+def test_pseudo_values_have_the_mean_of_the_pooled_ratio():
     a, b = np.array([1.0, 5.0, 2.0, 9.0]), np.array([2.0, 3.0, 1.0, 7.0])
-    assert linearised(a, b).mean() == pytest.approx(a.sum() / b.sum())
-    assert linearised(a, np.full(4, 2.0)) == pytest.approx(a / 2)  # equal denominators: an ordinary mean
-    assert np.isnan(linearised(a, np.zeros(4))).all()
-
-
-def test_linearised_ratio_covers():
-    rng = np.random.default_rng(2)
-    hits = 0
-    for _ in range(1000):
-        size = rng.integers(1, 20, 60)
-        low, high = mean_interval(linearised(2 * size + rng.normal(0, size), size))
-        hits += low <= 2 <= high
-    assert 0.92 <= hits / 1000 <= 0.97
+    assert pseudo_values(a, b).mean() == pytest.approx(a.sum() / b.sum())
+    assert pseudo_values(a, np.full(4, 2.0)) == pytest.approx(a / 2)  # equal denominators: an ordinary mean
+    assert np.isnan(pseudo_values(a, np.zeros(4))).all()
 
 
 def test_median_interval_from_order_statistics():
@@ -72,37 +56,51 @@ def test_median_interval_from_order_statistics():
     assert np.isnan(median_interval([*range(9), math.nan])).all()
 
 
-def test_median_interval_covers_at_least_its_level():
-    rng = np.random.default_rng(3)
-    ends = np.array([median_interval(rng.exponential(size=40)) for _ in range(1000)])
-    assert 0.94 <= ((ends[:, 0] <= math.log(2)) & (ends[:, 1] >= math.log(2))).mean() <= 0.99
+def ratio_interval(rng):
+    size = rng.integers(1, 20, 60)
+    return mean_interval(pseudo_values(2 * size + rng.normal(0, size), size))
+
+
+@pytest.mark.parametrize(
+    ("interval", "truth", "least", "most"),
+    [
+        (lambda rng: mean_interval(rng.exponential(size=30) + 5), 6, 0.90, 0.97),
+        (ratio_interval, 2, 0.92, 0.97),
+        (lambda rng: median_interval(rng.exponential(size=40)), math.log(2), 0.94, 0.99),  # at least 95 %
+    ],
+    ids=["mean", "ratio", "median"],
+)
+def test_intervals_of_means_ratios_and_medians_cover(interval, truth, least, most):
+    rng = np.random.default_rng(1)
+    low, high = np.transpose([interval(rng) for _ in range(1000)])
+    assert least <= ((low <= truth) & (truth <= high)).mean() <= most
 
 
 @given(st.integers(2, 90), st.integers(2, 25), st.integers(0, 2**32))
-def test_deletions_leave_each_unit_out_once_and_every_prefix_balanced(units, groups, seed):
-    kept = deletions(units, seed, groups)
+def test_masks_leave_each_unit_out_once_and_every_prefix_balanced(units, groups, seed):
+    kept = jackknife_masks(units, seed, groups)
     assert kept.shape == (min(groups, units), units)
     assert ((~kept).sum(axis=0) == 1).all()
     left_out = np.cumsum(~kept, axis=1)  # of each group among the first 1, 2, .. units
     assert (left_out.max(axis=0) - left_out.min(axis=0)).max() <= 1
-    assert (kept == deletions(units, seed, groups)).all()
+    assert (kept == jackknife_masks(units, seed, groups)).all()
 
 
-def test_deletions_are_drawn_at_random():
+def test_masks_are_random():
     """Every unit of a deal may fall into every group, and deals are shuffled apart from each other."""
-    group = np.array([(~deletions(40, seed)).argmax(axis=0) for seed in range(400)])
+    group = np.array([(~jackknife_masks(40, seed)).argmax(axis=0) for seed in range(400)])
     assert len(np.unique(group[:, 0])) == 20
     assert abs(np.corrcoef(group[:, 0], group[:, 20])[0, 1]) < 0.2
     assert (group[0] != group[1]).any()
 
 
 @pytest.mark.parametrize("units", [0, 1])
-def test_no_deletions_below_two_units(units):
-    assert deletions(units, seed=0).shape == (0, units)
+def test_no_masks_below_two_units(units):
+    assert jackknife_masks(units, seed=0).shape == (0, units)
 
 
 def left_out(values, seed=0, groups=20):
-    return np.array([values[mask].mean(axis=0) for mask in deletions(len(values), seed, groups)])
+    return np.array([values[mask].mean(axis=0) for mask in jackknife_masks(len(values), seed, groups)])
 
 
 def test_one_unit_a_group_gives_the_t_interval_of_a_mean():
@@ -112,19 +110,19 @@ def test_one_unit_a_group_gives_the_t_interval_of_a_mean():
 
 def test_equal_groups_give_the_t_interval_of_the_group_means():
     values = np.random.default_rng(5).normal(size=(60, 2)) * [1, 100]
-    group = [values[~mask].mean(axis=0) for mask in deletions(60, seed=7)]
+    group = [values[~mask].mean(axis=0) for mask in jackknife_masks(60, seed=7)]
     expected = np.transpose([mean_interval([mean[column] for mean in group]) for column in (0, 1)])
     assert np.array(jackknife_interval(values.mean(axis=0), left_out(values, 7))) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("units", "groups"), [(13, 20), (60, 20), (60, 6)])
-def test_equal_groups_need_no_evening(units, groups):
+def test_equal_groups_need_no_adjustment(units, groups):
     values = np.random.default_rng(5).normal(size=(units, 2)) * [1, 100]
-    drawn, mean, kept = left_out(values, 3, groups), values.mean(axis=0), deletions(units, 3, groups)
-    even = evened(mean, drawn, kept)
+    drawn, mean, kept = left_out(values, 3, groups), values.mean(axis=0), jackknife_masks(units, 3, groups)
+    even = balanced(mean, drawn, kept)
     assert even - even.mean(axis=0) == pytest.approx(drawn - drawn.mean(axis=0), rel=1e-9)
-    assert evened(mean[0], drawn[:, 0], kept) == pytest.approx(even[:, 0], rel=1e-12)
-    assert evened(mean, np.empty((0, 2)), deletions(1, 3)).shape == (0, 2)
+    assert balanced(mean[0], drawn[:, 0], kept) == pytest.approx(even[:, 0], rel=1e-12)
+    assert balanced(mean, np.empty((0, 2)), jackknife_masks(1, 3)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("units", [25, 31, 50, 150])
@@ -175,11 +173,11 @@ def test_the_number_of_distinct_values_keeps_its_value_inside():
     assert max(resampled) < score.value
 
 
-def test_a_difference_on_common_deletions_is_narrower_than_two_intervals():
+def test_a_difference_on_common_masks_is_narrower_than_two_intervals():
     rng = np.random.default_rng(7)
     prompt = rng.normal(0, 10, 40)
     student, vanilla = (
-        Measured(x.mean(keepdims=True), left_out(x)[:, None], 40) for x in prompt + rng.normal(size=(2, 40))
+        Jackknifed(x.mean(keepdims=True), left_out(x)[:, None], 40) for x in prompt + rng.normal(size=(2, 40))
     )
     measures = [Measure("mean", *KIND.values())]
     alone, gap = set_scores(measures, student)[0], set_scores(measures, student.minus(vanilla), "-vanilla")[0]
@@ -189,21 +187,23 @@ def test_a_difference_on_common_deletions_is_narrower_than_two_intervals():
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
 
 
-def test_a_difference_to_an_arm_that_lacks_something_says_so():
-    whole = Measured(np.array([3.0]), np.array([[2.0], [4.0]]), 9)
-    lacking = Measured(np.array([math.nan]), np.empty((0, 1)), 4, "3 words, the budget needs 9")
+def test_a_difference_from_an_undefined_arm_has_its_reason():
+    whole = Jackknifed(np.array([3.0]), np.array([[2.0], [4.0]]), 9)
+    lacking = Jackknifed(np.array([math.nan]), np.empty((0, 1)), 4, "3 words, the budget needs 9")
     for gap in (whole.minus(lacking), lacking.minus(whole)):
         score = set_scores([Measure("x", *KIND.values())], gap, note="2 left out")[0]
         assert np.isnan([score.value, score.low, score.high]).all()
         assert (score.n, score.note) == (4, "3 words, the budget needs 9; 2 left out")
-    assert lacking.minus(lacking).lacks == lacking.lacks
-    assert lacking.minus(lacking._replace(lacks="nothing")).lacks == f"{lacking.lacks}; nothing"
+    assert lacking.minus(lacking).missing_reason == lacking.missing_reason
+    assert (
+        lacking.minus(lacking._replace(missing_reason="nothing")).missing_reason == f"{lacking.missing_reason}; nothing"
+    )
 
 
-def test_set_scores_say_why_there_is_no_value_and_why_no_interval():
+def test_set_scores_give_the_reason_for_no_value_and_no_interval():
     names = [Measure(name, *KIND.values()) for name in "abc"]
     drawn = np.array([[1.0, 2.0, math.nan], [3.0, math.inf, 1.0], [5.0, 4.0, 1.0]])
-    a, b, c = set_scores(names, Measured(np.array([3.0, 3.0, math.nan]), drawn, 30), "@words", "1 left out")
+    a, b, c = set_scores(names, Jackknifed(np.array([3.0, 3.0, math.nan]), drawn, 30), "@words", "1 left out")
     assert (a.name, a.n, a.unit, a.higher_is_better, a.note) == ("a@words", 30, "words", True, "1 left out")
     assert a.low < 3 < a.high
     assert (b.value, b.note) == (3, f"{NO_INTERVAL}; 1 left out")
@@ -264,7 +264,7 @@ def test_same_seed_same_interval():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(-9, 9) | st.just(math.nan)), max_size=20))
-def test_prompt_means_are_the_means_of_what_is_there(pairs):
+def test_prompt_means_are_the_means_of_defined_values(pairs):
     prompt, values = np.array([p for p, _ in pairs], dtype=int), [x for _, x in pairs]
     there = [[x for p, x in pairs if p == number and not math.isnan(x)] for number in range(7)]
     expected = [np.mean(x) if x else math.nan for x in there]

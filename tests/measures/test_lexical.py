@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from scipy.stats import entropy as entropy_of
 
 from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
-from synthdiv.measures.intervals import deletions, evened, jackknife_interval
-from synthdiv.measures.lexical import COUNTED, counted_values
+from synthdiv.measures.lexical import COUNT_MEASURES, count_values
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.words import words
-from tests.measures.material import HUMAN, made_answers, real_answers
+from tests.measures.material import HUMAN, left_out_interval, made_answers, real_answers
 
 SENTENCES = st.lists(st.sampled_from(["the", "cat", "The", "sat", "on", "3.5", "mat."]), max_size=9).map(" ".join)
 
@@ -118,10 +117,9 @@ def test_the_interval_leaves_out_groups_of_prompts(measure):
     texts = list(chain(*made_answers(0, prompts=33, samples=3).values()))
     prompts = np.repeat(np.arange(33), 3).tolist()
     score = measure(texts, 2, prompts, seed=5)
-    kept = deletions(33, seed=5)
-    left = [[text for text, p in zip(texts, prompts, strict=True) if mask[p]] for mask in kept]
-    drawn = evened(score.value, [measure(some, 2).value for some in left], kept)
-    expected = jackknife_interval(score.value, drawn)
+    expected = left_out_interval(
+        score.value, lambda kept: measure([t for t, p in zip(texts, prompts, strict=True) if kept[p]], 2).value, 33, 5
+    )
     assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
     assert (score.n, score.note) == (33, "")
     assert score == measure(texts, 2, prompts, seed=5)
@@ -150,6 +148,6 @@ def test_counted_values_are_those_of_the_cut_texts_that_are_present(texts, data)
     kept = np.array([data.draw(st.integers(0, len(text))) for text in tokens])
     cut = [" ".join(text[:k]) for text, k, there in zip(tokens, kept, present, strict=True) if there]
     expected = [self_bleu(cut, 3).value, *(f(cut, n).value for f in (distinct_n, ngram_entropy) for n in (1, 2, 3))]
-    found = counted_values(ngrams(tokens, 3), kept, present)
+    found = count_values(ngrams(tokens, 3), kept, present)
     assert found == pytest.approx([*expected, *(score.value for score in heaps(cut))], rel=1e-9, nan_ok=True)
-    assert len(found) == len(COUNTED)
+    assert len(found) == len(COUNT_MEASURES)

@@ -9,19 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import deletions, evened, jackknife_interval
 from synthdiv.measures.neighbours import (
     NEIGHBOURS,
-    limited,
     nearest_neighbour_entropy,
+    subsample,
     support_precision,
     support_recall,
 )
-from synthdiv.measures.vectors import arms_of
-
-
-def cloud(seed, n, d=6, shift=0.5):
-    return np.random.default_rng(seed).normal(size=(n, d)) + shift
+from synthdiv.measures.vectors import vector_arms
+from tests.measures.material import cloud, left_out_interval
 
 
 def units(vectors):
@@ -64,27 +60,26 @@ def test_narrower_directions_have_less():
 def test_values_and_replicates_are_the_definition(human_prompts):
     own, human = units(cloud(0, 60)), units(cloud(1, 45, shift=0.7))
     prompts, theirs = np.arange(60) // 2, np.arange(45)  # 15 human prompts are of nobody else
-    masks = deletions(30, 4)
-    kept = [stays[prompts] for stays in masks]
-    kept_human = [np.append(stays, np.ones(15, bool)) if human_prompts else np.ones(45, bool) for stays in masks]
     ids = theirs.tolist() if human_prompts else None
-    for measure, sides in ((support_precision, (own, human)), (support_recall, (human, own))):
+
+    def human_rows(kept):
+        return np.append(kept, np.ones(15, bool)) if human_prompts else np.ones(45, bool)
+
+    for measure, order in ((support_precision, 1), (support_recall, -1)):
         score = measure(own * 7, human, prompts.tolist(), ids, seed=4)
-        assert score.value == covered(*sides)
-        pairs = [(own[a], human[b]) for a, b in zip(kept, kept_human, strict=True)]
-        drawn = [covered(*(pair if measure is support_precision else pair[::-1])) for pair in pairs]
-        assert (score.low, score.high) == pytest.approx(
-            jackknife_interval(score.value, evened(score.value, drawn, masks)), abs=1e-12
-        )
+
+        def share(kept, order=order):
+            return covered(*(own[kept[prompts]], human[human_rows(kept)])[::order])
+
+        assert score.value == covered(*(own, human)[::order])
+        assert (score.low, score.high) == pytest.approx(left_out_interval(score.value, share, 30, 4), abs=1e-12)
     score = nearest_neighbour_entropy(own * 7, prompts.tolist(), seed=4)
     assert score.value == pytest.approx(plain_entropy(own), rel=1e-9)
-    drawn = [plain_entropy(own[rows]) for rows in kept]
-    assert (score.low, score.high) == pytest.approx(
-        jackknife_interval(score.value, evened(score.value, drawn, masks)), rel=1e-9
-    )
+    expected = left_out_interval(score.value, lambda kept: plain_entropy(own[kept[prompts]]), 30, 4)
+    assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
 
 
-def test_they_tell_which_side_collapsed():
+def test_precision_and_recall_show_which_side_collapsed():
     human = cloud(0, 300, 3, 0.0)
     narrow, wide = human[np.argsort(human[:, 0])[:150]], np.vstack([human, cloud(1, 300, 3, 0.0)])
     assert support_precision(narrow, human).value == 1
@@ -133,7 +128,7 @@ def test_copies_are_counted_and_not_scored():
         (np.vstack([np.eye(4), np.full((1, 4), math.nan)]), "1 of 5 vectors are zero or not"),
     ],
 )
-def test_undefined_says_why(vectors, note):
+def test_undefined_has_a_reason(vectors, note):
     for measure in (support_precision, support_recall):
         assert note in measure(vectors, cloud(0, 9, 4)).note
         assert note.replace("vectors", "human vectors") in measure(cloud(0, 9, 4), vectors).note
@@ -147,10 +142,10 @@ def test_one_dimension_has_no_neighbourhood():
 def test_a_limit_takes_whole_prompts_the_same_of_every_arm():
     ids = [f"p{i}" for i in range(50) for _ in range(4)]
     order = np.random.default_rng(0).permutation(200)
-    shuffled = [ids[i] for i in order]
-    sets = (cloud(0, 200), ids), (cloud(1, 200), shuffled), (cloud(2, 60), [f"p{i}" for i in range(60)])
-    student, vanilla, human = arms_of(0, *sets)
-    (a, b), c, notes = limited([student, vanilla], human, 0, 90)
+    shuffled_prompts = [ids[i] for i in order]
+    sets = (cloud(0, 200), ids), (cloud(1, 200), shuffled_prompts), (cloud(2, 60), [f"p{i}" for i in range(60)])
+    student, vanilla, human = vector_arms(0, *sets)
+    (a, b), c, notes = subsample([student, vanilla], human, 0, 90)
     assert len(a.vectors) == len(b.vectors) == 88
     assert set(a.prompt) == set(b.prompt)
     assert sorted(np.bincount(a.prompt)[np.unique(a.prompt)]) == [4] * 22
@@ -162,14 +157,14 @@ def test_a_limit_takes_whole_prompts_the_same_of_every_arm():
     score = nearest_neighbour_entropy(cloud(0, 200), ids, limit=90)
     assert (score.n, score.note) == (22, "on 88 of 200 vectors")
     assert math.isfinite(score.low)
-    assert limited([student], None, 0, 200)[2] == ("", "")
+    assert subsample([student], None, 0, 200)[2] == ("", "")
 
 
 @pytest.mark.parametrize("counts", [[2100], [1050, 1050], [1990, *[10] * 5], [1, 5000], [300] * 10])
-def test_few_prompts_with_many_answers_enter_with_some_of_them(counts):
+def test_few_prompts_with_many_answers_use_some_of_them(counts):
     ids = np.repeat(np.arange(len(counts)), counts)
-    arm, twin = arms_of(0, *[(cloud(0, len(ids), 2), np.random.default_rng(0).permutation(ids).tolist())] * 2)
-    (cut, other), _, (note, _) = limited([arm, twin], None, 0)
+    arm, twin = vector_arms(0, *[(cloud(0, len(ids), 2), np.random.default_rng(0).permutation(ids).tolist())] * 2)
+    (cut, other), _, (note, _) = subsample([arm, twin], None, 0)
     entered = np.bincount(cut.prompt)
     assert len(entered) == len(counts)
     assert 2000 - len(counts) < len(cut.vectors) <= 2000
@@ -182,19 +177,19 @@ def test_few_prompts_with_many_answers_enter_with_some_of_them(counts):
         assert (cut.vectors[cut.prompt == prompt] == whole[: entered[prompt]]).all()
 
 
-def test_a_prompt_that_does_not_fit_is_passed_over():
+def test_a_prompt_that_does_not_fit_is_skipped():
     ids = np.repeat(np.arange(40), [100, *[2] * 39]).tolist()
-    (arm,) = arms_of(0, (cloud(0, len(ids), 2), ids))
+    (arm,) = vector_arms(0, (cloud(0, len(ids), 2), ids))
     for seed in range(10):
-        (cut,), _, _ = limited([arm], None, seed, 100)
+        (cut,), _, _ = subsample([arm], None, seed, 100)
         assert 78 <= len(cut.vectors) <= 100
-    assert limited([arm], None, 0, 5)[2] == ("on 5 of 178 vectors", "")
+    assert subsample([arm], None, 0, 5)[2] == ("on 5 of 178 vectors", "")
 
 
-def test_notes_tell_what_of_each_arm_entered():
+def test_notes_count_the_vectors_of_each_arm():
     ids = [f"p{i}" for i in range(50) for _ in range(4)]
-    many, few = arms_of(0, (cloud(0, 200), ids), (cloud(1, 100), ids[::2]))
-    assert limited([many, few], None, 0, 90)[2][0] == "on 88 of 200 and 44 of 100 vectors"
+    many, few = vector_arms(0, (cloud(0, 200), ids), (cloud(1, 100), ids[::2]))
+    assert subsample([many, few], None, 0, 90)[2][0] == "on 88 of 200 and 44 of 100 vectors"
 
 
 @pytest.mark.parametrize("measure", [nearest_neighbour_entropy, support_precision, support_recall])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.measures.ngrams import counted, ngrams
+from synthdiv.measures.ngrams import count_ngrams, ngrams
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=9), max_size=7)
 
@@ -26,7 +26,7 @@ def test_counts_are_those_of_the_cut_texts(texts, order, data):
     table = ngrams(texts, 4)
     kept = np.array([data.draw(st.integers(0, len(text))) for text in texts], dtype=np.int64)
     expected = counters([text[:k] for text, k in zip(texts, kept, strict=True)], order)
-    found = counted(table, kept, order)
+    found = count_ngrams(table, kept, order)
     # the codes are the table's own affair: compare, for each n-gram, in which text it stands how often
     parts = zip(np.split(found.text, found.first[1:]), np.split(found.count, found.first[1:]), strict=True)
     rows = sorted(tuple(zip(t.tolist(), c.tolist(), strict=True)) for t, c in parts if len(t))
@@ -48,15 +48,15 @@ def test_lengths_and_words_are_those_of_the_texts(texts):
 
 def test_ngrams_do_not_cross_texts():
     table = ngrams([["a", "b"], ["c"], ["a", "b"]], 3)
-    assert counted(table, table.lengths, 2).totals().tolist() == [2]
-    assert len(counted(table, table.lengths, 3).first) == 0
+    assert count_ngrams(table, table.lengths, 2).totals().tolist() == [2]
+    assert len(count_ngrams(table, table.lengths, 3).first) == 0
 
 
 @pytest.mark.parametrize("texts", [[], [[]], [[], []], [["a"]]])
 def test_too_few_words_for_an_order_are_no_ngrams(texts):
     table = ngrams(texts, 3)
     for order in (2, 3):
-        found = counted(table, table.lengths, order)
+        found = count_ngrams(table, table.lengths, order)
         assert len(found.first) == len(found.text) == len(found.count) == 0
         assert len(found.totals()) == 0
 
@@ -64,8 +64,8 @@ def test_too_few_words_for_an_order_are_no_ngrams(texts):
 def test_a_text_a_million_words_long():
     words = random.Random(0).choices("abcde", k=1_000_000)
     table = ngrams([words], 3)
-    assert counted(table, table.lengths, 3).totals().sum() == 999_998
-    assert len(counted(table, table.lengths, 3).first) == 125
+    assert count_ngrams(table, table.lengths, 3).totals().sum() == 999_998
+    assert len(count_ngrams(table, table.lengths, 3).first) == 125
 
 
 def test_long_ngrams_of_a_large_vocabulary_do_not_overflow():
@@ -73,7 +73,7 @@ def test_long_ngrams_of_a_large_vocabulary_do_not_overflow():
     words = [str(number) for number in range(200_000)]
     table = ngrams([words, words[::-1]], 4)
     for order in (2, 3, 4):
-        assert len(counted(table, table.lengths, order).first) == 2 * (200_000 - order + 1)
+        assert len(count_ngrams(table, table.lengths, order).first) == 2 * (200_000 - order + 1)
 
 
 def memory(words):
@@ -82,7 +82,7 @@ def memory(words):
     texts = [rng.choices(names, k=20) for _ in range(words // 20)]
     tracemalloc.start()
     table = ngrams(texts, 3)
-    counted(table, table.lengths, 3)
+    count_ngrams(table, table.lengths, 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     arrays = [table.words, table.lengths, *(array for order in table.orders for array in order)]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import deletions, jackknife_interval
-from synthdiv.measures.order import CODECS, compressed, compression_of, compression_ratio, mtld, mtld_of
+from synthdiv.measures.intervals import jackknife_interval, jackknife_masks
+from synthdiv.measures.order import CODECS, codec_ratio, compression_of, compression_ratio, mtld, mtld_of
 from synthdiv.measures.words import words
+from tests.measures.material import HUMAN, real_answers
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "instructions_human.jsonl.gz"
 ONE = np.zeros(1, dtype=np.int64)
 
 
@@ -59,11 +57,8 @@ def test_mtld_is_the_reference_on_any_text(tokens):
     assert mtld_of([tokens], ONE)[0] == pytest.approx(reference(tokens), rel=1e-9)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"no {REAL}")
 def test_mtld_is_the_reference_on_real_texts():
-    with gzip.open(REAL, "rt", encoding="utf-8") as lines:
-        texts = [json.loads(line)["response"] for line, _ in zip(lines, range(2000), strict=False)]
-    tokens = [text for text in map(words, texts) if len(set(text)) < len(text) >= 50][:50]
+    tokens = [text for text in map(words, real_answers(HUMAN, 2000)) if len(set(text)) < len(text) >= 50][:50]
     assert len(tokens) == 50
     for text in tokens:
         assert mtld_of([text], ONE)[0] == pytest.approx(reference(text), rel=1e-9)
@@ -111,7 +106,7 @@ def test_mtld_of_one_prompt_or_few_factors_has_no_interval():
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": 0.0}, {"threshold": 1.0}, {"orders": 0}])
-def test_mtld_refuses_nonsense(wrong):
+def test_mtld_rejects_invalid_arguments(wrong):
     with pytest.raises(ValueError, match=r"threshold|orders"):
         mtld(["a b"] * 50, **wrong)
 
@@ -122,13 +117,13 @@ def test_mtld_is_reproducible_by_seed_and_blind_to_words():
     again, redrawn = mtld_of([[word[::-1] for word in text] for text in tokens], prompt, seed=3)
     assert value == again != mtld_of(tokens, prompt, seed=4)[0]
     assert (drawn == redrawn).all()
-    assert len(drawn) == len(deletions(40, 3))
+    assert len(drawn) == len(jackknife_masks(40, 3))
 
 
-def test_mtld_replicates_are_those_of_the_deletions():
+def test_mtld_replicates_agree_with_leaving_groups_out():
     """Leaving a group out and reading again moves MTLD as its linear replicate says."""
     tokens, prompt = answers(3, 40, 1, 300)
-    keep = deletions(40, 0)[7]
+    keep = jackknife_masks(40, 0)[7]
     for prompt_left_out in np.flatnonzero(~keep):
         tokens[prompt_left_out] = ["a", "b", "c"] * 100  # far less diverse than the rest
     value, drawn = mtld_of(tokens, prompt)
@@ -150,15 +145,15 @@ def test_gzip_is_zlib_at_level_six():
     texts = [" ".join(text) for text in answers(5, 50, 1, 50)[0]]
     data = "\n".join(texts).encode()
     body = len(zlib.compress(data, 6)) - 6 + 18  # 18 bytes of gzip's header and trailer for 6 of zlib's
-    assert compressed(texts, "gzip") == len(data) / body
+    assert codec_ratio(texts, "gzip") == len(data) / body
     assert gzip.decompress(gzip.compress(data, 6, mtime=0)) == data
 
 
 def test_zstd_sees_repeats_that_gzip_cannot():
     texts = [" ".join(text) for text in answers(6, 400, 1, 60)[0]]  # more than 32 KiB, and then again
     assert sum(map(len, texts)) > 2 * 32_768
-    assert compressed(texts * 2, "gzip") == pytest.approx(compressed(texts, "gzip"), rel=0.02)
-    assert compressed(texts * 2, "zstd") == pytest.approx(2 * compressed(texts, "zstd"), rel=0.05)
+    assert codec_ratio(texts * 2, "gzip") == pytest.approx(codec_ratio(texts, "gzip"), rel=0.02)
+    assert codec_ratio(texts * 2, "zstd") == pytest.approx(2 * codec_ratio(texts, "zstd"), rel=0.05)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -196,7 +191,7 @@ def test_compression_averages_its_orders(texts, codec):
     assert value > 0.5
     assert drawn.shape == (len(texts),)
     one = compression_of(texts, np.zeros(len(texts), dtype=np.int64), codec=codec)[0]
-    assert one == pytest.approx(compressed(texts, codec), rel=1e-12)
+    assert one == pytest.approx(codec_ratio(texts, codec), rel=1e-12)
 
 
 def coverage(measure, replicates, *shape):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
 from synthdiv.measures.intervals import mean_interval, median_interval
-from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_scores, shuffled
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores, shuffled_prompts
 
 ANSWERS = st.builds(AnswerNLL, st.floats(0, 500), st.integers(1, 60), st.integers(1, 300))
 
@@ -70,7 +70,7 @@ def test_averages_lie_within_the_answers_and_intervals_around_them(answers):
 
 
 @given(st.lists(ANSWERS, min_size=2, max_size=20))
-def test_against_itself_the_difference_is_zero_and_prompt_order_is_nothing(answers):
+def test_the_difference_from_itself_is_zero_in_any_prompt_order(answers):
     student = arm(*answers)
     scores = by_name(student, dict(reversed(student.items())))
     for name in ("nll_2-vanilla", "nll_2_pooled-vanilla", "nll_2_byte-vanilla"):
@@ -96,7 +96,7 @@ def test_differences_of_pooled_ratios_and_medians_have_intervals_of_their_own():
     assert (own_median.value, own_median.low, own_median.high) == pytest.approx((np.median(gap), low, high))
 
 
-def test_prompts_of_one_arm_alone_are_left_out_and_said():
+def test_prompts_of_only_one_arm_are_left_out_and_counted():
     gap = by_name(STUDENT, {**dict(list(VANILLA.items())[:2]), "other": AnswerNLL(5.0, 2, 3)})["nll_2-vanilla"]
     assert gap.value == pytest.approx(0.75)
     assert gap.n == 2
@@ -119,7 +119,7 @@ def test_undefined_is_nan_with_the_reason(student, vanilla, undefined, note):
     assert note in " ".join(score.note for score in nans)
 
 
-def test_probability_zero_is_infinite_and_said():
+def test_probability_zero_gives_infinity_and_a_note():
     scores = by_name(arm((math.inf, 2, 8), (1.0, 1, 3), (1.0, 1, 3)), arm((1.0, 2, 8), (1.0, 1, 3), (1.0, 1, 3)))
     for name in ("nll_2", "perplexity_2", "perplexity_2_pooled", "nll_2_byte"):
         assert scores[name].value == math.inf
@@ -138,7 +138,7 @@ def test_an_answer_without_tokens_is_a_mistake():
         likelihood_scores(arm((0.0, 0, 0)))
 
 
-# Perplexity 1: several own answers to a prompt, under the untouched student.
+# Perplexity 1: several own answers to a prompt, under the vanilla student.
 
 
 def said(*prompts):
@@ -150,7 +150,7 @@ THEIRS = said([(1.0, 2, 9)], [(9.0, 10, 50)], [(4.0, 2, 2), (4.0, 4, 8)])
 
 
 def own_by_name(*arms):
-    return {score.name: score for score in own_scores(*arms)}
+    return {score.name: score for score in own_answer_scores(*arms)}
 
 
 def test_own_answers_by_hand():
@@ -173,7 +173,7 @@ def test_own_answers_by_hand():
 
 
 @given(st.lists(st.lists(ANSWERS, min_size=1, max_size=4), min_size=2, max_size=12))
-def test_saying_the_same_answers_twice_changes_nothing(prompts):
+def test_repeating_all_answers_changes_nothing(prompts):
     """A prompt weighs the same, however many answers it has."""
     once, twice = own_by_name(said(*prompts)), own_by_name(said(*([*a, *a] for a in prompts)))
     for name, score in once.items():
@@ -210,7 +210,7 @@ def test_own_intervals_cover():
     ],
 )
 def test_undefined_own_scores_are_nan_with_the_reason(student, vanilla, undefined, note):
-    scores = own_scores(student, vanilla)
+    scores = own_answer_scores(student, vanilla)
     assert [math.isnan(score.value) for score in scores].count(True) == undefined
     assert note in " ".join(score.note for score in scores)
 
@@ -218,10 +218,10 @@ def test_undefined_own_scores_are_nan_with_the_reason(student, vanilla, undefine
 @pytest.mark.parametrize("answers", [[], [AnswerNLL(0.0, 0, 0)]])
 def test_an_own_prompt_without_answer_or_token_is_a_mistake(answers):
     with pytest.raises(DataError, match="p0"):
-        own_scores({"p0": answers})
+        own_answer_scores({"p0": answers})
 
 
 @given(st.sets(st.text(max_size=3)), st.integers(0, 5))
 def test_a_shuffle_depends_on_the_set_and_the_seed_alone(prompts, seed):
-    assert shuffled(prompts, seed) == shuffled(sorted(prompts, reverse=True), seed)
-    assert set(shuffled(prompts, seed)) == prompts
+    assert shuffled_prompts(prompts, seed) == shuffled_prompts(sorted(prompts, reverse=True), seed)
+    assert set(shuffled_prompts(prompts, seed)) == prompts

@@ -11,12 +11,8 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import deletions, jackknife_interval
-from synthdiv.measures.reference import centres_of, cluster_entropy, divergence_area, frechet_distance, mauve
-
-
-def cloud(seed, n, d=6, shift=0.5):
-    return np.random.default_rng(seed).normal(size=(n, d)) + shift
+from synthdiv.measures.reference import cluster_entropy, divergence_area, fit_centres, frechet_distance, mauve
+from tests.measures.material import cloud, left_out_interval
 
 
 def plain_frechet(a, b):
@@ -34,15 +30,16 @@ def test_frechet_is_its_formula_and_so_are_its_replicates(named, far):
     names = list(range(70)) if named else None
     score = frechet_distance(own, human, prompts.tolist(), names, seed=2)
     assert score.value == pytest.approx(plain_frechet(own, human), rel=1e-6)
-    drawn = []
-    for stays in deletions(40, 2):
-        kept = np.append(stays, np.ones(30, bool)) if named else np.ones(70, bool)
-        drawn.append(plain_frechet(own[stays[prompts]], human[kept]))
-    assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-6)
+
+    def without(kept):
+        rows = np.append(kept, np.ones(30, bool)) if named else np.ones(70, bool)
+        return plain_frechet(own[kept[prompts]], human[rows])
+
+    assert (score.low, score.high) == pytest.approx(left_out_interval(score.value, without, 40, 2), rel=1e-6)
     assert not score.note
 
 
-def test_frechet_of_few_vectors_says_that_it_is_biased():
+def test_frechet_of_few_vectors_is_noted_as_biased():
     own, human = cloud(0, 9, 20), cloud(1, 30, 20)
     score = frechet_distance(own, human)
     assert score.note == "biased: 9 vectors of 20 dimensions"
@@ -51,7 +48,7 @@ def test_frechet_of_few_vectors_says_that_it_is_biased():
 
 @given(st.integers(0, 10**6), st.integers(3, 40))
 @settings(max_examples=30, deadline=None)
-def test_frechet_to_itself_is_nothing_and_it_is_symmetric(seed, n):
+def test_frechet_to_itself_is_zero_and_it_is_symmetric(seed, n):
     a, b = cloud(seed, n), cloud(seed + 1, n + 4)
     assert frechet_distance(a, a).value == pytest.approx(0, abs=1e-5)
     assert frechet_distance(a, b).value == pytest.approx(frechet_distance(b, a).value, abs=1e-5)
@@ -101,7 +98,7 @@ def test_mauve_of_copies_is_quiet_and_defined(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_more_alike_is_higher():
+def test_mauve_is_higher_for_closer_sets():
     human = cloud(0, 400)
     near, far = (mauve(cloud(1, 400, shift=shift), human) for shift in (0.55, 1.5))
     assert near.low > far.high
@@ -110,7 +107,7 @@ def test_more_alike_is_higher():
 def test_cluster_entropy_is_that_of_the_counts():
     own, human = cloud(0, 300), cloud(1, 200)
     score = cluster_entropy(own, human, (np.arange(300) // 3).tolist(), clusters=7, seed=2)
-    centres, note = centres_of(human, 7, 2)
+    centres, note = fit_centres(human, 7, 2)
     directions = own / np.linalg.norm(own, axis=1, keepdims=True)
     nearest = np.linalg.norm(directions[:, None] - centres, axis=2).argmin(axis=1)
 
@@ -120,8 +117,8 @@ def test_cluster_entropy_is_that_of_the_counts():
 
     assert (score.note, note) == ("7 clusters", "7 clusters")
     assert score.value == pytest.approx(bits(nearest), rel=1e-9)
-    drawn = [bits(nearest[stays[np.arange(300) // 3]]) for stays in deletions(100, 2)]
-    assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-9)
+    expected = left_out_interval(score.value, lambda kept: bits(nearest[kept[np.arange(300) // 3]]), 100, 2)
+    assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
 
 
 @given(st.integers(0, 10**6), st.integers(20, 60))
@@ -155,7 +152,7 @@ def test_cluster_entropy_of_copies_is_a_finding():
         (np.vstack([np.ones((30, 4)), np.full((1, 4), -math.inf)]), "1 of 31"),
     ],
 )
-def test_undefined_says_why(vectors, note):
+def test_undefined_has_a_reason(vectors, note):
     for measure in (mauve, frechet_distance, cluster_entropy):
         for score in (measure(vectors, cloud(0, 30, 4)), measure(cloud(0, 30, 4), vectors)):
             if measure is cluster_entropy and len(vectors) == 1 and score.value == 0:

@@ -10,15 +10,13 @@ import pytest
 from synthdiv.core.types import DataError
 from synthdiv.measures import neighbours, reference, spectrum, vectors
 from synthdiv.measures.semantic import MEASURES, semantic_scores
-
-
-def cloud(seed, n=160, d=6, shift=0.5):
-    return (np.random.default_rng(seed).normal(size=(n, d)) + shift).astype(np.float32)
-
+from tests.measures.material import cloud
 
 PROMPTS = [f"p{i}" for i in range(80) for _ in range(2)]
 NAMES = [f"p{i}" for i in range(80)]
-STUDENT, VANILLA, HUMAN = cloud(0), cloud(1, shift=0.2), cloud(2, 80)
+STUDENT, VANILLA, HUMAN = (
+    cloud(seed, n, 6, shift, np.float32) for seed, n, shift in ((0, 160, 0.5), (1, 160, 0.2), (2, 80, 0.5))
+)
 
 
 def by_name(scores):
@@ -27,7 +25,7 @@ def by_name(scores):
     return found
 
 
-def test_each_is_the_public_measure():
+def test_each_score_equals_the_public_measure():
     found = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, seed=3))
     assert list(found) == [*MEASURES, *(f"{name}-vanilla" for name in MEASURES)]
     for suffix, own in (("", STUDENT), ("-vanilla", VANILLA)):
@@ -57,19 +55,19 @@ def test_each_is_the_public_measure():
                 assert found[name] == score
 
 
-def test_the_same_arm_differs_by_nothing_for_sure():
+def test_the_difference_from_itself_is_zero():
     found = by_name(semantic_scores(STUDENT, STUDENT, HUMAN, PROMPTS, PROMPTS, NAMES))
     for name in MEASURES:
         gap = found[f"{name}-vanilla"]
         assert gap.value == gap.low == gap.high == 0, name
 
 
-def test_order_of_rows_and_number_of_answers_are_free():
+def test_order_of_rows_and_number_of_answers_do_not_matter():
     order = np.random.default_rng(0).permutation(160)
-    shuffled = [PROMPTS[i] for i in order]
+    shuffled_prompts = [PROMPTS[i] for i in order]
     found, other = (
         by_name(semantic_scores(STUDENT, base, None, PROMPTS, ids))
-        for base, ids in ((VANILLA, PROMPTS), (VANILLA[order], shuffled))
+        for base, ids in ((VANILLA, PROMPTS), (VANILLA[order], shuffled_prompts))
     )
     for name, score in found.items():
         if not name.startswith("cluster"):  # k-means starts from rows by number
@@ -90,17 +88,18 @@ def test_without_human_answers_nothing_is_measured_against_them():
 
 
 def test_given_centres_serve_every_arm():
-    centres, _ = reference.centres_of(np.vstack([STUDENT, VANILLA]), 7)
+    centres, _ = reference.fit_centres(np.vstack([STUDENT, VANILLA]), 7)
     found = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, centres=centres))
     student, vanilla = (
-        reference.clusters_of(vectors.arms_of(0, (own, PROMPTS))[0], centres).value for own in (STUDENT, VANILLA)
+        reference.cluster_entropy_of(vectors.vector_arms(0, (own, PROMPTS))[0], centres).value
+        for own in (STUDENT, VANILLA)
     )
     assert found["cluster_entropy"].value == student
     assert found["cluster_entropy-vanilla"].value == student - vanilla
     assert found["cluster_entropy"].note == "7 clusters"
 
 
-def test_notes_name_the_vectors_that_a_measure_stands_on():
+def test_notes_count_the_vectors_of_subsampled_measures():
     """Only what compares with human answers stands on some of them."""
     found = by_name(semantic_scores(cloud(0, 2100), None, cloud(1, 2050)))
     for name, score in found.items():
@@ -127,7 +126,7 @@ def test_vectors_of_empty_answers_are_left_out_of_both_arms():
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
-def test_little_says_why(n):
+def test_too_few_vectors_have_a_reason(n):
     for human in (None, HUMAN, HUMAN[:1]):
         for base in (None, VANILLA[:n]):
             for score in semantic_scores(STUDENT[:n], base, human):
@@ -135,7 +134,7 @@ def test_little_says_why(n):
                 assert score.n <= n
 
 
-def test_what_cannot_be_read_is_undefined():
+def test_invalid_vectors_are_undefined():
     for bad in (np.zeros((30, 3)), np.full((30, 3), math.nan)):
         for score in semantic_scores(bad, bad, bad):
             assert math.isnan(score.value)
@@ -149,9 +148,9 @@ def test_all_equal_has_values_or_reasons():
 
 
 def test_arms_answer_the_same_prompts():
-    with pytest.raises(DataError, match="other prompts"):
+    with pytest.raises(DataError, match="different prompts"):
         semantic_scores(STUDENT, VANILLA, None, PROMPTS, [f"q{name}" for name in PROMPTS])
-    with pytest.raises(DataError, match="other prompts"):
+    with pytest.raises(DataError, match="different prompts"):
         semantic_scores(STUDENT, VANILLA[:7])
     with pytest.raises(ValueError, match="vanilla: 160 vectors and 80 prompts"):
         semantic_scores(STUDENT, VANILLA, None, PROMPTS, NAMES)

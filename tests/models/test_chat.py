@@ -36,7 +36,7 @@ def tokenizer(template: str | None = None, prepends: bool = False, **named: Any)
 
 @pytest.mark.parametrize("prepends", [True, False])
 @pytest.mark.parametrize("writes", [True, False])
-def test_one_bos_whoever_writes_it(prepends, writes):
+def test_there_is_one_bos_from_template_or_tokenizer(prepends, writes):
     chat = Chat(tokenizer(("{{ bos_token }}" if writes else "") + CHATML, prepends))
     assert chat.prompt("hi").count(0) == (prepends or writes)
     assert (chat.prompt("hi")[0] == 0) == (prepends or writes)
@@ -97,7 +97,7 @@ def bytes_tokenizer(folder, auto: bool) -> Any:
 
 
 @pytest.mark.parametrize("auto", [False, True])
-def test_an_end_that_stands_in_an_answer_is_text(tmp_path, auto):
+def test_an_end_token_spelled_in_an_answer_is_text(tmp_path, auto):
     made = bytes_tokenizer(tmp_path, auto)
     chat, plain = Chat(made), ["the cat", " sat\n\non <think> the mat <", "é猫", ""]
     for text in ("it ends with </s>, always", "</s>", "<s>the</s></s> cat"):
@@ -109,13 +109,13 @@ def test_an_end_that_stands_in_an_answer_is_text(tmp_path, auto):
     assert chat.answers(plain) == wanted
 
 
-def test_without_any_end_nothing_could_learn_to_stop():
+def test_a_tokenizer_without_an_end_token_is_rejected():
     with pytest.raises(DataError, match="eos_token"):
         Chat(tokenizer(eos_token=None))
 
 
 @pytest.mark.parametrize("refusal", ["{{ raise_exception('no system role') }}", ""])
-def test_a_system_role_without_a_place_is_folded_and_counted(refusal):
+def test_an_unsupported_system_role_is_folded_and_counted(refusal):
     template = (
         f"{{% for m in messages %}}{{% if m['role'] == 'system' %}}{refusal}"
         "{% else %}<|u|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
@@ -129,12 +129,12 @@ def test_a_system_role_without_a_place_is_folded_and_counted(refusal):
 
 
 @pytest.mark.parametrize("asks", ["date_string", "strftime_now('%Y-%m-%d')"])
-def test_the_day_is_the_given_one(asks):
+def test_the_date_is_the_given_one(asks):
     made = tokenizer("{{ " + asks + " }}: " + CHATML)
     assert made.decode(Chat(made, date="2024-07-01").prompt("x")).startswith("2024-07-01: ")
 
 
-def test_training_starts_with_what_answering_sees():
+def test_training_and_inference_render_the_same_prompt():
     """The whole conversation as the template writes it is the prompt, the answer and one end."""
     made = tokenizer(
         "{{ bos_token }}{% for m in messages %}{{ '<|a|>' if m['role'] == 'assistant' else '<|u|>' }}{{ m['content'] }}"
@@ -148,7 +148,7 @@ def test_training_starts_with_what_answering_sees():
 
 def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none():
     made = tokenizer(None)
-    asked = Chat(made, plain="Q {{ messages[0]['content'] }} A ").prompt("why")
+    asked = Chat(made, default_template="Q {{ messages[0]['content'] }} A ").prompt("why")
     assert asked == made("Q why A ", add_special_tokens=False)["input_ids"]
     assert asked != Chat(made).prompt("why")
 
@@ -167,6 +167,6 @@ def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none(
         ("{% if %}", None, "an answer after a question: Expected an expression"),
     ],
 )  # fmt: skip
-def test_a_template_that_raises_is_an_error_that_says_at_what(broken, system, told):
-    with pytest.raises(DataError, match=rf"the chat template cannot render {re.escape(told)}.*Mend the template"):
+def test_a_template_error_names_what_was_rendered(broken, system, told):
+    with pytest.raises(DataError, match=rf"the chat template cannot render {re.escape(told)}.*Correct the template"):
         Chat(tokenizer(broken + CHATML), system)

@@ -51,13 +51,13 @@ def test_a_pickle_is_refused_by_name(tmp_path, folder, pickle):
 @pytest.mark.parametrize(
     ("gone", "told"), [("config.json", "config.json is missing"), ("model.safetensors", "no weights")]
 )
-def test_what_is_missing_is_said(tmp_path, folder, gone, told):
+def test_missing_files_are_named(tmp_path, folder, gone, told):
     (folder / gone).unlink()
     with pytest.raises(ConfigError, match=told):
         resolved(tmp_path, path=str(folder))
 
 
-def test_a_pin_is_held(tmp_path, folder):
+def test_a_pinned_hash_is_checked(tmp_path, folder):
     found = resolved(tmp_path, path=str(folder)).sha256
     assert resolved(tmp_path, path=str(folder), sha256=found).sha256 == found
     with pytest.raises(ConfigError, match=r"checkpoint\.sha256"):

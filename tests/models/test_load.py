@@ -53,7 +53,7 @@ def test_an_adapter_opens_on_the_base_it_was_trained_on(student, adapted):
         torch.testing.assert_close(logits(tuned), logits(base), rtol=0, atol=0)
 
 
-def test_an_adapter_says_nothing_of_the_machine_and_no_base_weight_is_in_it(student, adapted):
+def test_an_adapter_has_no_local_path_and_no_base_weight(student, adapted):
     from safetensors import safe_open
 
     assert not any(str(student.path.parents[2]).encode() in file.read_bytes() for file in adapted.path.rglob("*.*"))

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
-from synthdiv.measures.temperature import ONE, PER_OCTAVE, TEMPERATURES
+from synthdiv.measures.temperature import INDEX_OF_ONE, PER_OCTAVE, TEMPERATURES
 from synthdiv.models import score
 from synthdiv.models.load import OpenModel
-from synthdiv.models.score import answer_curves, answer_log_likelihoods, at_temperatures, batches
+from synthdiv.models.score import answer_curves, answer_log_likelihoods, batches, log_probability_curves
 
 VOCABULARY = 50
 SHAPE = {
@@ -77,7 +77,7 @@ def test_curves_are_the_plain_definition_at_every_temperature(model, budget):
         wanted = np.transpose([plain(model, prompt, answer, temperature) for temperature in TEMPERATURES])
         np.testing.assert_allclose(values, wanted, rtol=2e-6, atol=2e-5)
     for values, one in zip(found, answer_log_likelihoods(model, pairs, budget), strict=True):
-        assert (values[:, ONE] == one).all()
+        assert (values[:, INDEX_OF_ONE] == one).all()
 
 
 def doubled(_module, _inputs, output):
@@ -85,7 +85,7 @@ def doubled(_module, _inputs, output):
     return output
 
 
-def test_a_model_with_doubled_logits_is_the_same_an_octave_on(model):
+def test_doubled_logits_shift_the_curve_by_an_octave(model):
     """What a temperature repairs: its curve is the old one, shifted along the grid."""
     pairs = some_pairs()
     before = answer_curves(model, pairs, 60)
@@ -104,7 +104,7 @@ def test_no_logit_is_too_large_or_too_small(spread):
     wanted = [
         (logits.double() / temperature).log_softmax(1).gather(1, targets[:, None]) for temperature in TEMPERATURES
     ]
-    found = at_temperatures(logits, targets)
+    found = log_probability_curves(logits, targets)
     np.testing.assert_allclose(found, torch.cat(wanted, 1), rtol=2e-6, atol=2e-5)
 
 
@@ -113,8 +113,10 @@ def test_only_a_few_tokens_are_measured_at_once(model, step, monkeypatch):
     """A block of (temperatures, tokens, vocabulary) would not fit anywhere."""
     pairs, seen = some_pairs(), []
     wanted = answer_curves(model, pairs, 60)
-    monkeypatch.setattr(score, "_step", lambda _logits: step)
-    monkeypatch.setattr(score, "at_temperatures", lambda *given: seen.append(len(given[0])) or at_temperatures(*given))
+    monkeypatch.setattr(score, "_tokens_per_step", lambda _logits: step)
+    monkeypatch.setattr(
+        score, "log_probability_curves", lambda *given: seen.append(len(given[0])) or log_probability_curves(*given)
+    )
     found = score.answer_curves(model, pairs, 60)
     assert max(seen) <= step
     assert sum(seen) == sum(len(answer) for _, answer in pairs)
@@ -132,7 +134,7 @@ def test_logits_of_prompts_are_not_computed(model):
     assert seen == [32 - 27]
 
 
-def test_what_does_not_fit_is_refused(model):
+def test_pairs_that_do_not_fit_are_rejected(model):
     with pytest.raises(DataError, match=r"65 tokens.*context is 64"):
         answer_log_likelihoods(model, [([3] * 60, [4] * 5)], 100)
     with pytest.raises(DataError, match="no token"):
@@ -140,7 +142,7 @@ def test_what_does_not_fit_is_refused(model):
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))
-def test_batches_part_the_rows_within_the_budget(lengths, budget):
+def test_batches_split_the_rows_within_the_budget(lengths, budget):
     found = batches(lengths, budget)
     assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
     for batch in found:
@@ -150,7 +152,7 @@ def test_batches_part_the_rows_within_the_budget(lengths, budget):
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=60), st.integers(1, 200))
-def test_no_two_neighbours_would_fit_one_batch(lengths, budget):
+def test_batches_are_filled_up_to_the_budget(lengths, budget):
     """Each batch takes its next row as long as it fits."""
     found = batches(lengths, budget)
     for batch, following in itertools.pairwise(found):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from synthdiv.models.load import adapting
+from synthdiv.models.load import peft_warnings_ignored
 from synthdiv.train import loss as module
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.loss import loss_sum, parted
@@ -108,7 +108,7 @@ def test_an_adapter_is_in_both(targets):
     if "lm_head" in targets:
         import peft
 
-        with adapting():
+        with peft_warnings_ignored():
             model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets))
     else:
         model = with_adapter(model, Lora(r=4, dropout=0.0, targets=targets), 0)

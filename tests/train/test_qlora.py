@@ -32,19 +32,17 @@ def test_a_device_that_cannot_is_refused_before_anything_runs(device):
 
 
 def test_without_an_accelerator_or_the_library_it_says_what_to_do(monkeypatch):
-    with pytest.raises(
-        ConfigError, match=r"need an NVIDIA GPU, and runtime\.device is cpu here; choose train\.method=lora"
-    ):
-        load.four_bits("cpu")
+    with pytest.raises(ConfigError, match=r"need an NVIDIA GPU, and runtime\.device is cpu; choose train\.method=lora"):
+        load.require_4bit_support("cpu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'synthdiv\[qlora\]'"):
-        load.four_bits("cuda")
+        load.require_4bit_support("cuda")
 
 
 def test_an_adapter_is_trained_on_weights_in_four_bits(root, prompts, monkeypatch):
     """On a processor, where only the refusal is lifted: what is packed, trained, saved and opened again is real."""
     pytest.importorskip("bitsandbytes")
-    monkeypatch.setattr("synthdiv.train.tune.four_bits", lambda device: None)
+    monkeypatch.setattr("synthdiv.train.tune.require_4bit_support", lambda device: None)
     # a processor with these instructions packs the weights once more when they are first read, and then trains no more
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
     student = build(root, tiny_model(hidden=192))

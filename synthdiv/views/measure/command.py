@@ -93,10 +93,10 @@ def words_budget(arms: Arms) -> tuple[int, str]:
 
 
 def scored(arms: Arms, words: int, asked: argparse.Namespace) -> dict[str, list[Score]]:
-    from synthdiv.measures.budgets import lexical_groups
+    from synthdiv.measures.budgets import lexical_arm_scores
 
     paired = asked.prompt is not None
-    scores = lexical_groups(arms, words, asked.texts, asked.seed, paired=paired)
+    scores = lexical_arm_scores(arms, words, asked.texts, asked.seed, paired=paired)
     if asked.encoder is not None:
         from synthdiv.views.measure.encode import semantic_groups
 

@@ -41,13 +41,13 @@ def semantic_groups(
 
     Each text is cut to `length` words. Clusters are those of all groups together.
     """
-    from synthdiv.measures.reference import centres_of
+    from synthdiv.measures.reference import fit_centres
     from synthdiv.measures.semantic import semantic_scores
-    from synthdiv.measures.vectors import usable
+    from synthdiv.measures.vectors import has_direction
 
     sets = equal_sets(arms, length, paired)
     vectors, long = encode(folder, [text for one in sets.values() for _, text in one.rows])
-    centres, _ = centres_of(vectors[usable(vectors)], seed=seed)
+    centres, _ = fit_centres(vectors[has_direction(vectors)], seed=seed)
     scores, start = {}, 0
     for group, one in sets.items():
         part = slice(start, start + len(one.rows))
@@ -68,11 +68,11 @@ def equal_sets(arms: Arms, length: int, paired: bool) -> dict[str, Chosen]:
     words, and those without a word are left out beforehand. As in the `@texts` budget, a group with less than a tenth
     of the prompts of the largest gives none and has no say: it would leave nothing of the others.
     """
-    from synthdiv.measures.texts import SAY
+    from synthdiv.measures.texts import MAX_SIZE_RATIO
 
     spoken = {group: with_words(answers, length) for group, answers in arms.items()}
     most = max(map(len, spoken.values()), default=0)
-    heard = {group: answers for group, answers in spoken.items() if len(answers) * SAY >= most}
+    heard = {group: answers for group, answers in spoken.items() if len(answers) * MAX_SIZE_RATIO >= most}
     fewest = min(map(len, heard.values()), default=0)
     first = next(iter(heard.values()), {})
     shared = {
@@ -99,10 +99,10 @@ def equal_sets(arms: Arms, length: int, paired: bool) -> dict[str, Chosen]:
 
 def with_words(answers: Mapping[Hashable, Sequence[str]], length: int) -> dict[Hashable, list[str]]:
     """The texts that have a word, cut to `length` words, and the prompts that have such a text."""
-    from synthdiv.measures.words import cut
+    from synthdiv.measures.words import truncate_words
 
     found = {
-        prompt: [text for text, count in (cut(text, length) for text in texts) if count]
+        prompt: [text for text, count in (truncate_words(text, length) for text in texts) if count]
         for prompt, texts in answers.items()
     }
     return {prompt: texts for prompt, texts in found.items() if texts}
@@ -112,14 +112,14 @@ def encode(folder: Path, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The sentence vectors (n, d) of `texts`, and which texts the encoder cut: booleans (n,)."""
     import numpy as np
 
-    from synthdiv.models.encoder import encoded, exceeding, open_encoder
+    from synthdiv.models.encoder import encode_batches, exceeds_context, open_encoder
 
     model = open_encoder(folder, "auto")
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     vectors, long = [np.empty((0, model.get_embedding_dimension()), np.float32)], [np.empty(0, dtype=bool)]
-    for chunk, part in encoded(model, distinct, BATCH):
+    for chunk, part in encode_batches(model, distinct, BATCH):
         vectors.append(part)
-        long.append(exceeding(model, chunk))
+        long.append(exceeds_context(model, chunk))
     place = {text: number for number, text in enumerate(distinct)}
     rows = np.array([place[text] for text in texts], dtype=np.int64)
     return np.concatenate(vectors)[rows], np.concatenate(long)[rows]

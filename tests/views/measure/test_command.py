@@ -56,7 +56,7 @@ def called(monkeypatch):
         scores = [Score("none", math.nan, 1, note="why"), Score("endless", math.inf, 1, -math.inf, 2.0, "bits", True)]
         return dict.fromkeys(arms, scores)
 
-    monkeypatch.setattr("synthdiv.measures.budgets.lexical_groups", listen)
+    monkeypatch.setattr("synthdiv.measures.budgets.lexical_arm_scores", listen)
     return calls
 
 

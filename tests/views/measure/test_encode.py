@@ -24,13 +24,13 @@ def encoder(monkeypatch):
         random = np.random.default_rng(0)
         return random.normal(size=(len(texts), 6)), np.array([len(text.split()) > 3 for text in texts], dtype=bool)
 
-    def fitted(vectors, *rest, fit=reference.centres_of, **more):
+    def fitted(vectors, *rest, fit=reference.fit_centres, **more):
         fits.append(len(vectors))
         return fit(vectors, *rest, **more)
 
     monkeypatch.setattr(semantic, "encode", encoded)
     for module in ("reference", "semantic"):
-        monkeypatch.setattr(f"synthdiv.measures.{module}.centres_of", fitted)
+        monkeypatch.setattr(f"synthdiv.measures.{module}.fit_centres", fitted)
     return fits
 
 
