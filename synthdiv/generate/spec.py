@@ -57,7 +57,7 @@ class Recorded:
     prompt: str = "prompt"
     """The column with the prompt."""
     context: str | None = None
-    """The column with text that stands before the prompt; null: none."""
+    """The column with text that precedes the prompt; null: none."""
     response: str = "response"
     """The column with the answer."""
     source: str = "source"

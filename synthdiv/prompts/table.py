@@ -21,11 +21,11 @@ class Columns:
     prompt: str = "prompt"
     """The instruction."""
     response: str | None = "response"
-    """The human answer; null: there are none."""
+    """The human answer; null: the set has none."""
     id: str | None = None
     """The id of a row; null: a hash of its normalised prompt."""
     context: str | None = None
-    """Text that stands before the prompt, with a blank line between; null: none."""
+    """Text that precedes the prompt, with a blank line between; null: none."""
     category: str | None = None
     """The stratum of a row, in which splits and shards are balanced; null: one stratum."""
 
@@ -94,12 +94,12 @@ def hub_columns(table: Table, wanted: Mapping[str, str]) -> Rows:
 
 
 def normalise(text: str) -> str:
-    """Lower case, white space collapsed: what counts as the same instruction."""
+    """The text in lower case with collapsed white space: equal instructions have equal normalised texts."""
     return " ".join(text.lower().split())
 
 
 def with_context(context: str, instruction: str) -> str:
-    """Context, where there is one, goes before the instruction, a blank line between (S1)."""
+    """The context, if there is one, a blank line and the instruction (S1)."""
     return f"{context}\n\n{instruction}" if context.strip() else instruction
 
 
