@@ -59,7 +59,7 @@ MISTAKES = {
         [*SINGLE, sources("one", path="no.jsonl")],
         ["generators.models.0.recorded.path=no.jsonl"],
     ),
-    "ending": ([*FILES, "prompts.table.path=prompts.xlsx"], ["prompts.xlsx", ".jsonl, .jsonl.gz, .csv, .parquet"]),
+    "ending": ([*FILES, "prompts.table.path=prompts.xlsx"], ["prompts.xlsx", ".jsonl, .json, .csv, .tsv", ".parquet"]),
     "empty file": ([*FILES, "prompts.table.path=empty.jsonl"], ["empty.jsonl has no row"]),
     "column": (
         [*FILES, "prompts.table.columns.prompt=question"],
@@ -67,7 +67,7 @@ MISTAKES = {
     ),
     "no answer": (
         [*FILES, "prompts.table.path=gap.jsonl"],
-        ["gap.jsonl, row 3", "holds no answer", "Remove the row", "columns.response=null"],
+        ["gap.jsonl, line 3", "holds no answer", "Remove the row", "columns.response=null"],
     ),
     "not JSON": ([*FILES, "prompts.table.path=broken.jsonl"], ["broken.jsonl, line 2: not JSON"]),
     "several files": (

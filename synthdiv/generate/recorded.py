@@ -1,4 +1,4 @@
-"""Answers from a file: nothing is sampled, and nothing is asked of anyone."""
+"""The backend that reads answers from a file: it samples nothing and opens no model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from synthdiv.prompts.table import normalise
 
 
 def answers(shard: Shard) -> Answers:
-    """All rows at once, each with the text that the file has for its prompt."""
+    """All rows at once, each with the recorded answer to its prompt."""
     recorded, source, requests = shard.stage.recorded, shard.stage.source, shard.requests
     unchanged(f"{source}: recorded.path", recorded.path, recorded.sha256)
-    found = recorded.answers("generators.models.recorded")
-    by_id = recorded.id is not None
-    keys = [request.id if by_id else normalise(request.prompt) for request in requests]
-    missing = [key for key in keys if key not in found]
+    texts = recorded.answers("generators.models.recorded")
+    keys = [request.id if recorded.id else normalise(request.prompt) for request in requests]
+    missing = [key for key in keys if key not in texts]
     if missing:
         raise DataError(
             f"{source}: {recorded.path} has no answer for {len(missing)} of {len(keys)} prompts "
             f"(first {missing[0]!r}). Leave these prompts out of the set, or take another source"
         )
-    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have been stopped in the middle
-    yield [(request, Answer(found[key], "recorded", -1, -1)) for request, key in zip(requests, keys, strict=True)]
+    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
+    yield [(request, Answer(texts[key], "recorded", -1, -1)) for request, key in zip(requests, keys, strict=True)]

@@ -1,4 +1,4 @@
-"""How answers come about: sampled with these settings, or read from a file."""
+"""Where answers come from: sampled from a model with these settings, or read from a file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 
 
 class Backend(Enum):
-    """Who runs a generator: transformers in this process, vLLM in one of its own, a server of others that speaks
-    OpenAI's protocol, or a file of answers that exist."""
+    """What runs a generator: transformers in this process, vLLM in its own process, a hosted server with OpenAI's
+    protocol, or a file of recorded answers."""
 
     hf = "hf"
     vllm = "vllm"
@@ -24,7 +24,7 @@ class Backend(Enum):
 
 
 class Overlong(Enum):
-    """What becomes of a prompt that does not fit the context with the new tokens: an error, or its start is cut."""
+    """What to do with a prompt that does not fit into the context with the new tokens: fail, or cut its start."""
 
     error = "error"
     truncate = "truncate"
@@ -39,17 +39,17 @@ class Sampling:
     top_p: float = setting(0.9, above=0, most=1)
     """Probability mass of the tokens that may be drawn (nucleus sampling); 1 keeps all."""
     max_new_tokens: int = setting(1024, least=1)
-    """Longest answer, in tokens of the model's own tokenizer."""
+    """Longest answer, in tokens of the model's tokenizer."""
     overlong: Overlong = Overlong.error
-    """What happens to a prompt that does not fit the context with the new tokens; hosted models decide themselves."""
+    """What to do with a prompt that does not fit into the context with the new tokens. Hosted servers decide that."""
 
 
 @dataclass
 class Recorded:
-    """Answers that exist already, in a file."""
+    """Recorded answers in a file."""
 
     path: str | None = locator()
-    """A file: .jsonl, .jsonl.gz, .csv or .parquet."""
+    """A file: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet."""
     where: list[str] = field(default_factory=list)
     """Keeps the rows whose columns equal the given text, each `column=value`; empty: all rows."""
     id: str | None = None
@@ -57,11 +57,11 @@ class Recorded:
     prompt: str = "prompt"
     """The column with the prompt."""
     context: str | None = None
-    """The column with text that stands before the prompt; null: none."""
+    """The column with text that precedes the prompt; null: none."""
     response: str = "response"
     """The column with the answer."""
     source: str = "source"
-    """The column that names who answered."""
+    """The column that names the source of the answer."""
     answerer: str | None = None
     """The value of column `source` whose rows count; null: every row."""
     sha256: str = ""
@@ -77,13 +77,13 @@ class Recorded:
         return (self.id, self.prompt, self.context, self.response, self.source if self.answerer is not None else None)
 
     def answers(self, name: str) -> dict[str, str]:
-        """Answer by prompt id or normalised prompt. A file is read once a process."""
+        """The answers by prompt id, or by normalised prompt. Each process reads a file once."""
         path = Path(self.path or "")
-        found = _grouped(str(path), path.stat().st_mtime_ns, tuple(self.where), self._columns, name)
-        if self.answerer not in found:
-            told = ", ".join(sorted(map(str, found))[:40])
-            raise ConfigError(f"{name}.answerer={self.answerer}: no row of that source; there are {told}")
-        return found[self.answerer]
+        answers = _answers_by_source(str(path), path.stat().st_mtime_ns, tuple(self.where), self._columns, name)
+        if self.answerer not in answers:
+            sources = ", ".join(sorted(map(str, answers))[:40])
+            raise ConfigError(f"{name}.answerer={self.answerer}: no row of that source; there are {sources}")
+        return answers[self.answerer]
 
     def resolve(self, resolver: Resolver, name: str) -> None:
         path = Path(self.path or "")
@@ -96,24 +96,26 @@ class Recorded:
 
 
 @cache
-def _grouped(
+def _answers_by_source(
     path: str, changed: int, where: tuple[str, ...], columns: tuple[str | None, ...], name: str
 ) -> dict[str | None, dict[str, str]]:
-    """Answers by source, then by prompt; under None where no column names the source. `columns` as in `answers`."""
+    """Answers by source, then by prompt; under None if no column names the source. `changed` (ns) is the file's time
+    of modification; `columns` are those of `Recorded._columns`."""
     id_column, prompt, context, response, source = columns
-    found: dict[str | None, dict[str, str]] = {}
     wanted = {"id": id_column} if id_column else {"prompt": prompt, "context": context}
-    wanted |= {"response": response, "source": source}
-    for number, row in enumerate(table_rows(Table(path, where=list(where)), name, wanted), 1):
-        text = row.get(str(response))
-        if not isinstance(text, str):
-            raise DataError(f"{path}, row {number}: column {response} holds no text")
-        asked = with_context(str(row.get(context) or "") if context else "", str(row.get(str(prompt))))
-        key = str(row.get(id_column)) if id_column else normalise(asked)
-        who = str(row.get(source)) if source else None
-        if found.setdefault(who, {}).setdefault(key, text) != text:
+    rows = table_rows(Table(path, where=list(where)), name, wanted | {"response": response, "source": source})
+    texts = rows.texts(str(response))
+    if id_column:
+        keys = rows.ids(id_column)
+    else:
+        contexts = rows.labels(context) if context else [""] * len(texts)
+        keys = [normalise(with_context(*pair)) for pair in zip(contexts, rows.labels(str(prompt)), strict=True)]
+    sources = rows.labels(source) if source else [None] * len(texts)
+    answers: dict[str | None, dict[str, str]] = {}
+    for index, (writer, key, text) in enumerate(zip(sources, keys, texts, strict=True)):
+        if answers.setdefault(writer, {}).setdefault(key, text) != text:
             raise DataError(
-                f"{path}, row {number}: a second, different answer{f' of {who}' if who else ''} to {key!r}; "
+                f"{rows.place(index)}: a second, different answer{f' of {writer}' if writer else ''} to {key!r}; "
                 f"choose one with {name}.where"
             )
-    return found
+    return answers

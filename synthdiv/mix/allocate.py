@@ -10,38 +10,38 @@ from synthdiv.prompts.split import largest_remainder
 
 
 def owners(shards: int, weights: list[float], rotation: int) -> list[int]:
-    """The source that owns each shard: the one furthest behind its weight, so every prefix is nearly in proportion.
+    """The source that owns each shard: the one with the largest deficit, so that every prefix is nearly in proportion.
 
-    `rotation` moves everybody on by that many shards, so that another source owns each block.
+    `rotation` shifts all sources by that many shards, so that another source owns each block.
     """
-    total, held, turn = sum(weights), [0] * len(weights), list[int]()
+    total, counts, owner = sum(weights), [0] * len(weights), list[int]()
     for shard in range(shards + rotation):
-        behind = [round(weight / total * (shard + 1) - have, 9) for weight, have in zip(weights, held, strict=True)]
-        owner = behind.index(max(behind))
-        held[owner] += 1
-        turn.append(owner)
-    return turn[rotation:]
+        deficits = [round(weight / total * (shard + 1) - n, 9) for weight, n in zip(weights, counts, strict=True)]
+        source = deficits.index(max(deficits))
+        counts[source] += 1
+        owner.append(source)
+    return owner[rotation:]
 
 
 def allocate(grid: Grid, rows: int, weights: list[float], real_share: float, rotation: int = 0) -> list[int]:
     """The source index of each of the first `rows` positions, -1 for human. Counts are exact by largest remainder.
 
-    Generated rows come first and human rows follow, so a larger real share needs the shards of a smaller mix. Where
-    whole shards miss the exact counts, sources with too many rows hand their last rows of their first shard over.
+    Generated rows come first and human rows follow, so a larger real share needs the shards of a smaller mix. If whole
+    shards do not give the exact counts, sources with too many rows give up the last rows of their first shard.
     """
     real, generated = largest_remainder(rows, [real_share, 1 - real_share])
     if not generated:
         return [-1] * rows
-    turn = [(rotation + place) % len(weights) for place in range(len(weights))]
-    exact = dict(zip(turn, largest_remainder(generated, [weights[source] for source in turn]), strict=True))
+    order = [(rotation + index) % len(weights) for index in range(len(weights))]
+    exact = dict(zip(order, largest_remainder(generated, [weights[source] for source in order]), strict=True))
     shard_of = grid.shard_of()[:generated]
-    home = owners(grid.shards, weights, rotation)
-    result = [home[shard] for shard in shard_of]
+    owner = owners(grid.shards, weights, rotation)
+    result = [owner[shard] for shard in shard_of]
     counts = Counter(result)
-    for giver in turn:
+    for giver in order:
         spare = [position for position in range(generated) if result[position] == giver]
         spare.sort(key=lambda position: (shard_of[position], -position))
-        for taker in turn:
+        for taker in order:
             moved = min(counts[giver] - exact[giver], exact[taker] - counts[taker])
             for position in spare[: max(0, moved)]:
                 result[position] = taker

@@ -18,7 +18,7 @@ from synthdiv.prompts.shards import Grid
 from synthdiv.prompts.table import normalise
 
 FILE = "mix.parquet"
-TOLD = 0.01  # share of refusals from which the person watching is told
+LOGGED_REFUSALS = 0.01  # a share of refusals above this is logged
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Mix(Stage):
     rows: int = 0
     """Prompts of the set."""
     sources: list[str] = field(default_factory=list)
-    """The names of those who share the generated rows."""
+    """Names of the sources that share the generated rows."""
     weights: list[float] = field(default_factory=list)
     """The share of each source; they sum to 1."""
     real_share: float = 0.0
@@ -100,31 +100,34 @@ class Mix(Stage):
             "rows": len(rows),
             "sources": dict(Counter(row["source"] for row in rows)),
             "empty": sum(not row["response"].strip() for row in rows),
-            "finish": finished(rows, run),
-            "test_answers_seen": seen_in_test(prompts, rows),
+            "finish": finish_counts(rows, run),
+            "test_answers_seen": answers_in_test(prompts, rows),
         }
 
 
 def shard_input(source: str, shard: int) -> str:
-    """The name under which a mix takes a shard."""
+    """The name of the input that is a shard of a source."""
     return f"{source}/{shard}"
 
 
-def finished(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, int]]:
-    """How the answers of each source ended. A refusal is an empty answer: trained on, it teaches to say nothing."""
-    found: dict[str, Counter[str]] = {}
+def finish_counts(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, int]]:
+    """The number of answers by source and finish reason. Refusals are empty answers, and training on them teaches a
+    student to answer nothing."""
+    counts: dict[str, Counter[str]] = {}
     for row in rows:
-        found.setdefault(row["source"], Counter())[row["finish"]] += 1
-    for source, count in sorted(found.items()):
-        if count["refusal"] > TOLD * count.total():
-            run.log(f"mix: {count['refusal']} of the {count.total()} answers of {source} are refusals, and so empty")
-    return {source: dict(count) for source, count in sorted(found.items())}
+        counts.setdefault(row["source"], Counter())[row["finish"]] += 1
+    for source, count in sorted(counts.items()):
+        if count["refusal"] > LOGGED_REFUSALS * count.total():
+            run.log(
+                f"mix: {count['refusal']} of the {count.total()} answers of {source} are refusals, whose text is empty"
+            )
+    return {source: dict(count) for source, count in sorted(counts.items())}
 
 
-def seen_in_test(prompts: Artifact, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """Per source, answers that are word for word a human test answer: a generator may have memorised them."""
-    held_out = {normalise(row["response"]) for row in read_prompts(prompts, "test") if row["response"]}
-    seen = Counter(row["source"] for row in rows if normalise(row["response"]) in held_out)
+def answers_in_test(prompts: Artifact, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """The number of answers of each source that equal a human test answer: a generator may have memorised them."""
+    human = {normalise(row["response"]) for row in read_prompts(prompts, "test") if row["response"]}
+    seen = Counter(row["source"] for row in rows if normalise(row["response"]) in human)
     return {source: seen[source] for source in sorted({row["source"] for row in rows})}
 
 

@@ -1,4 +1,4 @@
-"""The prompt set: instructions with their human answers where there are any, split by group, in one order."""
+"""The prompt set: instructions and their human answers, if any; split by group, each split in a fixed order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ToyPrompts:
 
     def check(self, name: str) -> list[str]:
         if problems(self.world):
-            return []  # reported by themselves
+            return []  # problems of the world are reported by its own check
         most = int(study_pool(self.world).sum())
         if 1 <= self.rows <= most:
             return []
@@ -43,7 +43,7 @@ class ToyPrompts:
 class Prompts(Stage):
     """A prompt set: instructions from a toy world, a file or the hub, split into train, test and target.
 
-    `system`, `date` and `template` go into every rendering of these prompts, in training and in inference alike.
+    `system`, `date` and `template` are part of every rendering of these prompts, in training and in inference.
     """
 
     name = "prompts"
@@ -87,7 +87,7 @@ class Prompts(Stage):
 
     @property
     def train_rows(self) -> int:
-        """Train rows that are certain: a split of large groups may leave a few more."""
+        """The smallest possible number of train rows: a split of large groups may leave a few more."""
         return self.rows - self.test - self.target
 
     @property
@@ -96,7 +96,7 @@ class Prompts(Stage):
         return bool(self.toy or (self.table and self.table.columns.response))
 
     def resolve(self, resolver: Resolver) -> None:
-        """Fill in content hashes and row counts; every row is checked here, before anything runs."""
+        """Fill in content hashes and row counts. This checks every row before anything runs."""
         table = self.table
         if table is None:
             return
@@ -120,19 +120,16 @@ class Prompts(Stage):
             resolver.remember(key, lambda: len(prompt_records(table, "prompts.table"))),
         )
 
-    def records(self) -> list[dict[str, Any]]:
-        if self.toy:
-            return toy_records(self.toy, self.seed)
-        assert self.table
-        return prompt_records(self.table, "prompts.table")
-
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
         import pyarrow.parquet
 
-        if self.table:
+        if self.toy:
+            records = toy_records(self.toy, self.seed)
+        else:
+            assert self.table, "check() requires one of the two"
             unchanged("prompts.table.path", self.table.path, self.table.sha256)
-        records = self.records()
+            records = prompt_records(self.table, "prompts.table")
         if len(records) != self.rows:
             raise DataError(f"the prompt set has {len(records)} rows and had {self.rows} when it was resolved")
         members = groups(records)
@@ -140,8 +137,8 @@ class Prompts(Stage):
         for record, member, side in zip(records, members, sides, strict=True):
             record.update(group=member, split=side, position=-1)
         for side in ("train", "test", "target"):
-            chosen = [index for index, record in enumerate(records) if record["split"] == side]
-            for position, index in enumerate(ordered(records, chosen, self.seed)):
+            indices = [index for index, record in enumerate(records) if record["split"] == side]
+            for position, index in enumerate(ordered(records, indices, self.seed)):
                 records[index]["position"] = position
         records.sort(key=lambda record: (record["split"], record["position"]))
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)

@@ -1,15 +1,15 @@
 """The fixed grid of shards over the order of the train prompts.
 
-The order is dealt like cards: cycles of `CYCLE` shards, position p of a cycle goes to its shard p mod CYCLE. So every
+The order is dealt like cards to cycles of `CYCLE` shards: position p of a cycle goes to its shard p mod CYCLE. So every
 prefix of the order takes about as many rows from each shard of its last cycle, every shard is as stratified as the
-order, and the shards of one source are whole shards whatever the size of the mix.
+order, and the shards of a source are whole shards for every size of the mix.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CYCLE = 12  # shards dealt together; 1, 2, 3, 4, 6 or 12 equal sources own whole shards of it
+CYCLE = 12  # shards of a cycle; 1, 2, 3, 4, 6 or 12 equal sources own whole shards of it
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Grid:
         return self.cycles * CYCLE
 
     def starts(self) -> list[int]:
-        """First position of each cycle, and `rows` at the end. Whole deals in each cycle but the last: else the first
-        cards would gain a row in every cycle, and equal sources would not come out equal."""
+        """First position of each cycle, and `rows` at the end. Cycles but the last are multiples of CYCLE: otherwise
+        the first shards would gain a row in every cycle, and equal sources would have unequal counts."""
         step = CYCLE * -(-self.rows // (CYCLE * self.cycles))
         return [min(self.rows, step * cycle) for cycle in range(self.cycles + 1)]
 

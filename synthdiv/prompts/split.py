@@ -1,4 +1,4 @@
-"""Groups that must not straddle a split, the split itself, and the one order of the train prompts."""
+"""Groups of prompts that stay in one split, the split, and the order of the prompts of a split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rank(seed: int, *words: object) -> int:
 
 
 def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
-    """`total` in whole parts proportional to `weights` (Hamilton's method); of equal remainders the first gains."""
+    """`total` in whole parts proportional to `weights` (Hamilton's method). Of equal remainders the first gets one."""
     whole = math.fsum(weights)
     shares = [total * weight / whole for weight in weights]
     counts = [math.floor(share + 1e-9) for share in shares]
@@ -31,13 +31,13 @@ def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Word 3-grams of the normalised text, or its words where there are fewer than three."""
+    """Word 3-grams of the normalised text, or its words if it has fewer than three."""
     words = normalise(text).split()
     return frozenset(" ".join(words[i : i + 3]) for i in range(len(words) - 2)) or frozenset(words)
 
 
 def groups(records: list[dict[str, Any]]) -> list[int]:
-    """A group number for each record: same instruction, same context, or near-duplicate stay together."""
+    """A group number for each record: equal instructions, equal contexts and near-duplicates are one group."""
     parent = list(range(len(records)))
 
     def find(item: int) -> int:
@@ -79,10 +79,10 @@ def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
 
 
 def split(records: list[dict[str, Any]], members: list[int], sizes: dict[str, int], seed: int) -> list[str]:
-    """`test`, `target` or `train` for each record. Whole groups, strata in proportion, at most the sizes asked for.
+    """`test`, `target` or `train` for each record: whole groups, strata in proportion, at most `sizes`.
 
-    A group that does not fit what is left of its strata is passed over, so a set of large groups can end up smaller
-    than asked; the rest is train.
+    A group that does not fit into the remaining quota of its strata is skipped, so a split of large groups can be
+    smaller than its size. Skipped groups and the rest are train.
     """
     strata = Counter(record["category"] for record in records)
     names = sorted(strata)
@@ -104,10 +104,10 @@ def split(records: list[dict[str, Any]], members: list[int], sizes: dict[str, in
     return result
 
 
-def ordered(records: list[dict[str, Any]], chosen: list[int], seed: int) -> list[int]:
-    """The one order of `chosen`: shuffled within each stratum and dealt so that every prefix is stratified."""
+def ordered(records: list[dict[str, Any]], indices: list[int], seed: int) -> list[int]:
+    """`indices` in a fixed order: shuffled within each stratum, interleaved so that every prefix is stratified."""
     strata: dict[str, list[int]] = defaultdict(list)
-    for index in chosen:
+    for index in indices:
         strata[records[index]["category"]].append(index)
     places = []
     for stratum, inside in strata.items():

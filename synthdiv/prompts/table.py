@@ -1,21 +1,17 @@
-"""Rows from a file (jsonl, jsonl.gz, csv, parquet) or a hub dataset, by column names that are fields."""
+"""Prompt tables: the rows of a file or a hub dataset, by column names that are fields."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import json
-import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import locator
 from synthdiv.core.types import ConfigError, DataError
-
-ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+from synthdiv.prompts.formats import ENDINGS, FORMATS, Rows, read_columns, require_columns
 
 
 @dataclass
@@ -25,11 +21,11 @@ class Columns:
     prompt: str = "prompt"
     """The instruction."""
     response: str | None = "response"
-    """The human answer; null: there are none."""
+    """The human answer; null: the set has none."""
     id: str | None = None
     """The id of a row; null: a hash of its normalised prompt."""
     context: str | None = None
-    """Text that stands before the prompt, with a blank line between; null: none."""
+    """Text that precedes the prompt, with a blank line between; null: none."""
     category: str | None = None
     """The stratum of a row, in which splits and shards are balanced; null: one stratum."""
 
@@ -39,7 +35,7 @@ class Table:
     """A local file or a hub dataset, and the rows of it that count."""
 
     path: str | None = locator()
-    """A file: .jsonl, .jsonl.gz, .csv or .parquet; null: `hub`."""
+    """A file: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet; null: `hub`."""
     hub: str | None = locator()
     """A dataset on the hub, like `org/name`, or its local folder; null: `path`."""
     subset: str | None = None
@@ -63,129 +59,87 @@ class Table:
         problems = []
         if bool(self.path) == bool(self.hub):
             problems.append(f"{name}.path={self.path}, {name}.hub={self.hub}: give one of the two")
-        if self.path and not self.path.endswith(ENDINGS):
-            problems.append(f"{name}.path={self.path}: reads {', '.join(ENDINGS)}")
+        if self.path and not self.path.lower().endswith(ENDINGS):
+            problems.append(f"{name}.path={self.path}: the name must end in {FORMATS}")
         problems += [
             f"{name}.where: {term!r} is not of the form column=value" for term in self.where if "=" not in term
         ]
         return problems
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one file as dictionaries. Errors name the file and the line."""
-    try:
-        if path.name.endswith((".jsonl", ".jsonl.gz")):
-            with (
-                gzip.open(path, "rt", encoding="utf-8")
-                if path.suffix == ".gz"
-                else path.open(encoding="utf-8") as lines
-            ):
-                yield from _json_lines(path, lines)
-        elif path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
-                yield from csv.DictReader(file)
-        elif path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            yield from pyarrow.parquet.read_table(path).to_pylist()
-        else:
-            raise ConfigError(f"{path}: reads {', '.join(ENDINGS)}")
-    except (ValueError, EOFError, csv.Error, zlib.error, gzip.BadGzipFile) as error:  # ValueError: encodings and Arrow
-        raise DataError(f"{path}: cannot be read ({error})") from error
-
-
-def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error.msg}); it needs one object a line") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: needs an object with columns, has {type(row).__name__}")
-            yield row
-
-
-def table_rows(table: Table, name: str, wanted: dict[str, str | None]) -> list[dict[str, Any]]:
-    """All rows of `table` that pass `where`. The first row must have the columns that `wanted` names by field."""
-    if table.hub:
-        import datasets
-
-        source: Iterable[Any] = datasets.load_dataset(
-            table.hub, table.subset, split=table.part, revision=table.commit or table.revision
-        )
-        shown = table.hub
-    else:
-        path = Path(table.path or "")
-        if not path.is_file():
-            raise ConfigError(f"{name}.path={table.path}: no such file")
-        source, shown = read_rows(path), str(path)
+def table_rows(table: Table, name: str, wanted: Mapping[str, str | None]) -> Rows:
+    """The rows of `table` that pass `where`, with the columns that `wanted` names by field (null: not needed)."""
     terms = [term.split("=", 1) for term in table.where]
-    wanted = {f"{field}={column}": column for field, column in wanted.items()}
-    wanted |= {f"where {'='.join(term)!r}": term[0] for term in terms}
-    rows: list[dict[str, Any]] = []
-    for number, row in enumerate(source):
-        missing = [told for told, column in wanted.items() if column and column not in row]
-        if number == 0 and missing:
-            told = ", ".join(f"{name}.{given}" for given in missing)
-            raise ConfigError(f"{told}: no such column in {shown}; it has {', '.join(sorted(map(str, row)))}")
-        if all(str(row.get(column)) == value for column, value in terms):
-            rows.append(row)
-    if not rows:
-        raise ConfigError(f"{name}: {shown} has no row" + (f" with {' and '.join(table.where)}" if terms else ""))
-    return rows
+    columns = {f"{name}.{field}={column}": column for field, column in wanted.items() if column}
+    columns |= {f"{name}.where {'='.join(term)!r}": term[0] for term in terms}
+    rows = hub_columns(table, columns) if table.hub else read_columns(Path(table.path or ""), columns)
+    kept = [
+        index
+        for index in range(len(rows.numbers))
+        if all(str(rows.cells[column][index]) == value for column, value in terms)
+    ]
+    if not kept:
+        raise ConfigError(f"{name}: {rows.source} has no row" + (f" with {' and '.join(table.where)}" if terms else ""))
+    return rows.take(kept)
+
+
+def hub_columns(table: Table, wanted: Mapping[str, str]) -> Rows:
+    import datasets
+
+    hub = str(table.hub)
+    dataset = datasets.load_dataset(hub, table.subset, split=table.part, revision=table.commit or table.revision)
+    require_columns(hub, wanted, dataset.column_names)
+    columns = dataset.select_columns(list(dict.fromkeys(wanted.values())))
+    return Rows(hub, "row", range(1, len(columns) + 1), columns[:])
 
 
 def normalise(text: str) -> str:
-    """Lower case, white space collapsed: what counts as the same instruction."""
+    """The text in lower case with collapsed white space: equal instructions have equal normalised texts."""
     return " ".join(text.lower().split())
 
 
 def with_context(context: str, instruction: str) -> str:
-    """Context, where there is one, goes before the instruction, a blank line between (S1)."""
+    """The context, if there is one, a blank line and the instruction (S1)."""
     return f"{context}\n\n{instruction}" if context.strip() else instruction
 
 
 def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
-    """Rows as `id, prompt, instruction, context, response (or None), category`, every one checked.
+    """Rows as `id, prompt, instruction, context, response (or None), category`, every one checked."""
+    columns = table.columns
+    rows = table_rows(table, name, {f"columns.{field}": column for field, column in vars(columns).items()})
+    empty = [""] * len(rows.numbers)
+    instructions = rows.require(columns.prompt, has_words, "; it needs a text with words")
+    contexts = rows.labels(columns.context) if columns.context else empty
+    prompts = [with_context(*pair) for pair in zip(contexts, instructions, strict=True)]
+    responses: list[str | None] = [None] * len(empty)
+    if columns.response:
+        null = f"{name}.columns.response=null"
+        advice = f": it holds no answer. Remove the row, or set {null} if this set has no human answers"
+        responses = rows.require(columns.response, has_words, advice)
+    categories = [str(cell) for cell in rows.cells[columns.category]] if columns.category else empty
+    ids = unique_ids(rows, columns.id) if columns.id else text_ids(prompts)
+    names = ("id", "prompt", "instruction", "context", "response", "category")
+    values = zip(ids, prompts, instructions, contexts, responses, categories, strict=True)
+    return [dict(zip(names, row, strict=True)) for row in values]
 
-    Where no id column is given the id is a hash of the normalised text, with a count where a text stands twice.
-    """
-    columns, records = table.columns, []
-    seen: dict[str, int] = {}
-    wanted = {f"columns.{field}": column for field, column in vars(columns).items()}
-    for number, row in enumerate(table_rows(table, name, wanted), 1):
-        instruction = row.get(columns.prompt)
-        where = f"{table.path or table.hub}, row {number}"
-        if not isinstance(instruction, str) or not instruction.strip():
-            raise DataError(f"{where}: {name}.columns.prompt={columns.prompt} is empty or not text")
-        context = str(row.get(columns.context) or "") if columns.context else ""
-        prompt = with_context(context, instruction)
-        response = row.get(columns.response) if columns.response else None
-        if columns.response and (not isinstance(response, str) or not response.strip()):
-            raise DataError(
-                f"{where}: {name}.columns.response={columns.response} holds no answer. Remove the row, or set "
-                f"{name}.columns.response=null if this set has no human answers"
-            )
-        if columns.id:
-            key = str(row.get(columns.id, ""))
-            if not key.strip():
-                raise DataError(f"{where}: {name}.columns.id={columns.id} is empty")
-            if key in seen:
-                raise DataError(f"{where}: {columns.id}={key} stands twice (first in row {seen[key]}); ids are unique")
-            seen[key] = number
-        else:
-            text = normalise(prompt)
-            seen[text] = seen.get(text, 0) + 1
-            key = "p-" + hashlib.sha256(f"{text}\0{seen[text]}".encode()).hexdigest()[:16]
-        records.append(
-            {
-                "id": key,
-                "prompt": prompt,
-                "instruction": instruction,
-                "context": context,
-                "response": response,
-                "category": str(row.get(columns.category, "")) if columns.category else "",
-            }
-        )
-    return records
+
+def has_words(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip() != ""
+
+
+def unique_ids(rows: Rows, column: str) -> list[str]:
+    ids, first = rows.ids(column), dict[str, int]()
+    for index, key in enumerate(ids):
+        if first.setdefault(key, index) != index:
+            place = f"{rows.unit} {rows.numbers[first[key]]}"
+            raise DataError(f"{rows.place(index)}: {column}={key} is listed twice (first in {place}); ids are unique")
+    return ids
+
+
+def text_ids(prompts: list[str]) -> list[str]:
+    """A hash of each normalised prompt, and of how often it occurred before."""
+    ids, seen = [], Counter[str]()
+    for text in map(normalise, prompts):
+        seen[text] += 1
+        ids.append("p-" + hashlib.sha256(f"{text}\0{seen[text]}".encode()).hexdigest()[:16])
+    return ids

@@ -2,9 +2,9 @@
 
 A prompt is (category, entity, relation, phrasing), its entity drawn by a truncated Zipf law. Its human answers follow
 p(y|x) = sum over dialects d of pi_d(category) * p_d(y|x), where p_d is a finite weighted trie: `phrasings` distinct
-strings with geometric weights, in an order of the dialect's own. Some plain strings belong to several dialects. So p is
-exact by enumeration, and an answer's end is part of its outcome. Families of generators and students are other mixtures
-of the same dialects and of foreign ones, which no human speaks.
+strings with geometric weights in an order of the dialect. Some plain strings belong to several dialects. So p is exact
+by enumeration, and an answer's end is part of its outcome. Families of generators and students are other mixtures of
+the same dialects and of foreign ones, which no human speaks.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Law:
         )
         self._kind = np.array(kinds)
         self._name_facts()
-        self._spoken: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._by_template: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for dialect, answers in enumerate(self.templates):
             for phrasing, template in enumerate(answers):
-                self._spoken[template].append((dialect, phrasing))
+                self._by_template[template].append((dialect, phrasing))
         self._human = [self._mixture(self.human(category)) for category in range(world.categories)]
 
     def _name_facts(self) -> None:
@@ -78,14 +78,14 @@ class Law:
                 self._slots |= {noun: "r"} | dict.fromkeys(values, "v")
         self._entity = {name: entity for entity, name in enumerate(self.entities)}
 
-    # Who talks: weights over dialects, by category.
+    # Speakers: weights over dialects, by category.
 
     def human(self, category: int) -> np.ndarray:
-        """pi(category): small whole numbers, normalised, so that every human dialect is heard."""
+        """pi(category): small whole numbers, normalised, so that every human dialect has weight."""
         return self._share(category, self._kind == "human")
 
     def family(self, index: int, families: int, overlap: float, shift: float, category: int) -> np.ndarray:
-        """(1 - overlap) * own + overlap * pi for family `index` of `families`; `own` is pi on the dialects d with
+        """(1 - overlap) * part + overlap * pi for family `index` of `families`; `part` is pi on the dialects d with
         d % families == index. Of that, the share shift * index / (families - 1) goes to a dialect of the family that no
         human speaks.
 
@@ -106,8 +106,8 @@ class Law:
             if not least <= value <= most
         ]:
             raise ConfigError(wrong)
-        mine = (self._kind == "human") & (np.arange(len(self.dialects)) % families == index)
-        law = (1 - overlap) * self._share(category, mine) + overlap * self.human(category)
+        part = (self._kind == "human") & (np.arange(len(self.dialects)) % families == index)
+        law = (1 - overlap) * self._share(category, part) + overlap * self.human(category)
         foreign = shift * index / (families - 1) if index else 0.0
         law = (1 - foreign) * law
         law[self.world.dialects + index] += foreign
@@ -117,8 +117,8 @@ class Law:
         """The law that students are pre-trained on: dialects that neither humans nor families speak."""
         return self._share(category, self._kind == "student")
 
-    def _share(self, category: int, spoken: np.ndarray) -> np.ndarray:
-        weights = self._weights[category] * spoken
+    def _share(self, category: int, members: np.ndarray) -> np.ndarray:
+        weights = self._weights[category] * members
         return weights / weights.sum()
 
     # Prompts.
@@ -126,7 +126,7 @@ class Law:
     def prompts(self, count: int, pool: str, seed: int | str) -> list[ToyPrompt]:
         """`count` prompts of the pool; fewer are a prefix of more.
 
-        `study`: distinct, drawn one after the other without replacement, so entities asked about often come early: a
+        `study`: distinct, drawn one after the other without replacement, so frequent entities come early: a
         split must be random and not by position. `pretrain`: drawn with replacement. No prompt is in both pools.
         """
         import numpy as np
@@ -138,19 +138,19 @@ class Law:
         weight = (1.0 + index[:, 1]) ** -self.world.zipf
         if pool == "study":
             if count > len(index):
-                raise ConfigError(f"toy.rows={count}: needs at most {len(index)}, all the study prompts there are")
+                raise ConfigError(f"toy.rows={count}: needs at most {len(index)}, all study prompts of this world")
             # Efraimidis and Spirakis (2006): the largest keys are a successive weighted sample without replacement.
             keys = np.log(words.uniforms(len(index), self.world.seed, "study", seed)) / weight
-            chosen = np.argsort(-keys, kind="stable")[:count]
+            sample = np.argsort(-keys, kind="stable")[:count]
         elif not len(index):
             raise ConfigError("world.prompt_phrasings=1: leaves no prompt for pre-training in this world")
         else:
             cumulative = weight.cumsum() / weight.sum()
             u = words.uniforms(count, self.world.seed, "pretrain", seed)
-            chosen = np.minimum(np.searchsorted(cumulative, u, side="right"), len(index) - 1)
-        return [self.ask(*row) for row in index[chosen].tolist()]
+            sample = np.minimum(np.searchsorted(cumulative, u, side="right"), len(index) - 1)
+        return [self.prompt(*row) for row in index[sample].tolist()]
 
-    def ask(self, category: int, entity: int, relation: int, phrasing: int) -> ToyPrompt:
+    def prompt(self, category: int, entity: int, relation: int, phrasing: int) -> ToyPrompt:
         """The prompt with these indices."""
         noun = words.RELATIONS[self.categories[category]][relation]
         text = words.QUESTIONS[phrasing].format(e=self.entities[entity], r=noun)
@@ -185,9 +185,9 @@ class Law:
 
     def log_probability(self, prompt: ToyPrompt, text: str) -> float:
         """log p(text | prompt) of the human law in nats, the end of the answer included; -inf off the support."""
-        asked = (prompt.entity, prompt.category, prompt.relation, True)
+        facts = (prompt.entity, prompt.category, prompt.relation, True)
         reading = next(iter(self.parse(text)), None)
-        if reading is None or reading[2:] != asked:
+        if reading is None or reading[2:] != facts:
             return -math.inf
         p = self._human[prompt.category].get(self.templates[reading.dialect][reading.phrasing], 0.0)
         return math.log(p) if p else -math.inf
@@ -196,16 +196,10 @@ class Law:
         """Entropy of the human answers to the prompt, in nats."""
         return -sum(p * math.log(p) for p in self._human[prompt.category].values())
 
-    def terciles(self, prompt: ToyPrompt) -> np.ndarray:
-        """0, 1 or 2 for each answer of `support`: in the head, middle or tail third of the human mass."""
-        from synthdiv.measures.toy_truth import terciles
-
-        return terciles(self.support(prompt)[1])
-
     def sample(
         self, prompts: Sequence[ToyPrompt], weights_of_category: Callable[[int], np.ndarray], seed: int | str
     ) -> list[str]:
-        """One answer per prompt. Speakers who must not speak in unison need seeds of their own."""
+        """One answer per prompt. Speakers whose answers must be independent need different seeds."""
         drawn = zip(*(part.tolist() for part in self.draw(prompts, weights_of_category, seed)), strict=True)
         return [
             self.templates[dialect][phrasing].format(**self._fill(prompt))
@@ -228,26 +222,26 @@ class Law:
 
     def parse(self, text: str) -> list[Parse]:
         """Every reading of the text over all dialects and entities, whatever the prompt; none means `off`."""
-        found: dict[str, list[str]] = {"e": [], "r": [], "v": []}
+        slots: dict[str, list[str]] = {"e": [], "r": [], "v": []}
 
         def slot(match: re.Match[str]) -> str:
             kind = self._slots.get(match[0])
             if kind is None:
                 return match[0]
-            found[kind].append(match[0])
+            slots[kind].append(match[0])
             return f"{{{kind}}}"
 
-        speakers = self._spoken.get(WORD.sub(slot, text), [])
-        if not speakers or not all(found.values()):  # a slot may be missing where the text itself has braces
+        speakers = self._by_template.get(WORD.sub(slot, text), [])
+        if not speakers or not all(slots.values()):  # a text with braces may have no word for a slot
             return []
-        entity, (category, relation) = self._entity[found["e"][0]], self._relations[found["r"][0]]
-        right = self._facts[category, relation][entity] == found["v"][0]
+        entity, (category, relation) = self._entity[slots["e"][0]], self._relations[slots["r"][0]]
+        right = self._facts[category, relation][entity] == slots["v"][0]
         return [Parse(dialect, phrasing, entity, category, relation, right) for dialect, phrasing in speakers]
 
     def posterior(self, prompt: ToyPrompt, text: str) -> np.ndarray:
-        """Probability of each dialect given the answer's wording; all zeros if no dialect would say it.
+        """Probability of each dialect given the wording of the answer; all zeros if no dialect has it.
 
-        Whether the facts are right plays no part: this says who talks. The prior is pi(category) on human dialects and
+        It does not depend on whether the facts are right. The prior is pi(category) on human dialects and
         even on the others; their ratio does not matter, because no foreign string is a human one.
         """
         import numpy as np

@@ -1,8 +1,8 @@
 """The words of the toy world: relations, names, questions, the answers of each dialect, and how they are drawn.
 
 Everything is drawn from a *name* (the world's seed and what is drawn), never from a running state: a dialect or a word
-is the same however many others there are. Only raw Philox bits are used, which numpy keeps equal for ever and on every
-platform; its `Generator` methods are not promised to be.
+is the same however many others there are. Only raw Philox bits are used: numpy keeps them equal in all versions and on
+all platforms, and does not promise that of its `Generator` methods.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ PLAIN = (
 TAKEN = {"openers": 6, "frames": 4, "closers": 4, "plain": 3}  # how many of each list one dialect uses
 MOST_PHRASINGS = TAKEN["openers"] * TAKEN["frames"] * TAKEN["closers"]
 
-# Lands end in a vowel and what is said of them in a consonant: no name is both.
+# Lands end in a vowel and values in a consonant: no name is both.
 ENDINGS = {"entity": ("ra", "na", "via", "lia", "do", "re"), "value": ("in", "on", "us", "el", "ak", "um")}
 SYLLABLES = tuple(onset + vowel for onset in "bdfgklmnprstvz" for vowel in "aeiou")
 MOST_NAMES = len(SYLLABLES) ** 2 * 6

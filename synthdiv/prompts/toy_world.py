@@ -19,9 +19,9 @@ class World:
     seed: int = setting(0, least=0, most=2**63 - 1)
     """Names every word, fact and dialect; the outer replicate of a study."""
     entities: int = setting(200, least=2, most=10_000)
-    """Lands that questions are about, by falling frequency; every relation of every category applies to each."""
+    """Lands that questions are about, by decreasing frequency; every relation of every category applies to each."""
     categories: int = setting(4, least=1, most=len(words.RELATIONS))
-    """Topics, each with dialect weights and relations of its own."""
+    """Topics, each with its dialect weights and relations."""
     relations: int = setting(2, least=1, most=4)
     """Relations per category."""
     values: int = setting(20, least=2, most=900)
@@ -50,7 +50,7 @@ class ToyPrompt:
 
 
 class Parse(NamedTuple):
-    """One way to read an answer: who may have said it in which words, and about what."""
+    """One reading of an answer: its dialect and wording, and its facts."""
 
     dialect: int
     phrasing: int  # rank within the dialect, 0 the most frequent

@@ -1,4 +1,4 @@
-"""Recorded answers: found by id or by prompt, never guessed, and identified by the content of their file."""
+"""Recorded answers: matched by id or by prompt, and identified by the content of their file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from synthdiv.core.fields import problems
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
 from synthdiv.core.types import Artifact, ConfigError, DataError
@@ -38,7 +39,7 @@ def recorded(path="answers.jsonl", answerer="one", **columns):
 
 
 def answers(spec, prompts, tmp_path, shard=0):
-    stage = Generate("said", Backend.recorded, spec, rows=24, shard_rows=2, shard=shard)
+    stage = Generate("yew", Backend.recorded, spec, rows=24, shard_rows=2, shard=shard)
     out = tmp_path / f"shard-{shard}"
     out.mkdir(exist_ok=True)
     summary = stage.build({"prompts": prompts}, out, RUN)
@@ -46,21 +47,20 @@ def answers(spec, prompts, tmp_path, shard=0):
 
 
 @pytest.mark.parametrize("columns", [{"id": "id"}, {}])
-def test_answers_are_found_by_id_or_by_prompt(columns, prompts, tmp_path, rows):
-    said = {row["id"]: f"one says {row['response']}" for row in rows}
-    seen = []
+def test_answers_are_matched_by_id_or_by_prompt(columns, prompts, tmp_path, rows):
+    expected = {row["id"]: f"one says {row['response']}" for row in rows}
+    ids = []
     for shard in range(12):
         samples, summary = answers(recorded(**columns), prompts, tmp_path, shard)
-        assert {sample.response for sample in samples} == {said[sample.id] for sample in samples}
-        assert {(sample.source, sample.finish, sample.response_tokens) for sample in samples} == {
-            ("said", "recorded", -1)
-        }
+        assert {sample.response for sample in samples} == {expected[sample.id] for sample in samples}
+        provenance = {(sample.source, sample.finish, sample.response_tokens) for sample in samples}
+        assert provenance == {("yew", "recorded", -1)}
         assert summary["rows"] == len(samples)
-        seen += [sample.id for sample in samples]
-    assert len(seen) == len(set(seen)) == 24
+        ids += [sample.id for sample in samples]
+    assert len(ids) == len(set(ids)) == 24
 
 
-def test_a_prompt_is_found_whatever_its_case_and_spaces(prompts, tmp_path, rows):
+def test_case_and_spaces_of_a_prompt_do_not_matter(prompts, tmp_path, rows):
     loud = [row | {"prompt": f"  {str(row['prompt']).upper()} ", "response": "loud"} for row in rows]
     write_rows(tmp_path / "loud.jsonl", loud)
     samples, _ = answers(recorded("loud.jsonl", None), prompts, tmp_path)
@@ -71,13 +71,13 @@ def test_answers_that_are_missing_are_counted_and_named(prompts, tmp_path, rows)
     samples, _ = answers(recorded(id="id"), prompts, tmp_path)
     gone = samples[1].id
     write_rows(tmp_path / "gap.jsonl", [row for row in rows if row["id"] != gone])
-    with pytest.raises(DataError, match=rf"said: gap\.jsonl has no answer for 1 of 2 prompts \(first '{gone}'\)"):
+    with pytest.raises(DataError, match=rf"yew: gap\.jsonl has no answer for 1 of 2 prompts \(first '{gone}'\)"):
         answers(recorded("gap.jsonl", None, id="id"), prompts, tmp_path)
 
 
 def key(spec, tmp_path):
     spec.resolve(Resolver(tmp_path / "out"), "r")
-    return Node(Generate("said", Backend.recorded, spec)).key
+    return Node(Generate("yew", Backend.recorded, spec), {"prompts": Node(Prompts())}).key
 
 
 def test_the_content_is_the_identity_and_the_path_is_not(rows, tmp_path):
@@ -93,44 +93,43 @@ def test_the_content_is_the_identity_and_the_path_is_not(rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         (recorded(answerer="three"), r"r\.answerer=three: no row of that source; there are one, two"),
         (recorded(source="by"), r"r\.source=by: no such column in answers\.jsonl; it has id, prompt, response, source"),
-        (recorded(response="said"), r"r\.response=said: no such column"),
+        (recorded(response="text"), r"r\.response=text: no such column"),
         (recorded(id="key"), r"r\.id=key: no such column"),
         (recorded(context="c"), r"r\.context=c: no such column"),
         (recorded(path="none.jsonl"), r"r\.path=none\.jsonl: no such file"),
     ],
 )
-def test_what_cannot_be_found_is_named_with_what_there_is(spec, told, rows, tmp_path):
-    with pytest.raises(ConfigError, match=told):
+def test_a_missing_source_column_or_file_is_named_with_the_choices(spec, message, rows, tmp_path):
+    with pytest.raises(ConfigError, match=message):
         spec.resolve(Resolver(tmp_path / "out"), "r")
 
 
 def test_two_different_answers_of_one_source_to_one_prompt_are_refused(rows, tmp_path):
     write_rows(tmp_path / "twice.jsonl", [*rows, rows[0]])
-    assert len(recorded("twice.jsonl", None, id="id").answers("r")) == 30, "the same line twice says nothing new"
+    assert len(recorded("twice.jsonl", None, id="id").answers("r")) == 30, "a repeated line is no contradiction"
     write_rows(tmp_path / "twice.jsonl", [*rows, rows[0] | {"response": "another"}])
-    with pytest.raises(DataError, match=r"row 31: a second, different answer to 'q0'; choose one with r\.where"):
+    with pytest.raises(DataError, match=r"line 31: a second, different answer to 'q0'; choose one with r\.where"):
         recorded("twice.jsonl", None, id="id").answers("r")
 
 
 @pytest.mark.parametrize(
-    ("sampling", "told"),
+    ("sampling", "message"),
     [(Sampling(-1), "s.temperature=-1"), (Sampling(1, 0), "s.top_p=0"), (Sampling(1, 1, 0), "s.max_new_tokens=0")],
 )
-def test_problems_of_sampling_are_named(sampling, told):
-    (problem,) = sampling.check("s")
-    assert problem.startswith(told)
+def test_problems_of_sampling_are_named(sampling, message):
+    (problem,) = problems(sampling, "s")
+    assert problem.startswith(message)
 
 
-def test_without_an_answerer_every_row_counts_and_two_sources_contradict(rows, tmp_path):
+def test_without_an_answerer_rows_of_two_sources_contradict(rows, tmp_path):
     with pytest.raises(DataError, match=r"a second, different answer to"):
         recorded(answerer=None).answers("r")
 
 
 def test_a_context_column_precedes_the_prompt(rows, tmp_path):
     write_rows(tmp_path / "context.jsonl", [{"prompt": "Why?", "about": "Rain.", "response": "clouds"}])
-    found = recorded("context.jsonl", None, context="about").answers("r")
-    assert found == {"rain. why?": "clouds"}
+    assert recorded("context.jsonl", None, context="about").answers("r") == {"rain. why?": "clouds"}

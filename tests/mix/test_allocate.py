@@ -38,12 +38,12 @@ def test_largest_remainder_by_hand(total, shares, counts):
 
 @given(grids)
 def test_shards_part_the_order_into_nearly_equal_whole_cycles(grid):
-    found = [grid.positions(shard) for shard in range(grid.shards)]
-    assert sorted(position for shard in found for position in shard) == list(range(grid.rows))
+    shards = [grid.positions(shard) for shard in range(grid.shards)]
+    assert sorted(position for shard in shards for position in shard) == list(range(grid.rows))
     assert grid.shards % CYCLE == 0
-    assert max(map(len, found)) <= grid.shard_rows
+    assert max(map(len, shards)) <= grid.shard_rows
     shard_of = grid.shard_of()
-    assert all(shard_of[position] == number for number, shard in enumerate(found) for position in shard)
+    assert all(shard_of[position] == number for number, shard in enumerate(shards) for position in shard)
 
 
 @given(grids, weights, real_shares, st.integers(0, 20), st.data())
@@ -54,9 +54,9 @@ def test_counts_are_exact(grid, shares, real_share, rotation, data):
     real, generated = largest_remainder(rows, [real_share, 1 - real_share])
     assert len(owners) == rows
     assert counts[-1] == real
-    turn = [(rotation + place) % len(shares) for place in range(len(shares))]
-    exact = largest_remainder(generated, [shares[source] for source in turn])
-    assert [counts[source] for source in turn] == exact
+    order = [(rotation + index) % len(shares) for index in range(len(shares))]
+    exact = largest_remainder(generated, [shares[source] for source in order])
+    assert [counts[source] for source in order] == exact
 
 
 @given(grids, even, real_shares, real_shares, st.integers(0, 11), st.data())
@@ -79,7 +79,7 @@ def test_any_weights_cost_at_most_a_shard_for_every_source_but_one(grid, shares,
 
 
 @given(grids, weights, st.integers(0, 5), st.data())
-def test_a_single_source_answers_every_shard_that_any_mix_asks_of_it(grid, shares, rotation, data):
+def test_a_single_source_answers_every_shard_that_any_mix_needs(grid, shares, rotation, data):
     rows = data.draw(st.integers(1, grid.rows))
     several = needed(grid, allocate(grid, rows, shares, 0.0, rotation % len(shares)))
     alone = needed(grid, allocate(grid, rows, [1.0], 0.0))[0]

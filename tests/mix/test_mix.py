@@ -1,4 +1,4 @@
-"""A mix holds each prompt once, with the answer of the source that owns it and all that is known of that answer."""
+"""A mix contains each prompt once, with the answer of the source that owns it and the provenance of that answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from synthdiv.core.types import DataError, Sample
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.mix.mix import Mix, finished, read_mix
+from synthdiv.mix.mix import Mix, finish_counts, read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 from tests.models.small import build, cpu_run, named, tiny_model
@@ -22,14 +22,14 @@ ROWS, SHARD = 48, 4
 
 @pytest.fixture(scope="module")
 def shards(root, prompts):
-    """Recorded answers of two sources to every train prompt; `elm` says the human test answers in capitals."""
+    """Recorded answers of two sources to every train prompt; `elm` repeats the human test answers in capitals."""
     held_out = [row["response"] for row in read_prompts(prompts, "test")]
     made = []
     for name in ("oak", "elm"):
         file = root / f"{name}.jsonl"
         rows = [
-            {"id": row["id"], "prompt": "", "response": f"{name} {row['id']}" if name == "oak" else said.upper()}
-            for row, said in zip(read_prompts(prompts, "train"), held_out * 4, strict=True)
+            {"id": row["id"], "prompt": "", "response": f"{name} {row['id']}" if name == "oak" else human.upper()}
+            for row, human in zip(read_prompts(prompts, "train"), held_out * 4, strict=True)
         ]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         recorded = Recorded(str(file), id="id")
@@ -48,19 +48,20 @@ def mix(**fields):
 
 def test_each_row_is_the_owners_answer_with_its_provenance(root, prompts, shards):
     made = build(root, mix(real_share=0.25, rotation=1), prompts, *shards)
-    rows, asked = read_mix(made), read_prompts(prompts, "train")
+    rows, prompt_rows = read_mix(made), read_prompts(prompts, "train")
     answers = {(row.source, row.id): row for shard in shards for row in read_samples(shard.path)}
     assert Counter(row["source"] for row in rows) == {"oak": 18, "elm": 18, "human": 12}
     assert [row["position"] for row in rows] == list(range(ROWS))
-    for row, prompt, owner in zip(rows, asked, made.stage.owners(), strict=True):
-        wanted = answers.get((owner, prompt["id"]), Sample(prompt["id"], prompt["prompt"], prompt["response"], "human"))
-        assert row == dataclasses.asdict(wanted) | {"position": prompt["position"]}
+    for row, prompt, owner in zip(rows, prompt_rows, made.stage.owners(), strict=True):
+        expected = answers.get(
+            (owner, prompt["id"]), Sample(prompt["id"], prompt["prompt"], prompt["response"], "human")
+        )
+        assert row == dataclasses.asdict(expected) | {"position": prompt["position"]}
 
 
-def test_answers_that_are_human_test_answers_are_counted_by_source(root, prompts, shards):
-    """Whatever their case: a generator may have memorised them."""
-    seen = build(root, mix(), prompts, *shards).manifest["summary"]["test_answers_seen"]
-    assert seen == {"oak": 0, "elm": 24}
+def test_answers_equal_to_human_test_answers_are_counted_by_source(root, prompts, shards):
+    """Case does not matter. A generator may have memorised them."""
+    assert build(root, mix(), prompts, *shards).manifest["summary"]["test_answers_seen"] == {"oak": 0, "elm": 24}
 
 
 def test_a_missing_answer_names_source_and_prompt(root, prompts, shards, tmp_path):
@@ -78,23 +79,23 @@ def test_a_human_mix_needs_no_shard(root, prompts):
 
 def test_one_of_several_answers_is_taken(root, prompts):
     """Another one is a replicate."""
-    model, law = build(root, tiny_model()), Sampling(1.0, 1.0, 8)
-    asked = [
-        Generate("oak", sampling=law, rows=12, shard_rows=12, shard=n, samples=2) for n in range(Grid(12, 12).shards)
+    model, sampling = build(root, tiny_model()), Sampling(1.0, 1.0, 8)
+    stages = [
+        Generate("oak", sampling=sampling, rows=12, shard_rows=12, shard=n, samples=2)
+        for n in range(Grid(12, 12).shards)
     ]
-    shards = [build(root, stage, prompts, model) for stage in asked]
-    said = {(row.id, row.sample): row.response for shard in shards for row in read_samples(shard.path)}
-    assert len(said) == 24
+    shards = [build(root, stage, prompts, model) for stage in stages]
+    texts = {(row.id, row.sample): row.response for shard in shards for row in read_samples(shard.path)}
+    assert len(texts) == 24
     for sample in (0, 1):
         made = build(root, Mix(12, ["oak"], [1.0], train_rows=12, shard_rows=12, sample=sample), prompts, *shards)
-        assert [row["response"] for row in read_mix(made)] == [said[row["id"], sample] for row in read_mix(made)]
-    assert len(set(said.values())) > 12
+        assert [row["response"] for row in read_mix(made)] == [texts[row["id"], sample] for row in read_mix(made)]
+    assert len(set(texts.values())) > 12
 
 
-def test_refusals_are_counted_by_source_and_told(caplog):
-    """Trained on, they teach to say nothing."""
+def test_refusals_are_counted_by_source_and_logged(caplog):
     rows = [{"source": name, "finish": end} for name, end in [("oak", "stop")] * 60 + [("elm", "refusal")] * 2]
     with caplog.at_level("INFO", logger="synthdiv"):
-        assert finished(rows, cpu_run()) == {"elm": {"refusal": 2}, "oak": {"stop": 60}}
-    (said,) = [record.message for record in caplog.records]
-    assert said == "mix: 2 of the 2 answers of elm are refusals, and so empty"
+        assert finish_counts(rows, cpu_run()) == {"elm": {"refusal": 2}, "oak": {"stop": 60}}
+    (message,) = [record.message for record in caplog.records]
+    assert message == "mix: 2 of the 2 answers of elm are refusals, whose text is empty"

@@ -1,4 +1,4 @@
-"""The prompts stage: what it writes, and what it refuses before anything runs."""
+"""The prompts stage: what it writes, and which fields it refuses before anything runs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from tests.conftest import write_rows
 TOPICS = ("sea", "sky", "soil")
 
 
-def table(tmp_path, count=60, **columns):
+def table(tmp_path, **columns):
     rows = [
-        {"id": f"r{i}", "prompt": f"Word{i} alone{i} about{i}", "response": f"Said {i}.", "topic": TOPICS[i % 3]}
-        for i in range(count)
+        {"id": f"r{i}", "prompt": f"Word{i} alone{i} about{i}", "response": f"Answer {i}.", "topic": TOPICS[i % 3]}
+        for i in range(60)
     ]
     write_rows(tmp_path / "rows.jsonl", rows)
-    found = Prompts(
-        table=Table(path=str(tmp_path / "rows.jsonl"), columns=Columns(id="id", category="topic", **columns)),
-        test=12,
-        target=6,
-    )
-    found.resolve(Resolver(tmp_path / "out"))
-    return found
+    return resolved(tmp_path, **columns)
+
+
+def resolved(tmp_path, **columns):
+    path = str(tmp_path / "rows.jsonl")
+    stage = Prompts(table=Table(path=path, columns=Columns(id="id", category="topic", **columns)), test=12, target=6)
+    stage.resolve(Resolver(tmp_path / "out"))
+    return stage
 
 
 def build(stage, out):
@@ -41,7 +42,7 @@ def build(stage, out):
     return Artifact(stage, Node(stage).key, out), summary
 
 
-def test_the_sides_have_the_sizes_and_strata_asked_for_and_one_order(tmp_path):
+def test_splits_have_their_sizes_equal_strata_and_a_fixed_order(tmp_path):
     stage = table(tmp_path)
     artifact, summary = build(stage, tmp_path / "built")
     assert summary == {"rows": 60, "groups": 60, "train": 42, "test": 12, "target": 6, "test_asked": 12}
@@ -57,15 +58,11 @@ def test_the_sides_have_the_sizes_and_strata_asked_for_and_one_order(tmp_path):
     assert read_prompts(artifact, "train", 5) == sides["train"][:5]
 
 
-def test_the_order_and_the_split_belong_to_the_rows_and_not_to_the_file(tmp_path):
+def test_the_split_and_its_order_do_not_depend_on_the_order_of_the_file(tmp_path):
     artifact, _ = build(table(tmp_path), tmp_path / "one")
     lines = (tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "rows.jsonl").write_text("".join(sorted(lines)))
-    stage = Prompts(
-        table=Table(path=str(tmp_path / "rows.jsonl"), columns=Columns(id="id", category="topic")), test=12, target=6
-    )
-    stage.resolve(Resolver(tmp_path / "out"))
-    other, _ = build(stage, tmp_path / "two")
+    other, _ = build(resolved(tmp_path), tmp_path / "two")
     ids = [[row["id"] for row in read_prompts(each, "train")] for each in (artifact, other)]
     assert ids[0] == ids[1]
 
@@ -74,8 +71,8 @@ def test_another_seed_holds_other_rows_out(tmp_path):
     one, other = table(tmp_path), table(tmp_path)
     other.seed = 7
     (first, _), (second, _) = build(one, tmp_path / "one"), build(other, tmp_path / "two")
-    held = [{row["id"] for row in read_prompts(each, "test")} for each in (first, second)]
-    assert held[0] != held[1]
+    ids = [{row["id"] for row in read_prompts(each, "test")} for each in (first, second)]
+    assert ids[0] != ids[1]
 
 
 def test_human_answers_are_optional(tmp_path):
@@ -106,7 +103,7 @@ def test_a_toy_set_is_the_same_bytes_every_time_and_needs_no_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({}, "give one of the two"),
         ({"toy": ToyPrompts(60), "test": 0}, "prompts.test=0"),
@@ -116,5 +113,5 @@ def test_a_toy_set_is_the_same_bytes_every_time_and_needs_no_file(tmp_path):
         ({"table": Table(path="a.csv", hub="b/c")}, "give one of the two"),
     ],
 )
-def test_problems_are_named(fields, told):
-    assert any(told in problem for problem in problems(Prompts(**fields), "prompts"))
+def test_problems_are_named(fields, message):
+    assert any(message in problem for problem in problems(Prompts(**fields), "prompts"))

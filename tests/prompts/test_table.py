@@ -1,19 +1,17 @@
-"""Tables: one content, one set of records, whatever the file; every error says where."""
+"""Tables: equal content gives equal records, whatever the file; errors name the row."""
 
 from __future__ import annotations
 
-import csv
 import gzip
-import json
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.prompts.table import Columns, Table, prompt_records
+from tests.conftest import write_rows
+from tests.prompts.test_formats import write_csv, write_parquet
 
 ROWS = [
     {"key": "a1", "question": "What is a fjord?", "answer": "A drowned valley.", "about": "", "topic": "sea"},
@@ -31,18 +29,13 @@ ENDINGS = ("jsonl", "jsonl.gz", "csv", "parquet")
 
 
 def write(path, rows):
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    if path.name.endswith(".gz"):
-        path.write_bytes(gzip.compress(lines.encode()))
-    elif path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    else:
-        path.write_text(lines, encoding="utf-8")
+    if path.suffix == ".csv":
+        return write_csv(path, rows)
+    if path.suffix == ".parquet":
+        return write_parquet(path, rows)
+    write_rows(path, rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
     return str(path)
 
 
@@ -58,14 +51,14 @@ def no_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def test_every_kind_of_file_gives_the_same_records(tmp_path, no_cache):
-    found = [records(tmp_path / f"rows.{ending}") for ending in ENDINGS]
+def test_every_format_gives_the_same_records(tmp_path, no_cache):
+    tables = [records(tmp_path / f"rows.{ending}") for ending in ENDINGS]
     folder = tmp_path / "dataset"
     folder.mkdir()
     write(folder / "train.jsonl", ROWS)
-    found.append(prompt_records(Table(hub=str(folder), columns=Columns(**COLUMNS)), "t"))
-    assert all(each == found[0] for each in found)
-    assert found[0][1] == {
+    tables.append(prompt_records(Table(hub=str(folder), columns=Columns(**COLUMNS)), "t"))
+    assert all(table == tables[0] for table in tables)
+    assert tables[0][1] == {
         "id": "a2",
         "prompt": "Ann keeps bees.\n\nWho is “she”?",
         "instruction": "Who is “she”?",
@@ -73,7 +66,7 @@ def test_every_kind_of_file_gives_the_same_records(tmp_path, no_cache):
         "response": "A keeper,\nof bees.",
         "category": "text",
     }
-    assert found[0][0]["prompt"] == "What is a fjord?", "no context, no blank line"
+    assert tables[0][0]["prompt"] == "What is a fjord?", "no context, no blank line"
 
 
 def test_where_keeps_rows_whose_columns_equal_the_text(tmp_path):
@@ -81,63 +74,40 @@ def test_where_keeps_rows_whose_columns_equal_the_text(tmp_path):
     assert [row["id"] for row in records(tmp_path / "r.jsonl", where=["topic=sea", "answer=An inlet."])] == ["a3"]
     with pytest.raises(ConfigError, match=r"r\.jsonl has no row with topic=land"):
         records(tmp_path / "r.jsonl", where=["topic=land"])
-    with pytest.raises(ConfigError, match=r"where 'theme=sea': no such column .* about, answer, key, question, topic"):
+    with pytest.raises(ConfigError, match=r"where 'theme=sea': no such column .* key, question, answer, about, topic"):
         records(tmp_path / "r.jsonl", where=["theme=sea"])
     assert "not of the form column=value" in Table(path="r.csv", where=["sea"]).check("t")[0]
 
 
-def test_ids_that_are_not_given_are_of_the_text_and_do_not_depend_on_the_order(tmp_path):
-    forth = records(tmp_path / "r.jsonl", columns={"id": None})
-    back = records(tmp_path / "s.jsonl", ROWS[::-1], columns={"id": None})
-    assert {row["id"]: row["prompt"] for row in forth if row["context"]} == {
-        row["id"]: row["prompt"] for row in back if row["context"]
+def test_without_an_id_column_ids_are_hashes_that_do_not_depend_on_the_order(tmp_path):
+    forward = records(tmp_path / "r.jsonl", columns={"id": None})
+    backward = records(tmp_path / "s.jsonl", ROWS[::-1], columns={"id": None})
+    assert {row["id"]: row["prompt"] for row in forward if row["context"]} == {
+        row["id"]: row["prompt"] for row in backward if row["context"]
     }
-    assert len({row["id"] for row in forth}) == 3, "a text that stands twice is told apart"
-    assert {row["id"] for row in forth} == {row["id"] for row in back}
+    assert len({row["id"] for row in forward}) == 3, "equal texts have different ids"
+    assert {row["id"] for row in forward} == {row["id"] for row in backward}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"key": "a1"}, r"row 2: key=a1 stands twice \(first in row 1\)"),
-        ({"answer": "  "}, r"row 2: t\.columns\.response=answer holds no answer"),
-        ({"question": ""}, r"row 2: t\.columns\.prompt=question is empty"),
-        ({"key": " "}, r"row 2: t\.columns\.id=key is empty"),
+        ({"key": "a1"}, r"line 2: key=a1 is listed twice \(first in line 1\)"),
+        ({"answer": "  "}, r"line 2: column answer is empty: it holds no answer.*set t\.columns\.response=null"),
+        ({"question": ""}, "line 2: column question is empty; it needs a text with words"),
+        ({"question": 5}, "line 2: column question is a number"),
+        ({"key": " "}, "line 2: column key is empty; each row needs an id"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path, change, told):
-    with pytest.raises(DataError, match=told):
+def test_a_bad_row_is_named(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
         records(tmp_path / "r.jsonl", [ROWS[0], ROWS[1] | change, ROWS[2]])
 
 
 @pytest.mark.parametrize("column", ["key", "question", "answer"])
 def test_a_row_without_a_column_that_the_first_row_has_is_named(tmp_path, column):
-    with pytest.raises(DataError, match=rf"row 2: t\.columns\.\w+={column}"):
+    with pytest.raises(DataError, match=f"line 2: column {column} is null or missing"):
         records(tmp_path / "r.jsonl", [ROWS[0], {key: ROWS[1][key] for key in ROWS[1] if key != column}])
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("r.jsonl", b'{"key": "a"}\n\n[1]\n', "line 3: needs an object"),
-        ("r.jsonl", b'{"key": "a"}\n{not}\n', "line 2: not JSON"),
-        ("r.jsonl", b'{"key": "\xff"}\n', "cannot be read"),
-        ("r.jsonl.gz", b"plain", "cannot be read"),
-        ("r.jsonl.gz", gzip.compress(b'{"key": "a"}\n' * 500)[:-20], "cannot be read"),
-        ("r.csv", b"key,question\na,\xe9\n", "cannot be read"),
-        ("r.parquet", b"not parquet", "cannot be read"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, told):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=told) as caught:
-        prompt_records(Table(path=str(tmp_path / name), columns=Columns("key", None)), "t")
-    assert name in str(caught.value)
-
-
-def test_a_spreadsheets_mark_is_no_part_of_the_first_column(tmp_path):
-    (tmp_path / "r.csv").write_bytes("\ufeffprompt,response\nHi,Ho\n".encode())
-    assert prompt_records(Table(path=str(tmp_path / "r.csv")), "t")[0]["prompt"] == "Hi"
 
 
 def prompts(path, **fields):
@@ -147,10 +117,10 @@ def prompts(path, **fields):
 def test_content_is_pinned_by_its_hash_and_its_count(tmp_path):
     write(tmp_path / "r.jsonl", ROWS)
     resolver = Resolver(tmp_path / "out")
-    found = prompts(tmp_path / "r.jsonl")
-    found.resolve(resolver)
-    assert (len(found.table.sha256), found.table.rows, found.train_rows) == (64, 3, 2)
-    prompts(tmp_path / "r.jsonl", sha256=found.table.sha256, rows=3).resolve(resolver)
+    stage = prompts(tmp_path / "r.jsonl")
+    stage.resolve(resolver)
+    assert (len(stage.table.sha256), stage.table.rows, stage.train_rows) == (64, 3, 2)
+    prompts(tmp_path / "r.jsonl", sha256=stage.table.sha256, rows=3).resolve(resolver)
     with pytest.raises(
         ConfigError, match=r"prompts\.table\.sha256=abc: the content has .* changed since it was pinned"
     ):
@@ -159,19 +129,19 @@ def test_content_is_pinned_by_its_hash_and_its_count(tmp_path):
         prompts(tmp_path / "r.jsonl", rows=7).resolve(resolver)
 
 
-def test_each_content_is_read_once_over_all_processes_and_a_change_is_noticed(tmp_path, monkeypatch):
+def test_all_processes_read_each_content_once_and_notice_a_change(tmp_path, monkeypatch):
     from synthdiv.core import resolver as resolve
 
     reads = []
-    whole = resolve.file_digest
-    monkeypatch.setattr(resolve, "file_digest", lambda path: reads.append(path) or whole(path))
+    digest = resolve.file_digest
+    monkeypatch.setattr(resolve, "file_digest", lambda path: reads.append(path) or digest(path))
 
     def launch(online=True):
-        resolver, found = Resolver(tmp_path / "out", online), prompts(tmp_path / "r.jsonl")
-        found.resolve(resolver)
-        found.resolve(resolver)
+        resolver, stage = Resolver(tmp_path / "out", online), prompts(tmp_path / "r.jsonl")
+        stage.resolve(resolver)
+        stage.resolve(resolver)
         resolver.save()
-        return found.table.sha256
+        return stage.table.sha256
 
     write(tmp_path / "r.jsonl", ROWS)
     launch(online=False)
@@ -183,7 +153,7 @@ def test_each_content_is_read_once_over_all_processes_and_a_change_is_noticed(tm
     assert launch() != first
     assert len(reads) == 3
     (tmp_path / "out" / "resolved.json").write_text("{cut")
-    assert launch() != first, "a cache that cannot be read costs the reading and nothing else"
+    assert launch() != first, "a cache that cannot be read is computed again"
 
 
 def test_a_hub_dataset_in_a_local_folder_is_identified_by_its_content(tmp_path, no_cache):
@@ -192,9 +162,9 @@ def test_a_hub_dataset_in_a_local_folder_is_identified_by_its_content(tmp_path, 
     write(folder / "train.jsonl", ROWS)
 
     def resolved():
-        found = Prompts(table=Table(hub=str(folder), columns=Columns(**COLUMNS)), test=1)
-        found.resolve(Resolver(tmp_path / "out"))
-        return found.table
+        stage = Prompts(table=Table(hub=str(folder), columns=Columns(**COLUMNS)), test=1)
+        stage.resolve(Resolver(tmp_path / "out"))
+        return stage.table
 
     before = resolved()
     assert (len(before.sha256), before.rows) == (64, 3)

@@ -1,4 +1,4 @@
-"""The toy world's law is exact, the same everywhere, and says who talks."""
+"""The law of the toy world is exact, the same on every machine, and gives the dialect of an answer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_any_world_has_a_law_that_sums_to_one_and_readable_answers(world):
 
 
 def test_a_plain_answer_is_summed_over_the_dialects_that_give_it():
-    prompt = LAW.ask(1, 3, 0, 0)
+    prompt = LAW.prompt(1, 3, 0, 0)
     plain = words.PLAIN[0]
     speakers = [d for d in range(SMALL.dialects) if plain in LAW.templates[d]]
     assert len(speakers) > 1
@@ -66,7 +66,7 @@ def test_a_plain_answer_is_summed_over_the_dialects_that_give_it():
 
 
 def test_entropy_and_dialects_agree_with_samples():
-    prompt, n = LAW.ask(0, 0, 1, 2), 20_000
+    prompt, n = LAW.prompt(0, 0, 1, 2), 20_000
     texts = LAW.sample([prompt] * n, LAW.human, seed=7)
     logs = np.array([LAW.log_probability(prompt, text) for text in texts])
     assert np.isfinite(logs).all()
@@ -77,8 +77,8 @@ def test_entropy_and_dialects_agree_with_samples():
         assert (np.abs(seen - law) <= 4.5 * np.sqrt(law * (1 - law) / n)).all()
 
 
-def test_what_is_not_the_answer_is_off_the_support():
-    prompt = LAW.ask(0, 4, 0, 0)
+def test_wrong_answers_are_off_the_support():
+    prompt = LAW.prompt(0, 4, 0, 0)
     right = LAW.support(prompt)[0][0]
     wrong_value = next(LAW.value(p) for p in every_prompt(LAW) if LAW.value(p) != LAW.value(prompt))
     others = [
@@ -97,15 +97,15 @@ def test_what_is_not_the_answer_is_off_the_support():
     assert [text for text in others if LAW.log_probability(prompt, text) != -math.inf] == []
 
 
-def test_a_parse_finds_who_spoke_about_what():
+def test_a_parse_returns_the_dialect_and_the_facts():
     prompts = LAW.prompts(800, "pretrain", 3)
 
-    def everyone(category):
+    def uniform(category):
         return np.full(len(LAW.dialects), 1 / len(LAW.dialects))
 
-    dialects, phrasings = LAW.draw(prompts, everyone, 5)
+    dialects, phrasings = LAW.draw(prompts, uniform, 5)
     assert set(dialects.tolist()) == set(range(len(LAW.dialects)))
-    for prompt, text, d, k in zip(prompts, LAW.sample(prompts, everyone, 5), dialects, phrasings, strict=True):
+    for prompt, text, d, k in zip(prompts, LAW.sample(prompts, uniform, 5), dialects, phrasings, strict=True):
         readings = LAW.parse(text)
         assert (d, k, prompt.entity, prompt.category, prompt.relation, True) in readings
         assert len(readings) == len(set(readings))
@@ -113,8 +113,8 @@ def test_a_parse_finds_who_spoke_about_what():
         assert LAW.posterior(prompt, text)[d] > 0
 
 
-def test_a_parse_knows_a_wrong_fact_and_nonsense():
-    prompt = LAW.ask(0, 4, 0, 0)
+def test_a_parse_distinguishes_wrong_facts_and_nonsense():
+    prompt = LAW.prompt(0, 4, 0, 0)
     right = LAW.support(prompt)[0][0]
     wrong = next(v for v in LAW._facts[0, 0] if v != LAW.value(prompt))
     assert {reading.right for reading in LAW.parse(right)} == {True}
@@ -125,7 +125,7 @@ def test_a_parse_knows_a_wrong_fact_and_nonsense():
 
 
 def test_the_expected_posterior_of_human_answers_is_pi():
-    prompt = LAW.ask(1, 0, 0, 0)
+    prompt = LAW.prompt(1, 0, 0, 0)
     texts, p = LAW.support(prompt)
     rows = np.array([LAW.posterior(prompt, text) for text in texts])
     assert rows.sum(axis=1) == pytest.approx(1)
@@ -134,14 +134,14 @@ def test_the_expected_posterior_of_human_answers_is_pi():
 
 @pytest.mark.parametrize("families", [1, 2, 3, 4])
 @pytest.mark.parametrize("category", [0, 1])
-def test_families_share_the_human_law_out(families, category):
+def test_families_partition_the_human_law(families, category):
     pi = LAW.human(category)
-    own = [LAW.family(f, families, 0.0, 0.0, category) for f in range(families)]
+    parts = [LAW.family(f, families, 0.0, 0.0, category) for f in range(families)]
     assert pi[: SMALL.dialects].min() > 0
     assert pi[SMALL.dialects :].max() == 0
-    assert (np.sum([law > 0 for law in own], axis=0) == (pi > 0)).all(), "each human dialect is one family's"
-    assert sum(pi[law > 0].sum() * law for law in own) == pytest.approx(pi)
-    for f, law in enumerate(own):
+    assert (np.sum([law > 0 for law in parts], axis=0) == (pi > 0)).all(), "each human dialect belongs to one family"
+    assert sum(pi[law > 0].sum() * law for law in parts) == pytest.approx(pi)
+    for f, law in enumerate(parts):
         assert law.sum() == pytest.approx(1)
         assert (LAW.family(f, families, 1.0, 0.0, category) == pi).all(), "the null is exact"
         assert LAW.family(f, families, 0.5, 0.0, category) == pytest.approx((law + pi) / 2)
@@ -152,8 +152,7 @@ def test_families_share_the_human_law_out(families, category):
             assert shifted[pi > 0] == pytest.approx((1 - foreign) * law[pi > 0])
 
 
-def test_with_a_shift_more_sources_hurt():
-    """At overlap 1 the first family is the human law; the mean of more families is ever further from it."""
+def test_with_a_shift_more_sources_are_further_from_the_human_law():
     pi = LAW.human(0)
     gaps = []
     for sources in (1, 2, 3, 4):
@@ -163,10 +162,10 @@ def test_with_a_shift_more_sources_hurt():
     assert all(later > earlier + 0.01 for earlier, later in itertools.pairwise(gaps))
 
 
-def test_nobody_else_speaks_as_students_or_as_another_familys_foreigners():
+def test_student_and_foreign_dialects_belong_to_no_other_speaker():
     student = LAW.student(0)
     foreign = np.array([LAW.family(f, 4, 0.0, 1.0, 0) * (LAW.human(0) == 0) > 0 for f in range(4)])
-    assert (foreign.sum(axis=1) == [0, 1, 1, 1]).all(), "the first family has no foreigners"
+    assert (foreign.sum(axis=1) == [0, 1, 1, 1]).all(), "the first family has no foreign dialect"
     assert (np.sum([*foreign, LAW.human(0) > 0, student > 0], axis=0) <= 1).all()
     assert student.sum() == pytest.approx(1)
 
@@ -195,7 +194,7 @@ def test_pools_are_disjoint_and_ask_for_the_same_facts():
     assert len(facts) == 30 * 2 * 2
     assert {(p.category, p.entity, p.relation) for p in pretrain} == facts
     phrasings = {p.phrasing for p in study}
-    assert phrasings == {p.phrasing for p in pretrain} == set(range(4)), "a phrasing does not give the pool away"
+    assert phrasings == {p.phrasing for p in pretrain} == set(range(4)), "both pools have all phrasings"
 
 
 @pytest.mark.parametrize("pool", ["study", "pretrain"])
@@ -214,7 +213,7 @@ def test_entities_are_drawn_by_zipfs_law():
     assert abs(first.count(0) / 400 - expected[0]) < 4.5 * math.sqrt(expected[0] * (1 - expected[0]) / 400)
 
 
-def test_more_prompts_than_there_are_name_need_and_have():
+def test_too_many_prompts_are_refused_with_both_numbers():
     with pytest.raises(ConfigError, match=r"241.*240"):
         LAW.prompts(241, "study", 0)
     with pytest.raises(ConfigError, match="needs study or pretrain"):
@@ -246,7 +245,7 @@ def digest(world: World) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
-def test_a_seed_names_a_world_for_ever():
+def test_a_seed_names_the_same_world_in_every_version():
     assert digest(SMALL) == digest(replace(SMALL)) == "e9da49bf97a9b5ba"
     assert digest(replace(SMALL, seed=1)) != digest(SMALL)
 
@@ -258,7 +257,7 @@ def test_every_field_changes_the_world(field):
     assert digest(replace(SMALL, **{field: changed})) != digest(SMALL)
 
 
-def test_a_dialect_is_the_same_however_many_others_there_are(monkeypatch):
+def test_a_dialect_does_not_depend_on_the_number_of_dialects(monkeypatch):
     more = Law(replace(SMALL, dialects=6))
     for name, answers in zip(LAW.dialects, LAW.templates, strict=True):
         assert more.templates[more.dialects.index(name)] == answers
@@ -266,17 +265,10 @@ def test_a_dialect_is_the_same_however_many_others_there_are(monkeypatch):
     assert ratio == pytest.approx(np.full(4, ratio[0]))
     monkeypatch.setattr("synthdiv.prompts.toy.STUDENT_DIALECTS", 5)
     students = Law(SMALL)
-    prompt = students.ask(0, 1, 1, 1)
+    prompt = students.prompt(0, 1, 1, 1)
     assert students.support(prompt)[0] == LAW.support(prompt)[0]
     assert (students.support(prompt)[1] == LAW.support(prompt)[1]).all()
     assert len(students.dialects) == len(LAW.dialects) + 3
-
-
-def test_terciles_cut_the_mass_of_the_support():
-    prompt = LAW.ask(0, 0, 0, 0)
-    p, third = LAW.support(prompt)[1], LAW.terciles(prompt)
-    assert [p[third == part].sum() for part in range(3)] == pytest.approx([1 / 3] * 3, abs=p.max())
-    assert p[third == 0].min() >= p[third == 1].max() >= p[third == 1].min() >= p[third == 2].max()
 
 
 def test_sampling_is_fast():

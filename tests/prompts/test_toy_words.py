@@ -1,4 +1,4 @@
-"""The toy world's word lists keep what its law and its parser rely on."""
+"""The word lists of the toy world have the properties on which its law and its parser rely."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_fewer_numbers_and_names_are_a_prefix_of_more():
     assert words.names("entity", 5, 0) == words.names("entity", 9, 0)[:5]
 
 
-def test_the_largest_world_has_words_enough():
+def test_the_largest_world_has_enough_words():
     world = World(entities=10_000, categories=8, relations=4, values=900, dialects=64, phrasings=words.MOST_PHRASINGS)
     law = Law(world)
     values = {value for facts in law._facts.values() for value in facts}

