@@ -162,7 +162,7 @@ def held_bytes(folder: Path, lora: bool) -> dict[str, float]:
     from alone import peak
 
     from synthdiv.train.adapter import with_adapter
-    from synthdiv.train.train import Lora
+    from synthdiv.train.recipe import Lora
 
     torch.set_num_threads(THREADS)
     rows = [row for row in rows_of(folder, "train") if len(row.ids) < LENGTH // 2][: BATCH * 2]

@@ -26,8 +26,9 @@ from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import FILE, Prompts
 from synthdiv.prompts.table import Table
 from synthdiv.train.pretrain import TextCorpus
+from synthdiv.train.recipe import Lora, Method, Stop
 from synthdiv.train.schedule import Match
-from synthdiv.train.train import Lora, Method, Stop, Train
+from synthdiv.train.train import Train
 from tests.models.small import build, files, tiny_model, toy_prompts
 
 

@@ -30,8 +30,8 @@ from synthdiv.generate.spec import Backend
 from synthdiv.mix.mix import read_mix
 from synthdiv.models.load import Precision
 from synthdiv.train.pretrain import Architecture
+from synthdiv.train.recipe import LossOn, Method, Shape, Stop
 from synthdiv.train.schedule import Match
-from synthdiv.train.train import LossOn, Method, Shape, Stop
 from tests.scenes import Scenes, rows_of
 
 GOLDEN = Path(__file__).parent / "golden" / "outputs.json"

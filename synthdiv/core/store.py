@@ -8,20 +8,15 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import synthdiv
 from synthdiv.core.claim import Claim, Heartbeat, Watch, claim_files, claim_path, current, take
+from synthdiv.core.provenance import session
 from synthdiv.core.stage import Node, canonical_fields
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
 
@@ -60,73 +55,6 @@ def disk_full(error: BaseException) -> bool:
     """Whether a full disk caused `error`: safetensors and torch raise errors of their own."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed"))
-
-
-@cache
-def commit() -> dict[str, Any]:
-    """The commit of this code and whether the tree was changed since; empty where it is not a checkout."""
-    where = Path(__file__).parents[1]
-
-    def ask(*words: str) -> str:
-        git = ["git", "-C", str(where), *words]
-        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        if Path(ask("rev-parse", "--show-toplevel")) != where.parent:
-            return {}
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return {}
-
-
-def accelerator(device: str) -> str:
-    """The name of the hardware behind `device`: rates of one are no rates of another."""
-    if device.startswith("cuda") and "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.get_device_name(device)
-    return cpu_name()
-
-
-@cache
-def cpu_name() -> str:
-    """The model of this processor, as far as the system says."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def device_of(run: Run) -> str:
-    """The device of a build; cpu where the configured one is missing, because some stages need none."""
-    try:
-        return run.device
-    except ConfigError:
-        return "cpu"
-
-
-def session(run: Run, seconds: float) -> dict[str, Any]:
-    """Provenance of one process that worked on an artifact."""
-    from importlib.metadata import version
-
-    loaded = {name: name for name in ("torch", "transformers", "lightning", "peft", "datasets", "numpy", "tokenizers")}
-    loaded |= {name: name for name in ("scipy", "sacrebleu", "zstandard")}
-    loaded |= {"sklearn": "scikit-learn", "faiss": "faiss-cpu", "sentence_transformers": "sentence-transformers"}
-    return {
-        **commit(),
-        "versions": {"synthdiv": synthdiv.__version__, "python": platform.python_version()}
-        | {package: version(package) for module, package in loaded.items() if module in sys.modules}
-        | {"zlib": zlib.ZLIB_RUNTIME_VERSION},
-        "host": platform.node(),
-        "device": device_of(run),
-        "accelerator": accelerator(device_of(run)),
-        "ranks": run.world_size,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(seconds, 3),
-    }
 
 
 def reach(paths: list[Path]) -> tuple[str, int]:

@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthdiv.core.runtime import Server
-from synthdiv.core.types import DataError, Run, SynthdivError, Unavailable
-from synthdiv.generate.endpoint import Endpoint, known_models, server_of
+from synthdiv.core.types import SynthdivError, Unavailable
+from synthdiv.generate.endpoint import Endpoint
 from synthdiv.generate.protocol import (
     PromptFiltered,
     RequestAdjusted,
     Retryable,
     clean_surrogates,
     invalid_reason,
-    is_same_model,
-    model_names,
     token_usage,
 )
 from synthdiv.generate.spend import Account, OverBudget, Spending
@@ -46,6 +44,11 @@ class ApiRequest:
     prompt_bytes: int
     max_new_tokens: int
 
+    @property
+    def max_tokens(self) -> tuple[int, int]:
+        """The most tokens of the prompt and of the answer; a token has at least one byte."""
+        return self.prompt_bytes + TEMPLATE_TOKENS, self.max_new_tokens
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -65,19 +68,6 @@ class Reply:
     @property
     def attempts(self) -> int:
         return self.account.attempts
-
-
-def listed(hosted: Any, run: Run) -> bool:
-    """Return whether the server lists the model; False if it has no list. Raises DataError if the list lacks it."""
-    client = Client(server_of(hosted.server, run.runtime), hosted.id, "models")
-    names: list[str] = []
-    with contextlib.closing(client.replies([ApiRequest(None, "the list of its models", {}, 0, 0)])) as chunks:
-        for chunk in chunks:
-            names += [name for _, reply in chunk for name in model_names(reply.data)]
-            run.boundary()
-    if names and not any(is_same_model(hosted.id, name) for name in names):
-        raise DataError(f"{client.endpoint.label} does not know hosted.id={hosted.id}; {known_models(names)}")
-    return bool(names)
 
 
 class Client:
@@ -268,7 +258,7 @@ class Client:
         Returns None once this client stops."""
         while self.spending:
             try:
-                return self.spending.reserve(*max_tokens_of(request))
+                return self.spending.reserve(*request.max_tokens)
             except OverBudget:
                 if not self._in_flight:
                     raise
@@ -303,13 +293,8 @@ class Client:
             raise
         finally:
             if not unbilled:
-                account.add(usage, max_tokens_of(request))
+                account.add(usage, request.max_tokens)
             if self.spending and (usage or unbilled):
                 self.spending.settle(reservation, *(usage or (0, 0)))
             self._in_flight -= 1
             self._reply_landed.set()
-
-
-def max_tokens_of(request: ApiRequest) -> tuple[int, int]:
-    """Return the most tokens of the prompt and of the answer; a token has at least one byte."""
-    return request.prompt_bytes + TEMPLATE_TOKENS, request.max_new_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.fields import locator
 from synthdiv.core.stage import Stage
-from synthdiv.core.types import Artifact, Run
+from synthdiv.core.types import Artifact, DataError, Run
 
 
 @dataclass
@@ -34,8 +35,23 @@ class Hosted(Stage):
         return []
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        from synthdiv.generate.client import listed
-
         facts = {"server": self.server, "id": self.id, "listed": listed(self, run)}
         (out / "model.json").write_text(json.dumps(facts), encoding="utf-8")
         return facts
+
+
+def listed(hosted: Hosted, run: Run) -> bool:
+    """Whether the server lists the model; False if it has no list. Raises DataError if the list lacks it."""
+    from synthdiv.generate.client import ApiRequest, Client
+    from synthdiv.generate.endpoint import known_models, server_of
+    from synthdiv.generate.protocol import is_same_model, model_names
+
+    client = Client(server_of(hosted.server, run.runtime), hosted.id, "models")
+    names: list[str] = []
+    with contextlib.closing(client.replies([ApiRequest(None, "the list of its models", {}, 0, 0)])) as chunks:
+        for chunk in chunks:
+            names += [name for _, reply in chunk for name in model_names(reply.data)]
+            run.boundary()
+    if names and not any(is_same_model(hosted.id, name) for name in names):
+        raise DataError(f"{client.endpoint.label} does not know hosted.id={hosted.id}; {known_models(names)}")
+    return bool(names)

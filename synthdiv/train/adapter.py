@@ -12,7 +12,7 @@ from synthdiv.models.load import peft_warnings_ignored
 from synthdiv.train.rows import Row
 
 if TYPE_CHECKING:
-    from synthdiv.train.train import Lora
+    from synthdiv.train.recipe import Lora
 
 
 def with_adapter(model: Any, lora: Lora, seed: int) -> Any:

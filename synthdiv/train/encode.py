@@ -11,10 +11,10 @@ from synthdiv.train.rows import Row
 from synthdiv.train.tokens import Pair
 
 if TYPE_CHECKING:
-    from synthdiv.train.train import Train
+    from synthdiv.train.recipe import Recipe
 
 
-def encode(stage: Train, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tuple[list[Row], dict[str, int]]:
+def encode(stage: Recipe, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tuple[list[Row], dict[str, int]]:
     """Rows of a mix from its token `pairs`, and how many were cut at `max_tokens`, left out for being longer, and left
     out because nothing of their answer is within it. Each row that stays has a supervised token."""
     counts = {"cut_rows": 0, "dropped_rows": 0, "unanswered_rows": 0}
@@ -39,7 +39,7 @@ def encode(stage: Train, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tu
     return rows, counts
 
 
-def declared(stage: Train, dropped: int, rows: int) -> None:
+def declared(stage: Recipe, dropped: int, rows: int) -> None:
     """Which answers are too long differs between arms: without them arms no longer train on the same prompts. A prompt
     that leaves no room for an answer is the same in every arm."""
     if stage.match.value == "rows" and dropped > stage.left_out * rows:

@@ -29,14 +29,14 @@ from synthdiv.train.tokens import read_tokens
 
 if TYPE_CHECKING:
     from synthdiv.train.module import Tuning
+    from synthdiv.train.recipe import Recipe
     from synthdiv.train.tokens import Pair
-    from synthdiv.train.train import Train
 
 
-def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
     """Build the artifact of a `train` stage."""
     check_devices(run)
-    student, mix, prompts, tokens = (inputs[name] for name in stage.input_names())
+    student, mix, prompts, tokens = (inputs[name] for name in ("student", "mix", "prompts", "tokens"))
     run.close()
     model, tokenizer = load_base(student, *as_frozen(stage, run))
     chat = Chat.for_prompts(tokenizer, prompts)
@@ -97,7 +97,7 @@ def tune(stage: Train, inputs: Mapping[str, Artifact], out: Path, run: Run) -> d
     )
 
 
-def check_context(stage: Train, rows: list[Row], context: int) -> None:
+def check_context(stage: Recipe, rows: list[Row], context: int) -> None:
     longest = max(len(row.ids) for row in rows)
     if longest > context:
         raise DataError(
@@ -116,7 +116,7 @@ def repetitions(summary: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     return {"repetitions": round(summary["rows_seen"] / len(rows), 4), "by_source": each}
 
 
-def as_frozen(stage: Train, run: Run) -> tuple[str, bool]:
+def as_frozen(stage: Recipe, run: Run) -> tuple[str, bool]:
     """Precision in which the student is opened, and whether in 4 bits. What is trained is held in fp32."""
     if stage.method is Method.qlora:
         require_4bit_support(run.device)
@@ -131,7 +131,7 @@ def human_rows(chat: Chat, own: list[Pair], answers: list[str | None], longest: 
     return cut([(prompt, answer) for (prompt, _), answer in zip(own, chat.answers(given), strict=True)], longest)
 
 
-def early_of(stage: Train, held_out: list[Row]) -> Early | None:
+def early_of(stage: Recipe, held_out: list[Row]) -> Early | None:
     if stage.stop is Stop.budget:
         return None
     if not held_out:
@@ -139,7 +139,7 @@ def early_of(stage: Train, held_out: list[Row]) -> Early | None:
     return Early(stage.evaluate_every, stage.patience, lambda tuning: tuning.mean_loss(held_out))
 
 
-def save_trained(tuning: Tuning, stage: Train, rows: list[Row], tokenizer: Any, out: Path, hub: str | None) -> None:
+def save_trained(tuning: Tuning, stage: Recipe, rows: list[Row], tokenizer: Any, out: Path, hub: str | None) -> None:
     """Check what was trained and save it, whole, by rank 0."""
     model, spread = tuning.model, tuning.spread
     if stage.method is not Method.full:

@@ -17,9 +17,10 @@ import pytest
 
 from synthdiv.core.claim import Claim, claim_files, current, take
 from synthdiv.core.local_run import LocalRun
+from synthdiv.core.provenance import accelerator, cpu_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
-from synthdiv.core.store import Store, accelerator, cpu_name
+from synthdiv.core.store import Store
 from synthdiv.core.types import DataError, SynthdivError
 from synthdiv.views.doctor import examine
 

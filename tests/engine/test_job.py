@@ -19,7 +19,8 @@ from synthdiv.core.types import ConfigError
 from synthdiv.engine.job import Job
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.study.records import node_record, plain
-from synthdiv.train.train import Lora, Method, Shape, Train
+from synthdiv.train.recipe import Lora, Method, Shape
+from synthdiv.train.train import Train
 from tests.conftest import FILES, sources, write_files
 from tests.engine.stages import Act, Given
 

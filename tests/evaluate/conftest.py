@@ -10,7 +10,8 @@ from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import Sampling
 from synthdiv.mix.mix import Mix
-from synthdiv.train.train import Method, Train
+from synthdiv.train.recipe import Method
+from synthdiv.train.train import Train
 from tests.models.small import build, tiny_model, toy_prompts
 
 

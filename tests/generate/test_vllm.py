@@ -19,7 +19,8 @@ from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.generate.vllm import command, serve
 from synthdiv.mix.mix import Mix
 from synthdiv.models.load import open_model
-from synthdiv.train.train import Lora, Method, Train
+from synthdiv.train.recipe import Lora, Method
+from synthdiv.train.train import Train
 from tests.models.small import build, tiny_model
 
 GREEDY = Sampling(0.0, 1.0, 30)

@@ -12,7 +12,8 @@ import transformers
 from synthdiv.core.types import Artifact, DataError
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.train.train import Method, Train
+from synthdiv.train.recipe import Method
+from synthdiv.train.train import Train
 from tests.models.small import build, opened, tiny_model, toy_prompts
 
 

@@ -24,10 +24,9 @@ from synthdiv.train.adapter import with_adapter
 from synthdiv.train.early import Early
 from synthdiv.train.fit import fit
 from synthdiv.train.loss import parted
-from synthdiv.train.recipe import Optimizing, Training
+from synthdiv.train.recipe import Lora, Optimizing, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.train import Lora
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
 STEPS = 6

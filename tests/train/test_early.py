@@ -18,9 +18,9 @@ from synthdiv.mix.mix import Mix
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_first, read
 from synthdiv.train.early import HELD_OUT, Early, best_step
 from synthdiv.train.fit import fit
-from synthdiv.train.recipe import Training
+from synthdiv.train.recipe import Method, Overlong, Stop, Training
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.train import Method, Overlong, Stop, Train
+from synthdiv.train.train import Train
 from tests.models.small import build, cpu_run, opened, tiny_model
 from tests.train.test_module import OPTIMIZING, Stopped, blank, some_rows, stopping, weights
 

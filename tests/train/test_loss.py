@@ -12,8 +12,8 @@ from synthdiv.models.load import peft_warnings_ignored
 from synthdiv.train import loss as module
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.loss import loss_sum, parted
+from synthdiv.train.recipe import Lora
 from synthdiv.train.rows import Row, Rows
-from synthdiv.train.train import Lora
 
 SHAPE = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = SHAPE | {"intermediate_size": 32, "num_key_value_heads": 2, "max_position_embeddings": 64}

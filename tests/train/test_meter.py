@@ -13,8 +13,8 @@ from synthdiv.train import loss
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import Meter, Work, peak_rate
+from synthdiv.train.recipe import Lora
 from synthdiv.train.rows import Row, Rows
-from synthdiv.train.train import Lora
 from tests.train.test_loss import IDS, LLAMA, made
 
 

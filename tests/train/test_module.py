@@ -17,10 +17,9 @@ from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_fi
 from synthdiv.train.fit import fit
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.meter import VARYING
-from synthdiv.train.recipe import Optimizing, Training
+from synthdiv.train.recipe import Lora, Optimizing, Training
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
-from synthdiv.train.train import Lora
 from tests.models.small import cpu_run
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)

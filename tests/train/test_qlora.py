@@ -12,7 +12,8 @@ from synthdiv.core.types import ConfigError
 from synthdiv.mix.mix import Mix
 from synthdiv.models import load
 from synthdiv.study.config import Cell, Kind
-from synthdiv.train.train import Method, Train
+from synthdiv.train.recipe import Method
+from synthdiv.train.train import Train
 from tests.models.small import build, opened, tiny_model
 
 

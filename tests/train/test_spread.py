@@ -18,7 +18,8 @@ from synthdiv.core.strategy import Strategy
 from synthdiv.engine.job import Job
 from synthdiv.mix.mix import Mix
 from synthdiv.study.config import Track
-from synthdiv.train.train import Lora, Method, Train
+from synthdiv.train.recipe import Lora, Method
+from synthdiv.train.train import Train
 from tests.engine.stages import Given
 from tests.models.small import build, node_of, tiny_model
 

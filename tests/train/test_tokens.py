@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models.chat import Chat
+from synthdiv.train.recipe import Lora, Method
 from synthdiv.train.tokens import Tokens, read_tokens
-from synthdiv.train.train import Lora, Method, Train
+from synthdiv.train.train import Train
 from tests.models.small import build, files, opened, tiny_model, toy_prompts
 
 

@@ -19,9 +19,10 @@ from synthdiv.models.load import load_base
 from synthdiv.models.score import answer_log_likelihoods
 from synthdiv.train.adapter import probe_adapter, with_adapter
 from synthdiv.train.encode import cut, encode
+from synthdiv.train.recipe import Lora, LossOn, Method
 from synthdiv.train.schedule import Match
 from synthdiv.train.tokens import rendered
-from synthdiv.train.train import Lora, LossOn, Method, Train
+from synthdiv.train.train import Train
 from synthdiv.train.tune import human_rows, sides
 from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
 

@@ -15,10 +15,10 @@ from hydra.core.config_store import ConfigStore
 
 from synthdiv import launch
 from synthdiv.__main__ import conf_dir
+from synthdiv.core.provenance import cpu_name
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import ANSWER_TOKENS as ANSWER
 from synthdiv.core.stage import PROMPT_TOKENS as PROMPT
-from synthdiv.core.store import cpu_name
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.inline import Inline
 from synthdiv.study.config import Cell

@@ -17,9 +17,10 @@ from synthdiv.mix.mix import Mix
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.study.records import node_record
 from synthdiv.train.early import HELD_OUT
+from synthdiv.train.recipe import Method
+from synthdiv.train.recipe import Stop as When
 from synthdiv.train.tokens import Tokens
-from synthdiv.train.train import Method, Train
-from synthdiv.train.train import Stop as When
+from synthdiv.train.train import Train
 from synthdiv.views.track import watcher as live
 from tests.models.small import tiny_model, toy_prompts
 from tests.views.track.test_cell import Recorder
