@@ -41,7 +41,7 @@ def hydra_main(arguments: list[str]) -> None:
     shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
     if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
         arguments = ["--multirun", *arguments]
-    # Hydra composes before the items of evaluate.suites have their fields: it is told to add them, our expansion checks
+    # Hydra composes before the items of evaluate.suites have their fields: `\+\+` lets it add them, our expansion checks
     sys.argv = ["synthdiv", *(f"++{word}" if word.startswith("evaluate.suites.") else word for word in arguments)]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -124,7 +124,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if os.environ.get("SYNTHDIV_DEBUG") == "1":
         sys.exit(dispatch(arguments))
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us, and are said in our words
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `explain`
     try:
         code = dispatch(arguments)
     except KeyboardInterrupt:
@@ -162,8 +162,8 @@ def explain(error: Exception) -> int:
     from synthdiv.core.store import disk_full
 
     if disk_full(error):
-        told = "What is built and what is half built is kept. Free some space and run the same command again."
-        print(f"error: no space left on the disk of the outputs ({error}). {told}", file=sys.stderr)
+        advice = "What is built and what is half built is kept. Free some space and run the same command again."
+        print(f"error: no space left on the disk of the outputs ({error}). {advice}", file=sys.stderr)
         return 2
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

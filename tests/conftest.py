@@ -39,11 +39,12 @@ TINY = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Several workers share the files; all tests of Slurm run in one of them, because there is one cluster."""
     for item in items:
         folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "slurm" else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "slurm" else item.path.name))
 
 
 def command(*words: str) -> list[str]:

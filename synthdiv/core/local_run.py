@@ -23,8 +23,8 @@ LOGGER = logging.getLogger("synthdiv")
 
 @dataclass
 class Stop:
-    """Set by signals, in a handler that does nothing else, and looked at between steps and batches. `reason` is one of
-    REASONS; a second Ctrl-C stops now, whatever was heard before."""
+    """Set by signals, in a handler that does nothing else; read between steps and batches. `reason` is one of
+    REASONS; a second Ctrl-C stops now, whatever the first signal was."""
 
     reason: str = ""
     now: bool = False
@@ -33,14 +33,14 @@ class Stop:
 
     def listen(self) -> None:
         for number in REASONS:
-            self._before[number] = signal.signal(number, self._heard)
+            self._before[number] = signal.signal(number, self._handle)
 
     def leave(self) -> None:
         """Handle signals again as before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _heard(self, number: int, _frame: object) -> None:
+    def _handle(self, number: int, _frame: object) -> None:
         self.reason = self.reason or REASONS[number]
         if number == signal.SIGINT:
             self._interrupts += 1

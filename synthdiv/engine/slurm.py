@@ -30,7 +30,7 @@ from synthdiv.study.freeze import Frozen
 from synthdiv.study.records import node_record
 
 LOGGER = logging.getLogger("synthdiv")
-POLL = 2.0  # seconds between two looks at the ledger; the queue is asked every fifth time
+POLL = 2.0  # seconds between two looks at the ledger; the queue is read every fifth time
 MISSED = 2  # times that a job must be missing in the queue: a shared disk shows its last events later
 RETRIES = 2  # of a node whose job ended without an event: twice may be chance, three times is not
 CLASSES = {"TIMEOUT": TIME, "OUT_OF_MEMORY": MEMORY}  # of failure, by Slurm's job state

@@ -179,7 +179,9 @@ class Generate(Stage):
         if self.backend in (Backend.api, Backend.vllm):
             rows.sort(key=lambda row: order[row.id, row.sample])
             rewrite(out / ROWS, [dataclasses.asdict(row) for row in rows])
-        last = {(line["id"], line["sample"]): line for line in read_log(out)}  # of what was asked twice the later
+        last = {
+            (line["id"], line["sample"]): line for line in read_log(out)
+        }  # the later one of requests that were sent twice
         plain = [{"id": row.id, "sample": row.sample} for row in rows]  # all there is of a row of an older version
         rewrite(out / LOG, [last.get((line["id"], line["sample"]), line) for line in plain])
         return {

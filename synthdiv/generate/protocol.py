@@ -121,7 +121,7 @@ def invalid_reason(data: Any, model: str, kind: str) -> tuple[str, str] | None:
         return "invalid", f"a choice without text: {str(choice)[:200]}"
     reported = data.get("model") or model
     if not isinstance(reported, str) or not is_same_model(model, reported):
-        return "model", f"an answer by another model, {reported!r}, where {model!r} was asked"
+        return "model", f"an answer by another model, {reported!r}, not by {model!r}"
     return None if finish else ("finish", f"an answer that finished by {choice.get('finish_reason')!r}")
 
 

@@ -38,10 +38,10 @@ class Checkpoint(Stage):
     def resolve(self, resolver: Resolver) -> None:
         if self.hub:
             try:
-                found = resolver.hub_commit(self.hub, self.commit or self.revision)
+                commit = resolver.hub_commit(self.hub, self.commit or self.revision)
             except ConfigError as error:
                 raise ConfigError(f"checkpoint.hub={problem}" for problem in error.problems) from error
-            self.commit = pinned("checkpoint.commit", self.commit, found)
+            self.commit = pinned("checkpoint.commit", self.commit, commit)
             return
         folder = Path(self.path or "")
         if not (folder / "config.json").is_file():

@@ -134,15 +134,15 @@ class StageCallback(Callback):
         self.run.log(f"continuing at step {step + 1} of {len(self.training.steps)}")
 
     @property
-    def chosen(self) -> int:
+    def kept_step(self) -> int:
         """The step whose weights are the result: the last, or the best under early stopping."""
         return (self.training.early and best_step(self.curve)) or len(self.curve)
 
     def finish(self) -> None:
         """Return to the best step, validate, and hand the model over to be saved."""
         self.tuning.eval()
-        if self.chosen < len(self.curve):
-            path = at_step(self.folder, self.chosen)
+        if self.kept_step < len(self.curve):
+            path = at_step(self.folder, self.kept_step)
             checkpoint = whole(path)
             if checkpoint is None:
                 raise DataError(

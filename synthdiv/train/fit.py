@@ -37,7 +37,7 @@ def fit(training: Training) -> dict[str, Any]:
         make_trainer(run, training.out, training.precision, strategy, keeper).fit(tuning)
     if run.rank == 0:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), training.out / "metrics.parquet")
-    seen = totals(tuning.curve[: keeper.chosen], rows.sources)
+    seen = totals(tuning.curve[: keeper.kept_step], rows.sources)
     made_here = sum(int(point["tokens"]) for point in tuning.curve[keeper.resumed :])
     return seen | {
         "steps_tried": len(tuning.curve),

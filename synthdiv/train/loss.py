@@ -32,14 +32,14 @@ class Fused(torch.autograd.Function):
         step = max(1, LOGITS.get(device, LOGITS_ELSEWHERE) // len(weight))
         for start in range(0, len(targets), step):
             place = slice(start, start + step)
-            part, chosen = hidden[place].to(mixed), targets[place, None]
+            part, target = hidden[place].to(mixed), targets[place, None]
             logits = torch.nn.functional.linear(part, used, shift).float()
             whole = logits.logsumexp(1, keepdim=True)
-            each[place] = (whole - logits.gather(1, chosen))[:, 0]
+            each[place] = (whole - logits.gather(1, target))[:, 0]
             if not any(wanted):
                 continue
             slope = logits.sub_(whole).exp_()
-            slope.scatter_add_(1, chosen, slope.new_full((), -1.0).expand_as(chosen))
+            slope.scatter_add_(1, target, slope.new_full((), -1.0).expand_as(target))
             if by_bias is not None:
                 by_bias += slope.sum(0)
             slope = slope.to(mixed)

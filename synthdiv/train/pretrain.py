@@ -202,10 +202,10 @@ def documents(corpus: TextCorpus) -> Iterator[tuple[None, str]]:
     path = Path(corpus.path or "")
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as handle:
         text = handle.read(int(corpus.megabytes * 1e6))
-    found = [document.strip() for document in text.split(f"\n{corpus.separator}\n")]
-    if not any(found):
+    parts = [document.strip() for document in text.split(f"\n{corpus.separator}\n")]
+    if not any(parts):
         raise DataError(f"pretrain.text.path={corpus.path}: the file holds no text")
-    for document in found:
+    for document in parts:
         if document:
             yield None, document
 
@@ -239,14 +239,14 @@ def encode(texts: list[Any], tokenizer: Any, context: int) -> list[Row]:
     if texts[0][0] is not None:
         chat = Chat(tokenizer)
         every = list(dict.fromkeys(prompt for prompt, _ in texts))
-        asked = dict(zip(every, chat.prompts(every), strict=True))
-        said = chat.answers([answer for _, answer in texts])
-        longest = max(map(len, asked.values()))
+        prompts = dict(zip(every, chat.prompts(every), strict=True))
+        answers = chat.answers([answer for _, answer in texts])
+        longest = max(map(len, prompts.values()))
         if longest >= context:
             raise DataError(f"pretrain.context={context}: a prompt takes {longest} tokens and leaves none to an answer")
         return [
-            Row(tuple((asked[prompt] + answer)[:context]), len(asked[prompt]))
-            for (prompt, _), answer in zip(texts, said, strict=True)
+            Row(tuple((prompts[prompt] + answer)[:context]), len(prompts[prompt]))
+            for (prompt, _), answer in zip(texts, answers, strict=True)
         ]
     stream: list[int] = []
     for ids in tokenizer([text for _, text in texts], add_special_tokens=False)["input_ids"]:

@@ -38,14 +38,14 @@ class Tokens(Stage):
         student, mix, prompts = inputs["student"], inputs["mix"], inputs["prompts"]
         chat = Chat.for_prompts(tokenizer_of(student), prompts)
         rows = read_mix(mix)
-        asked, said = zip(*rendered(chat, rows), strict=True)
+        prompt_ids, answer_ids = zip(*rendered(chat, rows), strict=True)
         ids = pyarrow.list_(pyarrow.int32())
-        columns = {"id": [row["id"] for row in rows], "prompt": pyarrow.array(asked, ids)}
-        pyarrow.parquet.write_table(pyarrow.table(columns | {"answer": pyarrow.array(said, ids)}), out / FILE)
+        columns = {"id": [row["id"] for row in rows], "prompt": pyarrow.array(prompt_ids, ids)}
+        pyarrow.parquet.write_table(pyarrow.table(columns | {"answer": pyarrow.array(answer_ids, ids)}), out / FILE)
         return {
             "rows": len(rows),
-            "tokens": sum(map(len, asked)) + sum(map(len, said)),
-            "longest": max(len(prompt) + len(answer) for prompt, answer in zip(asked, said, strict=True)),
+            "tokens": sum(map(len, prompt_ids)) + sum(map(len, answer_ids)),
+            "longest": max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True)),
             "system_folded": chat.folded,
         }
 
