@@ -39,7 +39,7 @@ def hydra_main(arguments: list[str]) -> None:
     overrides = positional(arguments)
     refuse_unknown(overrides, VERBS)
     ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
-    shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+    shows = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
     if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
         arguments = ["--multirun", *arguments]
     # Hydra composes before the items of evaluate.suites have their fields: it is told to add them, our expansion checks
@@ -141,6 +141,11 @@ def dispatch(arguments: list[str]) -> int:
         from synthdiv.views.measure.command import measure_file
 
         return measure_file(arguments[1:])
+    if "--version" in arguments:
+        from synthdiv import __version__
+
+        print(f"synthdiv {__version__}")
+        return 0
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(usage([conf_dir(), *config_dirs(arguments)]))
         return 0
