@@ -29,8 +29,9 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-test: lint  ## everything that every change must pass: 25 to 40 minutes on two cores
-	@echo "The tests take 25 to 40 minutes on two cores; make check takes about one."
+test: .venv/ready  ## everything that every change must pass: 25 to 40 minutes on two cores
+	@echo "This takes 25 to 40 minutes on two cores; make check takes about one."
+	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m 'not slow'
 
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours
