@@ -39,7 +39,7 @@ def hydra_main(arguments: list[str]) -> None:
     overrides = positional(arguments)
     refuse_unknown(overrides, VERBS)
     ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
-    shows = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+    shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
     if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
         arguments = ["--multirun", *arguments]
     # Hydra composes before the items of evaluate.suites have their fields: it is told to add them, our expansion checks
