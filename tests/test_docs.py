@@ -126,15 +126,15 @@ def test_every_command_that_is_not_run_is_one_of_the_documentation():
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_names_in_the_documentation_exist(page):
-    """Verbs of inline commands, targets of make, programs of python, fields of the schema, extras of pip."""
+    """Verbs of inline commands, targets of make, programs of python, files, fields of the schema, extras of pip."""
     makefile, project = ((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "pyproject.toml"))
     text = page.read_text(encoding="utf-8")
-    wrong = [code for code in inline(page) if not exists(code, makefile, project)]
-    wrong += [line.strip() for line in code_blocks(text) if not exists(line.strip(), makefile, project)]
+    wrong = [code for code in inline(page) if not exists(code, page, makefile, project)]
+    wrong += [line.strip() for line in code_blocks(text) if not exists(line.strip(), page, makefile, project)]
     assert wrong == []
 
 
-def exists(code: str, makefile: str, project: str) -> bool:
+def exists(code: str, page: Path, makefile: str, project: str) -> bool:
     """False for a name of ours that does not exist; what is no such name is not judged."""
     words = re.split(r"\s#\s", code)[0].split()
     if words[:1] == ["synthdiv"] and START.match(code):
@@ -146,6 +146,10 @@ def exists(code: str, makefile: str, project: str) -> bool:
     if program := re.match(r"(?:\.venv/bin/)?python (?:-m (\S+)|(\S+\.py))", code):
         module = ROOT / f"{(program[1] or '').replace('.', '/')}.py"
         return (module if program[1] else ROOT / program[2]).exists()
+    if re.fullmatch(r"[\w.]+(/[\w.]+)+\.(py|yaml|sh|md|sbatch)", code):
+        examples = ("NAME", "mine", "tgi", "refusals")
+        folders = (ROOT, ROOT / "synthdiv", page.parent)
+        return any((folder / code).exists() for folder in folders) or any(name in code for name in examples)
     return not words or is_field(words[0].split("=")[0])
 
 
