@@ -1,30 +1,47 @@
-# make demo: set everything up and run the toy study.  make test: set everything up and pass the tests.
 PYTHON ?= python3
 BIN := .venv/bin
 OUTPUTS ?= outputs
+FAST := tests/test_structure.py tests/test_docs.py tests/study/test_config.py tests/study/test_expand.py \
+	tests/study/test_grid.py tests/study/test_match.py tests/mix/test_allocate.py tests/prompts/test_split.py \
+	tests/core/test_stage.py tests/core/test_ledger.py tests/measures/test_words.py tests/measures/test_ngrams.py
 
-.PHONY: demo test slow benchmark clean
+.PHONY: help demo check lint test slow benchmark structure clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@
 
-demo: .venv/ready
+demo: .venv/ready  ## set everything up and run a small study of a toy world, with its report
 	$(BIN)/synthdiv -m experiment=demo runtime.outputs=$(OUTPUTS) hydra/launcher=local hydra.launcher.jobs=2
 	$(BIN)/synthdiv report demo runtime.outputs=$(OUTPUTS)
 
-test: .venv/ready
+check: lint  ## format, lint, types, import contracts, spelling and the fast tests: a minute, two the first time
+	$(BIN)/python -m pytest -q -m 'not slow' -k 'not hydra_composes' $(FAST)  # these two take 40 s
+
+lint: .venv/ready  ## format, lint, types, import contracts and spelling, without tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+test: .venv/ready  ## everything that every change must pass: 25 to 40 minutes on two cores
+	@echo "This takes 25 to 40 minutes on two cores; make check takes about one."
+	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m 'not slow'
 
-slow: .venv/ready
+slow: .venv/ready  ## soaks, large simulations and the whole demo: hours
 	$(BIN)/python -m pytest -m slow
 
-benchmark: .venv/ready
+structure: .venv/ready  ## measure lines, imports and file names; writes docs/structure.md and docs/fields.md
+	$(BIN)/python -m tests.structure
+	$(BIN)/python -m tests.fields_page --write
+
+benchmark: .venv/ready  ## compare speed with peers and floors (docs/performance.md); installs TRL
 	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/sweep.py
@@ -35,5 +52,5 @@ benchmark: .venv/ready
 	$(BIN)/pip install --quiet -c constraints.txt trl==1.16.0
 	$(BIN)/python benchmarks/train.py
 
-clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove the environment and all caches; outputs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

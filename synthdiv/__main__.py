@@ -142,6 +142,11 @@ def dispatch(arguments: list[str]) -> int:
         from synthdiv.views.measure.command import measure_file
 
         return measure_file(arguments[1:])
+    if "--version" in arguments:
+        from synthdiv import __version__
+
+        print(f"synthdiv {__version__}")
+        return 0
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(usage([conf_dir(), *config_dirs(arguments)]))
         return 0

@@ -8,20 +8,21 @@ VERBS = ("plan", "status", "report", "doctor", "trace", "measure")
 TEXT = """\
 synthdiv: what the diversity of synthetic data does to a language model that is fine-tuned on it
 
-  synthdiv -m experiment=demo                 run a complete small study, offline
+  synthdiv plan [--json] -m experiment=demo   show what would run and what it would cost; writes nothing
+  synthdiv -m experiment=demo                 run a sweep, here a complete small study; any field is an axis
   synthdiv mix=multi train.lr=1e-4            run one cell, with any field overridden
-  synthdiv plan [--json] -m experiment=demo   show what would run and what it would cost; builds nothing
   synthdiv status [NAME] [--json] [--watch]   show what is done, running and failed, and why
   synthdiv report NAME                        write the tables and figures of a sweep
-  synthdiv doctor                             verify every artifact and list unfinished builds
-  synthdiv trace ID [--json]                  show the source, settings and request of every answer to a prompt
   synthdiv measure FILE                       compute the diversity measures of any file of texts
+  synthdiv trace ID [--json]                  show the source and request of every answer to a prompt
+  synthdiv doctor                             verify every artifact and list unfinished work
+  synthdiv --version                          show the version
 
 Groups (select a preset with GROUP=NAME; add your own presets with --config-dir FOLDER):
 
 {groups}
 
-`synthdiv --cfg job` shows every field; override any field with FIELD=VALUE."""
+Override any field with FIELD=VALUE. `synthdiv --cfg job` shows their values, docs/fields.md what each means."""
 
 
 def usage(folders: list[Path]) -> str:

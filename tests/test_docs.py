@@ -1,0 +1,196 @@
+"""What the documentation says is true: commands run, fields exist, links lead somewhere, generated pages are fresh."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hydra_plugins.synthdiv import plugins
+from synthdiv.study.schema import declared
+from synthdiv.views.usage import VERBS
+from tests import fields_page
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [ROOT / "launchers" / "README.md", ROOT / "outputs" / "README.md"]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+START = re.compile(r"^\s*(?:[A-Z_]+=\S+ )*(?:\.venv/bin/synthdiv|synthdiv|launchers/(?:local|node)\.sh) (?!\w+,)")
+
+# What a reader puts in place of a word that is not to be typed as it stands.
+READERS_OWN = {
+    "…": "experiment=demo",
+    "student=…": "student=llama_8b",
+    "train=…": "train=lora",
+    "train=...": "train=lora",
+    "FILE": "answers.jsonl",
+    "generators.models.0.hosted.id=NAME": "generators.models.0.hosted.id=model",
+}
+# Appended to all launches of the demo but the plain one, whose 40 cells take seconds.
+FEW_CELLS = ["mix=human", "generators=toy_small", "student=toy_small", "hydra.sweeper.also=[]"]
+# Commands that no test can run, each with the reason.
+NOT_RUN: dict[str, str] = {
+    "synthdiv measure --by": "names an option",
+    "synthdiv measure --encoder": "names an option",
+}
+
+
+def code_blocks(text: str) -> Iterator[str]:
+    """The lines of all code blocks, fenced or indented, with continued lines joined."""
+    fenced = False
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip().startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield line
+
+
+def commands() -> dict[str, str]:
+    """Every command of the documentation, in code blocks and in backticks, without its comment, and its first page."""
+    found: dict[str, str] = {}
+    for page, name in zip(PAGES, NAMES, strict=True):
+        whole = [code for code in inline(page) if len(code.split()) > 2 or code.startswith("synthdiv -")]
+        for line in [*code_blocks(page.read_text(encoding="utf-8")), *whole]:
+            if START.match(line):
+                found.setdefault(" ".join(re.split(r"\s#\s", line)[0].split()), name)
+    return found
+
+
+def inline(page: Path) -> list[str]:
+    """The texts in backticks outside of fenced blocks."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+def write_gz(path: Path, rows: list[dict[str, str]]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that the commands of the documentation take for granted."""
+    folder = tmp_path_factory.mktemp("reader")
+    rows = [{"id": f"q{i}", "prompt": f"Say {i * 37} and {i}", "response": f"It is {i}."} for i in range(300)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = [row | {"source": source} for row in rows[:60] for source in ("a", "b")]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    problems = [{"id": f"q{i}", "instruction": f"Add {i} to {i * 37}", "dataset": "gsm8k-test"} for i in range(1319)]
+    write_gz(folder / "instructions_human.jsonl.gz", [row | {"response": "It is 4."} for row in problems])
+    preset = (ROOT / "conf" / "generators" / "gsm8k_6b.yaml").read_text(encoding="utf-8")
+    preset += (ROOT / "conf" / "generators" / "gsm8k_175b.yaml").read_text(encoding="utf-8")
+    sources = sorted(set(re.findall(r"answerer: ([\w-]+)", preset)))
+    written = [row | {"response": f"{source} says 4.", "source": source} for row in problems for source in sources]
+    write_gz(folder / "instructions_synthetic.jsonl.gz", written)
+    with gzip.open(folder / "corpus.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("One document.\n<|doc|>\nAnother one.\n")
+    for name in ("my_model", "models/a", "models/b"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+        (folder / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, text in re.findall(r"`(\S+\.yaml)`:\n\n((?:    .*\n)+)", readme):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command not in NOT_RUN])
+def test_a_command_of_the_documentation_runs(command, typed, readers_files, tmp_path, monkeypatch):
+    """A launch is planned; a verb that needs a finished sweep gets as far as looking for it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-cache"))
+    shutil.copytree(readers_files, tmp_path, dirs_exist_ok=True, copy_function=lambda a, b: Path(b).symlink_to(a))
+    words = [READERS_OWN.get(word, word) for word in shlex.split(START.sub("", f"{command} ", count=1))]
+    if "experiment=demo" in words and words != ["plan", "-m", "experiment=demo"]:
+        words += FEW_CELLS
+    launch = words and words[0] not in VERBS and not {"--help", "--version", "--cfg"} & set(words)
+    done = typed(*(["plan"] if launch else []), *words)
+    if words[0] in ("status", "report", "trace"):
+        assert (done.code, "no sweep" in done.err or "no answer to a prompt" in done.err) == (2, True), done.err
+    else:
+        assert done.code == 0, done.err
+        assert done.out
+
+
+def test_every_command_that_is_not_run_is_one_of_the_documentation():
+    assert NOT_RUN.keys() <= commands().keys()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_names_in_the_documentation_exist(page):
+    """Verbs of inline commands, targets of make, programs of python, files, fields of the schema, extras of pip."""
+    makefile, project = ((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "pyproject.toml"))
+    text = page.read_text(encoding="utf-8")
+    wrong = [code for code in inline(page) if not exists(code, page, makefile, project)]
+    wrong += [line.strip() for line in code_blocks(text) if not exists(line.strip(), page, makefile, project)]
+    assert wrong == []
+
+
+def exists(code: str, page: Path, makefile: str, project: str) -> bool:
+    """False for a name of ours that does not exist; what is no such name is not judged."""
+    words = re.split(r"\s#\s", code)[0].split()
+    if words[:1] == ["synthdiv"] and START.match(code):
+        return words[1] in VERBS or "=" in words[1] or words[1].startswith("-") or words[1] in READERS_OWN
+    if words[:1] == ["make"] and len(words) > 1:
+        return f"\n{words[1]}:" in makefile
+    if extra := re.search(r"synthdiv\[(\w+)\]", code):
+        return f"\n{extra[1]} = [" in project
+    if program := re.match(r"(?:\.venv/bin/)?python (?:-m (\S+)|(\S+\.py))", code):
+        module = ROOT / f"{(program[1] or '').replace('.', '/')}.py"
+        return (module if program[1] else ROOT / program[2]).exists()
+    if re.fullmatch(r"[\w.]+(/[\w.]+)+\.(py|yaml|sh|md|sbatch)", code):
+        examples = ("NAME", "mine", "tgi", "refusals")
+        folders = (ROOT, ROOT / "synthdiv", page.parent)
+        return any((folder / code).exists() for folder in folders) or any(name in code for name in examples)
+    return not words or is_field(words[0].split("=")[0])
+
+
+def is_field(key: str) -> bool:
+    block, *fields = key.split(".")
+    blocks = ("prompts", "generators", "mix", "student", "train", "evaluate", "runtime", "track", "report", "hydra")
+    endings = ("parquet", "jsonl", "json", "py", "md", "csv", "yaml", "gz")
+    if block not in blocks or not fields or fields[-1] in endings or not re.fullmatch(r"[\w.]+", key):
+        return True
+    if block != "hydra":
+        return declared(key) or declared(key.replace(".N.", ".0."))
+    kinds = [plugins.SweeperConfig] if fields[0] == "sweeper" else [plugins.LocalConfig, plugins.SlurmConfig]
+    return len(fields) < 2 or any(fields[1] in kind.__dataclass_fields__ for kind in kinds)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_to_a_file_or_a_heading(page):
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        if link.startswith("http"):
+            continue
+        if not target.exists():
+            wrong.append(link)
+        elif anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            wrong += [] if anchor in {heading.lower().replace(" ", "-") for heading in headings} else [link]
+    assert wrong == []
+
+
+def test_every_field_has_documentation():
+    assert fields_page.undocumented() == []
+
+
+def test_the_page_of_fields_is_fresh():
+    fresh = fields_page.page() == fields_page.PAGE.read_text(encoding="utf-8")
+    assert fresh, "run `make structure` (or `python -m tests.fields_page --write`)"
+
+
+def test_help_lists_every_verb_and_the_version_is_ours(typed):
+    text = typed("--help").out
+    assert all(f"synthdiv {verb}" in text for verb in VERBS)
+    assert typed("--version").out == "synthdiv 0.1.0\n"

@@ -1,0 +1,57 @@
+"""The house as `tests/structure.py` measures it: rooms within their budgets, imports that only go down."""
+
+from __future__ import annotations
+
+import re
+import statistics
+
+import pytest
+
+from tests import structure
+
+
+def test_every_room_has_a_budget_and_a_floor():
+    rooms = {structure.room(module) for module in structure.modules()}
+    assert rooms == set(structure.BUDGETS)
+    floors = {name.removeprefix("synthdiv.") for name in structure.floors()}
+    assert rooms - {"command"} <= floors
+
+
+@pytest.mark.parametrize("room", structure.BUDGETS)
+def test_a_room_stays_within_its_budget(room):
+    assert sum(structure.rooms()[room]) <= structure.BUDGETS[room]
+
+
+def test_the_whole_stays_within_its_budget():
+    sizes = [count for counts in structure.rooms().values() for count in counts]
+    assert sum(sizes) <= structure.TOTAL
+    assert statistics.median(sizes) <= structure.MEDIAN
+    assert structure.over_long() == {}
+
+
+def test_a_file_name_is_used_once():
+    assert structure.repeated_names() == []
+
+
+def test_no_modules_import_each_other():
+    assert structure.circles() == []
+
+
+def test_no_module_imports_one_of_a_higher_floor():
+    assert structure.arrows_up() == []
+
+
+def test_the_walk_sees_imports_inside_functions_and_skips_those_for_types():
+    imports = structure.imports()
+    assert "synthdiv.views.plan" in imports["synthdiv.launch"], "inside a function"
+    assert "synthdiv.evaluate.respond" not in imports["synthdiv.evaluate.suite"], "TYPE_CHECKING"
+    assert "synthdiv.core.stage" in imports["synthdiv.study.pipeline"]
+
+
+def test_the_page_of_the_structure_is_at_most_five_percent_off():
+    """Exact figures would change with every commit; `make structure` writes them anew."""
+    page = structure.PAGE.read_text(encoding="utf-8")
+    shown = {name: int(count.replace(",", "")) for name, count in re.findall(r"\| `(\w+)` \| \d+ \| ([\d,]+) \|", page)}
+    counts = {name: sum(sizes) for name, sizes in structure.rooms().items()}
+    assert shown.keys() == counts.keys(), "run `make structure`"
+    assert sum(shown.values()) == pytest.approx(sum(counts.values()), rel=0.05), "run `make structure`"
