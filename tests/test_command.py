@@ -148,11 +148,11 @@ def test_a_mistake_is_reported_before_anything_runs(words, typed, tmp_path):
 def test_all_problems_of_a_grid_are_reported_together_with_their_cells(typed):
     done = typed("-m", "train.lr=1e-3,-1", "train.batch_rows=0,8", "mix.rows=9999")
     assert done.err.splitlines() == [
-        "error: train.batch_rows=0: needs more than 0, and finite [in 2 of 4 cells, first: train.lr=0.001 "
+        "error: train.batch_rows=0: needs more than 0 [in 2 of 4 cells, first: train.lr=0.001 "
         "train.batch_rows=0 mix.rows=9999]",
         "error: mix.rows=9999: needs 9999 train prompts and there are 600 (700 rows less 100 test and 0 target) "
         "[in 1 of 4 cells, first: train.lr=0.001 train.batch_rows=8 mix.rows=9999]",
-        "error: train.lr=-1.0: needs more than 0, and finite [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 "
+        "error: train.lr=-1.0: needs more than 0 [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 "
         "mix.rows=9999]",
     ]
 

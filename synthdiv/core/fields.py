@@ -83,8 +83,9 @@ def out_of_bounds(record: Any, name: str) -> Iterator[str]:
         value, bounds = getattr(record, item.name), item.metadata.get("bounds", {})
         if value is None or isinstance(value, bool | Enum) or not bounds:
             continue
-        inside = math.isfinite(value) and all(BOUNDS[kind][0](value, bound) for kind, bound in bounds.items())
-        if not inside:
+        if not math.isfinite(value):
+            yield f"{dotted(name, item.name)}={value}: needs a finite number, {expected(bounds)}"
+        elif not all(BOUNDS[kind][0](value, bound) for kind, bound in bounds.items()):
             yield f"{dotted(name, item.name)}={value}: needs {expected(bounds)}"
 
 

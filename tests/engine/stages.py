@@ -15,6 +15,7 @@ from synthdiv.core.ledger import CellRecord
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.core.types import Artifact, DataError, Run
+from synthdiv.generate.generate import Generate
 from synthdiv.study.config import Cell, Track
 from synthdiv.study.records import node_record
 from tests.graphs import Taking
@@ -86,6 +87,7 @@ class Batched(Act):
     """As a stage whose batches are part of its identity."""
 
     name = "batched"
+    less_memory = Generate.less_memory
     batch_tokens: int = 100
 
 

@@ -100,7 +100,7 @@ def test_out_of_memory_halves_the_rows_until_they_fit(tmp_path):
     ("node", "says"),
     [
         (Node(Act(deed="memory 0")), "it needs a machine with more memory"),
-        (Node(Batched(deed="memory 0", batch_rows=0)), "lower generators.batch_tokens for the answers of generators"),
+        (Node(Batched(deed="memory 0", batch_rows=0)), "lower generators.batch_tokens for generators"),
     ],
 )
 def test_out_of_memory_with_one_row_has_a_hint(tmp_path, node, says):

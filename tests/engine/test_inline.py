@@ -52,7 +52,7 @@ def test_a_failed_node_blocks_only_what_depends_on_it(typed, tmp_path, rows):
     status = typed("status", "s")
     assert status.code == 0
     assert "two: two.jsonl has no answer for 1 of" in status.out
-    assert typed("status").out == "s: 1 cells done, 1 cells failed\n"
+    assert typed("status").out == "s: 1 cell done, 1 cell failed\n"
 
     (again,) = [line.split("again: ")[1] for line in done.err.splitlines() if "again: " in line]
     assert "mix.source=two" in again
@@ -87,7 +87,7 @@ def test_a_damaged_artifact_fails_its_cells_until_it_is_removed(typed, tmp_path,
     assert done.code == 1
     assert "mix.parquet has" in done.err
     assert f"remove {mix.relative_to(tmp_path)}" in done.err
-    assert "2 cells done, 1 cells failed" in typed("status").out
+    assert "2 cells done, 1 cell failed" in typed("status").out
     assert typed("doctor").code == 1
     shutil.rmtree(mix)
     count = len(built(ledger))
