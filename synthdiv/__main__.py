@@ -41,7 +41,7 @@ def hydra_main(arguments: list[str]) -> None:
     shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
     if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
         arguments = ["--multirun", *arguments]
-    # Hydra composes before the items of evaluate.suites have their fields: `++` adds them, and our expansion checks them
+    # Hydra composes before the items of evaluate.suites have their fields: `++` adds them, our expansion checks them.
     sys.argv = ["synthdiv", *(f"++{word}" if word.startswith("evaluate.suites.") else word for word in arguments)]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
