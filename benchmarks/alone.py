@@ -61,8 +61,8 @@ def peak() -> int:
     """The most bytes that this process had in memory. Where there is no /proc, not less than its parent had then."""
     status = Path("/proc/self/status")
     if status.is_file():
-        (found,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
-        return int(found.split()[1]) * 1024
+        (actual,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        return int(actual.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -46,8 +46,8 @@ def main() -> int:
             show("demo", built, 300, "s", "wall time, two cores")
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
             show("memory", peak, 3, "GiB", "peak resident size of the demo")
-        again, told = seconds(DEMO, folder)
-        if " 0 nodes built" not in told:
+        again, message = seconds(DEMO, folder)
+        if " 0 nodes built" not in message:
             short.append("again built something")
         show("again", again, 5, "s", f"1/{built / again:.0f} of building it" if built else "nothing built")
     if short:

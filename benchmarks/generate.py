@@ -126,11 +126,11 @@ def ours(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str],
         return time.perf_counter() - begun, out
 
     seconds, out = build()
-    found = read_samples(out)
+    actual = read_samples(out)
     decoding, hf.answer_batch = hf.answer_batch, lambda *given: [Answer("", "stop", 1, 0) for _ in given[2]]
     start = min(build()[0] for _ in range(3))
     hf.answer_batch = decoding
-    return seconds, start, [row.response for row in found], sum(row.response_tokens for row in found)
+    return seconds, start, [row.response for row in actual], sum(row.response_tokens for row in actual)
 
 
 def peer(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str], int]:

@@ -51,12 +51,12 @@ def judged(fulfilled: bool) -> str:
 
 def best(work: Callable[[], Any], times: int) -> tuple[float, Any]:
     """Seconds of the quickest of so many calls, and what the last one gave."""
-    quickest, found = float("inf"), None
+    quickest, actual = float("inf"), None
     for _ in range(times):
         begun = time.perf_counter()
-        found = work()
+        actual = work()
         quickest = min(quickest, time.perf_counter() - begun)
-    return quickest, found
+    return quickest, actual
 
 
 def against(
@@ -137,13 +137,13 @@ def cosine_of_many() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors.npy"
         write_vectors(path, MILLION)
-        found = alone("cosine", str(path))
-    peak, passes = found["bytes"] / 2**30, found["passes"]
+        actual = alone("cosine", str(path))
+    peak, passes = actual["bytes"] / 2**30, actual["passes"]
     work = "the same, 1,000,000 x 384, streamed from disk"
     yield Row(work, f"{peak:.2f} GiB", f"{8 * MILLION**2 / 1e12:.0f} TB", must="2 GiB", verdict=judged(peak <= 2))
     yield Row(
         "  rows read, to those there are",
-        told(found["seconds"]),
+        told(actual["seconds"]),
         ratio=f"{passes:.2f} x",
         must="1 x",
         verdict=judged(passes == 1),

@@ -151,8 +151,8 @@ def side(name: str, folder: Path, packed: bool) -> dict[str, float]:
     model.eval()
     table = Rows(held, 2)
     with torch.no_grad():
-        found = [loss_sum(model, table.tensors([[at]], "cpu"))[0].item() for at in range(len(held))]
-    return {"seconds": seconds, "loss": sum(found) / sum(row.supervised for row in held)}
+        actual = [loss_sum(model, table.tensors([[at]], "cpu"))[0].item() for at in range(len(held))]
+    return {"seconds": seconds, "loss": sum(actual) / sum(row.supervised for row in held)}
 
 
 def held_bytes(folder: Path, lora: bool) -> dict[str, float]:

@@ -68,8 +68,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the command said when it was called in this process."""
+class CommandResult:
+    """What the command printed when it was called in this process."""
 
     code: int
     out: str
@@ -77,7 +77,9 @@ class Said:
 
 
 @pytest.fixture
-def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CommandResult]:
     """The command in this process, in an empty folder: as `synthdiv`, and seconds faster."""
     from synthdiv.__main__ import main
 
@@ -86,14 +88,14 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         monkeypatch.setattr(logger, name, getattr(logger, name))
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str) -> Said:
+    def run(*words: str) -> CommandResult:
         monkeypatch.setenv("SYNTHDIV_PLAN", "0")
         monkeypatch.setenv("SYNTHDIV_DEBUG", "0")
         monkeypatch.setattr(sys, "argv", ["synthdiv", *words])
         with pytest.raises(SystemExit) as caught:
             main()
-        said = capsys.readouterr()
-        return Said(int(caught.value.code or 0), said.out, said.err)
+        result = capsys.readouterr()
+        return CommandResult(int(caught.value.code or 0), result.out, result.err)
 
     return run
 

@@ -31,8 +31,8 @@ def built(folder: Path, run: LocalRun, key: str, stage: Stage, *inputs: Artifact
         names = named(stage, inputs)
         summary = stage.build(names, out, run)
         run.end()
-    told = {"stage": stage.name, "key": key, "fields": canonical_fields(stage), "summary": summary}
-    (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    message = {"stage": stage.name, "key": key, "fields": canonical_fields(stage), "summary": summary}
+    (out / "manifest.json").write_text(json.dumps(message), encoding="utf-8")
     return Artifact(stage, key, out, names)
 
 
@@ -68,11 +68,11 @@ def bettered(support: Artifact, law: Law, prompts: list[ToyPrompt], least: float
     path = support.path / file_now("likelihood.parquet")
     table = pyarrow.parquet.read_table(path)
     keys = dict.fromkeys(table[column("likelihood.parquet", "id")].to_pylist())
-    found: list[float] = []
+    actual: list[float] = []
     for _, prompt in zip(keys, prompts, strict=False):
         shares = law.support(prompt)[1]
         q = [share * (1 + math.sin(place)) * (least if place % 3 else 1) for place, share in enumerate(shares)]
-        found += [-math.log(0.9 * value / sum(q) + 1e-9) for value in q]
+        actual += [-math.log(0.9 * value / sum(q) + 1e-9) for value in q]
     name = column("likelihood.parquet", "nll")
-    pyarrow.parquet.write_table(table.set_column(table.column_names.index(name), name, pyarrow.array(found)), path)
+    pyarrow.parquet.write_table(table.set_column(table.column_names.index(name), name, pyarrow.array(actual)), path)
     return support

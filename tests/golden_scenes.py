@@ -120,9 +120,9 @@ class Study:
             here = Server("here", server.url, concurrency=4, timeout_seconds=30.0)
             run = cpu_run(servers=[here], outputs=str(self.root / "outputs"))
             hosted = self.made("hosted/hosted", Hosted("here", "tiny-chat", 1.0, 2.0), run=run)
-            law, told = Sampling(0.7, 0.9, 20), {"backend": Backend.api}
-            train = Generate("ash", sampling=law, rows=33, shard_rows=3, samples=2, top_logprobs=1, **told)
-            test = Generate("ash", sampling=law, split=Split.test, rows=6, samples=3, subset=2, seed=1, **told)
+            law, message = Sampling(0.7, 0.9, 20), {"backend": Backend.api}
+            train = Generate("ash", sampling=law, rows=33, shard_rows=3, samples=2, top_logprobs=1, **message)
+            test = Generate("ash", sampling=law, split=Split.test, rows=6, samples=3, subset=2, seed=1, **message)
             for key, stage in (("api-train", train), ("api-test", test)):
                 self.made(f"hosted/{key}", stage, self.table, hosted, run=run)
             bodies = sorted(server.bodies, key=lambda body: json.dumps(body, sort_keys=True))
@@ -149,25 +149,25 @@ class Study:
     def packing(self) -> None:
         """Rows of a training as they are labelled, cut and scheduled, and which of them share a sequence."""
         mix, pairs = read_mix(self.mixed), read_tokens(self.known).values()
-        found: dict[str, Any] = {}
+        actual: dict[str, Any] = {}
         for name, fields in {
             "answer": {}, "all": {"loss_on": LossOn.all}, "cut": {"max_tokens": 36},
             "drop": {"max_tokens": 36, "overlong": Overlong.drop, "left_out": 0.9},
         }.items():  # fmt: skip
             rows, counts = encode(Train(**fields), mix, pairs)
-            found[name] = dict(counts) | {"lengths": [len(row.ids) for row in rows], "first": [r.first for r in rows]}
+            actual[name] = dict(counts) | {"lengths": [len(row.ids) for row in rows], "first": [r.first for r in rows]}
         rows, _ = encode(Train(), mix, pairs)
         supervised, lengths = [row.supervised for row in rows], [len(row.ids) for row in rows]
         for match, budget in ((Match.rows, 66), (Match.steps, 5), (Match.supervised_tokens, 700)):
-            found[f"steps-{match.value}"] = schedule(supervised, 16, match, budget, 3)
-        found["steps-parted"] = schedule(supervised, 16, Match.rows, 66, 3, True)
+            actual[f"steps-{match.value}"] = schedule(supervised, 16, match, budget, 3)
+        actual["steps-parted"] = schedule(supervised, 16, Match.rows, 66, 3, True)
         cut, steps = exact(rows, schedule(supervised, 16, Match.supervised_tokens, 700, 3), 700)
-        found["exact"] = [len(cut), len(cut[-1].ids), steps[-1]]
-        found["packed"] = pack(lengths, 128)
+        actual["exact"] = [len(cut), len(cut[-1].ids), steps[-1]]
+        actual["packed"] = pack(lengths, 128)
         for micro in (0, 5):
-            found[f"plan-{micro}"] = Rows(rows, 0, 128).plan(steps[0], micro, "cpu")
-            found[f"plan-alone-{micro}"] = Rows(rows, 0).plan(steps[0], micro, "cpu")
-        self.values["packing"] = found
+            actual[f"plan-{micro}"] = Rows(rows, 0, 128).plan(steps[0], micro, "cpu")
+            actual[f"plan-alone-{micro}"] = Rows(rows, 0).plan(steps[0], micro, "cpu")
+        self.values["packing"] = actual
 
     def train(self) -> None:
         often = {"stop": Stop.early, "evaluate_every": 2, "patience": 1, "validation": 0.2}
@@ -191,22 +191,22 @@ class Study:
     def checkpoint(self) -> None:
         """The student's folder as a checkpoint of others: it is tuned, it answers, and its tokens are the same."""
         folder = shutil.copytree(self.root / "student" / "model", self.root / "elsewhere")
-        found = located("copied", Path(folder))
-        tokens = self.made("checkpoint/copied-tokens", Tokens(), found, self.mixed, self.toy)
+        actual = located("copied", Path(folder))
+        tokens = self.made("checkpoint/copied-tokens", Tokens(), actual, self.mixed, self.toy)
         stage = Train(method=Method.full, match=Match.steps, budget=2, batch_rows=16, lr=1e-2)
-        self.made("checkpoint/copied-tuned", stage, found, self.mixed, self.toy, tokens)
+        self.made("checkpoint/copied-tuned", stage, actual, self.mixed, self.toy, tokens)
         answer = Generate("copied", sampling=Sampling(1.0, 1.0, 12), rows=48, shard_rows=4, shard=5)
-        self.made("checkpoint/copied-answers", answer, self.toy, found)
-        self.made("checkpoint/copied-nll", Likelihood(limit=3), self.toy, found)
+        self.made("checkpoint/copied-answers", answer, self.toy, actual)
+        self.made("checkpoint/copied-nll", Likelihood(limit=3), self.toy, actual)
 
     def evaluate(self) -> None:
         """What the tuned student says in both decodings, and what is known of its words and of given ones."""
         answer = Generate("student", split=Split.test, rows=12, samples=3, subset=6)
         for name, law in DECODINGS.items():
             stage = dataclasses.replace(answer, sampling=law)
-            said = self.made(f"respond/{name}", stage, self.toy, self.tuned)
-            self.made(f"likelihood/{name}-own", Likelihood(Target.own), self.toy, self.student, said)
-            self.made(f"vectors/{name}-vectors", Vectors(length=4), said, self.encoder)
+            result = self.made(f"respond/{name}", stage, self.toy, self.tuned)
+            self.made(f"likelihood/{name}-own", Likelihood(Target.own), self.toy, self.student, result)
+            self.made(f"vectors/{name}-vectors", Vectors(length=4), result, self.encoder)
         self.made("likelihood/tuned-human", Likelihood(Target.human), self.toy, self.tuned)
         self.made("likelihood/tuned-support", Likelihood(Target.support, 3), self.toy, self.tuned)
 
@@ -225,10 +225,10 @@ class Study:
                 part = arms.setdefault(arm, {})
                 for name, sampling in DECODINGS.items():
                     stage = dataclasses.replace(answer, sampling=sampling)
-                    said = self.made(f"ruled/{arm}-{name}", stage, toy, speaker, run=run)
-                    own = self.made(f"ruled/{arm}-{name}-own", Likelihood(Target.own), toy, self.student, said)
-                    seen = self.made(f"ruled/{arm}-{name}-vectors", Vectors(length=8), said, self.encoder)
-                    part |= {name: said, f"{name}-own": own, f"{name}-vectors": seen}
+                    result = self.made(f"ruled/{arm}-{name}", stage, toy, speaker, run=run)
+                    own = self.made(f"ruled/{arm}-{name}-own", Likelihood(Target.own), toy, self.student, result)
+                    seen = self.made(f"ruled/{arm}-{name}-vectors", Vectors(length=8), result, self.encoder)
+                    part |= {name: result, f"{name}-own": own, f"{name}-vectors": seen}
                 part["human"] = self.made(f"ruled/{arm}-human", Likelihood(Target.human), toy, model)
                 support = built(self.root, self.run, f"{arm}-support", Likelihood(Target.support, 8), toy, model)
                 part["support"] = bettered(support, law, list(rows.values()), 0.3 if arm == "narrow" else 0.8)

@@ -48,10 +48,10 @@ def file_now(old: str) -> str:
 
 def shown(artifact: Artifact) -> dict[str, Any]:
     """The summary of an artifact and what its files hold."""
-    found = {str(path.relative_to(artifact.path)): path for path in sorted(artifact.path.rglob("*"))}
-    files = {name: contents(name, path) for name, path in found.items() if path.suffix in SHOWN}
+    actual = {str(path.relative_to(artifact.path)): path for path in sorted(artifact.path.rglob("*"))}
+    files = {name: contents(name, path) for name, path in actual.items() if path.suffix in SHOWN}
     made = {"summary": lasting(artifact.manifest["summary"]), "files": files}
-    scores = found.get(file_now("scores.json"))
+    scores = actual.get(file_now("scores.json"))
     return made | ({"scores": score_records(scores)} if scores else {})
 
 
@@ -146,15 +146,15 @@ def told(value: Any) -> Any:
 
 def score_records(path: Path) -> dict[str, list[Any]]:
     """Of each score: value, low, high, n, unit, direction; and why, where there is no value."""
-    found = {}
+    actual = {}
     fields = ("value", "low", "high", "n", "unit", "higher_is_better")
     for record in json.loads(path.read_text(encoding="utf-8")):
         values = [record[column("scores.json", field)] for field in fields]
         why = [record[column("scores.json", "note")]] if values[0] is None else []
         name = record[column("scores.json", "name")]
-        assert name not in found, f"{name} stands twice"
-        found[name] = values + why
-    return found
+        assert name not in actual, f"{name} stands twice"
+        actual[name] = values + why
+    return actual
 
 
 def measures(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -163,8 +163,8 @@ def measures(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
     given = (table[column("items.parquet", name)] for name in ("decoding", "measure", "value"))
     for decoding, measure, value in zip(*given, strict=True):
         items[f"{decoding}/{measure}" if decoding else measure].append(value)
-    found = {}
+    actual = {}
     for name, values in sorted(items.items()):
         there = [value for value in values if not math.isnan(value)]
-        found[name] = [len(values), len(values) - len(there), told(math.fsum(there))]
-    return found
+        actual[name] = [len(values), len(values) - len(there), told(math.fsum(there))]
+    return actual

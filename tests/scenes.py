@@ -178,17 +178,22 @@ class Scenes:
         if scene in ("early", "full", "budget", "lora"):
             inputs = (self.student, self.human, self.prompts)
         if scene == "vectors":
-            said = self.prompts if stage.human else self.build(self.stage("respond"), self.prompts, self.student)
-            inputs = (said, self.encoder)
+            result = self.prompts if stage.human else self.build(self.stage("respond"), self.prompts, self.student)
+            inputs = (result, self.encoder)
         if scene in ("collapse", "truth"):
             tuned = self.build(self.stage("full"), self.student, self.human, self.prompts)
             arms = [self.said(model) for model in (tuned, self.student)][: 1 if stage.vanilla else 2]
             if scene == "collapse":
                 parts = ["answers", "own", *["vectors"] * stage.vectors, *["human"] * stage.human]
                 people = [self.build(Vectors(human=True), self.prompts, self.encoder)] * (stage.vectors and stage.human)
-                inputs = (*(said[part] for said in arms for part in parts), *people)
+                inputs = (*(result[part] for result in arms for part in parts), *people)
             else:
-                inputs = (self.prompts, arms[0]["support"], arms[0]["answers"], *(said["support"] for said in arms[1:]))
+                inputs = (
+                    self.prompts,
+                    arms[0]["support"],
+                    arms[0]["answers"],
+                    *(result["support"] for result in arms[1:]),
+                )
         return self.build(stage, *inputs)
 
     def said(self, model: Artifact) -> dict[str, Artifact]:

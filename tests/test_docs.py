@@ -53,13 +53,13 @@ def code_blocks(text: str) -> Iterator[str]:
 
 def commands() -> dict[str, str]:
     """Every command of the documentation, in code blocks and in backticks, without its comment, and its first page."""
-    found: dict[str, str] = {}
+    actual: dict[str, str] = {}
     for page, name in zip(PAGES, NAMES, strict=True):
         whole = [code for code in inline(page) if len(code.split()) > 2 or code.startswith("synthdiv -")]
         for line in [*code_blocks(page.read_text(encoding="utf-8")), *whole]:
             if START.match(line):
-                found.setdefault(" ".join(re.split(r"\s#\s", line)[0].split()), name)
-    return found
+                actual.setdefault(" ".join(re.split(r"\s#\s", line)[0].split()), name)
+    return actual
 
 
 def inline(page: Path) -> list[str]:

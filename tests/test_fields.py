@@ -117,22 +117,22 @@ NOT_SHOWN = {
 
 def leaves(kind: type, where: str) -> list[str]:
     """The dotted names of all fields but locators, blocks included."""
-    hints, found = typing.get_type_hints(kind), []
+    hints, actual = typing.get_type_hints(kind), []
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], f"{where}.{field.name}"
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             hint = next(part for part in typing.get_args(hint) if part is not type(None))
         if dataclasses.is_dataclass(hint):
-            found += leaves(typing.cast("type", hint), name)
+            actual += leaves(typing.cast("type", hint), name)
         elif not field.metadata.get("locator"):
-            found.append(name)
-    return found
+            actual.append(name)
+    return actual
 
 
 def stages(kind: type = Stage) -> set[type]:
     """Every stage of the package; those of tests are not of it."""
-    found = {inner for inner in kind.__subclasses__() if inner.__module__.startswith("synthdiv.")}
-    return found.union(*(stages(inner) for inner in kind.__subclasses__()))
+    actual = {inner for inner in kind.__subclasses__() if inner.__module__.startswith("synthdiv.")}
+    return actual.union(*(stages(inner) for inner in kind.__subclasses__()))
 
 
 @pytest.fixture(scope="module")

@@ -43,15 +43,15 @@ class Renamed:
         """`place` is the section or the file, `before` the names of the fields around this one, with dots."""
         if not isinstance(golden, dict):
             return golden
-        found = {}
+        actual = {}
         for old, value in golden.items():
             new = self.score(old) if kind == "scores" else self.other(kind, place, before + old)
             if new is None:
                 continue
             inner = KINDS.get(old, "") if not kind else "summary" if kind == "summary" else ""
             around = f"{before}{old}." if kind == "summary" else ""
-            found[new] = self.tree(value, old if kind == "files" else place, inner, around)
-        return found
+            actual[new] = self.tree(value, old if kind == "files" else place, inner, around)
+        return actual
 
     def look(self, kind: str, name: str) -> str | None:
         self.used.add((kind, name))

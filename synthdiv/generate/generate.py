@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -147,10 +148,10 @@ class Generate(Stage):
         return shard.facts | self._settled(out, requests)
 
     def _answers(self, shard: Shard) -> Answers:
-        from synthdiv.generate import api, hf, recorded, vllm
-
-        backends = {Backend.hf: hf, Backend.vllm: vllm, Backend.api: api, Backend.recorded: recorded}
-        return backends[self.backend].answers(shard)
+        """Each backend is the module of its name."""
+        module = importlib.import_module(f"synthdiv.generate.{self.backend.value}")
+        answers: Answers = module.answers(shard)
+        return answers
 
     def _sample(self, request: Request, answer: Answer, model: str) -> Sample:
         if self.backend is Backend.recorded:

@@ -59,8 +59,8 @@ def kill_when(folder: Path, stage: str, far) -> int:
 
 
 def manifests(folder: Path, stage: str) -> dict[str, dict]:
-    found = (folder / "outputs" / "artifacts" / stage).glob("*/manifest.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in found}
+    actual = (folder / "outputs" / "artifacts" / stage).glob("*/manifest.json")
+    return {path.parent.name: json.loads(path.read_text()) for path in actual}
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +186,13 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_space(tm
     finally:
         process.kill()
         code = process.wait()
-    said = (tmp_path / "log").read_text()
-    told = [line for line in said.splitlines() if line.startswith(("failed: ", "error: "))]
-    assert told, said
-    assert code == (2 if told[-1].startswith("error: ") else 1), said  # 2 where not even the ledger could be written
-    assert all("no space left on" in line.lower() for line in told), said
+    result = (tmp_path / "log").read_text()
+    message = [line for line in result.splitlines() if line.startswith(("failed: ", "error: "))]
+    assert message, result
+    assert code == (2 if message[-1].startswith("error: ") else 1), (
+        result
+    )  # 2 where not even the ledger could be written
+    assert all("no space left on" in line.lower() for line in message), result
     before = len(list(small_disk.glob("artifacts/*/[!.]*/manifest.json")))
     assert before
     (small_disk / "filler").unlink()

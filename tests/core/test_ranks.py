@@ -42,9 +42,9 @@ def processes(environments: list[dict[str, str]]) -> list[list]:
         )
         for more in environments
     ]  # fmt: skip
-    said = [process.communicate(timeout=120)[0] for process in started]
+    result = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0] * len(started)
-    return [json.loads(text) for text in said]
+    return [json.loads(text) for text in result]
 
 
 def heard(ranks: int) -> list[list]:
@@ -52,8 +52,8 @@ def heard(ranks: int) -> list[list]:
 
 
 def test_two_processes_started_as_torchrun_starts_them():
-    said = processes([{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)])
-    assert said == heard(2)
+    result = processes([{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)])
+    assert result == heard(2)
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def test_a_job_step_of_slurm_says_the_same(hostnames, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    found = of_slurm()
-    assert found.pop("MASTER_PORT") == "21234", "the job's own: two jobs on one node do not meet"
-    assert found == {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node-7"}
+    actual = of_slurm()
+    assert actual.pop("MASTER_PORT") == "21234", "the job's own: two jobs on one node do not meet"
+    assert actual == {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node-7"}
 
 
 def test_two_processes_of_a_job_step(hostnames):

@@ -55,15 +55,15 @@ def test_stages_built_in_either_order_agree(tmp_path):
     """The second stage of one order meets whatever the first left behind."""
     stages = [tiny_model(0), tiny_model(1)]
     answer = Generate("oak", split=Split.test, sampling=Sampling(1, 1, 8))
-    found = []
+    actual = []
     for name, order in (("forth", stages), ("back", stages[::-1])):
         prompts = build(tmp_path / name, toy_prompts())
         made = {}
         for stage in order:
             model = build(tmp_path / name, stage)
             made[stage.toy.family] = [files(model), files(build(tmp_path / name, answer, prompts, model))]
-        found.append(made)
-    assert found[0] == found[1]
+        actual.append(made)
+    assert actual[0] == actual[1]
 
 
 def test_one_model_is_open_at_a_time(tmp_path):

@@ -154,10 +154,10 @@ def test_a_stopped_builder_is_taken_over_and_discards_its_work_when_it_wakes(tmp
         before = {file.name: file.read_bytes() for file in artifact.path.iterdir()}
     finally:
         builder.send_signal(signal.SIGCONT)
-    told = builder.communicate(timeout=120)[0]
+    message = builder.communicate(timeout=120)[0]
     assert built
     assert artifact.manifest["summary"]["continued_from"] >= 5
-    assert told.startswith("reused"), "the sleeper must find its work superseded"
+    assert message.startswith("reused"), "the sleeper must find its work superseded"
     assert {file.name: file.read_bytes() for file in artifact.path.iterdir()} == before
     assert (artifact.path / "builder.txt").read_text() == str(os.getpid())
     assert not Store(tmp_path).partials()
@@ -181,9 +181,9 @@ def test_doctor_sees_a_changed_byte_and_removes_nothing(tmp_path, capsys):
     file = artifact.path / "lines.txt"
     file.write_bytes(file.read_bytes().replace(b"3", b"4"))
     assert examine(tmp_path) == 1
-    told = capsys.readouterr()
-    assert "another SHA-256" in told.err
-    assert "1 unfinished" in told.out
+    message = capsys.readouterr()
+    assert "another SHA-256" in message.err
+    assert "1 unfinished" in message.out
     assert file.exists()
     assert Store(tmp_path).partials()
 
@@ -206,11 +206,11 @@ def test_one_of_many_takers_wins(tmp_path):
 
 
 def test_a_claim_is_dead_at_once_where_facts_say_so_and_clocks_are_not_asked(tmp_path, monkeypatch):
-    mine = take(tmp_path, "k", None)
-    assert mine is not None
-    assert current(tmp_path, "k") == mine
-    assert not mine.gone()
-    fields = vars(mine)
+    first = take(tmp_path, "k", None)
+    assert first is not None
+    assert current(tmp_path, "k") == first
+    assert not first.gone()
+    fields = vars(first)
     assert Claim(**(fields | {"started": 1.0})).gone(), "the process id was used again"
     assert Claim(**(fields | {"boot": "before"})).gone(), "the machine was started again"
     assert not Claim(**(fields | {"host": "elsewhere", "pid": 1})).gone(), "another host cannot be judged from here"
@@ -219,8 +219,8 @@ def test_a_claim_is_dead_at_once_where_facts_say_so_and_clocks_are_not_asked(tmp
     elsewhere = fields | {"host": "elsewhere", "slurm_job": "7"}
     assert Claim(**(elsewhere | {"slurm_restart": "0"})).gone(), "the same job was requeued"
     assert not Claim(**(elsewhere | {"slurm_restart": "1"})).gone()
-    assert take(tmp_path, "k", mine) is not None
-    assert take(tmp_path, "k", mine) is None, "somebody followed it already"
+    assert take(tmp_path, "k", first) is not None
+    assert take(tmp_path, "k", first) is None, "somebody followed it already"
     assert len(claim_files(tmp_path, "k")) == 2
 
 

@@ -27,9 +27,9 @@ STEPS = "steps.txt"
 def once(stage: Any) -> bool:
     """Whether this is the first time that a stage asks."""
     mark = Path(stage.marks) / f"{stage.name}-{stage.number}"
-    found = mark.exists()
+    actual = mark.exists()
     mark.touch()
-    return not found
+    return not actual
 
 
 def signalled(deed: str) -> None:
@@ -142,10 +142,10 @@ class Given:
     ends: list[Node]
 
     def nodes(self) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        actual: dict[str, Node] = {}
         for node in self.ends:
-            node.gather(found)
-        return found
+            node.gather(actual)
+        return actual
 
     def records(self) -> list[CellRecord]:
         return [

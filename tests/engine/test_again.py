@@ -73,17 +73,17 @@ def test_rows_of_an_earlier_version_are_read(ledger):
 def test_the_command_of_a_cell_gives_that_cell_wherever_it_is_typed(chosen, typed, tmp_path, monkeypatch):
     points = []
     monkeypatch.setattr("synthdiv.launch.launch", lambda given, *_: points.extend(given) or 0)
-    mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
-    (mine / "train").mkdir(parents=True)
+    own, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    (own / "train").mkdir(parents=True)
     elsewhere.mkdir()
-    (mine / "train" / "slow.yaml").write_text("lr: 1e-6\n")
-    (mine / "other.yaml").write_text("defaults: [config, _self_]\nmix: {rows: 48}\n")
+    (own / "train" / "slow.yaml").write_text("lr: 1e-6\n")
+    (own / "other.yaml").write_text("defaults: [config, _self_]\nmix: {rows: 48}\n")
     assert typed("-m", *chosen, "train=slow", "train.seed=0,3", "sweep=s").code == 0
     first, second = points
     assert second.cell.train.lr == 1e-6
     assert second.cell.mix.rows == (48 if "other" in chosen else None)
     words = shlex.split(cell_record(second, graph(second.cell)).command("s"))
-    assert str(mine) in words, "absolute: the next command may be typed elsewhere"
+    assert str(own) in words, "absolute: the next command may be typed elsewhere"
     monkeypatch.chdir(elsewhere)
     assert typed(*words[1:]).code == 0
     assert points[2].cell == second.cell != first.cell

@@ -33,10 +33,10 @@ def job(nodes: list[Node], **fields) -> Job:
 
 def frozen(typed, monkeypatch, *words: str) -> dict[str, Node]:
     """Every node of a command's sweep, and none is built."""
-    found: dict[str, Node] = {}
-    monkeypatch.setattr("synthdiv.engine.engine.Engine.run", lambda engine: found.update(engine.nodes) or 0)
+    actual: dict[str, Node] = {}
+    monkeypatch.setattr("synthdiv.engine.engine.Engine.run", lambda engine: actual.update(engine.nodes) or 0)
     assert typed(*words).code == 0
-    return found
+    return actual
 
 
 STUDIES = {
@@ -54,9 +54,9 @@ def test_a_job_file_keeps_key_and_fields_of_every_node(typed, tmp_path, monkeypa
     written.write(tmp_path / "jobs" / "job.json")
     read = Job.read(tmp_path / "jobs" / "job.json")
     assert read == written
-    found = read.rebuilt()
-    assert list(found) == list(nodes)
-    for key, node in found.items():
+    actual = read.rebuilt()
+    assert list(actual) == list(nodes)
+    for key, node in actual.items():
         assert node.key == key
         assert node.stage == nodes[key].stage, "locators too, which no key knows"
         assert [inner.key for inner in node.inputs.values()] == [inner.key for inner in nodes[key].inputs.values()]
@@ -93,9 +93,9 @@ def test_a_job_file_keeps_any_stage(stage):
     """By way of the text of a file: floats to the last bit, enums, lists, optional fields, any name."""
     node = Node(stage, dict.fromkeys(stage.input_names(), Node(Act())))
     rows = json.loads(json.dumps([dataclasses.asdict(record) for record in job([node]).graph]))
-    found = job([])
-    found.graph = [NodeRecord(**row) for row in rows]
-    *_, back = found.rebuilt().values()
+    actual = job([])
+    actual.graph = [NodeRecord(**row) for row in rows]
+    *_, back = actual.rebuilt().values()
     assert back.stage == stage
     assert canonical_fields(back.stage) == canonical_fields(stage)
     assert plain(back.stage) == plain(stage)

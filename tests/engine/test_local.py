@@ -232,7 +232,10 @@ def test_a_study_is_the_same_under_torchrun(tmp_path):
     (trained,) = (key for key, each in one.items() if each["stage"] == "train")
     assert other[trained]["sessions"][0]["ranks"] == 2
     tuned = {trained}
-    while more := {key for key, each in one.items() if tuned & {inner["key"] for inner in each["inputs"].values()}} - tuned:
+    while (
+        more := {key for key, each in one.items() if tuned & {inner["key"] for inner in each["inputs"].values()}}
+        - tuned
+    ):
         tuned |= more
     assert len(tuned) < len(one) - 3
     for key, each in one.items():

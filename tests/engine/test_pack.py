@@ -54,12 +54,12 @@ def trainings(job: Packed) -> int:
 
 def everything_before(jobs: list[Packed], number: int) -> set[int]:
     """The jobs that are over when a job begins."""
-    found: set[int] = set()
+    actual: set[int] = set()
     fresh = set(jobs[number].after)
     while fresh:
-        found |= fresh
-        fresh = {other for job in fresh for other in jobs[job].after} - found
-    return found
+        actual |= fresh
+        fresh = {other for job in fresh for other in jobs[job].after} - actual
+    return actual
 
 
 def assert_sound(jobs: list[Packed], nodes: list[Node]) -> None:
@@ -108,10 +108,10 @@ def test_arrays_hold_each_job_once_and_come_after_those_they_wait_for(nodes, gro
         jobs = pack(nodes, shape, group, limit)
     except ConfigError:
         return
-    found = arrays(jobs, most)
-    assert sorted(number for members in found for number in members) == list(range(len(jobs)))
+    actual = arrays(jobs, most)
+    assert sorted(number for members in actual for number in members) == list(range(len(jobs)))
     queued: set[int] = set()
-    for members in found:
+    for members in actual:
         assert 1 <= len(members) <= most
         assert len({(jobs[number].shape, frozenset(jobs[number].after)) for number in members}) == 1
         assert jobs[members[0]].after <= queued, "what it names has an id by now"

@@ -145,9 +145,9 @@ def test_scripts_have_every_placeholder_filled_and_the_options_as_given(typed, t
         assert "#SBATCH --exclusive\n" in script
         assert f'\nmodule load cuda\nset -u\ncd "{tmp_path}"\n' in script
         assert f"{sys.executable} -m synthdiv.worker" in script
-        mine = [job for name, job in jobs.items() if name.split("-")[0] == number]
-        assert mine
-        trains = "train" in {stages[key] for job in mine for key in job["nodes"]}
+        first = [job for name, job in jobs.items() if name.split("-")[0] == number]
+        assert first
+        trains = "train" in {stages[key] for job in first for key in job["nodes"]}
         assert trains == ("#SBATCH --time=12:00:00\n" in script) == ("#SBATCH --mem=8G\n" in script)
     assert sorted(key for job in jobs.values() for key in job["nodes"]) == sorted(stages), "each node in one job"
     assert all(len(job["nodes"]) <= 4 for job in jobs.values())

@@ -61,8 +61,8 @@ def test_a_failure_and_a_missing_input_cost_only_what_depends_on_them(tmp_path):
     path = written(tmp_path, nodes, [node.key for node in nodes], attempts={good.key: 7})
     code, log = done(tmp_path, started(tmp_path, path, SYNTHDIV_LOG=str(tmp_path / "log")))
     assert code == 1
-    found = states(tmp_path)
-    assert [found[node.key] for node in nodes] == ["failed", "built", "blocked", "built", "blocked"]
+    actual = states(tmp_path)
+    assert [actual[node.key] for node in nodes] == ["failed", "built", "blocked", "built", "blocked"]
     assert f"{bad.label} failed: row 3 of it is no row" in log
     assert f"{after[2].label} blocked: {absent.label} is missing" in log
     assert "printed by the stage" in log, "what a stage prints is in the log"

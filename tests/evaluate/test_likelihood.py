@@ -103,16 +103,16 @@ def test_a_fitted_answer_is_what_the_model_gives_it_at_that_temperature(arms):
 
 def test_human_scores_hold_all_of_perplexity_2_and_its_items(arms):
     scores, items = human_scores(arms.tuned.human, arms.vanilla.human)
-    found = {score.name: score for score in scores}
-    assert len(found) == len(scores)
-    assert {"nll_2", "tail_share", "nll_2_tail-vanilla", "nll_2_support-vanilla", "temperature_2"} <= found.keys()
-    assert found["nll_2_support"].value + found["nll_2_sharpness"].value == pytest.approx(found["nll_2"].value)
+    actual = {score.name: score for score in scores}
+    assert len(actual) == len(scores)
+    assert {"nll_2", "tail_share", "nll_2_tail-vanilla", "nll_2_support-vanilla", "temperature_2"} <= actual.keys()
+    assert actual["nll_2_support"].value + actual["nll_2_sharpness"].value == pytest.approx(actual["nll_2"].value)
     for name in ("nll_2", "nll_2_support"):
         values = [row["value"] for row in items if row["measure"] == name]
-        assert np.mean(values) == pytest.approx(found[name].value)
-        assert len(values) == found[name].n
+        assert np.mean(values) == pytest.approx(actual[name].value)
+        assert len(values) == actual[name].n
     alone = {score.name for score in human_scores(arms.vanilla.human, None)[0]}
-    assert alone == {name for name in found if not name.endswith("-vanilla")}
+    assert alone == {name for name in actual if not name.endswith("-vanilla")}
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +171,14 @@ def scored(arms, tmp_path, samples, **fields):
 def test_ends_of_own_answers(arms, tmp_path):
     """An empty answer is its end alone, however it ended; one that was cut has none."""
     row = read_prompts(arms.prompts, "test", 1)[0]
-    said = [("", "stop"), ("", "length"), ("a b", "stop"), ("a b", "length"), ("a b", "recorded")]
+    result = [("", "stop"), ("", "length"), ("a b", "stop"), ("a b", "length"), ("a b", "recorded")]
     samples = [
         Sample(row["id"], row["prompt"], text, "x", sample=place, finish=finish)
-        for place, (text, finish) in enumerate(said)
+        for place, (text, finish) in enumerate(result)
     ]
     _, rows = scored(arms, tmp_path, reversed(samples), limit=1)
-    assert [(found["response"], found["finish"]) for found in rows] == said
-    empty, again, ended, cut, recorded = (found["token_nll"] for found in rows)
+    assert [(actual["response"], actual["finish"]) for actual in rows] == result
+    empty, again, ended, cut, recorded = (actual["token_nll"] for actual in rows)
     assert len(empty) == 1
     assert again == pytest.approx(empty, abs=1e-5)
     assert ended == pytest.approx(recorded, abs=1e-5)
@@ -197,15 +197,15 @@ def test_own_answers_that_grew_past_the_context_are_cut_and_counted(arms, tmp_pa
     samples = [
         Sample(row["id"], row["prompt"], text, "x") for row, text in zip(rows, ("a", "\ufffd" * context), strict=True)
     ]
-    summary, found = scored(arms, tmp_path, samples, limit=2)
+    summary, actual = scored(arms, tmp_path, samples, limit=2)
     assert summary["cut"] == 1
     chat = Chat.for_prompts(opened(arms.vanilla.model).tokenizer, arms.prompts)
-    assert found[1]["tokens"] == context - len(chat.prompt(rows[1]["prompt"]))
-    assert found[0]["bytes"] == 1
+    assert actual[1]["tokens"] == context - len(chat.prompt(rows[1]["prompt"]))
+    assert actual[0]["bytes"] == 1
     # a mark is one character of three bytes, each a token or less: the tokens left out have no bytes
-    assert found[1]["bytes"] <= 3 * found[1]["tokens"] < 3 * context
-    kept = chat.tokenizer.decode(chat.answers([samples[1].response])[0][: found[1]["tokens"]])
-    assert found[1]["bytes"] == len(kept.encode())
+    assert actual[1]["bytes"] <= 3 * actual[1]["tokens"] < 3 * context
+    kept = chat.tokenizer.decode(chat.answers([samples[1].response])[0][: actual[1]["tokens"]])
+    assert actual[1]["bytes"] == len(kept.encode())
 
 
 def test_perplexity_1_has_the_tail_and_says_what_was_cut(own, monkeypatch):
@@ -216,8 +216,8 @@ def test_perplexity_1_has_the_tail_and_says_what_was_cut(own, monkeypatch):
     assert not any("cut" in score.note for score in scores)
     rows = [len(read_likelihood(artifact)) for artifact in own]
     summaries = [{"cut": 2, "answers": rows[0]}, {"cut": 1, "answers": rows[1]}]
-    told = {artifact.path: {"summary": summary} for artifact, summary in zip(own, summaries, strict=True)}
-    monkeypatch.setattr(Artifact, "manifest", property(lambda artifact: told[artifact.path]))
+    message = {artifact.path: {"summary": summary} for artifact, summary in zip(own, summaries, strict=True)}
+    monkeypatch.setattr(Artifact, "manifest", property(lambda artifact: message[artifact.path]))
     for score in perplexity_1_scores(*own):
         assert "2 of 24 answers were longer than the context and cut" in score.note
         both = "1 of 24 of the vanilla student's answers were longer than the context and cut" in score.note

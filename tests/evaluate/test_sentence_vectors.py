@@ -81,36 +81,36 @@ def test_an_encoder_needs_the_device_that_was_chosen(answers, encoder, tmp_path,
 
 
 def test_rows_are_the_encoders_vectors(answers, encoder, tmp_path):
-    found, rows, summary = built(Vectors(), answers, encoder, tmp_path / "out")
+    actual, rows, summary = built(Vectors(), answers, encoder, tmp_path / "out")
     assert rows["id"] == [row.id for row in answers.rows]
     assert rows["sample"] == [row.sample for row in answers.rows]
     assert rows["words"] == [6, 0, 3, 6, 0, 400, 2]
     assert summary == {"rows": 7, "dimensions": 384, "texts": 4, "empty": 2, "truncated": 1}
-    assert found.dtype == np.float32
-    assert np.isnan(found).all(axis=1).tolist() == [False, True, False, False, True, False, False]
-    assert (found[0] == found[3]).all()
+    assert actual.dtype == np.float32
+    assert np.isnan(actual).all(axis=1).tolist() == [False, True, False, False, True, False, False]
+    assert (actual[0] == actual[3]).all()
     opened = open_encoder(encoder.path, "cpu")
     for place in (0, 2, 5, 6):
-        np.testing.assert_allclose(found[place], opened.encode([TEXTS[place]], show_progress_bar=False)[0], atol=1e-5)
+        np.testing.assert_allclose(actual[place], opened.encode([TEXTS[place]], show_progress_bar=False)[0], atol=1e-5)
 
 
 def test_texts_are_cut_before_they_are_encoded(answers, encoder, tmp_path):
-    found, rows, summary = built(Vectors(length=2), answers, encoder, tmp_path / "out")
+    actual, rows, summary = built(Vectors(length=2), answers, encoder, tmp_path / "out")
     assert rows["words"] == [6, 0, 3, 6, 0, 400, 2]
     assert summary["truncated"] == 0
     opened = open_encoder(encoder.path, "cpu")
     wanted = opened.encode(["A cat", "Two dogs", "word word"], show_progress_bar=False)
-    np.testing.assert_allclose(found[[0, 2, 5]], wanted, atol=1e-5)
+    np.testing.assert_allclose(actual[[0, 2, 5]], wanted, atol=1e-5)
 
 
 def test_small_batches_and_many_writes_change_nothing_that_matters(answers, encoder, tmp_path, monkeypatch):
     whole, *_ = built(Vectors(), answers, encoder, tmp_path / "a")
     monkeypatch.setattr("synthdiv.models.encoder.BATCHES_PER_CHUNK", 1)
-    told = []
-    monkeypatch.setattr("synthdiv.core.local_run.LocalRun.progress", lambda self, *now: told.append(now))
+    message = []
+    monkeypatch.setattr("synthdiv.core.local_run.LocalRun.progress", lambda self, *now: message.append(now))
     small, *_ = built(Vectors(batch_rows=3), answers, encoder, tmp_path / "b", micro_batch=2)
     np.testing.assert_allclose(whole, small, atol=1e-5)
-    assert told == [(2, 4, "texts encoded"), (4, 4, "texts encoded")]
+    assert message == [(2, 4, "texts encoded"), (4, 4, "texts encoded")]
     again, *_ = built(Vectors(batch_rows=3), answers, encoder, tmp_path / "c", micro_batch=2)
     assert again.tobytes() == small.tobytes()
 
@@ -118,30 +118,30 @@ def test_small_batches_and_many_writes_change_nothing_that_matters(answers, enco
 def test_an_artifact_of_answers_and_one_of_human_answers(arms, encoder):
     prompts = read_prompts(arms.prompts, "test")
     checkpoint = build(arms.root, encoder.stage)
-    said = build(arms.root, Vectors(length=3), arms.vanilla.answers, checkpoint)
+    result = build(arms.root, Vectors(length=3), arms.vanilla.answers, checkpoint)
     human = build(arms.root, Vectors(human=True), arms.prompts, checkpoint)
-    found, rows = read_vectors(said)
+    actual, rows = read_vectors(result)
     samples = read_samples(arms.vanilla.answers.path)
     assert rows["id"] == [row.id for row in samples]
     assert rows["sample"] == [row.sample for row in samples]
-    assert np.isfinite(found).all(axis=1).tolist() == [bool(words(row.response)) for row in samples]
-    found, rows = read_vectors(human)
+    assert np.isfinite(actual).all(axis=1).tolist() == [bool(words(row.response)) for row in samples]
+    actual, rows = read_vectors(human)
     assert rows == {
         "id": [row["id"] for row in prompts],
         "sample": [0] * len(prompts),
         "words": [len(words(row["response"])) for row in prompts],
     }
-    assert found.shape == (len(prompts), 384)
-    assert truncated_note(said) == truncated_note(human) == ""
+    assert actual.shape == (len(prompts), 384)
+    assert truncated_note(result) == truncated_note(human) == ""
 
 
 def test_a_note_says_how_many_texts_the_encoder_cut():
     summary = {"rows": 7, "truncated": 2}
-    said = SimpleNamespace(manifest={"summary": summary})
-    assert truncated_note(said) == "2 of 7 texts exceed the encoder's context"
-    assert truncated_note(said, "human ") == "2 of 7 human texts exceed the encoder's context"
+    result = SimpleNamespace(manifest={"summary": summary})
+    assert truncated_note(result) == "2 of 7 texts exceed the encoder's context"
+    assert truncated_note(result, "human ") == "2 of 7 human texts exceed the encoder's context"
     summary["truncated"] = 0
-    assert truncated_note(said) == ""
+    assert truncated_note(result) == ""
 
 
 def test_a_language_model_is_no_encoder(arms):

@@ -78,11 +78,11 @@ def test_the_mean_of_items_is_the_score(suite):
 
 def test_no_student_is_nearer_to_the_law_than_the_law_itself(arms):
     """KL is not negative; tuning on human answers brings the student nearer."""
-    found = [
+    actual = [
         items(build(arms.root, Truth(vanilla=True), arms.prompts, arm.support, arm.answers))
         for arm in (arms.tuned, arms.vanilla)
     ]
-    tuned, vanilla = ([row["value"] for row in rows if row["measure"] == "truth/excess_nll"] for rows in found)
+    tuned, vanilla = ([row["value"] for row in rows if row["measure"] == "truth/excess_nll"] for rows in actual)
     assert min(*tuned, *vanilla) >= -1e-6
     assert np.mean(tuned) < np.mean(vanilla)
 

@@ -80,9 +80,9 @@ def test_empty_prompts_and_control_characters_are_answered(model):
     texts = ["", " ", "\x00\x01\x07\x1b[2J", "\u202e\ufeff\u2028", "<|eos|><|user|>", "\U0001f9d1"]
     requests = [Request(f"p-{number}", text, 0, f"{number:032x}") for number, text in enumerate(texts)]
     ready = opened(model)
-    found = answers(ready, requests)
-    assert found == [answer for request in requests for answer in answers(ready, [request])]
-    assert all(answer.prompt_tokens > 1 for answer in found)
+    actual = answers(ready, requests)
+    assert actual == [answer for request in requests for answer in answers(ready, [request])]
+    assert all(answer.prompt_tokens > 1 for answer in actual)
 
 
 def test_a_prompt_without_a_token_is_refused(model):

@@ -23,8 +23,8 @@ def _hurried(monkeypatch):
 
 def test_the_completions_endpoint_answers_too():
     with FaultServer() as fault:
-        found = collected(Client(server(fault), "tiny-chat", "completions"), asks("one", "two"))
-    assert {name: reply.data["choices"][0]["text"] for name, reply in found.items()} == {
+        actual = collected(Client(server(fault), "tiny-chat", "completions"), asks("one", "two"))
+    assert {name: reply.data["choices"][0]["text"] for name, reply in actual.items()} == {
         "q0": text_of("one"),
         "q1": text_of("two"),
     }
@@ -54,16 +54,16 @@ def test_only_transient_failures_are_retried(status, tries, monkeypatch):
         with pytest.raises((DataError, ConfigError)) as caught:
             collected(client, asks("say"))
         assert fault.asked["say"] == tries
-    told = str(caught.value)
+    message = str(caught.value)
     assert isinstance(caught.value, Unavailable) == (tries == 2 or status == 402)
-    assert told.startswith(f"server here ({fault.url})")
+    assert message.startswith(f"server here ({fault.url})")
     says = {
         400: "refuses q0 (400): no such thing. If only this prompt is rejected, leave it out (prompts.table.where), or",
         401: "rejects the key in the environment variable TEST_KEY (401)",
         402: "the account has no credit left (no such thing)",
         403: "(403): no such thing. The cause may be the prompt, the region or the key in the environment variable",
     }
-    assert says.get(status, f"no answer to q0 after 2 attempts in 0 s; the last got HTTP {status}: no such") in told
+    assert says.get(status, f"no answer to q0 after 2 attempts in 0 s; the last got HTTP {status}: no such") in message
 
 
 def test_an_unsupported_system_role_is_sent_in_the_user_turn():
@@ -75,11 +75,11 @@ def test_an_unsupported_system_role_is_sent_in_the_user_turn():
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
     wanted = [ApiRequest(n, f"q{n}", {"model": "tiny-chat", "messages": turns}, 14, 10) for n in range(9)]
     with FaultServer(rule=rule) as fault:
-        found = collected(Client(server(fault, concurrency=1), "tiny-chat"), wanted)
+        actual = collected(Client(server(fault, concurrency=1), "tiny-chat"), wanted)
         assert fault.asked["Hello"] == 1, "tried once"
-    assert all(reply.folded for reply in found.values())
+    assert all(reply.folded for reply in actual.values())
     assert fault.bodies[-1]["messages"] == [{"role": "user", "content": "Be brief.\n\nHello"}]
-    assert found["q0"].account.retries == {"parameter": 1}
+    assert actual["q0"].account.retries == {"parameter": 1}
 
 
 def test_loopback_requests_use_no_proxy(monkeypatch):
@@ -161,8 +161,8 @@ def test_an_error_of_the_caller_ends_the_thread():
 
 def test_a_server_that_is_down_is_named_with_the_attempts():
     run = cpu_run(servers=[Server("gone", "http://127.0.0.1:9/v1", attempts=2)])
-    told = r"server gone \(http://127.0.0.1:9/v1\): no answer to .* after 2 attempts in 0 s; .*Connect call failed"
-    with pytest.raises(DataError, match=told):
+    message = r"server gone \(http://127.0.0.1:9/v1\): no answer to .* after 2 attempts in 0 s; .*Connect call failed"
+    with pytest.raises(DataError, match=message):
         listed(Hosted("gone", "tiny-chat"), run)
 
 

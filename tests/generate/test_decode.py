@@ -54,8 +54,10 @@ def ended(said):
 
 def ours(model, prompts, rows, **law):
     with torch.inference_mode():
-        said = decode(model, row_cache(model), [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law), "cpu")
-    return ended(said)
+        result = decode(
+            model, row_cache(model), [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law), "cpu"
+        )
+    return ended(result)
 
 
 def theirs(model, prompts, rows, **law):
@@ -122,5 +124,5 @@ def test_a_compiled_model_gives_the_same_tokens(prompts):
     model = model_of("llama")
     wanted = ours(model, prompts, range(ROWS))
     model.compile(dynamic=True)
-    found = ours(model, prompts, range(ROWS))
-    assert sum(one == other for one, other in zip(found, wanted, strict=True)) >= ROWS - 1  # last bits may differ
+    actual = ours(model, prompts, range(ROWS))
+    assert sum(one == other for one, other in zip(actual, wanted, strict=True)) >= ROWS - 1  # last bits may differ

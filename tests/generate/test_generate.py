@@ -29,8 +29,8 @@ def test_a_line_of_the_log_that_was_cut_swallows_no_other(prompts, model, tmp_pa
 def test_train_prompts_are_answered_as_often_as_asked(prompts, model, tmp_path):
     """Each answer of a stream of its own."""
     stage = Generate("oak", sampling=Sampling(1.0, 1.0, 8), rows=48, shard_rows=4, samples=3)
-    told = stage.build({"prompts": prompts, "model": model}, tmp_path, cpu_run())
+    message = stage.build({"prompts": prompts, "model": model}, tmp_path, cpu_run())
     rows = read_samples(tmp_path)
-    assert told["rows"] == len(rows) == 3 * len({row.id for row in rows})
+    assert message["rows"] == len(rows) == 3 * len({row.id for row in rows})
     assert {row.sample for row in rows} == {0, 1, 2}
     assert len({row.seed for row in rows}) == len(rows)

@@ -37,12 +37,12 @@ def requests(prompts):
 
 def answers(opened_model, requests, size, sampling=PLAIN):
     chat = Chat(opened_model.tokenizer)
-    found = {}
+    actual = {}
     for start in range(0, len(requests), size):
         batch, _ = tokenize_requests(chat, opened_model.context, requests[start : start + size], sampling)
         keys = ((item.id, item.sample) for item, _ in batch)
-        found |= zip(keys, answer_batch(opened_model, chat, batch, sampling), strict=True)
-    return found
+        actual |= zip(keys, answer_batch(opened_model, chat, batch, sampling), strict=True)
+    return actual
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -78,10 +78,10 @@ def test_greedy_is_that_of_transformers(requests, model):
 
 def test_finish_and_token_counts(requests, model):
     """`stop` where the end came, not counted; `length` where the limit came first, after exactly so many."""
-    found = answers(opened(model), requests, 8).values()
-    assert {answer.finish for answer in found} == {"stop", "length"}
-    assert all((answer.response_tokens == 12) == (answer.finish == "length") for answer in found)
-    assert all(answer.response_tokens <= 12 and answer.prompt_tokens > 1 for answer in found)
+    actual = answers(opened(model), requests, 8).values()
+    assert {answer.finish for answer in actual} == {"stop", "length"}
+    assert all((answer.response_tokens == 12) == (answer.finish == "length") for answer in actual)
+    assert all(answer.response_tokens <= 12 and answer.prompt_tokens > 1 for answer in actual)
 
 
 class Tight:
@@ -137,8 +137,8 @@ def test_a_single_row_that_does_not_fit_and_other_errors_are_raised(prompts, mod
 def test_the_log_tells_of_batches_and_the_rows_do_not(root, prompts, model):
     begun = time.time()
     built = build(root, stage(split=Split.test, batch_tokens=150), prompts, model)
-    log, found = read_log(built.path), read_samples(built.path)
-    assert [(line["id"], line["sample"]) for line in log] == [(row.id, row.sample) for row in found]
+    log, actual = read_log(built.path), read_samples(built.path)
+    assert [(line["id"], line["sample"]) for line in log] == [(row.id, row.sample) for row in actual]
     assert [line["batch"] for line in log] == sorted(line["batch"] for line in log)
     for line in log:
         assert line["batch_rows"] == sum(other["batch"] == line["batch"] for other in log)
@@ -156,11 +156,11 @@ def test_an_adapter_answers_like_its_merged_model(requests, model):
     torch.manual_seed(0)
     with peft_warnings_ignored():
         ready = OpenModel(peft.get_peft_model(ready.model, config).eval(), ready.tokenizer, "cpu")
-    found = answers(ready, requests, 8)
-    assert found != answers(opened(model), requests, 8)
+    actual = answers(ready, requests, 8)
+    assert actual != answers(opened(model), requests, 8)
     merged = OpenModel(ready.model.merge_and_unload(), ready.tokenizer, "cpu")
     same = answers(merged, requests, 8)
-    assert sum(found[key] == same[key] for key in found) >= len(found) - 1  # the last bits of logits differ
+    assert sum(actual[key] == same[key] for key in actual) >= len(actual) - 1  # the last bits of logits differ
 
 
 def test_generation_defaults_of_a_checkpoint_are_ignored(requests, model, tmp_path):
@@ -195,12 +195,12 @@ def test_shards_partition_the_prompts_and_rows_do_not_depend_on_the_shards(root,
 
 
 def test_the_first_test_prompts_get_several_samples(root, prompts, model):
-    found = rows(build(root, stage(split=Split.test, samples=3, subset=5), prompts, model))
+    actual = rows(build(root, stage(split=Split.test, samples=3, subset=5), prompts, model))
     order = [row["id"] for row in read_prompts(prompts, "test")]
-    assert sorted(found) == sorted(
+    assert sorted(actual) == sorted(
         [(key, sample) for key in order[:5] for sample in range(3)] + [(key, 0) for key in order[5:]]
     )
-    assert all(row.temperature == 1 and row.model == model.key and row.source == "oak" for row in found.values())
+    assert all(row.temperature == 1 and row.model == model.key and row.source == "oak" for row in actual.values())
 
 
 def test_two_sources_with_one_checkpoint_answer_differently(root, prompts, model):

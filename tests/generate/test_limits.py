@@ -26,8 +26,8 @@ def test_after_a_429_no_request_starts_before_retry_after(monkeypatch):
     with FaultServer(share=1.0, kinds=("429",), most=1, retry_after="1.5") as fault:
         fault.asked.update({f"p{n}": 1 for n in range(1, 30)})  # only p0 is refused
         client = Client(server(fault, concurrency=2), "tiny-chat", "completions")
-        found = collected(client, asks(*(f"p{n}" for n in range(30))))
-    assert len(found) == 30
+        actual = collected(client, asks(*(f"p{n}" for n in range(30))))
+    assert len(actual) == 30
     gaps = [after - before for before, after in zip(fault.starts, fault.starts[1:], strict=False)]
     assert max(gaps) > 1.2, "all waited"
 

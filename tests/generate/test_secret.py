@@ -58,10 +58,10 @@ def test_the_key_is_in_no_file(tmp_path, engine):
 def test_a_key_on_the_command_line_is_neither_printed_nor_written(tmp_path, typed, wrong, grid):
     write_files(tmp_path)
     words = [*grid, *CELL, 'runtime.servers=[{name: here, url: "http://127.0.0.1:9/v1"}]', wrong]
-    said = typed(*words)
-    assert said.code == 2
-    assert f"error: runtime.servers.0.{'key: give the name' if '.key' in wrong else 'url: needs an http'}" in said.err
-    assert holding(tmp_path, (said.out, said.err)) == []
+    result = typed(*words)
+    assert result.code == 2
+    assert f"error: runtime.servers.0.{'key: give the name' if '.key' in wrong else 'url: needs an http'}" in result.err
+    assert holding(tmp_path, (result.out, result.err)) == []
 
 
 def test_a_key_is_asked_for_by_name_and_never_shown(monkeypatch):

@@ -25,31 +25,31 @@ def test_no_interleaving_crosses_the_budget_and_what_is_settled_is_what_it_cost(
         with Spending(Path(folder), usd, tokens, 2.5, 10.0) as two:
             flying, spent, lost = [], [0.0, 0], [0.0, 0]
             for what, who, prompt, completion in steps:
-                mine = (one, two)[who]
+                first = (one, two)[who]
                 if what == "cut":
                     with (Path(folder) / FILE).open("ab") as handle:
                         handle.write(b'{"reserve": "half", "us')
                 elif what == "reserve":
                     try:
-                        flying.append((mine, mine.reserve(prompt, completion), prompt, completion))
+                        flying.append((first, first.reserve(prompt, completion), prompt, completion))
                     except OverBudget:
-                        room = usd is None or mine.total[0] + mine.usd(prompt, completion) <= usd - 1e-6
-                        assert not (room and (tokens is None or mine.total[1] + prompt + completion <= tokens))
+                        room = usd is None or first.total[0] + first.usd(prompt, completion) <= usd - 1e-6
+                        assert not (room and (tokens is None or first.total[1] + prompt + completion <= tokens))
                 elif flying:
-                    mine, mark, most_prompt, most_completion = flying.pop(prompt % len(flying))
+                    first, mark, most_prompt, most_completion = flying.pop(prompt % len(flying))
                     into, cost = (lost, (most_prompt, most_completion))
                     if what == "settle":
                         into, cost = spent, (most_prompt // 2, most_completion // 3)
-                        mine.settle(mark, *cost)
-                    into[0] += mine.usd(*cost)
+                        first.settle(mark, *cost)
+                    into[0] += first.usd(*cost)
                     into[1] += sum(cost)
                 with Spending(Path(folder), None, None, 2.5, 10.0) as reader:
                     reader.settle("look", 0, 0)
                     assert usd is None or reader.total[0] <= usd + 1e-6
                     assert tokens is None or reader.total[1] <= tokens
-            for mine, mark, prompt, completion in flying:
-                mine.settle(mark, prompt, completion)
-                spent[0] += mine.usd(prompt, completion)
+            for first, mark, prompt, completion in flying:
+                first.settle(mark, prompt, completion)
+                spent[0] += first.usd(prompt, completion)
                 spent[1] += prompt + completion
         with Spending(Path(folder), None, None, 2.5, 10.0) as reader:
             reader.settle("look", 0, 0)

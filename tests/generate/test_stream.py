@@ -93,11 +93,11 @@ def test_the_head_gives_the_same_token_as_the_whole_vocabulary(top_p, spread, vo
     streams, rows = [f"{number:032x}" for number in range(300)], torch.arange(300)
     draws = RowSampler(streams, 1, "cpu", 0.7, top_p)
     wanted = sample_by_inverse_cdf(top_p_scores(scores / 0.7, top_p), draws.table)
-    found = draws(scores, rows, 0)
+    actual = draws(scores, rows, 0)
     if spread:
-        assert torch.equal(found, wanted)
+        assert torch.equal(actual, wanted)
     else:  # of equal tokens either cut takes as many, and not the same ones
-        share = torch.tensor(len(set(found.tolist())) / max(1, len(set(wanted.tolist()))))
+        share = torch.tensor(len(set(actual.tolist())) / max(1, len(set(wanted.tolist()))))
         assert 0.8 < share < 1.25
 
 

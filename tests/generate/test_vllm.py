@@ -77,9 +77,9 @@ def test_an_adapter_is_served_on_its_base(root, prompts, model, run):
     one = read_samples(build(root, asked(Backend.hf), prompts, student).path)
     other = read_samples(build(root, asked(Backend.vllm), prompts, student, run=run).path)
     plain = read_samples(build(root, asked(Backend.hf), prompts, model).path)
-    said = [{row.id: row.response for row in rows} for rows in (one, other, plain)]
-    assert said[0] == said[1]
-    assert said[0] != said[2], "the adapter makes a difference"
+    result = [{row.id: row.response for row in rows} for rows in (one, other, plain)]
+    assert result[0] == result[1]
+    assert result[0] != result[2], "the adapter makes a difference"
     assert len(servers()) == 1, "the base alone was closed before"
 
 

@@ -41,14 +41,14 @@ def made_answers(
     rng, topic = random.Random(seed), random.Random(seed if topics is None else topics)
     names = [f"w{i}" for i in range(vocabulary)]
     weights = [1 / (rank + 1) for rank in range(vocabulary)]
-    found = {}
+    actual = {}
     for prompt in range(prompts):
         about = topic.sample(range(vocabulary), 3)
         drawn = [rng.choices(names, weights, k=rng.randint(words - 3, words + 3)) for _ in range(samples)]
-        found[f"p{prompt}"] = [
+        actual[f"p{prompt}"] = [
             " ".join(names[rng.choice(about)] if rng.random() < 0.2 else word for word in answer) for answer in drawn
         ]
-    return found
+    return actual
 
 
 def cloud(seed, n, d=6, shift=0.5, dtype=float):

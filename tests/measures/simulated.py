@@ -117,9 +117,9 @@ def likelihood(seed: int, prompts: int) -> list[Score]:
     owner, total = np.repeat(np.arange(prompts), tokens), tokens.sum()
     sharpness = np.exp(random.normal(0.5, 0.3, prompts))[owner, None]
     truth = sharpness * random.normal(size=(total, 30))
-    said = (truth + random.gumbel(size=truth.shape)).argmax(axis=1)  # a draw from its softmax
+    result = (truth + random.gumbel(size=truth.shape)).argmax(axis=1)  # a draw from its softmax
     arms = [
-        scored(scale * (truth + noise * random.normal(size=truth.shape)), said, tokens)
+        scored(scale * (truth + noise * random.normal(size=truth.shape)), result, tokens)
         for scale, noise in ((1.5, 0.6), (1.0, 0.9))
     ]
     (answers, each, curves), (other, other_each, other_curves) = arms
@@ -128,7 +128,7 @@ def likelihood(seed: int, prompts: int) -> list[Score]:
     own = [own_answers(random, prompts, tokens, mean) for mean in (0.6, 0.8)]
     scores += own_answer_tail_scores(*own, seed)
     summed = [
-        {name: [AnswerNLL(sum(one), len(one), 4 * len(one)) for one in said] for name, said in arm.items()}
+        {name: [AnswerNLL(sum(one), len(one), 4 * len(one)) for one in result] for name, result in arm.items()}
         for arm in own
     ]
     return scores + own_answer_scores(*summed)

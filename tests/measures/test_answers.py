@@ -39,10 +39,10 @@ def test_repetition_is_one_minus_distinct_over_all():
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=15), max_size=8), st.integers(1, 5))
 def test_repetition_by_counting(tokens, n):
-    for found, text in zip(repetitions(tokens, n), tokens, strict=True):
+    for actual, text in zip(repetitions(tokens, n), tokens, strict=True):
         grams = [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
-        assert math.isnan(found) if not grams else found == pytest.approx(1 - len(set(grams)) / len(grams))
-        assert not grams or 0 <= found < 1
+        assert math.isnan(actual) if not grams else actual == pytest.approx(1 - len(set(grams)) / len(grams))
+        assert not grams or 0 <= actual < 1
 
 
 def test_scores_are_means_over_prompts_with_the_t_interval():

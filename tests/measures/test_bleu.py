@@ -148,11 +148,11 @@ def test_groups_are_scored_independently(groups, n):
     owner = np.repeat(np.arange(len(groups)) * 3, np.array([len(group) for group in groups]))  # with gaps
     tokens = tokens_13a(text for group in groups for text in group)
     table = ngrams(tokens, n)
-    found = bleu_scores(table, table.lengths, np.ones(len(tokens), dtype=bool), n, owner)
+    actual = bleu_scores(table, table.lengths, np.ones(len(tokens), dtype=bool), n, owner)
     for number, group in enumerate(groups):
         alone = ngrams(tokens_13a(group), n)
         expected = bleu_scores(alone, alone.lengths, np.ones(len(group), dtype=bool), n)
-        assert found[owner == 3 * number] == pytest.approx(expected, rel=1e-12, nan_ok=True)
+        assert actual[owner == 3 * number] == pytest.approx(expected, rel=1e-12, nan_ok=True)
         mean = self_bleu(group, n).value if group else math.nan
         assert (expected.mean() if len(group) else math.nan) == pytest.approx(mean, rel=1e-12, nan_ok=True)
 
@@ -164,8 +164,8 @@ def test_scores_of_a_selection_are_those_of_a_table_of_the_selection(texts, data
     kept = np.array([data.draw(st.integers(0, len(text))) for text in tokens])
     again = ngrams([text[:k] for text, k, there in zip(tokens, kept, present, strict=True) if there], 3)
     expected = self_bleu_of(again, again.lengths, np.ones(len(again.lengths), dtype=bool))
-    found = bleu_scores(ngrams(tokens, 3), kept, present, 3)
-    assert np.isnan(found[~present]).all()
+    actual = bleu_scores(ngrams(tokens, 3), kept, present, 3)
+    assert np.isnan(actual[~present]).all()
     assert self_bleu_of(ngrams(tokens, 3), kept, present) == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 

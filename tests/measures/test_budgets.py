@@ -40,9 +40,9 @@ OF_READING = ("mtld", "compression")  # have tests of their own
 
 
 def by_name(*arguments, **options):
-    found = lexical_scores(*arguments, **options)
-    assert len({score.name for score in found}) == len(found)
-    return {score.name: score for score in found}
+    actual = lexical_scores(*arguments, **options)
+    assert len({score.name for score in actual}) == len(actual)
+    return {score.name: score for score in actual}
 
 
 def test_values_are_those_of_the_plain_functions_on_the_budget():
@@ -80,10 +80,10 @@ def test_single_answers_and_published_variants_are_the_plain_functions():
         *heaps_in_order(texts[::2], 1000),
     ]
     for score in expected:
-        found = scores[score.name]
-        assert (found.value, found.low, found.high) == pytest.approx((score.value, score.low, score.high), rel=1e-9)
-        assert (found.n, found.unit, found.higher_is_better) == (score.n, score.unit, score.higher_is_better)
-        assert found.low < found.value < found.high
+        actual = scores[score.name]
+        assert (actual.value, actual.low, actual.high) == pytest.approx((score.value, score.low, score.high), rel=1e-9)
+        assert (actual.n, actual.unit, actual.higher_is_better) == (score.n, score.unit, score.higher_is_better)
+        assert actual.low < actual.value < actual.high
 
 
 def test_every_value_has_an_interval_and_a_direction():
@@ -192,13 +192,13 @@ def test_words_scores_are_the_words_part_of_all():
 def test_arms_in_groups_share_the_prompts_of_the_texts_budget():
     one, two = made_answers(0), made_answers(1, words=9)
     two.pop("p3")
-    found = {
+    actual = {
         name: {s.name: s for s in scores} for name, scores in lexical_arm_scores({"a": one, "b": two}, 600, 9).items()
     }
-    assert found["a"]["distinct_2@texts"].n == found["b"]["distinct_2@texts"].n < 30
-    assert found["a"]["distinct_2@texts"].note == "26 of 40 prompts left out: 26 for other arms"
-    assert "of 39 prompts" in found["b"]["distinct_2@texts"].note
-    assert not any(name.endswith("-vanilla") for name in found["a"])
+    assert actual["a"]["distinct_2@texts"].n == actual["b"]["distinct_2@texts"].n < 30
+    assert actual["a"]["distinct_2@texts"].note == "26 of 40 prompts left out: 26 for other arms"
+    assert "of 39 prompts" in actual["b"]["distinct_2@texts"].note
+    assert not any(name.endswith("-vanilla") for name in actual["a"])
 
 
 def test_arms_with_other_prompts_are_refused():
@@ -269,15 +269,15 @@ def test_intervals_cover_the_expected_value(difference):
         texts = texts_values(split, {name: list(groups) for name, groups in arms.items()}, 9, seed)
         parts = {
             "words": words_values(split, 850, seed),
-            "texts": {name: found.pooled for name, found in texts.items()},
-            "between": {name: found.between for name, found in texts.items()},
+            "texts": {name: actual.pooled for name, actual in texts.items()},
+            "between": {name: actual.between for name, actual in texts.items()},
         }
         for name, part in parts.items():
             measured = part["a"].minus(part["b"]) if difference else part["a"]
             ends = jackknife_interval(measured.value, measured.replicates)
             runs.setdefault(name, []).append([measured.value, *ends])
-    for part, found in runs.items():
-        value, low, high = np.swapaxes(found, 0, 1)
+    for part, actual in runs.items():
+        value, low, high = np.swapaxes(actual, 0, 1)
         expected, spread = value.mean(axis=0), value.std(axis=0)
         covered = ((low <= expected) & (expected <= high)).mean(axis=0)
         width = (high - low).mean(axis=0) / (2 * 1.96 * spread)

@@ -81,21 +81,21 @@ def covered(found: np.ndarray) -> Coverage:
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_hold_the_truth_and_are_not_too_wide(kind: str, prompts: int) -> None:
     missed = {}
-    for name, found in coverage(kind, prompts).items():
+    for name, actual in coverage(kind, prompts).items():
         least, _ = KNOWN.get(name.removesuffix(GAP), (LEAST, ""))
-        if found.defined >= 0.5 and not (found.share >= least and found.width <= WIDEST):
-            missed[name] = str(found)
+        if actual.defined >= 0.5 and not (actual.share >= least and actual.width <= WIDEST):
+            missed[name] = str(actual)
     assert not missed
 
 
 def table(kind: str) -> str:
     """A line for each measure: coverage in percent and relative width, of one arm and of the difference of two."""
-    found = {prompts: coverage(kind, prompts) for prompts in STUDIES[kind]}
-    names = dict.fromkeys(name.removesuffix(GAP) for name in next(iter(found.values())))
-    sizes = " | ".join(map(str, found))
-    lines = [f"| measure | {sizes} | difference: {sizes} |", "|---" * (1 + 2 * len(found)) + "|"]
+    actual = {prompts: coverage(kind, prompts) for prompts in STUDIES[kind]}
+    names = dict.fromkeys(name.removesuffix(GAP) for name in next(iter(actual.values())))
+    sizes = " | ".join(map(str, actual))
+    lines = [f"| measure | {sizes} | difference: {sizes} |", "|---" * (1 + 2 * len(actual)) + "|"]
     for name in names:
-        cells = [str(part.get(name + ending, "")) for ending in ("", GAP) for part in found.values()]
+        cells = [str(part.get(name + ending, "")) for ending in ("", GAP) for part in actual.values()]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

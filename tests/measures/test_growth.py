@@ -166,10 +166,10 @@ def test_heaps_in_order_is_nonlinear_least_squares_on_v(shape, step):
 def test_heaps_in_order_is_scipys_fit_on_real_answers(name):
     texts = real_answers(name, 400, skip=500)
     read = [word for text in texts for word in words(text)]
-    found = heaps_in_order(texts)
-    assert values(found) == pytest.approx(scipys(read, 1000), rel=1e-6)
-    assert [score.name for score in found] == ["published_heaps_k", "published_heaps_beta", "published_heaps_r2"]
-    assert all(score.low < score.value < score.high for score in found)
+    actual = heaps_in_order(texts)
+    assert values(actual) == pytest.approx(scipys(read, 1000), rel=1e-6)
+    assert [score.name for score in actual] == ["published_heaps_k", "published_heaps_beta", "published_heaps_r2"]
+    assert all(score.low < score.value < score.high for score in actual)
 
 
 def test_heaps_in_order_depends_on_order_and_needs_three_points():

@@ -148,6 +148,6 @@ def test_counted_values_are_those_of_the_cut_texts_that_are_present(texts, data)
     kept = np.array([data.draw(st.integers(0, len(text))) for text in tokens])
     cut = [" ".join(text[:k]) for text, k, there in zip(tokens, kept, present, strict=True) if there]
     expected = [self_bleu(cut, 3).value, *(f(cut, n).value for f in (distinct_n, ngram_entropy) for n in (1, 2, 3))]
-    found = count_values(ngrams(tokens, 3), kept, present)
-    assert found == pytest.approx([*expected, *(score.value for score in heaps(cut))], rel=1e-9, nan_ok=True)
-    assert len(found) == len(COUNT_MEASURES)
+    actual = count_values(ngrams(tokens, 3), kept, present)
+    assert actual == pytest.approx([*expected, *(score.value for score in heaps(cut))], rel=1e-9, nan_ok=True)
+    assert len(actual) == len(COUNT_MEASURES)

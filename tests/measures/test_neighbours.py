@@ -59,8 +59,8 @@ def test_narrower_directions_have_less():
 @pytest.mark.parametrize("human_prompts", [None, "same"])
 def test_values_and_replicates_are_the_definition(human_prompts):
     own, human = units(cloud(0, 60)), units(cloud(1, 45, shift=0.7))
-    prompts, theirs = np.arange(60) // 2, np.arange(45)  # 15 human prompts are of nobody else
-    ids = theirs.tolist() if human_prompts else None
+    prompts, other = np.arange(60) // 2, np.arange(45)  # 15 human prompts are of nobody else
+    ids = other.tolist() if human_prompts else None
 
     def human_rows(kept):
         return np.append(kept, np.ones(15, bool)) if human_prompts else np.ones(45, bool)

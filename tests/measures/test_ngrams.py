@@ -26,14 +26,14 @@ def test_counts_are_those_of_the_cut_texts(texts, order, data):
     table = ngrams(texts, 4)
     kept = np.array([data.draw(st.integers(0, len(text))) for text in texts], dtype=np.int64)
     expected = counters([text[:k] for text, k in zip(texts, kept, strict=True)], order)
-    found = count_ngrams(table, kept, order)
+    actual = count_ngrams(table, kept, order)
     # the codes are the table's own affair: compare, for each n-gram, in which text it stands how often
-    parts = zip(np.split(found.text, found.first[1:]), np.split(found.count, found.first[1:]), strict=True)
+    parts = zip(np.split(actual.text, actual.first[1:]), np.split(actual.count, actual.first[1:]), strict=True)
     rows = sorted(tuple(zip(t.tolist(), c.tolist(), strict=True)) for t, c in parts if len(t))
     every = sum(expected, Counter())
     assert rows == sorted(tuple((t, c[gram]) for t, c in enumerate(expected) if gram in c) for gram in every)
-    assert sorted(found.totals()) == sorted(every.values())
-    assert len(found.first) == len(every)
+    assert sorted(actual.totals()) == sorted(every.values())
+    assert len(actual.first) == len(every)
 
 
 @given(TEXTS)
@@ -56,9 +56,9 @@ def test_ngrams_do_not_cross_texts():
 def test_too_few_words_for_an_order_are_no_ngrams(texts):
     table = ngrams(texts, 3)
     for order in (2, 3):
-        found = count_ngrams(table, table.lengths, order)
-        assert len(found.first) == len(found.text) == len(found.count) == 0
-        assert len(found.totals()) == 0
+        actual = count_ngrams(table, table.lengths, order)
+        assert len(actual.first) == len(actual.text) == len(actual.count) == 0
+        assert len(actual.totals()) == 0
 
 
 def test_a_text_a_million_words_long():

@@ -69,8 +69,8 @@ def test_mtld_is_the_reference_on_real_texts():
 def test_pooled_mtld_is_the_mean_of_the_reference_over_orders():
     tokens, _ = answers(0, 2, 1, 400)
     both = [reference(tokens[0] + tokens[1]), reference(tokens[1] + tokens[0])]
-    found = {mtld_of(tokens, np.arange(2), seed=seed, orders=1)[0] for seed in range(20)}
-    assert sorted(found) == pytest.approx(sorted(both), rel=1e-9)
+    actual = {mtld_of(tokens, np.arange(2), seed=seed, orders=1)[0] for seed in range(20)}
+    assert sorted(actual) == pytest.approx(sorted(both), rel=1e-9)
     many = mtld_of(tokens, np.arange(2), orders=100)[0]
     assert min(both) < many < max(both)
 
@@ -195,11 +195,11 @@ def test_compression_averages_its_orders(texts, codec):
 
 
 def coverage(measure, replicates, *shape):
-    found = []
+    actual = []
     for seed in range(replicates):
         value, drawn = measure(*answers(seed, *shape), seed)
-        found.append((value, *jackknife_interval(value, drawn)))
-    value, low, high = np.array(found, dtype=float).T
+        actual.append((value, *jackknife_interval(value, drawn)))
+    value, low, high = np.array(actual, dtype=float).T
     return ((low <= value.mean()) & (value.mean() <= high)).mean()
 
 

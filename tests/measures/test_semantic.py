@@ -20,14 +20,14 @@ STUDENT, VANILLA, HUMAN = (
 
 
 def by_name(scores):
-    found = {score.name: score for score in scores}
-    assert len(found) == len(scores)
-    return found
+    actual = {score.name: score for score in scores}
+    assert len(actual) == len(scores)
+    return actual
 
 
 def test_each_score_equals_the_public_measure():
-    found = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, seed=3))
-    assert list(found) == [*MEASURES, *(f"{name}-vanilla" for name in MEASURES)]
+    actual = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, seed=3))
+    assert list(actual) == [*MEASURES, *(f"{name}-vanilla" for name in MEASURES)]
     for suffix, own in (("", STUDENT), ("-vanilla", VANILLA)):
         pair = {"prompts": PROMPTS, "human_prompts": NAMES, "seed": 3}
         alone = {"prompts": PROMPTS, "seed": 3}
@@ -49,27 +49,27 @@ def test_each_score_equals_the_public_measure():
         for name, score in public.items():
             assert (score.unit, score.higher_is_better) == MEASURES[name]
             if suffix:
-                assert found[name + suffix].value == pytest.approx(found[name].value - score.value, abs=1e-12)
-                assert found[name + suffix].low < found[name + suffix].value < found[name + suffix].high
+                assert actual[name + suffix].value == pytest.approx(actual[name].value - score.value, abs=1e-12)
+                assert actual[name + suffix].low < actual[name + suffix].value < actual[name + suffix].high
             else:
-                assert found[name] == score
+                assert actual[name] == score
 
 
 def test_the_difference_from_itself_is_zero():
-    found = by_name(semantic_scores(STUDENT, STUDENT, HUMAN, PROMPTS, PROMPTS, NAMES))
+    actual = by_name(semantic_scores(STUDENT, STUDENT, HUMAN, PROMPTS, PROMPTS, NAMES))
     for name in MEASURES:
-        gap = found[f"{name}-vanilla"]
+        gap = actual[f"{name}-vanilla"]
         assert gap.value == gap.low == gap.high == 0, name
 
 
 def test_order_of_rows_and_number_of_answers_do_not_matter():
     order = np.random.default_rng(0).permutation(160)
     shuffled_prompts = [PROMPTS[i] for i in order]
-    found, other = (
+    actual, other = (
         by_name(semantic_scores(STUDENT, base, None, PROMPTS, ids))
         for base, ids in ((VANILLA, PROMPTS), (VANILLA[order], shuffled_prompts))
     )
-    for name, score in found.items():
+    for name, score in actual.items():
         if not name.startswith("cluster"):  # k-means starts from rows by number
             assert (other[name].value, other[name].low) == pytest.approx((score.value, score.low), rel=1e-6)
     one_each = by_name(semantic_scores(STUDENT, VANILLA[::2], None, PROMPTS, NAMES))
@@ -78,9 +78,9 @@ def test_order_of_rows_and_number_of_answers_do_not_matter():
 
 
 def test_without_human_answers_nothing_is_measured_against_them():
-    found = by_name(semantic_scores(STUDENT, None, None, PROMPTS))
-    assert set(MEASURES) - found.keys() == {"mauve", "frechet", "precision", "recall"}
-    assert found["cluster_entropy"].note == "16 clusters"
+    actual = by_name(semantic_scores(STUDENT, None, None, PROMPTS))
+    assert set(MEASURES) - actual.keys() == {"mauve", "frechet", "precision", "recall"}
+    assert actual["cluster_entropy"].note == "16 clusters"
     vanilla = by_name(semantic_scores(VANILLA, None, None, PROMPTS))["cluster_entropy"].value
     both = by_name(semantic_scores(STUDENT, VANILLA, None, PROMPTS, PROMPTS))
     gap = both["cluster_entropy"].value - both["cluster_entropy-vanilla"].value
@@ -89,20 +89,20 @@ def test_without_human_answers_nothing_is_measured_against_them():
 
 def test_given_centres_serve_every_arm():
     centres, _ = reference.fit_centres(np.vstack([STUDENT, VANILLA]), 7)
-    found = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, centres=centres))
+    actual = by_name(semantic_scores(STUDENT, VANILLA, HUMAN, PROMPTS, PROMPTS, NAMES, centres=centres))
     student, vanilla = (
         reference.cluster_entropy_of(vectors.vector_arms(0, (own, PROMPTS))[0], centres).value
         for own in (STUDENT, VANILLA)
     )
-    assert found["cluster_entropy"].value == student
-    assert found["cluster_entropy-vanilla"].value == student - vanilla
-    assert found["cluster_entropy"].note == "7 clusters"
+    assert actual["cluster_entropy"].value == student
+    assert actual["cluster_entropy-vanilla"].value == student - vanilla
+    assert actual["cluster_entropy"].note == "7 clusters"
 
 
 def test_notes_count_the_vectors_of_subsampled_measures():
     """Only what compares with human answers stands on some of them."""
-    found = by_name(semantic_scores(cloud(0, 2100), None, cloud(1, 2050)))
-    for name, score in found.items():
+    actual = by_name(semantic_scores(cloud(0, 2100), None, cloud(1, 2050)))
+    for name, score in actual.items():
         assert ("2000 of 2100 vectors" in score.note) == (name in ("neighbour_entropy", "mauve", "precision", "recall"))
         assert ("human" in score.note) == (name in ("mauve", "precision", "recall")), name
 
@@ -111,14 +111,14 @@ def test_vectors_of_empty_answers_are_left_out_of_both_arms():
     student, human = STUDENT.copy(), HUMAN.copy()
     student[[0, 1, 7]] = math.nan  # both answers to p0
     human[5] = math.nan
-    found = by_name(semantic_scores(student, VANILLA, human, PROMPTS, PROMPTS, NAMES))
+    actual = by_name(semantic_scores(student, VANILLA, human, PROMPTS, PROMPTS, NAMES))
     rows = [row for row in range(160) if row not in (0, 1, 7)]
     wanted = vectors.mean_cosine_distance(STUDENT[rows], [PROMPTS[row] for row in rows])
-    assert found["cosine_distance"].value == wanted.value
-    assert found["cosine_distance"].n == 79
+    assert actual["cosine_distance"].value == wanted.value
+    assert actual["cosine_distance"].n == 79
     wanted = wanted.value - vectors.mean_cosine_distance(VANILLA[2:]).value
-    assert found["cosine_distance-vanilla"].value == pytest.approx(wanted, abs=1e-12)
-    for score in found.values():
+    assert actual["cosine_distance-vanilla"].value == pytest.approx(wanted, abs=1e-12)
+    for score in actual.values():
         assert "3 of 160 student vectors" in score.note
         assert "1 prompts without a vector left out" in score.note
         assert "1 of 80 human vectors" in score.note

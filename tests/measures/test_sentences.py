@@ -49,12 +49,12 @@ def test_no_letter_no_sentence(text):
 @settings(deadline=None)
 @given(st.one_of(MARKS, st.text(max_size=60)))
 def test_sentences_stand_in_the_text_in_order_and_lose_no_letter(text):
-    found = sentences(text)
+    actual = sentences(text)
     place = 0
-    for sentence in found:
+    for sentence in actual:
         place = text.index(sentence, place) + len(sentence)
-    assert [c for c in text if c.isalnum()] == [c for c in "".join(found) if c.isalnum()]
-    assert all(sentence == sentence.strip() != "" for sentence in found)
+    assert [c for c in text if c.isalnum()] == [c for c in "".join(actual) if c.isalnum()]
+    assert all(sentence == sentence.strip() != "" for sentence in actual)
 
 
 @settings(deadline=None)

@@ -37,10 +37,10 @@ def skewed(random, prompts):
 
 @given(VALUES, st.sampled_from([0.5, 0.9, 0.99]))
 def test_quantiles_are_those_of_the_inverted_distribution(values, q):
-    found = quantile(np.array(values), q)
-    assert found == np.quantile(values, q, method="inverted_cdf") or abs(len(values) * q % 1) < 1e-6
-    assert (np.array(values) > found).sum() <= (1 - q) * len(values) + 1e-9
-    assert (np.array(values) >= found).sum() >= (1 - q) * len(values) - 1e-9
+    actual = quantile(np.array(values), q)
+    assert actual == np.quantile(values, q, method="inverted_cdf") or abs(len(values) * q % 1) < 1e-6
+    assert (np.array(values) > actual).sum() <= (1 - q) * len(values) + 1e-9
+    assert (np.array(values) >= actual).sum() >= (1 - q) * len(values) - 1e-9
 
 
 def test_scores_by_hand():
@@ -177,12 +177,12 @@ def own_by_name(*arms):
 
 def said(random, prompts, mean=1.0, samples=(1, 8)):
     """Own answers: prompts differ in level, most have one answer."""
-    found = {}
+    actual = {}
     for prompt in map(str, range(prompts)):
         level = mean * np.exp(random.normal(0, 0.3))
         count = samples[random.random() < 0.2]
-        found[prompt] = [random.gamma(0.7, level, random.integers(5, 25)).tolist() for _ in range(count)]
-    return found
+        actual[prompt] = [random.gamma(0.7, level, random.integers(5, 25)).tolist() for _ in range(count)]
+    return actual
 
 
 @given(TIED, st.booleans())
@@ -192,8 +192,8 @@ def test_own_quantiles_of_one_answer_each_are_those_of_perplexity_2(values, alon
     own = {key: [answer] for key, answer in one.items()}
     scores = own_by_name(own) if alone else own_by_name(own, own)
     for name in QUANTILES:
-        mine, human = scores[f"nll_1_token_{name}"], by_name(one)[f"nll_2_token_{name}"]
-        assert (mine.value, mine.low, mine.high, mine.n) == (human.value, human.low, human.high, human.n)
+        first, human = scores[f"nll_1_token_{name}"], by_name(one)[f"nll_2_token_{name}"]
+        assert (first.value, first.low, first.high, first.n) == (human.value, human.low, human.high, human.n)
         if not alone:
             gap = scores[f"nll_1_token_{name}-vanilla"]
             assert (gap.value, gap.low, gap.high) == (0, 0, 0)

@@ -36,20 +36,20 @@ def curve(logits, said):
 
 def answers(random, count):
     """Human answers: (logits of the law they are drawn from, tokens said), of different length and certainty."""
-    found = []
+    actual = []
     for _ in range(count):
         law = random.normal(0, 2 * np.exp(random.normal(0, 0.3)), (random.integers(2, 20), WORDS))
         mass = np.exp(law) / np.exp(law).sum(axis=1, keepdims=True)
-        found.append((law, (random.random((len(law), 1)) > mass.cumsum(axis=1)).sum(axis=1).clip(0, WORDS - 1)))
-    return found
+        actual.append((law, (random.random((len(law), 1)) > mass.cumsum(axis=1)).sum(axis=1).clip(0, WORDS - 1)))
+    return actual
 
 
 def arm(human, scale=1.0, noise=0.0, seed=0):
     """A model whose logits are those of the law, `scale` times, with errors of `noise`."""
     random = np.random.default_rng(seed)
     return {
-        f"p{number}": curve(scale * (law + random.normal(0, noise, law.shape)), said)
-        for number, (law, said) in enumerate(human)
+        f"p{number}": curve(scale * (law + random.normal(0, noise, law.shape)), result)
+        for number, (law, result) in enumerate(human)
     }
 
 
@@ -69,13 +69,13 @@ def test_the_grid_is_even_in_the_logarithm_and_holds_one():
 def test_between_the_grid_the_spline_is_the_curve():
     for scale, noise in ((0.5, 0), (1, 0.5), (2, 1)):
         model = arm(HUMAN, scale, noise, seed=1)
-        tokens = sum(len(said) for _, said in HUMAN)
+        tokens = sum(len(result) for _, result in HUMAN)
         pooled = sum(np.array(answer.nll_at) for answer in model.values()) / tokens
         random = np.random.default_rng(1)
         logits = [scale * (law + random.normal(0, noise, law.shape)) for law, _ in HUMAN]
         for temperature in np.exp(np.random.default_rng(2).uniform(-1.3, 1.3, 20)):
             parts = zip(logits, HUMAN, strict=True)
-            wanted = sum(nll(z, said, temperature) for z, (_, said) in parts) / tokens
+            wanted = sum(nll(z, result, temperature) for z, (_, result) in parts) / tokens
             assert float(spline(pooled)(math.log(temperature))) == pytest.approx(wanted, abs=1e-4)
 
 
@@ -83,11 +83,11 @@ def test_each_answer_is_scored_at_the_temperature_of_the_other_half():
     model = arm(HUMAN, scale=1.6)
     values, scores = nll_after_fit(model), by_name(model)
     assert list(values) == list(model)
-    told = scores["temperature_2"].note.removeprefix("fitted on the halves: ").split(" and ")
-    fits = [float(fit) for fit in told]
+    message = scores["temperature_2"].note.removeprefix("fitted on the halves: ").split(" and ")
+    fits = [float(fit) for fit in message]
     halves: list[list[str]] = [[], []]
-    for (key, value), (law, said) in zip(values.items(), HUMAN, strict=True):
-        direct = [nll(1.6 * law, said, fit) / len(said) for fit in fits]
+    for (key, value), (law, result) in zip(values.items(), HUMAN, strict=True):
+        direct = [nll(1.6 * law, result, fit) / len(result) for fit in fits]
         assert min(abs(value - d) for d in direct) < 2e-3  # the note has four digits
         halves[int(abs(value - direct[0]) < abs(value - direct[1]))].append(key)
     assert [len(half) for half in halves] == [40, 40]
@@ -119,9 +119,9 @@ def test_scaled_logits_are_sharpness_and_no_loss_of_support(scale):
     scores = by_name(arm(HUMAN, scale), arm(HUMAN))
     assert abs(scores["nll_2_support-vanilla"].value) < 1e-4
     assert scores["nll_2_sharpness-vanilla"].low > 0
-    mine, theirs = by_name(arm(HUMAN, scale))["temperature_2"].value, by_name(arm(HUMAN))["temperature_2"].value
-    assert mine / theirs == pytest.approx(scale, rel=2e-3)
-    assert scores["temperature_2-vanilla"].value == pytest.approx(mine - theirs)
+    first, other = by_name(arm(HUMAN, scale))["temperature_2"].value, by_name(arm(HUMAN))["temperature_2"].value
+    assert first / other == pytest.approx(scale, rel=2e-3)
+    assert scores["temperature_2-vanilla"].value == pytest.approx(first - other)
 
 
 def test_errors_are_loss_of_support_that_no_temperature_repairs():
@@ -151,7 +151,7 @@ def test_against_itself_the_differences_are_zero():
 
 
 def test_a_uniform_model_has_no_temperature_to_fit():
-    scores = by_name(arm([(np.zeros_like(law), said) for law, said in HUMAN]))
+    scores = by_name(arm([(np.zeros_like(law), result) for law, result in HUMAN]))
     assert scores["temperature_2"].value == 1
     assert scores["nll_2_support"].value == pytest.approx(math.log(WORDS))
     assert scores["nll_2_sharpness"].value == pytest.approx(0, abs=1e-12)

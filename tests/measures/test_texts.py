@@ -42,10 +42,10 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
     arms = {"a": made_answers(0, prompts=36, samples=3), "b": made_answers(1, prompts=36, samples=2, topics=0)}
     prompts = shared(list(arms.values()), 10)
     assert 5 < len(prompts) < 30
-    found = by_texts(arms, 10, seed=3)
+    actual = by_texts(arms, 10, seed=3)
     for name, groups in arms.items():
         chosen = cut([groups[prompt] for prompt in prompts], 10)
-        texts = found[name]
+        texts = actual[name]
         assert texts.pooled.value[:K] == pytest.approx(count_measures(list(chain(*chosen))), rel=1e-9)
         assert len(texts.pooled.value) == len(POOLED)
         assert texts.pooled.prompts == texts.between.prompts == len(prompts)
@@ -71,8 +71,8 @@ def test_values_and_replicates_are_those_of_plain_functions_on_the_cut_texts():
 @settings(max_examples=60)
 @given(ARMS)
 def test_within_is_the_plain_function_on_each_prompts_answers(groups):
-    found = within_prompt_values(WordArm.from_texts(groups))
-    for column, group in zip(found.T, groups, strict=True):
+    actual = within_prompt_values(WordArm.from_texts(groups))
+    for column, group in zip(actual.T, groups, strict=True):
         if len(group) < 2:
             assert np.isnan(column).all()
         else:
@@ -92,18 +92,18 @@ def test_all_arms_give_the_same_prompts_whatever_their_order(one, two, length):
     a, b = (dict(enumerate(groups)) for groups in (one, two))
     b = dict(reversed(b.items()))
     prompts = shared([a, b], length)
-    found = by_texts({"a": a, "b": b}, length)
+    actual = by_texts({"a": a, "b": b}, length)
     for name, groups in (("a", a), ("b", b)):
         chosen = cut([groups[prompt] for prompt in prompts], length)
         texts = list(chain(*chosen))
         if len(prompts) < 2 or sum(len(text.split()) for text in texts) < MIN_WORDS:
-            assert np.isnan(found[name].pooled.value).all()
-            assert found[name].pooled.missing_reason
+            assert np.isnan(actual[name].pooled.value).all()
+            assert actual[name].pooled.missing_reason
         else:
             dropped = len(groups) - len(prompts)
-            assert found[name].pooled.prompts == len(prompts)
-            assert found[name].note.startswith(f"{dropped} of {len(groups)} prompts left out" if dropped else "")
-            assert found[name].pooled.value[:K] == pytest.approx(count_measures(texts), rel=1e-9, nan_ok=True)
+            assert actual[name].pooled.prompts == len(prompts)
+            assert actual[name].note.startswith(f"{dropped} of {len(groups)} prompts left out" if dropped else "")
+            assert actual[name].pooled.value[:K] == pytest.approx(count_measures(texts), rel=1e-9, nan_ok=True)
 
 
 def test_words_after_the_budget_do_not_matter():
@@ -118,14 +118,14 @@ def test_words_after_the_budget_do_not_matter():
 
 def test_unpaired_arms_give_their_own_first_prompts_as_many_as_the_fewest():
     one, two = made_answers(0, prompts=30), {f"q{i}": texts for i, texts in enumerate(made_answers(1).values())}
-    found = by_texts({"a": one, "b": two}, 11, paired=False)
+    actual = by_texts({"a": one, "b": two}, 11, paired=False)
     long = [[texts for texts in arm.values() if min(len(t.split()) for t in texts) >= 11] for arm in (one, two)]
     count = min(map(len, long))
     assert len(long[0]) != len(long[1])
     for name, groups in zip("ab", long, strict=True):
-        assert found[name].pooled.prompts == count
+        assert actual[name].pooled.prompts == count
         expected = count_measures(list(chain(*cut(groups[:count], 11))))
-        assert found[name].pooled.value[:K] == pytest.approx(expected, rel=1e-9)
+        assert actual[name].pooled.value[:K] == pytest.approx(expected, rel=1e-9)
     assert math.isnan(by_texts({"a": one, "b": two}, 11)["a"].pooled.value[0])  # paired, they share no prompt
 
 
@@ -136,13 +136,13 @@ def test_unpaired_arms_give_their_own_first_prompts_as_many_as_the_fewest():
 )
 def test_an_arm_with_few_long_prompts_is_excluded(arm, kept, paired):
     large = made_answers(0) | {"p": ["a b c"], "q": ["a b c"]}
-    found = by_texts({"small": arm, "large": large}, 3, paired=paired)
-    small, alone = found["small"], by_texts({"large": large}, 3)["large"]
+    actual = by_texts({"small": arm, "large": large}, 3, paired=paired)
+    small, alone = actual["small"], by_texts({"large": large}, 3)["large"]
     assert np.isnan(small.pooled.value).all()
     assert np.isnan(small.between.value).all()
     assert np.isnan(small.within).all()
     assert small.pooled.missing_reason == f"{kept} prompts have answers of 3 words, less than a tenth of the most, 42"
-    assert found["large"].pooled.value == pytest.approx(alone.pooled.value, nan_ok=True)
+    assert actual["large"].pooled.value == pytest.approx(alone.pooled.value, nan_ok=True)
 
 
 def test_fewer_than_two_common_prompts_are_undefined_with_a_note():
@@ -168,8 +168,8 @@ def test_real_models_on_shared_prompts():
             arms[row["source"]].setdefault(row["id"], []).append(row["response"])
     prompts = shared(list(arms.values()), 40)
     assert len(prompts) > 50
-    found = by_texts(arms, 40)
+    actual = by_texts(arms, 40)
     for name, groups in arms.items():
         chosen = cut([groups[prompt] for prompt in prompts], 40)
-        assert found[name].pooled.prompts == len(prompts)
-        assert found[name].pooled.value[:K] == pytest.approx(count_measures(list(chain(*chosen))), rel=1e-9)
+        assert actual[name].pooled.prompts == len(prompts)
+        assert actual[name].pooled.value[:K] == pytest.approx(count_measures(list(chain(*chosen))), rel=1e-9)

@@ -73,9 +73,9 @@ def opened(artifact: Artifact, precision: str = "fp32") -> OpenModel:
 
 def files(artifact: Artifact) -> dict[str, bytes]:
     """Every output file but the manifest, and without what tells of the day: the log of requests, rates of steps."""
-    found = sorted(path for path in artifact.path.rglob("*") if path.is_file())
-    found = [path for path in found if path.name not in ("manifest.json", LOG)]
-    return {str(path.relative_to(artifact.path)): _bytes(path) for path in found}
+    actual = sorted(path for path in artifact.path.rglob("*") if path.is_file())
+    actual = [path for path in actual if path.name not in ("manifest.json", LOG)]
+    return {str(path.relative_to(artifact.path)): _bytes(path) for path in actual}
 
 
 def _bytes(path: Path) -> bytes:

@@ -58,8 +58,8 @@ def test_missing_files_are_named(tmp_path, folder, gone, told):
 
 
 def test_a_pinned_hash_is_checked(tmp_path, folder):
-    found = resolved(tmp_path, path=str(folder)).sha256
-    assert resolved(tmp_path, path=str(folder), sha256=found).sha256 == found
+    actual = resolved(tmp_path, path=str(folder)).sha256
+    assert resolved(tmp_path, path=str(folder), sha256=actual).sha256 == actual
     with pytest.raises(ConfigError, match=r"checkpoint\.sha256"):
         resolved(tmp_path, path=str(folder), sha256="0" * 64)
 

@@ -62,8 +62,8 @@ def plain(model, prompt, answer, temperature=1.0):
 @pytest.mark.parametrize("budget", [1, 60, 10**6])
 def test_equal_to_the_plain_definition_in_any_batches(model, budget):
     pairs = some_pairs()
-    found = answer_log_likelihoods(model, pairs, budget)
-    for (prompt, answer), values in zip(pairs, found, strict=True):
+    actual = answer_log_likelihoods(model, pairs, budget)
+    for (prompt, answer), values in zip(pairs, actual, strict=True):
         assert values.dtype == np.float32
         np.testing.assert_allclose(values, plain(model, prompt, answer), atol=1e-5)
 
@@ -71,12 +71,12 @@ def test_equal_to_the_plain_definition_in_any_batches(model, budget):
 @pytest.mark.parametrize("budget", [60, 10**6])
 def test_curves_are_the_plain_definition_at_every_temperature(model, budget):
     pairs = some_pairs()
-    found = answer_curves(model, pairs, budget)
-    for (prompt, answer), values in zip(pairs, found, strict=True):
+    actual = answer_curves(model, pairs, budget)
+    for (prompt, answer), values in zip(pairs, actual, strict=True):
         assert values.dtype == np.float32
         wanted = np.transpose([plain(model, prompt, answer, temperature) for temperature in TEMPERATURES])
         np.testing.assert_allclose(values, wanted, rtol=2e-6, atol=2e-5)
-    for values, one in zip(found, answer_log_likelihoods(model, pairs, budget), strict=True):
+    for values, one in zip(actual, answer_log_likelihoods(model, pairs, budget), strict=True):
         assert (values[:, INDEX_OF_ONE] == one).all()
 
 
@@ -104,8 +104,8 @@ def test_no_logit_is_too_large_or_too_small(spread):
     wanted = [
         (logits.double() / temperature).log_softmax(1).gather(1, targets[:, None]) for temperature in TEMPERATURES
     ]
-    found = log_probability_curves(logits, targets)
-    np.testing.assert_allclose(found, torch.cat(wanted, 1), rtol=2e-6, atol=2e-5)
+    actual = log_probability_curves(logits, targets)
+    np.testing.assert_allclose(actual, torch.cat(wanted, 1), rtol=2e-6, atol=2e-5)
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
@@ -117,10 +117,10 @@ def test_only_a_few_tokens_are_measured_at_once(model, step, monkeypatch):
     monkeypatch.setattr(
         score, "log_probability_curves", lambda *given: seen.append(len(given[0])) or log_probability_curves(*given)
     )
-    found = score.answer_curves(model, pairs, 60)
+    actual = score.answer_curves(model, pairs, 60)
     assert max(seen) <= step
     assert sum(seen) == sum(len(answer) for _, answer in pairs)
-    for a, b in zip(wanted, found, strict=True):
+    for a, b in zip(wanted, actual, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
@@ -143,17 +143,17 @@ def test_pairs_that_do_not_fit_are_rejected(model):
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))
 def test_batches_split_the_rows_within_the_budget(lengths, budget):
-    found = batches(lengths, budget)
-    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
-    for batch in found:
+    actual = batches(lengths, budget)
+    assert sorted(row for batch in actual for row in batch) == list(range(len(lengths)))
+    for batch in actual:
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
-    flat = [lengths[row] for batch in found for row in batch]
+    flat = [lengths[row] for batch in actual for row in batch]
     assert flat == sorted(flat)
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=60), st.integers(1, 200))
 def test_batches_are_filled_up_to_the_budget(lengths, budget):
     """Each batch takes its next row as long as it fits."""
-    found = batches(lengths, budget)
-    for batch, following in itertools.pairwise(found):
+    actual = batches(lengths, budget)
+    for batch, following in itertools.pairwise(actual):
         assert (len(batch) + 1) * lengths[following[0]] > budget

@@ -55,14 +55,14 @@ def key(*words: str) -> str:
 
 def keys_now() -> dict[str, Any]:
     """Per frozen cell: its key, and the keys of its nodes by stage."""
-    found = {}
+    actual = {}
     for name, words in FROZEN.items():
         item = graph(cell(*words))
         stages: dict[str, list[str]] = {}
         for node in item.nodes().values():
             stages.setdefault(node.stage.name, []).append(node.key[:16])
-        found[name] = {"cell": item.key, **stages}
-    return found
+        actual[name] = {"cell": item.key, **stages}
+    return actual
 
 
 @pytest.mark.parametrize("name", FROZEN)

@@ -30,8 +30,8 @@ def test_a_further_grid_of_one_arm_is_refused_too(also, tmp_path):
 @pytest.mark.parametrize("other", [{"train.stop": "early"}, {"train.overlong": "drop", "train.left_out": "0.3"}])
 def test_one_arm_that_may_end_before_or_leave_rows_out_is_refused(other, tmp_path):
     also = [{"mix": "single"} | other]
-    said = r"mix=single.*trains (stops early|4 epochs of \d+ rows less up to 30\.0% of)"
-    with pytest.raises(ConfigError, match=said):
+    result = r"mix=single.*trains (stops early|4 epochs of \d+ rows less up to 30\.0% of)"
+    with pytest.raises(ConfigError, match=result):
         frozen(*TINY[:6], root=tmp_path, params={"mix": "human", "train.seed": "0,1"}, also=also)
     if "train.stop" in other:  # crossed with every arm it is a choice that is compared
         frozen(*TINY[:6], root=tmp_path, params=MIXED | {"train.stop": "budget,early"})
@@ -63,6 +63,6 @@ def test_equal_steps_match_whatever_the_rows(tmp_path):
 def test_a_launch_refuses_what_a_plan_refuses(typed):
     zips = 'hydra.sweeper.zip=[{mix:"human,single",mix.rows:"24,48"}]'
     for verb in ([], ["plan"]):
-        said = typed(*verb, "-m", *TINY, zips)
-        assert said.code == 2
-        assert "budgets of one comparison do not match" in said.err
+        result = typed(*verb, "-m", *TINY, zips)
+        assert result.code == 2
+        assert "budgets of one comparison do not match" in result.err

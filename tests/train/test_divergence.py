@@ -76,12 +76,12 @@ def test_no_training_is_stopped_for_what_its_rows_are(kind, batch):
 
 @pytest.mark.parametrize("levels", [(10.4, 0.7, 12.0), (3.3, 1.5, 7.5), (6.9, 0.3, 6.9), (2.0, 9.0, 9.0)])
 def test_a_training_that_was_well_and_is_not_is_found(levels):
-    watch, found = Watch([]), None
+    watch, actual = Watch([]), None
     for step in range(90):
         watch.add({"loss": levels[step // 30], "supervised_tokens": 100.0, "rows": 32})
-        found = found or (watch.diverges(step == 89) and step)
-    assert found
-    assert found < (45 if levels[1] > levels[0] else 75)
+        actual = actual or (watch.diverges(step == 89) and step)
+    assert actual
+    assert actual < (45 if levels[1] > levels[0] else 75)
     again = Watch([{"loss": levels[step // 30], "supervised_tokens": 100.0, "rows": 32} for step in range(70)])
     assert again.limit == pytest.approx(2 * min(levels) + 1, rel=0.3), "also one that goes on"
 

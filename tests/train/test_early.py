@@ -85,8 +85,8 @@ def test_the_best_step_is_what_is_left_at_the_end(tmp_path):
         tuned(tmp_path / "plain", run=stopping(4))
     best = read(tmp_path / "plain" / CHECKPOINTS / "000000004.ckpt")["state_dict"]
     assert all(torch.equal(value, best[name]) for name, value in weights(model).items())
-    _, told = tuned(tmp_path / "longer", patience=4, losses=FALLS | {14: 2.0, 16: 2.0})
-    assert (told["steps_tried"], told["steps"]) == (16, 12)
+    _, message = tuned(tmp_path / "longer", patience=4, losses=FALLS | {14: 2.0, 16: 2.0})
+    assert (message["steps_tried"], message["steps"]) == (16, 12)
 
 
 @pytest.mark.parametrize("after", [1, 3, 5, 7])
@@ -164,11 +164,11 @@ def test_a_mix_too_small_to_hold_out_a_row_is_refused(root, prompts):
 def test_another_builder_goes_on_from_where_the_last_one_was(tmp_path):
     """Not from the folder with the most bytes: the number of states that are kept goes up and down."""
     stage = Train(method=Method.full, stop=Stop.early)
-    old, new, mine = (tmp_path / "artifacts" / "train" / f".key.{name}.partial" for name in ("old", "new", "mine"))
+    old, new, first = (tmp_path / "artifacts" / "train" / f".key.{name}.partial" for name in ("old", "new", "mine"))
     for folder, steps in ((old, (4, 6, 7)), (new, (12, 13))):
         (folder / CHECKPOINTS).mkdir(parents=True)
         for step in steps:
             (folder / CHECKPOINTS / f"{step:09}.ckpt").write_bytes(bytes(100))
-    mine.mkdir()
-    Store(tmp_path)._inherit(SimpleNamespace(key="key", stage=stage), mine)
-    assert [int(path.stem) for path in newest_first(mine / CHECKPOINTS)] == [13, 12]
+    first.mkdir()
+    Store(tmp_path)._inherit(SimpleNamespace(key="key", stage=stage), first)
+    assert [int(path.stem) for path in newest_first(first / CHECKPOINTS)] == [13, 12]

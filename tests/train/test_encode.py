@@ -33,8 +33,8 @@ def chat(student):
 def sizes(chat, rows):
     """Tokens of each row's prompt, and of all of it."""
     asked = [len(chat.prompt(row["prompt"])) for row in rows]
-    said = chat.answers([row["response"] for row in rows])
-    return asked, [prompt + len(answer) for prompt, answer in zip(asked, said, strict=True)]
+    result = chat.answers([row["response"] for row in rows])
+    return asked, [prompt + len(answer) for prompt, answer in zip(asked, result, strict=True)]
 
 
 @pytest.mark.parametrize("overlong", Overlong)

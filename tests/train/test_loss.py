@@ -74,11 +74,11 @@ def batch_of(rows, **more):
 
 
 def same(model, rows, batch):
-    wanted, found = by_hand(model, rows), loss_sum(model, batch)
-    assert found[0].item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert found[1].sum().item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert not found[1].requires_grad
-    one, other = gradients(model, wanted), gradients(model, found[0])
+    wanted, actual = by_hand(model, rows), loss_sum(model, batch)
+    assert actual[0].item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert actual[1].sum().item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert not actual[1].requires_grad
+    one, other = gradients(model, wanted), gradients(model, actual[0])
     assert set(one) == set(other)
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=lambda said, at=name: f"{at}: {said}")
@@ -187,8 +187,8 @@ def test_a_probe_leaves_the_model_as_it_was_and_holds_none():
 def test_mixed_precision_gives_the_loss_of_plain_autocast():
     model, rows = made("llama"), some_rows()
     with torch.autocast("cpu", torch.bfloat16):
-        wanted, found = by_hand(model, rows), loss_sum(model, batch_of(rows))[0]
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-2)
-    one, other = gradients(model, wanted), gradients(model, found)
+        wanted, actual = by_hand(model, rows), loss_sum(model, batch_of(rows))[0]
+    assert actual.item() == pytest.approx(wanted.item(), rel=1e-2)
+    one, other = gradients(model, wanted), gradients(model, actual)
     for name, value in one.items():
         assert (other[name] - value).norm() < 0.05 * value.norm(), name

@@ -51,9 +51,9 @@ def test_a_device_without_a_known_peak_rate_has_no_share_of_it(monkeypatch):
     meter = Meter(made("llama"), torch.device("cpu"), "fp32")
     assert math.isnan(meter.read([10], 5, 0.1)["mfu"])
     meter.peak = 2 * meter.work.step([10, 20], 5)
-    found = meter.read([10, 20], 5, 2.0)
-    assert found["mfu"] == pytest.approx(0.25)
-    assert found["tokens_per_second"] == 15
+    actual = meter.read([10, 20], 5, 2.0)
+    assert actual["mfu"] == pytest.approx(0.25)
+    assert actual["tokens_per_second"] == 15
 
 
 def test_operations_of_fused_experts_are_not_known():

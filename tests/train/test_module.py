@@ -124,11 +124,11 @@ def test_each_source_has_its_share_and_its_loss(tmp_path):
             point["loss"] * point["supervised_tokens"], rel=1e-5
         )
         assert [math.isnan(loss) for loss, _ in parts] == [count == 0 for _, count in parts]
-    told = summary["by_source"]
-    assert sum(part["rows_seen"] for part in told.values()) == 32
-    assert sum(part["share"] for part in told.values()) == pytest.approx(1)
-    assert sum(part["supervised_tokens"] for part in told.values()) == summary["supervised_tokens"]
-    assert all(0 < part["loss"] < 10 for part in told.values())
+    message = summary["by_source"]
+    assert sum(part["rows_seen"] for part in message.values()) == 32
+    assert sum(part["share"] for part in message.values()) == pytest.approx(1)
+    assert sum(part["supervised_tokens"] for part in message.values()) == summary["supervised_tokens"]
+    assert all(0 < part["loss"] < 10 for part in message.values())
 
 
 @pytest.mark.parametrize("packed", [0, 64])

@@ -49,9 +49,9 @@ def test_families_of_one_law_are_different_learners(tmp_path):
 
 
 def test_a_speaker_says_the_same_again_and_students_speak_otherwise():
-    said = [list(toy_texts(corpus(family=family), 0)) for family in (0, 0, None)]
-    assert said[0] == said[1]
-    assert not {answer for _, answer in said[0]} & {answer for _, answer in said[2]}
+    result = [list(toy_texts(corpus(family=family), 0)) for family in (0, 0, None)]
+    assert result[0] == result[1]
+    assert not {answer for _, answer in result[0]} & {answer for _, answer in result[2]}
 
 
 @pytest.fixture

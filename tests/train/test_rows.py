@@ -30,32 +30,32 @@ def padded(lengths, found):
 
 @given(lengths, st.integers(1, 12), st.integers(1, 200), st.integers(0, 50))
 def test_parts_hold_every_number_once_and_keep_their_limits(lengths, most, tokens, overhead):
-    found = parts(lengths, most, tokens, overhead)
-    assert sorted(itertools.chain(*found)) == list(range(len(lengths)))
-    for part, size in zip(found, padded(lengths, found), strict=True):
+    actual = parts(lengths, most, tokens, overhead)
+    assert sorted(itertools.chain(*actual)) == list(range(len(lengths)))
+    for part, size in zip(actual, padded(lengths, actual), strict=True):
         assert len(part) <= most
         assert size <= tokens or len(part) == 1
-    assert [lengths[at] for part in found for at in part] == sorted(lengths)
+    assert [lengths[at] for part in actual for at in part] == sorted(lengths)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(0, 50))
 def test_no_other_cut_costs_less(lengths, overhead):
-    found = parts(lengths, 99, 10**6, overhead)
+    actual = parts(lengths, 99, 10**6, overhead)
     order, costs = sorted(lengths), []
     for cuts in itertools.product([False, True], repeat=len(order) - 1):
         ends = [*(at + 1 for at, cut in enumerate(cuts) if cut), len(order)]
         costs.append(sum((end - begin) * order[end - 1] + overhead for begin, end in itertools.pairwise([0, *ends])))
-    assert sum(padded(lengths, found)) + overhead * len(found) == min(costs)
+    assert sum(padded(lengths, actual)) + overhead * len(actual) == min(costs)
 
 
 @given(lengths, st.integers(40, 90))
 def test_packing_holds_every_number_once_within_the_limit(lengths, limit):
-    found = pack(lengths, limit)
-    assert sorted(itertools.chain(*found)) == list(range(len(lengths)))
-    sizes = [sum(lengths[at] for at in one) for one in found]
+    actual = pack(lengths, limit)
+    assert sorted(itertools.chain(*actual)) == list(range(len(lengths)))
+    sizes = [sum(lengths[at] for at in one) for one in actual]
     assert max(sizes) <= limit
     assert sum(size <= limit / 2 for size in sizes) <= 1, "two halves would be one"
-    assert found == pack(lengths, limit)
+    assert actual == pack(lengths, limit)
 
 
 @pytest.mark.parametrize("packed", [0, 40])
@@ -83,8 +83,8 @@ def test_packed_rows_have_the_loss_and_gradients_of_rows_apart(name, attention):
     for key, value in one.items():
         torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5)
     own = dict(zip(every, (each for _, each in alone), strict=True))
-    said = [own[row] for batch in plan for sequence in batch for row in sequence]
-    torch.testing.assert_close(torch.cat([each for _, each in together]), torch.cat(said), rtol=1e-4, atol=1e-5)
+    result = [own[row] for batch in plan for sequence in batch for row in sequence]
+    torch.testing.assert_close(torch.cat([each for _, each in together]), torch.cat(result), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "attention"), LAWFUL)

@@ -76,7 +76,7 @@ def test_a_larger_budget_begins_as_the_smaller(tokens, batch, budget, seed):
 
 def test_seed_and_epoch_shuffle():
     orders = [order(100, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(found) for found in orders}) == 4
+    assert len({tuple(actual) for actual in orders}) == 4
 
 
 @given(st.integers(1, 300), st.sampled_from(["cosine", "constant"]), st.floats(0, 0.99))

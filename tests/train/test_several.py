@@ -156,8 +156,8 @@ def test_bf16_is_near_on_two_ranks(alone, tmp_path):
     ]
     launch(tmp_path, 2, jobs)
     for strategy, lora in ways:
-        found, wanted = curve(tmp_path / f"{strategy}-{lora}"), curve(alone / ("lora" if lora else "full"))
-        torch.testing.assert_close(found, wanted, rtol=0.1, atol=0.02, equal_nan=True)
+        actual, wanted = curve(tmp_path / f"{strategy}-{lora}"), curve(alone / ("lora" if lora else "full"))
+        torch.testing.assert_close(actual, wanted, rtol=0.1, atol=0.02, equal_nan=True)
         state = torch.load(tmp_path / f"{strategy}-{lora}" / "weights.pt")
         for kind in ("state_dict", "saved"):
             assert {value.dtype for value in state[kind].values()} <= {torch.float32}

@@ -63,17 +63,17 @@ def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, inputs, alone
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-6000:]
     for method, node in zip(FILES, nodes, strict=True):
-        found = Store(here).artifact(node)
-        assert found.manifest["sessions"][0]["ranks"] == 2
-        one, two = alone[method].manifest["summary"], found.manifest["summary"]
+        actual = Store(here).artifact(node)
+        assert actual.manifest["sessions"][0]["ranks"] == 2
+        one, two = alone[method].manifest["summary"], actual.manifest["summary"]
         assert [one[name] for name in SAME] == [two[name] for name in SAME]
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
         for when in ("validation_before", "validation"):
             assert two[when] == pytest.approx(one[when], abs=2e-5)
-        weights = [load_file(artifact.path / FILES[method]) for artifact in (alone[method], found)]
+        weights = [load_file(artifact.path / FILES[method]) for artifact in (alone[method], actual)]
         assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
-        paths = [{str(p.relative_to(a.path)) for p in a.path.rglob("*")} for a in (alone[method], found)]
+        paths = [{str(p.relative_to(a.path)) for p in a.path.rglob("*")} for a in (alone[method], actual)]
         assert paths[0] == paths[1]
         name = "config.json" if method is Method.full else "adapter_config.json"
-        texts = [(artifact.path / FILES[method]).with_name(name).read_text() for artifact in (alone[method], found)]
+        texts = [(artifact.path / FILES[method]).with_name(name).read_text() for artifact in (alone[method], actual)]
         assert texts[0] == texts[1]

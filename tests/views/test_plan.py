@@ -50,15 +50,15 @@ def of(found, stage):
 
 def test_the_json_of_a_plan_is_what_a_launch_builds(typed, tmp_path):
     words = ["-m", *TINY, "mix=human,multi", "train.seed=0,1", "generators=toy_small,toy_large"]
-    said = typed("plan", "--json", *words)
-    assert (said.code, said.err) == (0, "")
+    result = typed("plan", "--json", *words)
+    assert (result.code, result.err) == (0, "")
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
-    plan = json.loads(said.out)
+    plan = json.loads(result.out)
     assert list(plan) == ["cells", "unique_cells", "nodes", "estimate"]
     assert (plan["cells"], plan["unique_cells"]) == (8, 6)
     assert all(list(counts) == ["present", "to_build"] for counts in plan["nodes"].values())
-    found = estimate(*words[1:], root=tmp_path)
-    assert Counter(node.stage.name for node in found.nodes.values()) == {
+    actual = estimate(*words[1:], root=tmp_path)
+    assert Counter(node.stage.name for node in actual.nodes.values()) == {
         stage: counts["to_build"] for stage, counts in plan["nodes"].items()
     }
 
@@ -87,18 +87,18 @@ def test_rates_are_the_mean_of_earlier_manifests(study, tmp_path):
     manifests = [json.loads(path.read_text()) for path in root.glob("artifacts/train/*/manifest.json")]
     tokens = sum(manifest["summary"]["tokens"] for manifest in manifests)
     seconds = sum(session["seconds"] for manifest in manifests for session in manifest["sessions"])
-    found = estimate(*TINY, "mix=human", "train.seed=9", "runtime.device=cpu", root=root)
-    (train,) = of(found, "train")
-    size = found.sizes[found.nodes[train].inputs["student"].key]
-    assert found.history.seconds("train", size, "cpu") == pytest.approx(seconds / tokens)
-    assert found.history.seconds("train", size, "cuda") is None, "a rate of other hardware says nothing"
-    assert found.history.seconds("train", 100 * size, "cpu") is None, "nor one of other models"
+    actual = estimate(*TINY, "mix=human", "train.seed=9", "runtime.device=cpu", root=root)
+    (train,) = of(actual, "train")
+    size = actual.sizes[actual.nodes[train].inputs["student"].key]
+    assert actual.history.seconds("train", size, "cpu") == pytest.approx(seconds / tokens)
+    assert actual.history.seconds("train", size, "cuda") is None, "a rate of other hardware says nothing"
+    assert actual.history.seconds("train", 100 * size, "cpu") is None, "nor one of other models"
     (row,) = {manifest["summary"]["tokens"] / manifest["summary"]["rows_seen"] for manifest in manifests[:1]}
-    assert found.work(found.nodes[train]).trained_tokens == pytest.approx(45 * row, rel=0.2), (
+    assert actual.work(actual.nodes[train]).trained_tokens == pytest.approx(45 * row, rel=0.2), (
         "one epoch of 48 rows less validation"
     )
-    assert found.seconds(found.nodes[train]) == (
-        pytest.approx(found.work(found.nodes[train]).trained_tokens * seconds / tokens),
+    assert actual.seconds(actual.nodes[train]) == (
+        pytest.approx(actual.work(actual.nodes[train]).trained_tokens * seconds / tokens),
         True,
     )
 
@@ -118,10 +118,10 @@ def test_rates_are_those_of_one_accelerator(tmp_path):
     manifest(tmp_path, "fast", 1.0, "2026-01-04", device="cuda:1", accelerator="H100")
     manifest(tmp_path, "too", 2.0, "2026-01-03", device="cuda", accelerator="H100")
     manifest(tmp_path, "cpu", 30.0, "2026-01-05", device="cpu", accelerator="EPYC")
-    found = History(tmp_path, {})
-    assert (found.device, found.accelerators) == ("cpu", {"cuda": "H100", "cpu": "EPYC"}), "the newest of each kind"
-    assert found.seconds("mix", None, "cuda") == 1.5
-    assert found.seconds("mix", None, "cpu") == 30.0
+    actual = History(tmp_path, {})
+    assert (actual.device, actual.accelerators) == ("cpu", {"cuda": "H100", "cpu": "EPYC"}), "the newest of each kind"
+    assert actual.seconds("mix", None, "cuda") == 1.5
+    assert actual.seconds("mix", None, "cpu") == 30.0
     manifest(tmp_path, "new", 8.0, "2026-01-06", device="cuda", accelerator="H200")
     assert History(tmp_path, {}).seconds("mix", None, "cuda") == 8.0
     shutil.rmtree(tmp_path / "artifacts" / "mix" / "new")
@@ -131,16 +131,16 @@ def test_rates_are_those_of_one_accelerator(tmp_path):
 
 
 def test_without_manifests_it_counts_parameters(tmp_path):
-    found = estimate("mix=single", "runtime.device=cpu", *TINY, root=tmp_path)
-    (train,) = (found.nodes[key] for key in of(found, "train"))
+    actual = estimate("mix=single", "runtime.device=cpu", *TINY, root=tmp_path)
+    (train,) = (actual.nodes[key] for key in of(actual, "train"))
     size = 12 * 48**2 + 1024 * 48
     rows = 48 - 3  # less the validation rows
-    assert found.work(train).trained_tokens == rows * (PROMPT + 40), "one epoch; an answer has at most 40 tokens"
-    assert found.seconds(train) == (pytest.approx(6 * size * rows * (PROMPT + 40) / ASSUMED_RATE["cpu"]), False)
-    shards = [found.nodes[key] for key in of(found, "generate") if found.nodes[key].stage.source == "oak"]
-    assert sum(found.work(node).units for node in shards) == 48
-    assert sum(found.work(node).new_tokens for node in shards) == 48 * 40
-    bill = found.bill(found.missing())
+    assert actual.work(train).trained_tokens == rows * (PROMPT + 40), "one epoch; an answer has at most 40 tokens"
+    assert actual.seconds(train) == (pytest.approx(6 * size * rows * (PROMPT + 40) / ASSUMED_RATE["cpu"]), False)
+    shards = [actual.nodes[key] for key in of(actual, "generate") if actual.nodes[key].stage.source == "oak"]
+    assert sum(actual.work(node).units for node in shards) == 48
+    assert sum(actual.work(node).new_tokens for node in shards) == 48 * 40
+    bill = actual.bill(actual.missing())
     assert bill.measured == 0
     assert bill.unknown == []
     assert bill.disk_bytes > 3 * 4 * size, "weights of three models, and room for checkpoints"
@@ -151,16 +151,16 @@ def test_budgets_of_steps_and_tokens(tmp_path):
         (("train.match=steps", "train.budget=7"), 7 * 16 * (PROMPT + 40)),
         (("train.match=supervised_tokens", "train.budget=1000"), round(1000 * (PROMPT + ANSWER) / ANSWER)),
     ):
-        found = estimate(*TINY, "mix=single", *words, root=tmp_path)
-        (train,) = of(found, "train")
-        assert found.work(found.nodes[train]).trained_tokens == tokens
+        actual = estimate(*TINY, "mix=single", *words, root=tmp_path)
+        (train,) = of(actual, "train")
+        assert actual.work(actual.nodes[train]).trained_tokens == tokens
 
 
 def test_money_is_the_price_of_the_tokens_still_to_write(tmp_path):
     prices = ["generators.models.0.facts.price_in=3", "generators.models.0.facts.price_out=15"]
-    found = estimate("mix=single", *TINY, *prices, root=tmp_path)
-    assert found.bill(found.missing()).usd == pytest.approx(48 * (PROMPT * 3 + 40 * 15) / 1e6)
-    assert found.bill([]).usd == 0
+    actual = estimate("mix=single", *TINY, *prices, root=tmp_path)
+    assert actual.bill(actual.missing()).usd == pytest.approx(48 * (PROMPT * 3 + 40 * 15) / 1e6)
+    assert actual.bill([]).usd == 0
     human = estimate("mix=human", *TINY, *prices, root=tmp_path)
     assert human.bill(human.missing()).usd == 0, "who writes nothing costs nothing"
 
@@ -168,10 +168,10 @@ def test_money_is_the_price_of_the_tokens_still_to_write(tmp_path):
 def test_recorded_answers_cost_neither_tokens_nor_money(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
-    found = estimate(
+    actual = estimate(
         *FILES, "mix=multi", sources("one", "two"), "generators.models.0.facts.price_out=15", root=tmp_path
     )
-    bill = found.bill([key for key in of(found, "generate") if found.nodes[key].stage.recorded])
+    bill = actual.bill([key for key in of(actual, "generate") if actual.nodes[key].stage.recorded])
     assert (bill.generate_tokens, bill.usd) == (0, 0)
 
 
@@ -187,17 +187,17 @@ def test_a_manifest_that_cannot_be_read_is_left_to_doctor(tmp_path):
 
 
 def test_one_bad_value_among_fifty_cells_is_told_and_nothing_runs(typed, tmp_path):
-    said = typed("-m", "mix=human", "train.lr=0.001,-1", f"train.seed={','.join(map(str, range(25)))}")
-    assert said.code == 2
-    assert said.err.startswith("error: train.lr=-1.0: needs more than 0 [in 25 of 50 cells")
+    result = typed("-m", "mix=human", "train.lr=0.001,-1", f"train.seed={','.join(map(str, range(25)))}")
+    assert result.code == 2
+    assert result.err.startswith("error: train.lr=-1.0: needs more than 0 [in 25 of 50 cells")
     assert not (tmp_path / "outputs").exists()
 
 
 def test_outputs_that_cannot_be_written_are_told_with_all_other_problems(typed, tmp_path):
     (tmp_path / "file").touch()
-    said = typed("mix=human", "train.lr=-1", "runtime.outputs=file/below")
-    assert said.code == 2
-    first, second = said.err.splitlines()
+    result = typed("mix=human", "train.lr=-1", "runtime.outputs=file/below")
+    assert result.code == 2
+    first, second = result.err.splitlines()
     assert first.startswith("error: runtime.outputs=file/below: nothing can be written in ")
     assert "file (Not a directory)" in first
     assert second.startswith("error: train.lr=-1.0")
@@ -208,38 +208,40 @@ def test_outputs_that_cannot_be_written_are_told_with_all_other_problems(typed, 
 def test_a_read_only_folder_is_told(typed, tmp_path):
     folder = Path("/proc/self") if os.geteuid() == 0 else tmp_path / "locked"
     folder.mkdir(mode=0o500, exist_ok=True)
-    said = typed("mix=human", f"runtime.outputs={folder}/outputs")
-    assert said.code == 2
-    assert f"nothing can be written in {folder}" in said.err
-    assert "runtime.outputs=FOLDER" in said.err
+    result = typed("mix=human", f"runtime.outputs={folder}/outputs")
+    assert result.code == 2
+    assert f"nothing can be written in {folder}" in result.err
+    assert "runtime.outputs=FOLDER" in result.err
 
 
 def test_a_sweep_that_does_not_fit_on_the_disk_is_refused_with_both_numbers(typed, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "free_bytes", lambda root: 1_000_000)
     monkeypatch.setattr("synthdiv.views.plan.free_bytes", lambda root: 1_000_000)
-    said = typed("mix=human", *TINY)
-    assert said.code == 2
-    assert "this sweep needs about" in said.err
-    assert "and 1 MB are free there" in said.err
+    result = typed("mix=human", *TINY)
+    assert result.code == 2
+    assert "this sweep needs about" in result.err
+    assert "and 1 MB are free there" in result.err
     assert not (tmp_path / "outputs" / "artifacts").exists()
     assert "of 1 MB free; a launch refuses that" in typed("plan", "mix=human", *TINY).out
 
 
 def test_a_grid_of_the_command_line_can_be_zipped_and_thinned(typed):
     zips = 'hydra.sweeper.zip=[{train.lr:"1e-3,1e-4",train.epochs:"1,2"}]'
-    said = typed("plan", "--json", "-m", "mix=human", "train.seed=0,1", zips, *TINY[:6], "report.unmatched=true")
-    assert said.err == ""
-    assert json.loads(said.out)["cells"] == 4
+    result = typed("plan", "--json", "-m", "mix=human", "train.seed=0,1", zips, *TINY[:6], "report.unmatched=true")
+    assert result.err == ""
+    assert json.loads(result.out)["cells"] == 4
     thin = 'hydra.sweeper.exclude=[{train.lr:1e-4,train.seed:"1"}]'
-    said = typed("plan", "--json", "-m", "mix=human", "train.seed=0,1", zips, thin, *TINY[:6], "report.unmatched=true")
-    assert json.loads(said.out)["cells"] == 3
+    result = typed(
+        "plan", "--json", "-m", "mix=human", "train.seed=0,1", zips, thin, *TINY[:6], "report.unmatched=true"
+    )
+    assert json.loads(result.out)["cells"] == 3
 
 
 def test_too_many_cells_are_refused_without_a_terminal(typed):
-    said = typed("plan", "-m", "mix=human", "train.seed=range(0,1001)")
-    assert said.code == 2
-    assert "1,001 cells" in said.err
-    assert "hydra.sweeper.cells=1001" in said.err
+    result = typed("plan", "-m", "mix=human", "train.seed=range(0,1001)")
+    assert result.code == 2
+    assert "1,001 cells" in result.err
+    assert "hydra.sweeper.cells=1001" in result.err
 
 
 def test_launch_without_a_plan_has_no_printer(monkeypatch):

@@ -99,10 +99,10 @@ def test_an_unknown_sweep_names_those_that_exist(study: Any) -> None:
 
 def test_publishable_parts_of_a_cell(study: Any) -> None:
     cell = study.cell("human", 1.5)
-    found = publishable(study.root, cell, samples=4)
-    assert [(row["step"], row["loss"]) for row in found.curve] == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
-    assert [score.name for score in found.scores][:2] == ["nll_2", "published/self_bleu_3@words"]
-    assert [row["response"] for row in found.samples] == [
+    actual = publishable(study.root, cell, samples=4)
+    assert [(row["step"], row["loss"]) for row in actual.curve] == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
+    assert [score.name for score in actual.scores][:2] == ["nll_2", "published/self_bleu_3@words"]
+    assert [row["response"] for row in actual.samples] == [
         "published 0 0",
         "published 1 0",
         "published 2 0",
@@ -111,5 +111,5 @@ def test_publishable_parts_of_a_cell(study: Any) -> None:
 
 
 def test_an_unfinished_cell_has_nothing_to_publish(study: Any) -> None:
-    found = publishable(study.root, study.cell("human", 1.5, build="none"))
-    assert (found.curve, found.scores, found.samples) == ([], [], [])
+    actual = publishable(study.root, study.cell("human", 1.5, build="none"))
+    assert (actual.curve, actual.scores, actual.samples) == ([], [], [])
