@@ -60,6 +60,7 @@ class StageCallback(Callback):
         self.resume()
         self.tuning.train()
         if self.over():
+            self.tuning.ended = True
             self.finish()
 
     def on_train_start(self, *_: Any) -> None:

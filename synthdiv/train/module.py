@@ -51,6 +51,7 @@ class Tuning(lightning.LightningModule):
         self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
         self.curve: list[dict[str, float]] = []
         self.watch = Watch(self.curve)
+        self.ended = False
 
     def forward(self, use: Callable[..., Any], *inputs: Any) -> Any:
         """`use(model, *inputs)`. Strategies that cut weights gather the outermost of them here."""
@@ -82,8 +83,8 @@ class Tuning(lightning.LightningModule):
         )
 
     def train_dataloader(self) -> range:
-        """Numbers of the steps that are left: a resumed training repeats none."""
-        return range(len(self.curve), len(self.steps))
+        """Numbers of the steps that are left: a resumed training repeats none, and one that had ended has none."""
+        return range(len(self.steps) if self.ended else len(self.curve), len(self.steps))
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
         """Take over weights, optimizer and curve of a checkpoint; the schedule determines the rest."""

@@ -89,7 +89,7 @@ def test_the_best_step_is_what_is_left_at_the_end(tmp_path):
     assert (message["steps_tried"], message["steps"]) == (16, 12)
 
 
-@pytest.mark.parametrize("after", [1, 3, 5, 7])
+@pytest.mark.parametrize("after", [1, 3, 5, 7, 8])
 def test_a_run_that_was_stopped_ends_early_at_the_same_step(tmp_path, after):
     whole, summary = tuned(tmp_path / "whole")
     with pytest.raises(Stopped):
