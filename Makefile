@@ -32,7 +32,7 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 test: .venv/ready  ## everything that every change must pass: 25 to 40 minutes on two cores
 	@echo "This takes 25 to 40 minutes on two cores; make check takes about one."
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours
 	$(BIN)/python -m pytest -m slow

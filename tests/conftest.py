@@ -39,12 +39,16 @@ TINY = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Several workers share the files; all tests of Slurm run in one of them, because there is one cluster."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "slurm" else item.path.name))
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "slurm" if "slurm" in nodeid.split("::")[0] else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 def command(*words: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.evaluate.suite import own_suites, suite_class
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.models.load import Precision
 
@@ -64,6 +65,14 @@ class Evaluate:
         wrong = []
         if self.backend not in (Backend.hf, Backend.vllm):
             wrong.append(f"{name}.backend={self.backend.value}: a student answers by hf or vllm")
+        for index, suite in enumerate(self.suites):
+            if type(suite) is not suite_class(suite.suite):
+                wrong.append(
+                    f"{name}.suites.{index}.suite={suite.suite}: the item has the fields of another suite; "
+                    f"set {name}.suites"
+                )
+        if not self.suites:
+            wrong.append(f"{name}.suites=[]: needs at least one suite; choose {', '.join(own_suites())}")
         modules = [suite.suite for suite in self.suites]
         for module in sorted({module for module in modules if modules.count(module) > 1}):
             wrong.append(f"{name}.suites: {module} is listed twice; a cell has each suite once")

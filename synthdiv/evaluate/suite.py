@@ -112,8 +112,12 @@ def typed_items(config: Any) -> None:
         try:
             suites[index] = OmegaConf.merge(schema, item)
         except OmegaConfBaseException as error:
-            known = ", ".join(field.name for field in dataclasses.fields(suite_class(item.suite)))
-            raise ConfigError(f"{name}: {str(error).splitlines()[0]}; {item.suite} has {known}") from None
+            raise ConfigError(f"{name}: {str(error).splitlines()[0]}; {field_names(item.suite)}") from None
+
+
+def field_names(module: str) -> str:
+    """The fields of a suite, for messages."""
+    return f"{module} has {', '.join(field.name for field in dataclasses.fields(suite_class(module)))}"
 
 
 def item(prompt: str, measure: str, value: float, **rest: Any) -> dict[str, Any]:

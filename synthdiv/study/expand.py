@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from synthdiv.core.types import ConfigError
-from synthdiv.evaluate.suite import typed_items
+from synthdiv.evaluate.suite import field_names, typed_items
 from synthdiv.study.config import Cell
 from synthdiv.study.grid import GridSpec, Words, combinations
 
@@ -142,10 +142,12 @@ def set_value(composed: Composition, override: Override) -> None:
     check_reachable(composed, key + ("." if isinstance(value, dict) else ""))
     try:
         OmegaConf.update(composed.config, key, value, merge=True)
-        if key == "evaluate.suites":
+        if key.startswith("evaluate.suites"):
             typed_items(composed.config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{override.input_line}: {one_line(error)}") from error
+        item = OmegaConf.select(composed.config, ".".join(key.split(".")[:3])) if key.count(".") > 2 else None
+        fields = f"; {field_names(item.suite)}" if key.startswith("evaluate.suites.") and item else ""
+        raise ConfigError(f"{override.input_line}: {one_line(error)}{fields}") from error
 
 
 def check_reachable(composed: Composition, key: str) -> None:

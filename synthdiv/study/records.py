@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import typing
 from collections.abc import Iterator
 from typing import Any
 
-from synthdiv.core.fields import blocks, dotted, type_hints, without_none
+from synthdiv.core.fields import blocks, dotted
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord, NodeRecord
 from synthdiv.core.stage import Node, canonical
 from synthdiv.generate.spec import Backend
@@ -74,9 +73,10 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         "rows": cell.mix.rows or cell.prompts.train_rows,
         "real_share": shares(cell)[2] if item.mix else NOT_APPLICABLE,
     }
+    seeds = {name for name, _, _ in seed_fields(cell)}
     for override in point.overrides:
         key, value = override.split("=", 1)
-        if "." in key and key not in SHOWN and not is_seed(key) and key.split(".")[0] not in NOT_IDENTITY:
+        if "." in key and key not in SHOWN and key not in seeds and key.split(".")[0] not in NOT_IDENTITY:
             values[key] = value
     return {key: value if matters(key, cell, item) else NOT_APPLICABLE for key, value in values.items()}
 
@@ -102,24 +102,6 @@ def seed_fields(record: Any, name: str = "") -> Iterator[tuple[str, Any, str]]:
             yield dotted(name, item.name), record, item.name
     for place, block in blocks(record, name):
         yield from seed_fields(block, place)
-
-
-def is_seed(key: str) -> bool:
-    """Whether `key` names a seed of the cell's schema."""
-    hint: Any = Cell
-    for part in key.split("."):
-        if typing.get_origin(hint) is list:
-            hint = typing.get_args(hint)[0]
-            continue
-        if not dataclasses.is_dataclass(hint):
-            return False
-        item = next((item for item in dataclasses.fields(hint) if item.name == part), None)
-        if item is None:
-            return False
-        if item.metadata.get("seed"):
-            return True
-        hint = without_none(type_hints(hint)[part])  # type: ignore[arg-type]
-    return False
 
 
 def seeds(cell: Cell, item: Graph) -> dict[str, Any]:

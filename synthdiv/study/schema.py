@@ -10,6 +10,7 @@ from typing import Any
 
 from synthdiv.core.fields import type_hints, without_none
 from synthdiv.core.types import ConfigError
+from synthdiv.evaluate.suite import own_suites, suite_class
 from synthdiv.study.config import Cell
 
 EXTRA_GROUPS = ("experiment", "hydra")
@@ -64,7 +65,11 @@ def key_of(override: str) -> str:
 
 def nearest(key: str) -> list[str]:
     """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or in another block."""
-    known = list(leaves(Cell))
+    suites = enumerate(own_suites())  # in the order of our presets
+    known = [
+        *leaves(Cell),
+        *(key for index, name in suites for key in leaves(suite_class(name), f"evaluate.suites.{index}.")),
+    ]
     block, _, last = key.rpartition(".")
     short = "".join(word[:1] for word in last.split("_"))
     near = [f"{block}.{short}"] if f"{block}.{short}" in known else []
