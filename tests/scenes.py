@@ -165,16 +165,9 @@ class Scenes:
         if scene in ("table", "text"):
             stage = self.resolved(stage)
         if scene in ("generate", "rounded", "respond", "recorded", "likelihood"):
-            inputs = (self.prompts, self.student)
+            inputs = (self.prompts, self.student)[: len(stage.input_names())]
         if scene in ("mix", "even"):
-            shards = [self.build(dataclasses.replace(self.recorded(key), source=name), self.prompts) for name, key in
-                      (("oak", "x"), ("elm", "y"))]  # fmt: skip
-            whole = [
-                self.build(dataclasses.replace(shard.stage, shard=n), self.prompts)
-                for shard in shards
-                for n in range(12)
-            ]
-            inputs = (self.prompts, *whole)
+            inputs = (self.prompts, *(self.shard(stage, name) for name in stage.input_names()[1:]))
         if scene in ("early", "full", "budget", "lora"):
             inputs = (self.student, self.human, self.prompts)
         if scene == "vectors":
@@ -195,6 +188,13 @@ class Scenes:
                     *(result["support"] for result in arms[1:]),
                 )
         return self.build(stage, *inputs)
+
+    def shard(self, mix: Mix, name: str) -> Artifact:
+        """A shard that `mix` needs, as one source or the other answered."""
+        source, number = name.split("/")
+        shard = self.recorded("y" if source == "elm" else "x", shard=int(number))
+        shard = dataclasses.replace(shard, source=source, rows=mix.train_rows, shard_rows=mix.shard_rows)
+        return self.build(shard, self.prompts)
 
     def said(self, model: Artifact) -> dict[str, Artifact]:
         support = Likelihood(Target.support, limit=3)

@@ -14,25 +14,29 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "structure.md"
 BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 
-# Lines that each room may have, comments and blank lines included: no room grows. Where a room is above the budget of
-# the design, that budget stands behind it, and the room has to come down to it.
+# Lines that each room may have today, comments and blank lines included: no room grows. A room above its goal has to
+# come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2200,
-    "measures": 3720,  # 2,800, and 500 for statistics
+    "measures": 3720,
     "models": 700,
-    "prompts": 1160,  # 1,100
-    "generate": 2170,  # 1,800
-    "mix": 210,  # 200, and 500 for levels and filters
-    "train": 2490,  # 2,200
-    "evaluate": 1000,  # 700, and 1,000 for the suites to come
-    "study": 1350,  # 1,300, and 200 for rounds
-    "engine": 1740,  # 1,200
-    "views": 2980,  # 2,000, and 1,200 for the page, statistics and dashboards
+    "prompts": 1160,
+    "generate": 2170,
+    "mix": 210,
+    "train": 2490,
+    "evaluate": 1000,
+    "study": 1350,
+    "engine": 1740,
+    "views": 2980,
     "command": 300,
     "hydra_plugins": 200,
 }
-TOTAL = 19850  # 16,500
-MEDIAN = 140  # 120
+GOALS = {
+    "measures": 2800, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
+    "engine": 1200, "views": 2000,
+}  # fmt: skip
+TOTAL, TOTAL_GOAL = 19850, 16500
+MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract
 
@@ -140,19 +144,21 @@ def page() -> str:
     for module, others in imports().items():  # the package itself is imported for its version
         fan[room(module)] |= {room(other) for other in others - {"synthdiv"}} - {room(module)}
     rows = [
-        f"| `{name}` | {len(counts)} | {sum(counts):,} | {BUDGETS[name]:,} | {', '.join(sorted(fan[name])) or '–'} |"
+        f"| `{name}` | {len(counts)} | {sum(counts):,} | {BUDGETS[name]:,} | {GOALS.get(name, BUDGETS[name]):,} | "
+        f"{', '.join(sorted(fan[name])) or '–'} |"
         for name, counts in sizes.items()
     ]
     tests = sum(lines(file) for file in (ROOT / "tests").rglob("*.py"))
     facts = [
-        f"- {len(every)} files with code, {sum(every):,} lines (goal: {TOTAL:,}); tests: {tests:,} lines.",
-        f"- Median file: {round(statistics.median(every))} lines; longest: {max(every)}; files over {LONGEST} lines: "
-        f"{', '.join(over_long()) or 'none'}.",
+        f"- {len(every)} files with code, {sum(every):,} lines (limit {TOTAL:,}, goal {TOTAL_GOAL:,}); "
+        f"tests: {tests:,} lines.",
+        f"- Median file: {round(statistics.median(every))} lines (goal {MEDIAN_GOAL}); longest: {max(every)}; "
+        f"files over {LONGEST} lines: {', '.join(over_long()) or 'none'}.",
         f"- File names used twice: {', '.join(repeated_names()) or 'none'}, except "
         f"{' and '.join(f'`{name}`' for name in sorted(CONTRACTS))}.",
         f"- Import circles: {len(circles())}. Imports of a higher floor: {len(arrows_up())}.",
     ]
-    header = ["| room | files | lines | budget | imports |", "|---|---|---|---|---|"]
+    header = ["| room | files | lines | limit | goal | imports |", "|---|---|---|---|---|---|"]
     return "\n".join([*header, *rows, "", *facts])
 
 

@@ -100,7 +100,7 @@ MISTAKES = {
     "no family": (["mix=multi", "generators.models.1.facts.family=''"], ["facts.family", "elm of ?"]),
     "one weight": (["mix.weights=[1,0,0,0]"], ["at least two generators with a weight, has oak of oak"]),
     "a stray source": (["mix=multi", "mix.source=oak"], ["mix.source=oak: only mix=single has one"]),
-    "an infinite rate": (["train.lr=inf"], ["train.lr=inf: needs more than 0, and finite"]),
+    "an infinite rate": (["train.lr=inf"], ["train.lr=inf: needs a finite number, more than 0"]),
     "no generator": (["mix=single", "generators=none"], ["mix=single", "choose generators="]),
     "no such source": (["mix=single", "mix.source=yew"], ["mix.source=yew", "oak, elm, ash, fir"]),
     "weights": (["mix.weights=[1,2]"], ["mix.weights=[1.0, 2.0]", "oak, elm, ash, fir"]),

@@ -65,11 +65,10 @@ def key_of(override: str) -> str:
 
 def nearest(key: str) -> list[str]:
     """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or in another block."""
-    suites = enumerate(own_suites())  # in the order of our presets
-    known = [
-        *leaves(Cell),
-        *(key for index, name in suites for key in leaves(suite_class(name), f"evaluate.suites.{index}.")),
-    ]
+    known = list(leaves(Cell))
+    if key.startswith("evaluate."):
+        for index, name in enumerate(own_suites()):  # in the order of our presets
+            known += leaves(suite_class(name), f"evaluate.suites.{index}.")
     block, _, last = key.rpartition(".")
     short = "".join(word[:1] for word in last.split("_"))
     near = [f"{block}.{short}"] if f"{block}.{short}" in known else []

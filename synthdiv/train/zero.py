@@ -44,7 +44,7 @@ def configuration(runtime: Runtime, cuda: bool) -> dict[str, Any]:
         zero |= {"offload_optimizer": memory} | ({"offload_param": memory} if zero["stage"] == 3 else {})
     return options | {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed only counts with it
-        "zero_optimization": zero | options.get("zero_optimization", {}),
+        "zero_optimization": zero | (options.get("zero_optimization") or {}),
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # which is compiled on the spot
     }
