@@ -204,8 +204,8 @@ def chances(folder: Path, one: list[str], other: list[str]) -> tuple[float, floa
 def main() -> int:
     short = []
 
-    def show(name: str, told: str, must: str, fulfilled: bool) -> None:
-        print(f"{name:10s} {told:60s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
+    def show(name: str, shown: str, must: str, fulfilled: bool) -> None:
+        print(f"{name:10s} {shown:60s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
         short.extend([] if fulfilled else [name])
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -219,10 +219,10 @@ def main() -> int:
     speeds = [max(turn["tokens"] / turn["seconds"] for turn in side) for side in (peers, own)]
     mebibytes = [max(turn["bytes"] for turn in side) / 2**20 for side in (peers, own)]
     start = min(turn["start"] for turn in own)
-    told = "{1:,.0f} new tokens/s, peer {0:,.0f}: {2:.2f} x".format(*speeds, speeds[1] / speeds[0])
-    show("speed", told, f"at least {FASTER:g} x", speeds[1] >= FASTER * speeds[0])
-    told = "{1:,.0f} MiB, peer {0:,.0f}: {2:.2f} x".format(*mebibytes, mebibytes[1] / mebibytes[0])
-    show("memory", told, f"at most {MEMORY:g} x", mebibytes[1] <= MEMORY * mebibytes[0])
+    shown = "{1:,.0f} new tokens/s, peer {0:,.0f}: {2:.2f} x".format(*speeds, speeds[1] / speeds[0])
+    show("speed", shown, f"at least {FASTER:g} x", speeds[1] >= FASTER * speeds[0])
+    shown = "{1:,.0f} MiB, peer {0:,.0f}: {2:.2f} x".format(*mebibytes, mebibytes[1] / mebibytes[0])
+    show("memory", shown, f"at most {MEMORY:g} x", mebibytes[1] <= MEMORY * mebibytes[0])
     show("lengths", f"p = {lengths:.3f} that both have one law", f"at least {CHANCE:g}", lengths >= CHANCE)
     show("firsts", f"p = {firsts:.3f} that first tokens have one law", f"at least {CHANCE:g}", firsts >= CHANCE)
     show(

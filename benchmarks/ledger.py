@@ -89,9 +89,9 @@ def main() -> int:
         done = subprocess.run([sys.executable, "-c", ASK, root], capture_output=True, text=True, check=True)
         asked = time.perf_counter() - begun
         facts, peak = done.stdout.splitlines()
-        told = sum(sum(states.values()) for states in json.loads(facts)["nodes"].values())
+        counted = sum(sum(states.values()) for states in json.loads(facts)["nodes"].values())
         show("write", wrote, SECONDS, "s", f"{nodes:,} nodes, {nodes * 3 // 2:,} events, {size:.0f} MiB in all")
-        show("status", asked, SECONDS, "s", f"{told:,} nodes told; {asked / nodes * 1e5:.1f} s per 100,000")
+        show("status", asked, SECONDS, "s", f"{counted:,} nodes counted; {asked / nodes * 1e5:.1f} s per 100,000")
         show("both", wrote + asked, SECONDS, "s", "ledger and status")
         show("memory", int(peak) / 2**30, GIB, "GiB", "peak resident size of status")
         observer = Observer(root, "big")
@@ -108,8 +108,8 @@ def main() -> int:
 
                 Console(width=120).print(table(status))
             show(name, time.perf_counter() - begun, REFRESH, "s", f"a look after {news:,} events; first {first:.2f} s")
-        if told != nodes:
-            short.append(f"status told of {told} of {nodes} nodes")
+        if counted != nodes:
+            short.append(f"status counted {counted} of {nodes} nodes")
     if short:
         print("falls short: " + ", ".join(short), file=sys.stderr)
     return 1 if short else 0

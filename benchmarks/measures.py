@@ -72,16 +72,16 @@ def against(
     seconds, value = best(ours, times)
     other, wanted = best(peer, peer_times)
     ratio, gap = other / seconds, abs(value - wanted) / abs(wanted)
-    yield Row(work, told(seconds), told(other), f"{ratio:.0f} x", f"{least:g} x", judged(ratio >= least))
+    yield Row(work, shown(seconds), shown(other), f"{ratio:.0f} x", f"{least:g} x", judged(ratio >= least))
     yield Row("  the value", f"{value:.6g}", f"{wanted:.6g}", f"{gap:.0e}", f"within {within:g}", judged(gap <= within))
 
 
-def told(seconds: float) -> str:
+def shown(seconds: float) -> str:
     return f"{1000 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def with_interval(ours: Callable[[], Any], times: int = 3) -> Row:
-    return Row("  with its interval", told(best(ours, times)[0]))
+    return Row("  with its interval", shown(best(ours, times)[0]))
 
 
 def self_bleu_of_few() -> Iterator[Row]:
@@ -107,7 +107,7 @@ def self_bleu_of_many() -> Iterator[Row]:
     texts = material.sentences(50_000)
     seconds, _ = best(lambda: self_bleu(texts), 2)
     yield Row(
-        "Self-BLEU-3 of 50,000 sentences, with its interval", told(seconds), must="60 s", verdict=judged(seconds <= 60)
+        "Self-BLEU-3 of 50,000 sentences, with its interval", shown(seconds), must="60 s", verdict=judged(seconds <= 60)
     )
     half, whole = (alone("bleu", str(count)) for count in (25_000, 50_000))
     memory, number = whole["bytes"] / half["bytes"], whole["ngrams"] / half["ngrams"]
@@ -129,7 +129,7 @@ def cosine_of_few() -> Iterator[Row]:
     arm = VectorArm(vectors, np.full(len(vectors), -1), np.array([-1]))
     work = "mean cosine distance, 5,000 x 384; full matrix in float64"
     yield from against(work, lambda: cosine_of(arm).value, lambda: matrix(vectors.astype(np.float64)), 50, 1e-9, 50, 4)
-    yield Row("  the full matrix in float32", "–", told(best(lambda: matrix(vectors), 4)[0]))
+    yield Row("  the full matrix in float32", "–", shown(best(lambda: matrix(vectors), 4)[0]))
     yield with_interval(lambda: mean_cosine_distance(vectors), 50)
 
 
@@ -143,7 +143,7 @@ def cosine_of_many() -> Iterator[Row]:
     yield Row(work, f"{peak:.2f} GiB", f"{8 * MILLION**2 / 1e12:.0f} TB", must="2 GiB", verdict=judged(peak <= 2))
     yield Row(
         "  rows read, to those there are",
-        told(actual["seconds"]),
+        shown(actual["seconds"]),
         ratio=f"{passes:.2f} x",
         must="1 x",
         verdict=judged(passes == 1),
@@ -171,7 +171,7 @@ def vendi_of_few() -> Iterator[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it names a module that scipy has renamed
         yield from against(work, lambda: vendi_value(vectors), lambda: float(peer.score_X(vectors)), 20, 1e-6, 10)
-        yield Row("  vendi-score's score_dual", "–", told(best(lambda: peer.score_dual(vectors), 5)[0]))
+        yield Row("  vendi-score's score_dual", "–", shown(best(lambda: peer.score_dual(vectors), 5)[0]))
     yield with_interval(lambda: vendi(vectors))
 
 
@@ -192,7 +192,7 @@ def command() -> Iterator[Row]:
         return
     scores = json.loads(done.stdout)
     bare = [score["name"] for score in scores if score["low"] is None and "_within" not in score["name"]]
-    yield Row(work, told(seconds), must="60 s", verdict=judged(seconds <= 60))
+    yield Row(work, shown(seconds), must="60 s", verdict=judged(seconds <= 60))
     yield Row(
         "  measures without an interval (within a prompt: one answer)",
         str(len(bare)),

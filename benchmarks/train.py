@@ -196,8 +196,8 @@ def main() -> int:
         print("trl is not installed, so there is nobody to compare with: pip install trl==1.16.0", file=sys.stderr)
         return 1
 
-    def show(name: str, told: str, must: str, fulfilled: bool) -> None:
-        print(f"{name:10s} {told:70s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
+    def show(name: str, shown: str, must: str, fulfilled: bool) -> None:
+        print(f"{name:10s} {shown:70s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
         short.extend([] if fulfilled else [name])
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -208,15 +208,15 @@ def main() -> int:
             other, own = (best(who, folder, packed) for who in ("trl", "ours"))
             ratio, apart = other["seconds"] / own["seconds"], abs(own["loss"] / other["loss"] - 1)
             rates = [facts["tokens"] / each["seconds"] for each in (own, other)]
-            told = f"{rates[0]:,.0f} tokens/s, trl {rates[1]:,.0f}: {ratio:.2f} x"
-            show(name, told, f"at least {least:g} x", ratio >= least)
-            told = f"{own['loss']:.4f}, trl {other['loss']:.4f} nats a token on {HELD} other rows: {apart:.2%}"
-            show("loss", told, f"at most {NEAR:.0%}", apart <= NEAR)
+            shown = f"{rates[0]:,.0f} tokens/s, trl {rates[1]:,.0f}: {ratio:.2f} x"
+            show(name, shown, f"at least {least:g} x", ratio >= least)
+            shown = f"{own['loss']:.4f}, trl {other['loss']:.4f} nats a token on {HELD} other rows: {apart:.2%}"
+            show("loss", shown, f"at most {NEAR:.0%}", apart <= NEAR)
         lora, full = (alone("memory", str(folder), str(kind))["bytes"] / 2**20 for kind in (1, 0))
-        told = f"LoRA {lora:,.0f} MiB, full {full:,.0f} MiB: {lora / full:.0%}"
-        show("memory", told, f"at most {MEMORY:.0%}", lora <= MEMORY * full)
-        told = f"{facts['seconds']:.2f} s for {MANY:,} rows"
-        show("tokens", told, f"at most {SECONDS:g} s", facts["seconds"] <= SECONDS)
+        shown = f"LoRA {lora:,.0f} MiB, full {full:,.0f} MiB: {lora / full:.0%}"
+        show("memory", shown, f"at most {MEMORY:.0%}", lora <= MEMORY * full)
+        shown = f"{facts['seconds']:.2f} s for {MANY:,} rows"
+        show("tokens", shown, f"at most {SECONDS:g} s", facts["seconds"] <= SECONDS)
     if short:
         print("falls short: " + ", ".join(short), file=sys.stderr)
     return 1 if short else 0

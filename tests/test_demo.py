@@ -21,7 +21,7 @@ def test_the_demo_is_a_whole_study_and_its_null_is_near_nothing(tmp_path: Path):
     table = (tmp_path / report.parent / "cells.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(table)))
     excess = [row for row in rows if row["measure"] == "truth/excess_nll"]
-    assert len(excess) == 34, "32 cells and two untouched students"
+    assert len(excess) == 34, "32 cells and two vanilla students"
     means = defaultdict(list)
     for row in excess:
         value = float(row["value"])

@@ -20,7 +20,7 @@ from synthdiv.study.config import Track
 from synthdiv.study.records import plain
 
 FORMAT = 1
-AGAIN = "type the command of the sweep again: it continues from what is built"
+RESUME = "type the command of the sweep again: it continues from what is built"
 
 
 @dataclass
@@ -62,13 +62,13 @@ class Job:
             row = json.loads(path.read_text(encoding="utf-8"))
             version = row.get("format")
         except (OSError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{path}: cannot be read as a job file ({error}); {AGAIN}") from error
+            raise ConfigError(f"{path}: cannot be read as a job file ({error}); {RESUME}") from error
         if version != FORMAT:
-            raise ConfigError(f"{path}: is a job file of format {version}, this version reads {FORMAT}; {AGAIN}")
+            raise ConfigError(f"{path}: is a job file of format {version}, this version reads {FORMAT}; {RESUME}")
         try:
             return typed(cls, row)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: is not a job file of this version ({error!r}); {AGAIN}") from error
+            raise ConfigError(f"{path}: is not a job file of this version ({error!r}); {RESUME}") from error
 
     def rebuilt(self) -> dict[str, Node]:
         """Every node of the graph by key. Raises ConfigError where this version of a stage gives another key."""
@@ -82,17 +82,17 @@ class Job:
         nodes: dict[str, Node] = {}
         for row in self.graph:
             if row.stage not in kinds:
-                raise ConfigError(f"{row.stage} {row.key[:8]}: no such stage in this version of synthdiv; {AGAIN}")
+                raise ConfigError(f"{row.stage} {row.key[:8]}: no such stage in this version of synthdiv; {RESUME}")
             try:
                 node = Node(typed(kinds[row.stage], row.fields), {name: nodes[key] for name, key in row.inputs.items()})
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ConfigError(
-                    f"{row.stage} {row.key[:8]}: this version of synthdiv cannot read its fields ({error!r}); {AGAIN}"
+                    f"{row.stage} {row.key[:8]}: this version of synthdiv cannot read its fields ({error!r}); {RESUME}"
                 ) from error
             if node.key != row.key:
                 raise ConfigError(
                     f"{row.stage} {row.key[:8]} was queued by another version of synthdiv, which gives it the key "
-                    f"{node.key[:8]}; {AGAIN}"
+                    f"{node.key[:8]}; {RESUME}"
                 )
             nodes[row.key] = node
         return nodes

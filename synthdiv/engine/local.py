@@ -166,14 +166,14 @@ class Local(Engine):
         for node in self.frontier.pending():
             event = events.get(node.key)
             if event and event.job.split(".")[0] == worker.name and event.state in ("running", "stopped"):
-                self._again(node, event, worker)
+                self._requeue(node, event, worker)
         self.idle_deaths = self.idle_deaths + 1 if size_of(worker.events) == worker.size else 0
         if self.idle_deaths > RETRIES:
             raise SynthdivError(
                 f"{self.idle_deaths} workers ended before they began a node; of the last {worker.death}"
             )
 
-    def _again(self, node: Node, event: Event, worker: Worker) -> None:
+    def _requeue(self, node: Node, event: Event, worker: Worker) -> None:
         """Queue a node again, a bounded number of times; where ranks ran out of memory, with half the rows at once."""
         killed = event.state == "running"
         message = worker.death if killed else event.note

@@ -135,7 +135,7 @@ class Generate(Stage):
                 append(rows, [dataclasses.asdict(self._sample(request, answer, model)) for request, answer in chunk])
                 return len(chunk)
 
-            def wind_up() -> None:
+            def keep() -> None:
                 shard.stopping = True
                 for chunk in chunks:
                     write(chunk)
@@ -144,7 +144,7 @@ class Generate(Stage):
             for chunk in chunks:
                 done += write(chunk)
                 paid = f" for {shard.facts['usd']:.2f} USD" if "usd" in shard.facts else ""
-                run.progress(shard.kept + done, len(requests), f"answers by {self.source}{paid}", wind_up)
+                run.progress(shard.kept + done, len(requests), f"answers by {self.source}{paid}", keep)
         return shard.facts | self._settled(out, requests)
 
     def _answers(self, shard: Shard) -> Answers:

@@ -170,9 +170,9 @@ def check(cell: Cell) -> list[str]:
     """Problems that only a resolved cell shows: rows that do not exist, answers that are missing."""
     problems = [*cell.prompts.check("prompts"), *problems_of_sources(cell)]
     if not problems:
-        speakers: list[Student | Generator] = [cell.student]
-        speakers += shares(cell)[0] if cell.mix.kind is not Kind.none else []
-        for name in [spec.name for spec in speakers if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy]:
+        specs: list[Student | Generator] = [cell.student]
+        specs += shares(cell)[0] if cell.mix.kind is not Kind.none else []
+        for name in [spec.name for spec in specs if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy]:
             problems.append(f"{name}: a toy model speaks of the world of prompts=toy; choose that, or another model")
     mix, have = cell.mix, cell.prompts.train_rows
     if mix.kind is Kind.none or problems:

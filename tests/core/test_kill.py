@@ -175,7 +175,7 @@ def fill_when_begun(process: subprocess.Popen, disk: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_space(tmp_path, small_disk):
+def test_a_full_disk_is_reported_and_the_same_command_goes_on_when_there_is_space(tmp_path, small_disk):
     write_files(tmp_path)
     resize(small_disk, "64m")
     words = [*FILES, "mix=human", "train.epochs=200", f"runtime.outputs={small_disk}"]  # it trains for seconds

@@ -87,7 +87,7 @@ def test_one_model_is_open_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"micro_batch": -1}, "runtime.micro_batch=-1"), ({"device": "tpu"}, "runtime.device='tpu'"),
         ({"device": "cuda:x"}, "runtime.device='cuda:x': choose auto, cpu, cuda, cuda:N or mps"),
@@ -96,8 +96,8 @@ def test_one_model_is_open_at_a_time(tmp_path):
         ({"strategy": Strategy.fsdp2, "device": "mps"}, "runtime.strategy=fsdp2: needs runtime.device=cuda or cpu"),
     ],
 )  # fmt: skip
-def test_a_bad_field_is_named(fields, told):
-    assert any(told in problem for problem in problems(Runtime(**fields), "runtime"))
+def test_a_bad_field_is_named(fields, expected):
+    assert any(expected in problem for problem in problems(Runtime(**fields), "runtime"))
     assert not problems(Runtime(device="cuda:1"), "runtime")
 
 

@@ -24,7 +24,7 @@ from synthdiv.train.train import Train
 from tests.conftest import FILES, sources, write_files
 from tests.engine.stages import Act, Given
 
-AGAIN = "type the command of the sweep again"
+RESUME = "type the command of the sweep again"
 
 
 def job(nodes: list[Node], **fields) -> Job:
@@ -118,7 +118,7 @@ def test_an_unreadable_job_file_is_refused_with_a_message(tmp_path, text, says):
     with pytest.raises(ConfigError, match=re.escape(says)) as caught:
         Job.read(path)
     assert str(path) in str(caught.value)
-    assert AGAIN in str(caught.value)
+    assert RESUME in str(caught.value)
 
 
 def older(change) -> Job:
@@ -142,7 +142,7 @@ def test_a_node_of_another_version_is_refused_with_a_message(change, says):
     with pytest.raises(ConfigError, match=says) as caught:
         queued.rebuilt()
     assert f"{queued.graph[0].stage} {queued.graph[0].key[:8]}" in str(caught.value)
-    assert AGAIN in str(caught.value)
+    assert RESUME in str(caught.value)
 
 
 def test_a_stage_with_a_raised_version_is_not_built_under_the_old_key(monkeypatch):

@@ -1,4 +1,4 @@
-"""A toy study of one student, untouched and tuned, with everything that its suites take."""
+"""A toy study of one student, vanilla and tuned, with everything that its suites take."""
 
 from __future__ import annotations
 

@@ -117,14 +117,14 @@ def test_human_scores_hold_all_of_perplexity_2_and_its_items(arms):
 
 @pytest.fixture(scope="module")
 def own(arms):
-    """Own answers of the tuned and of the untouched student, both under the untouched one."""
+    """Own answers of the tuned and of the vanilla student, both under the vanilla one."""
     stage = Likelihood(Target.own)
     return [
         build(arms.root, stage, arms.prompts, arms.vanilla.model, arm.answers) for arm in (arms.tuned, arms.vanilla)
     ]
 
 
-def test_own_answers_are_scored_under_the_untouched_student(arms, own):
+def test_own_answers_are_scored_under_the_vanilla_student(arms, own):
     """Every answer, samples of a prompt in order; an end where the student ended."""
     model = opened(arms.vanilla.model)
     chat = Chat.for_prompts(model.tokenizer, arms.prompts)

@@ -67,7 +67,7 @@ def test_a_key_on_the_command_line_is_neither_printed_nor_written(tmp_path, type
 def test_a_key_is_asked_for_by_name_and_never_shown(monkeypatch):
     with FaultServer(key="sk-right") as fault:
         run = cpu_run(servers=[server(fault, key="TEST_KEY")])
-        for value, told in (
+        for value, expected in (
             (None, "is not set"),
             (" ", "is not set"),
             ("sk-a\nb", "has characters that keys do not contain"),
@@ -75,7 +75,7 @@ def test_a_key_is_asked_for_by_name_and_never_shown(monkeypatch):
             monkeypatch.delenv("TEST_KEY", raising=False)
             if value is not None:
                 monkeypatch.setenv("TEST_KEY", value)
-            with pytest.raises(ConfigError, match=f"TEST_KEY {told}") as caught:
+            with pytest.raises(ConfigError, match=f"TEST_KEY {expected}") as caught:
                 listed(Hosted("here", "tiny-chat"), run)
         monkeypatch.setenv("TEST_KEY", "sk-old-and-secret")
         with pytest.raises(

@@ -154,7 +154,7 @@ def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none(
 
 
 @pytest.mark.parametrize(
-    ("broken", "system", "told"),
+    ("broken", "system", "expected"),
     [
         ("{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('no answers') }}{% endif %}", None,
          "an answer after a question: no answers"),
@@ -167,6 +167,8 @@ def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none(
         ("{% if %}", None, "an answer after a question: Expected an expression"),
     ],
 )  # fmt: skip
-def test_a_template_error_names_what_was_rendered(broken, system, told):
-    with pytest.raises(DataError, match=rf"the chat template cannot render {re.escape(told)}.*Correct the template"):
+def test_a_template_error_names_what_was_rendered(broken, system, expected):
+    with pytest.raises(
+        DataError, match=rf"the chat template cannot render {re.escape(expected)}.*Correct the template"
+    ):
         Chat(tokenizer(broken + CHATML), system)

@@ -49,11 +49,11 @@ def test_a_pickle_is_refused_by_name(tmp_path, folder, pickle):
 
 
 @pytest.mark.parametrize(
-    ("gone", "told"), [("config.json", "config.json is missing"), ("model.safetensors", "no weights")]
+    ("gone", "expected"), [("config.json", "config.json is missing"), ("model.safetensors", "no weights")]
 )
-def test_missing_files_are_named(tmp_path, folder, gone, told):
+def test_missing_files_are_named(tmp_path, folder, gone, expected):
     (folder / gone).unlink()
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=expected):
         resolved(tmp_path, path=str(folder))
 
 

@@ -141,5 +141,7 @@ def prepared(calm: Path, folder: Path, *stages: str) -> None:
     for path in calm.iterdir():
         if path.is_file():
             shutil.copy2(path, folder)
+    (folder / "outputs").mkdir()
+    shutil.copy2(calm / "outputs" / "format.json", folder / "outputs")
     for stage in stages:
         shutil.copytree(calm / "outputs" / "artifacts" / stage, folder / "outputs" / "artifacts" / stage)

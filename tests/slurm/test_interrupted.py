@@ -41,7 +41,7 @@ def calm(tmp_path_factory):
 @pytest.fixture
 def half_done(slurm, calm, tmp_path):
     """Starts a launch of which models and mix are there, and waits until the training of the student and the answers of
-    the untouched one are half done; gives the launch and the two jobs."""
+    the vanilla one are half done; gives the launch and the two jobs."""
     with launching(slurm, tmp_path / "study", "interrupted") as launch:
         prepared(calm, launch.folder, "prompts", "pretrain", "mix", "tokens")
 

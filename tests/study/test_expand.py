@@ -136,7 +136,7 @@ SOURCES = {
 }
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_interpolations_follow_the_values_of_each_cell_as_in_hydra(data, expander):
     words = [

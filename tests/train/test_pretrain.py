@@ -103,13 +103,13 @@ def test_a_context_too_short_for_the_prompts_is_an_error_and_no_endless_loop(tmp
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"text": TextCorpus("a")}, "pretrain.toy, pretrain.text"), ({"heads": 3}, "pretrain.hidden=16"),
         ({"vocabulary": 200}, "pretrain.vocabulary"), ({"context": 1}, "pretrain.context"),
         ({"lr": -1.0}, "pretrain.lr"), ({"seed": -1}, "pretrain.seed"), ({"tokens": 0}, "pretrain.tokens"),
     ],
 )  # fmt: skip
-def test_a_bad_field_is_named(fields, told):
-    assert any(told in problem for problem in problems(tiny_model(**fields), "pretrain"))
+def test_a_bad_field_is_named(fields, expected):
+    assert any(expected in problem for problem in problems(tiny_model(**fields), "pretrain"))
     assert not problems(tiny_model(), "pretrain")

@@ -37,7 +37,7 @@ def test_whole_weights_are_verified():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"a.lora_A.weight": torch.empty(0)}, r"a\.lora_A\.weight: has the shape \(0,\).* and had \(2, 3\)"),
         ({"a.lora_A.weight": torch.full((2, 3), math.nan)}, r"a\.lora_A\.weight: has values that are not finite"),
@@ -45,8 +45,8 @@ def test_whole_weights_are_verified():
         ({"b.lora_B.weight": torch.ones(1)}, r"b\.lora_B\.weight: has the shape \(1,\).*had None"),
     ],
 )
-def test_weights_that_are_not_are_refused(change, told):
-    with pytest.raises(DataError, match=told):
+def test_weights_that_are_not_are_refused(change, expected):
+    with pytest.raises(DataError, match=expected):
         verify((WEIGHTS | change).items(), SHAPES)
 
 

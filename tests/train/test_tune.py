@@ -78,8 +78,9 @@ def test_what_is_saved_is_what_was_validated(root, prompts, student, human, meth
 
 def test_a_build_again_elsewhere_gives_the_same_bytes(root, tmp_path, prompts, student, human):
     stage = recipe(method=Method.lora)
-    stage.build({"student": student, "mix": human, "prompts": prompts}, tmp_path, cpu_run())
-    assert files(build(root, stage, student, human, prompts)) == files(Artifact(stage, "", tmp_path))
+    tuned = build(root, stage, student, human, prompts)
+    stage.build(tuned.inputs, tmp_path, cpu_run())
+    assert files(tuned) == files(Artifact(stage, "", tmp_path))
 
 
 def test_validation_prompts_are_those_of_every_arm(root, prompts, student, human, generated):
@@ -161,17 +162,17 @@ def test_an_adapter_that_changes_nothing_is_an_error(student, human):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "targets", "told"),
+    ("architecture", "targets", "expected"),
     [
         ("llama", ["q_proj", "query"], r"no query;.*down_proj.*v_proj"),
         ("gpt2", ["q_proj"], r"no q_proj;.*c_attn, c_fc, c_proj"),
         ("llama", [], "no adapter then"),
     ],
 )
-def test_a_wrong_target_lists_the_right_ones(root, architecture, targets, told):
+def test_a_wrong_target_lists_the_right_ones(root, architecture, targets, expected):
     """Even beside right ones: PEFT passes over a name it does not find, as long as it finds another."""
     model, _ = load_base(build(root, tiny_model(architecture=kind(architecture))), "fp32")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=expected):
         with_adapter(model, Lora(targets=targets), 0)
 
 
@@ -201,15 +202,15 @@ def test_a_system_role_is_the_same_in_training_and_answering(root, student):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"lr": 0.0}, "train.lr"), ({"lr": -1e-3}, "train.lr"), ({"budget": 5}, "train.budget=5"),
         ({"seed": -1}, "train.seed"), ({"validation": 1.0}, "train.validation"),
         ({"lora": Lora(r=0)}, "train.lora"), ({"clip": -1.0}, "train.clip"),
     ],
 )  # fmt: skip
-def test_a_bad_field_is_named(fields, told):
-    assert any(told in problem for problem in problems(recipe(**fields), "train"))
+def test_a_bad_field_is_named(fields, expected):
+    assert any(expected in problem for problem in problems(recipe(**fields), "train"))
     assert not problems(recipe(), "train")
 
 

@@ -186,14 +186,14 @@ def test_a_manifest_that_cannot_be_read_is_left_to_doctor(tmp_path):
 # what is checked before anything runs
 
 
-def test_one_bad_value_among_fifty_cells_is_told_and_nothing_runs(typed, tmp_path):
+def test_one_bad_value_among_fifty_cells_is_reported_and_nothing_runs(typed, tmp_path):
     result = typed("-m", "mix=human", "train.lr=0.001,-1", f"train.seed={','.join(map(str, range(25)))}")
     assert result.code == 2
     assert result.err.startswith("error: train.lr=-1.0: needs more than 0 [in 25 of 50 cells")
     assert not (tmp_path / "outputs").exists()
 
 
-def test_outputs_that_cannot_be_written_are_told_with_all_other_problems(typed, tmp_path):
+def test_outputs_that_cannot_be_written_are_reported_with_all_other_problems(typed, tmp_path):
     (tmp_path / "file").touch()
     result = typed("mix=human", "train.lr=-1", "runtime.outputs=file/below")
     assert result.code == 2
@@ -205,7 +205,7 @@ def test_outputs_that_cannot_be_written_are_told_with_all_other_problems(typed, 
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="root writes everywhere here")
-def test_a_read_only_folder_is_told(typed, tmp_path):
+def test_a_read_only_folder_is_reported(typed, tmp_path):
     folder = Path("/proc/self") if os.geteuid() == 0 else tmp_path / "locked"
     folder.mkdir(mode=0o500, exist_ok=True)
     result = typed("mix=human", f"runtime.outputs={folder}/outputs")

@@ -66,7 +66,7 @@ def texts_of(root: Path, cells: list[CellRecord]) -> dict[str, dict[str, Score]]
 
 
 def model(cell: CellRecord) -> str:
-    """The trained model; of an vanilla students, what its seeds say but for those of evaluation."""
+    """The trained model; of a vanilla student, what its seeds say but for those of evaluation."""
     kept = {name: seed for name, seed in cell.seeds.items() if not name.startswith("evaluate.")}
     return cell.train or json.dumps(kept, sort_keys=True)
 
