@@ -16,7 +16,7 @@ from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander, Point
 from synthdiv.study.freeze import Frozen, freeze
-from synthdiv.views.bill import Estimate
+from synthdiv.views.bill import CostEstimate
 from synthdiv.views.disk import shortage, unwritable
 from synthdiv.views.track.watcher import TrackWatcher
 
@@ -41,7 +41,7 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     require_format(root)
     planning = plan in ("text", "json")
     frozen = freeze(points, Resolver(root, online=not planning), () if planning else unwritable(root))
-    estimate = Estimate(frozen, cell)
+    estimate = CostEstimate(frozen, cell)
     missing = estimate.missing()
     bill = estimate.bill(missing)
     if planning:

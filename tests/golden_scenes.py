@@ -31,7 +31,7 @@ from synthdiv.prompts.table import Columns, Table
 from synthdiv.prompts.toy import Law
 from synthdiv.train.encode import encode
 from synthdiv.train.pretrain import Architecture, TextCorpus
-from synthdiv.train.recipe import Lora, LossOn, Method, Overlong, Shape, Stop
+from synthdiv.train.recipe import Lora, LossOn, Method, Overlong, Shape, StopRule
 from synthdiv.train.rows import Rows, pack
 from synthdiv.train.schedule import Match, exact, schedule
 from synthdiv.train.tokens import Tokens, read_tokens
@@ -170,7 +170,7 @@ class Study:
         self.values["packing"] = actual
 
     def train(self) -> None:
-        often = {"stop": Stop.early, "evaluate_every": 2, "patience": 1, "validation": 0.2}
+        often = {"stop": StopRule.early, "evaluate_every": 2, "patience": 1, "validation": 0.2}
         common = {"method": Method.full, "batch_rows": 16, "lr": 1e-2}
         recipes: dict[str, dict[str, Any]] = {
             "full-rows": {"epochs": 2, "validation": 0.1},

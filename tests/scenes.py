@@ -26,7 +26,7 @@ from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import FILE, Prompts
 from synthdiv.prompts.table import Table
 from synthdiv.train.pretrain import TextCorpus
-from synthdiv.train.recipe import Lora, Method, Stop
+from synthdiv.train.recipe import Lora, Method, StopRule
 from synthdiv.train.schedule import Match
 from synthdiv.train.train import Train
 from tests.models.small import build, files, tiny_model, toy_prompts
@@ -139,7 +139,7 @@ class Scenes:
         if scene == "even":
             return Mix(36, ["oak", "elm"], [0.5, 0.5], train_rows=48, shard_rows=3)
         if scene == "early":
-            often = {"stop": Stop.early, "evaluate_every": 2, "patience": 1, "validation": 0.2}
+            often = {"stop": StopRule.early, "evaluate_every": 2, "patience": 1, "validation": 0.2}
             return Train(method=Method.full, epochs=20, batch_rows=16, lr=3e-2, **often)
         if scene in ("full", "budget", "lora"):
             limit = {"match": Match.steps, "budget": 2} if scene == "budget" else {"epochs": 1.0}

@@ -30,7 +30,7 @@ from synthdiv.generate.spec import Backend
 from synthdiv.mix.mix import read_mix
 from synthdiv.models.load import Precision
 from synthdiv.train.pretrain import Architecture
-from synthdiv.train.recipe import LossOn, Method, Shape, Stop
+from synthdiv.train.recipe import LossOn, Method, Shape, StopRule
 from synthdiv.train.schedule import Match
 from tests.scenes import Scenes, rows_of
 
@@ -77,7 +77,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "precision": Precision.bf16, "seed": 1,
     },
     "budget": {"match": Match.supervised_tokens, "budget": 3, "packing": True},
-    "early": {"stop": Stop.budget, "evaluate_every": 3, "patience": 2},
+    "early": {"stop": StopRule.budget, "evaluate_every": 3, "patience": 2},
     "lora": {"lora.r": 4, "lora.alpha": 8.0, "lora.dropout": 0.5, "lora.targets": ["up_proj"]},
     "likelihood": {"target": Target.support, "limit": 3, "precision": Precision.bf16, "batch_tokens": 60},
     "collapse": {

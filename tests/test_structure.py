@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 
 import pytest
 
@@ -31,6 +32,12 @@ def test_the_whole_stays_within_its_budget():
 
 def test_a_file_name_is_used_once():
     assert structure.repeated_names() == []
+
+
+def test_a_class_name_is_used_once():
+    texts = [file.read_text(encoding="utf-8") for file in structure.modules().values()]
+    counts = Counter(name for text in texts for name in re.findall(r"^class (\w+)", text, re.MULTILINE))
+    assert [name for name, count in counts.items() if count > 1] == []
 
 
 def test_no_modules_import_each_other():

@@ -149,7 +149,7 @@ class Heartbeat:
         self.thread.join()
 
 
-class Watch:
+class ClaimWatch:
     """Watches another builder: dead when its process is gone, or when its counter has not changed for five intervals of
     our clock."""
 

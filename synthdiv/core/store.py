@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.claim import Claim, Heartbeat, Watch, claim_files, claim_path, current, take
+from synthdiv.core.claim import Claim, ClaimWatch, Heartbeat, claim_files, claim_path, current, take
 from synthdiv.core.provenance import session
 from synthdiv.core.stage import Node, canonical_fields
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
@@ -29,7 +29,7 @@ def require_format(root: Path, create: bool = False) -> None:
     file = root / "format.json"
     try:
         number = json.loads(file.read_text(encoding="utf-8"))["format"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         number = 1 if any((root / name).exists() for name in ("artifacts", "sweeps")) else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -126,7 +126,7 @@ class Store:
             return self.artifact(node), False
         folder = self.path(node).parent
         folder.mkdir(parents=True, exist_ok=True)
-        watch: Watch | None = None
+        watch: ClaimWatch | None = None
         while not self.has(node):
             claim = current(folder, node.key)
             if claim is None or (watch and watch.claim == claim and watch.dead()) or claim.gone():
@@ -146,7 +146,7 @@ class Store:
                 continue
             if watch is None or watch.claim != claim:
                 run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
-                watch = Watch(folder, node.key, claim, self.heartbeat)
+                watch = ClaimWatch(folder, node.key, claim, self.heartbeat)
             run.boundary()
             time.sleep(min(0.2, self.heartbeat))
         return self.artifact(node), False

@@ -36,7 +36,7 @@ NEAR_LIMIT = REASONS[signal.SIGUSR2]
 GRACE = 60.0  # seconds for a step or a batch to end once the launcher is gone
 
 
-class Worker:
+class JobWorker:
     """One process of a job; its ranks share what rank 0 reads and decides. `number` is its place among the workers of
     a launch that share the graph."""
 
@@ -188,7 +188,7 @@ def main(arguments: list[str], watch: Callable[[Track, Path, str], Watcher]) -> 
         if job.nodes is None and os.environ.get("RANK", "0") == "0":
             threading.Thread(target=follow_launcher, args=[stop], daemon=True).start()
         watcher = watch(job.track, Path(job.runtime.outputs), job.sweep)
-        worker = Worker(job, number, stop, Ranks.of_environment(slurm=job.nodes is not None), watcher)
+        worker = JobWorker(job, number, stop, Ranks.of_environment(slurm=job.nodes is not None), watcher)
     except SynthdivError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

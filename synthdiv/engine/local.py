@@ -33,7 +33,7 @@ POLL = 0.1  # seconds between two looks at workers and ledger, or ten times as l
 
 
 @dataclass
-class Worker:
+class LocalWorker:
     """A process that builds nodes of the graph until its standard input ends; torchrun, where it has several ranks."""
 
     name: str
@@ -84,7 +84,7 @@ class Local(Engine):
         super().__init__(frozen, cell, watcher)
         self.devices = devices
         self.environments = environments(jobs, devices, [] if cell.runtime.device == "cpu" else accelerators())
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, LocalWorker] = {}
         self.losses: Counter[str] = Counter()  # by node: how often its worker died
         self.idle_deaths = 0  # of workers that began no node
 
@@ -134,7 +134,7 @@ class Local(Engine):
     def _job(self) -> Path:
         return self.ledger.folder / "jobs" / f"{self.ledger.job}.json"
 
-    def _start(self, number: int) -> Worker:
+    def _start(self, number: int) -> LocalWorker:
         """Start worker `number` in a session of its own: Ctrl-C reaches this process only, which stops the workers."""
         name = f"{self.ledger.job}-{number}"
         log, events = self.ledger.folder / "logs" / f"{name}.log", self.ledger.folder / "events" / f"{name}.jsonl"
@@ -147,7 +147,7 @@ class Local(Engine):
                 stdin=subprocess.PIPE, stdout=handle, stderr=handle, bufsize=0, env=os.environ | settings,
                 start_new_session=True,
             )  # fmt: skip
-        return Worker(name, process, log, events, size_of(events))
+        return LocalWorker(name, process, log, events, size_of(events))
 
     def _look(self, stop: Stop) -> None:
         """Settle the nodes that are built or failed by now, and what workers that ended left unfinished."""
@@ -161,7 +161,7 @@ class Local(Engine):
             if not stop.reason and self.frontier.pending():
                 self._died(worker, events)
 
-    def _died(self, worker: Worker, events: dict[str, Event]) -> None:
+    def _died(self, worker: LocalWorker, events: dict[str, Event]) -> None:
         """Queue again what a worker had begun, and give up where workers die before they begin anything."""
         for node in self.frontier.pending():
             event = events.get(node.key)
@@ -173,7 +173,7 @@ class Local(Engine):
                 f"{self.idle_deaths} workers ended before they began a node; of the last {worker.death}"
             )
 
-    def _requeue(self, node: Node, event: Event, worker: Worker) -> None:
+    def _requeue(self, node: Node, event: Event, worker: LocalWorker) -> None:
         """Queue a node again, a bounded number of times; where ranks ran out of memory, with half the rows at once."""
         killed = event.state == "running"
         message = worker.death if killed else event.note

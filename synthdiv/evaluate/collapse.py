@@ -15,7 +15,7 @@ from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, DataError, Run, Sample, Score
 from synthdiv.evaluate.likelihood import Likelihood, Target, human_scores, own_items, perplexity_1_scores
 from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_note
-from synthdiv.evaluate.suite import Arm, Suite, item, write_suite
+from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
 from synthdiv.measures.budgets import lexical_results, words_scores
@@ -67,7 +67,7 @@ class CollapseSuite(Suite):
     def models(self) -> dict[str, Checkpoint]:
         return {"encoder": self.encoder} if self.encoder else {}
 
-    def node(self, arm: Arm, vanilla: Arm | None) -> Node:
+    def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         human = bool(getattr(arm.prompts.stage, "human", False))
         decodings = list(arm.responses)
         stage = Collapse(
@@ -80,7 +80,7 @@ class CollapseSuite(Suite):
             inputs["human_vectors"] = self.vectors(prompts=arm.prompts)
         return Node(stage, inputs)
 
-    def parts(self, arm: Arm, human: bool) -> dict[str, Node]:
+    def parts(self, arm: EvaluatedStudent, human: bool) -> dict[str, Node]:
         """What the suite takes of one arm, by name."""
         settings = arm.settings
 

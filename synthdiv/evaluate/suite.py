@@ -28,7 +28,7 @@ HEADLINE, CAVEAT = "headline", "caveat"  # roles of scores
 
 
 @dataclass(frozen=True)
-class Arm:
+class EvaluatedStudent:
     """One student under evaluation: its model, the vanilla student's model (its own where it is vanilla), and its
     answers to the test prompts by decoding."""
 
@@ -58,7 +58,7 @@ class Suite:
         """The prompt sets it needs beside those of the study, by the name of the field that holds them."""
         return {}
 
-    def node(self, arm: Arm, vanilla: Arm | None) -> Node | None:
+    def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         """The node whose artifact has the scores of `arm`, compared with those of the vanilla student (None: this is
         the vanilla student). None where the suite does not apply to this study."""
         raise NotImplementedError

@@ -12,7 +12,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood, toy_prompt
-from synthdiv.evaluate.suite import Arm, Suite, item, write_suite
+from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.toy_truth import dialect_scores, truth_score, truth_scores, truth_values
 from synthdiv.prompts.prompt_set import read_prompts
@@ -28,7 +28,7 @@ class TruthSuite(Suite):
     prompts: int = setting(16, least=1)
     """How many test prompts are enumerated whole: every answer that the law allows is scored."""
 
-    def node(self, arm: Arm, vanilla: Arm | None) -> Node | None:
+    def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         decodings = {each.name: each.sampling for each in arm.settings.respond.decodings}
         plain = next((name for name, how in decodings.items() if how.temperature == how.top_p == 1), None)
         if not getattr(arm.prompts.stage, "toy", None) or not plain:
@@ -38,7 +38,7 @@ class TruthSuite(Suite):
             inputs["vanilla/support"] = self.support(vanilla)
         return Node(Truth(vanilla is None), inputs)
 
-    def support(self, arm: Arm) -> Node:
+    def support(self, arm: EvaluatedStudent) -> Node:
         """The likelihood of the law's support under the model of an arm."""
         stage = Likelihood(Target.support, self.prompts, arm.settings.precision, arm.settings.batch_tokens)
         return Node(stage, {"prompts": arm.prompts, "model": arm.model})

@@ -13,7 +13,7 @@ from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.types import DataError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
 from synthdiv.generate.decode import decode, row_cache
-from synthdiv.generate.spec import Overlong, Sampling
+from synthdiv.generate.spec import LongPrompt, Sampling
 from synthdiv.generate.stream import RowSampler
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
@@ -38,7 +38,7 @@ def tokenize_requests(
                 overlong[request.prompt] = request.id
     for text, request_id in overlong.items():
         problem = f"tokens and {sampling.max_new_tokens} new ones do not fit the model's context of {context}"
-        if sampling.overlong is Overlong.error:
+        if sampling.overlong is LongPrompt.error:
             others = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
             raise DataError(
                 f"prompt {request_id} of {len(ids[text])} {problem}{others}; lower sampling.max_new_tokens, "

@@ -7,7 +7,7 @@ from typing import Any
 
 from synthdiv.core.stage import Node
 from synthdiv.generate.generate import Generate
-from synthdiv.generate.spec import Backend, Overlong, Recorded, Sampling
+from synthdiv.generate.spec import Backend, LongPrompt, Recorded, Sampling
 from synthdiv.models.load import Precision
 
 
@@ -33,7 +33,7 @@ class Source:
         assert self.model, "every other backend runs a model"
         used: dict[str, Any] = {"sampling": self.sampling, "seed": self.seed, "samples": samples}
         if self.backend is Backend.api:  # the server decides what does not fit
-            used["sampling"] = replace(self.sampling, overlong=Overlong.error)
+            used["sampling"] = replace(self.sampling, overlong=LongPrompt.error)
         else:
             used["precision"] = self.precision
         if self.backend is Backend.hf:  # servers cut batches of their own

@@ -23,7 +23,7 @@ class Backend(Enum):
     recorded = "recorded"
 
 
-class Overlong(Enum):
+class LongPrompt(Enum):
     """What to do with a prompt that does not fit into the context with the new tokens: fail, or cut its start."""
 
     error = "error"
@@ -40,7 +40,7 @@ class Sampling:
     """Probability mass of the tokens that may be drawn (nucleus sampling); 1 keeps all."""
     max_new_tokens: int = setting(1024, least=1)
     """Longest answer, in tokens of the model's tokenizer."""
-    overlong: Overlong = Overlong.error
+    overlong: LongPrompt = LongPrompt.error
     """What to do with a prompt that does not fit into the context with the new tokens. Hosted servers decide that."""
 
 

@@ -22,7 +22,7 @@ KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", in
 
 
 @dataclass
-class Rows:
+class FileRows:
     """The cells of some columns, by column. Row i begins on `unit` (line or row) `numbers[i]` of `source`."""
 
     source: str
@@ -33,9 +33,9 @@ class Rows:
     def place(self, index: int) -> str:
         return f"{self.source}, {self.unit} {self.numbers[index]}"
 
-    def take(self, indices: Sequence[int]) -> Rows:
+    def take(self, indices: Sequence[int]) -> FileRows:
         cells = {column: [cells[index] for index in indices] for column, cells in self.cells.items()}
-        return Rows(self.source, self.unit, [self.numbers[index] for index in indices], cells)
+        return FileRows(self.source, self.unit, [self.numbers[index] for index in indices], cells)
 
     def require(self, column: str, valid: Callable[[Any], bool], advice: str) -> list[Any]:
         """The cells of a column. DataError names the first that is not `valid`, with their number and `advice`."""
@@ -70,7 +70,7 @@ def kind(cell: Any) -> str:
     return "empty" if isinstance(cell, str) and not cell.strip() else KINDS.get(type(cell), type(cell).__name__)
 
 
-def read_columns(path: Path, wanted: Mapping[str, str]) -> Rows:
+def read_columns(path: Path, wanted: Mapping[str, str]) -> FileRows:
     """The columns that `wanted` names by the option or field that asks for each (`--by source` → `source`).
 
     A column that only some records of a JSON file have is null in the others. ConfigError: no such file, format or
@@ -84,7 +84,8 @@ def read_columns(path: Path, wanted: Mapping[str, str]) -> Rows:
     if not name.endswith(ENDINGS):
         raise ConfigError(f"{path}: the name must end in {FORMATS}")
     unit = "row" if name.endswith((".json", ".json.gz", ".parquet")) else "line"
-    rows, columns = Rows(str(path), unit, numbers := [], {column: [] for column in wanted.values()}), dict[str, Any]()
+    rows = FileRows(str(path), unit, numbers := [], {column: [] for column in wanted.values()})
+    columns: dict[str, Any] = {}
     try:
         for number, record in records(path, name.removesuffix(".gz"), wanted):
             columns.update(record)

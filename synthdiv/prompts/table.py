@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.fields import locator
 from synthdiv.core.types import ConfigError, DataError
-from synthdiv.prompts.formats import ENDINGS, FORMATS, Rows, read_columns, require_columns
+from synthdiv.prompts.formats import ENDINGS, FORMATS, FileRows, read_columns, require_columns
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Table:
         return problems
 
 
-def table_rows(table: Table, name: str, wanted: Mapping[str, str | None]) -> Rows:
+def table_rows(table: Table, name: str, wanted: Mapping[str, str | None]) -> FileRows:
     """The rows of `table` that pass `where`, with the columns that `wanted` names by field (null: not needed)."""
     terms = [term.split("=", 1) for term in table.where]
     columns = {f"{name}.{field}={column}": column for field, column in wanted.items() if column}
@@ -83,14 +83,14 @@ def table_rows(table: Table, name: str, wanted: Mapping[str, str | None]) -> Row
     return rows.take(kept)
 
 
-def hub_columns(table: Table, wanted: Mapping[str, str]) -> Rows:
+def hub_columns(table: Table, wanted: Mapping[str, str]) -> FileRows:
     import datasets
 
     hub = str(table.hub)
     dataset = datasets.load_dataset(hub, table.subset, split=table.part, revision=table.commit or table.revision)
     require_columns(hub, wanted, dataset.column_names)
     columns = dataset.select_columns(list(dict.fromkeys(wanted.values())))
-    return Rows(hub, "row", range(1, len(columns) + 1), columns[:])
+    return FileRows(hub, "row", range(1, len(columns) + 1), columns[:])
 
 
 def normalise(text: str) -> str:
@@ -127,7 +127,7 @@ def has_words(cell: Any) -> bool:
     return isinstance(cell, str) and cell.strip() != ""
 
 
-def unique_ids(rows: Rows, column: str) -> list[str]:
+def unique_ids(rows: FileRows, column: str) -> list[str]:
     ids, first = rows.ids(column), dict[str, int]()
     for index, key in enumerate(ids):
         if first.setdefault(key, index) != index:

@@ -12,7 +12,7 @@ from synthdiv.generate.generate import Generate
 from synthdiv.mix.mix import Mix
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph
-from synthdiv.train.recipe import Stop
+from synthdiv.train.recipe import StopRule
 from synthdiv.train.schedule import Match
 from synthdiv.train.train import Train
 
@@ -85,7 +85,7 @@ def budget(graph: Graph) -> Budget:
     stage = graph.train.stage
     assert isinstance(stage, Train)
     if stage.match is Match.rows:
-        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, stage.stop is Stop.early, stage.left_out)
+        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, stage.stop is StopRule.early, stage.left_out)
     return Budget(stage.match.value, stage.budget or 0, 0)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from synthdiv.core.stage import Node, digest
-from synthdiv.evaluate.suite import Arm
+from synthdiv.evaluate.suite import EvaluatedStudent
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend
@@ -126,7 +126,7 @@ def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
     return models, [weight / total for weight in mix.weights or [1.0] * len(models)], mix.real_share
 
 
-def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node) -> Arm:
+def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node) -> EvaluatedStudent:
     """A student is a source: it answers the test prompts in every decoding."""
     spec, respond = cell.evaluate, cell.evaluate.respond
     which = {"split": Split.test, "rows": cell.prompts.test, "subset": respond.subset}
@@ -136,10 +136,10 @@ def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node) -> Arm:
         ).answers(prompts, respond.samples, **which)
         for decoding in respond.decodings
     }
-    return Arm(prompts, student, vanilla, responses, spec)
+    return EvaluatedStudent(prompts, student, vanilla, responses, spec)
 
 
-def suites(cell: Cell, arm: Arm, vanilla: Arm | None) -> dict[str, Node]:
+def suites(cell: Cell, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> dict[str, Node]:
     """The end node of each suite that applies, by its module."""
     nodes = {suite.suite: suite.node(arm, vanilla) for suite in cell.evaluate.suites}
     return {name: node for name, node in nodes.items() if node}

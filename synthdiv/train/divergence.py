@@ -31,7 +31,7 @@ class Diverged(DataError):
         return cls(f"{problem}; its rows with the highest loss are {named}", before and 2 * fine > len(rows))
 
 
-class Watch:
+class LossWatch:
     """Losses of a training by windows, weighted by supervised tokens: single steps differ by their rows."""
 
     def __init__(self, curve: list[dict[str, float]]):

@@ -20,7 +20,7 @@ def peak_rate(device: Any, precision: str) -> float:
         return get_available_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32) or math.nan
 
 
-class Work:
+class StepWork:
     """Operations of a step, from the shapes of the model: 2 for each weight and token forwards, 2 for the gradient of
     what it reads, 2 more where the weight is trained; attention over the half that a causal model sees. NaN for a model
     with weights of three dimensions, which are experts of which a token sees a few, or convolutions."""
@@ -63,7 +63,7 @@ class Meter:
         self.cuda, self.device = device.type == "cuda", device
         if self.cuda:  # or the peak would be that of whatever ran before in this process
             torch.cuda.reset_peak_memory_stats(device)
-        self.peak, self.work = peak_rate(device, precision) * devices, Work(model)
+        self.peak, self.work = peak_rate(device, precision) * devices, StepWork(model)
 
     def read(self, lengths: list[int], supervised: int, seconds: float) -> dict[str, float]:
         return {

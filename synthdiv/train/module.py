@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 
-from synthdiv.train.divergence import Diverged, Watch
+from synthdiv.train.divergence import Diverged, LossWatch
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.recipe import Optimizing
 from synthdiv.train.rows import Row, Rows
@@ -50,7 +50,7 @@ class Tuning(lightning.LightningModule):
         self.seed, self.micro, self.meter = seed, micro, meter
         self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
         self.curve: list[dict[str, float]] = []
-        self.watch = Watch(self.curve)
+        self.watch = LossWatch(self.curve)
         self.ended = False
 
     def forward(self, use: Callable[..., Any], *inputs: Any) -> Any:
@@ -90,7 +90,7 @@ class Tuning(lightning.LightningModule):
         """Take over weights, optimizer and curve of a checkpoint; the schedule determines the rest."""
         self.spread.load(checkpoint)
         self.curve = checkpoint["curve"]
-        self.watch = Watch(self.curve)
+        self.watch = LossWatch(self.curve)
         self.trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": len(self.curve)})  # for loggers
 
     def training_step(self, number: int, _index: int) -> None:

@@ -28,7 +28,7 @@ class Method(Enum):
     qlora = "qlora"
 
 
-class Stop(Enum):
+class StopRule(Enum):
     """When training ends: with its budget, or before it, when the loss on held-out rows falls no more."""
 
     budget = "budget"
@@ -112,7 +112,7 @@ class Recipe:
     """What happens to rows longer than `max_tokens`."""
     packing: bool = False
     """Puts several rows of a step into one sequence of at most `max_tokens`; they cannot attend to each other."""
-    stop: Stop = Stop.budget
+    stop: StopRule = StopRule.budget
     """`budget` evaluates the last step; `early` the best one, and is not matched between arms."""
     evaluate_every: int = setting(20, least=1)
     """Steps between two evaluations on held-out rows, with stop=early."""
@@ -134,7 +134,7 @@ class Recipe:
         return problems
 
     def problems_of_early(self, name: str) -> list[str]:
-        if self.stop is Stop.budget:
+        if self.stop is StopRule.budget:
             unused = {"evaluate_every": 20, "patience": 5}
             return [
                 f"{name}.{field}={getattr(self, field)}: only {name}.stop=early uses it"

@@ -21,7 +21,7 @@ from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.early import Early
 from synthdiv.train.encode import cut, encode
 from synthdiv.train.fit import fit
-from synthdiv.train.recipe import LossOn, Method, Optimizing, Stop, Training
+from synthdiv.train.recipe import LossOn, Method, Optimizing, StopRule, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, exact, schedule
 from synthdiv.train.strategies import check_devices
@@ -49,7 +49,7 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
     if stage.method is not Method.full:
         model = with_adapter(model, stage.lora, stage.seed)
     budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
-    stops, by_rows = stage.stop is Stop.early, stage.match is Match.rows
+    stops, by_rows = stage.stop is StopRule.early, stage.match is Match.rows
     steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed, stops)
     present = rows
     if stage.match is Match.supervised_tokens:
@@ -132,7 +132,7 @@ def human_rows(chat: Chat, own: list[Pair], answers: list[str | None], longest: 
 
 
 def early_of(stage: Recipe, held_out: list[Row]) -> Early | None:
-    if stage.stop is Stop.budget:
+    if stage.stop is StopRule.budget:
         return None
     if not held_out:
         raise DataError(f"train.stop=early: train.validation={stage.validation} holds out no row to stop by; raise it")

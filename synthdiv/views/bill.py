@@ -45,7 +45,7 @@ class Bill:
         return asdict(self) | {"device_hours": round(self.device_hours, 4), "usd": round(self.usd, 4)}
 
 
-class Estimate:
+class CostEstimate:
     """Sizes, prices and history of one plan, and what each of its nodes takes."""
 
     def __init__(self, frozen: Frozen, cell: Cell):

@@ -10,7 +10,7 @@ from typing import Any
 from synthdiv.core.fields import setting
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
-from synthdiv.evaluate.suite import Arm, Suite, item, write_suite
+from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.intervals import mean_score
 
@@ -24,7 +24,7 @@ class WordsSuite(Suite):
     least: int = setting(1, least=0)
     """Shorter answers count as empty."""
 
-    def node(self, arm: Arm, vanilla: Arm | None) -> Node:
+    def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         inputs = {"answers": arm.responses["plain"]} | ({"vanilla": vanilla.responses["plain"]} if vanilla else {})
         return Node(Words(self.least, vanilla is not None), inputs)
 

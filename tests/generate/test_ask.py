@@ -10,7 +10,7 @@ from synthdiv.core.types import DataError
 from synthdiv.generate.answer import Request
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hf import answer_batch, tokenize_requests
-from synthdiv.generate.spec import Overlong, Sampling
+from synthdiv.generate.spec import LongPrompt, Sampling
 from synthdiv.models.chat import Chat
 from tests.models.small import build, opened, tiny_model
 
@@ -43,7 +43,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(requests, model):
         tokenize_requests(chat, longest + 11, requests, PLAIN)
 
 
-CUT = Sampling(1.0, 1.0, 12, Overlong.truncate)
+CUT = Sampling(1.0, 1.0, 12, LongPrompt.truncate)
 WORDS = "the colour of the stone is red and nobody knows why "
 
 

@@ -16,6 +16,7 @@ from synthdiv import launch
 from synthdiv.__main__ import conf_dir
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.inline import Inline
+from synthdiv.evaluate.suite import typed_items
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
 from synthdiv.study.grid import GridSpec
@@ -147,7 +148,9 @@ def test_interpolations_follow_the_values_of_each_cell_as_in_hydra(data, expande
     ]
     words += data.draw(st.sampled_from([[], ["student=toy_small,toy_large"], ["mix=human,multi"]]))
     for point in expander.expand({}, data.draw(st.permutations(words))):
-        assert point.cell == OmegaConf.to_object(compose("config", list(point.overrides)))
+        config = compose("config", list(point.overrides))
+        typed_items(config)
+        assert point.cell == OmegaConf.to_object(config)
 
 
 def test_an_interpolation_across_blocks_has_the_value_of_its_own_cell(expander):

@@ -11,7 +11,7 @@ import torch
 
 from synthdiv.core.types import DataError
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
-from synthdiv.train.divergence import Watch
+from synthdiv.train.divergence import LossWatch
 from synthdiv.train.recipe import Optimizing
 from synthdiv.train.schedule import Match, schedule
 from tests.models.small import cpu_run
@@ -49,7 +49,7 @@ def test_a_loss_that_grows_and_stays_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"the loss has grown to .* on average at step \d+; its rows") as error:
         trained(tmp_path, optimizing=rising, steps=300, run=run)
     kept = newest_checkpoint(tmp_path / CHECKPOINTS)["curve"]
-    assert kept[-1]["loss"] <= Watch(kept).limit
+    assert kept[-1]["loss"] <= LossWatch(kept).limit
     assert f"that of step {len(kept)} in" in str(error.value)
 
 
@@ -66,7 +66,7 @@ def test_no_training_is_stopped_for_what_its_rows_are(kind, batch):
     for seed in range(40):
         random = np.random.default_rng(seed)
         for steps in (2, 5, 12, 200):
-            watch = Watch([])
+            watch = LossWatch([])
             for step in range(steps):
                 losses, tokens = drawn(random, kind, batch)
                 loss = float((losses * tokens).sum() / tokens.sum())
@@ -76,13 +76,13 @@ def test_no_training_is_stopped_for_what_its_rows_are(kind, batch):
 
 @pytest.mark.parametrize("levels", [(10.4, 0.7, 12.0), (3.3, 1.5, 7.5), (6.9, 0.3, 6.9), (2.0, 9.0, 9.0)])
 def test_a_training_that_was_well_and_is_not_is_found(levels):
-    watch, actual = Watch([]), None
+    watch, actual = LossWatch([]), None
     for step in range(90):
         watch.add({"loss": levels[step // 30], "supervised_tokens": 100.0, "rows": 32})
         actual = actual or (watch.diverges(step == 89) and step)
     assert actual
     assert actual < (45 if levels[1] > levels[0] else 75)
-    again = Watch([{"loss": levels[step // 30], "supervised_tokens": 100.0, "rows": 32} for step in range(70)])
+    again = LossWatch([{"loss": levels[step // 30], "supervised_tokens": 100.0, "rows": 32} for step in range(70)])
     assert again.limit == pytest.approx(2 * min(levels) + 1, rel=0.3), "also one that goes on"
 
 

@@ -18,7 +18,7 @@ from synthdiv.mix.mix import Mix
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_first, read
 from synthdiv.train.early import HELD_OUT, Early, best_step
 from synthdiv.train.fit import fit
-from synthdiv.train.recipe import Method, Overlong, Stop, Training
+from synthdiv.train.recipe import Method, Overlong, StopRule, Training
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.train import Train
 from tests.models.small import build, cpu_run, opened, tiny_model
@@ -128,7 +128,7 @@ def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_ma
         batch_rows=16,
         lr=3e-2,
         validation=0.2,
-        stop=Stop.early,
+        stop=StopRule.early,
         evaluate_every=3,
         patience=2,
     )
@@ -145,10 +145,10 @@ def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_ma
 
 
 def test_what_early_stopping_needs_is_asked_before_anything_runs():
-    assert not problems(Train(stop=Stop.early), "train")
-    assert "train.validation=0" in problems(Train(stop=Stop.early, validation=0.0), "train")[0]
-    assert "train.match=steps" in problems(Train(stop=Stop.early, match=Match.steps, budget=3), "train")[0]
-    assert "needs 1 or more" in problems(Train(stop=Stop.early, patience=0), "train")[0]
+    assert not problems(Train(stop=StopRule.early), "train")
+    assert "train.validation=0" in problems(Train(stop=StopRule.early, validation=0.0), "train")[0]
+    assert "train.match=steps" in problems(Train(stop=StopRule.early, match=Match.steps, budget=3), "train")[0]
+    assert "needs 1 or more" in problems(Train(stop=StopRule.early, patience=0), "train")[0]
     assert "only train.stop=early" in problems(Train(patience=3), "train")[0]
     assert "train.left_out=0.1" in problems(Train(left_out=0.1), "train")[0]
     assert not problems(Train(left_out=0.1, overlong=Overlong.drop), "train")
@@ -158,12 +158,12 @@ def test_a_mix_too_small_to_hold_out_a_row_is_refused(root, prompts):
     student = build(root, tiny_model())
     one = build(root, Mix(1, real_share=1.0, train_rows=48, shard_rows=4), prompts)
     with pytest.raises(DataError, match=r"train\.validation"):
-        build(root, Train(method=Method.full, stop=Stop.early), student, one, prompts)
+        build(root, Train(method=Method.full, stop=StopRule.early), student, one, prompts)
 
 
 def test_another_builder_goes_on_from_where_the_last_one_was(tmp_path):
     """Not from the folder with the most bytes: the number of states that are kept goes up and down."""
-    stage = Train(method=Method.full, stop=Stop.early)
+    stage = Train(method=Method.full, stop=StopRule.early)
     old, new, first = (tmp_path / "artifacts" / "train" / f".key.{name}.partial" for name in ("old", "new", "mine"))
     for folder, steps in ((old, (4, 6, 7)), (new, (12, 13))):
         (folder / CHECKPOINTS).mkdir(parents=True)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from synthdiv.train import loss
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.loss import loss_sum
-from synthdiv.train.meter import Meter, Work, peak_rate
+from synthdiv.train.meter import Meter, StepWork, peak_rate
 from synthdiv.train.recipe import Lora
 from synthdiv.train.rows import Row, Rows
 from tests.train.test_loss import IDS, LLAMA, made
@@ -32,7 +32,7 @@ def test_operations_are_those_that_torch_counts(monkeypatch, name, lora):
     loss_sum(model, batch)[0].backward()
     with FlopCounterMode(display=False) as counter:
         loss_sum(model, batch)[0].backward()
-    work = Work(model)
+    work = StepWork(model)
     seen_fully = work.step([len(row.ids)], row.supervised) + work.attention * len(row.ids) ** 2
     # before the first adapter no gradient is needed, which we leave out of account
     assert counter.get_total_flops() == pytest.approx(seen_fully, rel=0.15 if lora else 1e-9)
@@ -61,7 +61,7 @@ def test_operations_of_fused_experts_are_not_known():
     torch.manual_seed(0)
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
     model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**LLAMA, **IDS, **experts))
-    assert math.isnan(Work(model).step([10], 5))
+    assert math.isnan(StepWork(model).step([10], 5))
     meter = Meter(model, torch.device("cpu"), "fp32")
     meter.peak = 1e12
     assert math.isnan(meter.read([10], 5, 0.1)["mfu"])

@@ -26,7 +26,7 @@ from synthdiv.study.expand import Expander
 from synthdiv.study.freeze import freeze
 from synthdiv.study.grid import GridSpec
 from synthdiv.views import disk as room
-from synthdiv.views.bill import ASSUMED_RATE, Estimate
+from synthdiv.views.bill import ASSUMED_RATE, CostEstimate
 from synthdiv.views.history import History
 from tests.conftest import FILES, TINY, sources, write_files
 
@@ -41,7 +41,7 @@ def frozen(*words, root, **spec):
 
 def estimate(*words, root, **spec):
     plan = frozen(*words, root=root, **spec)
-    return Estimate(plan, plan.points[0].cell)
+    return CostEstimate(plan, plan.points[0].cell)
 
 
 def of(found, stage):

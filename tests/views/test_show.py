@@ -19,6 +19,7 @@ from rich.console import Console
 
 from synthdiv.core.events import Event
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
+from synthdiv.core.store import require_format
 from synthdiv.core.types import ConfigError
 from synthdiv.views import show
 from synthdiv.views.show import show_status
@@ -33,6 +34,7 @@ LOG = "outputs/sweeps/eggs/logs/a-job-with-quite-a-long-name-on-a-cluster-4711_3
 def sweep(root: Path, count: int = 6) -> Ledger:
     """`count` cells, each a training and a suite on one set of prompts; the trainings 0 to 2 are done, failed and
     running, the suite of 0 runs on another machine."""
+    require_format(root, create=True)
     ledger = Ledger(root, "eggs", job="launch")
     nodes, cells = [NodeRecord("p" * 64, "prompts", {}, {})], []
     for index in range(count):

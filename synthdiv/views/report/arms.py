@@ -14,7 +14,7 @@ from typing import Any
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import mean_interval
-from synthdiv.views.report.collect import VANILLA, Row
+from synthdiv.views.report.collect import VANILLA, CellRow
 
 ENOUGH = 3  # trained models; with fewer the spread is only described
 DESCRIPTIVE = "range, descriptive: fewer than three replicates"
@@ -44,7 +44,7 @@ class Arm:
 
     key: str
     axes: dict[str, Any]
-    rows: list[Row]
+    rows: list[CellRow]
     means: dict[str, Mean]
 
     @property
@@ -52,9 +52,9 @@ class Arm:
         return len({row.model for row in self.rows if row.scores})
 
 
-def arms_of(rows: Sequence[Row]) -> list[Arm]:
+def arms_of(rows: Sequence[CellRow]) -> list[Arm]:
     """The arms of all cells that have scores."""
-    groups: dict[str, list[Row]] = defaultdict(list)
+    groups: dict[str, list[CellRow]] = defaultdict(list)
     for row in rows:
         if row.scores:
             groups[row.arm].append(row)
@@ -64,12 +64,12 @@ def arms_of(rows: Sequence[Row]) -> list[Arm]:
     ]
 
 
-def measures_of(rows: Sequence[Row]) -> list[str]:
+def measures_of(rows: Sequence[CellRow]) -> list[str]:
     """The names of all scores, in the order of the suites."""
     return list(dict.fromkeys(name for row in rows for name in row.scores))
 
 
-def mean(rows: Sequence[Row], name: str) -> Mean:
+def mean(rows: Sequence[CellRow], name: str) -> Mean:
     """The mean of the measure `name`. Cells of one trained model are averaged first: they are one replicate."""
     models: dict[str, list[float]] = defaultdict(list)
     scores = {row.key: row.scores[name] for row in rows if name in row.scores}

@@ -21,7 +21,7 @@ MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share")  # 
 
 
 @dataclass(frozen=True)
-class Row:
+class CellRow:
     """A unique cell. `model` is the same for cells that evaluate one trained model: the unit of replication.
 
     `state` is that of `synthdiv status`; `reason` says why it is failed. Scores of suites that are finished count
@@ -39,7 +39,7 @@ class Row:
     unmatched: str = ""
 
 
-def collect(root: Path, name: str) -> list[Row]:
+def collect(root: Path, name: str) -> list[CellRow]:
     """Every unique cell of the sweep `name` once, finished or not, and the vanilla students beside them."""
     ledger = Ledger(root, name)
     ledger.require()
@@ -53,7 +53,7 @@ def collect(root: Path, name: str) -> list[Row]:
                 scores[name] = replace(score, role=scores[name].role if name in scores else "")
         state, reason = cell_state(root, cell, nodes, events)
         facts = (state, reason, scores, cell.unmatched)
-        rows.append(Row(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), *facts))
+        rows.append(CellRow(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), *facts))
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from synthdiv.core.types import Score
 from synthdiv.views.report.arms import Arm
-from synthdiv.views.report.collect import Row
+from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels, direction
 
 COLOURS = (
@@ -184,7 +184,7 @@ def finish(figure: Any, title: str, arms: Sequence[Arm], labels: Labels, path: P
     figure.savefig(path, metadata={"Software": None})
 
 
-def special_marks(rows: Sequence[Row], names: Sequence[str]) -> str:
+def special_marks(rows: Sequence[CellRow], names: Sequence[str]) -> str:
     values = [row.scores[name].value for row in rows for name in names if name in row.scores]
     return (", ∞: infinite" if any(map(math.isinf, values)) else "") + (
         ", ×: undefined, see cells.md" if any(map(math.isnan, values)) else ""

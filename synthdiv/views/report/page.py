@@ -12,7 +12,7 @@ from pathlib import Path
 
 from synthdiv.core.types import ConfigError
 from synthdiv.views.report.arms import ENOUGH, Arm, Contrast, arms_of, contrasts, measures_of
-from synthdiv.views.report.collect import Row, collect
+from synthdiv.views.report.collect import CellRow, collect
 from synthdiv.views.report.figures import draw_measure, draw_overview
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.tables import (
@@ -57,7 +57,7 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     return final / "report.md"
 
 
-def of_role(rows: Sequence[Row], role: str) -> list[str]:
+def of_role(rows: Sequence[CellRow], role: str) -> list[str]:
     """The names of the scores that their suites call a headline or a caveat."""
     return list(dict.fromkeys(name for row in rows for name, score in row.scores.items() if score.role == role))
 
@@ -95,7 +95,7 @@ def replace(draft: Path, final: Path) -> None:
             path.unlink()
 
 
-def page(name: str, rows: Sequence[Row], arms: Sequence[Arm], selected: Sequence[str], labels: Labels) -> str:
+def page(name: str, rows: Sequence[CellRow], arms: Sequence[Arm], selected: Sequence[str], labels: Labels) -> str:
     """The report itself."""
     states = Counter(row.state for row in rows)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))

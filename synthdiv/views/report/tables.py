@@ -42,7 +42,7 @@ from typing import Any
 from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.types import Score
 from synthdiv.views.report.arms import DESCRIPTIVE, ENOUGH, Arm, Contrast, Mean
-from synthdiv.views.report.collect import VANILLA, Row
+from synthdiv.views.report.collect import VANILLA, CellRow
 from synthdiv.views.report.labels import Labels, arrow, number
 
 SCORE = ("measure", "value", "low", "high", "n", "unit", "higher_is_better", "note", "role")
@@ -61,7 +61,7 @@ def csv_text(columns: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def cells_csv(rows: Sequence[Row]) -> str:
+def cells_csv(rows: Sequence[CellRow]) -> str:
     """The text of `cells.csv`. Cells without a score are not in it; `report.md` lists them."""
     axes = [name for row in rows for name in row.axes]
     seeds = [name for row in rows for name in row.seeds]
@@ -112,7 +112,7 @@ def head(name: str, scores: Iterable[Score]) -> str:
     return f"{name}{arrow(score)}" + (f" ({score.unit})" if score.unit else "")
 
 
-def cells_md(rows: Sequence[Row], measures: Sequence[str], labels: Labels, arms: Sequence[Arm]) -> str:
+def cells_md(rows: Sequence[CellRow], measures: Sequence[str], labels: Labels, arms: Sequence[Arm]) -> str:
     """One line per cell that has scores, in the order of the arms."""
     notes, arm_of = Footnotes(), {row.key: arm for arm in arms for row in arm.rows}
     scored = [row for row in rows if row.scores]
@@ -126,7 +126,7 @@ def cells_md(rows: Sequence[Row], measures: Sequence[str], labels: Labels, arms:
     return f"Intervals: {SCOPE}.\n\n" + markdown(["cell", "arm", "seeds", "state", *heads], lines) + notes.text()
 
 
-def seeds_text(row: Row) -> str:
+def seeds_text(row: CellRow) -> str:
     return " ".join(f"{name.removesuffix('.seed')}={value}" for name, value in row.seeds.items() if value != "n/a")
 
 
@@ -204,7 +204,7 @@ def contrasts_md(contrasts: Sequence[Contrast], labels: Labels) -> str:
     return markdown(header, lines) + notes.text()
 
 
-def unfinished_md(rows: Sequence[Row]) -> str:
+def unfinished_md(rows: Sequence[CellRow]) -> str:
     """Every cell that is not done, with its state."""
     lines = [
         [row.key[:8], cell_name(row), seeds_text(row), row.state, row.reason] for row in rows if row.state != "done"
@@ -212,5 +212,5 @@ def unfinished_md(rows: Sequence[Row]) -> str:
     return markdown(["cell", "axes", "seeds", "state", "why"], lines) if lines else "Every cell is finished.\n"
 
 
-def cell_name(row: Row) -> str:
+def cell_name(row: CellRow) -> str:
     return " ".join(f"{name}={value}" for name, value in row.axes.items() if value not in ("n/a", ""))

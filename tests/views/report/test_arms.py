@@ -10,14 +10,16 @@ from scipy import stats
 
 from synthdiv.core.types import Score
 from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of, contrasts
-from synthdiv.views.report.collect import Row
+from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels, natural
 
 
-def row(mix: str, value: float, model: str = "m", **axes: Any) -> Row:
+def row(mix: str, value: float, model: str = "m", **axes: Any) -> CellRow:
     axes = {"mix": mix, "source": "n/a", "generators": "n/a", "student": "toy"} | axes
     score = Score("x", value, 5, unit="share", higher_is_better=True, note="" if value == value else "too few words")
-    return Row(f"{mix} {value} {model} {axes}", repr(sorted(axes.items())), axes, {}, model, "done", "", {"x": score})
+    return CellRow(
+        f"{mix} {value} {model} {axes}", repr(sorted(axes.items())), axes, {}, model, "done", "", {"x": score}
+    )
 
 
 @pytest.mark.parametrize(("values", "spread"), [([3.0], DESCRIPTIVE), ([1.0, 3.0], DESCRIPTIVE)])
