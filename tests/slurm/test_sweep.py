@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from synthdiv.core.stage import Node
+from synthdiv.core.store import require_format
 from synthdiv.engine.failure import MEMORY
 from synthdiv.engine.job import Job
 from synthdiv.engine.profile import Profile
@@ -197,6 +198,7 @@ def both(slurm, tmp_path, monkeypatch):
         def run(*ends: Node, requeues: int) -> tuple[Launch, Slurm]:
             cell = stages.cell(launch.folder / "outputs")
             cell.sweep = launch.name
+            require_format(launch.folder / "outputs", create=True)  # as a launch does, for the command below
             engine = Slurm(stages.Given(list(ends)), cell, profile, group=1, requeues=requeues, detach=False)
             assert engine.run() == 1
             return launch, engine
