@@ -9,8 +9,8 @@ import pytest
 from synthdiv.core.runtime import Server
 from synthdiv.core.types import ConfigError, DataError, Unavailable
 from synthdiv.generate import client as module
-from synthdiv.generate.client import ApiRequest, Client, listed
-from synthdiv.generate.hosted import Hosted
+from synthdiv.generate.client import ApiRequest, Client
+from synthdiv.generate.hosted import Hosted, listed
 from tests.generate.fault_server import KINDS, FaultServer, text_of
 from tests.generate.hosting import asks, collected, server
 from tests.models.small import cpu_run

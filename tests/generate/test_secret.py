@@ -6,8 +6,8 @@ import pytest
 
 from synthdiv.core.runtime import Server
 from synthdiv.core.types import ConfigError, DataError
-from synthdiv.generate.client import Client, listed
-from synthdiv.generate.hosted import Hosted
+from synthdiv.generate.client import Client
+from synthdiv.generate.hosted import Hosted, listed
 from synthdiv.generate.spend import FILE as SPENT
 from tests.conftest import FILES, synthdiv, write_files
 from tests.generate.fault_server import FaultServer

@@ -12,7 +12,6 @@ from torch.testing import assert_close
 
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.runtime import Runtime
-from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.strategy import Strategy
 from synthdiv.engine.job import Job
@@ -45,14 +44,14 @@ def recipe(method):
 
 
 @pytest.mark.parametrize("strategy", [Strategy.auto, Strategy.fsdp2, Strategy.deepspeed_stage_3])
-def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, inputs, alone, strategy):
+def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, alone, strategy):
     here = tmp_path / "store"
     here.mkdir()
     (here / "artifacts").mkdir()
     for folder in (root / "artifacts").iterdir():
         if folder.name != "train":
             (here / "artifacts" / folder.name).symlink_to(folder)
-    nodes = [Node(recipe(method), tuple(map(node_of, inputs))) for method in FILES]
+    nodes = [node_of(alone[method]) for method in FILES]
     given = Given(nodes)
     Ledger(here, "s", "launch").add(given.records(), given.graph())
     runtime = Runtime(str(here), device="cpu", strategy=strategy, micro_batch=3)
