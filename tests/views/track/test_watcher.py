@@ -17,8 +17,7 @@ from synthdiv.mix.mix import Mix
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.study.records import node_record
 from synthdiv.train.early import HELD_OUT
-from synthdiv.train.recipe import Method
-from synthdiv.train.recipe import Stop as When
+from synthdiv.train.recipe import Method, StopRule
 from synthdiv.train.tokens import Tokens
 from synthdiv.train.train import Train
 from synthdiv.views.track import watcher as live
@@ -33,7 +32,7 @@ def nodes() -> dict[str, Node]:
     prompts, student = Node(toy_prompts()), Node(tiny_model())
     mix = Node(Mix(48, real_share=1.0, train_rows=48, shard_rows=4), {"prompts": prompts})
     recipe = Train(
-        method=Method.full, epochs=3, batch_rows=16, lr=1e-2, validation=0.1, stop=When.early, evaluate_every=2
+        method=Method.full, epochs=3, batch_rows=16, lr=1e-2, validation=0.1, stop=StopRule.early, evaluate_every=2
     )
     inputs = {"prompts": prompts, "student": student, "mix": mix}
     inputs["tokens"] = Node(Tokens(), dict(inputs))
