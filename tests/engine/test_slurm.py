@@ -80,8 +80,11 @@ def test_stages_with_equal_options_have_one_shape():
 
 def test_the_example_profile_names_existing_stages():
     from synthdiv.core.stage import Stage
-    from synthdiv.study import pipeline  # noqa: F401  all stages are known once it is imported
+    from synthdiv.evaluate.suite import own_suites, suite_class
+    from synthdiv.study import pipeline  # noqa: F401  all stages are known once it and the suites are imported
 
+    for name in own_suites():
+        suite_class(name)
     loaded = Profile.of(str(ROOT / "launchers/slurm/example.yaml"), {})
     assert loaded.time == "4:00:00"
     assert set(loaded.stages) <= {kind.name for kind in Stage.__subclasses__()} | {backend.value for backend in Backend}
