@@ -58,7 +58,7 @@ def shown(artifact: Artifact) -> dict[str, Any]:
 def lasting(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary without what only tells of the day."""
     return {
-        name: lasting(value) if isinstance(value, dict) else told(value)
+        name: lasting(value) if isinstance(value, dict) else json_value(value)
         for name, value in summary.items()
         if name not in OF_THE_DAY
     }
@@ -98,7 +98,7 @@ def series(values: list[Any]) -> Any:
     flat, nested = flattened(values)
     if any(isinstance(value, float) for value in flat):
         lengths = {"lengths": exact([len(value) for value in values])} if nested else {}
-        return lengths | numbers(flat) if nested or len(flat) > FEW else [told(value) for value in flat]
+        return lengths | numbers(flat) if nested or len(flat) > FEW else [json_value(value) for value in flat]
     return exact(values)
 
 
@@ -114,10 +114,10 @@ def numbers(values: list[float | None]) -> dict[str, Any]:
     return {
         "count": len(values),
         "nothing": len(values) - len(there),
-        "sum": told(math.fsum(value for _, value in there)),
-        "weighted": told(math.fsum(value * place / len(values) for place, value in there)),
-        "norm": told(math.sqrt(math.fsum(value * value for _, value in there))),
-        "first": [told(value) for value in values[:3]],
+        "sum": json_value(math.fsum(value for _, value in there)),
+        "weighted": json_value(math.fsum(value * place / len(values) for place, value in there)),
+        "norm": json_value(math.sqrt(math.fsum(value * value for _, value in there))),
+        "first": [json_value(value) for value in values[:3]],
     }
 
 
@@ -137,7 +137,7 @@ def exact(values: list[Any]) -> Any:
     return {"count": len(values), "sha256": hashlib.sha256(text.encode()).hexdigest()[:32], "first": first}
 
 
-def told(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value as JSON can hold it: NaN is null, an infinity a text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
@@ -166,5 +166,5 @@ def measures(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
     actual = {}
     for name, values in sorted(items.items()):
         there = [value for value in values if not math.isnan(value)]
-        actual[name] = [len(values), len(values) - len(there), told(math.fsum(there))]
+        actual[name] = [len(values), len(values) - len(there), json_value(math.fsum(there))]
     return actual

@@ -175,7 +175,7 @@ class Scenes:
             inputs = (result, self.encoder)
         if scene in ("collapse", "truth"):
             tuned = self.build(self.stage("full"), self.student, self.human, self.prompts)
-            arms = [self.said(model) for model in (tuned, self.student)][: 1 if stage.vanilla else 2]
+            arms = [self.answered_by(model) for model in (tuned, self.student)][: 1 if stage.vanilla else 2]
             if scene == "collapse":
                 parts = ["answers", "own", *["vectors"] * stage.vectors, *["human"] * stage.human]
                 people = [self.build(Vectors(human=True), self.prompts, self.encoder)] * (stage.vectors and stage.human)
@@ -196,7 +196,7 @@ class Scenes:
         shard = dataclasses.replace(shard, source=source, rows=mix.train_rows, shard_rows=mix.shard_rows)
         return self.build(shard, self.prompts)
 
-    def said(self, model: Artifact) -> dict[str, Artifact]:
+    def answered_by(self, model: Artifact) -> dict[str, Artifact]:
         support = Likelihood(Target.support, limit=3)
         answers = self.build(self.stage("respond"), self.prompts, model)
         return {

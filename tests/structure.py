@@ -1,4 +1,4 @@
-"""The figures of the house, read from its code. `make structure` writes them into docs/structure.md."""
+"""The figures of the structure, read from the code. `make structure` writes them into docs/structure.md."""
 
 from __future__ import annotations
 

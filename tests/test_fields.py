@@ -184,13 +184,13 @@ def golden(scenes: Scenes, scene: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("scene", ROWS)
 def test_other_rows_need_another_version(scenes, scene):
-    found, known = golden(scenes, scene), json.loads(GOLDEN.read_text(encoding="utf-8"))[scene]
-    if found["version"] == known["version"]:
-        assert found == known, (
-            f"raise the version of {found['stage']} (or of the stage before it that changed), then run "
+    actual, known = golden(scenes, scene), json.loads(GOLDEN.read_text(encoding="utf-8"))[scene]
+    if actual["version"] == known["version"]:
+        assert actual == known, (
+            f"raise the version of {actual['stage']} (or of the stage before it that changed), then run "
             "`python tests/test_fields.py --write`"
         )
-    assert found == known, "the version is new: run `python tests/test_fields.py --write`"
+    assert actual == known, "the version is new: run `python tests/test_fields.py --write`"
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:

@@ -80,22 +80,22 @@ class Renamed:
         return self.look("scores", name) if name in self.table["scores"] else name
 
 
-def differences(found: Any, golden: Any, near: tuple[float, float], where: str = "") -> Iterator[str]:
+def differences(actual: Any, golden: Any, near: tuple[float, float], where: str = "") -> Iterator[str]:
     """Where two trees differ: in a name, a text, a whole number, or a number by more than its rounding."""
-    if isinstance(golden, dict) and isinstance(found, dict):
-        grown = [] if where.rpartition("|")[2] in MAY_GROW else [*found.keys() - golden.keys()]
+    if isinstance(golden, dict) and isinstance(actual, dict):
+        grown = [] if where.rpartition("|")[2] in MAY_GROW else [*actual.keys() - golden.keys()]
         yield from (f"{where}|{name}: is new" for name in sorted(grown))
-        yield from (f"{where}|{name}: is not there" for name in sorted(golden.keys() - found.keys()))
-        for name in golden.keys() & found.keys():
-            yield from differences(found[name], golden[name], near, f"{where}|{name}")
-    elif isinstance(golden, list) and isinstance(found, list) and len(golden) == len(found):
-        for place, (one, other) in enumerate(zip(found, golden, strict=True)):
+        yield from (f"{where}|{name}: is not there" for name in sorted(golden.keys() - actual.keys()))
+        for name in golden.keys() & actual.keys():
+            yield from differences(actual[name], golden[name], near, f"{where}|{name}")
+    elif isinstance(golden, list) and isinstance(actual, list) and len(golden) == len(actual):
+        for place, (one, other) in enumerate(zip(actual, golden, strict=True)):
             yield from differences(one, other, near, f"{where}|{place}")
-    elif isinstance(golden, float) and isinstance(found, float):
-        if not math.isclose(found, golden, rel_tol=near[0], abs_tol=near[1]):
-            yield f"{where}: is {found!r} and was {golden!r}"
-    elif type(golden) is not type(found) or golden != found:
-        yield f"{where}: is {found!r} and was {golden!r}"
+    elif isinstance(golden, float) and isinstance(actual, float):
+        if not math.isclose(actual, golden, rel_tol=near[0], abs_tol=near[1]):
+            yield f"{where}: is {actual!r} and was {golden!r}"
+    elif type(golden) is not type(actual) or golden != actual:
+        yield f"{where}: is {actual!r} and was {golden!r}"
 
 
 def computed(root: Path) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_values_are_what_they_were(study, section):
     golden = Renamed(names()).tree(SECTIONS[section], section)
-    told = sorted(differences(study[section], golden, TRAINED.get(section, NEAR), section))
-    assert not told, f"{len(told)} differences\n" + "\n".join(told[:40])
+    expected = sorted(differences(study[section], golden, TRAINED.get(section, NEAR), section))
+    assert not expected, f"{len(expected)} differences\n" + "\n".join(expected[:40])
 
 
 def test_no_section_is_left_out(study):
@@ -148,16 +148,16 @@ def test_old_names_are_looked_up():
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("actual", "expected"),
     [
         ({"a": [1.0, 3]}, []), ({"a": [1.000001, 3]}, []), ({"a": [1.1, 3]}, ["a|0"]), ({"a": [1.0, 4]}, ["a|1"]),
         ({"a": [1.0]}, ["a"]), ({"a": [None, 3]}, ["a|0"]), ({"a": [1.0, 3], "b": [0]}, ["b"]), ({}, ["a"]),
         ({"a": [1.0, 3.0]}, ["a|1"]), ({"a": ["inf", 3]}, ["a|0"]), ({"a": [1, 3]}, ["a|0"]),
     ],
 )  # fmt: skip
-def test_a_difference_is_told(found, told):
-    seen = [line.partition(":")[0] for line in differences({"scores": found}, {"scores": {"a": [1.0, 3]}}, NEAR)]
-    assert seen == [f"|scores|{name}" for name in told]
+def test_a_difference_is_named(actual, expected):
+    seen = [line.partition(":")[0] for line in differences({"scores": actual}, {"scores": {"a": [1.0, 3]}}, NEAR)]
+    assert seen == [f"|scores|{name}" for name in expected]
 
 
 def laid_out(value: Any, depth: int = 0) -> str:

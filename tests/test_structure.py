@@ -1,4 +1,4 @@
-"""The house as `tests/structure.py` measures it: rooms within their budgets, imports that only go down."""
+"""The structure that `tests/structure.py` measures: rooms within their budgets, imports that only go down."""
 
 from __future__ import annotations
 

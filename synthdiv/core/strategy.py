@@ -98,6 +98,11 @@ def trainer_problems(options: dict[str, Any]) -> list[str]:
             choices = COMPONENTS[name].split()
             unknown = [item for item in components(value) if item not in choices]
             problems += [f"{key}: {item} is not among {', '.join(choices)}" for item in unknown]
+            problems += [
+                f"{key}.{item}={arguments!r}: needs a mapping of arguments"
+                for item, arguments in components(value).items()
+                if not isinstance(arguments, dict)
+            ]
             if name in ("profiler", "plugins") and len(components(value)) > 1:
                 problems.append(f"{key}: takes one, and {len(components(value))} are named")
         elif name in SETTINGS:
@@ -113,6 +118,8 @@ def deepspeed_problems(options: dict[str, Any], strategy: Strategy) -> list[str]
     if options and not strategy.zero_stage:
         return [f"runtime.deepspeed: needs runtime.strategy=deepspeed_stage_…, and it is {strategy.value}"]
     zero = options.get("zero_optimization") or {}
+    if not isinstance(zero, dict):
+        return [f"runtime.deepspeed.zero_optimization={zero!r}: needs a mapping; choose from {', '.join(ZERO.split())}"]
     names = [(name, DEEPSPEED) for name in options] + [(f"zero_optimization.{name}", ZERO) for name in zero]
     return [
         refused(f"runtime.deepspeed.{name}", allowed.split())

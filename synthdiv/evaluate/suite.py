@@ -12,6 +12,7 @@ import json
 import math
 import pkgutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from synthdiv.prompts.prompt_set import Prompts
 if TYPE_CHECKING:
     from synthdiv.evaluate.respond import Evaluate
 
-ITEM = ("prompt", "sample", "order", "decoding", "measure", "value", "bytes", "finish")
 HEADLINE, CAVEAT = "headline", "caveat"  # roles of scores
 
 
@@ -64,6 +64,7 @@ class Suite:
         raise NotImplementedError
 
 
+@cache
 def suite_class(module: str) -> type[Suite]:
     """The suite that a module defines. Raises ConfigError that names the choices."""
     name = module if "." in module else f"synthdiv.evaluate.{module}"

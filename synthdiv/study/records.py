@@ -73,10 +73,10 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         "rows": cell.mix.rows or cell.prompts.train_rows,
         "real_share": shares(cell)[2] if item.mix else NOT_APPLICABLE,
     }
-    seeds = {name for name, _, _ in seed_fields(cell)}
+    seed_names = {name for name, _, _ in seed_fields(cell)}
     for override in point.overrides:
         key, value = override.split("=", 1)
-        if "." in key and key not in SHOWN and key not in seeds and key.split(".")[0] not in NOT_IDENTITY:
+        if "." in key and key not in SHOWN and key not in seed_names and key.split(".")[0] not in NOT_IDENTITY:
             values[key] = value
     return {key: value if matters(key, cell, item) else NOT_APPLICABLE for key, value in values.items()}
 

@@ -11,7 +11,7 @@ import pytest
 
 from synthdiv.core.types import Score
 from synthdiv.evaluate.collapse import Collapse
-from synthdiv.evaluate.suite import ITEM, item, read_scores, write_suite
+from synthdiv.evaluate.suite import item, read_scores, write_suite
 from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import read_samples
 from tests.models.small import build
@@ -57,7 +57,7 @@ def test_differences_to_vanilla_stand_beside_every_arm_but_vanilla(suite):
 
 def test_items_hold_a_row_for_each_answer_measured(suite, arms):
     rows = items(suite[0])
-    assert set(rows[0]) == set(ITEM)
+    assert set(rows[0]) == {"prompt", "sample", "order", "decoding", "measure", "value", "bytes", "finish"}
     lengths = {(row["prompt"], row["sample"]): row for row in rows if row["measure"] == "response_words"}
     if lengths:
         samples = {(row.id, row.sample): row for row in read_samples(arms.tuned.answers.path)}

@@ -112,6 +112,8 @@ def test_deepspeed_options_are_merged_below_the_settings_of_a_training():
     assert zero["offload_optimizer"] == {"device": "nvme"}
     assert zero["offload_param"]["device"] == "cpu"
     assert options["zero_optimization"].keys() == {"reduce_bucket_size", "offload_optimizer"}, "they stay as they were"
+    runtime = Runtime(strategy=Strategy.deepspeed_stage_2, deepspeed={"zero_optimization": None})
+    assert configuration(runtime, cuda=False)["zero_optimization"]["stage"] == 2
 
 
 def test_a_resumed_training_repeats_no_step_that_was_kept(tmp_path, monkeypatch):
