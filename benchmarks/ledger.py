@@ -5,6 +5,7 @@
 write    graph, cells and two events a node, appended as launch and workers do: 200 jobs
 status   one `synthdiv status NAME --json` in a process of its own: seconds and its peak memory
 refresh  a look of `status --watch` after 1,000 new events, and after none; ratio to the first look
+store    milliseconds of processor time to build a node that does nothing, in an empty store and beside 50,000 artifacts
 """
 
 from __future__ import annotations
@@ -16,15 +17,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
+from synthdiv.core.local_run import LocalRun
+from synthdiv.core.runtime import Runtime
+from synthdiv.core.stage import Node, Stage
+from synthdiv.core.store import Store
+from synthdiv.core.types import Artifact, Run
 from synthdiv.views.status import Observer
 from synthdiv.views.status_table import table
 
 STAGES = ("prompts", *("generate",) * 8, "mix", "train", *("generate",) * 4, "collapse", "likelihood", "truth")
 FIELDS = {"sampling": {"temperature": 0.7, "top_p": 0.95}, "path": "/data/models/eight-billion", "seeds": [0] * 40}
 SECONDS, REFRESH, GIB = 60.0, 5.0, 2.0
+ARTIFACTS, TIMES = 50_000, 2.0
 ASK = """
 import sys
 from pathlib import Path
@@ -71,6 +81,28 @@ def simulate(root: Path, count: int) -> tuple[int, list[Ledger], list[str]]:
     return len(nodes), jobs, [node.key for node in nodes[begun:]]
 
 
+@dataclass
+class Nothing(Stage):
+    """A node that does nothing."""
+
+    name = "nothing"
+    number: int = 0
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        return {}
+
+
+def milliseconds(root: Path, first: int) -> float:
+    """Of processor time for each of 200 nodes, built by a store that looks again at each."""
+    run, store = LocalRun(Runtime(device="cpu"), lambda *_: None), Store(root)
+    nodes = [Node(Nothing(first + number)) for number in range(200)]
+    begun = time.process_time()
+    for node in nodes:
+        store.obtain(node, run)
+        store.obtain(node, run)
+    return (time.process_time() - begun) / len(nodes) * 1000
+
+
 def main() -> int:
     count, short = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000, []
 
@@ -108,6 +140,13 @@ def main() -> int:
 
                 Console(width=120).print(table(status))
             show(name, time.perf_counter() - begun, REFRESH, "s", f"a look after {news:,} events; first {first:.2f} s")
+        milliseconds(root, -200)  # loads what the first build loads
+        empty = milliseconds(root, 0)
+        for number in range(ARTIFACTS):
+            (root / "artifacts" / "nothing" / key(number)).mkdir()
+        full = milliseconds(root, 200)
+        remark = f"{full:.2f} ms a node beside {ARTIFACTS:,} artifacts; {empty:.2f} ms in an empty store"
+        show("store", full / empty, TIMES, "x", remark)
         if counted != nodes:
             short.append(f"status counted {counted} of {nodes} nodes")
     if short:

@@ -1,4 +1,5 @@
-"""Which process builds an artifact. Claims are numbered files, created once and never changed; the highest counts.
+"""Which process builds an artifact. An unfinished artifact has a folder, with the partial directory of each builder and
+with numbered claims, created once and never changed; the highest counts.
 
 Creating the next number is the takeover: `os.link` is exclusive and carries the whole content, so two takers cannot
 both win, and nothing is ever replaced. Clocks of two hosts are never compared; a heartbeat is a counter.
@@ -76,48 +77,42 @@ class Claim:
         return self.boot != boot_id() or process_start(self.pid) != self.started
 
 
-def _number(path: Path) -> int:
-    return int(path.name.rsplit(".", 1)[1])
+def claim_files(folder: Path) -> list[Path]:
+    """All claims in the folder of an unfinished artifact, oldest first."""
+    paths = [path for path in folder.glob("claim.*") if path.suffix[1:].isdigit()]
+    return sorted(paths, key=lambda path: int(path.suffix[1:]))
 
 
-def claim_files(folder: Path, key: str) -> list[Path]:
-    """All claims on `key`, oldest first."""
-    paths = [path for path in folder.glob(f".{key}.claim.*") if path.name.rsplit(".", 1)[1].isdigit()]
-    return sorted(paths, key=_number)
-
-
-def claim_path(folder: Path, key: str, claim: Claim) -> Path:
-    return folder / f".{key}.claim.{claim.number}"
-
-
-def current(folder: Path, key: str) -> Claim | None:
+def current(folder: Path) -> Claim | None:
     """The claim that counts, or None."""
-    files = claim_files(folder, key)
+    files = claim_files(folder)
     if not files:
         return None
+    number = int(files[-1].suffix[1:])
     try:
         fields: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
+        return Claim(number=number, **fields)
     except FileNotFoundError:
         return None  # committed and cleared between the listing and the reading
-    except ValueError:
-        return Claim(_number(files[-1]), "", "", "", 0, None)
-    return Claim(number=_number(files[-1]), **fields)
+    except (ValueError, TypeError):
+        return Claim(number, "", "", "", 0, None)
 
 
-def take(folder: Path, key: str, after: Claim | None, interval: float = 0.0) -> Claim | None:
+def take(folder: Path, after: Claim | None, interval: float = 0.0) -> Claim | None:
     """Try to become the builder that follows `after`, with a heartbeat of `interval` seconds; None where another
-    process was first."""
+    process was first, or has finished and removed the folder."""
     claim = Claim.of_this_process(after.number + 1 if after else 0, interval)
     fields = asdict(claim)
     del fields["number"]
-    draft = folder / f".{key}.{claim.token}.draft"
+    draft = folder / f"{claim.token}.draft"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with draft.open("w", encoding="utf-8") as handle:
             json.dump(fields, handle)
             handle.flush()
             os.fsync(handle.fileno())
-        os.link(draft, claim_path(folder, key, claim))
-    except FileExistsError:
+        os.link(draft, folder / f"claim.{claim.number}")
+    except (FileExistsError, FileNotFoundError):
         return None
     finally:
         draft.unlink(missing_ok=True)
@@ -153,9 +148,9 @@ class ClaimWatch:
     """Watches another builder: dead when its process is gone, or when its counter has not changed for five intervals of
     our clock."""
 
-    def __init__(self, folder: Path, key: str, claim: Claim, interval: float):
+    def __init__(self, folder: Path, claim: Claim, interval: float):
         self.claim, self.interval = claim, max(claim.interval, interval)  # the slower of the two
-        self.path = folder / f".{key}.{claim.token}.partial" / "heartbeat"
+        self.path = folder / f"{claim.token}.partial" / "heartbeat"
         self.last, self.since = self._read(), time.monotonic()
 
     def _read(self) -> str:

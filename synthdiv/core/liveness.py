@@ -6,18 +6,15 @@ are never compared, so silence is measured on this machine's monotonic clock sin
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthdiv.core.claim import Claim, process_start
+from synthdiv.core.claim import Claim, current, process_start
 from synthdiv.core.events import Event
-from synthdiv.core.store import MANIFEST
+from synthdiv.core.store import MANIFEST, unfinished
 
 
 @dataclass(frozen=True)
@@ -43,28 +40,24 @@ class Heartbeats:
     """By node: token and counter, and the monotonic time at which they were first seen."""
 
     def check(self, running: Iterable[tuple[str, Event]]) -> dict[str, Liveness]:
-        """The liveness of each running node, given as (stage, event). Lists the folder of each stage once."""
-        by_stage: dict[str, list[Event]] = {}
-        for stage, event in running:
-            by_stage.setdefault(stage, []).append(event)
+        """The liveness of each running node, given as (stage, event)."""
         result = {}
-        for stage, events in by_stage.items():
-            folder = self.root / "artifacts" / stage
-            claims = current_claims(folder, {event.node for event in events})
-            for event in events:
-                if (folder / event.node / MANIFEST).exists():
-                    result[event.node] = Liveness("done")
-                elif event.node in claims:
-                    result[event.node] = self._with_claim(folder, event, claims[event.node])
-                else:
-                    result[event.node] = without_claim(event)
+        for stage, event in running:
+            final = self.root / "artifacts" / stage / event.node
+            folder = unfinished(final)
+            if (final / MANIFEST).exists():
+                result[event.node] = Liveness("done")
+            elif (claim := current(folder)) and claim.token:
+                result[event.node] = self._with_claim(folder, event, claim)
+            else:
+                result[event.node] = without_claim(event)
         return result
 
     def _with_claim(self, folder: Path, event: Event, claim: Claim) -> Liveness:
         if claim.gone():
             return Liveness("stopped")
         try:
-            beat = (folder / f".{event.node}.{claim.token}.partial" / "heartbeat").read_text(encoding="utf-8")
+            beat = (folder / f"{claim.token}.partial" / "heartbeat").read_text(encoding="utf-8")
         except OSError:
             beat = ""
         now, mark, known = time.monotonic(), f"{claim.token} {beat}", self.seen.get(event.node)
@@ -82,21 +75,3 @@ def without_claim(event: Event) -> Liveness:
         return Liveness("running")
     alive = process_start(event.process) is not None
     return Liveness("running", seen_seconds_ago=0.0) if alive else Liveness("stopped")
-
-
-def current_claims(folder: Path, keys: set[str]) -> dict[str, Claim]:
-    """The claim with the highest number of each of `keys` that has one."""
-    numbers: dict[str, int] = {}
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            key, middle, last = entry.name.removeprefix(".").partition(".claim.")
-            if middle and last.isdigit() and key in keys:
-                numbers[key] = max(int(last), numbers.get(key, 0))
-    claims = {}
-    for key, number in numbers.items():
-        try:
-            fields = json.loads((folder / f".{key}.claim.{number}").read_text(encoding="utf-8"))
-            claims[key] = Claim(number=number, **fields)
-        except (OSError, ValueError, TypeError):  # removed since the listing, or not fully on this disk yet
-            continue
-    return claims

@@ -1,4 +1,8 @@
-"""The store: an artifact lies at `<root>/artifacts/<stage>/<key>/` and exists once. Its manifest means complete."""
+"""The store: an artifact lies at `<root>/artifacts/<stage>/<key>/` and exists once. Its manifest means complete.
+
+Until then claims and partial directories lie in `<stage>/.<key>/`: a build never lists the folder of a stage, which may
+hold many thousands of artifacts.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.claim import Claim, ClaimWatch, Heartbeat, claim_files, claim_path, current, take
+from synthdiv.core.claim import Claim, ClaimWatch, Heartbeat, current, take
 from synthdiv.core.provenance import session
 from synthdiv.core.stage import Node, canonical_fields
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
@@ -51,10 +56,31 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def unfinished(final: Path) -> Path:
+    """The folder of claims and partials of the artifact that will be at `final`."""
+    return final.parent / f".{final.name}"
+
+
+def regular(path: Path) -> bool:
+    """Whether `path` is a file and no link to one, no pipe and no device, which would be read without an end."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether a full disk caused `error`: safetensors and torch raise errors of their own."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed"))
+
+
+def regular_tree(path: Path) -> bool:
+    """Whether `path` is a regular file, or a folder of nothing but regular files and folders."""
+    members = path.rglob("*") if path.is_dir() else ()
+    return not path.is_symlink() and all(
+        regular(each) or (each.is_dir() and not each.is_symlink()) for each in [path, *members]
+    )
 
 
 def reach(paths: list[Path]) -> tuple[str, int]:
@@ -69,6 +95,9 @@ class Store:
 
     root: Path
     heartbeat: float = 10.0
+    _watches: dict[str, ClaimWatch] = field(default_factory=dict, init=False, repr=False)
+    _verified: set[str] = field(default_factory=set, init=False, repr=False)
+    """Keys of the models whose hashes this process has checked."""
 
     def path(self, node: Node) -> Path:
         path = self.root / "artifacts" / node.stage.name / node.key
@@ -79,33 +108,51 @@ class Store:
             return self.path(node).exists()
         return (self.path(node) / MANIFEST).exists()
 
-    def artifact(self, node: Node) -> Artifact:
-        """The finished artifact of `node`, its files checked against the sizes in the manifest (hashes: `doctor`)."""
+    def artifact(self, node: Node, weights: bool = False) -> Artifact:
+        """The finished artifact of `node`, its files checked against the sizes in the manifest. If `weights` of a model
+        will be read, their hashes are checked too, once a process, and those of the models below it."""
         path = self.path(node)
+        weights = weights and node.stage.model and node.key not in self._verified
         if not node.stage.located:
-            problems = list(self.damage(path, hashes=False))
+            problems = list(self.damage(path, hashes=weights))
             if problems:
                 raise DataError(
                     f"{node.label} is damaged: {'; '.join(problems)}. It is not used. "
                     f"Look with `synthdiv doctor`, remove {path} and run the same command again."
                 )
+        if weights:
+            for inner in node.inputs.values():
+                if inner.stage.model:
+                    self.artifact(inner, weights)
+            self._verified.add(node.key)
         return Artifact(node.stage, node.key, path, {name: self._light(item) for name, item in node.inputs.items()})
+
+    def inputs(self, node: Node) -> dict[str, Artifact]:
+        """The artifacts that the build of `node` takes, by name."""
+        return {name: self.artifact(item, weights=True) for name, item in node.inputs.items()}
 
     def _light(self, node: Node) -> Artifact:
         inputs = {name: self._light(item) for name, item in node.inputs.items()}
         return Artifact(node.stage, node.key, self.path(node), inputs)
 
     def damage(self, path: Path, hashes: bool) -> Iterator[str]:
-        """What is wrong with the files of a finished artifact, a phrase each."""
+        """What is wrong with the files of a finished artifact, a phrase each. Links and pipes are damage: they are not
+        followed."""
+        manifest, real = path / MANIFEST, os.path.realpath(path)
+        if path.is_symlink() or (manifest.exists() and not regular(manifest)):
+            yield f"{path if path.is_symlink() else MANIFEST} is no regular file or folder"
+            return
         try:
-            files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError) as error:
+            files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             yield f"{MANIFEST} cannot be read ({type(error).__name__})"
             return
         for name, facts in files.items():
             file = path / name
-            if not file.exists():
+            if not os.path.lexists(file):
                 yield f"{name} is missing"
+            elif not regular(file) or os.path.realpath(file) != os.path.join(real, name):
+                yield f"{name} is no regular file of this folder"
             elif file.stat().st_size != facts["bytes"]:
                 yield f"{name} has {file.stat().st_size} bytes, not {facts['bytes']}"
             elif hashes and file_digest(file) != facts["sha256"]:
@@ -119,83 +166,87 @@ class Store:
         os.rename(self.path(node), target)
         return target
 
+    def claimed(self, node: Node) -> Claim | None:
+        """The claim of another process that may be building `node`, as far as this object has watched it."""
+        folder = unfinished(self.path(node))
+        claim = current(folder)
+        if claim is None or claim.gone():
+            return None
+        watch = self._watches.get(node.key)
+        if watch is None or watch.claim != claim:
+            watch = self._watches[node.key] = ClaimWatch(folder, claim, self.heartbeat)
+        return None if watch.dead() else claim
+
     def obtain(self, node: Node, run: Run, started: Callable[[], None] = lambda: None) -> tuple[Artifact, bool]:
         """The artifact of `node`, and whether this call built it. Waits while another process builds it."""
         if node.stage.located:
             node.stage.fetch()
             return self.artifact(node), False
-        folder = self.path(node).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        watch: ClaimWatch | None = None
+        folder, announced = unfinished(self.path(node)), None
         while not self.has(node):
-            claim = current(folder, node.key)
-            if claim is None or (watch and watch.claim == claim and watch.dead()) or claim.gone():
-                taken = take(folder, node.key, claim, self.heartbeat)
-                if taken:
-                    if self.has(node):  # committed and cleared between the look and the claim
-                        self._clear(folder, node.key, taken)
-                        break
-                    started()
-                    try:
-                        self._build(node, taken, run)
-                        return self.artifact(node), True
-                    except Superseded as note:
-                        run.log(str(note))
-                else:
-                    time.sleep(0.05)  # another process was first
+            if claim := self.claimed(node):
+                if claim != announced:
+                    run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
+                    announced = claim
+                run.boundary()
+                time.sleep(min(0.2, self.heartbeat))
                 continue
-            if watch is None or watch.claim != claim:
-                run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
-                watch = ClaimWatch(folder, node.key, claim, self.heartbeat)
-            run.boundary()
-            time.sleep(min(0.2, self.heartbeat))
+            taken = take(folder, current(folder), self.heartbeat)
+            if taken is None:
+                time.sleep(0.05)  # another process was first
+                continue
+            if self.has(node):  # committed and cleared between the look and the claim
+                shutil.rmtree(folder, ignore_errors=True)
+                break
+            started()
+            try:
+                self._build(node, taken, run)
+                return self.artifact(node), True
+            except Superseded as note:
+                run.log(str(note))
         return self.artifact(node), False
 
     def _build(self, node: Node, claim: Claim, run: Run) -> None:
-        folder = self.path(node).parent
-        partial = folder / f".{node.key}.{claim.token}.partial"
+        folder = unfinished(self.path(node))
+        partial = folder / f"{claim.token}.partial"
         begun, sessions = time.monotonic(), list[dict[str, Any]]()
         try:
             partial.mkdir()
             with Heartbeat(partial, self.heartbeat):  # over the copying and the hashing too: both can take long
                 sessions = self._inherit(node, partial)
                 self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
-                inputs = {name: self.artifact(item) for name, item in node.inputs.items()}
+                inputs = self.inputs(node)
                 run.begin(partial)
                 summary = node.stage.build(inputs, partial, run)
                 run.end()
                 self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
-            self._commit(node, partial, claim)
+            (partial / "heartbeat").unlink(missing_ok=True)
+            if self._superseded(folder, claim):
+                raise Superseded(node.label)
+            os.rename(partial, self.path(node))
         except BaseException as error:
             self._record(partial, [*sessions, session(run, time.monotonic() - begun)])
-            if self._superseded(folder, node.key, claim):
+            if self._superseded(folder, claim):
                 shutil.rmtree(partial, ignore_errors=True)
                 raise Superseded(f"{node.label} was taken over by another process; this copy is discarded") from error
-            claim_path(folder, node.key, claim).unlink(missing_ok=True)  # released: this process may live on
+            (folder / f"claim.{claim.number}").unlink(missing_ok=True)  # released: this process may live on
             if disk_full(error):
                 raise SynthdivError(
                     f"no space left on the disk of {self.root} while building {node.label}. The partial work is kept "
                     f"in {partial}. Free some space and run the same command again: it continues from there."
                 ) from error
             raise
+        shutil.rmtree(folder, ignore_errors=True)  # what dead builders left; one that wakes up finds its claim lost
 
-    def _commit(self, node: Node, partial: Path, claim: Claim) -> None:
-        """Rename into place, unless another process took over."""
-        folder, final = self.path(node).parent, self.path(node)
-        (partial / "heartbeat").unlink(missing_ok=True)
-        if self._superseded(folder, node.key, claim):
-            raise Superseded(node.label)
-        os.rename(partial, final)
-        self._clear(folder, node.key, claim)
-
-    def _superseded(self, folder: Path, key: str, claim: Claim) -> bool:
-        newest = current(folder, key)
+    def _superseded(self, folder: Path, claim: Claim) -> bool:
+        newest = current(folder)
         return newest is None or newest.token != claim.token
 
     def _inherit(self, node: Node, partial: Path) -> list[dict[str, Any]]:
         """Copy what the dead builder that came furthest left for a stage to continue; return the sessions behind it."""
-        olds = [path for path in partial.parent.glob(f".{node.key}.*.partial") if path != partial]
+        olds = [path for path in partial.parent.glob("*.partial") if path != partial and not path.is_symlink()]
         kept = {old: [source for name in node.stage.kept for source in old.glob(name)] for old in olds}
+        kept = {old: [source for source in sources if regular_tree(source)] for old, sources in kept.items()}
         if not olds:
             return []
         old = max(olds, key=lambda path: reach(kept[path]))
@@ -216,7 +267,7 @@ class Store:
         files = {
             str(file.relative_to(partial)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
             for file in sorted(partial.rglob("*"))
-            if file.is_file() and file.name != "heartbeat"
+            if regular(file) and file.name != "heartbeat"
         }
         manifest = {
             "format": FORMAT,
@@ -239,16 +290,11 @@ class Store:
             os.fsync(handle.fileno())
         draft.rename(partial / MANIFEST)
 
-    def _clear(self, folder: Path, key: str, claim: Claim) -> None:
-        """After a commit: the dead builders' partials go, then the claims; a builder that wakes up finds it lost."""
-        for path in folder.glob(f".{key}.*.partial"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in claim_files(folder, key):
-            path.unlink(missing_ok=True)
-
-    def partials(self) -> list[Path]:
-        """Unfinished work, for `doctor`."""
-        return sorted((self.root / "artifacts").glob("*/.*.partial"))
+    def partials(self) -> dict[Path, Claim | None]:
+        """Unfinished work, and the claim of a process that may be working on it."""
+        folders = sorted((self.root / "artifacts").glob("*/.*/*.partial"))
+        claims = {path: current(path.parent) for path in folders}
+        return {path: None if claim is None or claim.gone() else claim for path, claim in claims.items()}
 
     def finished(self) -> list[Path]:
         return sorted(path.parent for path in (self.root / "artifacts").glob(f"*/*/{MANIFEST}"))

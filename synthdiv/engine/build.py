@@ -174,7 +174,7 @@ class Builder:
             self.run.together, begun = True, time.monotonic()
             try:
                 self.run.prepare()
-                inputs = {name: self.store.artifact(inner) for name, inner in node.inputs.items()}
+                inputs = self.store.inputs(node)
                 with isolated(self.runtime.threads), contextlib.suppress(Stopped):
                     node.stage.build(inputs, out, self.run)
                     self.run.end()

@@ -118,14 +118,7 @@ class Local(Engine):
         attempts = {key: self.ledger.attempt(key) for key in pending if key in events}
         graph = [node_record(node) for node in self.nodes.values()]
         job = Job(
-            self.ledger.job,
-            self.cell.sweep,
-            self.cell.runtime,
-            self.cell.track,
-            None,
-            graph,
-            attempts,
-            suites=self.suites,
+            self.ledger.job, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph, attempts, 0, self.suites
         )
         job.write(self._job)
         (self.ledger.folder / "logs").mkdir(exist_ok=True)

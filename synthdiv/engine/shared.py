@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from synthdiv.core.claim import current
 from synthdiv.core.events import DONE, Event, next_attempts
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.local_run import Stop
@@ -34,8 +33,7 @@ class SharedGraph:
             begun = time.thread_time()
             events = self.ledger.states()
             free = self._free(opened, events)
-            if free:
-                node = next((node for node in free if not self._claimed(node)), free[0])
+            if node := next((node for node in free if not self.store.claimed(node)), None):
                 attempts = next_attempts({node.key: events[node.key]}) if node.key in events else {}
                 self.ledger.number(node.key, attempts.get(node.key, 1))
                 return node
@@ -61,8 +59,3 @@ class SharedGraph:
 
     def _startable(self, event: Event | None) -> bool:
         return event is None or event.state == "queued" or not event.job.startswith(self.launch)
-
-    def _claimed(self, node: Node) -> bool:
-        """Whether a process that may be alive builds this node: one of another launch, or one that began just now."""
-        claim = current(self.store.path(node).parent, node.key)
-        return claim is not None and not claim.gone()

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 from synthdiv.core.store import Store
+from synthdiv.core.types import ConfigError
 
 
 def examine(root: Path) -> int:
     """Check all artifacts below `root`; the exit code is 1 if one is damaged."""
     store = Store(root)
-    damaged = 0
-    finished = store.finished()
+    if not (root / "artifacts").is_dir():
+        raise ConfigError(f"runtime.outputs={root}: has no folder `artifacts`, so there is nothing to check")
+    damaged, finished, partials = 0, store.finished(), store.partials()
     for path in finished:
         problems = list(store.damage(path, hashes=True))
         if problems:
             damaged += 1
             print(
-                f"damaged: {path}: {'; '.join(problems)}\n  remove it and run the sweep again: rm -r {path}",
+                f"damaged: {path}: {'; '.join(problems)}\n"
+                f"  remove it and run the sweep again: rm -r {shlex.quote(str(path))}",
                 file=sys.stderr,
             )
-    for path in store.partials():
-        print(f"unfinished: {path} (running the sweep again continues it; otherwise remove it)")
-    print(f"{len(finished)} artifacts, {damaged} damaged, {len(store.partials())} unfinished")
+    for path, claim in partials.items():
+        if claim:
+            print(f"in work: {path} (by process {claim.pid} on {claim.host}; do not remove it while that lives)")
+        else:
+            print(f"unfinished: {path} (running the sweep again continues it; otherwise remove it)")
+    print(f"{len(finished)} artifacts, {damaged} damaged, {len(partials)} unfinished")
     return 1 if damaged else 0

@@ -48,7 +48,7 @@ def kill_when(folder: Path, stage: str, far) -> int:
         until = time.monotonic() + 200
         while time.monotonic() < until and process.poll() is None:
             with contextlib.suppress(FileNotFoundError):  # renamed while we looked
-                done = max(map(far, (folder / "outputs" / "artifacts" / stage).glob(".*.partial")), default=0)
+                done = max(map(far, (folder / "outputs" / "artifacts" / stage).glob(".*/*.partial")), default=0)
                 if done:
                     return done
             time.sleep(0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from synthdiv.core import store as store_module
 from synthdiv.core.claim import Claim, claim_files, current, take
 from synthdiv.core.local_run import LocalRun
 from synthdiv.core.provenance import accelerator, cpu_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
-from synthdiv.core.store import Store
-from synthdiv.core.types import DataError, SynthdivError
+from synthdiv.core.store import Store, unfinished
+from synthdiv.core.types import ConfigError, DataError, SynthdivError
 from synthdiv.views.doctor import examine
 
 
@@ -79,7 +81,7 @@ def build_in_a_process(root: Path, stage: Slow) -> subprocess.Popen[str]:
 def wait_for_lines(root: Path, count: int) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        files = list((root / "artifacts" / "slow").glob(".*.partial/lines.txt"))
+        files = list((root / "artifacts" / "slow").glob(".*/*.partial/lines.txt"))
         if any(len(file.read_text().splitlines()) >= count for file in files):
             return
         time.sleep(0.05)
@@ -173,6 +175,108 @@ def test_a_truncated_artifact_is_named_and_never_used(tmp_path, capsys):
     assert "lines.txt has 7 bytes" in capsys.readouterr().err
 
 
+@dataclass
+class Weights(Stage):
+    """A model; with `below`, one that stands on another."""
+
+    name = "weights"
+    model = True
+    below: int = 0
+
+    def input_names(self):
+        return ["base"] if self.below else []
+
+    def build(self, inputs, out, run):
+        (out / "model").mkdir()
+        (out / "model" / "weights.bin").write_text(f"weights {self.below}")
+        return {}
+
+
+@dataclass
+class Reader(Stage):
+    name = "reader"
+    number: int = 0
+
+    def input_names(self):
+        return ["model"]
+
+    def build(self, inputs, out, run):
+        return {}
+
+
+def test_a_build_never_lists_the_folder_of_its_stage(tmp_path, monkeypatch):
+    listed, scandir, listdir = list[str](), os.scandir, os.listdir
+    monkeypatch.setattr(os, "scandir", lambda path=".": listed.append(str(path)) or scandir(path))
+    monkeypatch.setattr(os, "listdir", lambda path=".": listed.append(str(path)) or listdir(path))
+    for lines in (1, 2):
+        assert obtain(tmp_path, Slow(lines))[1]
+        assert not obtain(tmp_path, Slow(lines))[1]
+    assert any("partial" in path for path in listed), "the listing is seen"
+    assert str(tmp_path / "artifacts" / "slow") not in listed
+
+
+def test_weights_are_checked_by_hash_once_in_a_process_with_those_they_stand_on(tmp_path, monkeypatch):
+    base = Node(Weights())
+    model, store = Node(Weights(1), {"base": base}), Store(tmp_path)
+    for node in (base, model):
+        Store(tmp_path).obtain(node, run_of())
+    hashed, digest = list[str](), store_module.file_digest
+    monkeypatch.setattr(store_module, "file_digest", lambda path: hashed.append(path.read_text()) or digest(path))
+    for number in (0, 1):
+        store.obtain(Node(Reader(number), {"model": model}), run_of())
+    assert sorted(hashed) == ["weights 0", "weights 1"]
+    file = store.path(base) / "model" / "weights.bin"
+    file.write_text("weightS 0")
+    with pytest.raises(DataError, match=rf"{base.label} is damaged: model/weights.bin has another SHA-256"):
+        Store(tmp_path).obtain(Node(Reader(2), {"model": model}), run_of())
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to(path.with_name("moved"))
+
+
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [("model/weights.bin", linked), ("model/weights.bin", piped), ("model", linked), ("manifest.json", piped),
+     ("manifest.json", linked), ("", linked)],
+)  # fmt: skip
+def test_links_and_pipes_in_an_artifact_are_damage_and_not_followed(tmp_path, place, change):
+    node = Node(Weights())
+    artifact, _ = Store(tmp_path).obtain(node, run_of())
+    change(artifact.path / place if place else artifact.path)
+    with pytest.raises(DataError, match="is no regular file"):
+        Store(tmp_path).obtain(node, run_of())
+
+
+@pytest.mark.parametrize("change", [linked, piped])
+def test_links_and_pipes_in_partial_work_are_not_continued(tmp_path, change):
+    partial = unfinished(Store(tmp_path).path(Node(Slow()))) / "a.partial"
+    partial.mkdir(parents=True)
+    (partial / "lines.txt").write_text("0\n")
+    change(partial / "lines.txt")
+    assert obtain(tmp_path, Slow())[0].manifest["summary"]["continued_from"] == 0
+
+
+def test_doctor_prints_commands_that_can_be_pasted_and_names_live_work(tmp_path, capsys):
+    with pytest.raises(ConfigError, match="has no folder `artifacts`"):
+        examine(tmp_path / "nowhere")
+    root = tmp_path / "out puts"
+    artifact, _ = obtain(root, Slow())
+    (artifact.path / "lines.txt").write_text("")
+    (partial := unfinished(Store(root).path(Node(Slow(7)))) / "a.partial").mkdir(parents=True)
+    take(partial.parent, None)
+    assert examine(root) == 1
+    out, err = capsys.readouterr()
+    assert shlex.split(err.split("again: ")[1]) == ["rm", "-r", str(artifact.path)]
+    assert out.startswith(f"in work: {partial} (by process {os.getpid()} on ")
+
+
 def test_doctor_sees_a_changed_byte_and_removes_nothing(tmp_path, capsys):
     artifact, _ = obtain(tmp_path, Slow())
     with pytest.raises(ValueError, match="a bug"):
@@ -190,7 +294,7 @@ def test_doctor_sees_a_changed_byte_and_removes_nothing(tmp_path, capsys):
 
 def _take(folder: str, barrier, results) -> None:
     barrier.wait()
-    results.put(take(Path(folder), "k", None) is not None)
+    results.put(take(Path(folder), None) is not None)
 
 
 def test_one_of_many_takers_wins(tmp_path):
@@ -206,9 +310,9 @@ def test_one_of_many_takers_wins(tmp_path):
 
 
 def test_a_claim_is_dead_at_once_where_facts_say_so_and_clocks_are_not_asked(tmp_path, monkeypatch):
-    first = take(tmp_path, "k", None)
+    first = take(tmp_path, None)
     assert first is not None
-    assert current(tmp_path, "k") == first
+    assert current(tmp_path) == first
     assert not first.gone()
     fields = vars(first)
     assert Claim(**(fields | {"started": 1.0})).gone(), "the process id was used again"
@@ -219,16 +323,16 @@ def test_a_claim_is_dead_at_once_where_facts_say_so_and_clocks_are_not_asked(tmp
     elsewhere = fields | {"host": "elsewhere", "slurm_job": "7"}
     assert Claim(**(elsewhere | {"slurm_restart": "0"})).gone(), "the same job was requeued"
     assert not Claim(**(elsewhere | {"slurm_restart": "1"})).gone()
-    assert take(tmp_path, "k", first) is not None
-    assert take(tmp_path, "k", first) is None, "somebody followed it already"
-    assert len(claim_files(tmp_path, "k")) == 2
+    assert take(tmp_path, first) is not None
+    assert take(tmp_path, first) is None, "somebody followed it already"
+    assert len(claim_files(tmp_path)) == 2
 
 
 def test_a_claim_that_cannot_be_read_is_a_dead_one(tmp_path):
     """The disk lost it in a power cut: the next builder follows it instead of waiting for nobody."""
-    folder = tmp_path / "artifacts" / "slow"
+    folder = tmp_path / "artifacts" / "slow" / f".{Node(Slow()).key}"
     folder.mkdir(parents=True)
-    (folder / f".{Node(Slow()).key}.claim.0").write_text("")
+    (folder / "claim.0").write_text("")
     assert obtain(tmp_path, Slow())[1]
 
 
@@ -236,7 +340,7 @@ def test_the_partial_that_came_furthest_is_continued(tmp_path):
     """A builder killed while it copied leaves a newer partial with less in it."""
     node = Node(Slow(lines=9))
     for token, lines in (("a", 6), ("b", 2)):
-        partial = tmp_path / "artifacts" / "slow" / f".{node.key}.{token}.partial"
+        partial = tmp_path / "artifacts" / "slow" / f".{node.key}" / f"{token}.partial"
         partial.mkdir(parents=True)
         (partial / "lines.txt").write_text("".join(f"{number}\n" for number in range(lines)))
     artifact, _ = obtain(tmp_path, Slow(lines=9))

@@ -51,10 +51,10 @@ def test_a_node_left_running_by_a_dead_process_is_queued_again_but_not_one_that_
 
 def test_a_reused_process_id_is_told_from_the_builder_by_its_claim(ledger):
     running(ledger, "a", os.getpid(), platform.node())
-    folder = ledger.root / "artifacts" / "train"
+    folder = ledger.root / "artifacts" / "train" / ".a"
     folder.mkdir(parents=True)
     row = {"token": "t", "host": platform.node(), "boot": "another boot", "pid": os.getpid(), "started": 1.0}
-    (folder / ".a.claim.0").write_text(json.dumps(row))
+    (folder / "claim.0").write_text(json.dumps(row))
     Ledger(ledger.root, "s", "other").add([], CHAIN[1:])
     assert ledger.states()["a"].state == "running", "this launch does not want it"
     Ledger(ledger.root, "s", "later").add([], CHAIN)

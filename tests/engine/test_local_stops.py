@@ -40,8 +40,8 @@ def begun(tmp_path):
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(command(*LONG, *LOCAL, *more), cwd=tmp_path, stdout=log, stderr=log)
         processes.append(process)
-        before = set(place.glob(".*.partial"))
-        wait_for(lambda: any(list(new.glob("*/*.ckpt")) for new in set(place.glob(".*.partial")) - before), process)
+        before = set(place.glob(".*/*.partial"))
+        wait_for(lambda: any(list(new.glob("*/*.ckpt")) for new in set(place.glob(".*/*.partial")) - before), process)
         assert orphans(tmp_path), "its workers"
         return process
 
@@ -71,8 +71,8 @@ def test_a_signal_to_the_engine_stops_its_workers_at_a_step(begun, tmp_path, num
     assert "failed" not in log
     assert not orphans(tmp_path)
     folder = tmp_path / "outputs/artifacts/train"
-    kept = max(int(path.stem) for path in folder.glob(".*.partial/checkpoints/*.ckpt"))
-    assert not list(folder.glob(".*.claim.*"))
+    kept = max(int(path.stem) for path in folder.glob(".*/*.partial/checkpoints/*.ckpt"))
+    assert not list(folder.glob(".*/claim.*"))
     ledger = Ledger(tmp_path / "outputs", "s")
     stages = {node.key: node.stage for node in ledger.nodes()}
     ends = {stages[key]: event.state for key, event in ledger.states().items()}
@@ -127,7 +127,7 @@ def test_workers_of_a_killed_launcher_stop_at_a_step(begun, tmp_path, devices):
     process.kill()
     process.wait()
     wait_for(lambda: not orphans(tmp_path))
-    assert not list((tmp_path / "outputs/artifacts").glob("*/.*.claim.*")), "released"
+    assert not list((tmp_path / "outputs/artifacts").glob("*/.*/claim.*")), "released"
     ledger = Ledger(tmp_path / "outputs", "s")
     stages = {node.key: node.stage for node in ledger.nodes()}
     ends = {stages[key]: (event.state, event.note) for key, event in ledger.states().items()}

@@ -8,7 +8,7 @@ from synthdiv.core.claim import current, take
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
-from synthdiv.core.store import Store
+from synthdiv.core.store import Store, unfinished
 from synthdiv.engine.shared import SharedGraph
 from tests.engine.stages import Act, Given
 from tests.graphs import taking
@@ -55,12 +55,11 @@ def test_a_worker_leaves_nodes_that_another_began_or_claimed(graph):
     see, nodes, root = graph
     Ledger(root, "s", "l-1", {}).event(nodes["first"].key, "running")
     assert taken_by(see, nodes) == "second"
-    folder = Store(root).path(nodes["second"]).parent
-    folder.mkdir(parents=True)
+    folder = unfinished(Store(root).path(nodes["second"]))
     Ledger(root, "s", "l-1", {nodes["first"].key: 1}).mark([nodes["first"].key], "queued")
-    assert take(folder, nodes["second"].key, None)
+    assert take(folder, None)
     assert taken_by(see, nodes, worker=1) == taken_by(see, nodes, worker=2) == "first"
-    assert current(folder, nodes["second"].key)
+    assert current(folder)
 
 
 @pytest.mark.parametrize(("state", "taken"), [("failed", None), ("built", "user"), ("reused", "user")])

@@ -100,7 +100,7 @@ def stop_when(folder: Path, stage: str, far, more: int, number: int) -> tuple[in
     try:
         until = time.monotonic() + WAIT
         while process.poll() is None and time.monotonic() < until:
-            claims = [Path(path) for path in place.glob(".*.claim.*") if str(process.pid) in claimed(path)]
+            claims = [Path(path) for path in place.glob(".*/claim.*") if str(process.pid) in claimed(path)]
             if claims and max((far(ledger, partial) for partial in partials(place)), default=0) > more:
                 break
             time.sleep(0.02)
@@ -120,7 +120,7 @@ def claimed(path: Path) -> str:
 
 
 def partials(place: Path) -> list[Path]:
-    return list(place.glob(".*.partial"))
+    return list(place.glob(".*/*.partial"))
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +209,9 @@ def test_a_second_ctrl_c_stops_the_command_at_once(typed, tmp_path, monkeypatch,
     assert "the same command goes on" in done.err
     assert len(calls) == 3
     folder = tmp_path / "outputs/artifacts"
-    (partial,) = folder.glob("*/.*.partial")
+    (partial,) = folder.glob("*/.*/*.partial")
     assert not list(partial.glob("checkpoints/*"))
-    assert not list(folder.glob("*/.*.claim.*")), "released: this process may live on"
+    assert not list(folder.glob("*/.*/claim.*")), "released: this process may live on"
     assert [event.state for event in Ledger(tmp_path / "outputs", "s").states().values()].count("stopped") == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert typed(*words).code == 0

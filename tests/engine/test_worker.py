@@ -97,7 +97,7 @@ def test_a_worker_of_a_shared_graph_stops_at_a_step_when_its_launcher_asks_or_is
     code, log = done(tmp_path, process, message)
     assert code == 75, log
     assert states(tmp_path) == {node.key: "stopped"}
-    assert not list((tmp_path / "artifacts" / "act").glob(".*.claim.*"))
+    assert not list((tmp_path / "artifacts" / "act").glob(".*/claim.*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
@@ -112,7 +112,7 @@ def test_a_signal_ends_a_worker_with_75_and_keeps_its_work(tmp_path, number):
     assert states(tmp_path) == {first.key: "built", long.key: "stopped"}
     (partial,) = Store(tmp_path).partials()
     assert 3 < rows(partial) < 100000
-    assert not list(partial.parent.glob(".*.claim.*"))
+    assert not list(partial.parent.glob(".*/claim.*"))
 
 
 def rows(partial: Path) -> int:

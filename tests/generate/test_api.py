@@ -158,7 +158,7 @@ def test_a_stop_keeps_what_is_in_flight_and_the_next_build_asks_for_the_rest(pro
         run._show = stop
         with pytest.raises(Stopped):
             build(folder, stage(), prompts, model, run=run)
-        (partial,) = (folder / "artifacts/generate").glob(".*.partial")
+        (partial,) = (folder / "artifacts/generate").glob(".*/*.partial")
         kept = (partial / ROWS).read_text().splitlines()
         assert 64 <= len(kept) == fault.asked.total() - fault.asked["/models"] < 1000
         done = build(folder, stage(), prompts, model, run=run_of(fault, folder))
@@ -206,7 +206,7 @@ def test_a_kill_loses_what_was_in_flight_and_doubles_no_row(root, prompts, folde
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
         asked = fault.asked.copy()
-        (partial,) = (folder / "artifacts/generate").glob(".*.partial")
+        (partial,) = (folder / "artifacts/generate").glob(".*/*.partial")
         kept = {json.loads(line)["prompt"] for line in (partial / ROWS).read_text().splitlines()}
         assert 400 - 64 - 2 * 16 <= len(kept) < 1000
         run = run_of(fault, folder)

@@ -100,7 +100,7 @@ def test_a_budget_stops_before_it_is_crossed_and_goes_on_when_raised(prompts, fo
             DataError, match=r"runtime\.budget_usd=0.8: 0\.\d* USD are spent or reserved.*raise the budget"
         ):
             answered(folder, fault, prompts, rows=84, prices=prices, budget_usd=0.8)
-        (partial,) = (folder / "artifacts/generate").glob(".*.partial")
+        (partial,) = (folder / "artifacts/generate").glob(".*/*.partial")
         kept = len((partial / ROWS).read_text().splitlines())
         settled = [json.loads(line) for line in (folder / SPENT).read_text().splitlines()]
         settled = [line["usd"] for line in settled if "settle" in line]

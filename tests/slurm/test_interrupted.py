@@ -47,8 +47,10 @@ def half_done(slurm, calm, tmp_path):
 
         def start(*words: str, pause: float = PAUSE) -> tuple:
             launch.start(*STUDY, *words, **slowed(tmp_path / "slow", pause))
-            wait_for("a half done training", lambda: list(launch.artifacts.glob("train/.*.partial/checkpoints/*.ckpt")))
-            wait_for("half done answers", lambda: any(launch.artifacts.glob("generate/.*.partial/rows.jsonl")))
+            wait_for(
+                "a half done training", lambda: list(launch.artifacts.glob("train/.*/*.partial/checkpoints/*.ckpt"))
+            )
+            wait_for("half done answers", lambda: any(launch.artifacts.glob("generate/.*/*.partial/rows.jsonl")))
             (training,) = launch.nodes("train")
             answers = next(event.node for event in launch.events("running") if event.node in launch.nodes("generate"))
             return launch, launch.job_of(training), launch.job_of(answers)
@@ -151,7 +153,7 @@ def test_interrupted_by_hand(slurm, calm, half_done):
     assert "interrupted; unfinished work is kept, the same command goes on" in output
     assert launch.queued() == []
     assert {state for (state,) in launch.accounts().values()} == {"CANCELLED"}
-    partials = list(launch.artifacts.glob("*/.*.partial"))
+    partials = list(launch.artifacts.glob("*/.*/*.partial"))
     assert {path.parent.name for path in partials} == {"train", "generate"}
     output = launch.run(*STUDY)
     assert "continuing at step" in "".join(path.read_text() for path in launch.ledger.folder.glob("logs/*.log"))

@@ -242,7 +242,7 @@ def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
     ended = {job: state for job, (state,) in launch.accounts().items()}
     assert ended.pop(launch.job_of(never.key)) == "FAILED"
     assert set(ended.values()) == {"COMPLETED"}
-    assert not list(launch.artifacts.glob("*/.*.claim.*"))
+    assert not list(launch.artifacts.glob("*/.*/claim.*"))
 
 
 def test_a_training_is_spread_over_two_nodes(slurm, tmp_path):

@@ -164,7 +164,7 @@ def test_a_mix_too_small_to_hold_out_a_row_is_refused(root, prompts):
 def test_another_builder_goes_on_from_where_the_last_one_was(tmp_path):
     """Not from the folder with the most bytes: the number of states that are kept goes up and down."""
     stage = Train(method=Method.full, stop=StopRule.early)
-    old, new, first = (tmp_path / "artifacts" / "train" / f".key.{name}.partial" for name in ("old", "new", "mine"))
+    old, new, first = (tmp_path / "artifacts" / "train" / ".key" / f"{name}.partial" for name in ("old", "new", "mine"))
     for folder, steps in ((old, (4, 6, 7)), (new, (12, 13))):
         (folder / CHECKPOINTS).mkdir(parents=True)
         for step in steps:
