@@ -30,7 +30,8 @@ LATENCY, CONCURRENCY, MOST = 0.05, 64, 1.5
 def once(url: str, count: int) -> float:
     """Seconds for `count` answers."""
     requests = [Request(f"q{number}", f"Say {number}", 0, f"{number:032x}") for number in range(count)]
-    inputs = tuple(Artifact(stage, "", Path()) for stage in (Prompts(), Hosted("here", "tiny-chat")))
+    stages = {"prompts": Prompts(), "model": Hosted("here", "tiny-chat")}
+    inputs = {name: Artifact(stage, "", Path()) for name, stage in stages.items()}
     with tempfile.TemporaryDirectory() as folder:
         server = Server("here", url, concurrency=CONCURRENCY)
         run = LocalRun(Runtime(outputs=folder, servers=[server]), lambda *_: None)

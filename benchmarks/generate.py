@@ -105,10 +105,10 @@ def ours(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str],
     from synthdiv.models.checkpoint import Checkpoint
     from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 
-    inputs = (
-        Artifact(Prompts(toy=ToyPrompts()), "0" * 64, folder / "prompts"),
-        Artifact(Checkpoint(), "1" * 64, folder / "model"),
-    )
+    inputs = {
+        "prompts": Artifact(Prompts(toy=ToyPrompts()), "0" * 64, folder / "prompts"),
+        "model": Artifact(Checkpoint(), "1" * 64, folder / "model"),
+    }
     stage = Generate(
         source="ours",
         sampling=Sampling(TEMPERATURE, TOP_P, NEW),

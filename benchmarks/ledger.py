@@ -55,15 +55,15 @@ def records(count: int) -> tuple[list[CellRecord], list[NodeRecord]]:
     cells: list[CellRecord] = []
     nodes: dict[str, NodeRecord] = {}
     while len(nodes) < count:
-        index, own = len(cells), []
+        index, keys = len(cells), list[str]()
         for place, stage in enumerate(STAGES):
             name = key((index // 10 if place < 9 else index) * 100 + place)
-            inputs = [own[0]] if 0 < place < 9 else own[1:9] if place == 9 else own[-1:]
+            inputs = [keys[0]] if 0 < place < 9 else keys[1:9] if place == 9 else keys[-1:]
             nodes.setdefault(name, NodeRecord(name, stage, {each: each for each in inputs}, FIELDS))
-            own.append(name)
+            keys.append(name)
         axes = {"mix": f"m{index // 50}", "generators": "large", "rows": index % 5}
         words = [f"mix=m{index // 50}", f"mix.rows={index % 5}", f"train.seed={index}"]
-        cells.append(CellRecord(key(index), f"arm{index // 50}", words, axes, {}, {}, {}, {}, own, own[10], own[0]))
+        cells.append(CellRecord(key(index), f"arm{index // 50}", words, axes, {}, {}, {}, {}, keys, keys[10], keys[0]))
     return cells, list(nodes.values())
 
 

@@ -26,6 +26,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from synthdiv.__main__ import conf_dir
+from synthdiv.evaluate.suite import typed_items
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander, Point
 from synthdiv.study.grid import GridSpec
@@ -54,6 +55,7 @@ def by_hydra(loader: Any, points: list[Point]) -> tuple[float, list[Any]]:
         config = loader.load_sweep_config(master, list(point.overrides))
         with open_dict(config):
             del config["hydra"]
+        typed_items(config)
         cells.append(OmegaConf.to_object(config))
     return time.perf_counter() - begun, cells
 

@@ -37,7 +37,8 @@ LARGE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 6} 
 def texts(file: str | None, only: str | None) -> list[tuple[str, str]]:
     """Prompts and answers."""
     if not file:
-        from synthdiv.train.pretrain import ToyCorpus, World, toy_texts
+        from synthdiv.prompts.toy_world import World
+        from synthdiv.train.pretrain import ToyCorpus, toy_texts
 
         return list(toy_texts(ToyCorpus(rows=2 * ROWS, overlap=0.0, shift=0.0, world=World()), SEED))
     column, _, value = (only or "").partition("=")
@@ -78,16 +79,15 @@ def make_inputs(folder: Path, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     return {"seconds": seconds, "rows": len(train), "tokens": sum(len(row.ids) for row in train)}
 
 
-def blank(folder: Path, shape: dict[str, int]) -> Any:
+def blank(folder: Path, shape: dict[str, Any]) -> Any:
     import torch
     import transformers
 
     torch.manual_seed(SEED)
     vocabulary = json.loads((folder / "rows.json").read_text())["vocabulary"]
-    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     config = transformers.LlamaConfig(
         vocab_size=vocabulary, num_attention_heads=4, max_position_embeddings=LENGTH, tie_word_embeddings=True,
-        **shape, **ids,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2, **shape,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config)
 

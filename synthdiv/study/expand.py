@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Composition:
-    """What one choice of groups composes to. `choices` has the preset of each group, `blocks` copies of the blocks that
-    a cell changed."""
+    """What one choice of groups composes to. `choices` has the preset of each group."""
 
     config: DictConfig
     choices: dict[str, str]
-    blocks: dict[str, Any] = field(default_factory=dict)
 
 
 class Expander:
-    """Composes cells through Hydra's loader. Composing costs 80 ms, a cell of a known composition 4 ms."""
+    """Composes cells through Hydra's loader. Composing costs 80 ms, a cell of a known composition 5 ms."""
 
     def __init__(self, loader: ConfigLoader, config_name: str, hydra_overrides: list[str]):
         self.loader, self.config_name, self.hydra_overrides = loader, config_name, hydra_overrides
@@ -122,32 +120,45 @@ def config_words(loader: ConfigLoader, name: str) -> tuple[str, ...]:
 @contextlib.contextmanager
 def changed(composed: Composition, values: list[Override]) -> Iterator[DictConfig]:
     """The composed configuration with these values set; the values of before come back at the end."""
-    config, blocks = composed.config, {override.key_or_group.split(".")[0] for override in values}
-    for block in blocks - composed.blocks.keys():
-        composed.blocks[block] = copy.deepcopy(config[block])
+    before: dict[str, Any] = {}
     try:
         for override in values:
-            set_value(composed, override)
-        yield config
+            set_value(composed, override, before)
+        yield composed.config
     finally:
-        for block in blocks:
-            config[block] = composed.blocks[block]  # OmegaConf copies what is assigned
+        for key, value in reversed(before.items()):
+            OmegaConf.update(composed.config, key, value, merge=False)
 
 
-def set_value(composed: Composition, override: Override) -> None:
-    """Set what one override says, with Hydra's rule that a mapping is merged into the block it is set on."""
-    key, value = override.key_or_group, override.value()
+def set_value(composed: Composition, override: Override, before: dict[str, Any]) -> None:
+    """Set what one override says, with Hydra's rule that a mapping is merged into the block it is set on. `before`
+    gets what to set back."""
+    config, key, value = composed.config, override.key_or_group, override.value()
     if override.package is not None:
         raise ConfigError(f"{override.input_line}: only a group can be placed with @; write {key}=VALUE")
     check_reachable(composed, key + ("." if isinstance(value, dict) else ""))
+    suites = key.startswith("evaluate.suites")
     try:
-        OmegaConf.update(composed.config, key, value, merge=True)
-        if key.startswith("evaluate.suites"):
-            typed_items(composed.config)
+        back = "evaluate.suites" if suites else key
+        before.setdefault(back, unresolved(config, back))
+        OmegaConf.update(config, key, value, merge=True)
+        if suites:
+            typed_items(config)
     except OmegaConfBaseException as error:
-        item = OmegaConf.select(composed.config, ".".join(key.split(".")[:3])) if key.count(".") > 2 else None
-        fields = f"; {field_names(item.suite)}" if key.startswith("evaluate.suites.") and item else ""
+        item = OmegaConf.select(config, ".".join(key.split(".")[:3])) if key.count(".") > 2 else None
+        fields = f"; {field_names(item.suite)}" if suites and item else ""
         raise ConfigError(f"{override.input_line}: {one_line(error)}{fields}") from error
+
+
+def unresolved(config: DictConfig, key: str) -> Any:
+    """A copy of the block or list at `key`, or its plain value with interpolations as they are written."""
+    parent, _, name = key.rpartition(".")
+    block: Any = OmegaConf.select(config, parent) if parent else config
+    index: Any = int(name) if OmegaConf.is_list(block) else name
+    if OmegaConf.is_interpolation(block, index) or OmegaConf.is_missing(block, index):
+        values: Any = OmegaConf.to_container(block, resolve=False)
+        return values[index]
+    return copy.deepcopy(block[index])
 
 
 def check_reachable(composed: Composition, key: str) -> None:
