@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -18,7 +19,12 @@ def conf_dir() -> Path:
 
 def outputs(arguments: list[str]) -> Path:
     """Where verbs look: `runtime.outputs=…`, else `outputs` here."""
-    return Path(last(arguments, "runtime.outputs=") or "outputs")
+    folder = last(arguments, "runtime.outputs=")
+    if folder[:1] in ("'", '"'):  # quoted for Hydra, as a launch needs it
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        folder = str(OverridesParser.create().parse_override(f"runtime.outputs={folder}").value())
+    return Path(folder or "outputs")
 
 
 def last(arguments: list[str], start: str) -> str:
@@ -35,14 +41,16 @@ def hydra_main(arguments: list[str]) -> None:
 
     from synthdiv.study.schema import refuse_unknown, schema
 
-    overrides = positional(arguments)
-    refuse_unknown(overrides, VERBS)
     ConfigStore.instance().store(name="cell", node=schema(), provider="synthdiv")
-    shows = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
-    if not any(word.split("=")[0] in (*shows, "-m", "--multirun") for word in arguments):
-        arguments = ["--multirun", *arguments]
+    given = options(arguments)
+    if not given.shell_completion:
+        refuse_unknown(given.overrides, VERBS)
+    flags = [word for word in arguments if word not in (*given.overrides, "-m", "--multirun", "-r", "--run")]
     # Hydra composes before the items of evaluate.suites have their fields: `++` adds them, our expansion checks them.
-    sys.argv = ["synthdiv", *(f"++{word}" if word.startswith("evaluate.suites.") else word for word in arguments)]
+    words = [f"++{word}" if word.startswith("evaluate.suites.") else word for word in given.overrides]
+    if not (given.hydra_help or given.cfg or given.info or given.shell_completion):
+        words, flags = words if given.multirun else ["hydra.sweeper.cells=1", *words], ["--multirun", *flags]
+    sys.argv = ["synthdiv", *words, *flags]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def app(_config: object) -> None:
@@ -50,29 +58,24 @@ def hydra_main(arguments: list[str]) -> None:
 
     try:
         app()
-    except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):  # ours may say it better
+    except (
+        AssertionError,
+        AttributeError,
+        ValueError,
+        HydraException,
+        OmegaConfBaseException,
+    ):  # ours may say it better
         from synthdiv.study.expand import try_out
 
-        try_out([conf_dir(), *config_dirs(arguments)], overrides)
+        try_out(conf_dir(), given.config_dir, given.overrides)
         raise
 
 
-def positional(arguments: list[str]) -> list[str]:
-    """Arguments that are overrides: not flags, nor the values of flags that take one."""
-    configs = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
-    taking = (*configs, "--cfg", "-c", "--package", "-p", "--info", "-i")
-    return [
-        word
-        for index, word in enumerate(arguments)
-        if not word.startswith("-") and not (index and arguments[index - 1] in taking)
-    ]
+def options(arguments: list[str]) -> argparse.Namespace:
+    """What Hydra's own parser reads; overrides may stand before and after an option."""
+    from hydra._internal.utils import get_args_parser
 
-
-def config_dirs(arguments: list[str]) -> list[Path]:
-    """The user's own folder of presets, if there is one."""
-    given = [arguments[index + 1] for index, word in enumerate(arguments[:-1]) if word in ("--config-dir", "-cd")]
-    given += [word.split("=", 1)[1] for word in arguments if word.startswith("--config-dir=")]
-    return [Path(folder).resolve() for folder in given]
+    return get_args_parser().parse_known_intermixed_args(arguments)[0]
 
 
 def verb(name: str, arguments: list[str]) -> int:
@@ -148,9 +151,11 @@ def dispatch(arguments: list[str]) -> int:
         print(f"synthdiv {__version__}")
         return 0
     if not arguments or "--help" in arguments or "-h" in arguments:
-        print(usage([conf_dir(), *config_dirs(arguments)]))
+        verbs = [word for word in arguments[:1] if word in VERBS]
+        folders = [conf_dir(), *filter(None, [options(arguments).config_dir])]
+        print(usage(list(map(Path, folders)), *verbs))
         return 0
-    if arguments and arguments[0] in VERBS:
+    if arguments[0] in VERBS:
         return verb(arguments[0], arguments[1:])
     hydra_main(arguments)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ PLAN = "SYNTHDIV_PLAN"  # `text` or `json`, set by the verb `plan`: the engine i
 
 def expander(loader: Any, config: Any) -> Expander:
     """Composes the cells of a sweep, all before anything runs: a later edit of a YAML file changes none of them."""
-    hydra = config.hydra
-    return Expander(loader, hydra.job.config_name, list(hydra.overrides.hydra))
+    from omegaconf import OmegaConf
+
+    words: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # one may be `…=${hydra.job.num}`
+    return Expander(loader, config.hydra.job.config_name, words)
 
 
-def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine]) -> int:
-    """Freeze the points and run them with an engine, or print the plan. Returns the exit code."""
+def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine], problems: Sequence[str] = ()) -> int:
+    """Freeze the points and run them with an engine, or print the plan. Returns the exit code. `problems` of the
+    launcher are reported with those of the cells."""
     cell = points[0].cell
     if len({repr((point.cell.sweep, point.cell.rerun, point.cell.runtime, point.cell.track)) for point in points}) > 1:
         raise ConfigError(
@@ -40,7 +43,8 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     root, plan = Path(cell.runtime.outputs), os.environ.get(PLAN)
     require_format(root)
     planning = plan in ("text", "json")
-    frozen = freeze(points, Resolver(root, online=not planning), () if planning else unwritable(root))
+    problems = [*problems, *([] if planning else unwritable(root))]
+    frozen = freeze(points, Resolver(root, online=not planning), problems)
     estimate = CostEstimate(frozen, cell)
     missing = estimate.missing()
     bill = estimate.bill(missing)
@@ -49,9 +53,8 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
 
         (print_json if plan == "json" else print_plan)(Plan(frozen, cell, set(missing), bill))
         return 0
-    problems = shortage(bill.disk_bytes, root)
-    if problems:
-        raise ConfigError(problems)
+    if short := shortage(bill.disk_bytes, root):
+        raise ConfigError(short)
     require_format(root, create=True)
     runner = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
     if cell.rerun:

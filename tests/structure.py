@@ -25,7 +25,7 @@ BUDGETS = {
     "mix": 210,
     "train": 2490,
     "evaluate": 1000,
-    "study": 1350,
+    "study": 1380,
     "engine": 1740,
     "views": 2980,
     "command": 300,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 2800, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2000,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 19900, 16500
+TOTAL, TOTAL_GOAL = 19960, 16500
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

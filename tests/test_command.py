@@ -35,6 +35,19 @@ MISTAKES = {
     "swept preset": (["-m", "mix=human,mutli"], ["mix=mutli: no such preset", "multi_decoding"]),
     "experiment": (["experiment=nope"], ["experiment=nope: no such preset", "demo"]),
     "launcher": (["hydra/launcher=nope"], ["hydra/launcher=nope: no such preset", "inline"]),
+    "list of presets": (["mix=[human,multi]"], ["mix=[human,multi]: choose one of human", "-m mix=NAME,NAME"]),
+    "no preset": (["train=null"], ["train=null: choose one of eggs, full"]),
+    "cells without -m": (["mix=human,multi"], ["2 cells are a sweep", "`synthdiv -m mix=human,multi`"]),
+    "sources without -m": (
+        ["mix=single", "mix.source=every"],
+        ["4 cells are a sweep", "-m mix=single mix.source=every"],
+    ),
+    "a grid without -m": (["experiment=demo"], ["cells are a sweep", "`synthdiv -m experiment=demo`"]),
+    "experiments": (["-m", "experiment=demo,gsm8k_real"], ["experiment=demo,gsm8k_real", "name it: sweep=NAME"]),
+    "launcher's number": (
+        ["plan", "hydra/launcher=local", "hydra.launcher.jobs=-3", "train.lr=-1"],
+        ["hydra.launcher.jobs=-3: needs 0 or more", "train.lr=-1"],
+    ),
     # a value
     "type": (["train.epochs=abc"], ["train.epochs=abc", "Float"]),
     "type, swept": (["-m", "train.epochs=1,abc,2,x"], ["train.epochs=abc", "train.epochs=x"]),
@@ -99,7 +112,6 @@ MISTAKES = {
     ),
     "no family": (["mix=multi", "generators.models.1.facts.family=''"], ["facts.family", "elm of ?"]),
     "one weight": (["mix.weights=[1,0,0,0]"], ["at least two generators with a weight, has oak of oak"]),
-    "a stray source": (["mix=multi", "mix.source=oak"], ["mix.source=oak: only mix=single has one"]),
     "an infinite rate": (["train.lr=inf"], ["train.lr=inf: needs a finite number, more than 0"]),
     "no generator": (["mix=single", "generators=none"], ["mix=single", "choose generators="]),
     "no such source": (["mix=single", "mix.source=yew"], ["mix.source=yew", "oak, elm, ash, fir"]),
@@ -166,6 +178,43 @@ def test_a_users_folder_of_presets_joins_the_built_in_ones(typed, tmp_path):
     assert "full, lora, qlora, slow" in typed("--help", "--config-dir=mine").out
     assert "qlora, slow" not in typed("--help").out
     assert "train.epochs=x" in typed("--config-dir", "mine", "train=slow", "train.epochs=x").err
+
+
+@pytest.fixture
+def experiments(tmp_path):
+    """Two experiments with their own grids and launchers."""
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    for name, launcher, axis in [("one", "local", 'train.seed: "0,1"'), ("two", "slurm", 'prompts.seed: "0,1,2"')]:
+        (tmp_path / "mine" / "experiment" / f"{name}.yaml").write_text(
+            f"# @package _global_\ndefaults: [{{override /hydra/launcher: {launcher}}}]\nsweep: {name}\n"
+            f"train: {{epochs: {len(axis)}}}\nhydra: {{sweeper: {{params: {{{axis}}}}}}}\n"
+        )
+    return ["--config-dir", "mine"]
+
+
+def test_swept_experiments_are_the_union_of_their_grids(typed, experiments):
+    done = typed("plan", *experiments, "-m", "experiment=one,two", "sweep=both", "hydra/launcher=inline")
+    assert "both: 5 cells, 5 unique" in done.out
+    for words in ("one train.seed=1", "two prompts.seed=2"):
+        assert f"experiment={words}" in done.out
+    several = typed("plan", *experiments, "-m", "experiment=one,two", "sweep=both").err
+    assert several == "error: these experiments choose the launchers local, slurm; add hydra/launcher=NAME\n"
+
+
+@pytest.mark.parametrize(("words", "launcher"), [([], "Local"), (["hydra/launcher=inline"], "Inline")])
+def test_an_experiment_chooses_the_launcher_and_the_command_line_overrides_it(words, launcher, typed, experiments):
+    shown = typed(*experiments, "-m", "experiment=one", *words, "--cfg", "hydra", "--package", "hydra.launcher").out
+    assert f"_target_: hydra_plugins.synthdiv.plugins.{launcher}Launcher" in shown
+
+
+def test_words_that_are_no_fields_and_the_order_of_options_are_as_in_hydra(typed, experiments, monkeypatch):
+    assert "complete -o nospace -o default -F hydra_bash_completion synthdiv" in typed("-sc", "install=bash").out
+    monkeypatch.setenv("COMP_LINE", "synthdiv train=")
+    monkeypatch.setenv("COMP_POINT", "15")
+    assert "train=lora" in typed("-sc", "query=bash").out
+    assert (
+        "1 cells" in typed("plan", "mix=human", *experiments, "train.seed=1", "hydra.sweep.subdir=${hydra.job.num}").out
+    )
 
 
 def test_a_plan_writes_nothing_and_shows_equal_cells_once(typed, tmp_path):

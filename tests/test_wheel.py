@@ -11,6 +11,18 @@ from pathlib import Path
 from conftest import ROOT
 
 
+def test_no_release_that_runs_code_of_a_model_or_an_experiment_may_be_installed_and_every_pin_has_its_hash():
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"hydra-core>=1.3.8,' in lines, "1.3.4 runs a shell command of an experiment file"
+    assert '"sentence-transformers>=6"' in lines, "5.2 runs the module that modules.json names"
+    pins, hashed = (
+        [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+        for name in ("constraints.txt", "hashes.txt")
+    )
+    assert [line.split(" --hash=sha256:")[0] for line in hashed] == pins
+    assert all(len(line.split(" --hash=sha256:")[1]) == 64 for line in hashed)
+
+
 def test_a_wheel_brings_the_command_its_plugins_and_its_presets(tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, text=True)

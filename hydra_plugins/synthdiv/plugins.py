@@ -16,6 +16,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from synthdiv.core.fields import problems, setting
+
 
 @dataclass
 class SweeperConfig:
@@ -35,8 +37,8 @@ class SweeperConfig:
     """Groups of axes that vary together, value by value."""
     exclude: list[dict[str, Any]] = field(default_factory=list)
     """Combinations to leave out: those that have one of the values of every key of one of these."""
-    cells: int = 1000
-    """How many cells need no confirmation."""
+    cells: int = setting(1000, least=1)
+    """How many cells need no confirmation; 1, as without -m: several are refused."""
 
 
 @dataclass
@@ -53,9 +55,9 @@ class LocalConfig:
 
     _target_: str = "hydra_plugins.synthdiv.plugins.LocalLauncher"
     """The class of the launcher; fixed."""
-    jobs: int = 0
+    jobs: int = setting(0, least=0)
     """Number of workers. 0: as many as the accelerators allow, or one without an accelerator."""
-    devices: int = 1
+    devices: int = setting(1, least=1)
     """Accelerators of each worker. With several, torchrun starts a rank for each."""
 
 
@@ -81,9 +83,9 @@ class SlurmConfig:
     """Lines of the script before the work, as `module load cuda`."""
     template: str | None = None
     """Path of a template of the script; null: launchers/slurm/job.sbatch."""
-    group: int = 8
+    group: int = setting(8, least=1)
     """The most nodes that one job builds."""
-    requeues: int = 10
+    requeues: int = setting(10, least=0)
     """How often a job that reached its time limit queues itself again."""
     detach: bool = False
     """Return once all jobs are submitted, instead of watching them."""
@@ -91,6 +93,8 @@ class SlurmConfig:
 
 class EngineLauncher(Launcher):
     """Gets all cells at once and hands them to an engine."""
+
+    schema: type = InlineConfig
 
     def __init__(self, **fields: Any):
         self.fields = fields
@@ -114,7 +118,7 @@ class EngineLauncher(Launcher):
         """Run the cells. Raises SystemExit with the exit code where one failed."""
         from synthdiv.launch import launch
 
-        code = launch(points, self.engine)
+        code = launch(points, self.engine, problems(self.schema(**self.fields), "hydra.launcher"))
         if code:
             raise SystemExit(code)
 
@@ -127,6 +131,8 @@ class InlineLauncher(EngineLauncher):
 
 
 class LocalLauncher(EngineLauncher):
+    schema = LocalConfig
+
     def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
         from synthdiv.engine.local import Local
 
@@ -134,6 +140,8 @@ class LocalLauncher(EngineLauncher):
 
 
 class SlurmLauncher(EngineLauncher):
+    schema = SlurmConfig
+
     def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
         from omegaconf import OmegaConf
 
@@ -152,25 +160,28 @@ class SynthdivSweeper(Sweeper):
     """Expands the grid itself, because Hydra composes every cell again (82 ms each)."""
 
     def __init__(self, **fields: Any):
-        self.fields = fields
+        pass  # the fields are read with those of each experiment
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.context, self.task, self.composed = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
         from synthdiv.core.types import ConfigError
         from synthdiv.launch import expander
         from synthdiv.study.grid import GridSpec
 
-        if not isinstance(self.launcher, EngineLauncher):
-            raise ConfigError(f"hydra/launcher={type(self.launcher).__name__}: choose inline, local or slurm")
-        assert self.hydra_context
         arguments = [word.removeprefix("++") if word.startswith("++evaluate.suites.") else word for word in arguments]
-        compose = expander(self.hydra_context.config_loader, self.config)
-        self.launcher.run(compose.points(GridSpec.read(**self.fields), arguments))
+        compose = expander(self.context.config_loader, self.composed)
+        parts = compose.experiments(arguments)
+        configs = [self.composed] if len(parts) == 1 else [compose.load(words) for words in parts]
+        launchers = {str(config.hydra.runtime.choices["hydra/launcher"]): config for config in configs}
+        if len(launchers) > 1:
+            raise ConfigError(f"these experiments choose the launchers {', '.join(launchers)}; add hydra/launcher=NAME")
+        launcher = Plugins.instance().instantiate_launcher(self.context, self.task, configs[0])
+        if not isinstance(launcher, EngineLauncher):
+            raise ConfigError(f"hydra/launcher={', '.join(launchers)}: choose inline, local or slurm")
+        grids = [GridSpec.read(**config.hydra.sweeper) for config in configs]
+        launcher.run([point for grid, words in zip(grids, parts, strict=True) for point in compose.points(grid, words)])
 
 
 store = ConfigStore.instance()
@@ -178,3 +189,7 @@ store.store(group="hydra/sweeper", name="synthdiv", node=SweeperConfig, provider
 store.store(group="hydra/launcher", name="inline", node=InlineConfig, provider="synthdiv")
 store.store(group="hydra/launcher", name="local", node=LocalConfig, provider="synthdiv")
 store.store(group="hydra/launcher", name="slurm", node=SlurmConfig, provider="synthdiv")
+# The first in the defaults list of config.yaml: an experiment, which is named later, may override these.
+overrides = {"sweeper": "synthdiv", "launcher": "inline", "hydra_logging": "none"}
+defaults = {"defaults": [{f"override /hydra/{group}": name} for group, name in overrides.items()]}
+store.store(name="launch_defaults", node=defaults, provider="synthdiv")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from synthdiv.core.fields import setting
+from synthdiv.core.ledger import problem_of_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.generate.hosted import Hosted
@@ -69,8 +70,8 @@ class Generator:
                 f"{name}.backend={self.backend.value}: needs exactly one of {', '.join(wanted)}; "
                 f"given: {', '.join(given) or 'none'}"
             )
-        if self.name in ("", "human") or "/" in self.name:
-            problems.append(f"{name}.name={self.name!r}: needs a name without a slash that is not 'human'")
+        if self.name in ("", "human", EVERY) or "/" in self.name:
+            problems.append(f"{name}.name={self.name!r}: needs a name without a slash that is not 'human' or {EVERY!r}")
         return problems
 
 
@@ -101,14 +102,16 @@ class Generators:
 
     def check(self, name: str) -> list[str]:
         problems = []
-        for source, count in sorted(Counter(model.name for model in self.models).items()):
-            if count > 1:
-                problems.append(f"{name}.models: {source!r} is listed twice; sources need different names")
+        twice = sorted(source for source, count in Counter(model.name for model in self.models).items() if count > 1)
+        problems += [f"{name}.models: {source!r} is listed twice; sources need different names" for source in twice]
         if self.top_logprobs and any(model.backend is Backend.hf for model in self.models):
             problems.append(f"{name}.top_logprobs: only servers give them (backend vllm or api); set it to 0 for hf")
         if (self.overlap or self.shift) and not any(model.pretrain and model.pretrain.toy for model in self.models):
             problems.append(f"{name}.overlap, {name}.shift: only toy families have them; set them to 0")
         return problems
+
+
+EVERY = "every"  # the value of mix.source that stands for each generator
 
 
 class Kind(Enum):
@@ -128,7 +131,7 @@ class MixSpec:
     kind: Kind = Kind.multi
     """Who writes the fine-tuning set."""
     source: str | None = None
-    """The one source of mix=single; null: the first."""
+    """The one source of mix=single; null: the first; `every`: a cell of each. Other mixes ignore it."""
     weights: list[float] | None = None
     """Relative weights, one per generator; null: equal."""
     rows: int | None = setting(None, least=1)
@@ -223,9 +226,7 @@ class Cell:
         problems = self.problems_of_servers()
         if self.mix.kind is not Kind.none:
             problems += self.train.problems_on(self.runtime)
-        if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
-            problems.append(f"sweep={self.sweep!r}: needs a name without a slash and without a leading dot")
-        return problems
+        return [*problems, *filter(None, [problem_of_name(self.sweep)])]
 
     def problems_of_servers(self) -> list[str]:
         """Hosted models whose server is not described, or whose price a budget in money needs."""
@@ -239,9 +240,6 @@ class Cell:
                     f"{name}.hosted.server={model.hosted.server}: no such server in runtime.servers; choose "
                     f"{', '.join(servers) or 'a name and describe it there'}"
                 )
-            prices = (model.facts.price_in, model.facts.price_out)
-            if self.runtime.budget_usd is not None and None in prices:
-                problems.append(
-                    f"runtime.budget_usd: needs {name}.facts.price_in and price_out, USD per million tokens"
-                )
+            if self.runtime.budget_usd is not None and None in (model.facts.price_in, model.facts.price_out):
+                problems.append(f"runtime.budget_usd: needs {name}.facts.price_in and price_out, USD a million tokens")
         return problems

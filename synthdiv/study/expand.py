@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import field_names, typed_items
-from synthdiv.study.config import Cell
-from synthdiv.study.grid import GridSpec, Words, combinations
+from synthdiv.study.config import EVERY, Cell, Kind
+from synthdiv.study.grid import GridSpec, Words, combinations, confirm, settings
+from synthdiv.study.schema import key_of
 
 
 @dataclass(frozen=True)
 class Point:
     """One point of the grid: the overrides as a user would type them, the choice of groups, and the resulting cell.
-    `config` are the command-line words that name the user's own folder of presets."""
+    `config` are the command-line words that name the user's own folder of presets and the launcher."""
 
     overrides: tuple[str, ...]
     choices: dict[str, str]
@@ -48,7 +50,8 @@ class Expander:
     def __init__(self, loader: ConfigLoader, config_name: str, hydra_overrides: list[str]):
         self.loader, self.config_name, self.hydra_overrides = loader, config_name, hydra_overrides
         self.parser = OverridesParser.create(loader)
-        self.config = config_words(loader, config_name)
+        launcher = tuple(word for word in hydra_overrides if word.startswith(("hydra/launcher", "hydra.launcher")))
+        self.config = config_words(loader, config_name) + launcher
         self._parsed: dict[str, Override] = {}
         self._compositions: dict[Words, Composition] = {}
         self._groups: dict[str, bool] = {}
@@ -59,15 +62,42 @@ class Expander:
 
     def points(self, spec: GridSpec, arguments: list[str]) -> list[Point]:
         """Every cell of a grid. Raises one ConfigError with the problems of all cells."""
-        points, problems = [], []
-        for words in combinations(spec, arguments, self.parse):
+        points, problems = dict[Words, Point](), []
+        command = shlex.join(["synthdiv", "-m", *self.config, *arguments])
+        for words in (given := combinations(spec, arguments, self.parse, command)):
             try:
-                points.append(self.point(words))
+                points |= {point.overrides: point for point in self.every_source(self.point(words))}
             except ConfigError as error:
                 problems += error.problems
         if problems:
             raise ConfigError(dict.fromkeys(problems))
-        return points
+        if len(points) > spec.cells >= len(given):
+            confirm(len(points), spec.cells, command)
+        return list(points.values())
+
+    def every_source(self, point: Point) -> list[Point]:
+        """A cell of each generator for `mix.source=every`, if its mix has one source."""
+        if point.cell.mix.source != EVERY or point.cell.mix.kind is not Kind.single:
+            return [point]
+        words = [word for word in point.overrides if key_of(word) != "mix.source"]
+        return [self.point([*words, f"mix.source={model.name}"]) for model in point.cell.generators.models]
+
+    def experiments(self, arguments: list[str]) -> list[list[str]]:
+        """The arguments with each of the experiments that they sweep: every experiment has its own grid."""
+        swept = {word.input_line: word for word in self.parse(arguments) if word.key_or_group == "experiment"}
+        choices = [settings(word) for word in swept.values() if word.is_sweep_override()]
+        if not choices:
+            return [arguments]
+        if not any(key_of(word) == "sweep" for word in arguments):
+            raise ConfigError(
+                f"{next(iter(swept))}: the grids of several experiments are one sweep; name it: sweep=NAME"
+            )
+        return [[choice if word in swept else word for word in arguments] for choice in choices[-1]]
+
+    def load(self, words: Iterable[str]) -> DictConfig:
+        """The configuration that the choices of presets among `words` compose to, with the block `hydra`."""
+        overrides = [*self.hydra_overrides, *self._choices(self.parse(words))]
+        return self.loader.load_configuration(self.config_name, overrides, RunMode.RUN, from_shell=False)
 
     def parse(self, words: Iterable[str]) -> list[Override]:
         """Overrides, each text parsed once."""
@@ -80,15 +110,24 @@ class Expander:
         """The cell that these overrides give; none of them is a sweep."""
         parsed = self.parse(words)
         try:
-            groups = tuple(str(override.input_line) for override in parsed if self._is_group(override.key_or_group))
             values = [override for override in parsed if not self._is_group(override.key_or_group)]
-            composed = self._compose(groups)
+            composed = self._compose(self._choices(parsed))
             with changed(composed, values) as config:
                 cell = OmegaConf.to_object(config)
             assert isinstance(cell, Cell)
             return Point(tuple(words), dict(composed.choices), cell, self.config)
         except (OmegaConfBaseException, HydraException) as error:
             raise ConfigError(one_line(error)) from error
+
+    def _choices(self, overrides: list[Override]) -> Words:
+        """Those that choose presets. A list is refused: Hydra would merge its presets."""
+        choices = [override for override in overrides if self._is_group(override.key_or_group)]
+        for override in choices:
+            if not isinstance(override.value(), str) and not override.is_sweep_override():
+                group = override.key_or_group
+                names = ", ".join(self.loader.get_group_options(group))
+                raise ConfigError(f"{override.input_line}: choose one of {names}; to sweep write -m {group}=NAME,NAME")
+        return tuple(str(override.input_line) for override in choices if not override.is_sweep_override())
 
     def _is_group(self, key: str) -> bool:
         if key not in self._groups:
@@ -97,8 +136,7 @@ class Expander:
 
     def _compose(self, groups: Words) -> Composition:
         if groups not in self._compositions:
-            overrides = [*self.hydra_overrides, *groups]
-            config = self.loader.load_configuration(self.config_name, overrides, RunMode.RUN, from_shell=False)
+            config = self.load(groups)
             presets = config.hydra.runtime.choices.items()
             choices = {str(key): str(value) for key, value in presets if "/" not in str(key)}
             with open_dict(config):
@@ -170,10 +208,8 @@ def check_reachable(composed: Composition, key: str) -> None:
         prefix = ".".join(parts[:length])
         block = OmegaConf.select(composed.config, prefix)
         if block is None:
-            raise ConfigError(
-                f"{key.rstrip('.')}: {prefix} is null with {preset}, so nothing below it can be set; "
-                f"choose a {group} preset that has it"
-            )
+            below = f"{prefix} is null with {preset}, so nothing below it can be set"
+            raise ConfigError(f"{key.rstrip('.')}: {below}; choose a {group} preset that has it")
         if OmegaConf.is_list(block) and parts[length] and not int(parts[length]) < len(block):
             raise ConfigError(f"{key}: {prefix} has {len(block)} items with {preset}, and the first is number 0")
 
@@ -188,13 +224,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(line for line in lines if line and not line.startswith(("object_type", "reference", "full_key")))
 
 
-def try_out(folders: list[Path], overrides: list[str]) -> None:
+def try_out(conf: Path, folder: str | None, overrides: list[str]) -> None:
     """Compose here what Hydra refused before it called our sweeper, so that the error has our message."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    conf, *more = folders
-    searched = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in more)}]"] if more else []
+    searched = [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
     with initialize_config_dir(str(conf), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         Expander(loader, "config", searched).expand({}, [word for word in overrides if not word.startswith("hydra")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,23 +57,28 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
             frozen.graphs.append(None)
             frozen.unresolved.append(str(note))
             continue
+        words = " ".join(word for word in point.overrides if not word.startswith("runtime."))  # these may be secret
         for problem in own:
-            words = [word for word in point.overrides if not word.startswith("runtime.")]  # these may be secret
-            wrong.setdefault(problem, []).append(" ".join(words) or "(no overrides)")
+            wrong.setdefault(problem, []).append(words or "(no overrides)")
         frozen.graphs.append(None if wrong else graph(point.cell))
     resolver.save()
-    several = f" of {len(points)} cells" if len(points) > 1 else ""
-    every = [
-        *problems,
-        *(
-            text + (f" [in {len(where)}{several}, first: {where[0]}]" if several else "")
-            for text, where in wrong.items()
-        ),
-        *([] if wrong else mismatches(points, frozen.graphs)),
-    ]
-    if every:
+    if every := [*problems, *listed(wrong, len(points)), *([] if wrong else mismatches(points, frozen.graphs))]:
         raise ConfigError(every)
     return frozen
+
+
+def listed(wrong: dict[str, list[str]], cells: int) -> list[str]:
+    """Each problem with the cells that have it; those that differ in numbers alone are one line."""
+    alike: dict[str, list[str]] = {}
+    for text in wrong:
+        alike.setdefault(re.sub(r"\d[\d.e+-]*", "0", text), []).append(text)
+    lines = []
+    for first, *others in alike.values():
+        cells_of = list(dict.fromkeys(cell for text in (first, *others) for cell in wrong[text]))
+        more = f" (and {len(others)} more like this)" if others else ""
+        place = f" [in {len(cells_of)} of {cells} cells, first: {cells_of[0]}]" if cells > 1 else ""
+        lines.append(f"{first}{more}{place}")
+    return lines
 
 
 def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
@@ -81,7 +87,6 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
     A commit that cannot be known offline is marked in its place, so that a plan still has the shape of the graph.
     """
     parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
-
     parts += [("student.", partial(settle, part, resolver, unresolved)) for part in models(cell.student)]
     for index, suite in enumerate(cell.evaluate.suites):
         for name, part in suite.models().items():
@@ -131,11 +136,8 @@ def problems_of_sources(cell: Cell) -> list[str]:
     """Problems of the sources of the mix."""
     mix, models = cell.mix, cell.generators.models
     names, kind = [source.name for source in models], mix.kind.value
-    stray = (
-        [] if mix.kind is Kind.single or mix.source is None else [f"mix.source={mix.source}: only mix=single has one"]
-    )
     if mix.kind is Kind.none or mix.kind is Kind.human:
-        return stray
+        return []
     if not models:
         return [f"mix={kind}: needs generators, and generators.models is empty; choose generators=…"]
     if mix.kind is Kind.single:
@@ -146,7 +148,7 @@ def problems_of_sources(cell: Cell) -> list[str]:
     if len(weights) != len(models) or not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
         return [f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}"]
     used = [source for source, weight in zip(models, weights, strict=True) if weight > 0]
-    return stray + problems_of_families(kind, used)
+    return problems_of_families(kind, used)
 
 
 def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
@@ -168,23 +170,18 @@ def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
 
 def check(cell: Cell) -> list[str]:
     """Problems that only a resolved cell shows: rows that do not exist, answers that are missing."""
-    problems = [*cell.prompts.check("prompts"), *problems_of_sources(cell)]
-    if not problems:
-        specs: list[Student | Generator] = [cell.student]
-        specs += shares(cell)[0] if cell.mix.kind is not Kind.none else []
-        for name in [spec.name for spec in specs if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy]:
-            problems.append(f"{name}: a toy model speaks of the world of prompts=toy; choose that, or another model")
-    mix, have = cell.mix, cell.prompts.train_rows
+    mix, have, problems = cell.mix, cell.prompts.train_rows, cell.prompts.check("prompts")
+    sources, weights, real_share = ([], [], 0.0) if mix.kind is Kind.none else shares(cell)
+    specs: list[Student | Generator] = [cell.student, *sources]
+    for spec in specs:
+        if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy:
+            problems.append(f"{spec.name}: a toy model speaks of the world of prompts=toy; choose that, or another one")
     if mix.kind is Kind.none or problems:
         return problems
     rows = mix.rows or have
     if rows > have:
-        problems.append(
-            f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({cell.prompts.rows} rows less "
-            f"{cell.prompts.test} test and {cell.prompts.target} target)"
-        )
-        return problems
-    sources, weights, real_share = shares(cell)
+        less = f"{cell.prompts.rows} rows less {cell.prompts.test} test and {cell.prompts.target} target"
+        return [f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({less})"]
     taken = 1 if any(source.recorded for source in sources) else cell.generators.samples
     if sources and not 0 <= mix.sample < taken:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
@@ -193,10 +190,9 @@ def check(cell: Cell) -> list[str]:
     owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)
     for index, source in enumerate(sources):
         need = owners.count(index)
-        answers = source.recorded.rows if source.recorded else need
-        if source.recorded and answers < need:
+        if source.recorded and source.recorded.rows < need:
             problems.append(
-                f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has {answers}; "
-                "lower mix.rows, give it less weight, or take another source"
+                f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has "
+                f"{source.recorded.rows}; lower mix.rows, give it less weight, or take another source"
             )
     return problems

@@ -36,10 +36,10 @@ class GridSpec:
     exclude: list[dict[str, str]] = field(default_factory=list)
     """Combinations to leave out: those that have one of the values of every key of one of these."""
     cells: int = CELLS
-    """How many cells need no confirmation."""
+    """How many cells need no confirmation; 1: a run without -m."""
 
     @classmethod
-    def read(cls, params: Any, cells: int, **groups: Any) -> GridSpec:
+    def read(cls, params: Any, cells: int, _target_: str = "", **groups: Any) -> GridSpec:
         """From a composed configuration, where a value may be a bare number or word."""
         return cls(
             as_text(params), cells=cells, **{name: list(map(as_text, blocks)) for name, blocks in groups.items()}
@@ -75,24 +75,28 @@ def as_text(block: Any) -> dict[str, str]:
     return values
 
 
-def combinations(spec: GridSpec, arguments: list[str], parse: Parser) -> list[Words]:
-    """The words of every point, each once: the first axis varies slowest, and the command line overrides the file."""
+def combinations(spec: GridSpec, arguments: list[str], parse: Parser, command: str) -> list[Words]:
+    """The words of every point, each once: the first axis varies slowest, and the command line overrides the file.
+    Without -m, arguments that set every axis of the file are one cell, as the printed command of a cell."""
     blocks = [spec.params, *spec.also, *spec.zip, *spec.exclude]
     refuse_unknown([*arguments, *(f"{key}={value}" for block in blocks for key, value in block.items())])
     problems = spec.check()
     if problems:
         raise ConfigError(problems)
+    given = {override.get_key_element() for override in parse(arguments)}
+    if spec.cells == 1 and given.issuperset(key for block in [spec.params, *spec.zip] for key in block):
+        spec = GridSpec(cells=1)
     grids = [axes(spec.params | change, spec.zip, arguments, parse) for change in [{}, *spec.also]]
     total, most = sum(math.prod(map(len, grid)) for grid in grids), max(MAX_COMBINATIONS, spec.cells)
     if total > most:
-        confirm(total, spec.cells)
+        confirm(total, spec.cells, command)
     excluded = exclusion(spec, arguments, parse)
     products = (tuple(itertools.chain(*point)) for grid in grids for point in itertools.product(*grid))
     points = list(dict.fromkeys(words for words in products if not excluded(words)))
     if not points:
         raise ConfigError(f"hydra.sweeper.exclude leaves none of {total:,} cells; exclude fewer combinations")
     if len(points) > spec.cells and total <= most:
-        confirm(len(points), spec.cells)
+        confirm(len(points), spec.cells, command)
     return points
 
 
@@ -192,8 +196,10 @@ def canonical_value(value: Any) -> str:
     return f"{float(value):.17g}" if number else str(value)
 
 
-def confirm(count: int, cells: int) -> None:
+def confirm(count: int, cells: int, command: str) -> None:
     """Ask whether so many cells are meant if there is a terminal, else refuse."""
+    if cells == 1:
+        raise ConfigError(f"{count:,} cells are a sweep, which needs -m: `{command}`")
     message = f"{count:,} cells are more than the {cells:,} that need no confirmation"
     if sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{message}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from synthdiv.core.fields import blocks, dotted
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord, NodeRecord
-from synthdiv.core.stage import Node, canonical
+from synthdiv.core.stage import Node
 from synthdiv.generate.spec import Backend
 from synthdiv.study.config import Cell, Generator
 from synthdiv.study.expand import Point
@@ -45,15 +47,9 @@ def node_record(node: Node) -> NodeRecord:
     return NodeRecord(node.key, node.stage.name, inputs, plain(node.stage))
 
 
-def plain(value: Any) -> Any:
-    """A stage as JSON data."""
-    if dataclasses.is_dataclass(value):
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return canonical(value, Any)
+def plain(record: Any) -> Any:
+    """A dataclass as JSON data."""
+    return json.loads(json.dumps(dataclasses.asdict(record), default=attrgetter("value")))  # of an enum
 
 
 def used_sources(cell: Cell, item: Graph) -> list[Generator]:
@@ -69,7 +65,7 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
     values: dict[str, Any] = {
         **groups,
         "mix": "human" if item.mix and not sources else cell.mix.kind.value,
-        "source": sources[0].name if len(sources) == 1 else NOT_APPLICABLE,
+        "source": source_label(cell, sources),
         "rows": cell.mix.rows or cell.prompts.train_rows,
         "real_share": shares(cell)[2] if item.mix else NOT_APPLICABLE,
     }
@@ -79,6 +75,14 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         if "." in key and key not in SHOWN and key not in seed_names and key.split(".")[0] not in NOT_IDENTITY:
             values[key] = value
     return {key: value if matters(key, cell, item) else NOT_APPLICABLE for key, value in values.items()}
+
+
+def source_label(cell: Cell, sources: list[Generator]) -> str:
+    """The one source of a mix; where nobody chose it, it says of how many it is the first."""
+    if len(sources) != 1:
+        return NOT_APPLICABLE
+    count = len(cell.generators.models)
+    return sources[0].name + (f" (1 of {count} sources)" if cell.mix.source is None and count > 1 else "")
 
 
 def matters(key: str, cell: Cell, item: Graph) -> bool:

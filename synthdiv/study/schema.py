@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,34 +18,24 @@ EXTRA_GROUPS = ("experiment", "hydra")
 
 
 def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key below a dataclass; the items of a list are written with index 0."""
+    """Every dotted key below a dataclass. The items of a list are written with index 0, and what stands below a mapping
+    or an item that names its own schema as *."""
     for item in dataclasses.fields(kind):
-        hint = without_none(type_hints(kind)[item.name])
-        key = f"{prefix}{item.name}"
+        hint, key = without_none(type_hints(kind)[item.name]), f"{prefix}{item.name}"
         yield key
+        if typing.get_origin(hint) is list:
+            yield (key := f"{key}.0")
+            hint = without_none(typing.get_args(hint)[0])
         if dataclasses.is_dataclass(hint):
             yield from leaves(hint, f"{key}.")
-        inner = typing.get_args(hint)
-        if typing.get_origin(hint) is list and dataclasses.is_dataclass(inner[0]):
-            yield from leaves(inner[0], f"{key}.0.")
+        elif hint is Any or typing.get_origin(hint) is dict:
+            yield f"{key}.*"
 
 
 def declared(key: str) -> bool:
     """Whether `key` is a field of a cell, or an item of a list."""
-    hint: Any = Cell
-    for part in key.split("."):
-        hints = type_hints(hint) if dataclasses.is_dataclass(hint) else {}  # type: ignore[arg-type]
-        if part in hints:
-            hint = without_none(hints[part])
-        elif hint is Any:  # below a mapping, or below an item that names its own schema: these are checked later
-            return True
-        elif typing.get_origin(hint) is list and part.isdigit():
-            hint = without_none(typing.get_args(hint)[0])
-        elif typing.get_origin(hint) is dict:
-            hint = Any
-        else:
-            return False
-    return True
+    known = "|".join(re.escape(leaf) for leaf in leaves(Cell)).replace("\\*", ".+").replace("\\.0", r"\.\d+")
+    return bool(re.fullmatch(known, key))
 
 
 def schema() -> Any:
@@ -52,8 +43,8 @@ def schema() -> Any:
     from omegaconf import OmegaConf
 
     node = OmegaConf.structured(Cell)
-    for key in leaves(Cell):
-        if OmegaConf.is_dict(value := OmegaConf.select(node, key)) and OmegaConf.get_type(value) is dict:
+    for key in [leaf.removesuffix(".*") for leaf in leaves(Cell) if leaf.endswith(".*")]:
+        if OmegaConf.is_dict(value := OmegaConf.select(node, key)):
             OmegaConf.set_struct(value, False)
     return node
 
@@ -65,7 +56,7 @@ def key_of(override: str) -> str:
 
 def nearest(key: str) -> list[str]:
     """At most three fields that `key` may mean: spelt out (learning_rate for lr), misspelt, or in another block."""
-    known = list(leaves(Cell))
+    known = [leaf for leaf in leaves(Cell) if not leaf.endswith((".0", ".*"))]
     if key.startswith("evaluate."):
         for index, name in enumerate(own_suites()):  # in the order of our presets
             known += leaves(suite_class(name), f"evaluate.suites.{index}.")

@@ -25,8 +25,12 @@ Groups (select a preset with GROUP=NAME; add your own presets with --config-dir 
 Override any field with FIELD=VALUE. `synthdiv --cfg job` shows their values, docs/fields.md what each means."""
 
 
-def usage(folders: list[Path]) -> str:
-    """The help text, with the groups and presets of the configuration folders."""
+def usage(folders: list[Path], verb: str = "plan") -> str:
+    """The help text, with the groups and presets of the configuration folders; of a verb that takes no fields, its
+    line."""
+    if verb != "plan":
+        (line,) = [line.strip() for line in TEXT.splitlines() if line.startswith(f"  synthdiv {verb} ")]
+        return f"{line}\n\nruntime.outputs=FOLDER reads another folder than `outputs`."
     presets: dict[str, set[str]] = {}
     for folder in folders:
         for file in folder.glob("*/*.yaml"):

@@ -56,12 +56,13 @@ def test_every_file_composes_and_is_short(preset, loader):
 def test_every_cell_of_every_experiment_composes(name, loader, expander):
     config = loader.load_configuration("config", [f"experiment={name}"], RunMode.MULTIRUN)
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
-    points = expander.points(
-        GridSpec.read(**{name: given for name, given in sweeper.items() if name != "_target_"}), []
-    )
+    points = expander.points(GridSpec.read(**sweeper), [])
     assert len(points) > 1
     assert config.sweep == name
     assert len({point.overrides for point in points}) == len(points)
+    alone = GridSpec.read(**sweeper | {"cells": 1})
+    for point in points:
+        assert expander.points(alone, list(point.overrides)) == [point], "its printed command runs this cell alone"
 
 
 def test_every_group_is_a_field_and_every_block_of_a_cell_has_presets():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -90,13 +88,23 @@ def test_the_command_line_overrides_the_grid_of_an_experiment(expander):
 
 
 def test_also_adds_the_grid_again_with_keys_changed(loader):
-    hydra = SimpleNamespace(job=SimpleNamespace(config_name="config"), overrides=SimpleNamespace(hydra=[]))
+    hydra = OmegaConf.create({"hydra": {"job": {"config_name": "config"}, "overrides": {"hydra": []}}})
     params, also = {"mix": "human,multi", "train.seed": "0,1"}, [{"mix": "multi", "generators.overlap": "1"}]
-    expander = launch.expander(loader, SimpleNamespace(hydra=hydra))
+    expander = launch.expander(loader, hydra)
     points = expander.points(GridSpec(params, also), ["train.seed=3"])
     assert values(points, "mix.kind.value", "generators.overlap", "train.seed") == [
         ("human", 0, 3), ("multi", 0, 3), ("multi", 1, 3),
     ]  # fmt: skip
+
+
+def test_every_source_is_a_cell_of_each_generator_and_one_cell_where_a_mix_has_not_one_source(expander):
+    points = expander.expand({}, ["mix=single,multi", "mix.source=every", "train.seed=0,1"])
+    sources = values(points, "mix.kind.value", "mix.source", "train.seed")
+    names = ("oak", "elm", "ash", "fir")
+    assert sources[:8] == [("single", name, seed) for seed in (0, 1) for name in names]
+    assert sources[8:] == [("multi", "every", 0), ("multi", "every", 1)]
+    assert points[1].overrides == ("mix=single", "train.seed=0", "mix.source=elm")
+    assert len(expander.expand({}, ["mix=single", "mix.source=every,elm"])) == 4, "each cell once"
 
 
 def test_an_unknown_key_of_an_experiment_is_refused_too(expander):

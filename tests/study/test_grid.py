@@ -20,7 +20,7 @@ parse = OverridesParser.create().parse_overrides
 
 
 def expanded(arguments=(), **spec):
-    return combinations(GridSpec(**spec), list(arguments), parse)
+    return combinations(GridSpec(**spec), list(arguments), parse, "synthdiv -m")
 
 
 def seeds(words):

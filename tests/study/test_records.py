@@ -57,6 +57,13 @@ def test_an_axis_is_not_applicable_exactly_where_it_changes_no_key(kind, axis):
     assert (one.key == other.key) == (axis in USED[kind])
 
 
+def test_a_source_that_nobody_chose_says_of_how_many_it_is_the_first():
+    assert record("mix=single").axes["source"] == "oak (1 of 4 sources)"
+    assert record("mix=single").key == record("mix=single", "mix.source=oak").key
+    assert record("mix=multi", "mix.source=oak").key == record("mix=multi").key
+    assert record("mix=multi", "mix.source=oak").axes["source"] == "n/a"
+
+
 def test_the_axes_of_every_cell():
     assert record("mix=single", "mix.source=elm", "train.lr=1").axes == {
         "prompts": "toy", "generators": "toy_small", "student": "toy_small", "train": "toy", "evaluate": "toy",
