@@ -119,7 +119,7 @@ class Study:
         with FaultServer() as server:
             here = Server("here", server.url, concurrency=4, timeout_seconds=30.0)
             run = cpu_run(servers=[here], outputs=str(self.root / "outputs"))
-            hosted = self.made("hosted/hosted", Hosted("here", "tiny-chat", 1.0, 2.0), run=run)
+            hosted = self.made("hosted/hosted", Hosted("here", "tiny-chat", price_in=1.0, price_out=2.0), run=run)
             law, message = Sampling(0.7, 0.9, 20), {"backend": Backend.api}
             train = Generate("ash", sampling=law, rows=33, shard_rows=3, samples=2, top_logprobs=1, **message)
             test = Generate("ash", sampling=law, split=Split.test, rows=6, samples=3, subset=2, seed=1, **message)

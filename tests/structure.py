@@ -21,7 +21,7 @@ BUDGETS = {
     "measures": 3720,
     "models": 700,
     "prompts": 1160,
-    "generate": 2170,
+    "generate": 2600,
     "mix": 210,
     "train": 2490,
     "evaluate": 1000,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 2800, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2000,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 19960, 16500
+TOTAL, TOTAL_GOAL = 20400, 16500
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

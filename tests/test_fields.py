@@ -102,6 +102,7 @@ NOT_SHOWN = {
     "mix.sample": "which of several answers: tests/mix/test_mix.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",
+    "hosted.extra": "what is sent beside: tests/generate/test_api.py",
     "generate.recorded.context": "a column before the prompt that is matched: tests/generate/test_recorded.py",
     **{
         f"{name}.word": "the constant of measures/words.py, put into the key; the build refuses any other"

@@ -10,22 +10,22 @@ from synthdiv.core.fields import setting
 from synthdiv.core.strategy import Strategy, deepspeed_problems, trainer_problems
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class Server:
-    """A server that speaks OpenAI's protocol. Limits hold for each process."""
+    """A server that speaks OpenAI's protocol. Limits hold for all processes that share the outputs."""
 
     name: str = ""
     """The name that hosted models refer to."""
     url: str = ""
-    """The address, like https://api.example.com/v1."""
+    """The address, like https://api.example.com/v1. `{NAME}` in it is the value of that environment variable."""
     key: str = ""
     """The name of the environment variable that holds the key; empty: the server needs none."""
     concurrency: int = setting(32, above=0)
-    """Requests in flight."""
+    """Requests in flight, of all processes that share the outputs."""
     requests_per_minute: int | None = setting(None, above=0)
-    """Quota of requests; null: none."""
+    """Quota of requests, for all processes that share the outputs; null: none."""
     tokens_per_minute: int | None = setting(None, above=0)
-    """Quota of tokens, prompts and answers together; null: none."""
+    """Quota of tokens, prompts and answers together, likewise; null: none."""
     attempts: int = setting(6, above=0)
     """Attempts for each request. A 429 does not count: it delays all requests, and is an error after so many minutes of
     429 alone."""
@@ -37,6 +37,12 @@ class Server:
         problems = [] if self.name else [f"{name}.name: needs a name"]
         if not re.fullmatch(r"https?://[^@/?#\s]+(/[^?#\s]*)?", self.url):
             problems.append(f"{name}.url: needs an http address, without a user (@), a query (?) or a fragment (#)")
+        path = re.sub(r"{\w+}", "", self.url).partition("//")[2].partition("/")[2]
+        if any(len(word) > 20 for word in re.split(r"[/._-]", path)) or re.search(r"\bsk-", path):
+            problems.append(
+                f"{name}.url: a part of its path may be a key; put it into an environment variable, and the variable's "
+                "{NAME} in its place"
+            )
         long = max(map(len, self.key.split("_"))) > 20  # keys have words so long, names have not
         if self.key and (long or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key)):
             problems.append(f"{name}.key: give the name of an environment variable, never the key itself")

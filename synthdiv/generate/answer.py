@@ -26,7 +26,8 @@ class Request:
 class Answer:
     """One answer.
 
-    `finish` is `stop`, `length` or `refusal` (the server refused: the text is empty). Token counts are those of the
+    `finish` is `stop`, `length`, `refusal` (the server refused) or `failed` (this prompt is never answered); without an
+    answer the text is empty. Token counts are those of the
     model, without the end token. `log` holds what would differ in another run: time, duration, attempts, batch, server
     fingerprint, cost.
     """
@@ -51,11 +52,12 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def append(handle: TextIO, rows: list[dict[str, Any]]) -> None:
-    """Write lines and sync them to disk."""
+def append(handle: TextIO, rows: list[dict[str, Any]], sync: bool = True) -> None:
+    """Write lines, and sync them to disk."""
     handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
     handle.flush()
-    os.fsync(handle.fileno())
+    if sync:
+        os.fsync(handle.fileno())
 
 
 def rewrite(file: Path, rows: list[dict[str, Any]]) -> None:

@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.types import SynthdivError
+from synthdiv.core.runtime import Runtime
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines
-from synthdiv.generate.client import ApiRequest, Client, Reply
+from synthdiv.generate.client import Client
 from synthdiv.generate.endpoint import server_of
-from synthdiv.generate.protocol import finish_reason, token_usage
-from synthdiv.generate.spend import Account, Spending, add_counts
+from synthdiv.generate.limits import shared_limits
+from synthdiv.generate.protocol import finish_reason, text_of, token_usage
+from synthdiv.generate.replies import ApiRequest, Reply
+from synthdiv.generate.spec import Sampling
+from synthdiv.generate.spend import COSTS, Spending, add_counts
+
+_clients: dict[str, Client] = {}
+_mutex = threading.Lock()
+
+
+def client_of(hosted: Any, runtime: Runtime) -> Client:
+    """Return the client of a hosted model, which all its shards in this process share."""
+    server, budgets = server_of(hosted.server, runtime), (runtime.budget_usd, runtime.budget_tokens)
+    name, outputs = repr((server, hosted, budgets, runtime.outputs)), Path(runtime.outputs)
+    with _mutex:
+        if name not in _clients:
+            spending = Spending(outputs, *budgets, hosted.price_in, hosted.price_out, server.timeout_seconds)
+            limits = shared_limits(server, outputs)
+            _clients[name] = Client(server, hosted.id, "chat", spending, limits, hosted.reports)
+        return _clients[name]
 
 
 def answers(shard: Shard) -> Answers:
     """Yield lists of answers as they arrive. A resumed shard keeps all complete rows and requests the others."""
     prompts, hosted = shard.inputs["prompts"].stage, shard.inputs["model"].stage
-    runtime = shard.run.runtime
-    server = server_of(hosted.server, runtime)
     shard.facts["system_folded"] = 0
-    kept = kept_rows(shard)
-    budgets = (runtime.budget_usd, runtime.budget_tokens)
-    with Spending(Path(runtime.outputs), *budgets, hosted.price_in, hosted.price_out) as spending:
-        client = Client(server, hosted.id, "chat", spending)
-        requests = (
-            chat_request(request, hosted.id, prompts.system, shard.stage)
-            for request in shard.requests
-            if (request.id, request.sample) not in kept
-        )
-        yield from collect_answers(shard, client, requests, answer)
+    client, kept = client_of(hosted, shard.run.runtime), kept_rows(shard)
+    requests = (
+        chat_request(request, hosted, prompts.system, shard.stage)
+        for request in shard.requests
+        if (request.id, request.sample) not in kept
+    )
+    yield from collect_answers(shard, client, requests, answer)
 
 
 def kept_rows(shard: Shard) -> set[tuple[str, int]]:
-    """Return prompt id and sample of each complete row of an earlier session, and add them to the facts."""
+    """Return prompt id and sample of each complete row of an earlier session."""
     kept = {(row["id"], row["sample"]) for row in lines(shard.out / ROWS)}
-    logs = {(line["id"], line["sample"]): line for line in lines(shard.out / LOG)}
     shard.kept = len(kept)
-    for name in kept & logs.keys():
-        add_to_totals(shard.facts, logs[name])
     return kept
 
 
@@ -47,92 +59,77 @@ def collect_answers(
     shard: Shard, client: Client, requests: Iterable[ApiRequest], answer: Callable[[Reply], Answer]
 ) -> Answers:
     """Yield lists of answers from `client`; the context of each of `requests` is a `Request`. Costs, with those of
-    earlier sessions, go to the log of each row and to the facts. A row without an answer gets a line in the log too."""
-    earlier = {(line["id"], line["sample"]): costs_of(line) for line in lines(shard.out / LOG)}
-
-    def total_costs(request: Request, account: Account) -> dict[str, Any]:
-        return add_counts(earlier.get((request.id, request.sample), {}), account.log_entry(client.spending))
-
-    def log_unanswered() -> None:
-        entries = [
-            {"id": sent.context.id, "sample": sent.context.sample} | total_costs(sent.context, account)
-            for sent, account in client.unanswered
-        ]
-        if entries:
-            with (shard.out / LOG).open("a", encoding="utf-8") as log:
-                append(log, entries)
-
-    try:
-        with contextlib.closing(client.replies(requests, lambda: shard.stopping)) as chunks:
-            for chunk in chunks:
-                rows = [(sent.context, answer(reply)) for sent, reply in chunk]
-                for (request, row), (_, reply) in zip(rows, chunk, strict=True):
-                    row.log.update(total_costs(request, reply.account))
-                    add_to_totals(shard.facts, row.log)
-                yield rows
-    except SynthdivError:
-        log_unanswered()
-        raise
-    log_unanswered()
+    earlier sessions, go to the log of each row. A row without an answer gets a line in the log too."""
+    earlier = {(line["id"], line["sample"]): line for line in lines(shard.out / LOG)}
+    with contextlib.closing(client.replies(requests, lambda: shard.stopping)) as chunks:
+        for chunk in chunks:
+            rows: list[tuple[Request, Answer]] = []
+            for sent, reply in chunk:
+                request, costs = sent.context, reply.account.log_entry(client.spending)
+                before = earlier.get((request.id, request.sample), {})
+                costs = add_counts({name: before[name] for name in COSTS if name in before}, costs)
+                if reply.data is None and not reply.outcome:
+                    with (shard.out / LOG).open("a", encoding="utf-8") as log:
+                        append(log, [{"id": request.id, "sample": request.sample} | costs])
+                    continue
+                outcome = answer(reply) if reply.data is not None else without_answer(reply)
+                outcome.log.update(facts_of(reply) | {"url": client.server.url} | costs)
+                rows.append((request, outcome))
+            yield rows
     shard.facts |= {f"{name}_refused": True for name in sorted(client.endpoint.refused)}
 
 
-def costs_of(line: dict[str, Any]) -> dict[str, Any]:
-    """Return the costs of the attempts at a row, from its line in the log."""
-    return {name: line[name] for name in ("attempts", "retries", "usage", "usd", "unsure") if name in line}
+def facts_of(reply: Reply) -> dict[str, Any]:
+    """Return what the log has of every reply."""
+    names = {"model": "model", "fingerprint": "system_fingerprint", "response_id": "id", "provider": "provider"}
+    values = {name: (reply.data or {}).get(theirs) for name, theirs in names.items()}
+    log = {name: value for name, value in values.items() if value is not None}
+    return {"at": reply.at, "seconds": reply.seconds} | log | ({"folded": True} if reply.folded else {})
 
 
-def chat_request(request: Request, model: str, system: str | None, stage: Any) -> ApiRequest:
+def without_answer(reply: Reply) -> Answer:
+    """Return the outcome of a prompt that the server does not answer: the text is empty, the message is in the log."""
+    return Answer("", reply.outcome, -1, -1, {reply.outcome: reply.message})
+
+
+def chat_request(request: Request, hosted: Any, system: str | None, stage: Any) -> ApiRequest:
     """Return a chat request of one turn. The seed has 31 bits, because some servers accept no more."""
-    sampling = stage.sampling
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": request.prompt})
     payload = {
-        "model": model,
+        "model": hosted.id,
         "messages": messages,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_new_tokens,
+        **sampling_fields(stage.sampling),
         "seed": int(request.stream, 16) % 2**31,
     }
     if stage.top_logprobs:
         payload |= {"logprobs": True, "top_logprobs": stage.top_logprobs}
-    size = sum(len(message["content"].encode()) for message in messages)
-    return ApiRequest(request, request.id, payload, size, sampling.max_new_tokens)
+    payload |= json.loads(hosted.extra or "{}")
+    payload = {name: value for name, value in payload.items() if value is not None}
+    size = sum(len(message["content"].encode(errors="replace")) for message in messages)
+    limits = [payload.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    most = max([stage.sampling.max_new_tokens, *(limit for limit in limits if isinstance(limit, int))])
+    return ApiRequest(request, request.id, payload, size, most)
+
+
+def sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """Return the settings under the names of the protocol; -1 is the widest accepted value for no `top_k`."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_new_tokens,
+    }
 
 
 def answer(reply: Reply) -> Answer:
     """Return the answer in a reply; a refusal has an empty text, and its message is in the log."""
-    data = reply.data
+    data = reply.data or {}
     prompt, completion = token_usage(data) or (-1, -1)
-    log: dict[str, Any] = {
-        "at": reply.at,
-        "seconds": reply.seconds,
-        "model": data.get("model"),
-        "fingerprint": data.get("system_fingerprint"),
-        "response_id": data.get("id"),
-    }
-    if reply.folded:
-        log["folded"] = True
-    if reply.refusal:
-        return Answer("", "refusal", prompt, completion, log | {"refusal": reply.refusal})
-    choice = data["choices"][0]
+    choice, log = data["choices"][0], dict[str, Any]()
     message = choice.get("message") or {}
-    text, refusal = message.get("content") or "", message.get("refusal")
+    text, refusal, finish = text_of(message.get("content")) or "", message.get("refusal"), finish_reason(choice)
     if choice.get("logprobs"):
         log["logprobs"] = choice["logprobs"].get("content")
-    finish = finish_reason(choice)
     if refusal or finish == "refusal":
         return Answer("", "refusal", prompt, completion, log | {"refusal": refusal or text or choice["finish_reason"]})
     return Answer(text, finish, prompt, completion, log)
-
-
-def add_to_totals(facts: dict[str, Any], log: dict[str, Any]) -> None:
-    """Add the log entry of a row to the totals of the shard."""
-    row: dict[str, Any] = {"requests": log["attempts"], "retries": log.get("retries", {})}
-    usage = log.get("usage")
-    row |= {f"{name}_tokens": tokens for name, tokens in usage.items()} if usage else {"without_usage": 1}
-    row |= {name: log[name] for name in ("usd", "unsure") if name in log}
-    row |= {"system_folded": 1} if log.get("folded") else {}
-    row |= {f"{name}s": {str(log[name]): 1} for name in ("model", "fingerprint") if log.get(name)}
-    facts.update(add_counts(facts, row))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import os
@@ -14,22 +14,23 @@ from typing import Any
 from synthdiv.core.runtime import Runtime, Server
 from synthdiv.core.types import ConfigError, DataError, Unavailable
 from synthdiv.generate.protocol import (
-    CONNECTION_ERRORS,
     MAYBE_BILLED_STATUSES,
     OPTIONAL_PARAMETERS,
     PATHS,
     RETRIED_STATUSES,
-    PromptFiltered,
+    PromptRejected,
     RequestAdjusted,
     Retryable,
-    error_causes,
     error_details,
-    is_filter_error,
     model_names,
+    prompt_outcome,
     rejected_parameters,
     rejects_system_role,
     retry_after_seconds,
 )
+
+MOST_BYTES = 2**25  # of one answer, after decompression
+CONNECT_SECONDS = 20.0
 
 
 def server_of(name: str, runtime: Runtime) -> Server:
@@ -40,18 +41,16 @@ def server_of(name: str, runtime: Runtime) -> Server:
     raise ConfigError(f"hosted.server={name}: no such server in runtime.servers; choose one of {names}")
 
 
-def key_of(server: Server) -> str:
-    """Return the API key from the environment; `none` if the server needs no key."""
-    if not server.key:
-        return "none"
-    key = os.environ.get(server.key, "").strip()
-    if not key:
-        raise ConfigError(f"server {server.name}: the environment variable {server.key} is not set; export its key")
-    if not (key.isascii() and key.isprintable()):
+def secret(server: Server, variable: str) -> str:
+    """Return the value of an environment variable that goes into a header or an address."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(f"server {server.name}: the environment variable {variable} is not set; export its value")
+    if not (value.isascii() and value.isprintable()):
         raise ConfigError(
-            f"server {server.name}: the environment variable {server.key} has characters that keys do not contain"
+            f"server {server.name}: the environment variable {variable} has characters that keys do not contain"
         )
-    return key
+    return value
 
 
 def known_models(names: list[str]) -> str:
@@ -75,25 +74,25 @@ class Endpoint:
         self.server, self.model, self.kind = server, model, kind
         self.label = f"server {server.name} ({server.url})"
         self.refused, self.folded = set[str](), False
-        self._key = key_of(server)
+        parts = re.findall(r"{(\w+)}", server.url)
+        self._secrets = [secret(server, name) for name in ([server.key] if server.key else []) + parts]
+        self._key = self._secrets[0] if server.key else "none"
+        self._url = re.sub(r"{(\w+)}", lambda match: secret(server, match[1]), server.url).rstrip("/")
 
-    def connect(self) -> Any:
-        """Return a context of the running event loop in which requests can be sent. Address, headers and connections
-        are those of the openai package; its `post` would double the time of a request."""
-        import openai
+    async def open(self) -> None:
+        """Open the connections, in the running event loop."""
+        import aiohttp
 
         seconds = self.server.timeout_seconds
-        timeout = openai.Timeout(seconds, connect=min(seconds, 20.0))
-        self._http = openai.DefaultAioHttpClient(timeout=timeout, trust_env=not loopback(self.server.url))
-        client = openai.AsyncOpenAI(api_key=self._key, base_url=self.server.url, http_client=self._http)
-        headers = {**client.default_headers, **client.auth_headers}
-        self._http.headers = {  # without the headers that describe the package's `post`
-            name: value
-            for name, value in headers.items()
-            if isinstance(value, str) and not name.startswith("X-Stainless")
-        }
-        self._url = str(client.base_url).rstrip("/")
-        return client
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(seconds, sock_connect=min(seconds, CONNECT_SECONDS)),
+            trust_env=not loopback(self.server.url),
+            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+        )
+
+    async def close(self) -> None:
+        await self._http.close()
 
     def folds(self, payload: dict[str, Any]) -> bool:
         """Return whether the system message of this payload is sent in the user turn."""
@@ -104,43 +103,67 @@ class Endpoint:
         """Return the payload without the parameters that the server rejected."""
         body = dict(payload)
         for refused in self.refused & body.keys():
-            value = body.pop(refused)
-            body |= {OPTIONAL_PARAMETERS[refused]: value} if OPTIONAL_PARAMETERS[refused] else {}
+            value, other = body.pop(refused), OPTIONAL_PARAMETERS.get(refused)
+            body |= {other: value} if other else {}
         if self.folds(payload):
             system, user, *more = body["messages"]
             body["messages"] = [user | {"content": f"{system['content']}\n\n{user['content']}"}, *more]
         return body
 
     async def send(self, name: str, payload: dict[str, Any]) -> Any:
-        """Return the JSON of an answer. Raises Retryable, RequestAdjusted, PromptFiltered or a final SynthdivError."""
+        """Return the JSON of an answer. Raises Retryable, RequestAdjusted, PromptRejected or a final SynthdivError."""
         body = self._body(payload)
+        status, headers, content = await self._exchange(self.kind, body)
+        if status >= 300:
+            return await self._refusal(name, body, status, headers, content)
         try:
-            async with asyncio.timeout(self.server.timeout_seconds):
-                if self.kind == "models":
-                    response = await self._http.get(self._url + PATHS["models"])
-                else:
-                    response = await self._http.post(self._url + PATHS[self.kind], content=json.dumps(body).encode())
-        except Exception as error:
-            class_names, message = error_causes(error)
-            if "TimeoutError" in class_names:
-                raise Retryable("timeout", f"no answer for {self.server.timeout_seconds:g} s") from None
-            if not class_names & CONNECTION_ERRORS:
-                raise
-            message = f"a broken connection ({self.clean(message)})"
-            raise Retryable("connection", message, unbilled="ClientConnectorError" in class_names) from None
-        if response.status_code >= 300:
-            return await self._refusal(name, body, response)
-        try:
-            return json.loads(response.content)
-        except ValueError:
+            data = json.loads(content)
+        except (ValueError, RecursionError):
             if self.kind == "models":
                 return {}
             raise Retryable("invalid", "an answer that is not JSON") from None
+        return clean_surrogates(data) if b"\\ud" in content.lower() else data
 
-    async def _refusal(self, name: str, body: dict[str, Any], response: Any) -> Any:
+    async def _exchange(self, kind: str, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+        """Return status, headers and content. Redirects are not followed: they may lead to somebody else."""
+        import aiohttp
+
+        method, data = ("GET", None) if kind == "models" else ("POST", json.dumps(body).encode())
+        try:
+            async with self._http.request(
+                method, self._url + PATHS[kind], data=data, allow_redirects=False
+            ) as response:
+                return response.status, response.headers, await self._content(response)
+        except TimeoutError:
+            raise Retryable("timeout", f"no answer for {self.server.timeout_seconds:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                raise DataError(
+                    f"{self.label}: this process has too many open files. Raise the limit (ulimit -n), or lower the "
+                    f"server's concurrency={self.server.concurrency} in runtime.servers"
+                ) from None
+            unbilled = isinstance(error, aiohttp.ClientConnectorError)
+            raise Retryable("connection", f"a broken connection ({self.clean(str(error))})", 0.0, unbilled) from None
+
+    async def _content(self, response: Any) -> bytes:
+        content = bytearray()
+        async for part in response.content.iter_any():
+            content += part
+            if len(content) > MOST_BYTES:
+                raise DataError(f"{self.label} sends an answer of more than {MOST_BYTES >> 20} MiB; it is not read on")
+        return bytes(content)
+
+    async def _refusal(self, name: str, body: dict[str, Any], status: int, headers: Any, content: bytes) -> Any:
         """Raise the error that an HTTP status means; return an empty list of models if the server has none."""
-        status, (message, code, parameter) = response.status_code, error_details(response.content)
+        message, code, parameter = error_details(content)
         message = self.clean(message)
+        if status < 400:
+            target = urllib.parse.urlsplit(headers.get("Location", ""))
+            place = self.clean(f"{target.scheme}://{target.netloc}" if target.netloc else "another path")
+            raise DataError(
+                f"{self.label} redirects to {place} ({status}), where no prompt is sent; give the address of the "
+                "server itself in runtime.servers"
+            )
         if status == 401:  # its message may contain parts of the key
             raise ConfigError(
                 f"{self.label} rejects the key in the environment variable {self.server.key or 'none'} (401); "
@@ -151,44 +174,59 @@ class Endpoint:
                 f"{self.label}: the account has no credit left ({message}). Answers that arrived are kept"
             )
         if status in RETRIED_STATUSES or (status >= 500 and self.kind != "models") or status > 501:
-            after = retry_after_seconds(response.headers)
-            raise Retryable(
-                str(status), f"HTTP {status}: {message}", after, unbilled=status not in MAYBE_BILLED_STATUSES
-            )
+            after, unbilled = retry_after_seconds(headers), status not in MAYBE_BILLED_STATUSES
+            raise Retryable(str(status), f"HTTP {status}: {message}", after, unbilled)
         if self.kind == "models":
             return {}
-        rejected = rejected_parameters(message, parameter, body)
-        if rejected:
-            self.refused |= {*rejected}
-            raise RequestAdjusted
-        if body.get("messages", [{}])[0].get("role") == "system" and status == 400 and rejects_system_role(message):
-            self.folded = True
-            raise RequestAdjusted
-        if is_filter_error(code) or (status == 400 and is_filter_error(message)):
-            raise PromptFiltered(message)
+        self._adjust(status, message, parameter, body)
+        outcome = prompt_outcome(status, message, code)
+        if outcome:
+            raise PromptRejected(message, outcome)
         if status == 404 or code == "model_not_found":
             raise DataError(
                 f"{self.label} does not know {self.model} ({message}); {known_models(await self._model_names())}"
             )
         raise DataError(f"{self.label} refuses {name} ({status}): {message}{self._advice(status)}")
 
+    def _adjust(self, status: int, message: str, parameter: str, body: dict[str, Any]) -> None:
+        """Raise RequestAdjusted if the next attempt can be sent without what the server rejects."""
+        rejected, needed = rejected_parameters(message, parameter, body)
+        if rejected:
+            self.refused |= {*rejected}
+            raise RequestAdjusted
+        if status in (400, 422) and needed:
+            values = ", ".join(f"sampling.{name}={body[name]}" for name in needed)
+            raise DataError(
+                f"{self.label} refuses {values} for {self.model}: {message}. Leave it at its neutral value, which is "
+                "not sent if the server refuses it, or choose another model"
+            )
+        if body.get("messages", [{}])[0].get("role") == "system" and status == 400 and rejects_system_role(message):
+            self.folded = True
+            raise RequestAdjusted
+
     def _advice(self, status: int) -> str:
         """Return advice about such a refusal, as a further sentence."""
         if status == 403:
             key = f"the key in the environment variable {self.server.key}" if self.server.key else "a missing key"
             return f". The cause may be the prompt, the region or {key}"
-        if status in (400, 413, 422):
+        if status in (400, 422):
             return ". If only this prompt is rejected, leave it out (prompts.table.where), or use another source"
         return ""
 
     async def _model_names(self) -> list[str]:
         with contextlib.suppress(Exception):  # the list only adds to an error message
-            return model_names((await self._http.get(self._url + PATHS["models"])).json())
+            return model_names(json.loads((await self._exchange("models", {}))[2]))
         return []
 
     def clean(self, message: str) -> str:
-        """Return a message of the server as one line, without the key and without words that begin like it."""
-        if self.server.key:
-            message = message.replace(self._key, "***")
-            message = re.sub(rf"{re.escape(self._key[:8])}\S*", "***", message) if len(self._key) > 16 else message
+        """Return a message of the server as one line, without secrets and without words that begin like one."""
+        for value in self._secrets:
+            message = message.replace(value, "***")
+            message = re.sub(rf"{re.escape(value[:8])}\S*", "***", message) if len(value) > 16 else message
         return " ".join(message.split())[:500]
+
+
+def clean_surrogates(data: Any) -> Any:
+    """Return the JSON with lone surrogates (halves of an emoji) replaced, because files cannot contain them."""
+    text = json.dumps(data, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

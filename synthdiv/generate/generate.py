@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,13 @@ from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, St
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.spec import Backend, Recorded, Sampling
+from synthdiv.generate.spend import totals
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
+
+SYNC_SECONDS = 1.0  # between two syncs of rows to the disk
 
 
 class Split(Enum):
@@ -122,28 +126,35 @@ class Generate(Stage):
         requests = self.requests(inputs["prompts"], model)
         shard = Shard(self, requests, inputs, out, run, {})
         chunks = self._answers(shard)
-        lines(out / LOG)  # a line that was cut must not swallow the next
+        before = lines(out / LOG)  # a line that was cut must not swallow the next
         with (
             (out / LOG).open("a", encoding="utf-8") as log,
             (out / ROWS).open("a", encoding="utf-8") as rows,
             contextlib.closing(chunks),
         ):
+            synced = time.monotonic()
 
-            def write(chunk: list[tuple[Request, Answer]]) -> int:
-                """The log first: a row that is on the disk has its line."""
-                append(log, [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk])
-                append(rows, [dataclasses.asdict(self._sample(request, answer, model)) for request, answer in chunk])
-                return len(chunk)
+            def write(chunk: list[tuple[Request, Answer]]) -> None:
+                """The log first: a row that is on the disk has its line. A kill of this process loses no line that was
+                written, a power failure those of a second."""
+                nonlocal synced
+                sync = time.monotonic() - synced > SYNC_SECONDS
+                append(log, [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk],
+                       sync)  # fmt: skip
+                append(rows, [dataclasses.asdict(self._sample(request, answer, model)) for request, answer in chunk],
+                       sync)  # fmt: skip
+                synced = time.monotonic() if sync else synced
 
             def keep() -> None:
                 shard.stopping = True
                 for chunk in chunks:
                     write(chunk)
 
-            done = 0
+            done, usd = 0, sum(line.get("usd", 0.0) for line in before)
             for chunk in chunks:
-                done += write(chunk)
-                paid = f" for {shard.facts['usd']:.2f} USD" if "usd" in shard.facts else ""
+                write(chunk)
+                done, usd = done + len(chunk), usd + sum(answer.log.get("usd", 0.0) for _, answer in chunk)
+                paid = f" for {usd:.2f} USD" if usd else ""
                 run.progress(shard.kept + done, len(requests), f"answers by {self.source}{paid}", keep)
         return shard.facts | self._settled(out, requests)
 
@@ -155,7 +166,7 @@ class Generate(Stage):
 
     def _sample(self, request: Request, answer: Answer, model: str) -> Sample:
         if self.backend is Backend.recorded:
-            return Sample(request.id, request.prompt, answer.text, self.source)
+            return Sample(request.id, request.prompt, answer.text, self.source, finish=answer.finish)
         return Sample(
             request.id,
             request.prompt,
@@ -173,19 +184,20 @@ class Generate(Stage):
 
     def _settled(self, out: Path, requests: list[Request]) -> dict[str, Any]:
         """Check that there is one row for each request, in the order of requests where they came as they could."""
-        rows = read_samples(out)
+        rows = read_samples(out, failed=True)
         order = {(item.id, item.sample): place for place, item in enumerate(requests)}
-        if Counter((row.id, row.sample) for row in rows) != Counter((item.id, item.sample) for item in requests):
+        if Counter((row.id, row.sample) for row in rows) != Counter([*order]):
             raise DataError(f"{self.source}: the rows written are not one for each of the {len(requests)} requests")
         if self.backend in (Backend.api, Backend.vllm):
             rows.sort(key=lambda row: order[row.id, row.sample])
             rewrite(out / ROWS, [dataclasses.asdict(row) for row in rows])
-        last = {
-            (line["id"], line["sample"]): line for line in read_log(out)
-        }  # the later one of requests that were sent twice
-        plain = [{"id": row.id, "sample": row.sample} for row in rows]  # all there is of a row of an older version
-        rewrite(out / LOG, [last.get((line["id"], line["sample"]), line) for line in plain])
+        last = {(line["id"], line["sample"]): line for line in read_log(out)}  # the later one of those sent twice
+        log = [last.get((row.id, row.sample), {"id": row.id, "sample": row.sample}) for row in rows]
+        rewrite(out / LOG, log)
+        failed = {row.id: line.get("failed") for row, line in zip(rows, log, strict=True) if row.finish == "failed"}
         return {
+            **(totals(log) if self.backend in (Backend.api, Backend.vllm) else {}),
+            **({"failed": failed} if failed else {}),
             "rows": len(rows),
             "tokens": sum(max(row.response_tokens, 0) for row in rows),
             "empty": sum(not row.response.strip() for row in rows),
@@ -199,10 +211,15 @@ def prompt_tokens(measured: Measured) -> float:
     return read - supervised if read and supervised and read > supervised else PROMPT_TOKENS
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """The rows of a finished shard."""
+def read_samples(path: Path, failed: bool = False) -> list[Sample]:
+    """The rows of a finished shard. Raises DataError if one has the outcome `failed`, unless the caller handles these:
+    their empty text is no answer."""
     with (path / ROWS).open(encoding="utf-8") as handle:
-        return [Sample(**json.loads(line)) for line in handle]
+        rows = [Sample(**json.loads(line)) for line in handle]
+    ids = [row.id for row in rows if row.finish == "failed"]
+    if ids and not failed:
+        raise DataError(f"{rows[0].source} failed on {len(ids)} of {len(rows)} prompts ({', '.join(ids[:5])}): {path}")
+    return rows
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

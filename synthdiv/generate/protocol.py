@@ -11,25 +11,23 @@ from typing import Any
 PATHS = {"chat": "/chat/completions", "completions": "/completions", "models": "/models"}
 FINISH_REASONS = {"stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop"}  # of different servers
 FINISH_REASONS |= {"length": "length", "max_tokens": "length"}
-FILTER_FINISH_PATTERN = (
-    r"content_filter|safety|recitation|prohibited_content|blocklist|spii"  # finish reasons of filters
+FILTER_FINISH = r"content_filter|safety|recitation|prohibited_content|blocklist|spii"  # finish reasons of filters
+FILTER_ERROR = (  # messages and codes by which a filter refuses a prompt
+    r"content[ _-]?(filter|policy|management policy|exists risk)|moderation|inappropriate content|\bflagged\b|"
+    r"invalid_prompt"
 )
-FILTER_ERROR_PATTERN = (
-    r"content[ _-]?(filter|policy|management policy|exists risk)|moderation|inappropriate content"  # errors of filters
-)
-RETRIED_STATUSES = (408, 409, 429)  # and 500 or more: another attempt may succeed
+TOO_LONG = r"context[ _-]?(length|window|size)|max_model_len|(prompt|input|request|messages?)\b.{0,30} too (long|large)"
+RETRIED_STATUSES = (408, 409, 425, 429, 498)  # and 500 or more: another attempt may succeed
 MAYBE_BILLED_STATUSES = (504, 524)  # a gateway timed out; the server behind it may have answered and charged
-CONNECTION_ERRORS = {"HTTPError", "ClientError", "OSError"}  # class names of connection errors
 # parameters that a server may reject, and the name under which the value is sent instead, if any
 OPTIONAL_PARAMETERS = {"max_tokens": "max_completion_tokens", "seed": "", "top_logprobs": "", "logprobs": ""}
-REJECTED_PATTERN = (
-    r"unsupported|n[o'’]t support|unknown|unrecogni|unexpected|not permitted|not allowed|not enabled|extra"
-)
-SYSTEM_ROLE_PATTERN = (
+# the values that change nothing: sent because a server of one's own would apply a checkpoint's defaults instead
+NEUTRAL = {"temperature": 1, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
+REJECTED = r"unsupported|n[o'’]t support|unknown|unrecogni|unexpected|not permitted|not allowed|not enabled|extra"
+REJECTED_VALUE = rf"{REJECTED}|cannot|can't|only|must|invalid|deprecated|incompatible|ignored|out of range"
+SYSTEM_ROLE = (
     r"\b(system|developer)\W{1,2}(role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate"
 )
-# suffixes of a model name: a date, a version number, a tag
-MODEL_SUFFIX_PATTERN = r"(-\d{4}-[01]\d-[0-3]\d|-20\d\d[01]\d[0-3]\d|-[01]\d[0-3]\d|-2\d[01]\d|-0\d\d)?([:@].*)?"
 
 
 class Retryable(Exception):
@@ -45,27 +43,12 @@ class RequestAdjusted(Exception):
     """The server rejects an optional parameter or the system role; the next attempt is sent without it."""
 
 
-class PromptFiltered(Exception):
-    """The filter of the server refuses the prompt, with this message."""
+class PromptRejected(Exception):
+    """The server answers this prompt never. `finish` is the outcome: `refusal` (by a filter) or `failed`."""
 
-
-def is_same_model(requested: str, reported: str) -> bool:
-    """Return whether the reported model may be the requested one: equal up to folders and a date or tag as suffix."""
-    names = [name.rsplit("/", 1)[-1].casefold().removesuffix("-latest") for name in (requested, reported)]
-    short, long = sorted(names, key=len)
-    return long.startswith(short) and bool(re.fullmatch(MODEL_SUFFIX_PATTERN, long[len(short) :]))
-
-
-def error_causes(error: BaseException) -> tuple[set[str], str]:
-    """Return the class names of an error and all its causes, and the message of the first cause. Libraries wrap failed
-    connections, broken connections and time-outs in one class; the causes tell them apart."""
-    class_names = set[str]()
-    cause: BaseException | None = error
-    message = str(error)
-    while cause:
-        class_names |= {kind.__name__ for kind in type(cause).__mro__}
-        message, cause = str(cause) or message, cause.__cause__
-    return class_names, message
+    def __init__(self, message: str, finish: str):
+        super().__init__(message)
+        self.finish, self.unbilled = finish, finish == "failed"
 
 
 def error_details(content: bytes) -> tuple[str, str, str]:
@@ -73,7 +56,7 @@ def error_details(content: bytes) -> tuple[str, str, str]:
     text = content.decode(errors="replace")
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text, "", ""
     data = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else data  # Google sends a list
     error = data.get("error", data) if isinstance(data, dict) else data
@@ -90,65 +73,78 @@ def model_names(data: Any) -> list[str]:
 
 
 def token_usage(data: Any) -> tuple[int, int] | None:
-    """Return the tokens of the prompt and of the answer, or None if the server does not report them."""
-    counts = data.get("usage") if isinstance(data, dict) else None
-    if not isinstance(counts, dict):
+    """Return the tokens of the prompt and those billed as output, or None if the server does not report them. Some
+    servers count reasoning tokens in the total only. Negative counts are not believed."""
+    usage = data.get("usage") if isinstance(data, dict) else None
+    counts = usage if isinstance(usage, dict) else {}
+    prompt, completion, total = (counts.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    if not isinstance(prompt, int) or not isinstance(completion, int) or min(prompt, completion) < 0:
         return None
-    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    return (prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None
+    return prompt, max(completion, total - prompt if isinstance(total, int) else 0)
 
 
 def finish_reason(choice: dict[str, Any]) -> str:
     """Return how an answer ended: `stop`, `length` or `refusal` (by a filter); empty for any other reason."""
     reason = str(choice.get("finish_reason") or "").casefold()
-    return "refusal" if re.match(FILTER_FINISH_PATTERN, reason) else FINISH_REASONS.get(reason, "")
+    return "refusal" if re.match(FILTER_FINISH, reason) else FINISH_REASONS.get(reason, "")
 
 
-def invalid_reason(data: Any, model: str, kind: str) -> tuple[str, str] | None:
-    """Return why `data` is not an answer of `model` at this endpoint, as (cause, message), or None."""
+def text_of(content: Any) -> str | None:
+    """Return the text of an answer, which is a string, a list of parts of which some are text, or null; None if it is
+    none of these."""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        content = "".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
+    return content if isinstance(content, str) else "" if content is None else None
+
+
+def invalid_reason(data: Any, kind: str) -> tuple[str, str] | None:
+    """Return why `data` is no answer of this endpoint, as (cause, message), or None."""
     if kind == "models":
         return None  # an unreadable list counts as empty
     choices = data.get("choices") if isinstance(data, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         return "invalid", f"an answer without choices: {str(data)[:200]}"
-    finish, message = (
-        finish_reason(choice),
-        choice.get("message") if kind == "chat" else {"content": choice.get("text")},
-    )
-    has_text = isinstance(message, dict) and isinstance(message.get("content"), str | None)
+    finish = finish_reason(choice)
+    message = choice.get("message") if kind == "chat" else {"content": choice.get("text")}
+    has_text = isinstance(message, dict) and text_of(message.get("content")) is not None
     if not has_text and not (finish == "refusal" and message is None):
         return "invalid", f"a choice without text: {str(choice)[:200]}"
-    reported = data.get("model") or model
-    if not isinstance(reported, str) or not is_same_model(model, reported):
-        return "model", f"an answer by another model, {reported!r}, not by {model!r}"
     return None if finish else ("finish", f"an answer that finished by {choice.get('finish_reason')!r}")
 
 
-def is_filter_error(message: str) -> bool:
-    """Return whether this is the message or the code of an error by which a filter refuses a prompt."""
-    return bool(re.search(FILTER_ERROR_PATTERN, message, re.IGNORECASE))
+def prompt_outcome(status: int, message: str, code: str) -> str:
+    """Return the outcome of a prompt that this error rejects for good: `refusal`, `failed` (too long), or empty."""
+    if re.search(FILTER_ERROR, code, re.IGNORECASE):
+        return "refusal"
+    if status in (400, 403) and re.search(FILTER_ERROR, message, re.IGNORECASE):
+        return "refusal"
+    too_long = status in (400, 422) and re.search(TOO_LONG, f"{code} {message}", re.IGNORECASE)
+    return "failed" if too_long or status == 413 else ""
 
 
 def rejects_system_role(message: str) -> bool:
     """Return whether an error says that the model has no system role."""
-    rejected = re.search(rf"{REJECTED_PATTERN}|invalid|must|only", message, re.IGNORECASE)
-    return bool(rejected and re.search(SYSTEM_ROLE_PATTERN, message, re.IGNORECASE))
+    rejected = re.search(rf"{REJECTED}|invalid|must|only", message, re.IGNORECASE)
+    return bool(rejected and re.search(SYSTEM_ROLE, message, re.IGNORECASE))
 
 
-def rejected_parameters(message: str, parameter: str, sent: dict[str, Any]) -> list[str]:
-    """Return the optional parameters in `sent` that an error rejects."""
-    named = [name for name in OPTIONAL_PARAMETERS if re.search(rf"(?<![a-z_]){name}(?![a-z_])", parameter or message)]
-    if not named or not re.search(REJECTED_PATTERN, message, re.IGNORECASE):
-        return []
-    dependent = ["top_logprobs"] if "logprobs" in named else []  # it needs logprobs
-    return [name for name in (*named, *dependent) if name in sent]
+def rejected_parameters(message: str, parameter: str, sent: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the parameters in `sent` that an error rejects: those that can be left out or renamed, and those whose
+    value matters."""
 
+    def named(names: Any, pattern: str) -> list[str]:
+        if not re.search(pattern, message, re.IGNORECASE):
+            return []
+        where = parameter or message
+        return [name for name in names if name in sent and re.search(rf"(?<![a-z_]){name}(?![a-z_])", where)]
 
-def clean_surrogates(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON with lone surrogates (halves of an emoji) replaced, because files cannot contain them."""
-    text = json.dumps(data, ensure_ascii=False)
-    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    optional = named(OPTIONAL_PARAMETERS, REJECTED)
+    if "logprobs" in optional and "top_logprobs" in sent and "top_logprobs" not in optional:
+        optional.append("top_logprobs")  # it needs logprobs
+    values = named((*NEUTRAL, "stop"), REJECTED_VALUE)
+    neutral = [name for name in values if sent[name] == NEUTRAL.get(name)]
+    return optional + neutral, [name for name in values if name not in neutral]
 
 
 def retry_after_seconds(headers: Any) -> float:

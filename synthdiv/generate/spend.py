@@ -6,16 +6,21 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from synthdiv.core.claim import boot_id, process_start
 from synthdiv.core.types import Unavailable
 
 FILE = "spent.jsonl"  # below `runtime.outputs`, appended to and never rewritten
+AnyNumber = TypeVar("AnyNumber", int, float)
+COSTS = ("attempts", "retries", "usage", "usd", "unsure")  # what a line of the log has of `Account`
 
 
 class OverBudget(Unavailable):
@@ -66,35 +71,49 @@ def add_counts(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
+def totals(log: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the costs of the rows with these lines of the log, and who answered, as counts."""
+    total: dict[str, Any] = {}
+    for line in log:
+        row: dict[str, Any] = {"requests": line.get("attempts", 0), "retries": line.get("retries", {})}
+        usage = line.get("usage")
+        row |= {f"{name}_tokens": tokens for name, tokens in usage.items()} if usage else {"without_usage": 1}
+        row |= {name: line[name] for name in ("usd", "unsure") if name in line}
+        row |= {"system_folded": 1} if line.get("folded") else {}
+        row |= {f"{name}s": {str(line[name]): 1} for name in ("model", "fingerprint", "provider") if line.get(name)}
+        total = add_counts(total, row)
+    return total
+
+
 class Totals:
     """USD and tokens of the ledger lines read so far: settled, and still reserved."""
 
     def __init__(self) -> None:
-        self._settled = (0.0, 0)
-        self._open: dict[str, tuple[float, int]] = {}
-        self._reserved = (0.0, 0)  # the sum of `_open`
+        self.settled = (0.0, 0)
+        self.open: dict[str, dict[str, Any]] = {}  # lines of reservations by name
+        self._reserved = (0.0, 0)  # the sum of `open`
 
     @property
     def total(self) -> tuple[float, int]:
-        return self._settled[0] + self._reserved[0], self._settled[1] + self._reserved[1]
+        return self.settled[0] + self._reserved[0], self.settled[1] + self._reserved[1]
 
     def take(self, line: dict[str, Any]) -> None:
         cost = (line["usd"], line["tokens"])
         if "reserve" in line:
-            self._open[line["reserve"]] = cost
-            self._reserved = (self._reserved[0] + cost[0], self._reserved[1] + cost[1])
+            self.open[line["reserve"]] = line
+            self._reserved = _add_pairs(self._reserved, cost)
             return
-        released = self._open.pop(line["settle"], (0.0, 0))
-        self._reserved = (self._reserved[0] - released[0], self._reserved[1] - released[1]) if self._open else (0.0, 0)
-        self._settled = (self._settled[0] + cost[0], self._settled[1] + cost[1])
+        released = self.open.pop(line["settle"], {"usd": 0.0, "tokens": 0})
+        self._reserved = _add_pairs(self._reserved, (-released["usd"], -released["tokens"])) if self.open else (0.0, 0)
+        self.settled = _add_pairs(self.settled, cost)
 
 
 class Spending(Totals):
     """Spending below `outputs`, in USD and in tokens of prompts and answers.
 
     With a budget, a request reserves its highest cost before it is sent, and settles its real cost after. A reservation
-    that is never settled counts in full: the server did not report the cost, or the process was killed. Without a
-    budget only settled costs are written. Prices are USD per million tokens, None if unknown.
+    counts in full while it is not settled, and is settled in full if the server did not report the cost or the process
+    was killed. Without a budget only settled costs are written. Prices are USD per million tokens, None if unknown.
     """
 
     def __init__(
@@ -104,11 +123,16 @@ class Spending(Totals):
         budget_tokens: int | None = None,
         price_in: float | None = None,
         price_out: float | None = None,
+        patience: float = 300.0,
     ):
+        """`patience` is the longest that a request takes, in seconds: a reservation of another host is not waited for
+        any longer."""
         self.budget_usd, self.budget_tokens = budget_usd, budget_tokens
-        self.prices = (price_in, price_out)
+        self.prices, self.patience = (price_in, price_out), patience
         super().__init__()
         self._read_bytes, self._count, self._name = 0, 0, uuid.uuid4().hex[:12]
+        self._process = [socket.gethostname(), boot_id(), os.getpid(), process_start(os.getpid())]
+        self._seen: dict[str, float] = {}  # when a reservation was first waited for
         outputs.mkdir(parents=True, exist_ok=True)
         self._file = os.open(outputs / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
 
@@ -123,24 +147,24 @@ class Spending(Totals):
         price_in, price_out = self.prices
         return None if price_in is None or price_out is None else (prompt * price_in + completion * price_out) / 1e6
 
-    def reserve(self, prompt: int, completion: int) -> str:
-        """Reserve the cost of these tokens and return the name of the reservation. Raises OverBudget."""
+    def reserve(self, prompt: int, completion: int) -> str | None:
+        """Reserve the cost of these tokens and return the name of the reservation.
+
+        Returns None while requests in flight, of any process, may leave enough. Raises OverBudget if they cannot.
+        """
         if self.budget_usd is None and self.budget_tokens is None:
             return ""
-        usd, tokens = self.usd(prompt, completion) or 0.0, prompt + completion
+        cost = (self.usd(prompt, completion) or 0.0, prompt + completion)
         with self._locked():
-            spent, used = self.total
-            if self.budget_usd is not None and spent + usd > self.budget_usd + 1e-9:  # tolerance for sums of floats
-                raise OverBudget(
-                    _over_budget_message("budget_usd", self.budget_usd, f"{spent:.4g} USD are", f"{usd:.2g} USD")
-                )
-            if self.budget_tokens is not None and used + tokens > self.budget_tokens:
-                parts = (f"{used} tokens are", f"{tokens} tokens")
-                raise OverBudget(_over_budget_message("budget_tokens", self.budget_tokens, *parts))
+            if self._excess(self.total, cost):
+                excess = self._excess(self.settled, cost)
+                if not excess and self._in_flight():
+                    return None
+                raise OverBudget(excess or self._excess(self.total, cost))
             self._count += 1
-            reservation = f"{self._name}-{self._count}"
-            self._append({"reserve": reservation, "usd": usd, "tokens": tokens})
-        return reservation
+            name = f"{self._name}-{self._count}"
+            self._append({"reserve": name, "usd": cost[0], "tokens": cost[1], "process": self._process})
+        return name
 
     def settle(self, reservation: str, prompt: int, completion: int) -> None:
         """Record the cost of a request and release its reservation."""
@@ -148,6 +172,32 @@ class Spending(Totals):
         if reservation or line["tokens"]:
             with self._locked():
                 self._append(line)
+
+    def _excess(self, spent: tuple[float, int], cost: tuple[float, int]) -> str:
+        """Return the message that this cost exceeds a budget; empty if it does not."""
+        if self.budget_usd is not None and spent[0] + cost[0] > self.budget_usd + 1e-9:  # tolerance for sums of floats
+            words = ("budget_usd", self.budget_usd, f"{spent[0]:.4g} USD", f"{cost[0]:.2g} USD")
+        elif self.budget_tokens is not None and spent[1] + cost[1] > self.budget_tokens:
+            words = ("budget_tokens", self.budget_tokens, f"{spent[1]} tokens", f"{cost[1]} tokens")
+        else:
+            return ""
+        return (
+            f"runtime.{words[0]}={words[1]}: {words[2]} are spent or reserved, and the next answer may cost {words[3]}"
+            ". Answers that arrived are kept: raise the budget and run the same command again"
+        )
+
+    def _in_flight(self) -> bool:
+        """Whether a request with a reservation may still be settled. Those of dead processes are settled in full."""
+        now, waiting = time.monotonic(), False
+        for name, line in list(self.open.items()):
+            host, boot, process, started = line["process"]
+            if host != self._process[0]:
+                waiting |= now - self._seen.setdefault(name, now) < self.patience
+            elif boot != self._process[1] or process_start(process) != started:
+                self._append({"settle": name, "usd": line["usd"], "tokens": line["tokens"]})
+            else:
+                waiting = True
+        return waiting
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -177,14 +227,7 @@ class Spending(Totals):
                 self.take(json.loads(line))
 
 
-def _over_budget_message(field: str, budget: float, spent: str, next_one: str) -> str:
-    return (
-        f"runtime.{field}={budget}: {spent} spent or reserved, and the next answer may cost {next_one}. Answers that "
-        f"arrived are kept: raise the budget and run the same command again"
-    )
-
-
-def _add_pairs(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+def _add_pairs(one: tuple[AnyNumber, int], other: tuple[AnyNumber, int]) -> tuple[AnyNumber, int]:
     return one[0] + other[0], one[1] + other[1]
 
 

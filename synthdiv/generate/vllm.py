@@ -26,8 +26,9 @@ from synthdiv.core.runtime import Runtime, Server
 from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.generate.answer import Answer, Answers, Request, Shard
 from synthdiv.generate.api import collect_answers, kept_rows
-from synthdiv.generate.client import ApiRequest, Client, Reply
+from synthdiv.generate.client import Client
 from synthdiv.generate.hf import tokenize_requests
+from synthdiv.generate.replies import ApiRequest, Reply
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import load_context, load_tokenizer, weights_folder
 
@@ -189,10 +190,9 @@ def completion_request(request: Request, ids: list[int], model: str, ends: list[
 
 def answer(reply: Reply, ends: list[int]) -> Answer:
     """Return the answer in a reply; the end token is not counted."""
-    choice, usage = reply.data["choices"][0], reply.data["usage"]
+    data = reply.data or {}
+    choice, usage = data["choices"][0], data["usage"]
     ended = (choice.get("token_ids") or [None])[-1] in ends
-    log = {"at": reply.at, "seconds": reply.seconds}
-    if choice.get("logprobs"):
-        log["logprobs"] = choice["logprobs"]
+    log = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
     tokens = usage["completion_tokens"] - ended
     return Answer(choice["text"], choice["finish_reason"], usage["prompt_tokens"], tokens, log)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = ("429", "500", "slow", "cut", "dropped", "truncated", "invalid", "empty", "model", "finish", "duplicate")
+KINDS = ("429", "500", "slow", "cut", "dropped", "truncated", "invalid", "empty", "finish", "duplicate")
 Headers = dict[str, str]
 
 
@@ -45,11 +45,14 @@ class FaultServer:
     ends: tuple[str, str] = ("stop", "length")
     counts: bool = True
     key: str = ""
+    more: str = ""
+    raw: bytes = b""
     rule: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda body: None
     asked: Counter[str] = field(default_factory=Counter)
     whole: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     peak: int = 0
     garbled: int = 0  # answers of which nobody can read the usage
     busy: int = 0
@@ -96,6 +99,7 @@ class FaultServer:
             told = headers.get("authorization", "").removeprefix("Bearer ")
             self.asked["without the key"] += 1
             return await send(writer, 401, {"error": {"message": f"Incorrect API key provided: {told}"}})
+        self.paths.append(path)
         if path.endswith("/models"):
             self.asked["/models"] += 1
             if self.models is None:
@@ -122,8 +126,11 @@ class FaultServer:
 
     async def _say(self, fault: str, prompt: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
         ruled = self.rule(body)
+        if self.raw:
+            writer.write(head_of(200, len(self.raw), self.more) + self.raw)
+            return True
         if ruled:
-            return await send(writer, *ruled)
+            return await send(writer, *ruled, self.more)
         if fault == "429":
             error = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
             return await send(writer, 429, error, f"Retry-After: {self.retry_after}\r\n")
@@ -136,8 +143,6 @@ class FaultServer:
             del data["usage"]
         if fault == "empty":
             data["choices"] = []
-        if fault == "model":
-            data["model"] = "cheap-chat"
         if fault == "finish":
             data["choices"][0]["finish_reason"] = None
         raw = json.dumps(data).encode()
@@ -167,8 +172,9 @@ def completion(body: dict[str, Any], name: str, ends: tuple[str, str]) -> dict[s
         choice["logprobs"] = {"content": [{"token": "You", "logprob": -0.5, "top_logprobs": []}]}
     return {
         "id": name,
-        "model": f"{body['model']}-2026-01-01",
+        "model": body["model"],
         "system_fingerprint": "fp_1",
+        "provider": "alder",
         "choices": [choice],
         "usage": {"prompt_tokens": len(prompt.split()) + 8, "completion_tokens": len(text.split())},
     }

@@ -6,9 +6,9 @@ import hashlib
 
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.runtime import Server
-from synthdiv.generate.client import ApiRequest
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hosted import Hosted
+from synthdiv.generate.replies import ApiRequest
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.prompts.table import Columns, Table
@@ -66,5 +66,14 @@ def server(fault, **fields):
     return Server(**{"name": "here", "url": fault.url, "timeout_seconds": 5.0} | fields)
 
 
-def collected(client, wanted):
-    return {ask.name: reply for chunk in client.replies(wanted) for ask, reply in chunk}
+def collected(client, wanted, stopping=lambda: False):
+    """The answers by name; what a session leaves unanswered has no data."""
+    return {ask.name: reply for chunk in client.replies(wanted, stopping) for ask, reply in chunk if reply.data}
+
+
+def chats(*prompts, **payload):
+    """Requests to the chat endpoint."""
+    return [
+        ApiRequest(n, f"q{n}", {"model": "tiny-chat", "messages": [{"role": "user", "content": text}]} | payload, 9, 10)
+        for n, text in enumerate(prompts)
+    ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import resource
 import time
 
 import pytest
@@ -9,10 +12,13 @@ import pytest
 from synthdiv.core.runtime import Server
 from synthdiv.core.types import ConfigError, DataError, Unavailable
 from synthdiv.generate import client as module
-from synthdiv.generate.client import ApiRequest, Client
+from synthdiv.generate import endpoint, replies
+from synthdiv.generate.client import Client
 from synthdiv.generate.hosted import Hosted, listed
-from tests.generate.fault_server import KINDS, FaultServer, text_of
-from tests.generate.hosting import asks, collected, server
+from synthdiv.generate.replies import ApiRequest
+from synthdiv.generate.spend import Spending
+from tests.generate.fault_server import KINDS, FaultServer, completion, text_of
+from tests.generate.hosting import asks, chats, collected, server
 from tests.models.small import cpu_run
 
 
@@ -35,18 +41,21 @@ def test_each_transient_failure_is_retried_and_counted(kind):
     with FaultServer(share=1.0, kinds=(kind,), most=1) as fault:
         client = Client(server(fault, timeout_seconds=0.5), "tiny-chat", "completions")
         (reply,) = collected(client, asks("say")).values()
-        assert fault.asked["say"] == client.attempts == reply.attempts == 2
+        assert fault.asked["say"] == client.attempts == reply.account.attempts == 2
     cause = {"slow": "timeout", "cut": "connection", "dropped": "connection"} | dict.fromkeys(
         ("truncated", "empty"), "invalid"
     )
-    assert client.retries == reply.account.retries == {cause.get(kind, kind): 1}
+    assert reply.account.retries == {cause.get(kind, kind): 1}
     unsure = kind in ("slow", "cut", "dropped", "truncated", "invalid")
     assert (reply.account.unsure, reply.account.max_tokens) == ((1, (3 + 64, 10)) if unsure else (0, (0, 0)))
-    assert reply.account.usage == ((18, 6) if kind in ("empty", "model", "finish") else (9, 3))
+    assert reply.account.usage == ((18, 6) if kind in ("empty", "finish") else (9, 3))
     assert reply.data["choices"][0]["text"] == text_of("say")
 
 
-@pytest.mark.parametrize(("status", "tries"), [(408, 2), (409, 2), (503, 2), (400, 1), (401, 1), (402, 1), (403, 1)])
+@pytest.mark.parametrize(
+    ("status", "tries"),
+    [*((status, 2) for status in (408, 409, 425, 498, 503)), *((status, 1) for status in (400, 401, 402, 403))],
+)
 def test_only_transient_failures_are_retried(status, tries, monkeypatch):
     monkeypatch.setenv("TEST_KEY", "k")
     with FaultServer(rule=lambda _: (status, {"error": {"message": "no such thing"}})) as fault:
@@ -108,32 +117,120 @@ def test_an_unknown_model_shows_the_list():
         collected(Client(server(fault), "tiny-chat", "completions"), asks("say"))
 
 
-def test_a_parameter_that_is_refused_is_left_out_or_sent_by_its_other_name():
+def refusing(*names):
+    """A server that has none of these parameters."""
+
     def rule(body):
-        for name in ("seed", "max_tokens"):
-            if name in body:
-                return 400, {"error": {"message": f"Unsupported parameter: '{name}'", "param": name}}
-        return None
+        here = [name for name in names if name in body]
+        message = f"Unsupported parameter: {here} is not supported with this model"
+        return (400, {"error": {"message": message, "param": here[0]}}) if here else None
+
+    return rule
+
+
+def test_what_a_server_refuses_is_learnt_once_for_a_source():
+    """Values that change nothing and parameters that are optional are left out, or sent by their other name."""
+    sent = {"seed": 3, "max_tokens": 5, "top_p": 1.0, "temperature": 0.7}
+    with FaultServer(rule=refusing("seed", "max_tokens", "top_p"), latency=0.02) as fault:
+        client = Client(server(fault), "tiny-chat")
+        for _ in range(2):  # two shards
+            assert len(collected(client, chats(*"abcdefgh", **sent))) == 8
+    assert len(fault.bodies) == 16 + 3
+    assert client.endpoint.refused == {"seed", "max_tokens", "top_p"}
+    assert fault.bodies[-1].keys() == {"model", "messages", "temperature", "max_completion_tokens"}
+
+
+def test_a_refusal_of_a_value_that_matters_is_an_error():
+    with FaultServer(rule=refusing("top_p")) as fault:
+        with pytest.raises(DataError, match=r"refuses sampling.top_p=0.9 for tiny-chat: Unsupported .*neutral value"):
+            collected(Client(server(fault), "tiny-chat"), chats("say", top_p=0.9))
+        assert len(fault.bodies) == 1
+
+
+def test_another_model_is_refused_at_its_first_answer_unless_it_is_accepted_by_name(tmp_path):
+    def rule(body):
+        return 200, completion(body, "x", ("stop", "length")) | {"model": "tiny-chat-0613"}
+
+    with FaultServer(rule=rule, latency=0.02) as fault, Spending(tmp_path) as spending:
+        with pytest.raises(DataError, match=r"tiny-chat-0613, not tiny-chat\. .*reports=\[tiny-chat-0613\]"):
+            collected(Client(server(fault), "tiny-chat", "chat", spending), chats(*"abcdefgh"))
+        assert len(fault.bodies) == 1
+        assert spending.total == (0.0, 12), "it is paid"
+        accepted = Client(server(fault), "tiny-chat", reports=["tiny-chat-0613"])
+        assert len(collected(accepted, chats(*"abcdefgh"))) == 8
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(status):
+    with FaultServer() as other, FaultServer(rule=lambda _: (status, {})) as fault:
+        fault.more = f"Location: {other.url}/chat/completions?key=secret\r\n"
+        with pytest.raises(DataError, match=rf"redirects to http://127.0.0.1:\d+ \({status}\), where no prompt"):
+            collected(Client(server(fault), "tiny-chat"), chats("say"))
+        assert other.asked.total() == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_answer_that_is_too_large_is_a_clear_error(packed, monkeypatch):
+    monkeypatch.setattr(endpoint, "MOST_BYTES", 2**20)
+    raw = b" " * 2**24
+    with FaultServer() as fault:
+        fault.more = "Content-Encoding: gzip\r\n" if packed else ""
+        fault.raw = gzip.compress(raw) if packed else raw
+        with pytest.raises(DataError, match="an answer of more than 1 MiB"):
+            collected(Client(server(fault), "tiny-chat"), chats("say"))
+
+
+def test_deep_json_is_no_answer():
+    with (
+        FaultServer(raw=b"[" * 2**18) as fault,
+        pytest.raises(Unavailable, match="an answer that is not JSON"),
+    ):
+        collected(Client(server(fault, attempts=1), "tiny-chat", "completions"), asks("say"))
+
+
+def test_too_many_open_files_are_called_that():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with FaultServer() as fault:
+        client = Client(server(fault, concurrency=64), "tiny-chat", "completions")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, limits[1]))
+        try:
+            with pytest.raises(DataError, match=r"too many open files. .*ulimit -n.*concurrency=64"):
+                collected(client, asks(*map(str, range(64))))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("cause", ["prompt", "server"])
+@pytest.mark.parametrize("prompts", ["abc", "b"])
+def test_a_prompt_that_fails_for_ever_is_told_from_a_server_that_fails(cause, prompts):
+    """Alone in its session too: another prompt is asked."""
+
+    def rule(body):
+        broken = cause == "server" or body["messages"][-1]["content"] == "b"
+        return (500, {"error": {"message": "it broke"}}) if broken else None
 
     with FaultServer(rule=rule) as fault:
-        client = Client(server(fault), "tiny-chat", "completions")
-        assert len(collected(client, asks("say", "tell", seed=3, max_tokens=5))) == 2
-    assert client.endpoint.refused == {"seed", "max_tokens"}
-    assert "seed" not in fault.bodies[-1]
-    assert fault.bodies[-1]["max_completion_tokens"] == 5
+        client = Client(server(fault, attempts=2), "tiny-chat")
+        if cause == "server":
+            with pytest.raises(Unavailable, match="HTTP 500: it broke"):
+                collected(client, chats(*prompts))
+            return
+        replies = [reply for chunk in client.replies(chats(*prompts)) for _, reply in chunk]
+    assert len(replies) == len(prompts)
+    (failed,) = (reply for reply in replies if not reply.data)
+    assert (failed.outcome, failed.message) == ("failed", "HTTP 500: it broke (2 attempts)")
 
 
 def test_requests_in_flight_have_a_grace_period_on_stop(monkeypatch):
-    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(replies, "FLUSH_SECONDS", 0.05)
     monkeypatch.setattr(module, "STOP_GRACE_SECONDS", 0.3)
     with FaultServer(latency=0.15) as fault:
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
-        got = [ask.name for chunk in client.replies(asks(*"abcdefghi"), lambda: True) for ask, _ in chunk]
-        assert sorted(got) == ["q0", "q1", "q2"]
+        assert sorted(collected(client, asks(*"abcdefghi"), lambda: True)) == ["q0", "q1", "q2"]
     with FaultServer(latency=30) as fault:
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
         begun = time.monotonic()
-        assert [pair for chunk in client.replies(asks(*"abcdefghi"), lambda: True) for pair in chunk] == []
+        assert collected(client, asks(*"abcdefghi"), lambda: True) == {}
         assert time.monotonic() - begun < 10
 
 
@@ -145,7 +242,7 @@ def test_an_error_comes_after_what_was_in_flight(monkeypatch):
         client = Client(server(fault, concurrency=3), "tiny-chat", "completions")
         got = []
         with pytest.raises(DataError, match=r"refuses q1 \(400\): .*too long"):
-            got.extend(ask.name for chunk in client.replies(asks(*"abc")) for ask, _ in chunk)
+            got.extend(ask.name for chunk in client.replies(asks(*"abc")) for ask, reply in chunk if reply.data)
     assert fault.asked.total() == 3
     assert sorted(got) == ["q0", "q2"]
 

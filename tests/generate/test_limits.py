@@ -12,6 +12,7 @@ from synthdiv.core.runtime import Server
 from synthdiv.core.types import DataError
 from synthdiv.generate import client as module
 from synthdiv.generate.client import Client
+from synthdiv.generate.limits import Limits
 from synthdiv.generate.spend import Spending
 from tests.generate.fault_server import FaultServer
 from tests.generate.hosting import asks, collected, server
@@ -37,21 +38,22 @@ def test_a_429_holds_all_and_is_no_error_for_as_many_minutes_as_attempts(monkeyp
     monkeypatch.setattr(module, "RATE_LIMIT_WINDOW", 0.35)
     never = {"error": {"message": "slow down"}}
     with FaultServer(rule=lambda _: (429, never)) as fault:
-        client = Client(server(fault, attempts=2, concurrency=4), "tiny-chat", "completions")
+        client, got = Client(server(fault, attempts=2, concurrency=4), "tiny-chat", "completions"), []
         with pytest.raises(
             DataError, match=r"no answer to q\d after [45] attempts in 1 s; the last got HTTP 429: slow down"
         ):
-            collected(client, asks(*"abcdefgh"))
+            got.extend(reply for chunk in client.replies(asks(*"abcdefgh")) for _, reply in chunk)
     assert fault.asked.keys() == {*"abcd"}, "nobody beside those that wait"
     waves = fault.starts[::4]
     assert waves[3] - waves[2] > waves[2] - waves[1] > waves[1] - waves[0] > 0.04
-    assert {account.attempts for _, account in client.unanswered} <= {4, 5}
-    assert sum(account.attempts for _, account in client.unanswered) == client.attempts == client.retries["429"]
+    unanswered = [reply.account for reply in got]
+    assert {account.attempts for account in unanswered} <= {4, 5}
+    assert sum(account.attempts for account in unanswered) == client.attempts
     monkeypatch.setattr(module, "FIRST_BACKOFF", 0.01)
     with FaultServer(share=1.0, kinds=("429",), most=5, retry_after="0") as fault:
         client = Client(server(fault, attempts=3, concurrency=1), "tiny-chat", "completions")
-        assert len(collected(client, asks(*"abcde"))) == 5
-        assert client.retries == {"429": 25}
+        replies = collected(client, asks(*"abcde")).values()
+        assert [reply.account.retries for reply in replies] == [{"429": 5}] * 5
     with FaultServer(share=1.0, kinds=("429",), retry_after="86400") as fault:
         client = Client(server(fault), "tiny-chat", "completions")
         with pytest.raises(DataError, match=r"after 1 attempts in 0 s; the last got HTTP 429: .*wait 86400 s"):
@@ -64,11 +66,11 @@ def test_a_429_holds_all_and_is_no_error_for_as_many_minutes_as_attempts(monkeyp
     st.none() | st.integers(300, 1000),
 )
 def test_no_minute_has_more_than_the_limits(steps, requests, tokens):
-    client = Client(Server("here", "http://x", requests_per_minute=requests, tokens_per_minute=tokens), "m")
+    limits = Limits(Server("here", "http://x", requests_per_minute=requests, tokens_per_minute=tokens))
     now, starts = 0.0, []
     for wait, size in steps:
         now += wait
-        starts.append((client._start_time(size, now), size))
+        starts.append((limits.start(size, now), size))
         assert starts[-1][0] >= now
     for begin, _ in starts:
         inside = [size for start, size in starts if begin <= start < begin + 60]

@@ -32,9 +32,9 @@ def until_built(make):
 
 
 def test_the_manifest_has_what_was_paid_in_all_sessions(prompts, folder, monkeypatch):
-    """Answers by another model are paid, and so may be those that broke off; rows that were asked in vain too."""
+    """Answers that broke off may be paid; rows that were asked in vain too."""
     monkeypatch.setattr(client, "FIRST_BACKOFF", 0.01)
-    kinds = ("model", "finish", "cut", "invalid", "500")
+    kinds = ("cut", "dropped")
     own = {"rows": 20, "concurrency": 8, "attempts": 2}
     with FaultServer(share=1.0, kinds=kinds, most=2, seed=1) as fault:
         prices = {"price_in": 1.0, "price_out": 10.0}
@@ -45,10 +45,9 @@ def test_the_manifest_has_what_was_paid_in_all_sessions(prompts, folder, monkeyp
     summary, log = done.manifest["summary"], read_log(done.path)
     assert summary["requests"] == len(fault.bodies) == 20 + sum(summary["retries"].values()) == 60
     assert [line["attempts"] for line in log] == [3] * 20
-    answers = 20 + summary["retries"]["model"] + summary["retries"]["finish"]
-    assert (summary["prompt_tokens"], summary["completion_tokens"]) == (11 * answers, 5 * answers)
-    assert summary["usd"] == pytest.approx(answers * 61e-6) == pytest.approx(sum(line["usd"] for line in log))
-    assert summary["unsure"]["attempts"] == summary["retries"]["connection"] + summary["retries"]["invalid"] > 0
+    assert (summary["prompt_tokens"], summary["completion_tokens"]) == (11 * 20, 5 * 20)
+    assert summary["usd"] == pytest.approx(20 * 61e-6) == pytest.approx(sum(line["usd"] for line in log))
+    assert summary["unsure"]["attempts"] == summary["retries"]["connection"] == 40
     assert spent(folder) == pytest.approx(summary["usd"] + summary["unsure"]["usd"])
 
 
@@ -88,7 +87,7 @@ def test_prompts_without_a_system_role_are_counted_in_all_sessions(prompts, fold
     assert sessions == 2
     summary = done.manifest["summary"]
     assert summary["system_folded"] == sum(line["folded"] for line in read_log(done.path)) == 20
-    assert 2 <= summary["retries"]["parameter"] <= 4
+    assert summary["retries"]["parameter"] == 1, "learnt once in this process"
     assert fault.bodies[-1]["messages"][0]["content"].startswith("Be brief.\n\n")
     assert plain.key == done.key, "what a server takes is no identity"
 

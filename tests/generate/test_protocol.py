@@ -7,57 +7,62 @@ import time
 
 import pytest
 
+from synthdiv.generate.endpoint import clean_surrogates
 from synthdiv.generate.protocol import (
-    clean_surrogates,
     error_details,
     finish_reason,
     invalid_reason,
-    is_filter_error,
-    is_same_model,
     model_names,
+    prompt_outcome,
     rejected_parameters,
     rejects_system_role,
     retry_after_seconds,
+    text_of,
+    token_usage,
 )
-
-
-def test_errors_about_parameters_are_recognised():
-    sent = {"seed": 1, "logprobs": True, "top_logprobs": 2}
-    assert rejected_parameters("Unsupported parameter: 'seed'", "", sent) == ["seed"]
-    assert rejected_parameters("logprobs is not supported by this model", "", sent) == ["logprobs", "top_logprobs"]
-    assert rejected_parameters("we do not talk of seed here", "", sent) == []
-    assert rejected_parameters("unknown field seeds", "", sent) == []
-    assert rejected_parameters("Unsupported value", "seed", {}) == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "reported", "same"),
+    ("message", "rejected", "needed"),
     [
-        ("gpt-4o", "gpt-4o", True),
-        ("gpt-4o", "gpt-4o-2024-08-06", True),
-        ("gpt-4o-2024-08-06", "gpt-4o", True),
-        ("gpt-4", "gpt-4-0613", True),
-        ("claude-3-5-sonnet-latest", "claude-3-5-sonnet-20241022", True),
-        ("meta-llama/Llama-3-8B", "llama-3-8b", True),
-        ("m", "/models/m", True),
-        ("llama3", "llama3:latest", True),
-        ("Qwen/Qwen2.5", "Qwen/Qwen2.5@main", True),
-        ("gpt-4o", "gpt-4o-mini", False),
-        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
-        ("gpt-4", "gpt-4o", False),
-        ("llama-3", "llama-3-70b", False),
-        ("gpt-4o-2024-08-06", "gpt-4o-2024-11-20", False),
-        ("gpt-4", "gpt-4-1106-preview", False),
-        ("llama", "llama-405b", False),
-        ("llama3:8b", "llama3:70b", False),
-        ("gpt-4-1106", "gpt-4", True),
-        ("mistral-large-latest", "mistral-large-2411", True),
-        ("gemini-1.5-pro", "models/gemini-1.5-pro-002", True),
-        ("a/llama-3-8b", "b/llama-3-8b:free", True),
+        ("Unsupported parameter: 'seed'", ["seed"], []),
+        ("logprobs is not supported by this model", ["logprobs", "top_logprobs"], []),
+        ("Unrecognized request arguments supplied: min_p, top_k", ["top_k", "min_p"], []),
+        ("[{'loc': ['body', 'top_k'], 'msg': 'Extra inputs are not permitted'}]", ["top_k"], []),
+        ("`temperature` and `top_p` cannot both be specified for this model", ["top_p"], ["temperature"]),
+        ("'temperature' does not support 0.7. Only the default (1) value is supported", [], ["temperature"]),
+        ("max_tokens must be at most 4096", [], []),
+        ("we do not talk of seed here", [], []),
+        ("unknown field seeds", [], []),
     ],
 )
-def test_which_names_are_the_same_model(asked, reported, same):
-    assert is_same_model(asked, reported) == same
+def test_errors_about_parameters_are_recognised(message, rejected, needed):
+    sent = {"seed": 1, "logprobs": True, "top_logprobs": 2, "max_tokens": 5, "temperature": 0.7, "top_p": 1}
+    sent |= {"top_k": -1, "min_p": 0}
+    assert rejected_parameters(message, "", sent) == (rejected, needed)
+    assert rejected_parameters(message, "", {}) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        ({"prompt": 10, "completion": 7}, (10, 7)),
+        ({"prompt": 10, "completion": 7, "total": 17}, (10, 7)),
+        ({"prompt": 10, "completion": 7, "total": 517}, (10, 507)),
+        ({"prompt": 10, "completion": 7, "total": 3}, (10, 7)),
+        ({"prompt": -10, "completion": 7}, None),
+        ({"prompt": 10, "completion": -7, "total": 99}, None),
+        ({"prompt": 10.5, "completion": 7}, None),
+        ({"prompt": 10}, None),
+    ],
+)
+def test_reasoning_tokens_outside_of_the_completion_are_billed_and_negative_counts_not_believed(counts, usage):
+    assert token_usage({"usage": {f"{name}_tokens": count for name, count in counts.items()}}) == usage
+
+
+def test_content_may_be_text_or_a_list_of_parts():
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "So"}]
+    assert [text_of(content) for content in ("So", parts, [], None, 4, ["So"])] == ["So", "So", "", "", None, None]
 
 
 def test_retry_after_is_parsed():
@@ -98,8 +103,8 @@ def test_error_messages_are_found_in_every_format():
 def test_how_an_answer_ended(reason, finish):
     choice = {"finish_reason": reason, "message": {"content": "so"}}
     assert finish_reason(choice) == finish
-    assert (invalid_reason({"choices": [choice]}, "m", "chat") is None) == bool(finish)
-    assert (invalid_reason({"choices": [{"finish_reason": reason}]}, "m", "chat") is None) == (finish == "refusal")
+    assert (invalid_reason({"choices": [choice]}, "chat") is None) == bool(finish)
+    assert (invalid_reason({"choices": [{"finish_reason": reason}]}, "chat") is None) == (finish == "refusal")
 
 
 def test_a_list_of_models_may_be_wrapped_or_bare_or_none():
@@ -107,14 +112,18 @@ def test_a_list_of_models_may_be_wrapped_or_bare_or_none():
     assert model_names(models) == model_names({"data": models}) == ["a", "b"]
     for nothing in (None, "x", {}, [], {"data": None}, {"models": models}):
         assert model_names(nothing) == []
-        assert invalid_reason(nothing, "m", "models") is None
+        assert invalid_reason(nothing, "models") is None
 
 
 def test_errors_of_filters_and_about_the_system_role_are_recognised():
-    for words in ("Content Exists Risk", "content_filter", "content_policy_violation", "flagged by moderation"):
-        assert is_filter_error(words)
-    for words in ("", "This model's maximum context length is 4096 tokens", "risk", "policy"):
-        assert not is_filter_error(words)
+    for words in ("Content Exists Risk", "content_filter", "your input was flagged", "flagged by moderation"):
+        assert prompt_outcome(400, words, "") == prompt_outcome(403, words, "") == "refusal"
+    for code in ("content_policy_violation", "invalid_prompt"):
+        assert prompt_outcome(400, "no", code) == "refusal"
+    for words in ("This model's maximum context length is 4096 tokens", "prompt is too long: 5 tokens > 4 maximum"):
+        assert prompt_outcome(400, words, "") == prompt_outcome(413, "", "") == "failed"
+    for words in ("", "risk", "policy", "too long"):
+        assert prompt_outcome(400, words, "") == prompt_outcome(404, "context length", "") == ""
     for words in (
         "System role not supported",
         "This model doesn't support system messages",

@@ -103,4 +103,20 @@ def test_a_key_in_place_of_its_name_is_refused_and_not_repeated():
         (problem,) = Server("here", url).check("runtime.servers.0")
         assert problem.startswith("runtime.servers.0.url: needs an http address")
         assert "secret" not in problem
+    for part in ("sk-secret", "a1" * 11, "v1/secret" + "5f" * 9 + "/v1"):
+        (problem,) = Server("here", f"https://x/{part}").check("s")
+        assert problem.startswith("s.url: a part of its path may be a key")
+        assert "secret" not in problem
+    for url in ("http://x/{A_LONG_NAME_OF_A_VARIABLE}/v1", "https://x/openai/deployments/gpt-4o-mini/v1"):
+        assert Server("here", url).check("s") == []
     assert Server("here", "http://[::1]:80/v1/a@b/").check("s") == []
+
+
+def test_a_key_in_the_address_comes_from_the_environment_and_is_masked(monkeypatch):
+    key = f"sk-{SECRET}-secret-of-the-path"
+    monkeypatch.setenv("TEST_KEY", key)
+    with FaultServer(rule=lambda _: (400, {"error": {"message": f"no {key}"}})) as fault:
+        client = Client(server(fault, url=f"{fault.url}/{{TEST_KEY}}"), "tiny-chat", "completions")
+        with pytest.raises(DataError, match=r"v1/\{TEST_KEY\}\) refuses q0 \(400\): no \*\*\*"):
+            collected(client, asks("say"))
+        assert fault.paths[-1] == f"/v1/{key}/completions"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.generate.spend import FILE, OverBudget, Spending
+from tests.conftest import ROOT
 
 TOKENS = st.integers(0, 2000)
 STEPS = st.lists(
@@ -31,8 +35,12 @@ def test_no_interleaving_crosses_the_budget_and_what_is_settled_is_what_it_cost(
                         handle.write(b'{"reserve": "half", "us')
                 elif what == "reserve":
                     try:
-                        flying.append((first, first.reserve(prompt, completion), prompt, completion))
+                        name = first.reserve(prompt, completion)
                     except OverBudget:
+                        name = None
+                    if name:
+                        flying.append((first, name, prompt, completion))
+                    elif name is None:
                         room = usd is None or first.total[0] + first.usd(prompt, completion) <= usd - 1e-6
                         assert not (room and (tokens is None or first.total[1] + prompt + completion <= tokens))
                 elif flying:
@@ -58,7 +66,7 @@ def test_no_interleaving_crosses_the_budget_and_what_is_settled_is_what_it_cost(
 
 def test_the_error_names_budget_spending_and_next_step(tmp_path):
     with Spending(tmp_path, 5.0, None, 2.0, 10.0) as spending:
-        spending.reserve(990_000, 300_000)
+        spending.settle(spending.reserve(990_000, 300_000), 990_000, 300_000)
         with pytest.raises(OverBudget) as caught:
             spending.reserve(5000, 2000)
     assert str(caught.value) == (
@@ -88,3 +96,34 @@ def test_without_prices_only_tokens_are_counted(tmp_path):
         assert spending.usd(5, 5) is None
         spending.settle("", 5, 5)
         assert spending.total == (0.0, 10)
+
+
+def reservation(folder):
+    """What a process that is killed leaves."""
+    words = "from synthdiv.generate.spend import Spending; from pathlib import Path; import os, signal\n"
+    words += f"Spending(Path({str(folder)!r}), None, 100).reserve(60, 0); os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", words], cwd=ROOT)
+
+
+def test_reservations_of_others_are_waited_for_and_those_of_dead_processes_settled_in_full(tmp_path):
+    with Spending(tmp_path, None, 100) as one, Spending(tmp_path, None, 100) as two:
+        name = one.reserve(60, 0)
+        assert two.reserve(60, 0) is None, "it may be settled for less"
+        one.settle(name, 10, 0)
+        two.settle(two.reserve(60, 0), 10, 0)
+    reservation(tmp_path)
+    with Spending(tmp_path, None, 100) as one:
+        with pytest.raises(OverBudget, match="80 tokens are spent or reserved"):
+            one.reserve(60, 0)
+        assert (one.settled, one.open) == ((0.0, 80), {})
+
+
+def test_a_reservation_of_another_host_is_waited_for_as_long_as_a_request_takes(tmp_path, monkeypatch):
+    with Spending(tmp_path, None, 100) as one, Spending(tmp_path, None, 100, patience=0.05) as two:
+        monkeypatch.setattr(one, "_process", ["elsewhere", "", 1, 1.0])
+        one.reserve(60, 0)
+        assert two.reserve(60, 0) is None
+        time.sleep(0.06)
+        with pytest.raises(OverBudget):
+            two.reserve(60, 0)
+        assert two.total == (0.0, 60)
