@@ -28,8 +28,9 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store
 from synthdiv.core.types import Artifact, Run
+from synthdiv.views.layout import show as show_tables
+from synthdiv.views.show import overview
 from synthdiv.views.status import Observer
-from synthdiv.views.status_table import table
 
 STAGES = ("prompts", *("generate",) * 8, "mix", "train", *("generate",) * 4, "collapse", "likelihood", "truth")
 FIELDS = {"sampling": {"temperature": 0.7, "top_p": 0.95}, "path": "/data/models/eight-billion", "seeds": [0] * 40}
@@ -136,9 +137,7 @@ def main() -> int:
             begun = time.perf_counter()
             status = observer.look()
             with contextlib.redirect_stdout(io.StringIO()):
-                from rich.console import Console
-
-                Console(width=120).print(table(status))
+                show_tables(*overview(status))
             show(name, time.perf_counter() - begun, REFRESH, "s", f"a look after {news:,} events; first {first:.2f} s")
         milliseconds(root, -200)  # loads what the first build loads
         empty = milliseconds(root, 0)

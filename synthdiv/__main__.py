@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from synthdiv.core.terminal import echo, echo_traceback, log_handler
 from synthdiv.views.usage import VERBS, usage
 
 
@@ -115,15 +116,14 @@ def verb(name: str, arguments: list[str]) -> int:
     from synthdiv.views.report.page import write_report
 
     measures = last(arguments, "report.measures=").strip("[]").split(",")
-    print(write_report(root, words[0], [measure.strip() for measure in measures if measure.strip()]))
+    echo(str(write_report(root, words[0], [measure.strip() for measure in measures if measure.strip()])))
     return 0
 
 
 def main() -> None:
     """Entry point: a user's mistake is a message, not a traceback, unless SYNTHDIV_DEBUG=1."""
-    logger, handler = logging.getLogger("synthdiv"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers, logger.level, logger.propagate = [handler], logging.INFO, False
+    logger = logging.getLogger("synthdiv")
+    logger.handlers, logger.level, logger.propagate = [log_handler()], logging.INFO, False
     arguments = sys.argv[1:]
     if os.environ.get("SYNTHDIV_DEBUG") == "1":
         sys.exit(dispatch(arguments))
@@ -131,7 +131,7 @@ def main() -> None:
     try:
         code = dispatch(arguments)
     except KeyboardInterrupt:
-        print("stopped; unfinished work is kept, the same command goes on", file=sys.stderr)
+        echo("stopped; unfinished work is kept, the same command goes on", error=True)
         code = 130
     except BrokenPipeError:
         code = 141
@@ -148,12 +148,12 @@ def dispatch(arguments: list[str]) -> int:
     if "--version" in arguments:
         from synthdiv import __version__
 
-        print(f"synthdiv {__version__}")
+        echo(f"synthdiv {__version__}")
         return 0
     if not arguments or "--help" in arguments or "-h" in arguments:
         verbs = [word for word in arguments[:1] if word in VERBS]
         folders = [conf_dir(), *filter(None, [options(arguments).config_dir])]
-        print(usage(list(map(Path, folders)), *verbs))
+        echo(usage(list(map(Path, folders)), *verbs))
         return 0
     if arguments[0] in VERBS:
         return verb(arguments[0], arguments[1:])
@@ -167,13 +167,13 @@ def explain(error: Exception) -> int:
 
     if isinstance(error, SynthdivError):
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            echo(f"error: {line}", error=True)
         return 2
     from synthdiv.core.store import disk_full
 
     if disk_full(error):
         advice = "What is built and what is half built is kept. Free some space and run the same command again."
-        print(f"error: no space left on the disk of the outputs ({error}). {advice}", file=sys.stderr)
+        echo(f"error: no space left on the disk of the outputs ({error}). {advice}", error=True)
         return 2
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -181,9 +181,10 @@ def explain(error: Exception) -> int:
     if isinstance(error, HydraException | OmegaConfBaseException):
         from synthdiv.study.expand import one_line
 
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        echo(f"error: {one_line(error)}", error=True)
         return 2
-    raise error
+    echo_traceback(error)
+    return 1
 
 
 if __name__ == "__main__":

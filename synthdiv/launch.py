@@ -46,14 +46,12 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     problems = [*problems, *([] if planning else unwritable(root))]
     frozen = freeze(points, Resolver(root, online=not planning), problems)
     estimate = CostEstimate(frozen, cell)
-    missing = estimate.missing()
-    bill = estimate.bill(missing)
     if planning:
-        from synthdiv.views.plan import Plan, print_json, print_plan
+        from synthdiv.views.plan import print_plan
 
-        (print_json if plan == "json" else print_plan)(Plan(frozen, cell, set(missing), bill))
+        print_plan(estimate, as_json=plan == "json")
         return 0
-    if short := shortage(bill.disk_bytes, root):
+    if short := shortage(estimate.bill.disk_bytes, root):
         raise ConfigError(short)
     require_format(root, create=True)
     runner = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))

@@ -238,7 +238,7 @@ def test_a_plan_shows_models_that_only_the_hub_knows_as_unresolved(typed, monkey
     assert "2 cells, 2 unique" in done.out
     assert "unresolved: some/model: the commit of main is not in the local hub cache" in done.out
     assert "unknown: some/model: no size" in done.out
-    nodes = {line.split()[0]: line.split()[1:] for line in done.out.split("nodes\n")[1].splitlines() if line.strip()}
+    nodes = {line.split()[0]: line.split()[1:] for line in done.out.split("\nnodes")[1].splitlines() if line.strip()}
     assert nodes["checkpoint"] == ["0", "1", "0", "1"], "present, to build, shared, unresolved"
     assert nodes["pretrain"] == ["0", "1", "0", "0"]
     assert nodes["generate"] == ["0", "4", "0", "2"], "what stands on it is unresolved too"

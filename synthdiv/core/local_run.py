@@ -16,6 +16,7 @@ from typing import Any
 
 from synthdiv.core.ranks import Ranks
 from synthdiv.core.runtime import Runtime
+from synthdiv.core.terminal import overwrite
 from synthdiv.core.types import Artifact, ConfigError, Stopped
 
 LOGGER = logging.getLogger("synthdiv")
@@ -147,14 +148,12 @@ class LocalRun:
             self.boundary(keep)
 
     def _show(self, done: int, total: int, what: str) -> None:
-        if not sys.stderr.isatty():
-            return
         now = time.monotonic()
         if done >= total:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            overwrite()
         elif now - self._shown > 0.1:
             self._shown = now
-            print(f"\r\033[K  {what} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
+            overwrite(f"  {what} {done:,}/{total:,}")
 
     def show(self, point: dict[str, float]) -> None:
         """Ignored; subclasses report it."""

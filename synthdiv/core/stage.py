@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from synthdiv.core.fields import MISSING, dotted, type_hints, without_none
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import Artifact, ConfigError, Run
 
 PROMPT_TOKENS, ANSWER_TOKENS = 100, 200  # what planning assumes where no manifest was measured
@@ -68,6 +69,19 @@ class Stage:
     def kind(self) -> str:
         """What measured rates and cluster profiles call this stage: its name, unless it has several kinds."""
         return self.name
+
+    @property
+    def trained_share(self) -> float:
+        """Of a stage that trains a model: trained weights as a share of all."""
+        return 1.0
+
+    def parameters(self) -> float | None:
+        """Of a stage whose artifact is a model: how many weights it has; None where only `facts` can say it."""
+        return None
+
+    def devices(self, runtime: Runtime) -> int:
+        """On how many devices it works at once; 0: on none of ours."""
+        return 1
 
     def input_names(self) -> Iterable[str]:
         """The names of all inputs, in the order in which they enter the key."""

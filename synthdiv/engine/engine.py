@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from synthdiv.core.ledger import Ledger, new_job
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import SynthdivError
 from synthdiv.engine.build import Outcome, describe
 from synthdiv.engine.failure import INPUT
@@ -71,7 +71,7 @@ class Engine:
             )  # fmt: skip
         self.print_failures()
         if stop.reason:
-            print(f"{stop.reason}; unfinished work is kept, the same command goes on", file=sys.stderr)
+            echo(f"{stop.reason}; unfinished work is kept, the same command goes on", error=True)
             return INTERRUPTED
         return 1 if self.failures else 0
 
@@ -148,17 +148,12 @@ class Engine:
         """For each node that failed its class, message, the end of its log and one command that repeats it."""
         for key, outcome in list(self.failures.items())[:SHOWN_FAILURES]:
             records = [record for record in self.records if key in record.nodes]
-            print(
-                f"failed: {self.nodes[key].label} ({outcome.failure}; {len(records)} cells depend on it): "
-                f"{outcome.message}",
-                *(f"  | {line}" for line in self.log_ends[key]),
-                f"  again: {records[0].command(self.cell.sweep)}",
-                sep="\n",
-                file=sys.stderr,
-            )
+            head = f"failed: {self.nodes[key].label} ({outcome.failure}; {len(records)} cells depend on it): "
+            lines = [head + outcome.message, *(f"  | {line}" for line in self.log_ends[key])]
+            echo("\n".join([*lines, f"  again: {records[0].command(self.cell.sweep)}"]), error=True)
         if len(self.failures) > SHOWN_FAILURES:
             more = len(self.failures) - SHOWN_FAILURES
-            print(f"and {more} more failures: synthdiv status {self.cell.sweep} --json", file=sys.stderr)
+            echo(f"and {more} more failures: synthdiv status {self.cell.sweep} --json", error=True)
 
 
 def end_of_log(path: str, node: Node) -> list[str]:

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from synthdiv.core.local_run import REASONS, Stop
 from synthdiv.core.ranks import Ranks
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
+from synthdiv.core.terminal import echo, log_handler
 from synthdiv.core.types import ConfigError, SynthdivError
 from synthdiv.engine.build import Builder, Outcome, halved
 from synthdiv.engine.failure import MEMORY, TIME
@@ -179,7 +179,7 @@ def main(arguments: list[str], watch: Callable[[Track, Path, str], Watcher]) -> 
     tracker's settings, the outputs and the name of the sweep."""
     stop = Stop()
     stop.listen()
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(handlers=[log_handler()], level=logging.WARNING)
     LOGGER.setLevel(logging.INFO)
     try:
         if len(arguments) not in (1, 2):
@@ -190,7 +190,7 @@ def main(arguments: list[str], watch: Callable[[Track, Path, str], Watcher]) -> 
         watcher = watch(job.track, Path(job.runtime.outputs), job.sweep)
         worker = JobWorker(job, number, stop, Ranks.of_environment(slurm=job.nodes is not None), watcher)
     except SynthdivError as error:
-        print(f"error: {error}", file=sys.stderr)
+        echo(f"error: {error}", error=True)
         return 2
     code = worker.work()
     if not worker.builder.broken:

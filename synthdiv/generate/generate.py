@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
@@ -101,6 +102,11 @@ class Generate(Stage):
             return Work(self.answers())
         count, length = self.answers(), self.answer_tokens(inputs, measured)
         return Work(count, new_tokens=count * length, read_tokens=count * prompt_tokens(measured))
+
+    def devices(self, runtime: Runtime) -> int:
+        if self.backend in (Backend.api, Backend.recorded):
+            return 0
+        return runtime.tensor_parallel if self.backend is Backend.vllm else 1
 
     def answer_tokens(self, inputs: Mapping[str, Node], measured: Measured) -> float:
         """New tokens of one answer."""

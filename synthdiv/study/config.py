@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
@@ -182,6 +183,13 @@ class Track:
     """The account or team in W&B; null: the account's own."""
     samples: int = 50
     """Answers in the table of each cell."""
+
+    def check(self, name: str) -> list[str]:
+        """The project is also the name of a folder of the outputs."""
+        if re.fullmatch(r"(?!\.)[^/\\#?%:\0]{1,128}", self.project):
+            return []
+        needs = "needs 1 to 128 characters without / \\ # ? % : and without a leading dot"
+        return [f"{name}.project={self.project!r}: {needs}"]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.study.schema import refuse_unknown
 
@@ -202,7 +203,7 @@ def confirm(count: int, cells: int, command: str) -> None:
         raise ConfigError(f"{count:,} cells are a sweep, which needs -m: `{command}`")
     message = f"{count:,} cells are more than the {cells:,} that need no confirmation"
     if sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"{message}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
+        echo(f"{message}. Continue? [y/N] ", error=True, end="")
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
     raise ConfigError(f"{message}; to run them all add hydra.sweeper.cells={count}")

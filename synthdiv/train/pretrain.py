@@ -98,7 +98,6 @@ class Pretrain(Stage):
     kept = (CHECKPOINTS,)
     unit = "tokens"
     less_memory = "not even one sequence fits: lower pretrain.context, hidden or layers"
-    trained_share = 1.0
 
     toy: ToyCorpus | None = None
     """Speech of the toy world; null: `text`."""

@@ -33,7 +33,6 @@ class Train(Recipe, Stage):
 
     @property
     def trained_share(self) -> float:
-        """Trained weights as a share of all, for planning."""
         return 1.0 if self.method is Method.full else 0.02
 
     def input_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a plan costs: tokens, device-hours, money and disk of the nodes that are still to build.
+"""What a sweep costs: tokens, device-hours, money and disk of the nodes that are still to build.
 
 Each stage says what work it does. Rates are those of earlier manifests on the same hardware, for models of similar
 size; where there are none, the operations of the model's parameters are counted, and the bill says so.
@@ -6,8 +6,8 @@ size; where there are none, the operations of the model's parameters are counted
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,29 +46,40 @@ class Bill:
 
 
 class CostEstimate:
-    """Sizes, prices and history of one plan, and what each of its nodes takes."""
+    """A frozen sweep, what is missing of it in the outputs, and what each of its nodes takes."""
 
     def __init__(self, frozen: Frozen, cell: Cell):
-        self.tensor_parallel = cell.runtime.tensor_parallel
-        self.root, self.nodes, self.facts = Path(cell.runtime.outputs), frozen.nodes(), facts_of(frozen)
+        self.frozen, self.cell, self.root = frozen, cell, Path(cell.runtime.outputs)
+        self.nodes, self.facts = frozen.nodes(), facts_of(frozen)
         self.sizes = {key: size for key, node in self.nodes.items() if (size := self._parameters(node))}
         self.history = History(self.root, self.sizes)
         self.device = device_of(cell.runtime.device, self.history)
-        self._works: dict[str, Work] = {}
+        self.work = cache(self._work)
 
-    def missing(self) -> list[str]:
-        """Keys of the nodes that are still to build, or to fetch; those above what is unresolved are among them."""
-        store, unknown = Store(self.root), set[str]()
+    @cached_property
+    def unresolved(self) -> set[str]:
+        """Nodes whose identity only the hub knows, and all that depend on them."""
+        keys = set[str]()
         for key, node in self.nodes.items():
-            if unresolved(node) or any(inner.key in unknown for inner in node.inputs.values()):
-                unknown.add(key)
-        return [key for key, node in self.nodes.items() if key in unknown or not store.has(node)]
+            if unresolved(node) or any(inner.key in keys for inner in node.inputs.values()):
+                keys.add(key)
+        return keys
 
-    def bill(self, keys: Iterable[str]) -> Bill:
+    @cached_property
+    def missing(self) -> dict[str, Node]:
+        """The nodes that are still to build, or to fetch; those that are not resolved are among them."""
+        store = Store(self.root)
+        return {key: node for key, node in self.nodes.items() if key in self.unresolved or not store.has(node)}
+
+    @cached_property
+    def bill(self) -> Bill:
+        return self.bill_of(list(self.missing.values()))
+
+    def bill_of(self, nodes: list[Node]) -> Bill:
         """The sum over these nodes, and room for the checkpoints of the largest training."""
         bill, measured, checkpoints = Bill(device=self.device), 0.0, 0.0
         bill.accelerator = self.history.accelerators.get(self.device, "")
-        for node in map(self.nodes.__getitem__, keys):
+        for node in nodes:
             if node.stage.located:
                 continue
             work = self.work(node)
@@ -78,7 +89,8 @@ class CostEstimate:
             if self.unpriced(node) and (name := node.stage.source) not in bill.unpriced:  # type: ignore[attr-defined]
                 bill.unpriced.append(name)
             if work.trained_tokens:
-                checkpoints = max(checkpoints, STATE_BYTES * (self.size(node) or 0.0) * trained_share(node))
+                weights = (self.size(node) or 0.0) * node.stage.trained_share
+                checkpoints = max(checkpoints, STATE_BYTES * weights)
             seconds, known = self.seconds(node)
             if seconds is None and (name := self.name(node)) not in bill.unknown:
                 bill.unknown.append(name)
@@ -89,11 +101,8 @@ class CostEstimate:
         bill.measured = round(measured / bill.device_hours, 3) if bill.device_hours else 0.0
         return bill
 
-    def work(self, node: Node) -> Work:
-        """What a node does, as its stage says."""
-        if node.key not in self._works:
-            self._works[node.key] = node.stage.work(node.inputs, self.history)
-        return self._works[node.key]
+    def _work(self, node: Node) -> Work:
+        return node.stage.work(node.inputs, self.history)
 
     def size(self, node: Node) -> float | None:
         """Parameters of the model that a node runs or trains."""
@@ -114,7 +123,7 @@ class CostEstimate:
         if node.work_model and node.work_model is not node:  # a tuned student has those of the student
             return self._parameters(node.work_model)
         known = self.facts[node.key].parameters if node.key in self.facts else None
-        return known or (node.stage.parameters() if hasattr(node.stage, "parameters") else None)
+        return known or node.stage.parameters()
 
     def price(self, node: Node) -> float:
         """USD of a priced source: facts.price_in and price_out, for a million tokens. Recorded answers are paid for."""
@@ -124,18 +133,19 @@ class CostEstimate:
         return (work.read_tokens * (facts.price_in or 0.0) + work.new_tokens * (facts.price_out or 0.0)) / 1e6
 
     def unpriced(self, node: Node) -> bool:
-        """Whether it is answered by a hosted source without a known price."""
-        facts = self.facts.get(node.key)
-        return node.stage.kind == "api" and (facts is None or None in (facts.price_in, facts.price_out))
+        """Whether a server without a known price answers it."""
+        facts, elsewhere = self.facts.get(node.key), not node.stage.devices(self.cell.runtime)
+        unknown = facts is None or None in (facts.price_in, facts.price_out)
+        return elsewhere and unknown and self.work(node).new_tokens > 0
 
     def seconds(self, node: Node) -> tuple[float | None, bool]:
         """Seconds on one device, None where a model's size is unknown; and whether the rate was measured."""
-        kind, size, work = node.stage.kind, self.size(node), self.work(node)
-        if kind == "api":
-            return 0.0, True  # of our own devices
-        rate = self.history.seconds(kind, size, self.device)
+        work, size, devices = self.work(node), self.size(node), node.stage.devices(self.cell.runtime)
+        if not devices:
+            return 0.0, True
+        rate = self.history.seconds(node.stage.kind, size, self.device)
         if rate is not None:
-            return work.units * rate * (self.tensor_parallel if kind == "vllm" else 1), True
+            return work.units * rate * devices, True
         tokens = DECODING * work.new_tokens + work.read_tokens + 3 * work.trained_tokens  # backward: twice forward
         if not tokens:
             return SMALL_SECONDS, False
@@ -145,18 +155,11 @@ class CostEstimate:
 
     def disk(self, node: Node) -> float:
         """Bytes of the artifact: measured, or by weights and units."""
-        size, units = self.size(node), self.work(node).units
-        measured = self.history.bytes(node.stage.kind, size, whole=node.stage.model)
+        stage, size, units = node.stage, self.size(node), self.work(node).units
+        measured = self.history.bytes(stage.kind, size, whole=stage.model)
         if measured is not None:
-            return measured * (1 if node.stage.model else units)
-        if node.stage.model:
-            return 4 * (size or 0.0) * trained_share(node)
-        return node.stage.bytes_per_unit * units
-
-
-def trained_share(node: Node) -> float:
-    """Trained weights as a share of all."""
-    return getattr(node.stage, "trained_share", 1.0)
+            return measured * (1 if stage.model else units)
+        return 4 * (size or 0.0) * stage.trained_share if stage.model else stage.bytes_per_unit * units
 
 
 def facts_of(frozen: Frozen) -> dict[str, Facts]:

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from synthdiv.views.layout import bytes_text
+
 
 def existing(root: Path) -> Path:
     """`root`, or the nearest folder above it that exists."""
@@ -14,9 +16,8 @@ def existing(root: Path) -> Path:
 
 def unwritable(root: Path) -> list[str]:
     """A message for each folder of the outputs in which no file can be created."""
-    folders = [existing(root), *(root / name for name in ("artifacts", "sweeps") if (root / name).exists())]
     problems = []
-    for folder in folders:
+    for folder in [existing(root), *(path for name in ("artifacts", "sweeps") if (path := root / name).exists())]:
         try:
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -35,19 +36,9 @@ def free_bytes(root: Path) -> int:
 
 def shortage(needed: int, root: Path) -> list[str]:
     """A message if `needed` bytes are more than are free."""
-    free = free_bytes(root)
-    if needed <= free:
+    if needed <= (free := free_bytes(root)):
         return []
     return [
         f"runtime.outputs={root}: this sweep needs about {bytes_text(needed)} and {bytes_text(free)} are free there; "
         "free some space, choose a folder on another disk with runtime.outputs=FOLDER, or launch a part of the grid"
     ]
-
-
-def bytes_text(size: float) -> str:
-    """Bytes with three digits and a decimal unit, such as `12.3 GB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} PB"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 from synthdiv.core.store import Store
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 
 
@@ -20,15 +20,12 @@ def examine(root: Path) -> int:
         problems = list(store.damage(path, hashes=True))
         if problems:
             damaged += 1
-            print(
-                f"damaged: {path}: {'; '.join(problems)}\n"
-                f"  remove it and run the sweep again: rm -r {shlex.quote(str(path))}",
-                file=sys.stderr,
-            )
+            advice = f"remove it and run the sweep again: rm -r {shlex.quote(str(path))}"
+            echo(f"damaged: {path}: {'; '.join(problems)}\n  {advice}", error=True)
     for path, claim in partials.items():
         if claim:
-            print(f"in work: {path} (by process {claim.pid} on {claim.host}; do not remove it while that lives)")
+            echo(f"in work: {path} (by process {claim.pid} on {claim.host}; do not remove it while that lives)")
         else:
-            print(f"unfinished: {path} (running the sweep again continues it; otherwise remove it)")
-    print(f"{len(finished)} artifacts, {damaged} damaged, {len(partials)} unfinished")
+            echo(f"unfinished: {path} (running the sweep again continues it; otherwise remove it)")
+    echo(f"{len(finished)} artifacts, {damaged} damaged, {len(partials)} unfinished")
     return 1 if damaged else 0

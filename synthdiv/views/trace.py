@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.store import MANIFEST
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.generate.answer import LOG, ROWS
 
@@ -27,13 +28,13 @@ def trace(root: Path, prompt: str, as_json: bool) -> int:
                            and (row["source"], row["sample"]) == (answer["source"], answer["sample"])]  # fmt: skip
     human = [row for row in mixes if row["source"] == "human"]
     if as_json:
-        print(json.dumps({"id": prompt, "answers": generated, "human": human}, ensure_ascii=False, indent=1))
+        echo(json.dumps({"id": prompt, "answers": generated, "human": human}, ensure_ascii=False, indent=1))
         return 0
-    print(f"{prompt}\n{indented((generated or human)[0]['prompt'])}")
+    echo(f"{prompt}\n{indented((generated or human)[0]['prompt'])}")
     for answer in generated:
-        print("\n".join(answer_lines(answer)))
+        echo("\n".join(answer_lines(answer)))
     for row in human:
-        print(f"\nhuman\n{indented(row['response'])}\n  in         {row['mix']}, row {row['position']}")
+        echo(f"\nhuman\n{indented(row['response'])}\n  in         {row['mix']}, row {row['position']}")
     return 0
 
 

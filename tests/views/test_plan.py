@@ -140,7 +140,7 @@ def test_without_manifests_it_counts_parameters(tmp_path):
     shards = [actual.nodes[key] for key in of(actual, "generate") if actual.nodes[key].stage.source == "oak"]
     assert sum(actual.work(node).units for node in shards) == 48
     assert sum(actual.work(node).new_tokens for node in shards) == 48 * 40
-    bill = actual.bill(actual.missing())
+    bill = actual.bill
     assert bill.measured == 0
     assert bill.unknown == []
     assert bill.disk_bytes > 3 * 4 * size, "weights of three models, and room for checkpoints"
@@ -159,10 +159,10 @@ def test_budgets_of_steps_and_tokens(tmp_path):
 def test_money_is_the_price_of_the_tokens_still_to_write(tmp_path):
     prices = ["generators.models.0.facts.price_in=3", "generators.models.0.facts.price_out=15"]
     actual = estimate("mix=single", *TINY, *prices, root=tmp_path)
-    assert actual.bill(actual.missing()).usd == pytest.approx(48 * (PROMPT * 3 + 40 * 15) / 1e6)
-    assert actual.bill([]).usd == 0
+    assert actual.bill.usd == pytest.approx(48 * (PROMPT * 3 + 40 * 15) / 1e6)
+    assert actual.bill_of([]).usd == 0
     human = estimate("mix=human", *TINY, *prices, root=tmp_path)
-    assert human.bill(human.missing()).usd == 0, "who writes nothing costs nothing"
+    assert human.bill.usd == 0, "who writes nothing costs nothing"
 
 
 def test_recorded_answers_cost_neither_tokens_nor_money(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_recorded_answers_cost_neither_tokens_nor_money(tmp_path, monkeypatch):
     actual = estimate(
         *FILES, "mix=multi", sources("one", "two"), "generators.models.0.facts.price_out=15", root=tmp_path
     )
-    bill = actual.bill([key for key in of(actual, "generate") if actual.nodes[key].stage.recorded])
+    bill = actual.bill_of([actual.nodes[key] for key in of(actual, "generate") if actual.nodes[key].stage.recorded])
     assert (bill.generate_tokens, bill.usd) == (0, 0)
 
 

@@ -15,16 +15,15 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from synthdiv.core.events import Event
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.store import require_format
 from synthdiv.core.types import ConfigError
 from synthdiv.views import show
-from synthdiv.views.show import show_status
+from synthdiv.views.layout import duration
+from synthdiv.views.show import one_line, show_status
 from synthdiv.views.status import Observer
-from synthdiv.views.status_table import duration, one_line, table
 from tests.conftest import ROOT, command
 
 MESSAGE = "CUDA out of memory [of device 0]. Tried to allocate 2.50 GiB and there were 1.00 GiB left in all of it"
@@ -61,15 +60,18 @@ def sweep(root: Path, count: int = 6) -> Ledger:
     return ledger
 
 
-def drawn(root: Path, width: int) -> str:
-    console = Console(width=width, highlight=False, color_system=None)
-    with console.capture() as capture:
-        console.print(table(Observer(root, "eggs").look()), crop=False)
-    return capture.get()
+@pytest.fixture
+def drawn(monkeypatch, capsys):
+    def run(root: Path, width: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert show_status(root, "eggs") == 0
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_tables_fit_the_terminal_and_break_no_command(tmp_path, width):
+def test_the_tables_fit_the_terminal_and_break_no_command(tmp_path, width, drawn):
     sweep(tmp_path)
     output = drawn(tmp_path, width)
     whole = [line for line in output.splitlines() if line.startswith(("  log: ", "  again: ", "log of "))]
@@ -90,7 +92,7 @@ def test_the_tables_fit_the_terminal_and_break_no_command(tmp_path, width):
     assert "00000001 mix=mix0 train.seed=1 1 . . 1 1" in words, "all cells have student=big"
 
 
-def test_a_thousand_cells_are_grouped_by_arm_failed_ones_first(tmp_path):
+def test_a_thousand_cells_are_grouped_by_arm_failed_ones_first(tmp_path, drawn):
     sweep(tmp_path, 1000)
     lines = drawn(tmp_path, 80).splitlines()
     assert len(lines) < 50

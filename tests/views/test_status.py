@@ -16,8 +16,8 @@ from synthdiv.core.events import Event
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.liveness import Heartbeats, Liveness
 from synthdiv.generate.spend import Spending
+from synthdiv.views.show import one_line
 from synthdiv.views.status import Observer, Status, cell_state, states_of
-from synthdiv.views.status_table import one_line
 
 GRAPH = {
     key: NodeRecord(key, "train", {name: name for name in inputs}, {})

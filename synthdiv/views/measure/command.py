@@ -7,7 +7,9 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
+from synthdiv.views.layout import console, text
 
 if TYPE_CHECKING:
     from synthdiv.views.measure.group_scores import Groups
@@ -87,25 +89,23 @@ def measure_file(arguments: list[str]) -> int:
     """Run the command. ConfigError or DataError for options or a file that it cannot use."""
     options = parser().parse_args(arguments)
     require_encoder(options.encoder)
-    from rich.console import Console
-
     from synthdiv.views.measure.group_scores import scores_of, words_budget
-    from synthdiv.views.measure.score_table import json_text, show
+    from synthdiv.views.measure.score_table import json_text, show_scores
 
-    log = Console(stderr=True)
-    with log.status(f"reading {options.file}", spinner="line"):  # silent if stderr is not a terminal
+    log = console(error=True)
+    with log.status(text(f"reading {options.file}"), spinner="line"):  # silent if stderr is not a terminal
         groups = read_groups(options)
         words, origin = (options.words, "") if options.words else words_budget(groups)
     about = description(groups, words, origin, options)
-    with log.status(f"measuring {count_texts(groups)}", spinner="line"):
+    with log.status(text(f"measuring {count_texts(groups)}"), spinner="line"):
         paired = options.prompt is not None
         scores = scores_of(groups, words, options.texts, options.seed, paired, options.encoder)
     if options.json:
-        print(json_text(scores))
-        log.print("\n".join(about), markup=False, highlight=False, soft_wrap=True)
+        echo(json_text(scores))
+        echo("\n".join(about), error=True)
     else:
         sizes = {group: sum(map(len, answers.values())) for group, answers in groups.items()}
-        show(scores, sizes, about, Console())
+        show_scores(scores, sizes, about)
     return 0
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 from synthdiv.core.types import Score
-from synthdiv.views.report.labels import arrow, number
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from synthdiv.views.layout import arrow, interval, number, show, table
 
 NUMBER = re.compile(r"(?<![\w.,-])\d+(?:[.,]\d+)*(?![\w-])")  # not those within names
 PLACEHOLDER = "\0"  # in place of a number
 JSON_FIELDS = ("name", "value", "n", "low", "high", "unit", "higher_is_better", "note")
 LONGEST_LABEL = 80  # characters of a group's name that are shown
+HEADER = ("measure", "!>value", "![low, high]", "!>n", "!note")
 
 
 class Notes:
@@ -48,54 +44,36 @@ def with_ranges(pattern: str, numbers: list[list[str]]) -> str:
     return pattern
 
 
-def show(
-    scores: Mapping[str, Sequence[Score]], sizes: Mapping[str, int], about: Sequence[str], console: Console
-) -> None:
+def show_scores(scores: Mapping[str, Sequence[Score]], sizes: Mapping[str, int], about: Sequence[str]) -> None:
     """Print the scores of each group. `sizes` are the numbers of its texts, `about` the lines above the table."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table, notes = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False), Notes()
-    table.add_column("measure", overflow="fold")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column(Text("[low, high]"), no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("note", no_wrap=True)
-
-    def add_measure(title: str, rows: Mapping[str, Sequence[str]]) -> None:
-        """A row with the title and the only group, or a row with the title and one for each group below."""
-        if len(sizes) > 1:
-            table.add_row(Text(title))
-        for group, cells in rows.items():
-            table.add_row(*map(Text, [f"  {label(group)}" if len(sizes) > 1 else title, *cells]))
-
-    add_measure("texts", {group: [f"{size:,}"] for group, size in sizes.items()})
+    notes = Notes()
+    rows = [*group_rows("texts", {group: [f"{size:,}", "", "", ""] for group, size in sizes.items()})]
     for name in dict.fromkeys(score.name for members in scores.values() for score in members):
         by_group = {group: score for group, members in scores.items() for score in members if score.name == name}
         first = next(iter(by_group.values()))
-        title = f"{name}{arrow(first)} {first.unit}".strip()
-        add_measure(title, {group: score_cells(score, notes) for group, score in by_group.items()})
-    for line in [*about, ""]:
-        console.print(Text(line))
-    console.print(table)
-    for line in ["", *notes.lines()]:
-        console.print(Text(line))
+        title = f"{name}{arrow(first.higher_is_better)} {first.unit}".strip()
+        rows += group_rows(title, {group: score_cells(score, notes) for group, score in by_group.items()})
+    show(*about, table(HEADER, rows), "", *notes.lines())
+
+
+def group_rows(title: str, cells: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """A row with the title and the only group, or a row with the title and one for each group below."""
+    if len(cells) == 1:
+        yield [title, *next(iter(cells.values()))]
+    else:
+        yield [title, "", "", "", ""]
+        yield from ([f"  {label(group)}", *row] for group, row in cells.items())
 
 
 def score_cells(score: Score, notes: Notes) -> list[str]:
     """The value, the interval, n and where the note is listed."""
-    value = "—" if math.isnan(score.value) else number(score.value)
-    known = not (math.isnan(score.low) or math.isnan(score.high))
-    interval = f"[{number(score.low)}, {number(score.high)}]" if known else ""
-    return [value, interval, f"{score.n:,}", notes.mark(score.note)]
+    return [number(score.value), interval(score.low, score.high), f"{score.n:,}", notes.mark(score.note)]
 
 
 def label(group: str) -> str:
-    """The name of a group in characters that a terminal can show: it comes from a file."""
-    letters = "".join(letter if letter.isprintable() else " " for letter in group[: 2 * LONGEST_LABEL])
-    clean = " ".join(letters.split())
-    return clean if len(clean) <= LONGEST_LABEL else clean[: LONGEST_LABEL - 1] + "…"
+    """The name of a group on one line."""
+    name = " ".join(group[: 2 * LONGEST_LABEL].split())
+    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
 
 
 def json_text(scores: Mapping[str, Sequence[Score]]) -> str:

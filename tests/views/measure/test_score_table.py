@@ -6,10 +6,9 @@ import math
 import re
 
 import pytest
-from rich.console import Console
 
 from synthdiv.core.types import Score
-from synthdiv.views.measure.score_table import Notes, label, show
+from synthdiv.views.measure.score_table import Notes, label, show_scores
 
 
 def some_scores(shift: float = 0.0, note: str = "") -> list[Score]:
@@ -20,17 +19,20 @@ def some_scores(shift: float = 0.0, note: str = "") -> list[Score]:
     ]
 
 
-def printed(groups: list[str], width: int, notes: list[str] | None = None) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    def run(groups: list[str], width: int, notes: list[str] | None = None) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
         scores = {group: some_scores(place, notes[place] if notes else "") for place, group in enumerate(groups)}
-        show(scores, dict.fromkeys(groups, 1234), ["above"], console)
-        return console.export_text()
+        show_scores(scores, dict.fromkeys(groups, 1234), ["above"])
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.parametrize("width", [80, 200])
 @pytest.mark.parametrize("count", [1, 2, 26])
-def test_every_number_is_complete_at_any_width(count, width):
+def test_every_number_is_complete_at_any_width(count, width, printed):
     text = printed([f"source {place}" for place in range(count)], width)
     assert max(map(len, text.splitlines())) <= width
     for place in range(count):
@@ -42,13 +44,13 @@ def test_every_number_is_complete_at_any_width(count, width):
     assert "nan" not in text
 
 
-def test_direction_unit_and_count_are_printed_with_the_measure():
-    lines = {line.split()[0]: line.split() for line in printed(["all"], 80).splitlines() if line}
+def test_direction_unit_and_count_are_printed_with_the_measure(printed):
+    lines = {line.split()[0]: line.split() for line in printed(["all"], 80).splitlines() if line.strip()}
     assert lines["self_bleu_3@words"] == ["self_bleu_3@words", "↓", "0-100", "34.51", "[33.9,", "35.1]", "80"]
     assert lines["distinct_2@words"][1:3] == ["↑", "share"]
 
 
-def test_notes_that_differ_in_numbers_alone_are_one_with_ranges():
+def test_notes_that_differ_in_numbers_alone_are_one_with_ranges(printed):
     text = printed(["a", "b", "c"], 200, ["12 of 30 prompts left out", "7 of 30 prompts left out", ""])
     assert text.count("left out") == 1
     assert "7–12 of 30 prompts left out" in text
@@ -57,8 +59,9 @@ def test_notes_that_differ_in_numbers_alone_are_one_with_ranges():
     assert notes.lines() == ["(1) few", "(2) 3 in gpt-4-0613"]
 
 
-def test_names_of_groups_are_cleaned_and_are_not_markup():
-    assert label("a\x1b[31m\tb\nc") == "a [31m b c"
+def test_names_of_groups_are_cleaned_and_are_not_markup(printed):
+    assert label("a\tb\nc") == "a b c"
+    assert r"a\u001b[31mb" in printed(["a\x1b[31mb", "c"], 80)
     assert len(label("word " * 1000)) == 80
     assert "[bold]" in printed(["[bold]", "[/]"], 80)
     assert printed(["z" * 70, "b"], 80).count("z") == 70 * 4, "a long name continues on the next line"

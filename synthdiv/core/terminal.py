@@ -1,0 +1,49 @@
+"""The one place that writes to a terminal.
+
+Messages of servers, rows of files and names of columns are shown as text: a control character in them could move the
+cursor, hide a line or rename the window, so it is written as the escape that JSON has for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import traceback
+
+# C0 but tab and newline, DEL, C1, line separators, marks that reverse a line, halves of surrogate pairs
+CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """The text with its control characters as `\\u001b`: what is JSON stays JSON."""
+    return CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text.replace("\r\n", "\n"))
+
+
+def echo(text: str, error: bool = False, end: str = "\n") -> None:
+    """Print to the standard output, or to the error output."""
+    print(clean(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def echo_traceback(error: BaseException) -> None:
+    echo("".join(traceback.format_exception(error)), error=True, end="")
+
+
+def overwrite(text: str = "") -> None:
+    """Replace the last line of the error output, if that is a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{clean(text)}", end="", file=sys.stderr, flush=True)
+
+
+class CleanFormatter(logging.Formatter):
+    """Messages and tracebacks of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
+
+
+def log_handler() -> logging.Handler:
+    """Writes log messages to the error output."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(CleanFormatter("%(message)s"))
+    return handler
