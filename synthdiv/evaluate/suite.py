@@ -6,6 +6,7 @@ the module. What else the program knows of suites is here: pipeline, plan, repor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -46,6 +47,8 @@ class Suite:
 
     headlines = tuple[str, ...]()
     caveats = tuple[str, ...]()
+    reading = ""
+    """What a reader of its scores must know, for reports."""
 
     suite: str = ""
     """The module: a file of `synthdiv/evaluate` by its name, or a module of your own like `my_package.my_suite`."""
@@ -82,6 +85,15 @@ def suite_class(module: str) -> type[Suite]:
     if len(classes) != 1:
         raise ConfigError(f"evaluate.suites: {name} defines {len(classes)} subclasses of Suite; a suite module has one")
     return classes[0]
+
+
+def readings(modules: list[str]) -> list[str]:
+    """What a reader of the scores of these suites must know. A module that is gone has nothing to say."""
+    texts = []
+    for module in modules:
+        with contextlib.suppress(ImportError, ConfigError):
+            texts.append(suite_class(module).reading)
+    return [text for text in texts if text]
 
 
 def own_suites() -> list[str]:

@@ -24,6 +24,11 @@ class TruthSuite(Suite):
     """The exact distance to the human law. It needs toy prompts and a decoding at temperature 1 and top-p 1."""
 
     headlines = ("truth/excess_nll", "truth/coverage", "truth/coverage_tail")
+    reading = (
+        "With the toy world's defaults the ordering human < multi < single nearly follows from its construction. In "
+        "the null world (`generators.overlap=1`) all families share one distribution, so differences there come only "
+        "from training, the selection of singles and chance: compare each difference with the one there."
+    )
 
     prompts: int = setting(16, least=1)
     """How many test prompts are enumerated whole: every answer that the law allows is scored."""

@@ -12,7 +12,7 @@ import pytest
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import own_suites, suite_class
-from synthdiv.views.report.collect import publishable
+from synthdiv.views.track.cell import publishable
 from tests.conftest import ROOT, TINY, synthdiv
 
 PRESET = """\

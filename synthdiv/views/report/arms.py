@@ -14,11 +14,10 @@ from typing import Any
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import mean_interval
-from synthdiv.views.report.collect import VANILLA, CellRow
+from synthdiv.views.report.collect import CellRow
 
 ENOUGH = 3  # trained models; with fewer the spread is only described
-DESCRIPTIVE = "range, descriptive: fewer than three replicates"
-INTERVAL = "95 % t interval over trained models"
+DESCRIPTIVE, INTERVAL = "range, descriptive", "95 % t interval"
 SEVERAL = ("multi", "multi_decoding")
 
 
@@ -31,6 +30,8 @@ class Mean:
     high: float
     replicates: int
     """Trained models with a defined value."""
+    n: int
+    """Units, usually prompts, of the cell that has the fewest."""
     spread: str
     """What `low` and `high` are: `INTERVAL`, `DESCRIPTIVE`, or empty without a replicate."""
     note: str
@@ -49,7 +50,13 @@ class Arm:
 
     @property
     def replicates(self) -> int:
-        return len({row.model for row in self.rows if row.scores})
+        return len({row.model for row in self.rows})
+
+    @property
+    def seeds(self) -> list[str]:
+        """The seeds that differ between its cells: the variation that an interval covers."""
+        names = dict.fromkeys(name for row in self.rows for name in row.seeds)
+        return [name for name in names if len({str(row.seeds.get(name)) for row in self.rows}) > 1]
 
 
 def arms_of(rows: Sequence[CellRow]) -> list[Arm]:
@@ -72,22 +79,20 @@ def measures_of(rows: Sequence[CellRow]) -> list[str]:
 def mean(rows: Sequence[CellRow], name: str) -> Mean:
     """The mean of the measure `name`. Cells of one trained model are averaged first: they are one replicate."""
     models: dict[str, list[float]] = defaultdict(list)
-    scores = {row.key: row.scores[name] for row in rows if name in row.scores}
-    for row in rows:
-        if row.key in scores and not math.isnan(scores[row.key].value):
-            models[row.model].append(scores[row.key].value)
+    scored = [(row.model, row.scores[name]) for row in rows if name in row.scores]
+    for model, score in scored:
+        if not math.isnan(score.value):
+            models[model].append(score.value)
     values = [math.fsum(each) / len(each) for each in models.values()]
-    undefined = [score.note for score in scores.values() if math.isnan(score.value)]
-    like = next(iter(scores.values()))
+    undefined = [score.note for _, score in scored if math.isnan(score.value)]
     reasons = "; ".join(dict.fromkeys(undefined))
-    note = f"undefined in {len(undefined)} of {len(scores)} cells: {reasons}" if undefined else ""
+    note = f"undefined in {len(undefined)} of {len(scored)} cells: {reasons}" if undefined else ""
+    like, n = scored[0][1], min((score.n for _, score in scored if not math.isnan(score.value)), default=0)
     if not values:
-        return Mean(math.nan, math.nan, math.nan, 0, "", note, like)
-    centre = math.fsum(values) / len(values)
-    if len(values) < ENOUGH:
-        return Mean(centre, min(values), max(values), len(values), DESCRIPTIVE, note, like)
-    low, high = mean_interval(values)
-    return Mean(centre, low, high, len(values), INTERVAL, note, like)
+        return Mean(math.nan, math.nan, math.nan, 0, n, "", note, like)
+    centre, enough = math.fsum(values) / len(values), len(values) >= ENOUGH
+    low, high = mean_interval(values) if enough else (min(values), max(values))
+    return Mean(centre, low, high, len(values), n, INTERVAL if enough else DESCRIPTIVE, note, like)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class Contrast:
     """The sources of these arms."""
     replicates: int
     """The smallest number of replicates among all these arms."""
+    n: int
+    """The smallest number of units."""
 
     @property
     def difference(self) -> float:
@@ -118,33 +125,17 @@ def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[Contrast]:
             continue
         sources = [str(other.axes.get("source")) for other in singles]
         for name in measures:
-            parts = [other.means.get(name) for other in singles]
-            if name in arm.means and all(parts):
-                values = [part.value for part in parts if part]
-                replicates = min([arm.means[name].replicates, *(part.replicates for part in parts if part)])
-                average = math.fsum(values) / len(values)
-                result.append(Contrast(arm, name, arm.means[name].value, average, sources, replicates))
+            parts = [other.means[name] for other in (arm, *singles) if name in other.means]
+            if len(parts) == 1 + len(singles):
+                average = math.fsum(part.value for part in parts[1:]) / len(singles)
+                replicates, n = min(part.replicates for part in parts), min(part.n for part in parts)
+                result.append(Contrast(arm, name, parts[0].value, average, sources, replicates, n))
     return result
 
 
 def context(arm: Arm) -> dict[str, str]:
     """The axes that must be equal in a contrast: all but the sources of the answers and their shares."""
     return {name: shown(value) for name, value in arm.axes.items() if name not in ("mix", "source", "mix.weights")}
-
-
-def varying(arms: Sequence[Arm]) -> list[str]:
-    """The axes other than the mix in which arms differ. Human and vanilla arms are compared among themselves: their
-    real share and missing generators follow from the mix."""
-    groups: dict[str, list[Arm]] = defaultdict(list)
-    for arm in arms:
-        mix = str(arm.axes.get("mix"))
-        groups[mix if mix in (VANILLA, "human") else "synthetic"].append(arm)
-    axes: dict[str, None] = {}
-    for members in groups.values():
-        for axis in dict.fromkeys(axis for arm in members for axis in arm.axes if axis != "mix"):
-            if len({value_of(arm, axis) for arm in members} - {NOT_APPLICABLE}) > 1:
-                axes[axis] = None
-    return list(axes)
 
 
 def value_of(arm: Arm, axis: str) -> str:

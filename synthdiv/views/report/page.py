@@ -10,17 +10,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord, Ledger
 from synthdiv.core.types import ConfigError
-from synthdiv.views.report.arms import ENOUGH, Arm, Contrast, arms_of, contrasts, measures_of
+from synthdiv.evaluate.suite import readings
+from synthdiv.views.layout import csv_text, plural
+from synthdiv.views.report.arms import ENOUGH, Arm, arms_of, contrasts, measures_of
 from synthdiv.views.report.collect import CellRow, collect
-from synthdiv.views.report.figures import draw_measure, draw_overview
+from synthdiv.views.report.figures import draw
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.tables import (
-    arms_csv,
+    arm_rows,
     arms_md,
-    cells_csv,
+    cell_rows,
     cells_md,
     contrasts_md,
+    heading,
     unfinished_md,
     unmatched_md,
 )
@@ -29,32 +33,38 @@ OVERVIEW = 6  # measures in the overview
 
 
 def write_report(root: Path, name: str, measures: list[str]) -> Path:
-    """Write the report of a sweep and return the path of its page. `measures` are the columns of the tables and the
-    figures; an empty list selects the headline scores of the suites."""
+    """Write the report of a sweep and return the path of its page. `measures` are those of the tables and the figures;
+    an empty list selects the headline scores of the suites."""
     rows = collect(root, name)
     arms = arms_of(rows)
     if not arms:
-        states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
-        raise ConfigError(f"sweep {name!r} has no finished cell yet ({states}); see `synthdiv status {name}`")
+        lines = "".join(f"\n{row.key[:8]} {row.state}: {row.reason}" for row in rows if row.reason)
+        raise ConfigError(
+            f"sweep {name!r} has no finished cell yet ({states(rows)}); see `synthdiv status {name}`{lines}"
+        )
     available = measures_of(rows)
     selected = checked(measures, available) or of_role(rows, "headline") or available[:OVERVIEW]
+    labels, records = Labels(arms), Ledger(root, name).unique_cells()
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
-        labels = Labels(arms)
-        warning = unmatched_md(arms, labels)
-        write_figures(draft / "figures", arms, selected, labels)
+        draw(arms, selected[:OVERVIEW], labels, draft / "figures" / "overview.png")
+        for measure in selected:
+            draw(arms, [measure], labels, draft / "figures" / file_name(measure))
         for file, text in {
-            "cells.csv": cells_csv(rows),
-            "cells.md": warning + cells_md(rows, selected, labels, arms),
-            "arms.csv": arms_csv(arms, labels),
-            "arms.md": warning + arms_md(arms, selected, labels),
-            "report.md": page(name, rows, arms, selected, labels),
+            "cells.csv": csv_text(cell_rows(rows)),
+            "cells.md": unmatched_md(arms, labels) + cells_md(rows, selected, labels, arms),
+            "arms.csv": csv_text(arm_rows(arms, labels)),
+            "report.md": page(name, rows, arms, selected, labels, records),
         }.items():
             (draft / file).write_text(text, encoding="utf-8")
         replace(draft, final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return final / "report.md"
+
+
+def states(rows: Sequence[CellRow]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
 
 
 def of_role(rows: Sequence[CellRow], role: str) -> list[str]:
@@ -78,12 +88,6 @@ def file_name(measure: str) -> str:
     return re.sub(r"[^\w.-]+", "_", measure) + ".png"
 
 
-def write_figures(folder: Path, arms: Sequence[Arm], selected: Sequence[str], labels: Labels) -> None:
-    draw_overview(arms, selected[:OVERVIEW], labels, folder / "overview.png")
-    for name in selected:
-        draw_measure(arms, name, labels, folder / file_name(name))
-
-
 def replace(draft: Path, final: Path) -> None:
     """Replace each file, the page last, and remove figures that the new report does not have."""
     fresh = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
@@ -95,67 +99,78 @@ def replace(draft: Path, final: Path) -> None:
             path.unlink()
 
 
-def page(name: str, rows: Sequence[CellRow], arms: Sequence[Arm], selected: Sequence[str], labels: Labels) -> str:
+def page(
+    name: str,
+    rows: Sequence[CellRow],
+    arms: Sequence[Arm],
+    selected: Sequence[str],
+    labels: Labels,
+    records: Sequence[CellRecord],
+) -> str:
     """The report itself."""
-    states = Counter(row.state for row in rows)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    replicates = [arm.replicates for arm in arms]
-    differences = sorted(
-        contrasts(arms, selected), key=lambda one: (selected.index(one.measure), labels.order(one.arm))
-    )
+    likes = {
+        measure: next(row.scores[measure] for row in rows if measure in row.scores) for measure in measures_of(rows)
+    }
+    differences = contrasts(sorted(arms, key=labels.order), selected)
+    differences.sort(key=lambda one: selected.index(one.measure))
     parts = [
         f"# {name}\n",
-        f"{len(rows)} unique cells, vanilla students included ({counts}), in {len(arms)} arms with "
-        f"{span(replicates)} each. Launched cells with the same key are one cell and count once.\n",
+        f"{len(rows)} unique cells, vanilla students included ({states(rows)}), in {plural(len(arms), 'arm')} with "
+        f"{span([arm.replicates for arm in arms])} each. Launched cells with the same key count once.\n",
         unmatched_md(arms, labels).removesuffix("\n"),
         "![overview](figures/overview.png)\n",
-        f"## Arms\n\n{arms_md(arms, selected, labels)}",
     ]
-    if caveats := of_role(rows, "caveat"):
-        parts.append(f"## How far the scores can be trusted\n\n{arms_md(arms, caveats, labels)}")
+    for measure in selected:
+        table = arms_md(arms, measure, labels)
+        parts.append(f"## {heading(likes[measure])}\n\n![{measure}](figures/{file_name(measure)})\n\n{table}")
     if differences:
-        parts.append(f"## Several sources minus the mean of their singles\n\n{null_note(labels, differences)}\n\n")
-        parts[-1] += contrasts_md(differences, labels)
+        parts.append(
+            "## Several sources minus the mean of their singles\n\nThe mean is over the singles that were launched, "
+            f"named in the table.\n\n{contrasts_md(differences, labels)}"
+        )
+    if caveats := of_role(rows, "caveat"):
+        parts.append("## How far the scores can be trusted\n")
+        parts += [f"### {heading(likes[measure])}\n\n{arms_md(arms, measure, labels)}" for measure in caveats]
     parts += [
-        "## Figures\n\n" + "".join(f"![{measure}](figures/{file_name(measure)})\n\n" for measure in selected),
-        "Every score is in the tables; `report.measures=NAME,…` draws any of them.\n",
+        "Every score is in the CSV files; `report.measures=NAME,…` shows any of them here.\n",
         f"## Not finished\n\n{unfinished_md(rows)}",
-        f"## How to read this\n\n{notes(arms)}",
-        "Files: `cells.csv` (one line per score), `cells.md`, `arms.csv`, `arms.md`, `figures/`.\n",
+        f"## How to read this\n\n{notes(arms, records)}",
+        "Files: `cells.csv` (one line per score), `cells.md`, `arms.csv`, `figures/`.\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
 def span(counts: Sequence[int]) -> str:
     least, most = min(counts), max(counts)
-    several = "" if most == 1 else "s"
-    return f"{most} replicate{several}" if least == most else f"{least} to {most} replicates"
+    return plural(most, "replicate") if least == most else f"{least} to {plural(most, 'replicate')}"
 
 
-def null_note(labels: Labels, differences: Sequence[Contrast]) -> str:
-    """How to read the contrasts: a difference in a toy world is evidence only beside the null world."""
-    if not any(one.measure.startswith("truth/") for one in differences):
-        return "The mean is over the singles that were launched, named in the table."
-    note = "With the toy world's defaults the ordering human < multi < single nearly follows from its construction. "
-    if "generators.overlap" in labels.panels:
-        return note + (
-            "With `generators.overlap=1` all families share one distribution, so differences there come only from the "
-            "generators' training, the selection of singles and chance: compare each difference with the one there."
-        )
-    return note + "This sweep has no null world: launch it again with `generators.overlap=0,1`."
+def seeds_note(arms: Sequence[Arm]) -> str:
+    """Which seeds an interval is over, and which stand still and are therefore not in it."""
+    names = dict.fromkeys(name for arm in arms for row in arm.rows for name in row.seeds)
+    varied = [name for name in names if any(name in arm.seeds for arm in arms)]
+    used = [name for name in names if any(row.seeds.get(name, NOT_APPLICABLE) != NOT_APPLICABLE
+                                          for arm in arms for row in arm.rows)]  # fmt: skip
+    fixed = [name for name in used if name not in varied]
+    over = f"Intervals and ranges are over {', '.join(varied)}" if varied else "No seed varies within an arm"
+    return over + (f"; {', '.join(fixed)} did not vary, and no interval covers what they do." if fixed else ".")
 
 
-def notes(arms: Sequence[Arm]) -> str:
+def notes(arms: Sequence[Arm], records: Sequence[CellRecord]) -> str:
     few = sum(arm.replicates < ENOUGH for arm in arms)
+    suites = list(dict.fromkeys(suite for record in records for suite in record.suites))
     return "".join(
         f"- {note}\n"
         for note in (
-            "The replicate is a trained model (generation seed × rotation × train seed), not a prompt. Intervals of "
-            "single cells are over prompts: this model, not this method.",
-            f"{few} of {len(arms)} arms have fewer than three replicates: they are descriptive and show a range.",
+            "The replicate is a trained model, not a prompt. Intervals of single cells are over prompts: this model, "
+            "not this method. n counts prompts, of the cell that has the fewest.",
+            seeds_note(arms),
+            f"{few} of {len(arms)} arms have fewer than three replicates: they are descriptive and show a range, which "
+            "supports no conclusion about the method.",
             "Sources are fixed effects: the results do not extend to sources that were not used.",
             "Whether a source shares the student's family is not separated from the number of sources.",
             "There are no tests, and nothing is corrected for multiplicity.",
-            "Undefined is shown as — with its reason, never as 0.",
+            "Undefined is shown as — with its reason, never as 0. ↑ ↓: better, or more diverse.",
+            *readings(suites),
         )
     )

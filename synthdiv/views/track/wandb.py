@@ -26,7 +26,7 @@ PRIVATE: dict[str, Any] = {
 
 @dataclass
 class WandbTracker:
-    """Writes runs of one project."""
+    """Writes runs of one project, one at a time, from `begin` to `finish`. It never prompts and never prints."""
 
     project: str
     entity: str | None
@@ -38,6 +38,7 @@ class WandbTracker:
     _run: Any = field(default=None, init=False)
 
     def begin(self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any]) -> None:
+        """Open the run `run_id`; `config` has no nested values."""
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)  # otherwise W&B uses a temporary folder
@@ -63,13 +64,16 @@ class WandbTracker:
         self._run.define_metric("train/*", step_metric="train/step")
 
     def curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows of the training curve; the column `step` is their x axis, and NaN is omitted."""
         for row in rows:
             self._run.log({f"train/{name}": value for name, value in row.items() if not math.isnan(value)})
 
     def summary(self, values: Mapping[str, float]) -> None:
+        """Set final numbers; NaN, which means undefined, is omitted."""
         self._run.summary.update({name: value for name, value in values.items() if not math.isnan(value)})
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add a table of rows that all have the columns of the first."""
         import wandb
 
         columns: list[str | int] = list(rows[0]) if rows else []
@@ -77,6 +81,7 @@ class WandbTracker:
         self._run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
 
     def finish(self, exit_code: int) -> None:
+        """Close the run, with exit code 0 if all of it was written. Does nothing if no run is open."""
         run, self._run = self._run, None
         if run is not None:
             run.finish(exit_code=exit_code)

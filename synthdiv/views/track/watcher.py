@@ -5,17 +5,17 @@ A tracker that fails never stops the sweep; what it would have shown is missing.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.stage import Node
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Track, TrackerName
-from synthdiv.views.track.cell import TAG, track_cell
-from synthdiv.views.track.tracker import Tracker
+from synthdiv.views.track.cell import TAG, publishable, track_cell
+from synthdiv.views.track.wandb import WandbTracker, mode
 
 LOGGER = logging.getLogger("synthdiv")
 
@@ -26,63 +26,51 @@ class TrackWatcher(Watcher):
 
     def __init__(self, track: Track, root: Path, sweep: str):
         self.track, self.root, self.sweep = track, root, sweep
+        self.shows = track.name is not TrackerName.none
         self.node: Node | None = None
-        self.tracker: Tracker | None = None
+        self.tracker: WandbTracker | None = None
         self.written: set[str] = set()
 
     def begin(self, node: Node) -> None:
-        """Remember a training; its run is opened at the first point."""
-        self.node = node if node.stage.name == "train" and self.track.name is not TrackerName.none else None
+        """Remember a training, which makes a model of another one; its run is opened at the first point."""
+        self.node = node if self.shows and node.stage.model and node.stage.model_input else None
 
     def point(self, point: Mapping[str, float]) -> None:
-        node = self.node
+        node, self.node = self.node, None  # after a failure nothing more is shown of it
         if node is None:
             return
-        try:
+        with caught(node.label):
             if self.tracker is None and (tracker := online(self.track, self.root)):
                 self.tracker = tracker
                 tracker.begin(node.key, node.label, "training", [self.sweep[:TAG]], {"node": node.key})
-            if self.tracker:
+            if self.tracker:  # offline the curve is written with the finished cell
                 self.tracker.curve([point])
-            else:
-                self.node = None  # offline: the curve is written with the finished cell
-        except Exception as error:
-            LOGGER.error("tracking of %s failed: %s: %s", node.label, type(error).__name__, error)
-            self.node = None
+                self.node = node
 
     def end(self, succeeded: bool) -> None:
         tracker, self.tracker, self.node = self.tracker, None, None
-        if tracker is None:
-            return
-        try:
-            tracker.finish(0 if succeeded else 1)
-        except Exception as error:
-            LOGGER.error("tracking failed at its end: %s: %s", type(error).__name__, error)
+        if tracker:
+            with caught("a training"):
+                tracker.finish(0 if succeeded else 1)
 
     def cells(self, records: Iterable[CellRecord], done: Callable[[str], bool]) -> None:
-        if self.track.name is TrackerName.none:
-            return
-        for record in records:
+        for record in records if self.shows else ():
             if record.key not in self.written and all(map(done, record.nodes)):
                 self.written.add(record.key)
-                try:
-                    self._write(record)
-                except Exception as error:
-                    LOGGER.error("tracking of cell %s failed: %s: %s", record.key[:8], type(error).__name__, error)
-
-    def _write(self, record: CellRecord) -> None:
-        from synthdiv.views.report.collect import publishable
-        from synthdiv.views.track.wandb import WandbTracker
-
-        results = publishable(self.root, record, self.track.samples)
-        tracker = WandbTracker(self.track.project, self.track.entity, self.root)
-        row, published = dataclasses.asdict(record), self.root / "tracked" / self.track.project
-        parts = (results.curve, results.scores, results.samples)
-        track_cell(tracker, self.sweep, row, *parts, published, results.training)
+                with caught(f"cell {record.key[:8]}"):
+                    results = publishable(self.root, record, self.track.samples)
+                    tracker = WandbTracker(self.track.project, self.track.entity, self.root)
+                    track_cell(tracker, self.sweep, record, results, self.root / "tracked" / self.track.project)
 
 
-def online(track: Track, root: Path) -> Tracker | None:
+@contextlib.contextmanager
+def caught(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        LOGGER.error("tracking of %s failed: %s: %s", what, type(error).__name__, error)
+
+
+def online(track: Track, root: Path) -> WandbTracker | None:
     """A tracker that shows points as they come; None if it works offline."""
-    from synthdiv.views.track.wandb import WandbTracker, mode
-
     return WandbTracker(track.project, track.entity, root, resume=True) if mode() == "online" else None

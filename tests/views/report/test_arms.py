@@ -12,13 +12,14 @@ from synthdiv.core.types import Score
 from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of, contrasts
 from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels, natural
+from synthdiv.views.report.page import seeds_note
 
 
-def row(mix: str, value: float, model: str = "m", **axes: Any) -> CellRow:
+def row(mix: str, value: float, model: str = "m", seeds: Any = None, **axes: Any) -> CellRow:
     axes = {"mix": mix, "source": "n/a", "generators": "n/a", "student": "toy"} | axes
     score = Score("x", value, 5, unit="share", higher_is_better=True, note="" if value == value else "too few words")
     return CellRow(
-        f"{mix} {value} {model} {axes}", repr(sorted(axes.items())), axes, {}, model, "done", "", {"x": score}
+        f"{mix} {value} {model} {axes}", repr(sorted(axes.items())), axes, seeds or {}, model, "done", "", {"x": score}
     )
 
 
@@ -61,9 +62,24 @@ def test_several_sources_are_contrasted_with_singles_of_the_same_context() -> No
     (item,) = contrasts(arms_of(rows), ["x"])
     assert (item.several, item.singles, item.difference) == (5.0, 1.75, 3.25)  # each source once
     assert (item.sources, item.replicates) == (["ada", "bell"], 1)
+    assert item.n == 5
 
 
-def test_an_arm_without_the_axis_of_the_panels_is_in_every_panel() -> None:
+@pytest.mark.parametrize(
+    ("varied", "seeds"), [({"train.seed": 1}, ["train.seed"]), ({"train.seed": 1, "mix.rotation": 2}, None), ({}, [])]
+)
+def test_an_arm_names_the_seeds_that_vary(varied: dict[str, int], seeds: list[str] | None) -> None:
+    base = {"generators.seed": 0, "mix.rotation": 0, "train.seed": 0}
+    one, other = row("human", 1.0, "a", base), row("human", 2.0, "b", base | varied)
+    (arm,) = arms_of([one, other])
+    assert sorted(arm.seeds) == sorted(varied if seeds is None else seeds)
+    note = seeds_note([arm])
+    for name in base:
+        assert (name in note.split(";")[0]) == (name in varied), "over which seeds an interval is"
+        assert name in note, "and which did not vary"
+
+
+def test_a_name_has_the_axes_that_differ() -> None:
     arms = arms_of(
         [
             row("none", 1.0),
@@ -72,19 +88,15 @@ def test_an_arm_without_the_axis_of_the_panels_is_in_every_panel() -> None:
             row("multi", 3.0, generators="small", **{"generators.overlap": "1.0"}),
         ]
     )
-    labels = Labels(arms)
-    assert labels.panels == ["generators.overlap"]
-    panels = labels.all_panels(arms)
-    assert [labels.title(panel) for panel in panels] == ["overlap default", "overlap 1"]
-    inside = [[labels.label(arm) for arm in arms if labels.within(arm, panel)] for panel in panels]
-    assert inside == [["vanilla", "human", "multi"]] * 2
+    names = ["vanilla", "human", "multi overlap default", "multi overlap 1"]
+    assert [Labels(arms).name(arm) for arm in arms] == names
 
 
 def test_order_is_vanilla_human_single_multi_and_small_before_large() -> None:
     mixes = [("multi", "toy_large"), ("multi", "toy_small"), ("single", "toy_large"), ("single", "toy_small")]
     arms = arms_of([row(mix, 1.0, generators=size) for mix, size in mixes] + [row("human", 1.0), row("none", 1.0)])
     labels = Labels(arms)
-    assert [labels.full(arm) for arm in sorted(arms, key=labels.order)] == [
+    assert [labels.name(arm) for arm in sorted(arms, key=labels.order)] == [
         "vanilla",
         "human",
         "single toy_small",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from typing import Any
 
 import pytest
 
-from synthdiv.core.types import ConfigError, DataError
-from synthdiv.views.report.collect import collect, publishable
+from synthdiv.core.types import ConfigError
+from synthdiv.views.report.collect import collect
+from synthdiv.views.track.cell import publishable
 
 
 def test_scores_are_those_of_the_suites(study: Any) -> None:
@@ -69,10 +71,13 @@ def test_unfinished_cells_are_listed_with_their_state(study: Any) -> None:
     assert not any(row.scores for row in rows.values())
 
 
-def test_a_failure_of_a_finished_node_is_ignored(study: Any) -> None:
-    cells = [study.cell("human", 1.5), study.cell("multi", 1.5, build="some")]
-    for cell in cells:
-        study.ledger.event(cell.train, "failed", note="once")
+def test_a_failure_of_a_finished_cell_is_ignored_and_removed_scores_are_queued(study: Any) -> None:
+    cells = [study.cell("human", 1.5), study.cell("multi", 1.5)]
+    study.ledger.event(cells[0].train, "failed", note="once")
+    for key in cells[1].nodes:
+        study.ledger.event(key, "built")
+    assert [row.state for row in collect(study.root, "eggs")] == ["done", "done", "done"]
+    shutil.rmtree(study.root / "artifacts" / "truth" / cells[1].suites["truth"])
     assert [row.state for row in collect(study.root, "eggs")] == ["done", "done", "queued"]
 
 
@@ -83,12 +88,29 @@ def test_finished_suites_of_an_unfinished_cell_count(study: Any) -> None:
     assert list(row.scores) == ["nll_2", "published/self_bleu_3@words"]
 
 
-def test_a_damaged_suite_is_not_read(study: Any) -> None:
-    cell = study.cell("human", 1.5)
-    file = study.root / "artifacts" / "collapse" / cell.suites["collapse"] / "scores.json"
-    file.write_text(file.read_text()[:-10])
-    with pytest.raises(DataError, match=r"scores\.json has"):
-        collect(study.root, "eggs")
+@pytest.mark.parametrize("content", ["", "[", "null", "[1]", "[{}]", '{"files": 1}', "\0" * 99, None])
+@pytest.mark.parametrize("name", ["scores.json", "items.parquet", "manifest.json"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_damaged_suite_costs_one_cell_its_scores(study: Any, name: str, content: str | None, padded: bool) -> None:
+    """Cut, missing, or of the right size and no JSON: the cell says which artifact, and the command that removes it."""
+    cells = [study.cell("human", 1.5), study.cell("multi", 2.5)]
+    folder = study.root / "artifacts" / "collapse" / cells[0].suites["collapse"]
+    size = (folder / name).stat().st_size
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content.ljust(size) if padded else content)
+    _, damaged, other = collect(study.root, "eggs")
+    assert (other.state, other.scores["nll_2"].value) == ("done", 2.5)
+    if content is None and name == "manifest.json":
+        assert damaged.state == "queued", "without a manifest it is not finished"
+        return
+    if padded and name == "items.parquet" and content is not None:
+        assert damaged.state == "done", "a report does not read it; `doctor` compares hashes"
+        return
+    assert damaged.state == "damaged"
+    assert damaged.reason.startswith(f"collapse {folder.name[:8]}: {name} ")
+    assert f"`rm -r {folder}`, and run the same command again" in damaged.reason
+    assert list(damaged.scores) == ["truth/excess_nll", "truth/coverage"], "the other suite counts"
 
 
 def test_an_unknown_sweep_names_those_that_exist(study: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 import struct
 import sys
 from pathlib import Path
@@ -13,8 +12,12 @@ from typing import Any
 import pytest
 
 from synthdiv.core.types import ConfigError
-from synthdiv.views.report import page
+from synthdiv.evaluate.suite import readings
+from synthdiv.evaluate.truth import TruthSuite
+from synthdiv.views.report import figures, page
+from synthdiv.views.report.arms import arms_of
 from synthdiv.views.report.collect import collect
+from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.page import write_report
 from tests.views.report.conftest import Study
 from tests.views.report.test_arms import row as cell_row
@@ -61,8 +64,14 @@ def empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    monkeypatch.setattr(page, "draw_measure", write)
-    monkeypatch.setattr(page, "draw_overview", write)
+    monkeypatch.setattr(page, "draw", write)
+
+
+def lines_of(text: str, heading: str) -> list[dict[str, str]]:
+    """The rows of the table below a heading of Markdown."""
+    part = text.partition(f"# {heading}")[2].partition("\n#")[0]
+    rows = [[cell.strip() for cell in line[2:-2].split(" | ")] for line in part.splitlines() if line[:1] == "|"]
+    return [dict(zip(rows[0], row, strict=False)) for row in rows[2:]]
 
 
 def test_csv_holds_every_score_unchanged(eggs: Any, report: Path) -> None:
@@ -80,26 +89,33 @@ def test_csv_holds_every_score_unchanged(eggs: Any, report: Path) -> None:
 
 
 def test_undefined_scores_are_shown_with_their_reason(report: Path) -> None:
-    cells, arms = (report / "cells.md").read_text(), (report / "arms.md").read_text()
-    (line,) = [line for line in cells.splitlines() if "single" in line and "overlap 0" in line]
-    (mark,) = [cell.strip().removeprefix("— ") for cell in line.split("|") if "—" in cell]
-    assert f"{mark} too few words" in cells
-    assert "undefined in 1 of 1 cells: too few words" in arms
-    assert "∞" in cells
+    cells, page = (report / "cells.md").read_text(), (report / "report.md").read_text()
+    lines = lines_of(cells, "published/self_bleu_3@words ↓ (0-100)")
+    assert {(line["arm"], line["value"], line["n"], line["note"]) for line in lines if line["note"]} == {
+        ("single ada overlap 0", "—", "0", "too few words")
+    }
+    (line,) = (line for line in lines_of(page, "published/self_bleu_3@words ↓ (0-100)") if line["mean"] == "—")
+    assert (line["arm"], line["models"], line["note"]) == (
+        "single ada overlap 0", "0", "undefined in 1 of 1 cells: too few words"
+    )  # fmt: skip
+    assert all(line["value"] == "∞" for line in lines_of(cells, "truth/excess_nll ↓ (nats/answer)"))
 
 
 def test_the_number_of_replicates_decides_between_interval_and_range(report: Path) -> None:
-    rows = {
-        cells[1].strip(): [cell.strip() for cell in cells[2:5]]
-        for cells in (line.split("|") for line in (report / "arms.md").read_text().splitlines())
-        if len(cells) > 4
+    rows = {line["arm"]: line for line in lines_of((report / "report.md").read_text(), "nll_2 ↓ (nats/token)")}
+    assert {name: (line["mean"], line["spread"], line["models"], line["n"]) for name, line in rows.items()} == {
+        "vanilla": ("9", "one model", "1", "9"),
+        "human": ("2", "[-0.4841, 4.484]", "3", "9"),
+        "single ada overlap 0": ("2", "one model", "1", "9"),
+        "single ada overlap 1": ("4.5", "one model", "1", "9"),
+        "multi overlap 0": ("1.25", "one model", "1", "9"),
+        "multi overlap 1": ("4.75", "one model", "1", "9"),
     }
-    assert rows["human"] == ["3", "95 % t interval", "2 [-0.4841, 4.484]"]
-    assert rows["multi overlap 0"] == ["1", "descriptive", "1.25"]
-    assert rows["vanilla"][:2] == ["1", "descriptive"]
+    assert rows["human"]["seeds that vary"] == "train.seed"
+    assert "Intervals and ranges are over train.seed; evaluate.respond.seed" in (report / "report.md").read_text()
     means = {(line["name"], line["measure"]): line for line in table(report / "arms.csv")}
     assert (means["human", "nll_2"]["mean"], means["human", "nll_2"]["replicates"]) == ("2.0", "3")
-    assert means["multi overlap 0", "nll_2"]["spread"].startswith("range, descriptive")
+    assert means["multi overlap 0", "nll_2"]["spread"] == "range, descriptive"
 
 
 def test_unfinished_cells_are_on_the_page(eggs: Any, report: Path) -> None:
@@ -113,14 +129,37 @@ def test_unfinished_cells_are_on_the_page(eggs: Any, report: Path) -> None:
 
 
 def test_the_contrast_is_shown_in_both_worlds(report: Path) -> None:
-    part = (report / "report.md").read_text().split("## Several sources")[1].split("##")[0]
-    differences = {
-        cells[2].strip(): cells[5].strip()
-        for cells in (line.split("|") for line in part.splitlines())
-        if len(cells) > 5 and cells[1].strip() == "nll_2"
-    }
+    lines = lines_of((report / "report.md").read_text(), "Several sources")
+    differences = {line["several sources"]: line["difference"] for line in lines if line["measure"] == "nll_2"}
     assert differences == {"multi overlap 0": "-0.75", "multi overlap 1": "+0.25"}
-    assert "compare each difference with the one there" in part
+    assert {line["n"] for line in lines if line["measure"] == "nll_2"} == {"9"}
+
+
+def test_a_suite_says_how_its_scores_are_read(report: Path) -> None:
+    """The suites `collapse` and `truth` of the package; a suite whose module is gone has nothing to say."""
+    assert f"- {TruthSuite.reading}\n" in (report / "report.md").read_text()
+    assert readings(["collapse", "no_such_suite", "truth"]) == [TruthSuite.reading]
+
+
+@pytest.mark.usefixtures("empty_figures")
+def test_a_damaged_suite_costs_one_cell(study: Any) -> None:
+    cells = [study.cell("human", 1.0), study.cell("multi", 2.0)]
+    file = study.root / "artifacts" / "collapse" / cells[0].suites["collapse"] / "scores.json"
+    file.write_text(file.read_text()[:-10])
+    text = write_report(study.root, "eggs", []).read_text()
+    assert "(1 damaged, 2 done)" in text
+    (line,) = lines_of(text, "Not finished")
+    assert (line["cell"], line["state"]) == (cells[0].key[:8], "damaged")
+    assert f"`rm -r {file.parent}`, and run the same command again" in line["why"]
+    means = {line["arm"]: line["mean"] for line in lines_of(text, "nll_2 ↓ (nats/token)")}
+    assert means == {"vanilla": "9", "human": "—", "multi": "2"}
+    for cell in cells:
+        for key in cell.suites.values():
+            next(study.root.glob(f"artifacts/*/{key}/scores.json")).write_text("")
+    for key in cells[0].vanilla.values():
+        next(study.root.glob(f"artifacts/*/{key}/scores.json")).write_text("")
+    with pytest.raises(ConfigError, match=r"\(3 damaged\).*\n.* damaged: collapse .*rm -r"):
+        write_report(study.root, "eggs", [])
 
 
 @pytest.mark.usefixtures("empty_figures")
@@ -135,7 +174,7 @@ def test_unmatched_arms_are_named_above_every_table(study: Any) -> None:
         "arms are not matched: human, multi (2 epochs of 600 rows); single ada (400 steps); "
         "multi decoding (launched as matched)"
     )
-    for file in ("report.md", "arms.md", "cells.md"):
+    for file in ("report.md", "cells.md"):
         above, _, table = (folder / file).read_text().partition(line)
         assert "| single ada |" in table
         assert "|" not in above, file
@@ -154,49 +193,40 @@ def test_figures_are_drawn_and_shown(report: Path) -> None:
 
 
 def test_figures_show_the_scores(eggs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The artists of the figure: points of human cells in both worlds, the mean of an arm, the ends of the bars."""
-    from synthdiv.views.report import figures
-    from synthdiv.views.report.arms import arms_of
-    from synthdiv.views.report.labels import Labels
-
+    """The artists of the figure: the point of each cell, the mean of an arm, the ends of the bars."""
     drawn: list[Any] = []
     make = figures.new_figure
     monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
     arms = arms_of(collect(eggs.root, "eggs"))
-    figures.draw_measure(arms, "nll_2", Labels(arms), tmp_path / "x.png")
-    left, right = drawn[0].axes
-    assert [axis.get_title() for axis in (left, right)] == ["overlap 0", "overlap 1"]
-    for axis, others in ((left, [2.0, 1.25]), (right, [4.5, 4.75])):
-        points = [line.get_ydata()[0] for line in axis.lines if line.get_marker() == "o"]
-        assert sorted(points) == sorted([9.0, 1.0, 2.0, 3.0, *others])
-        assert [label.get_text() for label in axis.get_xticklabels()] == ["vanilla", "human", "single ada", "multi"]
-        flat = [list(line.get_ydata()) for line in axis.lines if len(line.get_ydata()) == 2]
-        assert [2.0, 2.0] in flat  # the mean of the human arm
-        assert [0.9, 1.1] in flat  # the interval of its first cell
+    figures.draw(arms, ["nll_2", "truth/excess_nll"], Labels(arms), tmp_path / "x.png")
+    axis, infinite = drawn[0].axes
+    assert [panel.get_title() for panel in (axis, infinite)] == [
+        "nll_2 ↓ (nats/token)",
+        "truth/excess_nll ↓ (nats/answer)",
+    ]
+    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
+    assert sorted(points) == sorted([9.0, 1.0, 2.0, 3.0, 2.0, 1.25, 4.5, 4.75])
+    names = ["vanilla", "human", "single ada overlap 0", "single ada overlap 1", "multi overlap 0", "multi overlap 1"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == names
+    flat = [list(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
+    assert [2.0, 2.0] in flat  # the mean of the human arm
+    assert [0.9, 1.1] in flat  # the interval of its first cell
+    assert [text.get_text() for text in infinite.texts] == ["∞"] * 6
 
 
-def test_labels_do_not_overlap() -> None:
-    from synthdiv.views.report import figures
-    from synthdiv.views.report.arms import arms_of
-    from synthdiv.views.report.labels import Labels
-
+def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cells = [
         cell_row("single", 1.0 + number, source=f"generator_{number}", generators=f"published_{size}")
         for number in range(14)
         for size in ("small", "large")
     ]
-    arms = arms_of([cell_row("none", 9.0), *cells])
-    labels = Labels(arms)
-    figure = figures.new_figure(figures.width(figures.positions(arms, labels, ())) + 1.1, 6)
-    axis = figure.subplots()
-    figures.draw_panel(axis, arms, "x", labels, (), figures.positions(arms, labels, ()))
-    figures.name_arms(axis, figures.positions(arms, labels, ()))
-    figure.canvas.draw()
-    texts = axis.get_xticklabels()
-    assert len(texts) == 29
-    ends = [text.get_transform().transform(text.get_position())[0] for text in texts]
-    line = texts[0].get_fontsize() * 1.2 * figure.dpi / 72  # the height of a line, in pixels
-    assert min(b - a for a, b in itertools.pairwise(ends)) * math.sin(math.pi / 4) > line
+    arms, drawn, make = arms_of([cell_row("none", 9.0), *cells]), [], figures.new_figure
+    monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
+    figures.draw(arms, ["x"], Labels(arms), tmp_path / "x.png")
+    boxes = [text.get_window_extent() for text in drawn[0].axes[0].get_yticklabels()]
+    assert len(boxes) == 29
+    assert all(upper.y0 > lower.y1 for upper, lower in itertools.pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
 
 
 @pytest.mark.usefixtures("empty_figures")
@@ -206,7 +236,7 @@ def test_selected_measures_are_the_columns_and_the_figures(study: Any) -> None:
     assert len(list((first.parent / "figures").iterdir())) == 5
     report = write_report(study.root, "eggs", ["truth/coverage"])
     assert {path.stem for path in (report.parent / "figures").iterdir()} == {"overview", "truth_coverage"}
-    assert "nll_2" not in (report.parent / "arms.md").read_text()
+    assert "nll_2" not in report.read_text() + (report.parent / "cells.md").read_text()
     assert not list((study.root / "reports").glob(".*"))
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from synthdiv.core.ledger import CellRecord
 from synthdiv.core.types import Score
-from synthdiv.views.track.cell import flat, title, track_cell
-from synthdiv.views.track.tracker import NullTracker
+from synthdiv.views.track.cell import Publishable, flat, title, track_cell
 
-CELL: dict[str, Any] = {
-    "key": "0123456789abcdef",
-    "arm": "arm",
-    "axes": {"mix": "single", "source": "ada", "generators": "toy", "student": "n/a"},
-    "seeds": {"train.seed": 1},
-}
+AXES = {"mix": "single", "source": "ada", "generators": "toy", "student": "n/a"}
+CELL = CellRecord("0123456789abcdef", "arm", [], AXES, {"train.seed": 1}, {}, {}, {}, [], None, "")
 SCORES = [Score("a", 1.0, 3, 0.5, 1.5), Score("b", 2.0, 3), Score("c", math.nan, 0, note="why")]
 
 
@@ -37,21 +34,22 @@ class Recorder:
         return call
 
 
-def test_a_cell_is_five_calls() -> None:
+def test_a_cell_is_five_calls(tmp_path: Path) -> None:
     tracker = Recorder()
-    assert track_cell(tracker, "s" * 80, CELL, [{"step": 1, "loss": 2.0}], SCORES, [{"prompt": "p"}])
+    results = Publishable([{"step": 1, "loss": 2.0}], SCORES, [{"prompt": "p"}], {"training/tokens": 5.0})
+    assert track_cell(tracker, "s" * 80, CELL, results, tmp_path)
     assert tracker.calls == [
-        ("begin", CELL["key"], "single ada toy 01234567", "arm", ["s" * 64], CELL["axes"] | CELL["seeds"]),
+        ("begin", CELL.key, "single ada toy 01234567", "arm", ["s" * 64], AXES | CELL.seeds),
         ("curve", [{"step": 1, "loss": 2.0}]),
-        ("summary", {"a": 1.0, "a/low": 0.5, "a/high": 1.5, "a/n": 3.0, "b": 2.0, "b/n": 3.0}),
+        ("summary", {"training/tokens": 5.0, "a": 1.0, "a/low": 0.5, "a/high": 1.5, "a/n": 3.0, "b": 2.0, "b/n": 3.0}),
         ("table", "samples", [{"prompt": "p"}]),
         ("finish", 0),
     ]
 
 
-def test_the_vanilla_student_has_no_curve() -> None:
+def test_the_vanilla_student_has_no_curve(tmp_path: Path) -> None:
     tracker = Recorder()
-    track_cell(tracker, "s", CELL, [], SCORES, [])
+    track_cell(tracker, "s", CELL, Publishable([], SCORES), tmp_path)
     assert [call[0] for call in tracker.calls] == ["begin", "summary", "finish"]
 
 
@@ -59,23 +57,19 @@ def test_the_vanilla_student_has_no_curve() -> None:
 def test_a_failure_closes_the_run_as_failed(tmp_path: Path, verb: str) -> None:
     tracker = Recorder(fails=verb)
     with pytest.raises(RuntimeError, match=verb):
-        track_cell(tracker, "s", CELL, [{"step": 1}], SCORES, [{"prompt": "p"}], tmp_path / "published")
+        track_cell(tracker, "s", CELL, Publishable([{"step": 1}], SCORES, [{"prompt": "p"}]), tmp_path / "published")
     assert tracker.calls[-1] == ("finish", 1)
     again = Recorder()
-    assert track_cell(again, "s", CELL, [], SCORES, [], tmp_path / "published")
+    assert track_cell(again, "s", CELL, Publishable(), tmp_path / "published")
     assert again.calls[-1] == ("finish", 0)
 
 
 def test_a_cell_is_written_once(tmp_path: Path) -> None:
     first, second = Recorder(), Recorder()
-    assert track_cell(first, "s", CELL, [], SCORES, [], tmp_path / "published")
-    assert not track_cell(second, "s", CELL, [], SCORES, [], tmp_path / "published")
+    assert track_cell(first, "s", CELL, Publishable(), tmp_path / "published")
+    assert not track_cell(second, "s", CELL, Publishable(), tmp_path / "published")
     assert first.calls
     assert not second.calls
-
-
-def test_the_null_tracker_accepts_all_calls() -> None:
-    assert track_cell(NullTracker(), "s", CELL, [{"step": 1}], SCORES, [{"prompt": "p"}])
 
 
 def test_undefined_scores_and_missing_ends_are_omitted() -> None:
@@ -84,4 +78,4 @@ def test_undefined_scores_and_missing_ends_are_omitted() -> None:
 
 
 def test_the_title_omits_axes_that_do_not_apply() -> None:
-    assert title(CELL | {"axes": {"mix": "none", "generators": "n/a"}}) == "none 01234567"
+    assert title(dataclasses.replace(CELL, axes={"mix": "none", "generators": "n/a"})) == "none 01234567"

@@ -22,16 +22,13 @@ SECRET = "5ec3e7" * 6 + "abcd"
 SCRIPT = f"""
 import math, sys
 from pathlib import Path
-from synthdiv.views.track.cell import track_cell
+from synthdiv.core.ledger import CellRecord
+from synthdiv.views.track.cell import Publishable, track_cell
 from synthdiv.views.track.wandb import WandbTracker
 from synthdiv.core.types import Score
 
-cell = {{
-    "key": "{KEY}",
-    "arm": "b" * 64,
-    "axes": {{"mix": "multi", "source": "n/a", "train.lr": "1e-4"}},
-    "seeds": {{"train.seed": 3}},
-}}
+axes = {{"mix": "multi", "source": "n/a", "train.lr": "1e-4"}}
+cell = CellRecord("{KEY}", "b" * 64, [], axes, {{"train.seed": 3}}, {{}}, {{}}, {{}}, [], None, "")
 curve = [{{"step": step, "loss": 1.5 / step, "lr": 1e-4}} for step in (1, 2, 3)]
 scores = [
     Score("nll_2", 1.25, 40, 1.0, 1.5),
@@ -44,7 +41,7 @@ samples = [
 ]
 folder, published = Path(sys.argv[1]), Path(sys.argv[1]) / "published"
 for _ in range(2):
-    track_cell(WandbTracker("eggs", None, folder), "my_sweep", cell, curve, scores, samples, published)
+    track_cell(WandbTracker("eggs", None, folder), "my_sweep", cell, Publishable(curve, scores, samples), published)
 """
 
 

@@ -80,9 +80,9 @@ def test_without_a_tracker_none_is_opened(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_offline_the_curve_is_written_with_the_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthdiv.views.track.wandb.mode", lambda: "offline")
+    monkeypatch.setattr(live, "mode", lambda: "offline")
     assert live.online(WANDB, tmp_path) is None
-    monkeypatch.setattr("synthdiv.views.track.wandb.mode", lambda: "online")
+    monkeypatch.setattr(live, "mode", lambda: "online")
     tracker = live.online(WANDB, tmp_path)
     assert tracker
     assert tracker.resume, "a resumed training continues its run"  # type: ignore[attr-defined]
