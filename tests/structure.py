@@ -24,10 +24,10 @@ BUDGETS = {
     "generate": 2600,
     "mix": 210,
     "train": 2490,
-    "evaluate": 1000,
+    "evaluate": 1015,
     "study": 1380,
     "engine": 1740,
-    "views": 2980,
+    "views": 2720,
     "command": 300,
     "hydra_plugins": 200,
 }
