@@ -23,35 +23,54 @@ TokenizedRequest = tuple[Request, list[int]]  # a request and the token ids of i
 
 
 def tokenize_requests(
-    chat: Chat, context: int, requests: list[Request], sampling: Sampling
+    chat: Chat, context: int, requests: list[Request], sampling: Sampling, failed: dict[str, str] | None = None
 ) -> tuple[list[TokenizedRequest], int]:
-    """Return requests with their token ids, and the number of truncated prompts. Each text is rendered once. Raises
-    DataError for a prompt that does not fit the context together with the new tokens, or has no token."""
-    max_prompt_tokens = context - sampling.max_new_tokens
-    ids, overlong = {}, {}
+    """Return requests with their token ids, and the number of truncated prompts. Each text is rendered once.
+
+    A prompt that does not fit the context together with the new tokens goes into `failed`, with the reason, and its
+    requests are left out. Raises DataError if there is no `failed`, if no prompt fits, or for a prompt without a token.
+    """
+    room, ids = context - sampling.max_new_tokens, dict[str, list[int]]()
+    overlong, reasons = dict[str, str](), dict[str, str]()
     for request in requests:
-        if request.prompt not in ids:
-            ids[request.prompt] = chat.prompt(request.prompt)
-            if not ids[request.prompt]:
-                raise DataError(f"prompt {request.id} has no token, so nothing predicts the first token of its answer")
-            if len(ids[request.prompt]) > max_prompt_tokens:
-                overlong[request.prompt] = request.id
-    for text, request_id in overlong.items():
+        text = request.prompt
+        if text in ids:
+            continue
+        ids[text] = chat.prompt(text)
+        if not ids[text]:
+            raise DataError(f"prompt {request.id} has no token, so nothing predicts the first token of its answer")
         problem = f"tokens and {sampling.max_new_tokens} new ones do not fit the model's context of {context}"
-        if sampling.overlong is LongPrompt.error:
-            others = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
+        if len(ids[text]) > room:
+            overlong[text] = request.id
+            reasons[text] = f"{len(ids[text])} {problem}"
+        if text in overlong and sampling.overlong is LongPrompt.truncate:
+            ids[text] = truncate_start(chat, text, ids[text], room)
+            if len(ids[text]) > room:
+                raise DataError(
+                    f"prompt {request.id}: even without its text the template's {len(ids[text])} {problem}; lower "
+                    "sampling.max_new_tokens"
+                )
+    if sampling.overlong is LongPrompt.error and reasons:
+        if failed is None or len(reasons) == len(ids):
+            first = next(iter(reasons))
+            others = f" (nor do {len(reasons) - 1} other prompts)" if len(reasons) > 1 else ""
             raise DataError(
-                f"prompt {request_id} of {len(ids[text])} {problem}{others}; lower sampling.max_new_tokens, "
+                f"prompt {overlong[first]} of {reasons[first]}{others}; lower sampling.max_new_tokens, "
                 "leave out such prompts, or cut their start with sampling.overlong=truncate "
                 "(in generators.models.N, or in evaluate.respond.decodings.N)"
             )
-        ids[text] = truncate_start(chat, text, ids[text], max_prompt_tokens)
-        if len(ids[text]) > max_prompt_tokens:
-            raise DataError(
-                f"prompt {request_id}: even without its text the template's {len(ids[text])} {problem}; lower "
-                "sampling.max_new_tokens"
-            )
+        failed |= reasons
+        requests, overlong = [request for request in requests if request.prompt not in reasons], {}
     return [(request, ids[request.prompt]) for request in requests], sum(item.prompt in overlong for item in requests)
+
+
+def failed_answers(shard: Shard, failed: dict[str, str]) -> list[tuple[Request, Answer]]:
+    """Return the outcomes of requests whose prompts are in `failed`."""
+    return [
+        (request, Answer("", "failed", -1, -1, {"failed": failed[request.prompt]}))
+        for request in shard.requests
+        if request.prompt in failed
+    ]
 
 
 def truncate_start(chat: Chat, text: str, ids: list[int], max_tokens: int) -> list[int]:
@@ -164,7 +183,8 @@ def answers(shard: Shard) -> Answers:
     if shard.run.runtime.compile and base_model(opened)._compiled_call_impl is None:
         base_model(opened).compile(dynamic=True)
     chat = Chat.for_prompts(opened.tokenizer, prompts)
-    requests, facts["truncated"] = tokenize_requests(chat, opened.context, shard.requests, sampling)
+    failed: dict[str, str] | None = {} if shard.stage.split.value == "train" else None  # a mix can leave them out
+    requests, facts["truncated"] = tokenize_requests(chat, opened.context, shard.requests, sampling, failed)
     plan = batches([len(ids) + sampling.max_new_tokens for _, ids in requests], shard.stage.batch_tokens)
     facts["batches"] = len(plan)
     facts["system_folded"] = len(requests) if chat.folded else 0
@@ -188,6 +208,8 @@ def answers(shard: Shard) -> Answers:
         log = {"at": round(time.time(), 3), "seconds": round(time.monotonic() - start, 3)}
         log |= {"batch": number, "batch_rows": len(batch), "parted": number in splitter.split_batches}
         yield [(request, replace(answer, log=log)) for (request, _), answer in zip(batch, batch_answers, strict=True)]
+    if failed:
+        yield failed_answers(shard, failed)
 
 
 def keep_whole_batches(file: Path, sizes: list[int]) -> int:

@@ -15,10 +15,9 @@ def answers(shard: Shard) -> Answers:
     texts = recorded.answers("generators.models.recorded")
     keys = [request.id if recorded.id else normalise(request.prompt) for request in requests]
     missing = [key for key in keys if key not in texts]
-    if missing:
-        raise DataError(
-            f"{source}: {recorded.path} has no answer for {len(missing)} of {len(keys)} prompts "
-            f"(first {missing[0]!r}). Leave these prompts out of the set, or take another source"
-        )
+    if len(missing) == len(keys):
+        raise DataError(f"{source}: {recorded.path} answers none of {len(keys)} prompts (first {missing[0]!r})")
+    absent = Answer("", "failed", -1, -1, {"failed": "the file has no answer"})
     (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
-    yield [(request, Answer(texts[key], "recorded", -1, -1)) for request, key in zip(requests, keys, strict=True)]
+    answers = [Answer(texts[key], "recorded", -1, -1) if key in texts else absent for key in keys]
+    yield list(zip(requests, answers, strict=True))

@@ -27,7 +27,7 @@ from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.generate.answer import Answer, Answers, Request, Shard
 from synthdiv.generate.api import collect_answers, kept_rows
 from synthdiv.generate.client import Client
-from synthdiv.generate.hf import tokenize_requests
+from synthdiv.generate.hf import failed_answers, tokenize_requests
 from synthdiv.generate.replies import ApiRequest, Reply
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import load_context, load_tokenizer, weights_folder
@@ -158,7 +158,12 @@ def answers(shard: Shard) -> Answers:
         shard.run.close()
         served = shard.run.model(model, shard.stage.precision.value, "vllm")
     chat = Chat.for_prompts(served.tokenizer, prompts)
-    tokenized, shard.facts["truncated"] = tokenize_requests(chat, served.context, shard.requests, shard.stage.sampling)
+    failed: dict[str, str] | None = {} if shard.stage.split.value == "train" else None  # a mix can leave them out
+    tokenized, shard.facts["truncated"] = tokenize_requests(
+        chat, served.context, shard.requests, shard.stage.sampling, failed
+    )
+    if failed:
+        yield [pair for pair in failed_answers(shard, failed) if (pair[0].id, pair[0].sample) not in kept]
     shard.facts |= {"system_folded": len(tokenized) if chat.folded else 0, "vllm": served.facts}
     missing = [(request, ids) for request, ids in tokenized if (request.id, request.sample) not in kept]
     requests = (completion_request(request, ids, served.model, chat.stop_ids, shard.stage) for request, ids in missing)

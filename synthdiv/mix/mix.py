@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +21,7 @@ from synthdiv.prompts.shards import Grid
 from synthdiv.prompts.table import normalise
 
 FILE = "mix.parquet"
-LOGGED_REFUSALS = 0.01  # a share of refusals above this is logged
+LOGGED_EMPTY = 0.01  # a share of empty answers above this is logged
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Mix(Stage):
     """The most prompts of a shard; 0 for a human set."""
     sample: int = 0
     """Which of several answers to a prompt is taken."""
+    leave_out: list[str] = field(default_factory=list)
+    """Ids of train prompts that the set leaves out, whoever owns them."""
 
     @property
     def grid(self) -> Grid:
@@ -83,21 +88,29 @@ class Mix(Stage):
             (row.source, row.id): row
             for name, shard in inputs.items()
             if name != "prompts"
-            for row in read_samples(shard.path)
+            for row in read_samples(shard.path, failed=True)
             if row.sample == self.sample
         }
         rows: list[dict[str, Any]] = []
+        failed: dict[str, list[str]] = {}
         for prompt, owner in zip(read_prompts(prompts, "train", self.rows), self.owners(), strict=True):
+            if prompt["id"] in self.leave_out:
+                continue
             if owner == "human":
                 row = Sample(prompt["id"], prompt["prompt"], prompt["response"], "human")
             elif (owner, prompt["id"]) in answers:
                 row = answers[owner, prompt["id"]]
             else:
                 raise DataError(f"{owner} has no answer to prompt {prompt['id']}, which it owns")
+            if row.finish == "failed":
+                failed.setdefault(owner, []).append(prompt["id"])
             rows.append(dataclasses.asdict(row) | {"position": prompt["position"]})
+        if failed:
+            raise DataError(failure(failed, self.leave_out, self.owners()))
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
         return {
             "rows": len(rows),
+            "left_out": self.leave_out,
             "sources": dict(Counter(row["source"] for row in rows)),
             "empty": sum(not row["response"].strip() for row in rows),
             "finish": finish_counts(rows, run),
@@ -110,17 +123,30 @@ def shard_input(source: str, shard: int) -> str:
     return f"{source}/{shard}"
 
 
+def failure(failed: dict[str, list[str]], left_out: list[str], owners: list[str]) -> str:
+    """The message that sources have failed on prompts that they own, by id, with the override that leaves these out."""
+    counts = [
+        f"{source} has no answer to {len(ids)} of its {owners.count(source)} prompts ({', '.join(ids[:5])})"
+        for source, ids in failed.items()
+    ]
+    every = sorted({*left_out, *(name for ids in failed.values() for name in ids)})
+    names = [name if re.fullmatch(r"[A-Za-z][\w-]*", name) else json.dumps(name) for name in every]
+    override = shlex.quote(f"mix.leave_out=[{','.join(names)}]")
+    return f"{'; '.join(counts)}. Leave them out of all cells that are compared, with {override}"
+
+
 def finish_counts(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, int]]:
-    """The number of answers by source and finish reason. Refusals are empty answers, and training on them teaches a
-    student to answer nothing."""
+    """The number of answers by source and finish reason. Refusals and other empty answers are logged, because training
+    on them teaches a student to answer nothing."""
     counts: dict[str, Counter[str]] = {}
+    empty = Counter[str]()
     for row in rows:
         counts.setdefault(row["source"], Counter())[row["finish"]] += 1
+        empty[row["source"]] += not row["response"].strip()
     for source, count in sorted(counts.items()):
-        if count["refusal"] > LOGGED_REFUSALS * count.total():
-            run.log(
-                f"mix: {count['refusal']} of the {count.total()} answers of {source} are refusals, whose text is empty"
-            )
+        if empty[source] > LOGGED_EMPTY * count.total():
+            refused = f", {count['refusal']} of them refusals" if count["refusal"] else ""
+            run.log(f"mix: {empty[source]} of the {count.total()} answers of {source} are empty{refused}")
     return {source: dict(count) for source, count in sorted(counts.items())}
 
 

@@ -143,6 +143,8 @@ class MixSpec:
     """Shifts which source owns which shards; another rotation is a replicate."""
     sample: int = setting(0, seed=True)
     """Which of the `generators.samples` answers is taken; another one is a replicate."""
+    leave_out: list[str] = field(default_factory=list)
+    """Ids of prompts on which a source failed, left out whoever owns them; the same list in all cells compared."""
 
 
 @dataclass

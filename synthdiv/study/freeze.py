@@ -190,7 +190,7 @@ def check(cell: Cell) -> list[str]:
     owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)
     for index, source in enumerate(sources):
         need = owners.count(index)
-        if source.recorded and source.recorded.rows < need:
+        if source.recorded and source.recorded.rows + len(mix.leave_out) < need:
             problems.append(
                 f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has "
                 f"{source.recorded.rows}; lower mix.rows, give it less weight, or take another source"

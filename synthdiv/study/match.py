@@ -21,17 +21,19 @@ BUDGET = ("match", "epochs", "budget", "stop", "evaluate_every", "patience", "ov
 
 class Budget(NamedTuple):
     """How much a cell trains: what is counted, how often, over how many rows of mix (0: it does not matter), whether it
-    may end before, and which share of the rows it may leave out."""
+    may end before, which share of the rows it may leave out, and which prompts its mix leaves out."""
 
     match: str
     amount: float
     rows: int
     early: bool = False
     left_out: float = 0.0
+    prompts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         amount = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
         amount += f" {LEFT_OUT} {self.left_out:.1%} of them" if self.left_out else ""
+        amount += f", without {', '.join(self.prompts)}" if self.prompts else ""
         return f"{EARLY}, after at most {amount}" if self.early else amount
 
 
@@ -68,8 +70,8 @@ def mismatch(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
         texts.append(f"`{' '.join(budgets[size].overrides) or 'no overrides'}` trains {size}")
     return (
         f"budgets of one comparison do not match: {' and '.join(texts)}. Give every arm the same mix.rows, "
-        "train.epochs and train.budget, or each of them to every arm; where they differ by design, say so with "
-        "report.unmatched=true"
+        "mix.leave_out, train.epochs and train.budget, or each of them to every arm; where they differ by design, say "
+        "so with report.unmatched=true"
     )
 
 
@@ -84,9 +86,11 @@ def budget(graph: Graph) -> Budget:
     assert graph.train
     stage = graph.train.stage
     assert isinstance(stage, Train)
+    prompts = tuple(mixed(graph).leave_out)
     if stage.match is Match.rows:
-        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, stage.stop is StopRule.early, stage.left_out)
-    return Budget(stage.match.value, stage.budget or 0, 0)
+        early = stage.stop is StopRule.early
+        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, early, stage.left_out, prompts)
+    return Budget(stage.match.value, stage.budget or 0, 0, prompts=prompts)
 
 
 def unmatched(graph: Graph, declared: bool) -> str:

@@ -102,6 +102,7 @@ def mixed(cell: Cell, prompts: Node) -> Node:
         cell.mix.rotation % len(generators) if len(generators) > 1 else 0,
         *grid,
         cell.mix.sample if generators else 0,
+        sorted({*cell.mix.leave_out}),
     )
     answers = {
         shard_input(one.name, shard): one.answers(

@@ -8,7 +8,7 @@ import pytest
 
 from synthdiv.core.types import DataError
 from synthdiv.generate.answer import Request
-from synthdiv.generate.generate import Generate, Split
+from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.hf import answer_batch, tokenize_requests
 from synthdiv.generate.spec import LongPrompt, Sampling
 from synthdiv.models.chat import Chat
@@ -41,6 +41,24 @@ def test_a_prompt_that_leaves_no_room_is_refused(requests, model):
     wanted = rf"prompt {first} of {longest} tokens and 12 new.*context of {longest + 11}.*sampling.overlong=truncate"
     with pytest.raises(DataError, match=wanted):
         tokenize_requests(chat, longest + 11, requests, PLAIN)
+    failed = {}
+    kept, _ = tokenize_requests(chat, longest + 11, requests, PLAIN, failed)
+    assert {*failed} == {request.prompt for request in requests if lengths[request.id] == longest}
+    assert [request for request, _ in kept] == [request for request in requests if request.prompt not in failed]
+    with pytest.raises(DataError, match=r"nor do \d+ other prompts"):
+        tokenize_requests(chat, 13, requests, PLAIN, {})
+
+
+def test_too_long_a_train_prompt_is_an_outcome_and_the_others_are_answered(root, prompts, model, tmp_path):
+    chat, stage = Chat(opened(model).tokenizer), Generate("oak", rows=48, shard_rows=48)
+    lengths = {request.id: len(chat.prompt(request.prompt)) for request in stage.requests(prompts, "")}
+    longest = max(lengths.values())
+    stage.sampling = Sampling(1.0, 1.0, opened(model).context - longest + 1)
+    done = build(tmp_path, stage, build(tmp_path, prompts.stage), build(tmp_path, model.stage))
+    failed = done.manifest["summary"]["failed"]
+    assert {*failed} == {name for name, length in lengths.items() if length == longest}
+    assert all(reason.startswith(f"{longest} tokens and ") for reason in failed.values())
+    assert {row.id for row in read_samples(done.path, failed=True) if row.finish != "failed"} == {*lengths} - {*failed}
 
 
 CUT = Sampling(1.0, 1.0, 12, LongPrompt.truncate)

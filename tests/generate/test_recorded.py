@@ -43,7 +43,7 @@ def answers(spec, prompts, tmp_path, shard=0):
     out = tmp_path / f"shard-{shard}"
     out.mkdir(exist_ok=True)
     summary = stage.build({"prompts": prompts}, out, RUN)
-    return read_samples(out), summary
+    return read_samples(out, failed=True), summary
 
 
 @pytest.mark.parametrize("columns", [{"id": "id"}, {}])
@@ -67,11 +67,16 @@ def test_case_and_spaces_of_a_prompt_do_not_matter(prompts, tmp_path, rows):
     assert {sample.response for sample in samples} == {"loud"}
 
 
-def test_answers_that_are_missing_are_counted_and_named(prompts, tmp_path, rows):
+def test_answers_that_are_missing_are_named_and_none_at_all_is_an_error(prompts, tmp_path, rows):
     samples, _ = answers(recorded(id="id"), prompts, tmp_path)
     gone = samples[1].id
     write_rows(tmp_path / "gap.jsonl", [row for row in rows if row["id"] != gone])
-    with pytest.raises(DataError, match=rf"yew: gap\.jsonl has no answer for 1 of 2 prompts \(first '{gone}'\)"):
+    _, summary = answers(recorded("gap.jsonl", None, id="id"), prompts, tmp_path)
+    assert (summary["failed"], summary["finish"]) == ({gone: "the file has no answer"}, {"recorded": 1, "failed": 1})
+    with pytest.raises(DataError, match=rf"yew failed on 1 of 2 prompts \({gone}\)"):
+        read_samples(tmp_path / "shard-0")
+    write_rows(tmp_path / "gap.jsonl", [row | {"id": f"other {row['id']}"} for row in rows])
+    with pytest.raises(DataError, match=rf"yew: gap\.jsonl answers none of 2 prompts \(first '{samples[0].id}'\)"):
         answers(recorded("gap.jsonl", None, id="id"), prompts, tmp_path)
 
 

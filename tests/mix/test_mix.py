@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from synthdiv.core.types import DataError, Sample
+from synthdiv.core.types import Artifact, DataError, Sample
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.mix import Mix, finish_counts, read_mix
@@ -72,6 +72,21 @@ def test_a_missing_answer_names_source_and_prompt(root, prompts, shards, tmp_pat
         mix().build(inputs, tmp_path, cpu_run())
 
 
+def test_a_failed_prompt_is_refused_until_it_is_left_out(root, prompts, shards, tmp_path):
+    """Of all owners alike; the shards keep their keys."""
+    rows = [dataclasses.asdict(row) for row in read_samples(shards[-1].path)]
+    rows[0] |= {"finish": "failed", "response": ""}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    broken, bad = [*shards[:-1], dataclasses.replace(shards[-1], path=tmp_path)], rows[0]["id"]
+    elm = mix(sources=["elm"], weights=[1.0])
+    with pytest.raises(DataError, match=rf"elm has no answer to 1 of its 48 .*'mix\.leave_out=\[{bad}\]'"):
+        elm.build(named(elm, [prompts, *broken[12:]]), tmp_path, cpu_run())
+    for stage, inputs in ((elm, broken[12:]), (mix(sources=[], weights=[], real_share=1.0), [])):
+        stage = dataclasses.replace(stage, leave_out=[bad])
+        assert stage.build(named(stage, [prompts, *inputs]), tmp_path, cpu_run())["rows"] == 47
+        assert bad not in {row["id"] for row in read_mix(Artifact(stage, "", tmp_path))}
+
+
 def test_a_human_mix_needs_no_shard(root, prompts):
     rows = read_mix(build(root, mix(sources=[], weights=[], real_share=1.0, rows=20), prompts))
     assert [row["response"] for row in rows] == [row["response"] for row in read_prompts(prompts, "train", 20)]
@@ -93,9 +108,10 @@ def test_one_of_several_answers_is_taken(root, prompts):
     assert len(set(texts.values())) > 12
 
 
-def test_refusals_are_counted_by_source_and_logged(caplog):
-    rows = [{"source": name, "finish": end} for name, end in [("oak", "stop")] * 60 + [("elm", "refusal")] * 2]
+def test_empty_answers_are_counted_by_source_and_logged(caplog):
+    ends = [("oak", "stop", "x")] * 60 + [("elm", "refusal", "")] * 2 + [("elm", "stop", " ")]
+    rows = [{"source": name, "finish": end, "response": text} for name, end, text in ends]
     with caplog.at_level("INFO", logger="synthdiv"):
-        assert finish_counts(rows, cpu_run()) == {"elm": {"refusal": 2}, "oak": {"stop": 60}}
+        assert finish_counts(rows, cpu_run()) == {"elm": {"refusal": 2, "stop": 1}, "oak": {"stop": 60}}
     (message,) = [record.message for record in caplog.records]
-    assert message == "mix: 2 of the 2 answers of elm are refusals, whose text is empty"
+    assert message == "mix: 3 of the 3 answers of elm are empty, 2 of them refusals"

@@ -37,6 +37,13 @@ def test_one_arm_that_may_end_before_or_leave_rows_out_is_refused(other, tmp_pat
         frozen(*TINY[:6], root=tmp_path, params=MIXED | {"train.stop": "budget,early"})
 
 
+def test_arms_that_leave_out_other_prompts_are_refused(tmp_path):
+    lists = {"mix": "human,single", "mix.leave_out": "[toy-1],[toy-2]"}
+    with pytest.raises(ConfigError, match=r"epochs of \d+ rows, without toy-1 and .*, without toy-2. .*mix\.leave_out"):
+        frozen(*TINY[:6], root=tmp_path, zip=[lists], params={"train.seed": "0,1"})
+    frozen(*TINY[:6], "mix.leave_out=[toy-1]", root=tmp_path, params=MIXED)
+
+
 @pytest.mark.parametrize(
     "params",
     [
