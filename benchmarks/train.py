@@ -50,8 +50,7 @@ def texts(file: str | None, only: str | None) -> list[tuple[str, str]]:
 
 def tokenised(pairs: list[tuple[str, str]], tokenizer: Any) -> list[Any]:
     from synthdiv.models.chat import Chat
-    from synthdiv.train.encode import encode
-    from synthdiv.train.tokens import rendered
+    from synthdiv.train.tokens import encode, rendered
     from synthdiv.train.train import Train
 
     mix = [{"id": str(at), "prompt": ask, "response": say} for at, (ask, say) in enumerate(pairs)]

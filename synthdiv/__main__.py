@@ -90,6 +90,11 @@ def verb(name: str, arguments: list[str]) -> int:
 
     root = outputs(arguments)
     require_format(root)
+    if name == "export":
+        from synthdiv.views.export import export
+
+        words = [word for word in arguments if word != "--adapter" and not word.startswith("runtime.outputs=")]
+        return export(root, words, "--adapter" not in arguments)
     more = {"report": ("report.measures=",), "status": ("--json", "--watch"), "trace": ("--json",)}
     takes = ("runtime.outputs=", *more.get(name, ()))
     words = [word for word in arguments if not (word in takes or word.startswith(tuple(w for w in takes if "=" in w)))]

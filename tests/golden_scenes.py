@@ -29,12 +29,11 @@ from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts
 from synthdiv.prompts.table import Columns, Table
 from synthdiv.prompts.toy import Law
-from synthdiv.train.encode import encode
 from synthdiv.train.pretrain import Architecture, TextCorpus
 from synthdiv.train.recipe import Lora, LossOn, Method, Overlong, Shape, StopRule
 from synthdiv.train.rows import Rows, pack
 from synthdiv.train.schedule import Match, exact, schedule
-from synthdiv.train.tokens import Tokens, read_tokens
+from synthdiv.train.tokens import Tokens, encode, read_tokens
 from synthdiv.train.train import Train
 from tests.generate.fault_server import FaultServer, prompt_of
 from tests.golden_parts import bettered, built, located, ruled, write_rows

@@ -19,15 +19,15 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 BUDGETS = {
     "core": 2200,
     "measures": 3720,
-    "models": 700,
+    "models": 750,
     "prompts": 1160,
     "generate": 2600,
     "mix": 240,
-    "train": 2490,
+    "train": 2400,
     "evaluate": 1015,
     "study": 1390,
     "engine": 1740,
-    "views": 2720,
+    "views": 2830,
     "command": 300,
     "hydra_plugins": 200,
 }

@@ -78,7 +78,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "budget": {"match": Match.supervised_tokens, "budget": 3, "packing": True},
     "early": {"stop": StopRule.budget, "evaluate_every": 3, "patience": 2},
-    "lora": {"lora.r": 4, "lora.alpha": 8.0, "lora.dropout": 0.5, "lora.targets": ["up_proj"]},
+    "lora": {"lora.r": 4, "lora.alpha": 8.0, "lora.dropout": 0.5, "lora.targets": ["up_proj"],
+        "lora.rslora": True, "lora.dora": True, "lora.modules_to_save": ["embed_tokens"],
+    },
     "likelihood": {"target": Target.support, "limit": 3, "precision": Precision.bf16, "batch_tokens": 60},
     "collapse": {
         "decodings": ["other"], "human": False, "vanilla": True, "vectors": True, "words": 20, "texts": 3,
@@ -90,8 +92,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 CONTENT = "names the content that a locator points at: other content, other output"
 HUB = "a dataset or a model of a hub, which needs a network"
+TEMPLATE_FIELDS = ("chat_template", "template_kwargs")
 NOT_SHOWN = {
     **{f"checkpoint.{name}": CONTENT for name in ("sha256", "commit")},
+    **{f"checkpoint.{name}": "how prompts are rendered: tests/models/test_load.py" for name in TEMPLATE_FIELDS},
     "pretrain.text.sha256": CONTENT,
     "prompts.table.rows": "the number of rows of that content; another number is refused",
     "generate.recorded.rows": "the number of rows of that content, for the graph",

@@ -47,7 +47,7 @@ class CellRecord:
     `axes` are flat, `n/a` where an axis made no difference; `seeds` are what tells the cells of one arm apart.
     `responses` are the student's answers by decoding, `suites` and `vanilla` the end nodes by suite. `config` are the
     words that say where the presets are; `unmatched` is how much the cell trains, where it was launched with
-    `report.unmatched` or stops early.
+    `report.unmatched` or stops early. `licences` are those of the student and of the sources, where they are known.
     """
 
     key: str
@@ -64,6 +64,7 @@ class CellRecord:
     launch: str = ""
     config: list[str] = field(default_factory=list)
     unmatched: str = ""
+    licences: dict[str, str] = field(default_factory=dict)
 
     def command(self, sweep: str) -> str:
         """What a person types to run this cell alone, in the same sweep."""

@@ -20,6 +20,7 @@ from synthdiv.core.terminal import overwrite
 from synthdiv.core.types import Artifact, ConfigError, Stopped
 
 LOGGER = logging.getLogger("synthdiv")
+SMALL_MODEL = 5_000_000  # weights
 
 
 @dataclass
@@ -114,7 +115,17 @@ class LocalRun:
             else:
                 self._model = self._open_model(artifact, precision, self.device)
             self._opened = (artifact.key, precision, kind)
+        if kind == "hf":
+            self.use_threads(getattr(self._model, "model", None))
         return self._model
+
+    def use_threads(self, model: Any) -> None:
+        """On a processor, one thread for a small model until the stage ends: more of them only wait for each other."""
+        if self.device == "cpu" and not self.runtime.threads and model is not None:
+            import torch
+
+            if sum(weight.numel() for weight in model.parameters()) < SMALL_MODEL:
+                torch.set_num_threads(1)
 
     def close(self) -> None:
         """Close the open model and free its memory on the accelerator; end its server."""

@@ -123,6 +123,9 @@ class Run(Protocol):
         """Open `artifact` as the one model of this process, or of a server of its own (`vllm`); the one before is
         closed."""
 
+    def use_threads(self, model: Any) -> None:
+        """Choose how many threads compute with this model until the stage ends."""
+
     def close(self) -> None:
         """Close the open model: a stage that trains opens another one."""
 

@@ -108,11 +108,10 @@ class Likelihood(Stage):
         answers = self.answers(inputs)
         opened = run.model(model, self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, prompts)
-        texts = {given.row["id"]: given.row["prompt"] for given in answers}
-        prompt_ids = {key: chat.prompt(text) for key, text in texts.items()}
+        every = chat.pairs([given.row["prompt"] for given in answers], [given.text for given in answers])
         whole = [
-            (prompt_ids[given.row["id"]], (ids[:-1] or ids) if given.finish == "length" else ids)
-            for given, ids in zip(answers, chat.answers([given.text for given in answers]), strict=True)
+            (prompt, (ids[:-1] or ids) if given.finish == "length" else ids)
+            for given, (prompt, ids) in zip(answers, every, strict=True)
         ]
         room = opened.context if self.target is Target.own else None  # given texts that do not fit are refused
         pairs = [(prompt, ids if room is None else ids[: max(1, room - len(prompt))]) for prompt, ids in whole]

@@ -21,6 +21,7 @@ from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard,
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.spend import totals
 from synthdiv.generate.stream import row_seed
+from synthdiv.models.chat import part_thinking
 from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
@@ -41,7 +42,8 @@ class Generate(Stage):
     """Answers of one source to one shard of the train prompts, or to all prompts of another split.
 
     Inputs: `prompts`, and `model` but for recorded answers. Output: `rows.jsonl`, one `Sample` a line, and
-    `requests.jsonl`, one line for each of these rows on how it was made: `id`, `sample` and what the backend reports.
+    `requests.jsonl`, one line for each of these rows on how it was made: `id`, `sample`, the `thinking` that came
+    before the answer, and what the backend reports.
     """
 
     name = "generate"
@@ -144,11 +146,14 @@ class Generate(Stage):
                 """The log first: a row that is on the disk has its line. A kill of this process loses no line that was
                 written, a power failure those of a second."""
                 nonlocal synced
-                sync = time.monotonic() - synced > SYNC_SECONDS
-                append(log, [{"id": request.id, "sample": request.sample} | answer.log for request, answer in chunk],
-                       sync)  # fmt: skip
-                append(rows, [dataclasses.asdict(self._sample(request, answer, model)) for request, answer in chunk],
-                       sync)  # fmt: skip
+                sync, notes, samples = time.monotonic() - synced > SYNC_SECONDS, [], []
+                for request, answer in chunk:
+                    thinking, text = part_thinking(answer.text)
+                    kept = {"thinking": thinking} if thinking else {}
+                    notes.append({"id": request.id, "sample": request.sample} | kept | answer.log)
+                    samples.append(self._sample(request, dataclasses.replace(answer, text=text), model))
+                append(log, notes, sync)
+                append(rows, [dataclasses.asdict(sample) for sample in samples], sync)
                 synced = time.monotonic() if sync else synced
 
             def keep() -> None:

@@ -111,7 +111,7 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[TokenizedRequest]
     for prompt, row in zip(ids, tokens, strict=True):
         stop = next((position for position, token in enumerate(row) if token in stop_ids), None)
         body = row if stop is None else row[:stop]
-        text = opened.tokenizer.decode(body, skip_special_tokens=True)
+        text = chat.text(opened.tokenizer.decode(body, skip_special_tokens=True))
         answers.append(Answer(text, "length" if stop is None else "stop", len(prompt), len(body)))
     return answers
 
@@ -182,7 +182,7 @@ def answers(shard: Shard) -> Answers:
     opened = shard.run.model(model, shard.stage.precision.value)
     if shard.run.runtime.compile and base_model(opened)._compiled_call_impl is None:
         base_model(opened).compile(dynamic=True)
-    chat = Chat.for_prompts(opened.tokenizer, prompts)
+    chat = Chat.for_prompts(opened.tokenizer, prompts, opened.ends)
     failed: dict[str, str] | None = {} if shard.stage.split.value == "train" else None  # a mix can leave them out
     requests, facts["truncated"] = tokenize_requests(chat, opened.context, shard.requests, sampling, failed)
     plan = batches([len(ids) + sampling.max_new_tokens for _, ids in requests], shard.stage.batch_tokens)

@@ -30,7 +30,7 @@ from synthdiv.generate.client import Client
 from synthdiv.generate.hf import failed_answers, tokenize_requests
 from synthdiv.generate.replies import ApiRequest, Reply
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import load_context, load_tokenizer, weights_folder
+from synthdiv.models.load import base_of, end_ids, load_context, tokenizer_of, weights_folder
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts for --max-lora-rank
 CONCURRENCY = 256  # requests in flight, which vLLM batches
@@ -45,8 +45,8 @@ class VllmServer:
 
     def __init__(self, artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]):
         adapter = artifact.path / "adapter"
-        folder = weights_folder(artifact.inputs["student"] if adapter.is_dir() else artifact)
-        self.tokenizer, self.context = load_tokenizer(folder), load_context(folder)
+        folder = weights_folder(base_of(artifact))
+        self.tokenizer, self.context, self.ends = tokenizer_of(artifact), load_context(folder), end_ids(folder)
         self.model = "adapter" if adapter.is_dir() else "base"
         self._root = f"http://127.0.0.1:{free_port()}"
         self.server = Server("vllm", f"{self._root}/v1", concurrency=CONCURRENCY, attempts=3, timeout_seconds=3600.0)
@@ -157,7 +157,7 @@ def answers(shard: Shard) -> Answers:
     if not served.alive:  # it exited since the last shard
         shard.run.close()
         served = shard.run.model(model, shard.stage.precision.value, "vllm")
-    chat = Chat.for_prompts(served.tokenizer, prompts)
+    chat = Chat.for_prompts(served.tokenizer, prompts, served.ends)
     failed: dict[str, str] | None = {} if shard.stage.split.value == "train" else None  # a mix can leave them out
     tokenized, shard.facts["truncated"] = tokenize_requests(
         chat, served.context, shard.requests, shard.stage.sampling, failed
@@ -169,7 +169,7 @@ def answers(shard: Shard) -> Answers:
     requests = (completion_request(request, ids, served.model, chat.stop_ids, shard.stage) for request, ids in missing)
     client = Client(served.server, served.model, "completions")
     try:
-        yield from collect_answers(shard, client, requests, partial(answer, ends=chat.stop_ids))
+        yield from collect_answers(shard, client, requests, partial(answer, chat=chat))
     except DataError as error:
         if served.alive:
             raise
@@ -193,11 +193,11 @@ def completion_request(request: Request, ids: list[int], model: str, ends: list[
     return ApiRequest(request, request.id, payload, 3 * len(ids), sampling.max_new_tokens)
 
 
-def answer(reply: Reply, ends: list[int]) -> Answer:
+def answer(reply: Reply, chat: Chat) -> Answer:
     """Return the answer in a reply; the end token is not counted."""
     data = reply.data or {}
     choice, usage = data["choices"][0], data["usage"]
-    ended = (choice.get("token_ids") or [None])[-1] in ends
+    ended = (choice.get("token_ids") or [None])[-1] in chat.stop_ids
     log = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
     tokens = usage["completion_tokens"] - ended
-    return Answer(choice["text"], choice["finish_reason"], usage["prompt_tokens"], tokens, log)
+    return Answer(chat.text(choice["text"]), choice["finish_reason"], usage["prompt_tokens"], tokens, log)

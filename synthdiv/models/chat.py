@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import signal
+import threading
+from collections.abc import Iterable, Iterator
 from itertools import dropwhile
 from typing import Any
 
@@ -15,41 +20,57 @@ DEFAULT_TEMPLATE = (
     "{% if add_generation_prompt %}### Response:\n{% endif %}"
 )  # for tokenizers without a chat template
 DATE_MACRO = "{% macro strftime_now(form) %}{{ date_string }}{% endmacro %}"  # for templates that call `strftime_now`
+MAX_SECONDS, MAX_CHARACTERS = 10.0, 10**7  # of one rendering: a template is a program and may have no end
+THINK, END_OF_THINKING = "<think>", "</think>"
+Pair = tuple[
+    list[int], list[int]
+]  # token ids of everything before the answer; of the answer and the token that ends it
 
 
 class Chat:
     """Renders with the tokenizer's chat template, or with `default_template` if it has none.
 
     `folded` counts prompts whose system message was moved to the front of the user turn, because the template has no
-    system role. `end` is the id of the token that ends an answer. `date` is the current date for a template that asks
-    for it, by `date_string` or `strftime_now`.
+    system role. `end` is the id of the token that ends an answer; `stop_ids` are those that stop generation: it, the
+    tokenizer's EOS, and the checkpoint's `ends`. `date` is the current date for a template that asks for it, by
+    `date_string` or `strftime_now`.
     """
 
     @classmethod
-    def for_prompts(cls, tokenizer: Any, prompts: Artifact) -> Chat:
+    def for_prompts(cls, tokenizer: Any, prompts: Artifact, ends: Iterable[int] = ()) -> Chat:
         """Return the renderer with the settings of a prompt set."""
-        return cls(tokenizer, prompts.stage.system, prompts.stage.date, prompts.stage.template)
+        return cls(tokenizer, prompts.stage.system, prompts.stage.date, prompts.stage.template, ends)
 
     def __init__(
-        self, tokenizer: Any, system: str | None = None, date: str = "", default_template: str = DEFAULT_TEMPLATE
-    ):
+        self, tokenizer: Any, system: str | None = None, date: str = "", default_template: str = DEFAULT_TEMPLATE,
+        ends: Iterable[int] = (),
+    ):  # fmt: skip
         self.tokenizer, self.system, self.date = tokenizer, system, date
         self.template = DATE_MACRO + (tokenizer.get_chat_template() if tokenizer.chat_template else default_template)
         self.folded = 0
+        self._prepends_bos = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
         self._fold = system is not None and not self._accepts_system()
-        self.end = self._end_id()
+        added = tokenizer.added_tokens_decoder.items()  # <|end|> of Phi is marked as special only here
+        self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "answer"}]
+        self._whole = self._render(turns, False, "an answer after a question")
+        self._start = self._render(turns[:1], True, "a question")
+        lead, shown, tail = self._whole.removeprefix(self._start).rpartition("answer")
+        self._lead = lead if shown and self._whole.startswith(self._start) else None
+        self.end = self._end_id(tail if shown else "")
+        eos = tokenizer.eos_token_id
+        self.stop_ids = sorted({self.end, *ends} | ({eos} if eos is not None else set()))
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool, subject: str) -> str:
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages,
-                    chat_template=self.template,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
+            with time_limit(MAX_SECONDS):
+                text: str = self.tokenizer.apply_chat_template(
+                    messages, chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt,
                     date_string=self.date,
-                )
-            )
+                )  # fmt: skip
+            if len(text) > MAX_CHARACTERS:
+                raise ValueError(f"the text has more than {MAX_CHARACTERS:,} characters")
+            return text
         except Exception as error:  # a template is a program and may raise anything
             raise DataError(
                 f"the chat template cannot render {subject}: {error}. Correct the template, or remove what it rejects"
@@ -75,17 +96,10 @@ class Chat:
             return [{"role": "user", "content": f"{self.system}\n\n{prompt}"}]
         return [{"role": "system", "content": self.system}, {"role": "user", "content": prompt}]
 
-    def _end_id(self) -> int:
-        """Return the first special token that the template writes after an answer, else the tokenizer's EOS."""
-        answer = "answer"
-        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}]
-        text = self._render(turns, False, "an answer after a question")
-        tail = text[text.rfind(answer) + len(answer) :]
-        added = self.tokenizer.added_tokens_decoder.items()  # <|end|> of Phi is marked as special only here
-        special = {*self.tokenizer.all_special_ids, *(number for number, token in added if token.special)}
-        for token in self.tokenizer(tail, add_special_tokens=False)["input_ids"]:
-            if token in special:
-                return int(token)
+    def _end_id(self, tail: str) -> int:
+        """Return the first special token of what the template writes after an answer, else the tokenizer's EOS."""
+        if special := [token for token in self._token_ids([tail])[0] if token in self._special]:
+            return special[0]
         if self.tokenizer.eos_token_id is None:
             raise DataError(
                 "the tokenizer has no end-of-sequence token, so a model cannot learn to stop; set eos_token in its "
@@ -93,11 +107,11 @@ class Chat:
             )
         return int(self.tokenizer.eos_token_id)
 
-    @property
-    def stop_ids(self) -> list[int]:
-        """The token ids that stop generation: the token that ends an answer, and the tokenizer's EOS if it has one."""
-        eos = self.tokenizer.eos_token_id
-        return sorted({self.end} | ({eos} if eos is not None else set()))
+    def text(self, generated: str) -> str:
+        """Return what a model generated as an answer: with the tag of thinking that the generation prompt opens, and
+        without what the template writes before an answer."""
+        opened = THINK if self._start.rstrip().endswith(THINK) else ""
+        return opened + generated.removeprefix(self._lead or "")
 
     def prompt(self, prompt: str) -> list[int]:
         """Return the token ids of everything before the answer, with at most one BOS."""
@@ -109,31 +123,86 @@ class Chat:
         BOS tokens at the front become one BOS, whether they come from the template, the tokenizer or the prompt. Text
         that spells a special token elsewhere in a prompt becomes that token.
         """
-        texts = []
-        for index, prompt in enumerate(prompts):
-            subject = f"the row {row_ids[index]}" if row_ids else f"the prompt {prompt[:60]!r}"
-            texts.append(self._render(self._messages(prompt), True, subject))
-        if not texts:
-            return []
-        token_ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        bos = self.tokenizer.bos_token_id
-        if bos is None:
-            return token_ids
-        stripped = [list(dropwhile(lambda token: token == bos, ids)) for ids in token_ids]
-        needed = self._prepends_bos()
-        return [
-            [bos, *rest] if needed or len(rest) < len(ids) else ids
-            for ids, rest in zip(token_ids, stripped, strict=True)
-        ]
+        return [self._one_bos(ids) for ids in self._token_ids(self._texts(prompts, row_ids))]
 
-    def _prepends_bos(self) -> bool:
-        if not hasattr(self, "_bos"):
-            self._bos = bool(self.tokenizer("x")["input_ids"][:1] == [self.tokenizer.bos_token_id])
-        return self._bos
+    def pairs(self, prompts: list[str], answers: list[str], row_ids: list[str] | None = None) -> list[Pair]:
+        """Return the token ids of each prompt, as `prompts` does, and of its answer and the end token.
+
+        An answer has the tokens that it has behind its prompt: a tokenizer may join them, or put a blank before a text
+        that stands alone. Where the prompt then has other tokens, and where the answer spells a special token, which
+        stays text, the answer is tokenised by itself. Raises DataError if the template renders a prompt and its answer
+        otherwise than the generation prompt and the answer.
+        """
+        if self._lead is None:
+            raise DataError(
+                f"the chat template begins an answer with {self._start[-60:]!r} and renders a whole conversation as "
+                f"{self._whole[-60:]!r}: a student would be trained on a text that it never answers to. Set "
+                "checkpoint.template_kwargs, such as '{\"enable_thinking\": false}', or checkpoint.chat_template"
+            )
+        lead, texts = self._lead, self._texts(prompts, row_ids)
+        lead_ids = self._token_ids([lead])[0]
+        special = [token for token in lead_ids if token in self._special]
+        wholes = [text + lead + answer for text, answer in zip(texts, answers, strict=True)]
+        pairs = []
+        for before, whole, answer in zip(self._token_ids(texts), self._token_ids(wholes), answers, strict=True):
+            rest = whole[len(before) :]
+            joined = whole[: len(before)] == before and [token for token in rest if token in self._special] == special
+            ids = [*rest, self.end] if joined else [*lead_ids, *self.answers([answer])[0]]
+            pairs.append((self._one_bos(before), ids))
+        return pairs
 
     def answers(self, answers: list[str]) -> list[list[int]]:
-        """Return the token ids of each answer and its end token; text that spells a special token stays text."""
-        if not answers:
+        """Return the token ids of each answer by itself and its end token; special tokens that it spells stay text."""
+        return [[*ids, self.end] for ids in self._token_ids(answers, split_special_tokens=True)]
+
+    def _texts(self, prompts: list[str], row_ids: list[str] | None) -> list[str]:
+        names = [f"the row {row}" for row in row_ids] if row_ids else [f"the prompt {text[:60]!r}" for text in prompts]
+        return [self._render(self._messages(prompt), True, name) for prompt, name in zip(prompts, names, strict=True)]
+
+    def _token_ids(self, texts: list[str], **options: bool) -> list[list[int]]:
+        if not texts:
             return []
-        token_ids = self.tokenizer(answers, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [[*ids, self.end] for ids in token_ids]
+        try:
+            ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, **options)["input_ids"]
+            return ids
+        except (TypeError, UnicodeEncodeError) as error:
+            wrong = next((text for text in texts if re.search("[\ud800-\udfff]", text)), None)
+            if wrong is None:
+                raise
+            raise DataError(
+                f"{wrong[:60]!r} has half of a surrogate pair, which is no character; correct the text or leave it out"
+            ) from error
+
+    def _one_bos(self, ids: list[int]) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        if bos is None:
+            return ids
+        rest = list(dropwhile(lambda token: token == bos, ids))
+        return [bos, *rest] if self._prepends_bos or len(rest) < len(ids) else ids
+
+
+def part_thinking(text: str) -> tuple[str, str]:
+    """Return the thinking that begins an answer, and the answer. Thinking that does not end leaves no answer."""
+    opened = text.lstrip().startswith(THINK)
+    if not opened and (END_OF_THINKING not in text or THINK in text.partition(END_OF_THINKING)[0]):
+        return "", text
+    thinking, _, answer = text.partition(END_OF_THINKING)
+    return thinking.strip().removeprefix(THINK).strip(), answer.lstrip()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer. Only the main thread, which builds stages, can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expire(*_: object) -> None:
+        raise TimeoutError(f"it takes more than {seconds:g} s")
+
+    handler, timer = signal.signal(signal.SIGALRM, expire), signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)

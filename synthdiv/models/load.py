@@ -13,7 +13,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.types import Artifact, ConfigError, DataError
+from synthdiv.core.local_run import out_of_memory
+from synthdiv.core.types import Artifact, ConfigError, DataError, SynthdivError
+from synthdiv.models.checkpoint import Checkpoint, folder_problem
 
 
 class Precision(Enum):
@@ -30,6 +32,7 @@ class OpenModel:
     model: Any
     tokenizer: Any
     device: str
+    ends: tuple[int, ...] = ()  # token ids at which the checkpoint ends a text
 
     @property
     def context(self) -> int:
@@ -46,7 +49,33 @@ def load_context(folder: Path) -> int:
     """Return the context length in tokens of a checkpoint without opening its weights."""
     import transformers
 
-    return context_of(transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    with opening(folder):
+        return context_of(transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
+
+
+@contextlib.contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Raise a DataError that names the folder, or the damaged file, for whatever transformers raises on opening it."""
+    try:
+        yield
+    except Exception as error:  # an odd config.json raises almost anything
+        if isinstance(error, SynthdivError) or out_of_memory(error):
+            raise
+        problem = f"{type(error).__name__}: {error}"
+        if damaged := [file for file in sorted(folder.glob("*.safetensors")) if not readable(file)]:
+            raise DataError(f"{damaged[0]}: is truncated or corrupt; download it again ({problem})") from error
+        raise DataError(f"{folder}: transformers cannot open this as a causal language model ({problem})") from error
+
+
+def readable(file: Path) -> bool:
+    """Whether a file of safetensors has its header and all its bytes."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(file, "pt"):
+            return True
+    except (OSError, safetensors.SafetensorError):
+        return False
 
 
 def quiet() -> None:
@@ -64,6 +93,11 @@ def peft_warnings_ignored() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
+
+
+def base_of(artifact: Artifact) -> Artifact:
+    """Return the model artifact that has the weights: of an adapter, that of its base."""
+    return base_of(artifact.inputs["student"]) if (artifact.path / "adapter").is_dir() else artifact
 
 
 def weights_folder(artifact: Artifact) -> Path:
@@ -87,10 +121,29 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def tokenizer_of(artifact: Artifact) -> Any:
-    """Return the tokenizer of a model artifact; for an adapter, that of its base."""
-    if (artifact.path / "adapter").is_dir():
-        return tokenizer_of(artifact.inputs["student"])
-    return load_tokenizer(weights_folder(artifact))
+    """Return the tokenizer of a model artifact with the chat template and its variables of a `checkpoint`; for an
+    adapter, that of its base."""
+    artifact = base_of(artifact)
+    tokenizer = load_tokenizer(weights_folder(artifact))
+    if isinstance(artifact.stage, Checkpoint):
+        variables = artifact.stage.variables()
+        tokenizer.chat_template = artifact.stage.chat_template or tokenizer.chat_template
+        if variables and not tokenizer.chat_template:
+            raise DataError(
+                f"checkpoint.template_kwargs={artifact.stage.template_kwargs}: the tokenizer in {artifact.path} has no "
+                "chat template that could read it; give checkpoint.chat_template"
+            )
+        if variables:  # written into the template, so that a student that is saved keeps them
+            values = "".join(f"{{% set {name} = {value!r} %}}" for name, value in sorted(variables.items()))
+            tokenizer.chat_template = values + tokenizer.get_chat_template()
+    return tokenizer
+
+
+def end_ids(folder: Path) -> tuple[int, ...]:
+    """Return the token ids at which a checkpoint ends a text, by its generation_config.json."""
+    file = folder / "generation_config.json"
+    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
 
 
 def require_4bit_support(device: str) -> None:
@@ -111,8 +164,7 @@ def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple
     import transformers
 
     quiet()
-    if (artifact.path / "adapter").is_dir():
-        return load_base(artifact.inputs["student"], precision, packed)
+    artifact = base_of(artifact)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     quantization: dict[str, Any] = {}
     if packed:
@@ -120,19 +172,29 @@ def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     folder = weights_folder(artifact)
-    try:
-        tokenizer = load_tokenizer(folder)
+    problem = folder_problem(folder)
+    if problem:
+        raise DataError(f"{folder}: {problem}")
+    with opening(folder):
+        tokenizer = tokenizer_of(artifact)
         opened: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **quantization
         )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: transformers cannot open this as a causal language model ({error})") from error
     model, loading_info = opened
     if loading_info["missing_keys"]:  # transformers would initialise them at random
         raise DataError(
             f"{folder}: the checkpoint lacks {len(loading_info['missing_keys'])} weights of a causal language model "
             f"(first {min(loading_info['missing_keys'])})"
         )
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise DataError(
+                f"{folder}: the weight {name} has values that are not finite; the checkpoint was damaged, or saved "
+                "after its training had diverged. Download it again or choose another"
+            )
+    config = model.config.get_text_config()
+    if getattr(config, "output_router_logits", False):  # a loss of their own that no training here uses
+        config.output_router_logits = False
     size = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
         raise DataError(
@@ -157,4 +219,4 @@ def open_model(artifact: Artifact, precision: str, device: str) -> OpenModel:
         with peft_warnings_ignored():
             model = peft.PeftModel.from_pretrained(model, adapter)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return OpenModel(model.to(device).eval(), tokenizer, device)
+    return OpenModel(model.to(device).eval(), tokenizer, device, end_ids(weights_folder(base_of(artifact))))

@@ -84,7 +84,6 @@ def _score_pairs(
     """
     import torch
 
-    model, device = opened.model, opened.device
     result: list[Any] = [None] * len(pairs)
     done, lengths = 0, [len(prompt) + len(answer) for prompt, answer in pairs]
     if not all(prompt for prompt, _ in pairs):
@@ -97,37 +96,36 @@ def _score_pairs(
             "such prompts out of the set, or choose a model with a longer context"
         )
     for rows in batches(lengths, budget):
-        longest = max(lengths[row] for row in rows)
-        skip = min(len(pairs[row][0]) for row in rows) - 1
-        ids = torch.zeros((len(rows), longest), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        row_index: list[int] = []
-        position_index: list[int] = []
-        targets: list[int] = []
-        for batch_row, row in enumerate(rows):
-            prompt, answer = pairs[row]
-            ids[batch_row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            mask[batch_row, : len(prompt) + len(answer)] = 1
-            row_index += [batch_row] * len(answer)
-            position_index += range(len(prompt) - 1 - skip, len(prompt) + len(answer) - 1 - skip)
-            targets += answer
+        batch = [pairs[row] for row in rows]
         with torch.no_grad():  # not inference mode: gathered weights are trained later
-            logits = model(
-                input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=longest - skip, use_cache=False
-            ).logits
-            indices = torch.tensor([row_index, position_index, targets], device=logits.device)
-            values = torch.cat(
-                [
-                    measure(logits[block[0], block[1]].float(), block[2])
-                    for block in indices.split(_tokens_per_step(logits), 1)
-                ]
-            )
-        counts = [len(pairs[row][1]) for row in rows]
+            logits, indices = _answer_logits(opened, batch)
+            parts = indices.split(_tokens_per_step(logits), 1)
+            values = torch.cat([measure(logits[part[0], part[1]].float(), part[2]) for part in parts])
+        counts = [len(answer) for _, answer in batch]
         for row, row_values in zip(rows, values.cpu().split(counts), strict=True):
             result[row] = row_values.numpy()
         done += len(rows)
         progress(done, len(pairs), "answers scored")
     return result
+
+
+def _answer_logits(opened: OpenModel, pairs: list[tuple[list[int], list[int]]]) -> tuple[Any, Any]:
+    """Return logits (pairs, positions, vocabulary), and of each answer token its pair, the position that predicts it,
+    and its id: (3, tokens)."""
+    import torch
+
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt + answer) for prompt, answer in pairs], batch_first=True)
+    starts, lengths = torch.tensor([(len(prompt), len(prompt) + len(answer)) for prompt, answer in pairs]).T[:, :, None]
+    places = torch.arange(ids.shape[1])
+    mask = places < lengths
+    row_index, position_index = (mask & (places >= starts)).nonzero(as_tuple=True)
+    skip = int(starts.min()) - 1
+    indices = torch.stack([row_index, position_index - 1 - skip, ids[row_index, position_index]])
+    logits = opened.model(
+        input_ids=ids.to(opened.device), attention_mask=mask.long().to(opened.device),
+        logits_to_keep=ids.shape[1] - skip, use_cache=False,
+    ).logits  # fmt: skip
+    return logits, indices.to(logits.device)
 
 
 def _tokens_per_step(logits: Any) -> int:

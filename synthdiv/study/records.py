@@ -38,6 +38,8 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
         prompts=item.prompts.key,
         config=list(point.config),
         unmatched=unmatched(item, point.cell.report.unmatched),
+        licences={"student": point.cell.student.facts.licence}
+        | {source.name: source.facts.licence for source in used_sources(point.cell, item)},
     )
 
 

@@ -1,48 +1,84 @@
-"""Low-rank adapters: put on a student, probed, and saved as PEFT saves them."""
+"""Low-rank adapters: put on a student, checked, and saved as PEFT saves them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import DataError
 from synthdiv.models.load import peft_warnings_ignored
-from synthdiv.train.rows import Row
 
 if TYPE_CHECKING:
     from synthdiv.train.recipe import Lora
 
+ALL_LINEAR = "all-linear"  # as PEFT calls it
+
 
 def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
+    """The model with an adapter of these settings, which alone is trained, in fp32."""
     import peft
     import torch
 
-    # GPT-2 stores its layers transposed, which PEFT must know
-    kinds = {"Linear": False, "Linear4bit": False, "Conv1D": True}
-    layers = {
-        name.split(".")[-1]: kinds[type(part).__name__]
-        for name, part in model.named_modules()
-        if type(part).__name__ in kinds and part is not model.get_output_embeddings()
-    }
-    unknown = [target for target in lora.targets if target not in layers]
+    layers = linear_layers(model)
+    wanted = [target for target in lora.targets if target != ALL_LINEAR]
+    unknown = [target for target in wanted if not any(is_at(path, target) for path in layers)]
     if unknown or not lora.targets:
+        names = sorted({path.rpartition(".")[2] for path in layers})
         raise DataError(
             f"train.lora.targets={lora.targets}: the student has no {', '.join(unknown) or 'adapter then'}; its linear "
-            f"layers are {', '.join(sorted(layers))}"
+            f"layers are {', '.join(names)}; {ALL_LINEAR} takes them all, a path like {min(layers)} takes one"
         )
+    paths = [path for path in layers if wanted != lora.targets or any(is_at(path, target) for target in wanted)]
+    names = sorted({path.rpartition(".")[2] for path in paths})
+    namesakes = [path for path, _ in model.named_modules() if any(is_at(path, name) for name in names)]
     torch.manual_seed(seed)  # the adapter's random start belongs to train.seed
     config = peft.LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a scale: PEFT only divides it by r
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a scale: PEFT only divides by it
         lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        fan_in_fan_out=any(layers[target] for target in lora.targets),
+        target_modules=names if sorted(namesakes) == sorted(paths) else sorted(paths),
+        fan_in_fan_out=any(layers[path] for path in paths),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        modules_to_save=lora.modules_to_save or None,
         task_type="CAUSAL_LM",
     )
-    with peft_warnings_ignored():
-        return peft.get_peft_model(model, config)
+    try:
+        with peft_warnings_ignored():
+            model = peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise DataError(f"train.lora: PEFT refuses it for this student: {error}") from error
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    return model
+
+
+def linear_layers(model: Any) -> dict[str, bool]:
+    """Paths of the linear layers of the language model but its output layer; whether each is stored transposed, as
+    those of GPT-2 are, which PEFT must know. A tower for pictures or sound has no gradient of a loss on text."""
+    kinds = {"Linear": False, "Linear4bit": False, "Conv1D": True}
+    head, inside = model.get_output_embeddings(), {*model.get_decoder().modules()}
+    return {
+        path: kinds[type(part).__name__]
+        for path, part in model.named_modules()
+        if type(part).__name__ in kinds and part in inside and part is not head
+    }
+
+
+def is_at(path: str, target: str) -> bool:
+    """Whether a target, a name or a path, names the module at `path`: as PEFT matches them."""
+    return path == target or path.endswith(f".{target}")
+
+
+def freeze_other_towers(model: Any) -> None:
+    """Train the language model alone: other parts of a multimodal model have no gradient of a loss on text."""
+    parts = [part for part in (model.get_decoder(), model.get_output_embeddings()) if part is not None]
+    trained = {weight for part in parts for weight in part.parameters()}
+    for weight in model.parameters():
+        weight.requires_grad_(weight in trained)
 
 
 def save_adapter(model: Any, folder: Path, hub: str | None, weights: dict[str, Any] | None = None) -> None:
@@ -55,46 +91,19 @@ def save_adapter(model: Any, folder: Path, hub: str | None, weights: dict[str, A
     file.write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def probe_adapter(model: Any, rows: list[Row], device: Any, call: Callable[..., Any] | None = None) -> None:
-    """An adapter that changes no logit was not trained or is not active: an error, not a result. `call` runs a function
-    on the model where it is spread over ranks."""
-    import torch
-
-    call = call or (lambda use, *inputs: use(model, *inputs))
-    for row in rows:  # one by one: the logits of a large batch over a large vocabulary do not fit everywhere
-        ids = torch.tensor([row.ids], device=device)
-        with torch.no_grad():
-            tuned = call(logits, ids)
-            with model.disable_adapter():
-                base = call(logits, ids)
-        if not torch.equal(tuned, base):
-            return
-    raise DataError("the adapter changes no logit: it was not trained. Look at train.lr, train.epochs and train.lora")
-
-
-def logits(model: Any, ids: Any) -> Any:
-    return model(input_ids=ids).logits
-
-
 def verify(weights: Iterable[tuple[str, Any]], shapes: dict[str, tuple[int, ...]]) -> None:
     """Raise unless all weights are whole, finite and, of an adapter, changed: parts of sharded ones once were not."""
     import torch
 
-    unchanged, after = [], {}
+    after = {}
     for name, weight in weights:
         after[name] = tuple(weight.shape)
         if not torch.isfinite(weight).all():
             raise DataError(f"{name}: has values that are not finite after training; lower train.lr")
-        if "lora_B" in name and not (weight != 0).any():
-            unchanged.append(name)
-    if after != shapes:
-        wrong = sorted(name for name in {*after, *shapes} if after.get(name) != shapes.get(name))
+        if "lora_B" in name and weight.numel() and not (weight != 0).any():
+            raise DataError(f"{name}: is zero, as before training. Look at train.lr, train.epochs and train.lora")
+    if wrong := sorted(name for name in {*after, *shapes} if after.get(name) != shapes.get(name)):
         raise DataError(
             f"{wrong[0]}: has the shape {after.get(wrong[0])} after training and had {shapes.get(wrong[0])} before "
             f"({len(wrong)} such weights)"
-        )
-    if unchanged:
-        raise DataError(
-            f"{unchanged[0]}: is zero, as it was before training ({len(unchanged)} such parts of the adapter). Look at "
-            "train.lr, train.epochs and train.lora"
         )

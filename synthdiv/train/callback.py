@@ -13,17 +13,8 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from synthdiv.core.types import DataError
-from synthdiv.train.checkpoints import (
-    CHECKPOINTS,
-    at_step,
-    newest_checkpoint,
-    newest_first,
-    read,
-    remove_diverged,
-    same_training,
-    save,
-    whole,
-)
+from synthdiv.train import checkpoints
+from synthdiv.train.checkpoints import at_step
 from synthdiv.train.divergence import Diverged
 from synthdiv.train.early import HELD_OUT, best_step
 from synthdiv.train.module import Tuning
@@ -39,7 +30,7 @@ class StageCallback(Callback):
 
     def __init__(self, training: Training, tuning: Tuning):
         self.training, self.tuning, self.run = training, tuning, training.run
-        self.folder: Path = training.out / CHECKPOINTS
+        self.folder: Path = training.out / checkpoints.CHECKPOINTS
         self.saved = self.begun = time.monotonic()
         self.seconds, self.resumed = 0.0, 0
         self.before: Losses = {}
@@ -98,12 +89,12 @@ class StageCallback(Callback):
         if self.tuning.spread.broadcast(error.good and len(self.curve) > 0):
             state = self.state()
             if self.run.rank == 0 and all(bool(value.isfinite().all()) for value in state["state_dict"].values()):
-                save(state, self.folder, self.run)
+                checkpoints.save(state, self.folder, self.run)
         elif self.run.rank == 0:
-            remove_diverged(self.folder, self.curve, self.tuning.watch.limit)
+            checkpoints.remove_diverged(self.folder, self.curve, self.tuning.watch.limit)
         self.tuning.spread.barrier()  # all ranks name the same
         last = "no checkpoint was kept yet"
-        for path in newest_first(self.folder)[:1]:
+        for path in checkpoints.newest_first(self.folder)[:1]:
             last = f"the last good checkpoint is that of step {int(path.stem)} in {self.folder}"
         error.args = (f"{error}; {last}. Lower train.lr, or look at these rows",)
 
@@ -111,7 +102,7 @@ class StageCallback(Callback):
         return self.tuning.spread.state() | {"curve": self.curve, "of": self.training.student}
 
     def keep(self) -> None:
-        save(self.state(), self.folder, self.run)
+        checkpoints.save(self.state(), self.folder, self.run)
         self.saved = time.monotonic()
 
     def over(self) -> bool:
@@ -125,12 +116,12 @@ class StageCallback(Callback):
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one. Rank 0 chooses, and every rank reads the same."""
-        newest = newest_checkpoint(self.folder) if self.run.rank == 0 else None
+        newest = checkpoints.newest_checkpoint(self.folder) if self.run.rank == 0 else None
         step = self.resumed = self.tuning.spread.broadcast(len(newest["curve"]) if newest else 0)
         if not step:
             return
-        checkpoint = read(at_step(self.folder, step))
-        same_training(checkpoint, self.training.student, self.tuning.shapes, self.folder)
+        checkpoint = checkpoints.read(at_step(self.folder, step))
+        checkpoints.same_training(checkpoint, self.training.student, self.tuning.shapes, self.folder)
         self.tuning.resume(checkpoint)
         self.run.log(f"continuing at step {step + 1} of {len(self.training.steps)}")
 
@@ -144,7 +135,7 @@ class StageCallback(Callback):
         self.tuning.eval()
         if self.kept_step < len(self.curve):
             path = at_step(self.folder, self.kept_step)
-            checkpoint = whole(path)
+            checkpoint = checkpoints.whole(path)
             if checkpoint is None:
                 raise DataError(
                     f"{path}: the checkpoint of the best step cannot be read; the same command goes on from before it"

@@ -61,9 +61,9 @@ def same_training(checkpoint: dict[str, Any], of: str, shapes: dict[str, tuple[i
     if saved == shapes and checkpoint["of"] == of:
         return
     difference = f"it was trained from {checkpoint['of'][:8]} and the student here is {of[:8]}"
-    if saved != shapes:
-        name = min(name for name in {*saved, *shapes} if saved.get(name) != shapes.get(name))
-        difference = f"{name} has the shape {saved.get(name)} there and {shapes.get(name)} here"
+    for name in sorted({*saved, *shapes}, reverse=True):
+        if saved.get(name) != shapes.get(name):
+            difference = f"{name} has the shape {saved.get(name)} there and {shapes.get(name)} here"
     raise DataError(
         f"{folder}: the checkpoint of step {len(checkpoint['curve'])} is of another student or method ({difference}); "
         "remove this folder to begin anew"

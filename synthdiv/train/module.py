@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 
+from synthdiv.core.types import DataError
 from synthdiv.train.divergence import Diverged, LossWatch
 from synthdiv.train.loss import loss_sum
-from synthdiv.train.recipe import Optimizing
+from synthdiv.train.recipe import Training
 from synthdiv.train.rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -34,21 +35,14 @@ class Tuning(lightning.LightningModule):
     """Manual optimization: a step's rows are cut into micro-batches and weighted by supervised tokens, so that the
     gradient is that of the whole batch whatever the micro-batch and however many ranks there are."""
 
-    def __init__(
-        self,
-        model: Any,
-        rows: Rows,
-        steps: list[list[int]],
-        optimizing: Optimizing,
-        seed: int,
-        micro: int,
-        meter: Meter,
-    ):
+    def __init__(self, training: Training, meter: Meter):
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.rows, self.steps, self.optimizing = model, rows, steps, optimizing
-        self.seed, self.micro, self.meter = seed, micro, meter
+        self.rows = Rows(training.rows, training.pad, training.packed)
+        self.model, self.steps, self.optimizing = training.model, training.steps, training.optimizing
+        self.seed, self.micro, self.meter = training.seed, training.run.micro_batch, meter
         self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
+        self.routed = any("expert" in name for name, _ in self.trained())  # a step may use a few of its experts
         self.curve: list[dict[str, float]] = []
         self.watch = LossWatch(self.curve)
         self.ended = False
@@ -71,16 +65,10 @@ class Tuning(lightning.LightningModule):
         """Norms and biases are not decayed."""
         decayed = [weight for name, weight in self.trained() if len(self.shapes[name]) >= 2]
         others = [weight for name, weight in self.trained() if len(self.shapes[name]) < 2]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": self.optimizing.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.optimizing.lr,
-            betas=self.optimizing.betas,
-            fused=self.spread.fused and self.spread.root_device.type in ("cpu", "cuda"),
-        )
+        groups: Any = [(decayed, self.optimizing.weight_decay), (others, 0.0)]
+        groups = [{"params": weights, "weight_decay": decay} for weights, decay in groups if weights]
+        fused = self.spread.fused and self.spread.root_device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(groups, lr=self.optimizing.lr, betas=self.optimizing.betas, fused=fused)
 
     def train_dataloader(self) -> range:
         """Numbers of the steps that are left: a resumed training repeats none, and one that had ended has none."""
@@ -103,18 +91,18 @@ class Tuning(lightning.LightningModule):
         loss, *by_source = self.gradients(self.steps[number], tokens).tolist()
         if not math.isfinite(loss):
             raise self.unusable(number, f"the loss is {loss}")
+        if number == 0 and (unreached := self.spread.without_gradient()) and not self.routed:
+            raise DataError(
+                f"{len(unreached)} trained weights have no gradient after the first step (first {unreached[0]}): the "
+                "loss does not depend on them. Choose train.lora.targets below the language model, such as all-linear"
+            )
         norm = self.spread.update(lr, self.optimizing.clip)
         if not math.isfinite(norm):
             raise self.unusable(number, f"the gradient's norm is {norm}")
         point: dict[str, float] = {
-            "step": number + 1,
-            "loss": loss / tokens,
-            "lr": lr,
-            "gradient_norm": norm,
-            "rows": len(rows),
-            "supervised_tokens": tokens,
-            "tokens": sum(lengths),
-        }
+            "step": number + 1, "loss": loss / tokens, "lr": lr, "gradient_norm": norm,
+            "rows": len(rows), "supervised_tokens": tokens, "tokens": sum(lengths),
+        }  # fmt: skip
         for name, total in zip(self.rows.sources, by_source, strict=True):
             supervised = [row.supervised for row in rows if row.source == name]
             point |= {f"rows/{name}": len(supervised), f"supervised_tokens/{name}": sum(supervised)}

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
 from synthdiv.train.checkpoints import CHECKPOINTS
-from synthdiv.train.fit import fit
 from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.schedule import Match, schedule
 
@@ -150,6 +150,7 @@ class Pretrain(Stage):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import torch
 
+        from synthdiv.train.fit import fit
         from synthdiv.train.strategies import check_devices
 
         check_devices(run)
@@ -170,12 +171,8 @@ class Pretrain(Stage):
         model.save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        shape = {"hidden": self.hidden, "layers": self.layers}
-        return (
-            summary
-            | shape
-            | {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "sequences": len(rows)}
-        )
+        size = {"hidden": self.hidden, "layers": self.layers, "parameters": model.num_parameters()}
+        return summary | size | {"vocabulary": len(tokenizer), "sequences": len(rows)}
 
 
 def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
@@ -184,14 +181,8 @@ def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
     law = Law(corpus.world)
     own = f"{seed}/{corpus.speaker}"  # families of one law are still separate learners
     prompts = law.prompts(corpus.rows, "pretrain", own)
-    if corpus.family is None:
-        weights = law.student
-    else:
-        family, families = corpus.family, corpus.families
-
-        def weights(category: int) -> Any:
-            return law.family(family, families, corpus.overlap or 0.0, corpus.shift or 0.0, category)
-
+    shares = (corpus.families, corpus.overlap or 0.0, corpus.shift or 0.0)
+    weights = law.student if corpus.family is None else partial(law.family, corpus.family, *shares)
     for prompt, answer in zip(prompts, law.sample(prompts, weights, own), strict=True):
         yield prompt.text, answer
 
@@ -237,16 +228,11 @@ def encode(texts: list[Any], tokenizer: Any, context: int) -> list[Row]:
 
     if texts[0][0] is not None:
         chat = Chat(tokenizer)
-        every = list(dict.fromkeys(prompt for prompt, _ in texts))
-        prompts = dict(zip(every, chat.prompts(every), strict=True))
-        answers = chat.answers([answer for _, answer in texts])
-        longest = max(map(len, prompts.values()))
+        pairs = chat.pairs([prompt for prompt, _ in texts], [answer for _, answer in texts])
+        longest = max(len(prompt) for prompt, _ in pairs)
         if longest >= context:
             raise DataError(f"pretrain.context={context}: a prompt takes {longest} tokens and leaves none to an answer")
-        return [
-            Row(tuple((prompts[prompt] + answer)[:context]), len(prompts[prompt]))
-            for (prompt, _), answer in zip(texts, answers, strict=True)
-        ]
+        return [Row(tuple((prompt + answer)[:context]), len(prompt)) for prompt, answer in pairs]
     stream: list[int] = []
     for ids in tokenizer([text for _, text in texts], add_special_tokens=False)["input_ids"]:
         stream += [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
@@ -261,24 +247,13 @@ def blank_model(stage: Pretrain, tokenizer: Any) -> Any:
     import transformers
 
     # 0.02, the usual spread, is made for wide models: at 64 units copying a prompt is then learnt ten times later
-    spread = 0.5 / stage.hidden**0.5
-    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    common = {"vocab_size": len(tokenizer), "tie_word_embeddings": True, "initializer_range": spread} | {
-        f"{k}_token_id": v for k, v in ids.items()
-    }
-    if stage.architecture is Architecture.gpt2:
-        config: Any = transformers.GPT2Config(
-            n_embd=stage.hidden, n_layer=stage.layers, n_head=stage.heads, n_positions=stage.context, **common
-        )
-    else:
-        kind = transformers.LlamaConfig if stage.architecture is Architecture.llama else transformers.Qwen2Config
-        config = kind(
-            hidden_size=stage.hidden,
-            intermediate_size=stage.hidden * 8 // 3 // 8 * 8,
-            num_hidden_layers=stage.layers,
-            num_attention_heads=stage.heads,
-            num_key_value_heads=stage.heads,
-            max_position_embeddings=stage.context,
-            **common,
-        )
+    shape = {
+        "hidden_size": stage.hidden, "num_hidden_layers": stage.layers, "num_attention_heads": stage.heads,
+        "max_position_embeddings": stage.context, "initializer_range": 0.5 / stage.hidden**0.5,
+        "vocab_size": len(tokenizer), "tie_word_embeddings": True, "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    if stage.architecture is not Architecture.gpt2:
+        shape |= {"intermediate_size": stage.hidden * 8 // 3 // 8 * 8, "num_key_value_heads": stage.heads}
+    config = transformers.AutoConfig.for_model(stage.architecture.value, **shape)
     return transformers.AutoModelForCausalLM.from_config(config)

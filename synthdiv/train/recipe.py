@@ -63,13 +63,18 @@ class Lora:
     r: int = setting(16, least=1)
     """The rank."""
     alpha: float = setting(32.0, above=0)
-    """The scale: the adapter's output is multiplied by alpha / r."""
+    """The scale: the adapter's output is multiplied by alpha / r, or by alpha / √r with rslora."""
     dropout: float = setting(0.1, least=0, below=1)
     """Dropout on the adapter's input."""
-    targets: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    )
-    """Names of the linear layers that get an adapter."""
+    targets: list[str] = field(default_factory=lambda: ["all-linear"])
+    """Names or paths of the linear layers that get an adapter; all-linear: those of the language model but the output
+    layer. Experts that are stored as one tensor are no linear layers."""
+    rslora: bool = False
+    """Divides alpha by the root of r instead of r (rank-stabilised LoRA, Kalajdzievski 2023)."""
+    dora: bool = False
+    """Trains magnitudes of weights beside their directions (DoRA, Liu et al. 2024)."""
+    modules_to_save: list[str] = field(default_factory=list)
+    """Names of modules that are trained whole beside the adapter, such as embed_tokens."""
 
 
 @dataclass
@@ -122,50 +127,40 @@ class Recipe:
     """Declares the share of rows that overlong=drop may leave out: arms then train on different prompts."""
 
     def check(self, name: str) -> list[str]:
-        problems = []
-        if (self.match is Match.rows) != (self.budget is None):
-            problems.append(
-                f"{name}.match={self.match.value}, {name}.budget={self.budget}: rows counts by {name}.epochs and takes "
-                "no budget; supervised_tokens and steps need one"
-            )
-        problems += self.problems_of_early(name)
-        if self.left_out and (self.overlong is Overlong.cut or self.match is not Match.rows):
-            problems.append(f"{name}.left_out={self.left_out}: is for {name}.overlong=drop with {name}.match=rows")
-        return problems
-
-    def problems_of_early(self, name: str) -> list[str]:
-        if self.stop is StopRule.budget:
-            unused = {"evaluate_every": 20, "patience": 5}
-            return [
-                f"{name}.{field}={getattr(self, field)}: only {name}.stop=early uses it"
-                for field, default in unused.items()
-                if getattr(self, field) != default
-            ]
-        problems = []
-        if self.match is not Match.rows:
-            problems.append(
-                f"{name}.stop=early, {name}.match={self.match.value}: needs {name}.match=rows, which ends it"
-            )
-        if not self.validation:
-            problems.append(
-                f"{name}.stop=early, {name}.validation=0: needs held-out rows; 0.05 holds out every 20th prompt"
-            )
-        return problems
+        early, by_rows = self.stop is StopRule.early, self.match is Match.rows
+        match = f"{name}.match={self.match.value}"
+        changed = [
+            f"{name}.{field}={getattr(self, field)}: only {name}.stop=early uses it"
+            for field, default in (("evaluate_every", 20), ("patience", 5))
+            if getattr(self, field) != default and not early
+        ]
+        rules = (
+            (by_rows != (self.budget is None), f"{match}, {name}.budget={self.budget}: rows counts by {name}.epochs "
+             "and takes no budget; supervised_tokens and steps need one"),
+            (early and not by_rows, f"{name}.stop=early, {match}: needs {name}.match=rows, which ends it"),
+            (early and not self.validation, f"{name}.stop=early, {name}.validation=0: needs held-out rows; 0.05 holds "
+             "out every 20th prompt"),
+            (self.left_out and (self.overlong is Overlong.cut or not by_rows),
+             f"{name}.left_out={self.left_out}: is for {name}.overlong=drop with {name}.match=rows"),
+        )  # fmt: skip
+        return [problem for wrong, problem in rules if wrong] + changed
 
     def problems_on(self, runtime: Runtime) -> list[str]:
         """What this cannot do there: weights in 4 bits are on an accelerator, whole."""
-        if self.method is not Method.qlora:
-            return []
-        problems = []
-        if runtime.strategy not in (Strategy.auto, Strategy.ddp):
+        qlora = self.method is Method.qlora
+        rules = (
+            (runtime.strategy not in (Strategy.auto, Strategy.ddp), f"runtime.strategy={runtime.strategy.value}, "
+             "train.method=qlora: the 4-bit weights of bitsandbytes cannot be cut into parts; choose "
+             "runtime.strategy=ddp, or train.method=lora"),
+            (runtime.device in ("cpu", "mps"), f"runtime.device={runtime.device}, train.method=qlora: 4-bit weights "
+             "need an NVIDIA GPU; choose train.method=lora"),
+        )  # fmt: skip
+        cut = runtime.strategy.value.removesuffix("_offload") in ("fsdp2", "deepspeed_stage_3")
+        problems = [problem for wrong, problem in rules if qlora and wrong]
+        if self.lora.dora and self.method is not Method.full and cut:
             problems.append(
-                f"runtime.strategy={runtime.strategy.value}, train.method=qlora: the 4-bit weights of bitsandbytes "
-                "cannot be cut into parts; choose runtime.strategy=ddp, or train.method=lora"
-            )
-        if runtime.device in ("cpu", "mps"):
-            problems.append(
-                f"runtime.device={runtime.device}, train.method=qlora: 4-bit weights need an NVIDIA GPU; choose "
-                "train.method=lora"
+                f"runtime.strategy={runtime.strategy.value}, train.lora.dora=true: DoRA reads whole weights, and this "
+                "strategy cuts them into parts; choose ddp or deepspeed_stage_2"
             )
         return problems
 
@@ -201,3 +196,4 @@ class Training:
     early: Early | None = None  # ends the training early, with the weights of its best step
     validation: dict[str, list[Row]] = field(default_factory=dict)  # sets whose loss is taken before and after
     save: Callable[[Any], None] = lambda tuning: None  # called by all ranks while the weights are spread over them
+    present: int | None = None  # how many of `rows` are whole ones; those behind are cut copies for an exact budget

@@ -47,6 +47,10 @@ class NamedState(Strategy):
             optimizer.zero_grad()
         return norm
 
+    def without_gradient(self) -> list[str]:
+        """Names of trained weights that the passes of a step have not reached."""
+        return [name for name, weight in self.trained() if weight.grad is None]
+
     @property
     def module(self) -> Any:
         return self.lightning_module

@@ -16,21 +16,19 @@ from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, load_base, require_4bit_support
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
-from synthdiv.train.adapter import probe_adapter, save_adapter, verify, with_adapter
+from synthdiv.train.adapter import freeze_other_towers, save_adapter, verify, with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.early import Early
-from synthdiv.train.encode import cut, encode
 from synthdiv.train.fit import fit
 from synthdiv.train.recipe import LossOn, Method, Optimizing, StopRule, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, exact, schedule
 from synthdiv.train.strategies import check_devices
-from synthdiv.train.tokens import read_tokens
+from synthdiv.train.tokens import cut, encode, read_tokens, rendered
 
 if TYPE_CHECKING:
     from synthdiv.train.module import Tuning
     from synthdiv.train.recipe import Recipe
-    from synthdiv.train.tokens import Pair
 
 
 def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
@@ -44,57 +42,50 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
     known = read_tokens(tokens)
-    rows, counts = encode(stage, trained, [known[row["id"]] for row in trained])
-    folded = tokens.manifest["summary"]["system_folded"]
-    if stage.method is not Method.full:
-        model = with_adapter(model, stage.lora, stage.seed)
-    budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
-    stops, by_rows = stage.stop is StopRule.early, stage.match is Match.rows
-    steps = schedule([row.supervised for row in rows], stage.batch_rows, stage.match, budget, stage.seed, stops)
-    present = rows
-    if stage.match is Match.supervised_tokens:
-        rows, steps = exact(rows, steps, budget)
+    present, counts = encode(stage, trained, [known[row["id"]] for row in trained])
+    rows, steps, budget = scheduled(stage, present)
     own = [known[row["id"]] for row in held_out]
     human = {row["id"]: row["response"] for row in read_prompts(prompts, "train")}
     validation = {
         "own": cut(own, stage.max_tokens),
-        "human": human_rows(chat, own, [human[row["id"]] for row in held_out], stage.max_tokens),
+        "human": human_rows(chat, held_out, human, stage.max_tokens),
     }
     check_context(stage, [*rows, *validation["own"], *validation["human"]], OpenModel(model, tokenizer, "cpu").context)
+    if stage.method is Method.full:
+        freeze_other_towers(model)
+    else:
+        model = with_adapter(model, stage.lora, stage.seed)
+    optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
     training = Training(
-        model,
-        rows,
-        steps,
-        Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip),
-        seed=stage.seed,
-        pad=chat.end,
-        out=out,
-        run=run,
-        precision=stage.precision.value,
-        packed=stage.max_tokens if stage.packing else 0,
-        student=student.key,
-        early=early_of(stage, cut(own, stage.max_tokens, stage.loss_on is LossOn.all)),
-        validation=validation,
-        save=lambda tuning: save_trained(tuning, stage, rows, tokenizer, out, getattr(student.stage, "hub", None)),
-    )
+        model, rows, steps, optimizing, stage.seed, chat.end, out, run, precision=stage.precision.value,
+        packed=stage.max_tokens if stage.packing else 0, present=len(present), student=student.key,
+        early=early_of(stage, cut(own, stage.max_tokens, stage.loss_on is LossOn.all)), validation=validation,
+        save=lambda tuning: save_trained(tuning, stage, tokenizer, out, getattr(student.stage, "hub", None)),
+    )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    summary = fit(training)
+    summary = fit(training) | counts
     if run.rank == 0:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return (
-        summary
-        | counts
-        | repetitions(summary, present)
-        | {
-            "budget": budget,
-            "unmatched": "stops early" if stops else "leaves rows out" if counts["dropped_rows"] and by_rows else "",
-            "train_rows": len(present),
-            "validation_rows": len(held_out),
-            "system_folded": folded,
-            "sources": dict(Counter(row.source for row in present)),
-            "trained_parameters": trained_parameters,
-        }
-    )
+    stops, left_out = stage.stop is StopRule.early, counts["dropped_rows"] and stage.match is Match.rows
+    return summary | {
+        "budget": budget,
+        "unmatched": "stops early" if stops else "leaves rows out" if left_out else "",
+        "train_rows": len(present),
+        "validation_rows": len(held_out),
+        "system_folded": tokens.manifest["summary"]["system_folded"],
+        "sources": dict(Counter(row.source for row in present)),
+        "trained_parameters": trained_parameters,
+    }
+
+
+def scheduled(stage: Recipe, rows: list[Row]) -> tuple[list[Row], list[list[int]], int]:
+    """Rows, with a cut copy of the one that an exact budget of tokens ends in; their numbers by step; the budget."""
+    budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
+    supervised, stops = [row.supervised for row in rows], stage.stop is StopRule.early
+    steps = schedule(supervised, stage.batch_rows, stage.match, budget, stage.seed, stops)
+    if stage.match is Match.supervised_tokens:
+        rows, steps = exact(rows, steps, budget)
+    return rows, steps, budget
 
 
 def check_context(stage: Recipe, rows: list[Row], context: int) -> None:
@@ -106,16 +97,6 @@ def check_context(stage: Recipe, rows: list[Row], context: int) -> None:
         )
 
 
-def repetitions(summary: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
-    """How often a row was seen on average, of each source too."""
-    present = Counter(row.source for row in rows)
-    each = {
-        name: totals | {"repetitions": round(totals["rows_seen"] / present[name], 4)}
-        for name, totals in summary["by_source"].items()
-    }
-    return {"repetitions": round(summary["rows_seen"] / len(rows), 4), "by_source": each}
-
-
 def as_frozen(stage: Recipe, run: Run) -> tuple[str, bool]:
     """Precision in which the student is opened, and whether in 4 bits. What is trained is held in fp32."""
     if stage.method is Method.qlora:
@@ -123,12 +104,11 @@ def as_frozen(stage: Recipe, run: Run) -> tuple[str, bool]:
     return "fp32" if stage.method is Method.full else stage.precision.value, stage.method is Method.qlora
 
 
-def human_rows(chat: Chat, own: list[Pair], answers: list[str | None], longest: int) -> list[Row]:
-    """The same prompts with human answers; none if one of them has none."""
-    given = [answer for answer in answers if answer is not None]
-    if len(given) < len(own):
+def human_rows(chat: Chat, rows: list[dict[str, Any]], answers: dict[str, str | None], longest: int) -> list[Row]:
+    """These prompts with human answers, which `answers` has by id; none if one of them has none."""
+    if any(answers[row["id"]] is None for row in rows):
         return []
-    return cut([(prompt, answer) for (prompt, _), answer in zip(own, chat.answers(given), strict=True)], longest)
+    return cut(rendered(chat, [row | {"response": answers[row["id"]]} for row in rows]), longest)
 
 
 def early_of(stage: Recipe, held_out: list[Row]) -> Early | None:
@@ -139,20 +119,18 @@ def early_of(stage: Recipe, held_out: list[Row]) -> Early | None:
     return Early(stage.evaluate_every, stage.patience, lambda tuning: tuning.mean_loss(held_out))
 
 
-def save_trained(tuning: Tuning, stage: Recipe, rows: list[Row], tokenizer: Any, out: Path, hub: str | None) -> None:
+def save_trained(tuning: Tuning, stage: Recipe, tokenizer: Any, out: Path, hub: str | None) -> None:
     """Check what was trained and save it, whole, by rank 0."""
-    model, spread = tuning.model, tuning.spread
-    if stage.method is not Method.full:
-        probe_adapter(model, rows[: stage.batch_rows], spread.root_device, spread.call)
-    weights = spread.weights()
-    if not spread.is_global_zero:
+    weights = tuning.spread.weights()
+    if not tuning.spread.is_global_zero:
         return
     verify(tuning.trained() if weights is None else weights.items(), tuning.shapes)
+    folder = out / ("model" if stage.method is Method.full else "adapter")
     if stage.method is Method.full:
-        model.save_pretrained(out / "model", state_dict=weights)
-        tokenizer.save_pretrained(out / "model")
+        tuning.model.save_pretrained(folder, state_dict=weights)
     else:
-        save_adapter(model, out / "adapter", hub, weights)
+        save_adapter(tuning.model, folder, hub, weights)
+    tokenizer.save_pretrained(folder)
 
 
 def sides(mix: list[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

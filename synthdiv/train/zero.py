@@ -86,6 +86,9 @@ class Zero(Ranked, DeepSpeedStrategy):
         optimizer.step()
         return float(self.deepspeed_engine.get_global_grad_norm())
 
+    def without_gradient(self) -> list[str]:
+        return []  # the engine takes the gradients out of the weights
+
     @property
     def adamw(self) -> Any:
         """The optimizer over this rank's parts of all weights."""
@@ -112,18 +115,15 @@ class Zero(Ranked, DeepSpeedStrategy):
         memory = checkpoint["optimizer"]
         for state in self.adamw.state.values():
             state["step"].copy_(next(iter(memory.values()))["step"])
+        which = "local" if self.zero_stage_3 else "full"
+        set_weight = getattr(utils, f"safe_set_{which}_fp32_param")
+        set_memory = getattr(utils, f"safe_set_{which}_optimizer_state")
         for name, weight in self.trained():
             value = checkpoint["state_dict"][name].to(self.root_device)
             self.fill(weight, value)
-            if self.zero_stage_3:
-                utils.safe_set_local_fp32_param(weight, self.part(value, weight))
-                for key in MEMORY:
-                    part = self.part(memory[name][key].to(self.root_device), weight)
-                    utils.safe_set_local_optimizer_state(weight, part, key)
-            else:
-                utils.safe_set_full_fp32_param(weight, value)
-                for key in MEMORY:
-                    utils.safe_set_full_optimizer_state(weight, memory[name][key].to(self.root_device), key)
+            set_weight(weight, self.part(value, weight))
+            for key in MEMORY:
+                set_memory(weight, self.part(memory[name][key].to(self.root_device), weight), key)
 
     def fill(self, weight: Any, value: Any) -> None:
         """Set the weight that the model computes with; the optimizer has another."""
@@ -138,7 +138,9 @@ class Zero(Ranked, DeepSpeedStrategy):
                 weight.copy_(value)
 
     def part(self, value: Any, weight: Any) -> Any:
-        """ZeRO 3 cuts the flattened weight; the last part is filled up with zeros."""
+        """ZeRO 3 cuts the flattened weight; the last part is filled up with zeros. The other stages cut no weight."""
+        if not self.zero_stage_3:
+            return value
         size = weight.ds_tensor.numel()
         padded = torch.nn.functional.pad(value.flatten(), (0, size * self.world_size - value.numel()))
         return padded[self.global_rank * size : (self.global_rank + 1) * size]

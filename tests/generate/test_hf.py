@@ -19,6 +19,7 @@ from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import OpenModel, peft_warnings_ignored
 from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.train.pretrain import TEMPLATE
 from tests.models.small import build, cpu_run, files, opened, tiny_model
 
 PLAIN, GREEDY = Sampling(1.0, 1.0, 12), Sampling(0.0, 1.0, 12)
@@ -36,7 +37,7 @@ def requests(prompts):
 
 
 def answers(opened_model, requests, size, sampling=PLAIN):
-    chat = Chat(opened_model.tokenizer)
+    chat = Chat(opened_model.tokenizer, ends=opened_model.ends)
     actual = {}
     for start in range(0, len(requests), size):
         batch, _ = tokenize_requests(chat, opened_model.context, requests[start : start + size], sampling)
@@ -174,6 +175,28 @@ def test_generation_defaults_of_a_checkpoint_are_ignored(requests, model, tmp_pa
     spoilt = opened(Artifact(Checkpoint(), "0", folder))
     for sampling in (PLAIN, GREEDY):
         assert answers(spoilt, requests, 8, sampling) == answers(opened(model), requests, 8, sampling)
+
+
+@pytest.mark.parametrize("listed", [list, lambda ends: ends[0]])
+def test_every_end_that_a_checkpoint_lists_ends_an_answer(requests, model, tmp_path, listed):
+    """Qwen ships two, and the tokenizer has one."""
+    folder = shutil.copytree(model.path / "model", tmp_path / "model")
+    before = answers(opened(model), requests, 8)
+    (first, *_), *_ = opened(model).tokenizer([answer.text for answer in before.values()])["input_ids"]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": listed([first, 1])}))
+    ended = answers(opened(Artifact(Checkpoint(), "0", folder)), requests, 8)
+    (answer, *_), after = ended.values(), opened(model).tokenizer([answer.text for answer in ended.values()])
+    assert (answer.text, answer.finish) == ("", "stop")
+    assert not any(first in ids for ids in after["input_ids"])
+
+
+def test_thinking_is_kept_beside_the_answer(root, prompts, model, tmp_path):
+    folder = shutil.copytree(model.path / "model", tmp_path / "model")
+    template = TEMPLATE.replace("<|assistant|>{% endif %}", "<|assistant|><think>{% endif %}")
+    thinking = Artifact(Checkpoint(str(folder), chat_template=template), "0", folder)
+    made = build(root, stage(), prompts, thinking)
+    assert {row.response for row in read_samples(made.path)} == {""}
+    assert all(line["thinking"] for line in read_log(made.path))
 
 
 def stage(**fields):

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import tokenizers
 import transformers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
-from synthdiv.models.chat import Chat
+from synthdiv.models import chat as chat_module
+from synthdiv.models.chat import Chat, part_thinking
 
 WORDS = ["<s>", "</s>", "<|end|>", "<|u|>", "<|a|>", *"abcdefghijklmnopqrstuvwxyz#:,.-0123456789", " ", "\n"]
 CHATML = (
@@ -144,6 +147,106 @@ def test_training_and_inference_render_the_same_prompt():
     turns = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
     whole = made.apply_chat_template(turns, tokenize=True, return_dict=False)
     assert chat.prompt("ask") + chat.answers(["tell"])[0] == whole
+
+
+def sentencepiece(template: str) -> Any:
+    """Characters, and as in SentencePiece a blank before every text that does not follow another one."""
+    made = tokenizer(template)
+    made.backend_tokenizer.normalizer = tokenizers.normalizers.Prepend(" ")
+    return made
+
+
+ZEPHYR = (
+    "{% for m in messages %}<|u|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|u|>assistant\n{% endif %}"
+)
+MISTRAL = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|u|>{{ m['content'] }}<|a|>"
+    "{% else %} {{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [ZEPHYR, MISTRAL])
+@given(prompt=st.text("ab \n", max_size=5), answer=st.text("ab \n", max_size=5))
+@example(prompt="ask", answer="tell")
+@settings(max_examples=30, deadline=None)
+def test_an_answer_has_the_tokens_of_the_whole_rendering(template, prompt, answer):
+    """By itself it would begin with a blank that no model says there."""
+    made = sentencepiece(template)
+    chat = Chat(made)
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    whole = made.apply_chat_template(turns, tokenize=True, return_dict=False)
+    ((before, ids),) = chat.pairs([prompt], [answer])
+    assert before == chat.prompt(prompt)
+    assert before + ids == whole
+
+
+def test_an_answer_that_changes_its_prompts_tokens_is_tokenised_by_itself(tmp_path):
+    made = bytes_tokenizer(tmp_path, auto=False)
+    made.chat_template = "{{ messages[0]['content'] }}: {% if messages[1] %}{{ messages[1]['content'] }}</s>{% endif %}"
+    chat, answers = Chat(made), ["the cat", "ends with </s>, always"]
+    assert [ids for _, ids in chat.pairs(["on the", "mat"], answers)] == chat.answers(answers)
+
+
+THINKING = (  # as Qwen3 writes a conversation
+    "{% for m in messages %}<|u|>{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}"
+    "<|end|>{% endfor %}{% if add_generation_prompt %}<|u|>"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+OPENING = CHATML.replace("<|a|>", "<|u|>assistant\n<think>\n")  # as DeepSeek R1 does
+
+
+@pytest.mark.parametrize(
+    ("template", "lead"),
+    [(THINKING, "<think>\n\n</think>\n\n"), ("{% set enable_thinking = False %}" + THINKING, "")],
+)
+def test_a_student_of_a_thinking_template_learns_what_the_template_writes(tmp_path, template, lead):
+    made = bytes_tokenizer(tmp_path, auto=False)
+    made.chat_template = template.replace("<|end|>", "</s>")
+    chat = Chat(made)
+    turns = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
+    ((before, ids),) = chat.pairs(["ask"], ["tell"])
+    assert before + ids == made.apply_chat_template(turns, tokenize=True, return_dict=False)
+    assert made.decode(ids) == f"{lead}tell</s>"
+    assert chat.text(f"{lead}tell") == "tell"
+
+
+def test_a_template_that_answers_to_another_text_than_it_trains_on_is_refused():
+    chat = Chat(tokenizer(OPENING))
+    assert part_thinking(chat.text("so\n</think>\n\nyes")) == ("so", "yes")  # it may answer
+    with pytest.raises(DataError, match=r"never answers to.*checkpoint\.template_kwargs"):
+        chat.pairs(["ask"], ["tell"])
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "answer"),
+    [
+        ("plain", "", "plain"), ("<think>\nso\n</think>\n\nyes", "so", "yes"), ("so\n</think>yes", "so", "yes"),
+        ("<think>cut by the limit", "cut by the limit", ""), ("<think>\n\n</think>\n\nyes", "", "yes"),
+        ("the tags <think> and </think>", "", "the tags <think> and </think>"), ("", "", ""),
+    ],
+)  # fmt: skip
+def test_thinking_is_parted_from_the_answer(text, thinking, answer):
+    assert part_thinking(text) == (thinking, answer)
+
+
+@pytest.mark.parametrize(
+    ("endless", "expected"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "takes more than 1 s"),
+        ("{{ 'x' * 10000001 }}", "more than 10,000,000 characters"),
+    ],
+)
+def test_a_template_without_end_is_stopped(endless, expected, monkeypatch):
+    monkeypatch.setattr(chat_module, "MAX_SECONDS", 1.0)
+    with pytest.raises(DataError, match=expected):
+        Chat(tokenizer(endless + CHATML))
+
+
+@pytest.mark.parametrize("texts", [("ask \ud83d", "tell"), ("ask", "tell \ud83d")])
+def test_half_a_surrogate_pair_is_named(texts):
+    with pytest.raises(DataError, match="has half of a surrogate pair"):
+        Chat(tokenizer(ZEPHYR)).pairs([texts[0]], [texts[1]])
 
 
 def test_a_plain_template_of_the_prompt_set_serves_where_the_tokenizer_has_none():

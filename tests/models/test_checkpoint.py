@@ -64,6 +64,17 @@ def test_a_pinned_hash_is_checked(tmp_path, folder):
         resolved(tmp_path, path=str(folder), sha256="0" * 64)
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a b": 1}', '{"messages": []}'])
+def test_variables_of_a_template_are_a_json_object_of_new_names(text):
+    assert "template_kwargs" in problems(Checkpoint("a", template_kwargs=text), "checkpoint")[0]
+
+
+def test_the_same_variables_are_the_same_checkpoint(tmp_path, folder):
+    texts = '{"b":1,"a":[2]}', '{"a": [2], "b": 1}'
+    one, other = (Node(resolved(tmp_path, path=str(folder), template_kwargs=text)).key for text in texts)
+    assert one == other != Node(resolved(tmp_path, path=str(folder))).key
+
+
 def test_path_or_hub_and_not_both():
     assert problems(Checkpoint(), "checkpoint")
     assert problems(Checkpoint(path="a", hub="b/c"), "checkpoint")

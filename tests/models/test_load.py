@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
-from synthdiv.core.types import Artifact, DataError
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.load import tokenizer_of
+from synthdiv.train.pretrain import TEMPLATE
 from synthdiv.train.recipe import Method
 from synthdiv.train.train import Train
 from tests.models.small import build, opened, tiny_model, toy_prompts
@@ -86,6 +91,59 @@ def test_code_of_a_checkpoint_never_runs(copy, tmp_path):
     with pytest.raises(DataError, match="causal language model"):
         opened(copy)
     assert not ran.exists()
+
+
+def test_a_chat_template_and_its_variables_come_with_the_checkpoint(copy):
+    template = "{{ messages[0]['content'] }}{% if loud %}!{% endif %}{{ marks[0] if marks else '' }}"
+    stage = Checkpoint(chat_template=template, template_kwargs='{"loud": true, "marks": ["?%}\\"{{"]}')
+    (tokenizer, plain) = (tokenizer_of(Artifact(each, "0", copy.path)) for each in (stage, Checkpoint()))
+    assert tokenizer.apply_chat_template([{"content": "ask"}], tokenize=False) == 'ask!?%}"{{'
+    assert plain.chat_template == TEMPLATE
+    tokenizer.save_pretrained(copy.path)  # as a student that was tuned saves it
+    assert tokenizer_of(copy).chat_template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize("spoil", ["not JSON", "[]", '{"model_type": "llama", "hidden_size": "x"}', "{}", "[" * 9999])
+def test_an_odd_config_is_named(copy, spoil):
+    (copy.path / "config.json").write_text(spoil)
+    with pytest.raises(DataError, match=f"{copy.path}.*causal language model"):
+        opened(copy)
+
+
+def test_damaged_weights_are_named(copy):
+    file = copy.path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(DataError, match=f"{file}: is truncated or corrupt"):
+        opened(copy)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_named(copy, value):
+    weights = safetensors.torch.load_file(copy.path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights[name][0, 0] = value
+    safetensors.torch.save_file(weights, copy.path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=f"{name} has values that are not finite; the checkpoint"):
+        opened(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("adapter_config.json", "{}", "adapter_config.json lies beside full weights"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../b.safetensors"}}', "names ../b.safetensors"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "/b.safetensors"}}', "names /b.safetensors"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": ".b/c.safetensors"}}', "names .b/c.safetensors"),
+        ("model.safetensors.index.json", '{"weight_map": []}', "is no index of weights"),
+        ("model.safetensors.index.json", "[" * 9999, "is no index of weights"),
+    ],
+)
+def test_nothing_outside_the_fingerprint_is_loaded(copy, tmp_path, file, content, expected):
+    (copy.path / file).write_text(content)
+    with pytest.raises(DataError, match=expected):
+        opened(copy)
+    with pytest.raises(ConfigError, match=expected):
+        Checkpoint(str(copy.path)).resolve(Resolver(tmp_path))
 
 
 def test_pickled_weights_are_not_opened(copy):

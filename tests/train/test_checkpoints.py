@@ -101,7 +101,7 @@ def test_a_signal_while_a_checkpoint_is_written_stops_at_the_next_step(tmp_path,
         if len(checkpoint["curve"]) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("synthdiv.train.callback.save", signalled)
+    monkeypatch.setattr("synthdiv.train.checkpoints.save", signalled)
     try:
         with pytest.raises(Asked, match="terminated"):
             trained(tmp_path / "cut", run=run)

@@ -7,10 +7,9 @@ import pytest
 from synthdiv.core.types import DataError
 from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models.chat import Chat
-from synthdiv.train.encode import encode
 from synthdiv.train.recipe import LossOn, Method, Overlong
 from synthdiv.train.schedule import Match
-from synthdiv.train.tokens import rendered
+from synthdiv.train.tokens import encode, rendered
 from synthdiv.train.train import Train
 from tests.models.small import build, opened, tiny_model
 

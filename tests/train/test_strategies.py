@@ -41,7 +41,7 @@ def test_whole_weights_are_verified():
     [
         ({"a.lora_A.weight": torch.empty(0)}, r"a\.lora_A\.weight: has the shape \(0,\).* and had \(2, 3\)"),
         ({"a.lora_A.weight": torch.full((2, 3), math.nan)}, r"a\.lora_A\.weight: has values that are not finite"),
-        ({"a.lora_B.weight": torch.zeros(1, 2)}, r"a\.lora_B\.weight: is zero, as it was before training \(1 such"),
+        ({"a.lora_B.weight": torch.zeros(1, 2)}, r"a\.lora_B\.weight: is zero, as before training"),
         ({"b.lora_B.weight": torch.ones(1)}, r"b\.lora_B\.weight: has the shape \(1,\).*had None"),
     ],
 )

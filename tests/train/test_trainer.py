@@ -13,8 +13,8 @@ import torch
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import ConfigError
+from synthdiv.train.fit import FOLDER
 from synthdiv.train.module import Tuning
-from synthdiv.train.trainer import FOLDER
 from tests.models.small import cpu_run
 from tests.train.test_module import Stopped, curve, stopping, trained, weights
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,13 +14,10 @@ from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Sampling
 from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import load_base
 from synthdiv.models.score import answer_log_likelihoods
-from synthdiv.train.adapter import probe_adapter, with_adapter
-from synthdiv.train.encode import cut, encode
 from synthdiv.train.recipe import Lora, LossOn, Method
 from synthdiv.train.schedule import Match
-from synthdiv.train.tokens import rendered
+from synthdiv.train.tokens import cut, encode, rendered
 from synthdiv.train.train import Train
 from synthdiv.train.tune import human_rows, sides
 from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
@@ -151,42 +147,10 @@ def test_a_budget_of_tokens_is_met_to_the_token_in_every_arm(root, prompts, stud
         assert summary["unmatched"] == ""
 
 
-def test_an_adapter_that_changes_nothing_is_an_error(student, human):
-    model, tokenizer = load_base(student, "fp32")
-    rows, _ = encode(recipe(), read_mix(human)[:3], rendered(Chat(tokenizer), read_mix(human)[:3]))
-    blank = with_adapter(model, Lora(), 0).eval()
-    with pytest.raises(DataError, match="changes no logit"):
-        probe_adapter(blank, rows, "cpu")
-    torch.nn.init.normal_(blank.base_model.model.model.layers[0].mlp.down_proj.lora_B["default"].weight)
-    probe_adapter(blank, rows, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("architecture", "targets", "expected"),
-    [
-        ("llama", ["q_proj", "query"], r"no query;.*down_proj.*v_proj"),
-        ("gpt2", ["q_proj"], r"no q_proj;.*c_attn, c_fc, c_proj"),
-        ("llama", [], "no adapter then"),
-    ],
-)
-def test_a_wrong_target_lists_the_right_ones(root, architecture, targets, expected):
-    """Even beside right ones: PEFT passes over a name it does not find, as long as it finds another."""
-    model, _ = load_base(build(root, tiny_model(architecture=kind(architecture))), "fp32")
-    with pytest.raises(DataError, match=expected):
-        with_adapter(model, Lora(targets=targets), 0)
-
-
 def kind(name):
     from synthdiv.train.pretrain import Architecture
 
     return Architecture(name)
-
-
-def test_gpt2_gets_an_adapter_too(root, prompts, human):
-    student = build(root, tiny_model(architecture=kind("gpt2")))
-    lora = Lora(targets=["c_attn", "c_proj"])
-    tuned = build(root, recipe(method=Method.lora, lora=lora), student, human, prompts)
-    assert (first(opened(tuned), prompts) != first(opened(student), prompts)).any()
 
 
 def test_a_system_role_is_the_same_in_training_and_answering(root, student):
@@ -222,9 +186,9 @@ def test_validation_of_everything_is_refused(root, prompts, student):
 
 def test_prompts_without_human_answers_have_no_human_validation(student):
     chat = Chat(opened(student).tokenizer)
-    own = [(chat.prompt("ask"), chat.answers(["tell"])[0])]
-    assert human_rows(chat, own, [None], 64) == []
-    assert human_rows(chat, own, ["tell"], 64) == cut(own, 64)
+    rows = [{"id": "p", "prompt": "ask", "response": "an answer of the mix"}]
+    assert human_rows(chat, rows, {"p": None}, 64) == []
+    assert human_rows(chat, rows, {"p": "tell"}, 64) == cut(chat.pairs(["ask"], ["tell"]), 64)
 
 
 def test_a_held_out_row_is_cut_and_never_left_out():

@@ -1,0 +1,152 @@
+"""Adapters fit every architecture, below the language model only; what has no gradient is named at the first step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import peft
+import pytest
+import torch
+import transformers
+
+from synthdiv.core.fields import problems
+from synthdiv.core.runtime import Runtime
+from synthdiv.core.strategy import Strategy
+from synthdiv.core.types import Artifact, DataError
+from synthdiv.mix.mix import Mix
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.load import load_tokenizer, peft_warnings_ignored
+from synthdiv.train.adapter import freeze_other_towers, linear_layers, with_adapter
+from synthdiv.train.recipe import Lora, Method
+from synthdiv.train.train import Train
+from tests.models.small import build, opened, tiny_model
+from tests.train.test_module import blank, trained
+
+SHAPE = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+    "intermediate_size": 16, "vocab_size": 400, "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16,
+    "patch_size": 8,
+}  # fmt: skip
+
+
+def untrained(kind, **fields):
+    torch.manual_seed(0)
+    if kind == "gemma3":  # with a tower for pictures, whose layers have the same names
+        config = transformers.Gemma3Config(text_config=SHAPE, vision_config=VISION, mm_tokens_per_image=4)
+    else:
+        config = transformers.AutoConfig.for_model(kind, **SHAPE | fields)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+ATTENTION, MLP = ["k_proj", "o_proj", "q_proj", "v_proj"], ["down_proj", "gate_proj", "up_proj"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("llama", {*ATTENTION, *MLP}), ("gemma3", {*ATTENTION, *MLP}), ("mixtral", {*ATTENTION}),
+        ("phi3", {"down_proj", "gate_up_proj", "o_proj", "qkv_proj"}), ("gpt2", {"c_attn", "c_fc", "c_proj"}),
+    ],
+)  # fmt: skip
+def test_all_linear_layers_of_the_language_model_get_an_adapter(kind, names):
+    model = with_adapter(untrained(kind), Lora(), 0)
+    adapted = [name.partition(".lora_B")[0] for name, _ in model.named_modules() if name.endswith("lora_B")]
+    assert {name.rpartition(".")[2] for name in adapted} == names
+    assert len(adapted) == 2 * len(names) + 2 * (kind == "gpt2")  # of both layers; GPT-2 has two c_proj in each
+    assert not any("vision" in name for name in adapted)
+
+
+@pytest.mark.parametrize("target", ["q_proj", "self_attn.q_proj", "model.language_model.layers.1.self_attn.q_proj"])
+def test_a_target_is_a_name_or_a_path(target):
+    model = with_adapter(untrained("gemma3"), Lora(targets=[target]), 0)
+    adapted = [name for name, _ in model.named_modules() if name.endswith("q_proj.lora_B")]
+    assert len(adapted) == (1 if "layers.1" in target else 2)
+    assert not any("vision" in name for name in adapted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "expected"),
+    [
+        ("llama", ["q_proj", "query"], r"no query;.*down_proj.*v_proj"), ("llama", [], "no adapter then"),
+        ("gpt2", ["q_proj"], r"no q_proj;.*c_attn, c_fc, c_proj"), ("gemma3", ["fc1"], r"no fc1;"),
+    ],
+)  # fmt: skip
+def test_a_wrong_target_lists_the_right_ones(kind, targets, expected):
+    """Even beside right ones: PEFT passes over a name it does not find, as long as it finds another."""
+    with pytest.raises(DataError, match=expected):
+        with_adapter(untrained(kind), Lora(targets=targets), 0)
+
+
+def test_a_multimodal_student_is_trained_whole_below_its_language_model(tmp_path):
+    model = untrained("gemma3")
+    freeze_other_towers(model)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    trained(tmp_path, model=model)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved == {name for name in before if "language_model" in name or "lm_head" in name}
+
+
+def test_weights_without_a_gradient_are_named_at_the_first_step(tmp_path):
+    model = blank()
+    model.unused = torch.nn.Linear(2, 2)
+    with pytest.raises(DataError, match=r"2 trained weights have no gradient.*first unused\.weight"):
+        trained(tmp_path, model=model)
+    assert not (tmp_path / "metrics.parquet").exists()
+
+
+@pytest.fixture(scope="module")
+def human(root, prompts):
+    return build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+
+
+def recipe(**fields):
+    return Train(**{"method": Method.lora, "epochs": 1, "batch_rows": 16, "lr": 1e-2} | fields)
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(torch.tensor([[5, 6, 7, 8]])).logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("llama", {}), ("llama", {"rslora": True}), ("llama", {"dora": True}),
+        ("llama", {"modules_to_save": ["embed_tokens"]}), ("gpt2", {}), ("phi3", {}), ("gemma3", {}), ("mixtral", {}),
+    ],
+)  # fmt: skip
+def test_an_adapter_artifact_opens_by_itself(root, prompts, human, tmp_path, kind, fields):
+    """With its own tokenizer and template, and the logits that are evaluated; router logits of experts are ignored."""
+    folder = tmp_path / "base"
+    more = {"output_router_logits": True, "num_local_experts": 4} if kind == "mixtral" else {}
+    untrained(kind, tie_word_embeddings=False, **more).save_pretrained(folder)
+    load_tokenizer(build(root, tiny_model()).path / "model").save_pretrained(folder)
+    student = Artifact(Checkpoint(str(folder), sha256=kind, template_kwargs='{"a": 1}'), "0", folder)
+    tuned = build(root, recipe(lora=Lora(r=2, **fields)), student, human, prompts)
+    config = json.loads((tuned.path / "adapter" / "adapter_config.json").read_text())
+    assert config["use_rslora"] == fields.get("rslora", False)
+    assert config["use_dora"] == fields.get("dora", False)
+    with peft_warnings_ignored():
+        base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        alone = peft.PeftModel.from_pretrained(base, tuned.path / "adapter")
+    torch.testing.assert_close(logits(alone.eval()), logits(opened(tuned).model))
+    assert (logits(alone) != logits(opened(student).model)).any()
+    tokenizer = load_tokenizer(tuned.path / "adapter")
+    assert tokenizer.chat_template == "{% set a = 1 %}" + load_tokenizer(folder).chat_template
+
+
+def test_an_adapter_that_reads_whole_weights_is_refused_where_they_are_cut():
+    stage = recipe(lora=Lora(dora=True))
+    assert not stage.problems_on(Runtime(strategy=Strategy.ddp))
+    for strategy in (Strategy.fsdp2, Strategy.deepspeed_stage_3_offload):
+        assert "train.lora.dora" in stage.problems_on(Runtime(strategy=strategy))[0]
+    assert not replace(stage, method=Method.full).problems_on(Runtime(strategy=Strategy.fsdp2))
+    assert not problems(stage, "train")
+
+
+def test_linear_layers_leave_out_the_output_layer():
+    assert not any("lm_head" in path for path in linear_layers(untrained("llama", tie_word_embeddings=False)))
