@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,7 +88,7 @@ def suite_class(module: str) -> type[Suite]:
     return classes[0]
 
 
-def readings(modules: list[str]) -> list[str]:
+def readings(modules: Iterable[str]) -> list[str]:
     """What a reader of the scores of these suites must know. A module that is gone has nothing to say."""
     texts = []
     for module in modules:

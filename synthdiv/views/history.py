@@ -9,14 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.store import MANIFEST, regular
+
 NEWEST = 100  # manifests of a stage that are read: enough for a rate, and soon read
+
+
+def manifests(root: Path, stage: str = "*", newest: int = 0) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders and manifests of artifacts, of the `newest` of each stage or of all. What cannot be read is left to
+    `doctor`."""
+    for folder in sorted((root / "artifacts").glob(stage)):
+        paths = sorted(path for path in folder.glob(f"[!.]*/{MANIFEST}") if regular(path))
+        if newest:
+            paths = sorted(paths, key=lambda path: path.parent.stat().st_mtime)[-newest:]
+        for path in paths:
+            try:
+                manifest = json.loads(path.read_text(encoding="utf-8"))
+                if manifest["key"] and manifest["sessions"][-1] and manifest.keys() >= {"inputs", "fields", "files"}:
+                    yield path.parent, manifest
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                continue
 
 
 @dataclass(frozen=True)
 class Finished:
     """One artifact: how many `units` of its stage it holds, and the key of the `model` that ran or was trained."""
 
-    kind: str
     device: str
     accelerator: str
     seconds: float
@@ -29,17 +46,13 @@ class Finished:
     @classmethod
     def read(cls, manifest: dict[str, Any]) -> Finished:
         sessions = manifest["sessions"]
-        return cls(
-            manifest["kind"],
-            (sessions[-1].get("device") or "").split(":")[0],
-            sessions[-1].get("accelerator") or "",
-            sum(session.get("seconds") or 0.0 for session in sessions),
-            manifest["units"],
-            sum(file["bytes"] for file in manifest["files"].values()),
-            manifest["model"],
-            manifest["summary"],
-            sessions[-1].get("finished") or "",
-        )
+        device, accelerator, finished = (
+            sessions[-1].get(name) or "" for name in ("device", "accelerator", "finished")
+        )  # fmt: skip
+        seconds = sum(session.get("seconds") or 0.0 for session in sessions)
+        size = sum(file["bytes"] for file in manifest["files"].values())
+        rest = (manifest["units"], size, manifest["model"], manifest["summary"], finished)
+        return cls(device.split(":")[0], accelerator, seconds, *rest)
 
 
 class History:
@@ -50,9 +63,9 @@ class History:
         self.sizes = dict(sizes)
         self.kinds: dict[str, list[Finished]] = defaultdict(list)
         students: dict[str, str] = {}
-        for manifest in manifests(root / "artifacts"):
+        for _, manifest in manifests(root, newest=NEWEST):
             item = Finished.read(manifest)
-            self.kinds[item.kind].append(item)
+            self.kinds[manifest["kind"]].append(item)
             if "parameters" in item.summary:
                 self.sizes.setdefault(manifest["key"], item.summary["parameters"])
             students[manifest["key"]] = item.model
@@ -87,14 +100,3 @@ class History:
         items = [item for item in items if item.model == model] or items
         total = sum(item.summary.get(under, 0) for item in items)
         return sum(item.summary.get(over, 0) for item in items) / total if total else None
-
-
-def manifests(root: Path) -> Iterator[dict[str, Any]]:
-    """The manifests of the newest artifacts of each stage; what cannot be read is for `doctor`."""
-    for stage in sorted(root.glob("*")):
-        folders = [path for path in stage.glob("[!.]*") if path.is_dir()]
-        for folder in sorted(folders, key=lambda path: path.stat().st_mtime)[-NEWEST:]:
-            try:
-                yield json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,29 +20,26 @@ STATES = ("done", "running", "queued", "failed", "blocked", "stopped")
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep at one moment: the object of `--json`, then the records that it summarises. Times are in seconds."""
+    """A sweep at one moment: the object of `--json`, then the records that it summarises. Times are in seconds.
+
+    `cells` counts by state, `nodes` by stage and state; `running` and `failed` have a row per node, as `running_row`
+    and `failed_row` describe; `blocked_by` counts the nodes that each failed or stopped one blocks; `mean_seconds` is
+    the building time by stage; `cut_lines` of the ledger could not be read; `seconds_left` is the time until all is
+    done if as many nodes run at once as now (None: unknown), without stages `not_timed` yet; `spent` are `usd` and
+    `tokens` on hosted models, of all sweeps of these outputs.
+    """
 
     sweep: str
     cells: dict[str, int]
-    """Cells by state."""
     nodes: dict[str, dict[str, int]]
-    """Nodes by stage and state."""
     running: list[dict[str, Any]]
-    """A row per running node, as `running_row` describes."""
     failed: list[dict[str, Any]]
-    """A row per failed node, as `failed_row` describes."""
     blocked_by: dict[str, int]
-    """By key of a failed or stopped node, how many nodes it blocks."""
     mean_seconds: dict[str, float]
-    """By stage, the mean building time of the nodes that this sweep built."""
     cut_lines: int
-    """Lines of the ledger that could not be read."""
     seconds_left: float | None
-    """Until all queued and running nodes are done if as many nodes run at once as now; None if unknown."""
     not_timed: list[str]
-    """Stages of unknown duration, which `seconds_left` leaves out."""
     spent: dict[str, float]
-    """`usd` and `tokens` on hosted models, of all sweeps of these outputs."""
 
     graph: dict[str, NodeRecord]
     records: dict[str, CellRecord]
@@ -73,21 +70,19 @@ class Observer:
         graph = {node.key: node for node in self.ledger.nodes()}
         cells = {cell.key: cell for cell in self.ledger.unique_cells()}
         events = self.ledger.states()
-        candidates = [(node.stage, events[key]) for key, node in graph.items()
-                      if key in events and events[key].state == "running"]  # fmt: skip
-        liveness = self.heartbeats.check(candidates)
+        last = [(node.stage, events[key]) for key, node in graph.items() if key in events]
+        liveness = self.heartbeats.check((stage, event) for stage, event in last if event.state == "running")
         states, causes = states_of(graph, events, liveness)
         blocked_by, means = dict(Counter(causes.values())), mean_seconds(graph, self.ledger.seconds)
         running, failed = [], []
         for key, users in users_of(cells.values(), states).items():
             row = {"node": key, "stage": graph[key].stage, "cells": len(users)}
             if states[key] == "running":
-                mean = means.get(graph[key].stage)
-                running.append(row | self.running_row(events[key], liveness[key], mean))
+                running.append(row | self.running_row(events[key], liveness[key], means.get(graph[key].stage)))
             else:
                 again = users[0].command(self.ledger.name) if users else ""
                 failed.append(row | failed_row(events[key], blocked_by.get(key, 0), again))
-        nodes = {node.stage: Counter[str]() for node in graph.values()}
+        nodes: dict[str, Counter[str]] = defaultdict(Counter)
         for key, node in graph.items():
             nodes[node.stage][states[key]] += 1
         for line in self.spending.read():
@@ -113,17 +108,10 @@ class Observer:
             left = max((event.total - event.done) / rate - (seconds - event.seconds), 0.0)
         elif mean is not None:
             left = max(mean - seconds, 0.0)
-        seen = liveness.seen_seconds_ago
-        return {
-            name: getattr(event, name) for name in ("host", "process", "job", "attempt", "done", "total", "log")
-        } | {
-            "what": event.what.partition(",")[0],
-            "seconds": round(seconds, 1),
-            "rate": rate,
-            "seconds_left": None if left is None else round(left, 1),
-            "seen_seconds_ago": None if seen is None else round(seen, 1),
-            "late": liveness.late,
-        }
+        row = {name: getattr(event, name) for name in ("host", "process", "job", "attempt", "done", "total", "log")}
+        times = {"seconds": seconds, "seconds_left": left, "seen_seconds_ago": liveness.seen_seconds_ago}
+        row |= {name: None if value is None else round(value, 1) for name, value in times.items()}
+        return row | {"what": event.what.partition(",")[0], "rate": rate, "late": liveness.late}
 
 
 def failed_row(event: Event, blocks: int, again: str) -> dict[str, Any]:
@@ -177,9 +165,9 @@ def users_of(cells: Iterable[CellRecord], states: dict[str, str]) -> dict[str, l
 
 def mean_seconds(graph: dict[str, NodeRecord], seconds: dict[str, float]) -> dict[str, float]:
     """The mean building time by stage, given that of each node."""
-    times: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = defaultdict(list)
     for key in seconds.keys() & graph.keys():
-        times.setdefault(graph[key].stage, []).append(seconds[key])
+        times[graph[key].stage].append(seconds[key])
     return {stage: round(sum(values) / len(values), 3) for stage, values in times.items()}
 
 

@@ -108,6 +108,7 @@ def manifest(root: Path, key: str, seconds: float, finished: str, stage: str = "
     folder.mkdir(parents=True)
     sessions = [{"seconds": seconds, "finished": finished, **session}]
     row = {"kind": stage, "key": key, "model": "", "units": 1, "files": {}, "summary": {}, "sessions": sessions}
+    row |= {"inputs": {}, "fields": {}}
     (folder / "manifest.json").write_text(json.dumps(row))
 
 
@@ -175,10 +176,11 @@ def test_recorded_answers_cost_neither_tokens_nor_money(tmp_path, monkeypatch):
     assert (bill.generate_tokens, bill.usd) == (0, 0)
 
 
-def test_a_manifest_that_cannot_be_read_is_left_to_doctor(tmp_path):
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "null", "[" * 99999, '{"key": "a", "sessions": []}', "\udcff"])
+def test_a_manifest_that_cannot_be_read_is_left_to_doctor(tmp_path, content):
     folder = tmp_path / "artifacts" / "train" / "abc"
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text("{")
+    (folder / "manifest.json").write_text(content, errors="surrogateescape")
     (tmp_path / "artifacts" / "train" / "file").touch()
     assert not History(tmp_path, {}).kinds
 

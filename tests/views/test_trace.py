@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,22 @@ def test_trace_prints_text_and_json(study, mixes):
     assert (answer["response"], answer["finish"]) == (row["response"], row["finish"])
     assert answer["mixes"][0]["position"] == row["position"]
     assert output["human"][0]["response"]
+
+
+def test_a_damaged_artifact_costs_no_other_answer(study, mixes, tmp_path):
+    """A manifest, a mix and a row that are cut: what is whole is shown, and the file is named."""
+    shutil.copytree(study / "outputs", tmp_path / "outputs")
+    row = next(row for rows in mixes.values() for row in rows if row["source"] != "human")
+    whole = [answer["file"] for answer in answers(tmp_path / "outputs", row["id"])]
+    first, *others = (Path(file).parent for file in whole)
+    (first / "manifest.json").write_text("{}")
+    mix, *_ = (tmp_path / "outputs/artifacts/mix").glob("[!.]*/mix.parquet")
+    mix.write_bytes(mix.read_bytes()[:99])
+    done = synthdiv("trace", row["id"], "--json", cwd=tmp_path)
+    assert [Path(answer["file"]).parent.name for answer in json.loads(done.stdout)["answers"]] == [
+        folder.name for folder in others
+    ]
+    assert "mix.parquet: cannot be read" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status, texts: dict
 def texts_of(root: Path, cells: list[CellRecord]) -> dict[str, dict[str, Score]]:
     """By the key of a suite with cut texts, its scores on the prompts that are long enough in all of these cells."""
     keys = {key for cell in cells for key in (*cell.suites.values(), *cell.vanilla.values())}
-    paths = {key: path for key in sorted(keys) if (path := finished(root, key)) and not any(damage(path))}
+    paths = {key: path for key in sorted(keys) if (path := finished(root, key)) and not damage(path)}
     vanilla = {key: cell.vanilla[name] for cell in cells for name, key in cell.suites.items() if name in cell.vanilla}
     return common_texts(paths, vanilla)
 
@@ -123,11 +122,11 @@ def finished(root: Path, key: str) -> Path | None:
     return manifest.parent if manifest else None
 
 
-def damage(path: Path) -> Iterator[str]:
+def damage(path: Path) -> list[str]:
     try:
-        yield from Store(path.parents[2]).damage(path, hashes=False)
-    except (TypeError, AttributeError) as error:
-        yield f"{MANIFEST} is not one ({type(error).__name__})"
+        return list(Store(path.parents[2]).damage(path, hashes=False))
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        return [f"{MANIFEST} cannot be read ({type(error).__name__})"]
 
 
 def suite_scores(root: Path, key: str) -> list[Score]:
@@ -135,10 +134,10 @@ def suite_scores(root: Path, key: str) -> list[Score]:
     path = finished(root, key)
     if path is None:
         return []
-    if not (problems := list(damage(path))):
+    if not (problems := damage(path)):
         try:
             return read_scores(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problems = [f"scores.json is not one ({type(error).__name__})"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            problems = [f"scores.json cannot be read ({type(error).__name__})"]
     remove = shlex.join(["rm", "-r", str(path)])
     raise DataError(f"{path.parent.name} {key[:8]}: {'; '.join(problems)}; `{remove}`, and run the same command again")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord, Ledger
+from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import readings
 from synthdiv.views.layout import csv_text, plural
@@ -24,7 +24,6 @@ from synthdiv.views.report.tables import (
     cell_rows,
     cells_md,
     contrasts_md,
-    heading,
     unfinished_md,
     unmatched_md,
 )
@@ -44,7 +43,8 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
         )
     available = measures_of(rows)
     selected = checked(measures, available) or of_role(rows, "headline") or available[:OVERVIEW]
-    labels, records = Labels(arms), Ledger(root, name).unique_cells()
+    labels = Labels(arms)
+    suites = dict.fromkeys(suite for cell in Ledger(root, name).cells() for suite in cell.suites)
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         draw(arms, selected[:OVERVIEW], labels, draft / "figures" / "overview.png")
@@ -54,7 +54,7 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             "cells.csv": csv_text(cell_rows(rows)),
             "cells.md": unmatched_md(arms, labels) + cells_md(rows, selected, labels, arms),
             "arms.csv": csv_text(arm_rows(arms, labels)),
-            "report.md": page(name, rows, arms, selected, labels, records),
+            "report.md": page(name, rows, arms, selected, labels, list(suites)),
         }.items():
             (draft / file).write_text(text, encoding="utf-8")
         replace(draft, final)
@@ -91,8 +91,8 @@ def file_name(measure: str) -> str:
 def replace(draft: Path, final: Path) -> None:
     """Replace each file, the page last, and remove figures that the new report does not have."""
     fresh = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
+    (final / "figures").mkdir(parents=True, exist_ok=True)
     for path in sorted(fresh, key=lambda path: path.name == "report.md"):
-        (final / path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(draft / path, final / path)
     for path in (final / "figures").glob("*.png"):
         if path.relative_to(final) not in fresh:
@@ -105,24 +105,22 @@ def page(
     arms: Sequence[Arm],
     selected: Sequence[str],
     labels: Labels,
-    records: Sequence[CellRecord],
+    suites: Sequence[str],
 ) -> str:
     """The report itself."""
-    likes = {
-        measure: next(row.scores[measure] for row in rows if measure in row.scores) for measure in measures_of(rows)
-    }
+    models = sorted({arm.replicates for arm in arms})
     differences = contrasts(sorted(arms, key=labels.order), selected)
     differences.sort(key=lambda one: selected.index(one.measure))
     parts = [
         f"# {name}\n",
         f"{len(rows)} unique cells, vanilla students included ({states(rows)}), in {plural(len(arms), 'arm')} with "
-        f"{span([arm.replicates for arm in arms])} each. Launched cells with the same key count once.\n",
+        f"{' to '.join(map(str, dict.fromkeys((models[0], models[-1]))))} trained models each. Launched cells with the "
+        "same key count once.\n",
         unmatched_md(arms, labels).removesuffix("\n"),
         "![overview](figures/overview.png)\n",
     ]
     for measure in selected:
-        table = arms_md(arms, measure, labels)
-        parts.append(f"## {heading(likes[measure])}\n\n![{measure}](figures/{file_name(measure)})\n\n{table}")
+        parts += [arms_md(arms, measure, labels), f"![{measure}](figures/{file_name(measure)})\n"]
     if differences:
         parts.append(
             "## Several sources minus the mean of their singles\n\nThe mean is over the singles that were launched, "
@@ -130,19 +128,14 @@ def page(
         )
     if caveats := of_role(rows, "caveat"):
         parts.append("## How far the scores can be trusted\n")
-        parts += [f"### {heading(likes[measure])}\n\n{arms_md(arms, measure, labels)}" for measure in caveats]
+        parts += [arms_md(arms, measure, labels, "###") for measure in caveats]
     parts += [
         "Every score is in the CSV files; `report.measures=NAME,…` shows any of them here.\n",
         f"## Not finished\n\n{unfinished_md(rows)}",
-        f"## How to read this\n\n{notes(arms, records)}",
+        f"## How to read this\n\n{notes(arms, suites)}",
         "Files: `cells.csv` (one line per score), `cells.md`, `arms.csv`, `figures/`.\n",
     ]
     return "\n".join(part for part in parts if part)
-
-
-def span(counts: Sequence[int]) -> str:
-    least, most = min(counts), max(counts)
-    return plural(most, "replicate") if least == most else f"{least} to {plural(most, 'replicate')}"
 
 
 def seeds_note(arms: Sequence[Arm]) -> str:
@@ -156,9 +149,8 @@ def seeds_note(arms: Sequence[Arm]) -> str:
     return over + (f"; {', '.join(fixed)} did not vary, and no interval covers what they do." if fixed else ".")
 
 
-def notes(arms: Sequence[Arm], records: Sequence[CellRecord]) -> str:
+def notes(arms: Sequence[Arm], suites: Sequence[str]) -> str:
     few = sum(arm.replicates < ENOUGH for arm in arms)
-    suites = list(dict.fromkeys(suite for record in records for suite in record.suites))
     return "".join(
         f"- {note}\n"
         for note in (

@@ -74,11 +74,11 @@ def score_text(score: Score | None) -> dict[str, str]:
     return {"value": number(score.value), "95 %": interval(score.low, score.high), "n": f"{score.n:,}", "note": note}
 
 
-def arms_md(arms: Sequence[Arm], name: str, labels: Labels) -> str:
+def arms_md(arms: Sequence[Arm], name: str, labels: Labels, level: str = "##") -> str:
     """One measure: a line for each arm with its mean over trained models, and their interval or range."""
-    return markdown([
-        {"arm": labels.name(arm)} | mean_text(arm.means.get(name), arm) for arm in sorted(arms, key=labels.order)
-    ])  # fmt: skip
+    like = next(arm.means[name].like for arm in arms if name in arm.means)
+    lines = [{"arm": labels.name(arm)} | mean_text(arm.means.get(name), arm) for arm in sorted(arms, key=labels.order)]
+    return f"{level} {heading(like)}\n\n{markdown(lines)}"
 
 
 def mean_text(mean: Mean | None, arm: Arm) -> dict[str, str]:
