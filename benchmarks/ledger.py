@@ -35,7 +35,7 @@ from synthdiv.views.status import Observer
 STAGES = ("prompts", *("generate",) * 8, "mix", "train", *("generate",) * 4, "collapse", "likelihood", "truth")
 FIELDS = {"sampling": {"temperature": 0.7, "top_p": 0.95}, "path": "/data/models/eight-billion", "seeds": [0] * 40}
 SECONDS, REFRESH, GIB = 60.0, 5.0, 2.0
-ARTIFACTS, TIMES = 50_000, 2.0
+TIMES = 2.0
 ASK = """
 import sys
 from pathlib import Path
@@ -141,10 +141,11 @@ def main() -> int:
             show(name, time.perf_counter() - begun, REFRESH, "s", f"a look after {news:,} events; first {first:.2f} s")
         milliseconds(root, -200)  # loads what the first build loads
         empty = milliseconds(root, 0)
-        for number in range(ARTIFACTS):
+        artifacts = nodes // 2
+        for number in range(artifacts):
             (root / "artifacts" / "nothing" / key(number)).mkdir()
         full = milliseconds(root, 200)
-        remark = f"{full:.2f} ms a node beside {ARTIFACTS:,} artifacts; {empty:.2f} ms in an empty store"
+        remark = f"{full:.2f} ms a node beside {artifacts:,} artifacts; {empty:.2f} ms in an empty store"
         show("store", full / empty, TIMES, "x", remark)
         if counted != nodes:
             short.append(f"status counted {counted} of {nodes} nodes")

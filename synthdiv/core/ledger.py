@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import secrets
 import shlex
 import time
@@ -73,9 +74,9 @@ class CellRecord:
 
 
 def problem_of_name(name: str) -> str | None:
-    """What is wrong with the name of a sweep: it is a folder's name."""
-    if not name or "/" in name or os.sep in name or name.startswith("."):
-        return f"sweep={name!r}: needs a name without a slash and without a leading dot"
+    """What is wrong with the name of a sweep: it is a folder's name, and a word in scripts of shells."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        return f"sweep={name!r}: needs a name of up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
     return None
 
 
@@ -135,16 +136,20 @@ class Ledger:
 
     def event(
         self, node: str, state: str, seconds: float = 0.0, note: str = "", failure: str = "", log: str = ""
-    ) -> None:
+    ) -> Event:
         """Append one transition; `seconds` are those of the attempt. What never ran in this job was not stopped in it,
         unless by an error: whoever waits for the builder of a node and is interrupted says nothing about the node."""
-        if state != "stopped" or failure or node in self._begun:
-            more = {"seconds": round(seconds, 3), "note": note[:NOTE], "failure": failure, "log": log or self.log}
-            self._write([self._event(node, state, **more)])
+        more: dict[str, Any] = {"seconds": round(seconds, 3), "note": note[:NOTE], "failure": failure}
+        more["log"] = log or self.log
+        if state == "stopped" and not failure and node not in self._begun:
+            return Event(node, state, **more)
+        event = self._event(node, state, **more)
+        self._write([event])
+        return event
 
-    def mark(self, nodes: Iterable[str], state: str) -> None:
+    def mark(self, nodes: Iterable[str], state: str, log: str = "") -> None:
         """The same transition of many nodes in one piece: 100,000 that are `reused` cost one write."""
-        self._write([self._event(node, state) for node in nodes])
+        self._write([self._event(node, state, log=log) for node in nodes])
 
     def progress(self, node: str, done: int, total: int, what: str) -> None:
         """How far a running node is, written every 2 seconds, later every hundredth of its time and at least every
@@ -221,18 +226,19 @@ class Ledger:
         """Every key once, as it was first launched: only these enter a statistic."""
         return list({cell.key: cell for cell in reversed(self.cells())}.values())[::-1]
 
-    def states(self, job: str = "") -> dict[str, Event]:
-        """The event that counts for each node that has one: among all jobs, or among the ranks of one job."""
+    def states(self, job: str = "", nodes: Iterable[str] | None = None) -> dict[str, Event]:
+        """The event that counts for each node that has one, or for these `nodes`: among all jobs, or among the ranks of
+        one job."""
         files = self.event_files(job)
         for path in files:
             for row in self._new_rows(path):
                 if event := self._valid(event_of(row, path.stem)):
                     self._add_event(event)
-        if not job:
-            return {node: newest(by_job) for node, by_job in self._events.items()}
-        by_job = [(node, {path.stem: events[path.stem] for path in files if path.stem in events})
-                  for node, events in self._events.items()]  # fmt: skip
-        return {node: newest(events) for node, events in by_job if events}
+        events = self._events if nodes is None else {node: self._events.get(node, {}) for node in nodes}
+        if job:
+            names = [path.stem for path in files]
+            events = {node: {name: jobs[name] for name in names if name in jobs} for node, jobs in events.items()}
+        return {node: newest(by_job) for node, by_job in events.items() if by_job}
 
     def events(self, job: str = "") -> list[Event]:
         """Every transition ever written, file by file: of all jobs, or of the ranks of one job."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import socket
+import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from synthdiv.core.types import ConfigError
+
+MEETING_SECONDS = 600.0  # until rank 0 must have said where the ranks meet
 WAIT = timedelta(days=7)  # the others wait while rank 0 waits for another builder
 
 
@@ -17,24 +22,29 @@ class Ranks:
         self.rank, self.size = rank, size
 
     @classmethod
-    def of_environment(cls, slurm: bool = True) -> Ranks:
-        """Join the process group, if there is one. Without `slurm`, the variables of an enclosing Slurm step are
-        ignored."""
+    def of_environment(cls, secret: str = "", meeting: Path | None = None) -> Ranks:
+        """Join the process group, if there is one. Those of a Slurm step find each other by a file that begins with
+        `meeting`; without it, the variables of an enclosing step are ignored. The keys by which they meet begin with
+        `secret`: PyTorch's store answers anyone who can reach its port."""
         several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
-        if slurm and several and "RANK" not in os.environ:
-            os.environ.update(of_slurm())
+        if meeting and several and "RANK" not in os.environ:
+            os.environ.update(of_slurm(meeting))
         size = int(os.environ.get("WORLD_SIZE", 1))
         if size == 1:
             return cls()
         import torch
         from torch import distributed
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
         backend = "gloo"
         if torch.cuda.is_available():
             backend = "cpu:gloo,cuda:nccl"
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())  # what `cuda` means here
-        distributed.init_process_group(backend, timeout=WAIT)
-        return cls(distributed.get_rank(), size)
+        store, rank, size = next(iter(rendezvous("env://", timeout=WAIT)))
+        store = PrefixStore(secret, store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
+        return cls(rank, size)
 
     def share(self, value: Any) -> Any:
         """The value of rank 0, on every rank. A collective call."""
@@ -66,15 +76,33 @@ class Ranks:
             distributed.destroy_process_group()
 
 
-def of_slurm() -> dict[str, str]:
-    """torchrun's variables from those of a job step: the first node of the job is where the ranks meet."""
+def of_slurm(meeting: Path) -> dict[str, str]:
+    """torchrun's variables from those of a job step. Rank 0 takes a free port of its host, which nobody can guess, and
+    writes it into a file that only the user may read; each run of a requeued job has its own."""
     step = os.environ
-    names = ["scontrol", "show", "hostnames", step["SLURM_STEP_NODELIST"]]
-    first = subprocess.run(names, capture_output=True, text=True, check=True).stdout.split()[0]
+    file = Path(f"{meeting}.{step['SLURM_JOB_ID']}-{step.get('SLURM_RESTART_COUNT', '0')}.meeting")
+    if step["SLURM_PROCID"] == "0":
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        draft = file.with_suffix(".draft")
+        draft.touch(mode=0o600)
+        draft.write_text(
+            f"{step.get('MASTER_ADDR') or step.get('SLURMD_NODENAME') or socket.gethostname()} {port}", encoding="utf-8"
+        )
+        draft.rename(file)
+    until = time.monotonic() + MEETING_SECONDS
+    while not file.exists():
+        if time.monotonic() > until:
+            raise ConfigError(
+                f"{file}: rank 0 did not write it within {MEETING_SECONDS:.0f} s; is it on a shared disk?"
+            )
+        time.sleep(0.2)
+    address, port = file.read_text(encoding="utf-8").split()
     return {
         "RANK": step["SLURM_PROCID"],
         "LOCAL_RANK": step["SLURM_LOCALID"],
         "WORLD_SIZE": step["SLURM_NTASKS"],
-        "MASTER_ADDR": step.get("MASTER_ADDR", first),
-        "MASTER_PORT": step.get("MASTER_PORT", str(20000 + int(step["SLURM_JOB_ID"]) % 20000)),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
     }

@@ -177,7 +177,7 @@ class Store:
             watch = self._watches[node.key] = ClaimWatch(folder, claim, self.heartbeat)
         return None if watch.dead() else claim
 
-    def obtain(self, node: Node, run: Run, started: Callable[[], None] = lambda: None) -> tuple[Artifact, bool]:
+    def obtain(self, node: Node, run: Run, started: Callable[[], object] = lambda: None) -> tuple[Artifact, bool]:
         """The artifact of `node`, and whether this call built it. Waits while another process builds it."""
         if node.stage.located:
             node.stage.fetch()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.events import Event
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.local_run import LocalRun, Stop, isolated
 from synthdiv.core.ranks import Ranks
@@ -19,28 +20,15 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store
 from synthdiv.core.types import Artifact, Stopped, SynthdivError
-from synthdiv.engine.failure import BUG, LOST, MEMORY, advice, class_of, message_of
+from synthdiv.engine.failure import BUG, LOST, MEMORY, class_of, message_of
 from synthdiv.engine.watcher import Watcher
 
+LOGGER = logging.getLogger("synthdiv")
 SHOWN = {  # of a summary in a log line
     "rows": "{:,} rows", "rows_seen": "{:,} rows", "parameters": "{:,} parameters",
     "trained_parameters": "{:,} trained parameters", "steps": "{:,} steps", "tokens": "{:,} tokens",
     "tokens_per_second": "{:,.0f} tokens/s", "loss": "loss {:.3f}",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a node. `state` is built, reused, blocked, failed (with class and message) or stopped (with the
-    reason as message)."""
-
-    state: str
-    seconds: float = 0.0
-    message: str = ""
-    failure: str = ""
-    summary: str = ""  # of the artifact, as words in parentheses
-    trace: str = ""  # path of a traceback
-    log: str = ""  # path of the log of the job
 
 
 def open_model(artifact: Artifact, precision: str, device: str) -> Any:
@@ -101,57 +89,49 @@ class Builder:
         """The key of the open model: a node that takes it need not open one."""
         return self.run.opened
 
-    def build(self, node: Node, micro: int = 0) -> Outcome:
+    def build(self, node: Node, micro: int = 0) -> Event:
         """Build, wait for or reuse one node whose inputs are done, with `micro` rows at once (0: as the runtime says).
-        Every rank calls it and gets the same outcome, unless an error leaves them `broken`."""
+        Every rank calls it and gets the same last event, unless an error leaves them `broken`."""
         if self.ranks.rank:
             return self._follow(node)
         self.run.ledger, self.run.node, self.run.watcher = self.ledger, node.key, self.watcher
         self.watcher.begin(node)
         self.run.micro_batch, self.run.together = micro or self.runtime.micro_batch, False
-        while (outcome := self._lead(node)) is None:
+        while (event := self._lead(node)) is None:
             gc.collect()  # a trainer and its model hold each other
             self.run.close()
-        self.watcher.end(outcome.state != "failed")
-        self.broken = bool(outcome.failure) and self._inside(node)
-        return outcome if self.broken else self.ranks.share(outcome)
+        self.watcher.end(event.state != "failed")
+        self.broken = bool(event.failure) and self._inside(node)
+        return event if self.broken else self.ranks.share(event)
 
     def _inside(self, node: Node) -> bool:
         """Whether other ranks are in the middle of building this node."""
         return self.run.together and self.ranks.size > 1 and node.stage.ranks == "many"
 
-    def _lead(self, node: Node) -> Outcome | None:
+    def _lead(self, node: Node) -> Event | None:
         """One attempt. None: try again at once, with the rows that are set now."""
         begun = time.monotonic()
         try:
-            if self.store.has(node):
-                self.store.artifact(node)
-                built, artifact = False, None
-            else:
-                artifact, built = self._obtain(node)
-        except (Stopped, KeyboardInterrupt) as note:
-            self.ledger.event(node.key, "stopped", time.monotonic() - begun, str(note) or "interrupted")
-            if isinstance(note, KeyboardInterrupt):
+            state = "built" if self._obtain(node) else "reused"
+        except (Stopped, KeyboardInterrupt, SystemExit) as error:
+            leaves = isinstance(error, SystemExit)  # Lightning raises it on a second Ctrl-C
+            if leaves and not self.run.stop.reason:
                 raise
-            return Outcome("stopped", time.monotonic() - begun, str(note))
-        except SystemExit as error:  # Lightning raises it on a second Ctrl-C
-            if not self.run.stop.reason:
-                raise
-            self.ledger.event(node.key, "stopped", time.monotonic() - begun, self.run.stop.reason)
-            if self.run.stop.now:
+            reason = self.run.stop.reason if leaves else str(error) or "interrupted"
+            event = self.ledger.event(node.key, "stopped", time.monotonic() - begun, reason)
+            if isinstance(error, KeyboardInterrupt) or (leaves and self.run.stop.now):
                 raise KeyboardInterrupt from error
-            return Outcome("stopped", time.monotonic() - begun, self.run.stop.reason)
+            return event
         except Exception as error:
-            outcome = self._ended(node, error, time.monotonic() - begun)
-            return outcome if outcome.state == "failed" or self._inside(node) else None
-        seconds = time.monotonic() - begun
-        outcome = Outcome("built" if built else "reused", seconds)
-        self.ledger.event(node.key, outcome.state, seconds)
-        if not built or not artifact:
-            return outcome
-        return Outcome("built", seconds, summary=describe(artifact.manifest["summary"]))
+            event = self._ended(node, error, time.monotonic() - begun)
+            return event if event.state == "failed" or self._inside(node) else None
+        return self.ledger.event(node.key, state, time.monotonic() - begun)
 
-    def _obtain(self, node: Node) -> tuple[Artifact, bool]:
+    def _obtain(self, node: Node) -> bool:
+        """Whether this call built it."""
+        if self.store.has(node):
+            self.store.artifact(node)
+            return False
         self.run.prepare()
         ranks = self.run.ranks
         if node.stage.ranks == "one":
@@ -159,15 +139,15 @@ class Builder:
         self.run.world_size = self.run.ranks.size
         try:
             with isolated(self.runtime.threads):
-                return self.store.obtain(node, self.run, lambda: self.ledger.event(node.key, "running"))
+                return self.store.obtain(node, self.run, lambda: self.ledger.event(node.key, "running"))[1]
         finally:
             self.run.ranks, self.run.world_size = ranks, ranks.size
 
-    def _follow(self, node: Node) -> Outcome:
+    def _follow(self, node: Node) -> Event:
         """The other ranks: join each build that rank 0 begins, until rank 0 shares the outcome of the node."""
         while True:
             message = self.ranks.share(None)
-            if isinstance(message, Outcome):
+            if isinstance(message, Event):
                 return message
             out, self.run.micro_batch, attempt = message
             self.ledger.number(node.key, attempt)
@@ -182,38 +162,32 @@ class Builder:
                 self.broken = True
                 return self._ended(node, error, time.monotonic() - begun)
 
-    def _ended(self, node: Node, error: Exception, seconds: float) -> Outcome:
-        """The outcome of an error: failed; or stopped, where half the rows may fit or another rank had the cause."""
+    def _ended(self, node: Node, error: Exception, seconds: float) -> Event:
+        """The event of an error: failed; or stopped, where half the rows may fit or another rank had the cause."""
         failure, message = class_of(error), message_of(error)
-        if failure == MEMORY and self._halve(node):
-            message = f"{message.splitlines()[0]}; trying again with {self.run.micro_batch} rows at once"
+        rows = halved(node.stage, self.run.micro_batch, self.ranks.size)  # the effective batch stays the same
+        if failure == MEMORY and rows:
+            self.run.micro_batch = rows
+            message = f"{message.splitlines()[0]}; trying again with {rows} rows at once"
             self.run.log(f"{node.label}: {message}")
         elif failure == LOST and self._inside(node):
             message = f"another rank has died ({message})"
         else:
-            return self._failed(node, error, seconds)
+            return self._failed(node, error, failure, message, seconds)
         if failure == MEMORY or self.ranks.rank == 0:
-            self.ledger.event(node.key, "stopped", seconds, message, failure)
-        return Outcome("stopped", seconds, message, failure)
+            return self.ledger.event(node.key, "stopped", seconds, message, failure)
+        return Event(node.key, "stopped", seconds=seconds, note=message, failure=failure)
 
-    def _halve(self, node: Node) -> bool:
-        """Take half the rows at once, unless it is one already. The effective batch stays the same."""
-        rows = halved(node.stage, self.run.micro_batch, self.ranks.size)
-        if rows:
-            self.run.micro_batch = rows
-        return rows > 0
-
-    def _failed(self, node: Node, error: Exception, seconds: float) -> Outcome:
-        failure, message, trace = class_of(error), message_of(error), ""
-        if not halved(node.stage, self.run.micro_batch, self.ranks.size) and (hint := advice(failure, node.stage)):
-            message = f"{message.splitlines()[0].rstrip('. ')}; {hint}"
+    def _failed(self, node: Node, error: Exception, failure: str, message: str, seconds: float) -> Event:
+        trace = ""
+        if failure == MEMORY:
+            message = f"{message.splitlines()[0].rstrip('. ')}; {node.stage.less_memory}"
         if failure == BUG or os.environ.get("SYNTHDIV_DEBUG") == "1" or not isinstance(error, SynthdivError):
             path = self.ledger.folder / "events" / f"{self.ledger.job}.{node.key[:8]}.traceback"
             with contextlib.suppress(OSError):  # a full disk: the message is what matters
                 path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
                 trace = str(path)
-        self.ledger.event(node.key, "failed", seconds, message, failure, log=trace)
-        return Outcome("failed", seconds, message, failure, trace=trace, log=self.ledger.log)
+        return self.ledger.event(node.key, "failed", seconds, message, failure, log=trace)
 
 
 def halved(stage: Stage, rows: int, ranks: int = 1) -> int:
@@ -227,3 +201,23 @@ def describe(summary: dict[str, Any]) -> str:
     """The sizes and rates of a summary for a log line, in parentheses; empty where it has none."""
     words = [text.format(summary[name]) for name, text in SHOWN.items() if summary.get(name) is not None]
     return f" ({', '.join(words)})" if words else ""
+
+
+def summary_of(store: Store, node: Node) -> str:
+    """The sizes and rates of a node that was built, for a log line; empty while a shared disk does not show it."""
+    try:
+        return describe(store.artifact(node).manifest["summary"])
+    except (SynthdivError, OSError, ValueError):
+        return ""
+
+
+def log_event(store: Store, node: Node, event: Event, count: str = "") -> None:
+    """What became of a node, in a line, after `count`: how many nodes are finished."""
+    if event.state == "built":
+        LOGGER.info("%s%s built in %.1f s%s", count, node.label, event.seconds, summary_of(store, node))
+    elif event.state == "reused":
+        LOGGER.info("%s reused", node.label)
+    else:
+        LOGGER.error("%s %s: %s", node.label, event.state, event.note)
+    if event.log.endswith(".traceback"):
+        LOGGER.error("  the traceback is in %s", event.log)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from getpass import getuser
 
+from synthdiv.core.events import Event
 from synthdiv.core.types import ConfigError
+from synthdiv.engine.failure import LOST
 
 # the states in which a job ends, and reasons of waiting that pass
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED")
+INTERVAL = 30.0  # seconds between two questions about jobs that nobody watches
+UNKNOWN = "Invalid job id"  # what Slurm says of a job that has ended and is forgotten
 TEMPORARY = ["None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning"]
 
 
@@ -54,24 +63,18 @@ def room(account: str | None) -> int:
     limits, config = [10_000], ask("scontrol", "show", "config")
     if count := re.search(r"^MaxJobCount\s*=\s*(\d+)", config, re.MULTILINE):
         limits.append(int(count.group(1)) - len(ask("squeue", "--noheader", "--array", "--format=%i").split()))
-    filters = [f"user={user()}"] + ([f"account={account}"] if account else [])
+    filters = [f"user={getuser()}"] + ([f"account={account}"] if account else [])
     if cluster := re.search(
         r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE
     ):  # the accounting may hold several clusters
         filters.append(f"cluster={cluster.group(1)}")
     try:
         maxima = ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *filters, "format=MaxSubmitJobs")
-        queued_jobs = len(ask("squeue", "--noheader", "--array", f"--user={user()}", "--format=%i").split())
+        queued_jobs = len(ask("squeue", "--noheader", "--array", f"--user={getuser()}", "--format=%i").split())
         limits += [int(word) - queued_jobs for word in maxima.split() if word.isdigit()]
     except ConfigError:
         pass  # a cluster without accounting has no such limits
     return max(0, min(limits))
-
-
-def user() -> str:
-    import getpass
-
-    return getpass.getuser()
 
 
 def submit(script: str, elements: int, after: Iterable[str]) -> str:
@@ -89,28 +92,88 @@ def queued(ids: Iterable[str]) -> dict[str, str]:
     for start in range(0, len(arrays), 500):
         jobs = f"--jobs={','.join(arrays[start : start + 500])}"
         done = run("squeue", "--noheader", "--array", "--format=%i %T %r", jobs)
-        if done.returncode and "Invalid job id" not in done.stderr:  # the whole array has ended and is forgotten
+        if done.returncode and UNKNOWN not in done.stderr:  # the whole array has ended and is forgotten
             raise ConfigError(f"squeue: {done.stderr.strip()}")
         rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
         reasons |= {row[0]: row[2] for row in rows if len(row) == 3 and row[1] not in ENDS}
     return reasons
 
 
-def state(job: str) -> str:
-    """How an element ended, in Slurm's words; empty where neither the controller, which forgets, nor the accounting,
-    which may be missing, knows it."""
-    try:
-        text = ask("scontrol", "show", "job", "--oneliner", job)
-    except ConfigError:
-        text = ""
-    if match := re.search(r"\bJobState=(\S+).*?\bExitCode=(\S+)", text):
-        return f"{match.group(1)}, exit code {match.group(2)}"
-    try:
-        text = ask("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode")
-    except ConfigError:
+@dataclass(frozen=True)
+class JobState:
+    """What Slurm says of a job. `name` is as in `ENDS`, empty where neither the controller, which forgets, nor the
+    accounting, which may be missing, knows the job."""
+
+    name: str = ""
+    exit_code: str = ""
+    host: str = ""
+    """Its host; empty where it had several or none."""
+    over: bool = True
+
+    def __str__(self) -> str:
+        where = f" on {self.host}" if self.host else ""
+        return f"{self.name or 'no state known'}{', exit code ' if self.exit_code else ''}{self.exit_code}{where}"
+
+
+def state(job: str) -> JobState:
+    """The state of an element that is not in the queue. `squeue` alone is no evidence: it may answer nothing while jobs
+    run. Raises ConfigError where the controller does not answer."""
+    done = run("scontrol", "show", "job", "--oneliner", job)
+    if match := re.search(r"\bJobState=(\S+).*?\bExitCode=(\S+)", done.stdout):
+        hosts = re.search(r"\bBatchHost=(\S+)", done.stdout) or re.search(r"\sNodeList=(\S+)", done.stdout)
+        words = [match.group(1), match.group(2), hosts.group(1) if hosts else ""]
+    elif done.returncode and UNKNOWN not in done.stderr:
+        raise ConfigError(f"scontrol: {done.stderr.strip()}")
+    else:
+        asked = ("--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode,NodeList")
+        try:
+            words = (ask("sacct", *asked).strip().splitlines() or [""])[-1].split("|")
+        except ConfigError:
+            words = []
+    name, exit_code, host = (*words, "", "", "")[:3]
+    host = host if re.fullmatch(r"[A-Za-z0-9._-]+", host) and not host.startswith("None") else ""
+    return JobState(name.split(" ")[0], exit_code, host, not name or name.split(" ")[0] in ENDS)
+
+
+def job_of(event: Event | None) -> str:
+    """The job of Slurm that builds a node, or is to build it: its log is named after it. Empty where there is none."""
+    if not event or not event.log or event.state not in ("queued", "running"):
         return ""
-    last = text.strip().splitlines()[-1:]
-    return last[0].replace("|", ", exit code ") if last else ""
+    name = event.log.rpartition("/")[2].removesuffix(".log")
+    return name if re.fullmatch(r"\d+_\d+", name) else ""
+
+
+@dataclass
+class JobWatch:
+    """What Slurm says of the jobs of a launch that returned: asked every `INTERVAL` seconds."""
+
+    ended: dict[str, JobState] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Jobs in the queue, with the reason why each waits."""
+    asked: float = -math.inf
+
+    def check(self, events: Mapping[str, Event]) -> dict[str, Event]:
+        """Nodes whose job is over although no event says so, as failed; and those whose job waits, with Slurm's reason
+        as note. Nothing where Slurm is not on this machine or does not answer."""
+        jobs = {key: job for key, event in events.items() if (job := job_of(event))} if shutil.which("squeue") else {}
+        if jobs and time.monotonic() - self.asked > INTERVAL:
+            self.asked = time.monotonic()
+            try:
+                self.waiting = queued(jobs.values())
+                for job in {*jobs.values()} - {*self.waiting} - {*self.ended}:
+                    if (known := state(job)).over:
+                        self.ended[job] = known
+            except ConfigError:
+                return {}
+        result = {}
+        for key, job in jobs.items():
+            event = events[key]
+            if job in self.ended:
+                note = f"its job {job} of Slurm has ended: {self.ended[job]}; its log is {event.log}"
+                result[key] = replace(event, state="failed", note=note, failure=LOST)
+            elif event.state == "queued" and self.waiting.get(job, "None") != "None":
+                result[key] = replace(event, note=self.waiting[job])
+        return result
 
 
 def cancel(ids: Iterable[str]) -> None:

@@ -1,9 +1,12 @@
-"""What the engines share: the nodes of a frozen sweep, what became of each, and the summary at the end."""
+"""What the engines share: the nodes of a frozen sweep, which is built next, what became of each, what is tried again,
+and the summary at the end."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from synthdiv.core.events import DONE, Event
@@ -13,9 +16,9 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import SynthdivError
-from synthdiv.engine.build import Outcome, describe
-from synthdiv.engine.failure import INPUT
-from synthdiv.engine.frontier import Frontier
+from synthdiv.engine.build import log_event
+from synthdiv.engine.failure import INPUT, MEMORY
+from synthdiv.engine.frontier import Frontier, model_cost
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
@@ -24,6 +27,8 @@ from synthdiv.study.records import node_record
 LOGGER = logging.getLogger("synthdiv")
 INTERRUPTED = 130
 LOG_LINES = 5  # shown of the log of a failure
+POLL = 0.1  # seconds between two looks at workers and ledger, or ten times as long as a look takes
+RETRIES = 2  # of a node whose worker or job ended before it: twice may be chance, three times is not
 SHOWN_FAILURES = 20  # at the end: a server that is down fails every shard
 
 
@@ -41,7 +46,8 @@ class Engine:
         self.nodes, self.records = frozen.nodes(), frozen.records()
         self.suites = sorted({name for record in self.records for name in (*record.suites, *record.vanilla)})
         self.frontier = Frontier(self.nodes)
-        self.failures: dict[str, Outcome] = {}
+        self.failures: dict[str, Event] = {}
+        self.losses: Counter[str] = Counter()  # by node: how often its worker or job ended before it
         self.log_ends: dict[str, list[str]] = {}  # by failed node; the log goes on with other nodes
         self.watcher = watcher or Watcher()
 
@@ -75,13 +81,25 @@ class Engine:
             return INTERRUPTED
         return 1 if self.failures else 0
 
+    def next_node(
+        self, opened: str | None, elsewhere: frozenset[str] = frozenset(), busy: Collection[str] = ()
+    ) -> Node | None:
+        """A ready node that no process builds, no worker of this launch (`busy`) and no other; best one that takes the
+        model `opened` and none of those that are open `elsewhere`. None where there is none at the moment."""
+        ready = [node for key, node in self.frontier.ready.items() if key not in busy]
+        ready.sort(key=model_cost(opened, elsewhere))
+        return next((node for node in ready if node.stage.located or not self.store.claimed(node)), None)
+
     def reuse(self) -> None:
-        """Settle the nodes whose artifacts are complete. A damaged one is left to a worker, which reports it."""
+        """Settle the nodes whose artifacts are complete, and queue those that were built before and are not. A damaged
+        one is left to a worker, which reports it; what was built from it is used."""
         made = (node for node in self.nodes.values() if not node.stage.located and self.store.has(node))
         complete = [node for node in made if not any(self.store.damage(self.store.path(node), hashes=False))]
         for node in complete:
             self.frontier.settle(node, "reused")
         self.ledger.mark([node.key for node in complete], "reused")
+        pending, events = self.frontier.pending(), self.ledger.states()
+        self.ledger.mark([n.key for n in pending if n.key in events and events[n.key].state in DONE], "queued")
         if complete:
             self.watcher.cells(self.records, self.done)
 
@@ -96,8 +114,7 @@ class Engine:
                 if node.key in taken:
                     node.stage.fetch()
             except SynthdivError as error:
-                self.ledger.event(node.key, "failed", note=str(error), failure=INPUT)
-                self.became(node, Outcome("failed", message=str(error), failure=INPUT))
+                self.became(node, self.ledger.event(node.key, "failed", note=str(error), failure=INPUT))
             else:
                 self.frontier.settle(node, "reused")
                 fetched.append(node.key)
@@ -106,50 +123,43 @@ class Engine:
     def done(self, key: str) -> bool:
         return self.states.get(key) in DONE
 
-    def settled(self, node: Node, event: Event | None) -> bool:
-        """Whether the final state of a node is known, after `event`, the one that counts in the ledger."""
-        if node.key in self.states:
-            return True
-        if event is None or event.state not in (*DONE, "failed"):
-            return False
-        if event.attempt < self.ledger.attempt(node.key) and not (event.state in DONE and self.store.has(node)):
-            return False  # of an earlier launch
-        summary = self._summary(node) if event.state == "built" else ""
-        trace = event.log if event.log.endswith(".traceback") else ""
-        self.became(node, Outcome(event.state, event.seconds, event.note, event.failure, summary, trace, event.log))
-        return True
-
-    def _summary(self, node: Node) -> str:
-        """The summary of a node that another process built; empty while a shared disk does not show it."""
-        try:
-            return describe(self.store.artifact(node).manifest["summary"])
-        except (SynthdivError, OSError, ValueError):
-            return ""
-
-    def became(self, node: Node, outcome: Outcome) -> None:
+    def became(self, node: Node, event: Event) -> None:
         """Note the final state of a node, log it, and show the cells that are complete with it."""
-        self.frontier.settle(node, outcome.state)
-        if outcome.state == "built":
-            number, total = len(self.states), len(self.nodes)
-            width = len(str(total))
-            LOGGER.info(
-                "%*d/%d %s built in %.1f s%s", width, number, total, node.label, outcome.seconds, outcome.summary
-            )
-        elif outcome.state == "failed":
-            self.failures[node.key] = outcome
-            self.log_ends[node.key] = end_of_log(outcome.trace or outcome.log, node)
-            LOGGER.error("%s failed: %s", node.label, outcome.message)
-            if outcome.trace:
-                LOGGER.error("  the traceback is in %s", outcome.trace)
-        if outcome.state in DONE:
+        self.frontier.settle(node, event.state)
+        if event.state == "failed":
+            self.failures[node.key] = event
+            self.log_ends[node.key] = end_of_log(event.log, node)
+        if event.state in ("built", "failed"):
+            total = len(self.nodes)
+            log_event(self.store, node, event, f"{len(self.states):{len(str(total))}d}/{total} ")
+        if event.state in DONE:
             self.watcher.cells(self.records, self.done)
+
+    def ended_before(self, node: Node, event: Event | None, message: str, failure: str, log: str, final: bool) -> None:
+        """Queue a node again whose worker or job ended before it; if that is `final`, or happened too often, it failed.
+        `event` is its last one."""
+        attempt = self.ledger.attempt(node.key)
+        if event and event.attempt >= attempt and event.state in ("running", "stopped"):
+            self.ledger.number(node.key, attempt := event.attempt)
+        else:
+            event = None
+        self.losses[node.key] += event is None or event.failure != MEMORY
+        if not final and self.losses[node.key] <= RETRIES:
+            if event and event.state == "running":
+                self.ledger.event(node.key, "stopped", event.seconds, message, failure, log)
+            self.ledger.number(node.key, attempt + (event is not None))
+            self.ledger.mark([node.key], "queued")
+            return
+        if not final:
+            message = f"{message}; given up after {RETRIES + 1} attempts"
+        self.became(node, self.ledger.event(node.key, "failed", event.seconds if event else 0.0, message, failure, log))
 
     def print_failures(self) -> None:
         """For each node that failed its class, message, the end of its log and one command that repeats it."""
-        for key, outcome in list(self.failures.items())[:SHOWN_FAILURES]:
+        for key, event in list(self.failures.items())[:SHOWN_FAILURES]:
             records = [record for record in self.records if key in record.nodes]
-            head = f"failed: {self.nodes[key].label} ({outcome.failure}; {len(records)} cells depend on it): "
-            lines = [head + outcome.message, *(f"  | {line}" for line in self.log_ends[key])]
+            head = f"failed: {self.nodes[key].label} ({event.failure}; {len(records)} cells depend on it): "
+            lines = [head + event.note, *(f"  | {line}" for line in self.log_ends[key])]
             echo("\n".join([*lines, f"  again: {records[0].command(self.cell.sweep)}"]), error=True)
         if len(self.failures) > SHOWN_FAILURES:
             more = len(self.failures) - SHOWN_FAILURES

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.store import disk_full
 from synthdiv.core.types import SynthdivError, Unavailable
@@ -27,13 +25,6 @@ def class_of(error: BaseException) -> str:
     if isinstance(error, SynthdivError):
         return UNAVAILABLE if isinstance(error, Unavailable) else INPUT
     return LOST if any(words in str(error) for words in OTHER_RANK) else BUG
-
-
-def advice(failure: str, stage: Any) -> str:
-    """What to change after a failure of this class in this stage; empty where the message says it."""
-    if failure != MEMORY:
-        return ""
-    return str(stage.less_memory)
 
 
 def message_of(error: BaseException) -> str:

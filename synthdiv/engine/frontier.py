@@ -1,4 +1,4 @@
-"""Which nodes of a graph are ready: every engine and every worker of the local engine chooses from here."""
+"""Which nodes of a graph are ready: every engine chooses from here."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from synthdiv.core.local_run import Stop
 from synthdiv.engine.build import Builder
-from synthdiv.engine.engine import Engine
-from synthdiv.engine.frontier import model_cost
+from synthdiv.engine.engine import POLL, Engine
 
 
 class Inline(Engine):
@@ -14,7 +15,10 @@ class Inline(Engine):
     name = "inline"
 
     def work(self, stop: Stop) -> None:
+        self.reuse()
         builder = Builder(self.store, self.ledger, self.cell.runtime, stop, watcher=self.watcher)
         while self.frontier.ready and not stop.reason:
-            node = min(self.frontier.ready.values(), key=model_cost(builder.opened))
-            self.became(node, builder.build(node))
+            if node := self.next_node(builder.opened):
+                self.became(node, builder.build(node))
+            else:
+                time.sleep(POLL)  # other processes build all that is ready

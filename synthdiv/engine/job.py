@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import types
 import typing
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class Job:
     """Nodes to build, and what their builds may use."""
 
     name: str
-    """Names the file of events, and begins the names of the workers that share the graph."""
+    """Names the file of events, and begins the names of the workers of a launch."""
     sweep: str
     """The sweep in whose ledger the workers write."""
     runtime: Runtime
@@ -36,7 +37,7 @@ class Job:
     track: Track
     """Settings of the tracker."""
     nodes: list[str] | None
-    """Keys in the order in which to build them. None: several workers share the graph and choose what is ready."""
+    """Keys in the order in which to build them. None: the launcher says on standard input what to build."""
     graph: list[NodeRecord]
     """These nodes and all that they depend on, inputs first."""
     attempts: dict[str, int] = field(default_factory=dict)
@@ -45,6 +46,9 @@ class Job:
     """How often a job that ran out of time may be queued again."""
     suites: list[str] = field(default_factory=list)
     """The modules of the suites, as the configuration names them: importing them makes their stages known."""
+    secret: str = field(default_factory=secrets.token_hex)
+    """What the ranks of this job know and others do not: the names by which they meet begin with it. Only the user may
+    read the file."""
     format: int = FORMAT
     """Format of the file: another one is refused."""
 
@@ -53,6 +57,7 @@ class Job:
         row = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         row |= {"runtime": plain(self.runtime), "track": plain(self.track)}
         row["graph"] = [dataclasses.asdict(node) for node in self.graph]
+        path.touch(mode=0o600)
         path.write_text(json.dumps(row), encoding="utf-8")
 
     @classmethod
@@ -76,24 +81,21 @@ class Job:
 
         for module in self.suites:
             suite_class(module)
-
         known = sorted(stages(Stage), key=lambda kind: kind.__module__.startswith("synthdiv."))
         kinds = {kind.name: kind for kind in known}  # ours wins where two have one name
         nodes: dict[str, Node] = {}
         for row in self.graph:
+            label = f"{row.stage} {row.key[:8]}"
             if row.stage not in kinds:
-                raise ConfigError(f"{row.stage} {row.key[:8]}: no such stage in this version of synthdiv; {RESUME}")
+                raise ConfigError(f"{label}: no such stage in this version of synthdiv; {RESUME}")
             try:
                 node = Node(typed(kinds[row.stage], row.fields), {name: nodes[key] for name, key in row.inputs.items()})
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise ConfigError(
-                    f"{row.stage} {row.key[:8]}: this version of synthdiv cannot read its fields ({error!r}); {RESUME}"
-                ) from error
+                message = f"{label}: this version of synthdiv cannot read its fields ({error!r}); {RESUME}"
+                raise ConfigError(message) from error
             if node.key != row.key:
-                raise ConfigError(
-                    f"{row.stage} {row.key[:8]} was queued by another version of synthdiv, which gives it the key "
-                    f"{node.key[:8]}; {RESUME}"
-                )
+                reason = f"was queued by another version of synthdiv, which gives it the key {node.key[:8]}"
+                raise ConfigError(f"{label} {reason}; {RESUME}")
             nodes[row.key] = node
         return nodes
 

@@ -1,4 +1,4 @@
-"""Building the nodes of a job file: what `python -m synthdiv.worker JOB.json` runs, for every job of every engine.
+"""Building nodes of a job file: what `python -m synthdiv.worker JOB.json` runs, for every process of every engine.
 
 Exit code 0: all nodes are done. 1: a node failed or was blocked, the others are done. 75: stopped half way, finished
 work is kept. 2: the job file cannot be used.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -23,25 +24,24 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.terminal import echo, log_handler
 from synthdiv.core.types import ConfigError, SynthdivError
-from synthdiv.engine.build import Builder, Outcome, halved
+from synthdiv.engine.build import Builder, halved, log_event
 from synthdiv.engine.failure import MEMORY, TIME
 from synthdiv.engine.job import Job
-from synthdiv.engine.shared import SharedGraph
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Track
 
 LOGGER = logging.getLogger("synthdiv")
 STOPPED = 75  # EX_TEMPFAIL: the same command continues
 NEAR_LIMIT = REASONS[signal.SIGUSR2]
-GRACE = 60.0  # seconds for a step or a batch to end once the launcher is gone
+GRACE = 20.0  # seconds for a step or a batch to end once the launcher is gone: the next launch needs the devices
 
 
 class JobWorker:
     """One process of a job; its ranks share what rank 0 reads and decides. `number` is its place among the workers of
-    a launch that share the graph."""
+    a launch, whose `orders` it follows where the job has no nodes of its own."""
 
-    def __init__(self, job: Job, number: int, stop: Stop, ranks: Ranks, watcher: Watcher):
-        self.job, self.number, self.stop, self.ranks, self.watcher = job, number, stop, ranks, watcher
+    def __init__(self, job: Job, number: int, stop: Stop, ranks: Ranks, watcher: Watcher, orders: queue.Queue[str]):
+        self.job, self.stop, self.ranks, self.watcher, self.orders = job, stop, ranks, watcher, orders
         root = Path(job.runtime.outputs)
         self.store = Store(root, job.runtime.heartbeat_seconds)
         self.name = f"{job.name}-{number}" if job.nodes is None else job.name
@@ -54,68 +54,61 @@ class JobWorker:
         """Build node after node; a failure costs only what depends on it. Returns the exit code."""
         code = 0
         keys = iter(()) if self.ranks.rank else self._keys()
-        while key := self.ranks.share(next(keys, None)):
-            node = self.nodes[key]
-            outcome = self._build(node)
+        while order := self.ranks.share(next(keys, None)):
+            node = self.nodes[order[0]]
+            event = self._build(node, order[1])
             if self.ranks.rank == 0:
-                log(node, outcome)
-            if outcome.state == "stopped":
-                return self._stopped(node, outcome)
+                log_event(self.store, node, event)
+            if event.state == "stopped":
+                return self._stopped(node, event)
             if self.builder.broken:
                 return 1  # the other ranks are inside the build: the program that started them ends them
-            if outcome.state not in DONE:
+            if event.state not in DONE:
                 code = 1
         return code
 
-    def _keys(self) -> Iterator[str]:
-        """The nodes to build: those of the job in order; or any that is ready, chosen when the one before is done."""
+    def _keys(self) -> Iterator[tuple[str, int]]:
+        """The nodes to build, each with the rows to take at once (0: as the runtime says): those of the job in order,
+        or what the launcher sends."""
         if self.job.nodes is not None:
-            yield from self.job.nodes
+            yield from ((key, self._rows(self.nodes[key])) for key in self.job.nodes)
             return
-        self.builder.run.prepare()  # loads torch: between choosing a node and claiming it no time should pass
-        graph = SharedGraph(self.nodes, self.store, self.ledger, self.job.name, self.number)
-        while node := graph.take(self.builder.opened, self.stop):
-            yield node.key
+        self.builder.run.prepare()  # loads torch while nothing waits for it
+        while order := self.orders.get():
+            key, attempt, rows = order.split()
+            self.ledger.number(key, int(attempt))
+            yield key, int(rows)
 
-    def _build(self, node: Node) -> Outcome:
+    def _build(self, node: Node, rows: int) -> Event:
         """Build one node. In a job with a list of nodes a missing input will not come: the jobs before have ended."""
         if reason := self.ranks.agree(self.stop.reason):
-            return Outcome("stopped", message=reason)
+            return Event(node.key, "stopped", note=reason)
         missing = [inner.label for inner in node.inputs.values() if not self.store.has(inner)]
         if missing := self.ranks.share(missing if self.job.nodes is not None else []):
             message = f"{', '.join(missing)} is missing"
             if self.ranks.rank == 0:
-                self.ledger.event(node.key, "blocked", note=message)
-            return Outcome("blocked", message=message)
-        return self.builder.build(node, 0 if self.ranks.rank else self._rows(node))
+                return self.ledger.event(node.key, "blocked", note=message)
+            return Event(node.key, "blocked", note=message)
+        return self.builder.build(node, rows)
 
     def _rows(self, node: Node) -> int:
-        """Rows to take at once: half for each attempt of this launch that ran out of memory. 0: as the runtime says."""
-        if self.ledger.attempt(node.key) == 1:
-            return 0
-        events = [event for event in self._events() if event.node == node.key and event.state == "stopped"]
+        """Half for each attempt of this job that ran out of memory: one of several ranks is started again for that."""
         rows = 0
-        for _ in {event.attempt for event in events if event.failure == MEMORY}:
-            rows = halved(node.stage, rows or self.job.runtime.micro_batch, self.ranks.size)
+        if self.ledger.attempt(node.key) > 1:
+            events = [event for event in self.ledger.events(self.name) if event.node == node.key]
+            for _ in {event.attempt for event in events if (event.state, event.failure) == ("stopped", MEMORY)}:
+                rows = halved(node.stage, rows or self.job.runtime.micro_batch, self.ranks.size)
         return rows
 
-    def _events(self) -> list[Event]:
-        """What this job wrote, its other ranks, and the other workers of its launch."""
-        return [
-            event
-            for event in self.ledger.events()
-            if event.job.split(".")[0] == self.job.name or event.job.startswith(f"{self.job.name}-")
-        ]
-
-    def _stopped(self, node: Node, outcome: Outcome) -> int:
+    def _stopped(self, node: Node, event: Event) -> int:
         """A job of Slurm queues itself again near its time limit, and where one of several ranks ran out of memory; a
         preempted one is queued by Slurm."""
         slurm_job = slurm_job_id() if self.job.nodes is not None else ""  # a local worker may run in an allocation
-        if slurm_job and outcome.failure == MEMORY:
-            return self._requeue(node, slurm_job, outcome.message, MEMORY)
-        if self.ranks.rank or outcome.message != NEAR_LIMIT or not slurm_job:
+        if slurm_job and event.failure == MEMORY:
+            return self._requeue(node, slurm_job, event.note, MEMORY)
+        if self.ranks.rank or event.note != NEAR_LIMIT or not slurm_job:
             return STOPPED
-        times = sum(event.state == "stopped" and event.note == NEAR_LIMIT for event in self._events())
+        times = sum((each.state, each.note) == ("stopped", NEAR_LIMIT) for each in self.ledger.events(self.name))
         if times <= self.job.requeues:
             return self._requeue(node, slurm_job, NEAR_LIMIT, TIME, f" ({times} of {self.job.requeues})")
         message = (
@@ -143,33 +136,39 @@ class JobWorker:
         self.watcher.cells(records, lambda key: key in states and states[key].state in DONE)
 
 
-def log(node: Node, outcome: Outcome) -> None:
-    if outcome.state == "built":
-        LOGGER.info("%s built in %.1f s%s", node.label, outcome.seconds, outcome.summary)
-    elif outcome.state == "reused":
-        LOGGER.info("%s reused", node.label)
-    else:
-        LOGGER.error("%s %s: %s", node.label, outcome.state, outcome.message)
-    if outcome.trace:
-        LOGGER.error("  the traceback is in %s", outcome.trace)
-
-
 def slurm_job_id() -> str:
     """This job, or this element of an array, as scontrol names it; empty where there is no Slurm."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
 
 
-def follow_launcher(stop: Stop) -> None:
-    """Stop when the launcher asks for it by a line on standard input, or has ended, even by SIGKILL, which closes it.
-    In the second case exit where no step or batch ends within `GRACE` seconds.
+def follow_launcher(stop: Stop, orders: queue.Queue[str]) -> None:
+    """Pass on the launcher's lines: nodes to build, or `stop`. Their end, which SIGKILL of the launcher also gives,
+    ends this process.
 
     Reads the file descriptor: a thread that waits in `sys.stdin` would abort the interpreter when it exits.
     """
-    line = os.read(0, 100)
-    stop.reason = stop.reason or ("stopped by its launcher" if line else "its launcher has ended")
-    if line:
-        os.read(0, 100)
+    rest = b""
+    while data := os.read(0, 4096):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if line == b"stop":
+                stop.reason = stop.reason or "stopped by its launcher"
+            orders.put("" if line == b"stop" else line.decode())
+    orders.put("")
+    leave_soon(stop)
+
+
+def follow_parent(stop: Stop, parent: int) -> None:
+    """End with the process that started this one: ranks do not see that torchrun was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    leave_soon(stop)
+
+
+def leave_soon(stop: Stop) -> None:
+    """Stop at the next step or batch; exit where none ends within `GRACE` seconds."""
+    stop.reason = stop.reason or "its launcher has ended"
     time.sleep(GRACE)
     os._exit(STOPPED)
 
@@ -184,11 +183,15 @@ def main(arguments: list[str], watch: Callable[[Track, Path, str], Watcher]) -> 
     try:
         if len(arguments) not in (1, 2):
             raise ConfigError("python -m synthdiv.worker JOB.json [NUMBER]: needs the path of a job file")
-        job, number = Job.read(Path(arguments[0])), int(arguments[1]) if len(arguments) == 2 else 1
-        if job.nodes is None and os.environ.get("RANK", "0") == "0":
-            threading.Thread(target=follow_launcher, args=[stop], daemon=True).start()
+        path, orders = Path(arguments[0]), queue.Queue[str]()
+        job, number = Job.read(path), int(arguments[1]) if len(arguments) == 2 else 1
+        if job.nodes is None:
+            if os.environ.get("RANK", "0") == "0":
+                threading.Thread(target=follow_launcher, args=[stop, orders], daemon=True).start()
+            threading.Thread(target=follow_parent, args=[stop, os.getppid()], daemon=True).start()
         watcher = watch(job.track, Path(job.runtime.outputs), job.sweep)
-        worker = JobWorker(job, number, stop, Ranks.of_environment(slurm=job.nodes is not None), watcher)
+        meeting = path.with_suffix("") if job.nodes is not None else None
+        worker = JobWorker(job, number, stop, Ranks.of_environment(job.secret, meeting), watcher, orders)
     except SynthdivError as error:
         echo(f"error: {error}", error=True)
         return 2

@@ -9,18 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from synthdiv.core.events import DONE, Event
+from synthdiv.core.events import DONE
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, SynthdivError
-from synthdiv.engine.build import Outcome
-from synthdiv.engine.engine import Engine
+from synthdiv.engine.build import halved
+from synthdiv.engine.engine import POLL, RETRIES, Engine
 from synthdiv.engine.failure import LOST, MEMORY
 from synthdiv.engine.job import Job
 from synthdiv.engine.watcher import Watcher
@@ -28,25 +27,23 @@ from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
 from synthdiv.study.records import node_record
 
-RETRIES = 2  # of a node whose worker was killed or stopped: twice may be chance, three times is not
-POLL = 0.1  # seconds between two looks at workers and ledger, or ten times as long as a look takes
-
 
 @dataclass
 class LocalWorker:
-    """A process that builds nodes of the graph until its standard input ends; torchrun, where it has several ranks."""
+    """A process that builds the nodes it is sent until its standard input ends; torchrun, if it has several ranks."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    events: Path
-    size: int  # bytes of its events before it started
+    node: Node | None = None  # what it builds
+    opened: str | None = None  # the model that it has open, as far as this process knows
+    began: bool = False  # whether it ever began a node
 
-    def stop(self) -> None:
-        """Ask it to stop at the next step or batch."""
+    def send(self, line: str) -> None:
+        """A node, by key, attempt and rows at once; or `stop`, at the next step or batch."""
         with contextlib.suppress(BrokenPipeError):
             assert self.process.stdin
-            self.process.stdin.write(b"stop\n")
+            self.process.stdin.write(f"{line}\n".encode())
 
     def end(self) -> None:
         """Nothing is left to build: it ends by itself."""
@@ -74,8 +71,8 @@ class LocalWorker:
 class Local(Engine):
     """`jobs` workers with `devices` accelerators each; 0 jobs: as many as fit, or one without an accelerator.
 
-    The workers choose nodes themselves, kept apart by claims. This process starts them, reads in the ledger what
-    becomes of the nodes, and queues again what a worker that died left unfinished.
+    This process chooses what each builds, reads in the ledger what becomes of it, and queues again what a worker that
+    died left unfinished.
     """
 
     name = "local"
@@ -84,25 +81,24 @@ class Local(Engine):
         super().__init__(frozen, cell, watcher)
         self.devices = devices
         self.environments = environments(jobs, devices, [] if cell.runtime.device == "cpu" else accelerators())
+        self.job = self.ledger.folder / "jobs" / f"{self.ledger.job}.json"
         self.workers: dict[int, LocalWorker] = {}
-        self.losses: Counter[str] = Counter()  # by node: how often its worker died
+        self.rows: dict[str, int] = {}  # by node whose ranks ran out of memory: how many to take at once
         self.idle_deaths = 0  # of workers that began no node
 
     def work(self, stop: Stop) -> None:
         self.reuse()
         self.fetch()
-        if self.frontier.pending():
+        if self.frontier.ready:
             self._prepare()
         try:
-            while self.frontier.pending() and not stop.reason:
-                for number in range(1, len(self.environments) + 1):
-                    if number not in self.workers:
-                        self.workers[number] = self._start(number)
+            while self.frontier.ready and not stop.reason:
                 begun = time.thread_time()
+                self._assign()
                 self._look(stop)
                 time.sleep(max(POLL, 10 * (time.thread_time() - begun)))
             for worker in self.workers.values():
-                worker.stop() if stop.reason else worker.end()
+                worker.send("stop") if stop.reason else worker.end()
             while self.workers:
                 self._look(stop)
                 time.sleep(POLL)
@@ -111,77 +107,70 @@ class Local(Engine):
                 worker.kill()
 
     def _prepare(self) -> None:
-        """Queue the nodes that were done before and whose artifacts are gone or damaged; write what workers read."""
-        events = self.ledger.states()
-        pending = [node.key for node in self.frontier.pending()]
-        self.ledger.mark([key for key in pending if key in events and events[key].state in DONE], "queued")
-        attempts = {key: self.ledger.attempt(key) for key in pending if key in events}
+        """Write what workers read."""
         graph = [node_record(node) for node in self.nodes.values()]
-        job = Job(
-            self.ledger.job, self.cell.sweep, self.cell.runtime, self.cell.track, None, graph, attempts, 0, self.suites
-        )
-        job.write(self._job)
+        common = (self.ledger.job, self.cell.sweep, self.cell.runtime, self.cell.track)
+        Job(*common, None, graph, suites=self.suites).write(self.job)
         (self.ledger.folder / "logs").mkdir(exist_ok=True)
 
-    @property
-    def _job(self) -> Path:
-        return self.ledger.folder / "jobs" / f"{self.ledger.job}.json"
+    def _assign(self) -> None:
+        """Send a node to each worker that has none, and start those that are missing."""
+        for number in range(1, len(self.environments) + 1):
+            worker = self.workers.get(number) or self._start(number)
+            if worker.node:
+                continue
+            busy = {other.node.key for other in self.workers.values() if other.node}
+            elsewhere = frozenset(other.opened for other in self.workers.values() if other.node and other.opened)
+            if node := self.next_node(worker.opened, elsewhere, busy):
+                worker.node = node
+                worker.opened = next((each.key for each in node.inputs.values() if each.stage.model), worker.opened)
+                worker.send(f"{node.key} {self.ledger.attempt(node.key)} {self.rows.get(node.key, 0)}")
 
     def _start(self, number: int) -> LocalWorker:
         """Start worker `number` in a session of its own: Ctrl-C reaches this process only, which stops the workers."""
         name = f"{self.ledger.job}-{number}"
-        log, events = self.ledger.folder / "logs" / f"{name}.log", self.ledger.folder / "events" / f"{name}.jsonl"
+        log = self.ledger.folder / "logs" / f"{name}.log"
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(self.environments)))
         settings = {"SYNTHDIV_LOG": str(log), "OMP_NUM_THREADS": threads, **self.environments[number - 1]}
         launcher = torchrun(self.devices) if self.devices > 1 else []
         with log.open("a") as handle:
             process = subprocess.Popen(
-                [sys.executable, "-m", *launcher, "synthdiv.worker", str(self._job), str(number)],
+                [sys.executable, "-m", *launcher, "synthdiv.worker", str(self.job), str(number)],
                 stdin=subprocess.PIPE, stdout=handle, stderr=handle, bufsize=0, env=os.environ | settings,
                 start_new_session=True,
             )  # fmt: skip
-        return LocalWorker(name, process, log, events, size_of(events))
+        return self.workers.setdefault(number, LocalWorker(name, process, log))
 
     def _look(self, stop: Stop) -> None:
-        """Settle the nodes that are built or failed by now, and what workers that ended left unfinished."""
-        ended = [number for number, worker in self.workers.items() if worker.process.poll() is not None]
-        events = self.ledger.states()  # after the look at the processes: all events of those that ended are written
-        for node in self.frontier.pending():
-            self.settled(node, events.get(node.key))
-        for number in ended:
-            worker = self.workers.pop(number)
-            worker.end()
-            if not stop.reason and self.frontier.pending():
-                self._died(worker, events)
+        """Settle what the workers have built or failed to build, and what those that ended left unfinished."""
+        for number, worker in list(self.workers.items()):
+            ended, node = worker.process.poll() is not None, worker.node  # then all its events are written
+            event = self.ledger.states(worker.name, [node.key]).get(node.key) if node else None
+            if node and event and event.attempt >= self.ledger.attempt(node.key):
+                worker.began = True
+                if event.state in (*DONE, "failed"):
+                    worker.node = None
+                    self.became(node, event)
+            if ended:
+                del self.workers[number]
+                worker.end()
+                if not stop.reason and self.frontier.ready:
+                    self._died(worker)
 
-    def _died(self, worker: LocalWorker, events: dict[str, Event]) -> None:
+    def _died(self, worker: LocalWorker) -> None:
         """Queue again what a worker had begun, and give up where workers die before they begin anything."""
-        for node in self.frontier.pending():
-            event = events.get(node.key)
-            if event and event.job.split(".")[0] == worker.name and event.state in ("running", "stopped"):
-                self._requeue(node, event, worker)
-        self.idle_deaths = self.idle_deaths + 1 if size_of(worker.events) == worker.size else 0
+        self.idle_deaths = 0 if worker.began else self.idle_deaths + 1
         if self.idle_deaths > RETRIES:
-            raise SynthdivError(
-                f"{self.idle_deaths} workers ended before they began a node; of the last {worker.death}"
-            )
-
-    def _requeue(self, node: Node, event: Event, worker: LocalWorker) -> None:
-        """Queue a node again, a bounded number of times; where ranks ran out of memory, with half the rows at once."""
-        killed = event.state == "running"
-        message = worker.death if killed else event.note
-        if event.failure != MEMORY:
-            self.losses[node.key] += 1
-        self.ledger.number(node.key, event.attempt)
-        if self.losses[node.key] > RETRIES:
-            message = f"{message}; given up after {RETRIES + 1} attempts"
-            self.ledger.event(node.key, "failed", event.seconds, message, LOST, str(worker.log))
-            self.became(node, Outcome("failed", event.seconds, message, LOST, log=str(worker.log)))
-            return
-        if killed:
-            self.ledger.event(node.key, "stopped", event.seconds, message, LOST, str(worker.log))
-        self.ledger.number(node.key, event.attempt + 1)
-        self.ledger.mark([node.key], "queued")
+            count = self.idle_deaths
+            raise SynthdivError(f"{count} workers ended before they began a node; of the last {worker.death}")
+        node = worker.node
+        event = self.ledger.states(worker.name, [node.key]).get(node.key) if node else None
+        if node and event and event.attempt >= self.ledger.attempt(node.key):
+            if event.failure == MEMORY:
+                rows = self.rows.get(node.key) or self.cell.runtime.micro_batch
+                self.rows[node.key] = halved(node.stage, rows, self.devices)
+            message = event.note if event.state == "stopped" else worker.death
+            self.ended_before(node, event, message, LOST, str(worker.log), final=False)
 
 
 def torchrun(ranks: int) -> list[str]:
@@ -192,10 +181,6 @@ def torchrun(ranks: int) -> list[str]:
         port = probe.getsockname()[1]
     options = ["--nnodes=1", "--node-rank=0", "--master-addr=127.0.0.1", f"--master-port={port}"]
     return ["torch.distributed.run", *options, f"--nproc-per-node={ranks}", "-m"]
-
-
-def size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def accelerators() -> list[str]:

@@ -6,7 +6,7 @@ waits longer for it: where it takes the model that this job makes or has open, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from synthdiv.core.stage import Node
@@ -50,8 +50,9 @@ def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, m
         after = {job_of[inner.key] for inner in node.inputs.values() if inner.key in job_of}
         after -= set().union(*(jobs[other].before for other in after))  # ended before these start
         kind = (shape(node), frozenset(after), frozenset(models))
-        number = _joins(node, models, after, kind, jobs, last_of_kind, group)
-        if number is None:
+        last = last_of_kind.get(kind)
+        number = None if node.stage.model else next(_with_model(jobs, after, models, kind[0], group), last)
+        if number is None or len(jobs[number].nodes) >= group:
             number = len(jobs)
             before = after.union(*(jobs[other].before for other in after))
             level = max((jobs[other].level for other in after), default=-1) + 1
@@ -65,25 +66,13 @@ def pack(nodes: Iterable[Node], shape: Callable[[Node], Hashable], group: int, m
     return _fitted(jobs, most)
 
 
-def _joins(
-    node: Node,
-    models: set[str],
-    after: set[int],
-    kind: Kind,
-    jobs: list[Packed],
-    last_of_kind: dict[Kind, int],
-    group: int,
-) -> int | None:
-    """The job that a node joins, or None."""
-    if node.stage.model:
-        return None
+def _with_model(jobs: list[Packed], after: set[int], models: set[str], shape: Hashable, group: int) -> Iterator[int]:
+    """Jobs with room that make or open one of these models and wait for all that a node is `after`."""
     for number in sorted(after, reverse=True):
         job = jobs[number]
-        open_ = job.shape == kind[0] and len(job.nodes) < group and not job.closed
-        if open_ and models & job.models and after <= job.before | {number}:
-            return number
-    last = last_of_kind.get(kind)
-    return last if last is not None and len(jobs[last].nodes) < group else None
+        has_room = job.shape == shape and len(job.nodes) < group and not job.closed
+        if has_room and models & job.models and after <= job.before | {number}:
+            yield number
 
 
 def _fitted(jobs: list[Packed], most: int) -> list[Packed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class Profile:
         for name, value in [pair for part in (profile.options, *profile.stages.values()) for pair in part.items()]:
             if isinstance(value, list | dict):
                 raise ConfigError(f"{where}: {name} is {value}; give a text, a number, true or false")
+            if not re.fullmatch("[a-z][a-z-]*", str(name)) or "\n" in str(value):
+                raise ConfigError(f"{where}: {name!r}={value!r} is no option of sbatch and its value, in one line")
         for limit in (profile.time, *(part.get("time") for part in (profile.options, *profile.stages.values()))):
             if str(limit).isdecimal():
                 reason = "YAML reads 4:00:00 without quotes as seconds, and Slurm reads a number as minutes"

@@ -5,7 +5,9 @@ The jobs do not need the watch: with `detach` the launch returns once all are su
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import shlex
 import sys
 import time
@@ -13,16 +15,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.events import Event
+from synthdiv.core.events import DONE, Event
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError
 from synthdiv.engine import cluster
-from synthdiv.engine.build import Outcome
 from synthdiv.engine.engine import Engine
 from synthdiv.engine.failure import LOST, MEMORY, TIME
 from synthdiv.engine.job import Job
-from synthdiv.engine.pack import arrays, pack
+from synthdiv.engine.pack import Packed, arrays, pack
 from synthdiv.engine.profile import Profile, template
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
@@ -32,7 +33,7 @@ from synthdiv.study.records import node_record
 LOGGER = logging.getLogger("synthdiv")
 POLL = 2.0  # seconds between two looks at the ledger; the queue is read every fifth time
 MISSED = 2  # times that a job must be missing in the queue: a shared disk shows its last events later
-RETRIES = 2  # of a node whose job ended without an event: twice may be chance, three times is not
+EXCLUDE = "exclude"  # the option of sbatch that names hosts to leave out
 CLASSES = {"TIMEOUT": TIME, "OUT_OF_MEMORY": MEMORY}  # of failure, by Slurm's job state
 
 
@@ -43,15 +44,9 @@ class Slurm(Engine):
     name = "slurm"
 
     def __init__(
-        self,
-        frozen: Frozen,
-        cell: Cell,
-        profile: Profile,
-        group: int,
-        requeues: int,
-        detach: bool,
+        self, frozen: Frozen, cell: Cell, profile: Profile, group: int, requeues: int, detach: bool,
         watcher: Watcher | None = None,
-    ):
+    ):  # fmt: skip
         super().__init__(frozen, cell, watcher)
         self.profile, self.group, self.requeues, self.detach = profile, group, requeues, detach
         if group < 1 or requeues < 0:
@@ -61,11 +56,14 @@ class Slurm(Engine):
         if unknown := set(profile.stages) - names:
             LOGGER.info("hydra.launcher.stages: this sweep has no %s", ", ".join(sorted(unknown)))
         self.array = cluster.largest_array()
+        for name, path in (("runtime.outputs", self.ledger.root), ("the working folder", Path.cwd())):
+            if any(letter < " " or letter in "\\\x7f" for letter in str(path.absolute())):
+                raise ConfigError(f"{name}={str(path)!r}: Slurm's scripts bear no control characters or backslashes")
         self.folder = self.ledger.folder / "jobs" / self.ledger.job
         self.jobs: dict[str, list[Node]] = {}  # by the id of the element: its nodes without a final state
         self.arrays = 0
-        self.missed: Counter[str] = Counter()  # by job: how often it was not in the queue
-        self.losses: Counter[str] = Counter()  # by node: how often its job ended without an event
+        self.missed: Counter[str] = Counter()  # by job: how often in a row it was not in the queue
+        self.bad_hosts: dict[str, set[str]] = {}  # by node: hosts on which its job ended without an event
         self.warned: set[str] = set()
 
     def work(self, stop: Stop) -> None:
@@ -85,7 +83,7 @@ class Slurm(Engine):
 
     def _submit(self, nodes: list[Node], stop: Stop) -> None:
         (self.ledger.folder / "logs").mkdir(parents=True, exist_ok=True)
-        packed = pack(nodes, self.profile.shape, self.group, cluster.room(self.profile.account))
+        packed = pack(nodes, self._shape, self.group, cluster.room(self.profile.account))
         ids: dict[int, str] = {}
         for members in arrays(packed, self.array):
             if stop.reason:
@@ -93,13 +91,34 @@ class Slurm(Engine):
             number, self.arrays = self.arrays, self.arrays + 1
             for task, member in enumerate(members):
                 self._job(f"{number}-{task}", packed[member].nodes)
-            script = self.folder / f"{number}.sbatch"
-            script.write_text(self._script(str(number), packed[members[0]].shape), encoding="utf-8")
             after = {ids[other] for other in packed[members[0]].after}
-            job = cluster.submit(str(script), len(members), after)
+            job = self._send(str(number), packed[members[0]], len(members), after)
             for task, member in enumerate(members):
                 ids[member] = f"{job}_{task}"
                 self.jobs[f"{job}_{task}"] = list(packed[member].nodes)
+                self.ledger.mark([node.key for node in packed[member].nodes], "queued", self._log(f"{job}_{task}"))
+
+    def _shape(self, node: Node) -> tuple[tuple[str, Any], ...]:
+        """The options of sbatch for a node; hosts on which its job ended without a word are left out."""
+        shape = dict(self.profile.shape(node))
+        if hosts := self.bad_hosts.get(node.key):
+            shape[EXCLUDE] = ",".join(sorted({*hosts, *str(shape.get(EXCLUDE, "")).split(",")} - {""}))
+        return tuple(sorted(shape.items()))
+
+    def _send(self, number: str, job: Packed, elements: int, after: set[str]) -> str:
+        """Write and submit the script of an array. Returns its id."""
+        script = self.folder / f"{number}.sbatch"
+        script.write_text(self._script(number, job.shape), encoding="utf-8")
+        try:
+            return cluster.submit(str(script), elements, after)
+        except ConfigError:
+            if not self.bad_hosts.pop(job.nodes[0].key, None):
+                raise
+            job.shape = self._shape(job.nodes[0])  # no other host is left
+            return self._send(number, job, elements, after)
+
+    def _log(self, job: str) -> str:
+        return str(self.ledger.folder / "logs" / f"{job}.log")
 
     def _job(self, name: str, nodes: list[Node]) -> None:
         """Write the file of one job: its nodes and all that they depend on."""
@@ -115,34 +134,34 @@ class Slurm(Engine):
         job.write(self.folder / f"{name}.json")
 
     def _script(self, number: str, shape: Any) -> str:
-        """The template with its placeholders filled in."""
-        options = [(name, "" if value is True else f"={shlex.quote(str(value))}") for name, value in shape]
+        """The template with its placeholders filled in, each value quoted for where it stands."""
+        options = [(name, "" if value is True else f"={for_sbatch(value)}") for name, value in shape]
+        logs = str((self.ledger.folder / "logs").absolute())
         values = {
             "name": self.cell.sweep,
-            "logs": str((self.ledger.folder / "logs").absolute()),
-            "jobs": str((self.folder / number).absolute()),
+            "output": for_sbatch(f"{logs.replace('%', '%%')}/%A_%a.log"),
             "options": "\n".join(f"#SBATCH --{name}{value}" for name, value in options),
             "setup": "\n".join(self.profile.setup),
-            "here": str(Path.cwd()),
+            "logs": shlex.quote(logs),
+            "jobs": shlex.quote(str((self.folder / number).absolute())),
+            "here": shlex.quote(str(Path.cwd())),
             "python": shlex.quote(sys.executable),
         }
         text = template(self.profile.template).read_text(encoding="utf-8")
-        for name, value in values.items():
-            text = text.replace(f"@{name}@", value)
-        return text
+        return re.sub(f"@({'|'.join(values)})@", lambda match: values[match.group(1)], text)
 
     def _watch(self, stop: Stop) -> None:
         """Report what becomes of the nodes until no job is left."""
         looks = 0
         while self.jobs and not stop.reason:
-            self.missed.update([] if looks % 5 else set(self.jobs) - self._queued())
+            over = self._over() if looks % 5 == 0 else {}
             events = self.ledger.states()  # after the queue: all events of a job that is missing there are written
             for job, nodes in list(self.jobs.items()):
-                self.jobs[job] = [node for node in nodes if not self.settled(node, events.get(node.key))]
+                self.jobs[job] = [node for node in nodes if not self._settled(node, events.get(node.key))]
                 if not self.jobs[job]:
                     del self.jobs[job]
-                elif self.missed[job] >= MISSED:
-                    self._ended(job, events)
+                elif job in over:
+                    self._ended(job, over[job], events)
             looks += 1
             time.sleep(POLL if self.jobs else 0)
         if stop.reason and self.jobs:
@@ -152,6 +171,17 @@ class Slurm(Engine):
             cluster.cancel(self.jobs)
             while self._queued():
                 time.sleep(POLL)
+
+    def _settled(self, node: Node, event: Event | None) -> bool:
+        """Whether the final state of a node is known, after `event`, the one that counts in the ledger."""
+        if node.key in self.states:
+            return True
+        if event is None or event.state not in (*DONE, "failed"):
+            return False
+        if event.attempt < self.ledger.attempt(node.key) and not (event.state in DONE and self.store.has(node)):
+            return False  # of an earlier launch
+        self.became(node, event)
+        return True
 
     def _queued(self) -> set[str]:
         """The jobs that have not ended; all of them while Slurm does not answer. Warns once of each reason for which a
@@ -167,38 +197,51 @@ class Slurm(Engine):
                 LOGGER.warning("job %s of Slurm waits, perhaps for ever: %s", job, reason)
         return set(reasons)
 
-    def _ended(self, job: str, events: dict[str, Event]) -> None:
+    def _over(self) -> dict[str, cluster.JobState]:
+        """The jobs that are over: missing in the queue several times in a row, and not alive by the controller or the
+        accounting."""
+        queued = self._queued()
+        self.missed = Counter({job: self.missed[job] + 1 for job in self.jobs if job not in queued})
+        over: dict[str, cluster.JobState] = {}
+        for job in [job for job, times in self.missed.items() if times >= MISSED]:
+            try:
+                state = cluster.state(job)
+            except ConfigError as error:
+                LOGGER.warning("%s; asking again", error)
+                break
+            if state.over:
+                over[job] = state
+            else:
+                del self.missed[job]
+        return over
+
+    def _ended(self, job: str, state: cluster.JobState, events: dict[str, Event]) -> None:
         """Settle the nodes of a job that ended before it recorded what became of them: it was cancelled or killed. The
         node that it was building, and those it did not begin, are submitted again when all other jobs have ended."""
-        state, log = cluster.state(job), str(self.ledger.folder / "logs" / f"{job}.log")
-        failure = CLASSES.get(state.split(",")[0].split(" ")[0], LOST)
+        failure = CLASSES.get(state.name, LOST)
         for node in self.jobs.pop(job):
             if node.key in self.states:
                 continue
-            if self.store.has(node) or state.startswith("COMPLETED"):
-                self.became(node, Outcome("built"))
+            if self.store.has(node) or state.name == "COMPLETED":
+                self.became(node, Event(node.key, "built"))
                 continue
             event = events.get(node.key)
-            number = self.ledger.attempt(node.key)
-            begun = event is not None and event.attempt >= number and event.state in ("running", "stopped")
-            if begun and event:  # after a requeue the worker is at a later attempt than this process knows
-                self.ledger.number(node.key, event.attempt + (event.state != "running"))
-            message = f"its job {job} of Slurm has ended: {state or 'no state known'}"
-            if event and event.attempt >= number and event.state == "blocked":
+            message = f"its job {job} of Slurm has ended: {state}; its log is {self._log(job)}"
+            if event and event.attempt >= self.ledger.attempt(node.key) and event.state == "blocked":
                 message = f"{event.note}; {message}"
-            self.losses[node.key] += 1
-            final = state.startswith("CANCELLED") or failure == MEMORY or self.losses[node.key] > RETRIES
-            if begun or final:
-                self.ledger.event(node.key, "failed", note=message, failure=failure, log=log)
-            if final:
-                self.became(node, Outcome("failed", message=message, failure=failure, log=log))
+            if failure == LOST and state.host:
+                self.bad_hosts.setdefault(node.key, set()).add(state.host)
+            final = state.name == "CANCELLED" or failure == MEMORY
+            self.ended_before(node, event, message, failure, self._log(job), final)
 
     def _confirm_cancel(self) -> bool:
         """Whether to cancel the jobs: asked at a terminal, else yes."""
-        if not sys.stdin.isatty():
-            return True
-        try:
-            answer = input(f"cancel the {len(self.jobs)} jobs of this launch that have not ended? [Y/n] ")
-        except (EOFError, KeyboardInterrupt):
-            answer = ""
-        return not answer.strip().lower().startswith("n")
+        question = f"cancel the {len(self.jobs)} jobs of this launch that have not ended? [Y/n] "
+        with contextlib.suppress(EOFError, KeyboardInterrupt):
+            return not (sys.stdin.isatty() and input(question).strip().lower().startswith("n"))
+        return True
+
+
+def for_sbatch(value: Any) -> str:
+    """A value in a line `#SBATCH --name=value`: sbatch splits it as a shell does, but escapes in quotes too."""
+    return shlex.quote(str(value).replace("\\", "\\\\"))

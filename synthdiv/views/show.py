@@ -138,6 +138,8 @@ def overview(status: Status) -> Iterator[RenderableType]:
     for row in status.failed[:MAX_ROWS]:
         yield from failed_lines(row)
     yield from remainder(len(status.failed), "failed nodes; `--json` has all of them")
+    for reason, count in status.waiting.items():
+        yield text(f"\nwaiting: {count:,} nodes; Slurm's reason is {reason}")
     stopped = status.blocked_by.keys() - {row["node"] for row in status.failed}
     for key in sorted(stopped)[:MAX_ROWS]:
         yield text(f"\nblocked: {status.blocked_by[key]:,} nodes by {key[:8]}, which was stopped")

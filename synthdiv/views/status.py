@@ -13,6 +13,7 @@ from synthdiv.core.events import DONE, Event
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.liveness import Heartbeats, Liveness
 from synthdiv.core.tail import Tail
+from synthdiv.engine.cluster import JobWatch
 from synthdiv.generate.spend import FILE, Totals
 
 STATES = ("done", "running", "queued", "failed", "blocked", "stopped")
@@ -24,9 +25,9 @@ class Status:
 
     `cells` counts by state, `nodes` by stage and state; `running` and `failed` have a row per node, as `running_row`
     and `failed_row` describe; `blocked_by` counts the nodes that each failed or stopped one blocks; `mean_seconds` is
-    the building time by stage; `cut_lines` of the ledger could not be read; `seconds_left` is the time until all is
-    done if as many nodes run at once as now (None: unknown), without stages `not_timed` yet; `spent` are `usd` and
-    `tokens` on hosted models, of all sweeps of these outputs.
+    the building time by stage; `waiting` counts queued nodes by Slurm's reason; `cut_lines` of the ledger could not be
+    read; `seconds_left` is the time until all is done if as many nodes run at once as now (None: unknown), without
+    stages `not_timed` yet; `spent` are `usd` and `tokens` on hosted models, of all sweeps of these outputs.
     """
 
     sweep: str
@@ -36,6 +37,7 @@ class Status:
     failed: list[dict[str, Any]]
     blocked_by: dict[str, int]
     mean_seconds: dict[str, float]
+    waiting: dict[str, int]
     cut_lines: int
     seconds_left: float | None
     not_timed: list[str]
@@ -61,6 +63,7 @@ class Observer:
 
     def __init__(self, root: Path, name: str):
         self.ledger, self.heartbeats, self.spending = Ledger(root, name), Heartbeats(root), Tail(root / FILE)
+        self.jobs = JobWatch()
         self.ledger.require()
         self.totals = Totals()
         self.read_at: dict[str, tuple[Event, float]] = {}  # the last event of each running node, and when it was read
@@ -70,9 +73,11 @@ class Observer:
         graph = {node.key: node for node in self.ledger.nodes()}
         cells = {cell.key: cell for cell in self.ledger.unique_cells()}
         events = self.ledger.states()
+        events |= self.jobs.check(events)
         last = [(node.stage, events[key]) for key, node in graph.items() if key in events]
         liveness = self.heartbeats.check((stage, event) for stage, event in last if event.state == "running")
         states, causes = states_of(graph, events, liveness)
+        waiting = Counter(event.note for event in events.values() if event.state == "queued" and event.note)
         blocked_by, means = dict(Counter(causes.values())), mean_seconds(graph, self.ledger.seconds)
         running, failed = [], []
         for key, users in users_of(cells.values(), states).items():
@@ -91,7 +96,7 @@ class Observer:
         return Status(
             self.ledger.name, by_state(Counter(cell_states.values())),
             {stage: by_state(count) for stage, count in nodes.items()}, running, failed, blocked_by, means,
-            self.ledger.cut_lines, *time_left(nodes, means, running),
+            dict(waiting), self.ledger.cut_lines, *time_left(nodes, means, running),
             dict(zip(("usd", "tokens"), self.totals.total, strict=True)), graph, cells, states, cell_states,
         )  # fmt: skip
 

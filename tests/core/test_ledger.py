@@ -280,8 +280,8 @@ def test_a_writer_that_is_killed_loses_at_most_its_last_line(ledger):
 def test_an_unknown_sweep_is_refused_with_the_known_names(ledger, tmp_path):
     with pytest.raises(ConfigError, match=r"no sweep 't' in .*; there are: s"):
         Ledger(tmp_path, "t").require()
-    for name in ("../s", "s/", "a/b", "..", ".s", "/s"):
-        with pytest.raises(ConfigError, match=r"needs a name without a slash.*`synthdiv status` lists"):
+    for name in ("../s", "s/", "a/b", "..", ".s", "/s", "-s", "$(touch x)", "a\nb", "a b", "'", '"', "%j", "s" * 101):
+        with pytest.raises(ConfigError, match=r"needs a name of up to 100 letters.*`synthdiv status` lists"):
             Ledger(tmp_path, name).require()
     with pytest.raises(ConfigError, match="nothing was launched yet"):
         Ledger(tmp_path / "elsewhere", "s").require()

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.engine.stages import ROOT
 SCRIPT = """
 import json, sys
 from synthdiv.core.ranks import Ranks
-ranks = Ranks.of_environment()
+ranks = Ranks.of_environment('secret', sys.argv[1])
 heard = [ranks.share({"from": ranks.rank}), ranks.agree(""), ranks.agree(f"rank {ranks.rank}" if ranks.rank else "")]
 print(json.dumps([ranks.rank, ranks.size, *heard]))
 ranks.leave()
@@ -32,12 +33,12 @@ def free_port() -> str:
         return str(one.getsockname()[1])
 
 
-def processes(environments: list[dict[str, str]]) -> list[list]:
+def processes(environments: list[dict[str, str]], meeting: Path | str = "") -> list[list]:
     """What each rank says in the end."""
     port = free_port()
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", SCRIPT, str(meeting)], stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **more},
         )
         for more in environments
@@ -56,30 +57,45 @@ def test_two_processes_started_as_torchrun_starts_them():
     assert result == heard(2)
 
 
-@pytest.fixture
-def hostnames(tmp_path, monkeypatch):
-    """A machine on which `scontrol show hostnames` knows two nodes."""
-    tool = tmp_path / "scontrol"
-    tool.write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostnames node-[7-8]" ] && printf "node-7\\nnode-8\\n"\n')
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    step = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "41234"}
-    return step | {"SLURM_STEP_NODELIST": "node-[7-8]"}
+STEP = {"SLURM_STEP_NODELIST": "node-[7-8]", "SLURMD_NODENAME": "node-7", "SLURM_JOB_ID": "41234", "SLURM_NTASKS": "2"}
 
 
-def test_a_job_step_of_slurm_says_the_same(hostnames, monkeypatch):
-    for name, value in hostnames.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    monkeypatch.delenv("MASTER_PORT", raising=False)
-    actual = of_slurm()
-    assert actual.pop("MASTER_PORT") == "21234", "the job's own: two jobs on one node do not meet"
-    assert actual == {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node-7"}
+def step(rank: int, **more: str) -> dict[str, str]:
+    """The variables of one rank of a job step of Slurm."""
+    return STEP | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} | more
 
 
-def test_two_processes_of_a_job_step(hostnames):
-    both = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NTASKS": "2"} for rank in range(2)]
-    assert processes([hostnames | more for more in both]) == heard(2)
+def test_ranks_of_a_job_step_meet_where_nobody_can_guess(tmp_path, monkeypatch):
+    places = []
+    for run in range(4):
+        for rank in (0, 1):
+            for name, value in step(rank, SLURM_RESTART_COUNT=str(run)).items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.delenv("MASTER_ADDR", raising=False)
+            actual = of_slurm(tmp_path / "job")
+            places.append((actual.pop("MASTER_ADDR"), int(actual.pop("MASTER_PORT"))))
+            assert actual == {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    assert places[::2] == places[1::2], "both ranks go to one place"
+    assert {address for address, _ in places} == {"node-7"}
+    assert len(set(places)) > 1, "a job that was queued again meets elsewhere"
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_two_processes_of_a_job_step(tmp_path):
+    assert processes([step(rank) for rank in range(2)], tmp_path / "job") == heard(2)
+
+
+def test_keys_that_another_user_of_the_host_sets_are_not_those_of_the_ranks(tmp_path):
+    """PyTorch's store lets anyone who reaches its port set any key: the ranks' begin with their job's secret."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for name in ("default_pg/0//0//cuda//rank_0", "0/0", "worker_count"):
+        store.set(name, b"cos\nsystem\n(S'true'\ntR.")
+    environment = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2"}
+    ranks = [environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    assert processes(ranks) == heard(2)
+    assert store.num_keys() > 4
 
 
 @pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "1"}, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}])

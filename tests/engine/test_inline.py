@@ -93,7 +93,9 @@ def test_a_damaged_artifact_fails_its_cells_until_it_is_removed(typed, tmp_path,
     count = len(built(ledger))
     done = typed(*grid, "mix.rows=6")
     assert done.code == 0
-    assert sorted(stage[key] for key in built(ledger)[count:]) == ["collapse", "mix", "train"]
+    assert sorted(stage[key] for key in built(ledger)[count:]) == ["mix", "train"], (
+        "the answers were there: scored before"
+    )
     assert len(mixes) == len(set(mixes))
     assert "3 cells done" in typed("status").out
 

@@ -166,7 +166,7 @@ def test_a_stopped_worker_is_replaced_a_bounded_number_of_times(engine, tmp_path
     assert code == 1
     assert local.states == {node.key: "built" for node in (once, *others)} | {always.key: "failed"}
     assert transitions(tmp_path / "out", once) == [("running", 1), ("stopped", 1), ("running", 2), ("built", 2)]
-    assert "given up after 3 attempts" in local.failures[always.key].message
+    assert "given up after 3 attempts" in local.failures[always.key].note
 
 
 def test_attempts_are_counted_over_workers_and_launches(engine, tmp_path):
@@ -187,7 +187,7 @@ def test_a_damaged_artifact_is_not_reused(engine, tmp_path):
     (Store(tmp_path / "out").path(node) / STEPS).write_text("more than it was")
     local, code = engine(node)
     assert code == 1
-    assert f"{node.label} is damaged" in local.failures[node.key].message
+    assert f"{node.label} is damaged" in local.failures[node.key].note
 
 
 def test_torchrun_starts_several_ranks_and_a_stage_of_one_rank_gets_one(engine, tmp_path):
@@ -212,7 +212,7 @@ def test_torchrun_starts_several_ranks_and_a_stage_of_one_rank_gets_one(engine, 
     assert failures.count(MEMORY) == 1
     assert set(failures) <= {MEMORY, LOST}, "rank 0 sees only that another is gone"
     failure = local.failures[ends[3].key]
-    assert (failure.failure, failure.message) == (INPUT, "row 3 of it is no row")
+    assert (failure.failure, failure.note) == (INPUT, "row 3 of it is no row")
     assert store.artifact(ends[4]).manifest["summary"]["rows"] == 4
 
 

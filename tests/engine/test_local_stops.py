@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from synthdiv.core.ledger import Ledger
@@ -134,6 +135,15 @@ def test_workers_of_a_killed_launcher_stop_at_a_step(begun, tmp_path, devices):
     assert ends["train"] == ("stopped", "its launcher has ended")
 
 
+def test_ranks_end_when_torchrun_is_killed(begun, tmp_path):
+    """Its launcher lives on and starts others."""
+    begun("hydra.launcher.devices=2", "hydra.launcher.jobs=1")
+    before = set(orphans(tmp_path))
+    (torchrun,) = [pid for pid in before if "torch.distributed.run" in psutil.Process(pid).cmdline()]
+    os.kill(torchrun, signal.SIGKILL)
+    wait_for(lambda: not before & set(orphans(tmp_path)))
+
+
 @pytest.mark.usefixtures("known")
 def test_a_worker_whose_step_never_ends_exits_after_its_launcher(tmp_path, monkeypatch):
     site = tmp_path / "site" / "sitecustomize.py"
@@ -144,6 +154,8 @@ def test_a_worker_whose_step_never_ends_exits_after_its_launcher(tmp_path, monke
     Ledger(tmp_path / "out", "s", "job").add(given.records(), given.graph())
     Job("job", "s", Runtime(str(tmp_path / "out"), device="cpu"), Track(), None, given.graph()).write(path)
     process = subprocess.Popen([sys.executable, "-m", "synthdiv.worker", str(path)], stdin=subprocess.PIPE)
+    process.stdin.write(f"{node.key} 1 0\n".encode())
+    process.stdin.flush()
     try:
         wait_for(lambda: (tmp_path / "act-0").exists(), process)
         process.communicate(timeout=WAIT)

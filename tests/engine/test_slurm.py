@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from synthdiv.engine.profile import Profile, template
 from synthdiv.engine.slurm import Slurm
 from synthdiv.generate.spec import Backend
 from tests.conftest import FILES, ROOT, write_files
+from tests.engine.stages import Act, Given, cell
 from tests.engine.test_pack import Training, Work
 
 QUEUE = [*FILES, "mix=human", "sweep=s", "hydra/launcher=slurm", "hydra.launcher.detach=true"]
@@ -146,7 +148,7 @@ def test_scripts_have_every_placeholder_filled_and_the_options_as_given(typed, t
         assert "#SBATCH --partition=gpu\n" in script
         assert "#SBATCH --comment='a b'\n" in script
         assert "#SBATCH --exclusive\n" in script
-        assert f'\nmodule load cuda\nset -u\ncd "{tmp_path}"\n' in script
+        assert f"\nmodule load cuda\nset -u\ncd {tmp_path}\n" in script
         assert f"{sys.executable} -m synthdiv.worker" in script
         first = [job for name, job in jobs.items() if name.split("-")[0] == number]
         assert first
@@ -238,15 +240,141 @@ def test_a_controller_that_does_not_answer_is_asked_again(slurm, tmp_path, monke
     assert "Unable to contact slurm controller; asking again" in caplog.text
 
 
-def test_the_end_of_a_job_is_asked_of_the_controller_and_then_of_the_accounting(slurm, tmp_path, monkeypatch):
+ALIVE = "JobId=8 ArrayJobId=7 JobState={} Reason=None Restarts=0 ExitCode=0:15 NodeList={} BatchHost={}"
+FORGOTTEN = 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1'
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "sacct", "words", "host", "over"),
+    [
+        (f'echo "{ALIVE.format("TIMEOUT", "n1", "n1")}"', "", "TIMEOUT, exit code 0:15 on n1", "n1", True),
+        (f'echo "{ALIVE.format("RUNNING", "n[1-2]", "n1")}"', "", "RUNNING, exit code 0:15 on n1", "n1", False),
+        (f'echo "{ALIVE.format("REQUEUED", "(null)", "")}"', "", "REQUEUED, exit code 0:15", "", False),
+        (FORGOTTEN, 'echo "FAILED|3:0|n2"', "FAILED, exit code 3:0 on n2", "n2", True),
+        (FORGOTTEN, 'echo "CANCELLED by 0|0:0|None assigned"', "CANCELLED, exit code 0:0", "", True),
+        (FORGOTTEN, 'echo "RUNNING|0:0|n[1-2]"', "RUNNING, exit code 0:0", "", False),
+        (FORGOTTEN, 'echo "Slurm accounting storage is disabled" >&2; exit 1', "no state known", "", True),
+    ],
+)  # fmt: skip
+def test_the_state_of_a_job_is_the_controllers_or_the_accountings(
+    slurm, tmp_path, monkeypatch, scontrol, sacct, words, host, over
+):
     monkeypatch.chdir(tmp_path)
-    slurm("scontrol", 'echo "JobId=8 ArrayJobId=7 JobState=TIMEOUT Reason=TimeLimit Restarts=0 ExitCode=0:15 X=y"')
-    assert cluster.state("7_0") == "TIMEOUT, exit code 0:15"
-    slurm("scontrol", 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1')
-    slurm("sacct", 'echo "FAILED|3:0"')
-    assert cluster.state("7_0") == "FAILED, exit code 3:0"
-    slurm("sacct", 'echo "Slurm accounting storage is disabled" >&2; exit 1')
-    assert cluster.state("7_0") == ""
+    slurm("scontrol", scontrol)
+    slurm("sacct", sacct)
+    actual = cluster.state("7_0")
+    assert (str(actual), actual.host, actual.over) == (words, host, over)
+
+
+def watching(tmp_path, monkeypatch) -> Slurm:
+    """An engine that watches one job."""
+    monkeypatch.chdir(tmp_path)
+    engine = Slurm(Given([Node(Act(number=1))]), cell(tmp_path / "out"), Profile(), 8, 0, detach=False)
+    engine.ledger.add(engine.records, [])
+    engine.jobs = {"7_0": list(engine.nodes.values())}
+    return engine
+
+
+def test_a_queue_that_answers_nothing_while_a_job_runs_ends_no_job(slurm, tmp_path, monkeypatch, caplog):
+    """Empty answers are no evidence, and those before an answer that names the job do not count."""
+    engine = watching(tmp_path, monkeypatch)
+    slurm("squeue", "true")
+    slurm("scontrol", f'echo "{ALIVE.format("RUNNING", "n1", "n1")}"')
+    assert [engine._over() for _ in range(6)] == [{}] * 6
+    slurm("scontrol", 'echo "Unable to contact slurm controller" >&2; exit 1')
+    assert [engine._over() for _ in range(6)] == [{}] * 6
+    assert "Unable to contact slurm controller; asking again" in caplog.text
+    slurm("scontrol", FORGOTTEN)
+    engine.missed.clear()
+    assert engine._over() == {}
+    slurm("squeue", 'echo "7_0 RUNNING None"')
+    assert engine._over() == {}
+    slurm("squeue", "true")
+    assert engine._over() == {}, "the first miss is forgotten"
+    assert list(engine._over()) == ["7_0"]
+
+
+def test_a_node_whose_job_died_is_tried_on_another_host_and_its_last_words_name_host_and_log(
+    slurm, tmp_path, monkeypatch
+):
+    engine = watching(tmp_path, monkeypatch)
+    (node,) = engine.nodes.values()
+    for host in ("n1", "n2", "n1"):
+        engine.jobs = {"7_0": [node]}
+        engine._ended("7_0", cluster.JobState("FAILED", "1:0", host), {})
+    assert dict(engine._shape(node)) == {"exclude": "n1,n2"}
+    message = engine.failures[node.key].note
+    assert "its job 7_0 of Slurm has ended: FAILED, exit code 1:0 on n1; its log is " in message
+    assert message.endswith("/logs/7_0.log; given up after 3 attempts")
+
+
+def test_the_jobs_of_a_detached_launch_are_followed_by_status(typed, tmp_path, slurm):
+    """Those that wait have Slurm's reason, and those that died before their worker wrote a line have failed."""
+    assert typed(*QUEUE, "hydra.launcher.group=1").code == 0
+    slurm("squeue", "echo '101_0 PENDING PartitionConfig'; echo '101_1 RUNNING None'")
+    slurm("scontrol", f'echo "{ALIVE.format("FAILED", "n1", "n1")}"')
+    status = json.loads(typed("status", "s", "--json").out)
+    assert status["waiting"] == {"PartitionConfig": 1}
+    (row, *_) = status["failed"]
+    assert re.match(r"its job \d+_\d+ of Slurm has ended: FAILED, exit code 0:15 on n1; its log is ", row["reason"])
+    out = typed("status", "s").out
+    assert "failed" in out
+    slurm("squeue", 'echo "Unable to contact slurm controller" >&2; exit 1')
+    assert not json.loads(typed("status", "s", "--json").out)["failed"], "no answer is no evidence"
+
+
+NAMES = [
+    "a b",
+    "a$(touch pwned)b",
+    "a`touch pwned`b",
+    "it's",
+    'a "b"',
+    "a;touch pwned;",
+    "100%j",
+    "@python@ #",
+    "~*?&|<>!",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_folder_name_gets_out_of_its_quotes_in_a_script(slurm, tmp_path, monkeypatch, name):
+    """The script is run, with an srun that prints what it was given."""
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    engine = Slurm(Given([Node(Act())]), cell(Path("out")), Profile(options={"comment": name}), 8, 0, detach=True)
+    (folder / "calls").touch()
+    slurm("srun", 'printf "%s\n" "$PWD" "$SYNTHDIV_LOG" "$@"')
+    script = engine._script("0", engine._shape(Node(Act())))
+    environment = os.environ | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    done = subprocess.run(["bash"], input=script, text=True, capture_output=True, env=environment, check=True)
+    jobs = folder / "out/sweeps/s/jobs" / engine.ledger.job
+    wanted = [folder, folder / "out/sweeps/s/logs/7_3.log", "--kill-on-bad-exit=1", sys.executable]
+    assert done.stdout.splitlines() == [*map(str, wanted), "-m", "synthdiv.worker", f"{jobs}/0-3.json"]
+    assert not list(tmp_path.rglob("pwned"))
+    options = [shlex.split(line)[1] for line in script.splitlines() if line.startswith("#SBATCH --")]
+    assert f"--output={folder}".replace("%", "%%") + "/out/sweeps/s/logs/%A_%a.log" in options
+
+
+@pytest.mark.parametrize("name", ["$(touch pwned)", "a\nb", "a b", "it's", 'a"b', "-x", "..", "a/b", "%j"])
+def test_a_sweep_has_a_name_that_no_shell_changes(typed, slurm, tmp_path, name):
+    done = typed(*[word for word in QUEUE if word != "sweep=s"], f"sweep={name!r}")
+    assert done.code == 2
+    assert "needs a name of up to 100 letters" in done.err or "sweep=" in done.err
+    assert not (tmp_path / "calls").exists()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\tb", "a\x7fb"])
+def test_folders_that_no_line_of_a_script_can_name_are_refused(slurm, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="bear no control characters or backslashes"):
+        Slurm(Given([Node(Act())]), cell(Path(name)), Profile(), 8, 0, detach=True)
+
+
+def test_an_option_of_sbatch_is_one_line():
+    for options in ({"mem\nx": 1}, {"comment": "a\ntouch pwned"}, {"a b": 1}):
+        with pytest.raises(ConfigError, match="is no option of sbatch and its value"):
+            Profile.of(None, {"options": options})
 
 
 def test_a_launch_inside_a_job_does_not_inherit_its_variables(slurm, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def test_a_stop_takes_effect_at_the_next_step_and_another_builder_continues_ther
         outcome = building.build(node)
     finally:
         stop.leave()
-    assert (outcome.state, outcome.message) == ("stopped", "terminated")
+    assert (outcome.state, outcome.note) == ("stopped", "terminated")
     assert transitions(tmp_path, node) == [("running", 1), ("stopped", 1)]
     (partial,) = Store(tmp_path).partials()
     assert (partial / STEPS).read_text() == "0\n1\n2\n"

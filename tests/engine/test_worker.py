@@ -1,4 +1,4 @@
-"""The worker as a process: with a list of nodes, with a shared graph, and as one of several ranks under torchrun."""
+"""The worker as a process: with a list of nodes, with nodes it is sent, and as one of several ranks under torchrun."""
 
 from __future__ import annotations
 
@@ -76,23 +76,30 @@ def test_a_failure_and_a_missing_input_cost_only_what_depends_on_them(tmp_path):
     assert f"{good.label} reused" in log
 
 
-def test_a_worker_of_a_shared_graph_builds_what_is_ready_until_its_input_ends(tmp_path):
-    one, two = Node(Act(number=1)), Node(Act(number=2, deed="memory 2"))
-    path = written(tmp_path, [one, taking(Act(number=3), two), Node(Act(number=4, deed="data"))], None)
-    process = started(tmp_path, path)
-    wait_for(lambda: list(states(tmp_path).values()).count("built") == 3, process)
-    assert process.poll() is None, "other workers may fail, and leave it their nodes"
+def order(process: subprocess.Popen, node: Node, rows: int = 0) -> None:
+    process.stdin.write(f"{node.key} 1 {rows}\n".encode())
+    process.stdin.flush()
+
+
+def test_a_worker_builds_what_it_is_sent_until_its_input_ends(tmp_path):
+    one, two, bad = Node(Act(number=1)), Node(Act(number=2, deed="memory 2")), Node(Act(number=4, deed="data"))
+    process = started(tmp_path, written(tmp_path, [one, two, bad, Node(Act(number=5))], None))
+    for node in (one, bad, two):
+        order(process, node)
+    wait_for(lambda: list(states(tmp_path).values()).count("built") == 2, process)
+    assert process.poll() is None
     code, log = done(tmp_path, process)
-    assert code in (0, 1), log
-    assert sorted(states(tmp_path).values()) == ["built", "built", "built", "failed"]
+    assert code in (1, 75), log
+    assert sorted(states(tmp_path).values()) == ["built", "built", "failed"]
     assert {event.job for event in Ledger(tmp_path, "s").states().values()} == {"job-1"}
     assert Store(tmp_path).artifact(two).manifest["summary"]["rows"] == 2, "less memory is tried at once"
 
 
 @pytest.mark.parametrize("message", [b"stop\n", b""], ids=["asked", "launcher gone"])
-def test_a_worker_of_a_shared_graph_stops_at_a_step_when_its_launcher_asks_or_is_gone(tmp_path, message):
+def test_a_worker_stops_at_a_step_when_its_launcher_asks_or_is_gone(tmp_path, message):
     node = Node(Act(number=1, steps=100000))
     process = started(tmp_path, written(tmp_path, [node], None))
+    order(process, node)
     wait_for(lambda: any(rows(partial) > 3 for partial in Store(tmp_path).partials()), process)
     code, log = done(tmp_path, process, message)
     assert code == 75, log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -177,6 +178,35 @@ def test_status_watches_a_detached_launch(slurm, launch):
     assert " 0 nodes built" in launch.run(*words)
 
 
+def test_status_says_why_the_jobs_of_a_detached_launch_do_not_go_on(slurm, launch, monkeypatch):
+    """One dies before its worker begins, and one may not begin yet."""
+    monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
+    (launch.folder / "mine.yaml").write_text("setup: [exit 3]\nstages: {pretrain: {begin: now+1hour}}\n")
+    launch.run(*FILES, "mix=none", "hydra.launcher.detach=true", "hydra.launcher.profile=mine.yaml")
+    wait_for("the first job ends", lambda: len(launch.queued()) < len(jobs(launch)))
+    status = json.loads(synthdiv("status", launch.name, "--json", cwd=launch.folder).stdout)
+    reasons = [row["reason"] for row in status["failed"]]
+    assert reasons
+    assert all("of Slurm has ended: FAILED, exit code 3:0 on n" in reason for reason in reasons)
+    assert "BeginTime" in status["waiting"]
+
+
+def test_a_folder_that_would_be_a_command_is_only_a_folder(slurm, tmp_path, monkeypatch):
+    """Working folder and outputs with all that a shell and sbatch take for something else."""
+    for name, value in {**slurm.environment, **stages.knowing(tmp_path / "known")}.items():
+        monkeypatch.setenv(name, value)
+    with launching(slurm, tmp_path / 'a $(touch pwned) it\'s "%j %%" `touch pwned`; #', "attack") as launch:
+        monkeypatch.chdir(launch.folder)
+        cell = stages.cell(Path("out $(touch pwned) %A"))
+        cell.sweep = launch.name
+        node = Node(stages.Act(1))
+        engine = Slurm(stages.Given([node]), cell, Profile(options={"mem": "900M"}), group=1, requeues=0, detach=False)
+        assert engine.run() == 0
+        log = Path(engine.ledger.states()[node.key].log)
+    assert "printed by the stage" in log.read_text()
+    assert not list(tmp_path.rglob("pwned"))
+
+
 def test_a_partition_that_does_not_exist(slurm, launch):
     words = [*FILES, "mix=none"]
     output = launch.run(*words, "hydra.launcher.partition=nowhere", code=2)
@@ -217,7 +247,7 @@ def test_two_ranks_on_two_nodes(both):
     assert spread["summary"] == {"rows": 0, "sum": 6 * 3.0, "world": 2}
     assert [session["ranks"] for session in spread["sessions"]] == [2]
     assert launch.built() == {ends[0].key: 1}
-    assert "row 3 of it is no row" in engine.failures[ends[1].key].message
+    assert "row 3 of it is no row" in engine.failures[ends[1].key].note
 
 
 def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
@@ -236,9 +266,7 @@ def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
     assert {event.node for event in launch.events("failed")} == {never.key}, "none was taken for failed meanwhile"
     failure = engine.failures[never.key]
     assert failure.failure == MEMORY
-    assert failure.message.endswith(
-        "CUDA out of memory. Tried to allocate 1.00 GiB; it needs a machine with more memory"
-    )
+    assert failure.note.endswith("CUDA out of memory. Tried to allocate 1.00 GiB; it needs a machine with more memory")
     ended = {job: state for job, (state,) in launch.accounts().items()}
     assert ended.pop(launch.job_of(never.key)) == "FAILED"
     assert set(ended.values()) == {"COMPLETED"}

@@ -126,7 +126,7 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
 
 
 def main() -> None:
-    ranks = Ranks.of_environment(slurm=False)
+    ranks = Ranks.of_environment()
     torch.set_num_threads(1)
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if ranks.rank == 0:
