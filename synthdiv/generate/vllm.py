@@ -135,7 +135,10 @@ def command(folder: Path, adapter: Path | None, precision: str, port: int, runti
     command_line += ["--port", str(port), "--dtype", {"bf16": "bfloat16", "fp32": "float32"}[precision]]
     command_line += ["--tensor-parallel-size", str(runtime.tensor_parallel), "--generation-config", "vllm"]
     if adapter:
-        rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        if config.get("use_dora") or config.get("modules_to_save"):
+            raise ConfigError("train.lora.dora, modules_to_save: vLLM serves neither; choose backend hf")
+        rank = config["r"]
         lora_rank = next((supported for supported in LORA_RANKS if supported >= rank), None)
         if lora_rank is None:
             raise ConfigError(f"train.lora.r={rank}: vLLM serves adapters up to {LORA_RANKS[-1]}; choose backend hf")

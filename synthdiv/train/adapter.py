@@ -43,6 +43,7 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         modules_to_save=lora.modules_to_save or None,
+        ensure_weight_tying=bool(lora.modules_to_save and model.config.get_text_config().tie_word_embeddings),
         task_type="CAUSAL_LM",
     )
     try:

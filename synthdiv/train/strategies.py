@@ -22,6 +22,7 @@ class NamedState(Strategy):
     """What each strategy adds to Lightning's: accumulation, an update that reports the norm, and state by name."""
 
     fused = True  # whether AdamW may update all weights in one kernel
+    holds_whole = True  # whether the module of each rank has whole weights, as the optimizer has them
 
     def shard(self, module: Any) -> None:
         """Cut the module into the parts of ranks, before it is moved to the device."""
@@ -98,7 +99,7 @@ class NamedState(Strategy):
 
     def weights(self) -> dict[str, Any] | None:
         """The trained weights to save, on rank 0; None where the model itself holds them whole."""
-        return None
+        return None if self.holds_whole else self.state(optimizer=False)["state_dict"]
 
 
 class SingleDevice(NamedState, SingleDeviceStrategy):
@@ -131,7 +132,7 @@ class Fsdp2(Ranked, ModelParallelStrategy):
     Gradients are reduced after each batch: kept until the last of a step they would be whole on every rank.
     """
 
-    fused = False
+    fused = holds_whole = False
 
     def __init__(self, ranks: int, device: torch.device, precision: str, offload: bool):
         super().__init__(data_parallel_size=ranks, tensor_parallel_size=1)
@@ -169,9 +170,6 @@ class Fsdp2(Ranked, ModelParallelStrategy):
         value = value.to(self.root_device, weight.dtype)
         part = distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
         return part.to(weight.device)
-
-    def weights(self) -> dict[str, Any] | None:
-        return self.state(optimizer=False)["state_dict"]
 
 
 def check_devices(run: Run) -> None:

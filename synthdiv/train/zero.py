@@ -53,7 +53,7 @@ def configuration(runtime: Runtime, cuda: bool) -> dict[str, Any]:
 class Zero(Ranked, DeepSpeedStrategy):
     """Lightning's strategy refuses processors; here it takes them, and joins the process group of the worker."""
 
-    fused = False
+    fused = holds_whole = False
 
     def setup_environment(self) -> None:
         DDPStrategy.setup_environment(self)
@@ -144,9 +144,6 @@ class Zero(Ranked, DeepSpeedStrategy):
         size = weight.ds_tensor.numel()
         padded = torch.nn.functional.pad(value.flatten(), (0, size * self.world_size - value.numel()))
         return padded[self.global_rank * size : (self.global_rank + 1) * size]
-
-    def weights(self) -> dict[str, Any] | None:
-        return self.state(optimizer=False)["state_dict"]
 
     def teardown(self) -> None:
         if self.model is not self.lightning_module:

@@ -51,6 +51,14 @@ def test_random_state_threads_and_dtype_are_put_back(fails):
     assert state() == before
 
 
+@pytest.mark.parametrize(("threads", "weights", "expected"), [(0, 10, 1), (0, 10**7, 3), (2, 10, 3)])
+def test_a_small_model_computes_with_one_thread_unless_the_configuration_says_how_many(threads, weights, expected):
+    with isolated(3):
+        run = LocalRun(Runtime(device="cpu", threads=threads), lambda *_: None)
+        run.use_threads(torch.nn.Linear(weights, 1, bias=False, device="meta"))
+        assert torch.get_num_threads() == expected
+
+
 def test_stages_built_in_either_order_agree(tmp_path):
     """The second stage of one order meets whatever the first left behind."""
     stages = [tiny_model(0), tiny_model(1)]

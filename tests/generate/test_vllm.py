@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import time
 from pathlib import Path
@@ -139,6 +140,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_without_vllm_the_error_names_alternatives(tmp_path):
     with pytest.raises(ConfigError, match=r"runtime.vllm=no-vllm: no such command.*choose backend hf"):
         command(tmp_path, None, "bf16", 1, Runtime(vllm="no-vllm"))
+
+
+@pytest.mark.parametrize("config", [{"use_dora": True}, {"modules_to_save": ["embed_tokens"]}, {"r": 513}])
+def test_an_adapter_that_vllm_does_not_serve_is_refused(tmp_path, config):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8} | config))
+    with pytest.raises(ConfigError, match=r"train\.lora\..*vLLM serves.*choose backend hf"):
+        command(tmp_path, tmp_path, "bf16", 1, Runtime(vllm=STAND_IN))
 
 
 def test_more_devices_than_the_worker_sees_are_refused(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 from synthdiv.prompts.toy_world import World
 from synthdiv.train.meter import VARYING
 from synthdiv.train.pretrain import Pretrain, ToyCorpus
+from synthdiv.train.rows import Row
 from synthdiv.train.tokens import Tokens
 from synthdiv.train.train import Train
 
@@ -65,6 +66,20 @@ def tiny_model(family: int | None = None, **fields: Any) -> Pretrain:
     return Pretrain(
         **{"toy": corpus, "hidden": 16, "layers": 1, "heads": 2, "vocabulary": 400, "tokens": 3000, "lr": 1e-2} | fields
     )
+
+
+def some_rows(
+    count: int = 23, tokens: int = 40, sources: Sequence[str] = ("",), least: int = 1, seed: int = 1
+) -> list[Row]:
+    """Rows of 4 to 29 token ids below `tokens`; the prompt has at least `least` of them."""
+    random = torch.Generator().manual_seed(1)
+    rows = []
+    for number in range(count):
+        length = int(torch.randint(4, 30, (), generator=random))
+        prompt = int(torch.randint(least, length - 1, (), generator=random))
+        ids = torch.randint(3, tokens, (length,), generator=random).tolist()
+        rows.append(Row(tuple(ids), prompt, sources[number % len(sources)]))
+    return rows
 
 
 def opened(artifact: Artifact, precision: str = "fp32") -> OpenModel:

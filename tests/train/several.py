@@ -27,6 +27,7 @@ from synthdiv.train.loss import parted
 from synthdiv.train.recipe import Lora, Optimizing, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
+from tests.models.small import some_rows
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
 STEPS = 6
@@ -43,17 +44,6 @@ def blank(lora: bool, precision: str = "fp32") -> Any:
     if lora and precision == "bf16":  # as a frozen base is opened
         model = model.to(torch.bfloat16)
     return with_adapter(model, Lora(r=3, dropout=0.0), 0) if lora else model
-
-
-def some_rows(count: int = 23) -> list[Row]:
-    random = torch.Generator().manual_seed(1)
-    rows = []
-    for number in range(count):
-        length = int(torch.randint(4, 30, (), generator=random))
-        prompt = int(torch.randint(1, length - 1, (), generator=random))
-        ids = torch.randint(3, 41, (length,), generator=random).tolist()
-        rows.append(Row(tuple(ids), prompt, "ab"[number % 2]))
-    return rows
 
 
 def spoilt(rows: list[Row], number: int) -> list[Row]:
@@ -95,7 +85,8 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
         boundary(done, *given)
 
     run.progress = progress  # type: ignore[method-assign]
-    rows, held, model = some_rows(), some_rows()[:7], blank(lora, precision)
+    rows, model = some_rows(tokens=41, sources="ab"), blank(lora, precision)
+    held = rows[:7]
     # 5 rows a step and 3 in the last: ranks get different numbers of rows, and one of four gets none
     steps = schedule([row.supervised for row in rows], 5, Match.rows, 5 * (STEPS - 1) + 3, 0)
     if job.get("spoilt"):

@@ -116,14 +116,15 @@ def logits(model):
     ("kind", "fields"),
     [
         ("llama", {}), ("llama", {"rslora": True}), ("llama", {"dora": True}),
-        ("llama", {"modules_to_save": ["embed_tokens"]}), ("gpt2", {}), ("phi3", {}), ("gemma3", {}), ("mixtral", {}),
+        ("llama", {"modules_to_save": ["embed_tokens"]}), ("tied", {"modules_to_save": ["embed_tokens"]}),
+        ("gpt2", {}), ("phi3", {}), ("gemma3", {}), ("mixtral", {}),
     ],
 )  # fmt: skip
 def test_an_adapter_artifact_opens_by_itself(root, prompts, human, tmp_path, kind, fields):
     """With its own tokenizer and template, and the logits that are evaluated; router logits of experts are ignored."""
     folder = tmp_path / "base"
     more = {"output_router_logits": True, "num_local_experts": 4} if kind == "mixtral" else {}
-    untrained(kind, tie_word_embeddings=False, **more).save_pretrained(folder)
+    untrained(kind.replace("tied", "llama"), tie_word_embeddings=kind == "tied", **more).save_pretrained(folder)
     load_tokenizer(build(root, tiny_model()).path / "model").save_pretrained(folder)
     student = Artifact(Checkpoint(str(folder), sha256=kind, template_kwargs='{"a": 1}'), "0", folder)
     tuned = build(root, recipe(lora=Lora(r=2, **fields)), student, human, prompts)

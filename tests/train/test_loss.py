@@ -14,6 +14,7 @@ from synthdiv.train.adapter import with_adapter
 from synthdiv.train.loss import loss_sum, parted
 from synthdiv.train.recipe import Lora
 from synthdiv.train.rows import Row, Rows
+from tests.models import small
 
 SHAPE = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = SHAPE | {"intermediate_size": 32, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -44,14 +45,8 @@ def made(name, seed=0):
     return model
 
 
-def some_rows(count=7, seed=1):
-    random = torch.Generator().manual_seed(seed)
-    rows = []
-    for at in range(count):
-        length = int(torch.randint(4, 30, (), generator=random))
-        prompt = int(torch.randint(0, length - 1, (), generator=random))
-        rows.append(Row(tuple(torch.randint(3, 50, (length,), generator=random).tolist()), prompt, "ab"[at % 2]))
-    return rows
+def some_rows(count=7):
+    return small.some_rows(count, 50, "ab", least=0)
 
 
 def by_hand(model, rows):

@@ -20,7 +20,7 @@ from synthdiv.train.meter import VARYING
 from synthdiv.train.recipe import Lora, Optimizing, Training
 from synthdiv.train.rows import Row, Rows
 from synthdiv.train.schedule import Match, schedule
-from tests.models.small import cpu_run
+from tests.models.small import cpu_run, some_rows
 
 OPTIMIZING = Optimizing(1e-2, "cosine", 0.1, 0.01, 1.0)
 
@@ -32,16 +32,6 @@ def blank(**fields):
         **shape, num_attention_heads=2, max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=2
     )
     return transformers.LlamaForCausalLM(config)
-
-
-def some_rows(count=23):
-    random = torch.Generator().manual_seed(1)
-    rows = []
-    for _ in range(count):
-        length = int(torch.randint(4, 30, (), generator=random))
-        prompt = int(torch.randint(1, length - 1, (), generator=random))
-        rows.append(Row(tuple(torch.randint(3, 40, (length,), generator=random).tolist()), prompt))
-    return rows
 
 
 def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None, packed=0, batch=4):
