@@ -107,7 +107,6 @@ def typed(
 FILES = [  # a study of files, as `write_files` writes them
     "prompts=files",
     "prompts.table.path=prompts.jsonl",
-    "prompts.table.columns.id=id",
     "prompts.test=6",
     "generators.shard_rows=2",
     "student=text",

@@ -20,22 +20,22 @@ BUDGETS = {
     "core": 2230,
     "measures": 3720,
     "models": 750,
-    "prompts": 1160,
+    "prompts": 1270,
     "generate": 2600,
     "mix": 240,
     "train": 2400,
     "evaluate": 1015,
-    "study": 1390,
+    "study": 1590,
     "engine": 1735,
     "views": 2830,
     "command": 300,
-    "hydra_plugins": 200,
+    "hydra_plugins": 225,
 }
 GOALS = {
     "measures": 2800, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2000,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 20400, 16500
+TOTAL, TOTAL_GOAL = 20900, 16500
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
 
@@ -94,6 +96,34 @@ MISTAKES = {
         [*SINGLE, sources("one", path="few.jsonl")],
         ["one: the mix needs 24 answers", "few.jsonl has 5", "lower mix.rows"],
     ),
+    "answers to other prompts": (
+        [*SINGLE, sources("one", path="others.jsonl")],
+        ["one has no answer to 2 of its 24 prompts (q21, q3)", "'mix.leave_out=[q21,q3]'"],
+    ),
+    "too few samples": (
+        ["plan", *SINGLE, sources("one"), "generators.samples=2"],
+        ["one: the mix needs 24 answers of it and answers.jsonl has 0 prompts with 2 answers (generators.samples)"],
+    ),
+    "no ids": (
+        [*FILES, "prompts.table.path=bare.jsonl"],
+        ["columns.id=id: no such column", "columns.id=null if there"],
+    ),
+    "a prompt beyond the context": (
+        ["plan", *FILES[:3], "mix=none", "student=checkpoint", "student.checkpoint.path=short"],
+        ["student: 1 of 6 test prompts (q29) do not fit", "with 40 new tokens", "sampling.overlong=truncate"],
+    ),
+    "a value of the environment": (
+        ["prompts.system='${oc.env:TOKEN}'", "train.lr=${oc.env:TOKEN}", "generators.seed=${prompts.system}"],
+        ["prompts.system: takes a value of the environment (TOKEN)", "train.lr: takes", "generators.seed: takes"],
+    ),
+    "no such device": (
+        ["plan", "runtime.device=cuda:99"],
+        ["runtime.device=cuda:99: this process may use", "choose auto"],
+    ),
+    "one reason": (
+        ["plan", "-m", "train.lr=-1,-2,-3e-5", "mix.rows=9999"],
+        ["train.lr=-1.0: needs more than 0 (and 2 more like this) [in 3 of 3 cells, first: train.lr=-1"],
+    ),
     "nobody answers": (
         [*SINGLE, sources("one"), "generators.models.0.recorded.answerer=three"],
         ["generators.models.0.recorded.answerer=three", "there are one, two"],
@@ -137,24 +167,41 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_is_reported_before_anything_runs(words, typed, tmp_path):
+def test_a_mistake_is_reported_before_anything_runs(words, typed, tmp_path, monkeypatch):
     """One line each: the value, the choices or the next step; no traceback, and nothing is built."""
     rows = write_files(tmp_path)
     write_rows(tmp_path / "gap.jsonl", [row | ({"response": " "} if row["id"] == "q2" else {}) for row in rows])
     write_rows(tmp_path / "few.jsonl", [row | {"source": "one"} for row in rows[:5]])
+    write_rows(tmp_path / "bare.jsonl", [{"prompt": "a", "response": "b"}])
+    write_rows(tmp_path / "others.jsonl", [row | {"source": "one"} for row in rows if row["id"] not in ("q21", "q3")])
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "config.json").write_text('{"text_config": {"max_position_embeddings": 64}}')
+    (tmp_path / "short" / "model.safetensors").touch()
+    letters = {chr(code): code for code in range(128)}
+    Tokenizer(BPE(letters, [])).save(str(tmp_path / "short" / "tokenizer.json"))
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{\n")
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "config.json").write_text("{}")
     (tmp_path / "pickled" / "pytorch_model.bin").touch()
+    monkeypatch.setenv("TOKEN", "sk-secret")
     arguments, phrases = MISTAKES[words]
     done = typed(*arguments)
     assert done.code == 2
     assert done.out == ""
     assert all(line.startswith("error: ") for line in done.err.splitlines()), done.err
     assert all(phrase in done.err for phrase in phrases), done.err
+    assert "sk-secret" not in done.err
     assert not (tmp_path / "outputs" / "artifacts").exists()
     assert not (tmp_path / "outputs" / "sweeps").exists()
+
+
+def test_a_plan_accepts_prompts_that_are_left_out_or_belong_to_another_source(typed, tmp_path):
+    rows = write_files(tmp_path)
+    write_rows(tmp_path / "gap.jsonl", [row | {"source": "one"} for row in rows if row["id"] not in ("q29", "q21")])
+    words = ["plan", *SINGLE, sources("one", path="gap.jsonl")]
+    assert "(q21)" in typed(*words).err, "q29 is a test prompt"
+    assert typed(*words, "mix.leave_out=[q21]").code == 0
 
 
 def test_all_problems_of_a_grid_are_reported_together_with_their_cells(typed):
@@ -215,6 +262,18 @@ def test_words_that_are_no_fields_and_the_order_of_options_are_as_in_hydra(typed
     assert (
         "1 cells" in typed("plan", "mix=human", *experiments, "train.seed=1", "hydra.sweep.subdir=${hydra.job.num}").out
     )
+
+
+def test_paths_in_a_users_presets_are_relative_to_their_folder(typed, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "prompts").mkdir(parents=True)
+    write_files(tmp_path / "mine")
+    (tmp_path / "mine" / "prompts" / "own.yaml").write_text("table: {path: prompts.jsonl}\ntest: 6\n")
+    words = ["--config-dir", "mine", "prompts=own", "mix=none", "student=text"]
+    words += ["student.pretrain.text.path=mine/corpus.txt"]
+    assert "1 cells" in typed("plan", *words).out
+    assert "table.path=prompts.jsonl: no such file" in typed("plan", *words, "prompts.table.path=prompts.jsonl").err
+    monkeypatch.setenv("WORDS", "mine/corpus.txt")
+    assert "1 cells" in typed("plan", *words[:-1], "student.pretrain.text.path=${oc.env:WORDS}").out, "paths may differ"
 
 
 def test_a_plan_writes_nothing_and_shows_equal_cells_once(typed, tmp_path):

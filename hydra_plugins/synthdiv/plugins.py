@@ -106,6 +106,17 @@ class EngineLauncher(Launcher):
     def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
         """The engine of a frozen sweep; `cell` has its runtime."""
 
+    def problems(self, runtime: Any) -> list[str]:
+        """What is wrong with its fields, and with devices that this machine does not have."""
+        from synthdiv.engine.local import accelerators
+
+        wrong = problems(self.schema(**self.fields), "hydra.launcher")
+        if self.schema is not SlurmConfig and runtime.device.startswith("cuda"):
+            count, number = len(accelerators()), int(runtime.device.partition(":")[2] or 0)
+            if number >= count:
+                wrong.append(f"runtime.device={runtime.device}: this process may use {count} accelerators; choose auto")
+        return wrong
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """For other sweepers: compose the cells that they ask for, then run them all."""
         from synthdiv.launch import expander
@@ -118,7 +129,7 @@ class EngineLauncher(Launcher):
         """Run the cells. Raises SystemExit with the exit code where one failed."""
         from synthdiv.launch import launch
 
-        code = launch(points, self.engine, problems(self.schema(**self.fields), "hydra.launcher"))
+        code = launch(points, self.engine, self.problems(points[0].cell.runtime))
         if code:
             raise SystemExit(code)
 
@@ -132,6 +143,18 @@ class InlineLauncher(EngineLauncher):
 
 class LocalLauncher(EngineLauncher):
     schema = LocalConfig
+
+    def problems(self, runtime: Any) -> list[str]:
+        from synthdiv.core.types import ConfigError
+        from synthdiv.engine.local import accelerators, environments
+
+        wrong = super().problems(runtime)
+        try:
+            if not wrong and runtime.device != "cpu":
+                environments(**self.fields, names=accelerators())
+        except ConfigError as error:
+            wrong += error.problems
+        return wrong
 
     def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
         from synthdiv.engine.local import Local

@@ -177,7 +177,9 @@ class Generate(Stage):
 
     def _sample(self, request: Request, answer: Answer, model: str) -> Sample:
         if self.backend is Backend.recorded:
-            return Sample(request.id, request.prompt, answer.text, self.source, finish=answer.finish)
+            return Sample(
+                request.id, request.prompt, answer.text, self.source, sample=request.sample, finish=answer.finish
+            )
         return Sample(
             request.id,
             request.prompt,

@@ -29,7 +29,8 @@ class Source:
         """The node of its answers to prompts: `which` are the fields of `Generate` that select them. Only what the
         backend uses becomes identity."""
         if self.backend is Backend.recorded:  # nothing is sampled
-            return Node(Generate(self.name, self.backend, self.recorded, **which), {"prompts": prompts})
+            stage = Generate(self.name, self.backend, self.recorded, samples=samples, **which)
+            return Node(stage, {"prompts": prompts})
         assert self.model, "every other backend runs a model"
         used: dict[str, Any] = {"sampling": self.sampling, "seed": self.seed, "samples": samples}
         if self.backend is Backend.api:  # the server decides what does not fit

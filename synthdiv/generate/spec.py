@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -10,6 +12,7 @@ from pathlib import Path
 from synthdiv.core.fields import locator, setting
 from synthdiv.core.resolver import Resolver, pinned
 from synthdiv.core.types import ConfigError, DataError
+from synthdiv.prompts.conversation import prompt_of
 from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 
 
@@ -49,17 +52,17 @@ class Recorded:
     """Recorded answers in a file."""
 
     path: str | None = locator()
-    """A file: .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet."""
+    """A file: .jsonl, .json, .csv, .tsv (each also with .gz or .zst) or .parquet. A column may be a path: a.b.0."""
     where: list[str] = field(default_factory=list)
     """Keeps the rows whose columns equal the given text, each `column=value`; empty: all rows."""
     id: str | None = None
-    """The column with the prompt's id; null: rows are matched by the normalised text of column `prompt`."""
+    """The column with the prompt's id (1.0 is 1); null: rows are matched by the normalised text of column `prompt`."""
     prompt: str = "prompt"
-    """The column with the prompt."""
+    """The column with the prompt, a text or a conversation."""
     context: str | None = None
     """The column with text that precedes the prompt; null: none."""
     response: str = "response"
-    """The column with the answer."""
+    """The column with the answer: a text, a list of samples, a conversation, or a response of OpenAI's protocol."""
     source: str = "source"
     """The column that names the source of the answer."""
     answerer: str | None = None
@@ -67,7 +70,7 @@ class Recorded:
     sha256: str = ""
     """Content of the file, filled in by resolving; given beforehand it pins the content."""
     rows: int = 0
-    """Prompts answered, filled in by resolving; given beforehand it pins the number."""
+    """Prompts with enough answers, filled in by resolving; given beforehand it pins the number."""
 
     def check(self, name: str) -> list[str]:
         return Table(self.path, where=self.where).check(name)
@@ -76,46 +79,64 @@ class Recorded:
     def _columns(self) -> tuple[str | None, ...]:
         return (self.id, self.prompt, self.context, self.response, self.source if self.answerer is not None else None)
 
-    def answers(self, name: str) -> dict[str, str]:
-        """The answers by prompt id, or by normalised prompt. Each process reads a file once."""
+    def key(self, id: str, prompt: str) -> str:
+        """What a prompt of the study and a row of the file have in common: their id, however a table wrote a number, or
+        their text, in whichever form of Unicode."""
+        return id_key(id) if self.id else text_key(prompt)
+
+    def answers(self, name: str, samples: int = 1) -> dict[str, list[str]]:
+        """The first `samples` answers to each prompt that has so many, by `key`. Each process reads a file once."""
         path = Path(self.path or "")
-        answers = _answers_by_source(str(path), path.stat().st_mtime_ns, tuple(self.where), self._columns, name)
+        changed = path.stat().st_mtime_ns
+        answers, conflicts = _answers_by_source(str(path), changed, tuple(self.where), self._columns, name)
         if self.answerer not in answers:
             sources = ", ".join(sorted(map(str, answers))[:40])
             raise ConfigError(f"{name}.answerer={self.answerer}: no row of that source; there are {sources}")
-        return answers[self.answerer]
+        if self.answerer in conflicts:
+            raise DataError(conflicts[self.answerer])
+        return {key: texts[:samples] for key, texts in answers[self.answerer].items() if len(texts) >= samples}
 
-    def resolve(self, resolver: Resolver, name: str) -> None:
+    def resolve(self, resolver: Resolver, name: str, samples: int = 1) -> None:
         path = Path(self.path or "")
         if not path.is_file():
             raise ConfigError(f"{name}.path={self.path}: no such file")
         self.sha256 = pinned(f"{name}.sha256", self.sha256, resolver.file(path))
-        key = ["recorded", self.sha256, self.where, list(self._columns), self.answerer]
-        count = resolver.remember(key, lambda: len(self.answers(name)))
+        key = ["recorded", self.sha256, self.where, list(self._columns), self.answerer, samples]
+        count = resolver.remember(key, lambda: len(self.answers(name, samples)))
         self.rows = pinned(f"{name}.rows", self.rows, count)
+
+
+def id_key(id: str) -> str:
+    """An id however a table wrote a number: 1.0 is 1."""
+    return re.sub(r"(?<=\d)\.0+$", "", id)
+
+
+def text_key(prompt: str) -> str:
+    """A normalised prompt, in one form of Unicode."""
+    return normalise(unicodedata.normalize("NFC", prompt))
 
 
 @cache
 def _answers_by_source(
     path: str, changed: int, where: tuple[str, ...], columns: tuple[str | None, ...], name: str
-) -> dict[str | None, dict[str, str]]:
-    """Answers by source, then by prompt; under None if no column names the source. `changed` (ns) is the file's time
-    of modification; `columns` are those of `Recorded._columns`."""
+) -> tuple[dict[str | None, dict[str, list[str]]], dict[str | None, str]]:
+    """Answers by source, then by prompt; under None if no column names the source. And by source, what is wrong with
+    its answers. `changed` (ns) is the file's time of modification; `columns` are those of `Recorded._columns`."""
     id_column, prompt, context, response, source = columns
     wanted = {"id": id_column} if id_column else {"prompt": prompt, "context": context}
     rows = table_rows(Table(path, where=list(where)), name, wanted | {"response": response, "source": source})
-    texts = rows.texts(str(response))
+    samples = rows.answers(str(response))
     if id_column:
-        keys = rows.ids(id_column)
+        keys = [id_key(id) for id in rows.ids(id_column)]
     else:
-        contexts = rows.labels(context) if context else [""] * len(texts)
-        keys = [normalise(with_context(*pair)) for pair in zip(contexts, rows.labels(str(prompt)), strict=True)]
-    sources = rows.labels(source) if source else [None] * len(texts)
-    answers: dict[str | None, dict[str, str]] = {}
-    for index, (writer, key, text) in enumerate(zip(sources, keys, texts, strict=True)):
-        if answers.setdefault(writer, {}).setdefault(key, text) != text:
-            raise DataError(
-                f"{rows.place(index)}: a second, different answer{f' of {writer}' if writer else ''} to {key!r}; "
-                f"choose one with {name}.where"
-            )
-    return answers
+        contexts = rows.labels(context) if context else [""] * len(samples)
+        prompts = map(str, map(prompt_of, rows.require(str(prompt), prompt_of, "; it needs a text or a conversation")))
+        keys = [text_key(with_context(*pair)) for pair in zip(contexts, prompts, strict=True)]
+    answers: dict[str | None, dict[str, list[str]]] = {}
+    conflicts: dict[str | None, str] = {}
+    writers = rows.labels(source) if source else [None] * len(samples)
+    for index, (writer, key, texts) in enumerate(zip(writers, keys, samples, strict=True)):
+        if answers.setdefault(writer, {}).setdefault(key, texts) != texts:
+            second = f"{rows.place(index)}: a second, different answer{f' of {writer}' if writer else ''} to {key!r}"
+            conflicts.setdefault(writer, f"{second}; choose one with {name}.where")
+    return answers, conflicts

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import gzip
+import io
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import zstandard
 
 from synthdiv.core.types import ConfigError, DataError
+from synthdiv.prompts.conversation import answers_of
 
 TEXT_FORMATS = (".jsonl", ".json", ".csv", ".tsv")
-ENDINGS = (*TEXT_FORMATS, *(f"{ending}.gz" for ending in TEXT_FORMATS), ".parquet")
-FORMATS = f"{', '.join(TEXT_FORMATS)} (each also with .gz) or .parquet"
+ENDINGS = (*(ending + packed for ending in TEXT_FORMATS for packed in ("", ".gz", ".zst")), ".parquet")
+FORMATS = f"{', '.join(TEXT_FORMATS)} (each also with .gz or .zst) or .parquet"
 LARGEST_CELL = 2**31 - 1  # characters; the default limit of csv is 131,072
 KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
 
@@ -37,7 +43,7 @@ class FileRows:
         cells = {column: [cells[index] for index in indices] for column, cells in self.cells.items()}
         return FileRows(self.source, self.unit, [self.numbers[index] for index in indices], cells)
 
-    def require(self, column: str, valid: Callable[[Any], bool], advice: str) -> list[Any]:
+    def require(self, column: str, valid: Callable[[Any], object], advice: str) -> list[Any]:
         """The cells of a column. DataError names the first that is not `valid`, with their number and `advice`."""
         cells = self.cells[column]
         wrong = [index for index, cell in enumerate(cells) if not valid(cell)]
@@ -46,10 +52,10 @@ class FileRows:
             raise DataError(f"{self.place(wrong[0])}: column {column} is {kind(cells[wrong[0]])}{advice}{count}")
         return cells
 
-    def texts(self, column: str) -> list[str]:
-        """The cells of a column of texts, which may be empty."""
-        advice = '; it needs a text: remove such rows, or write "" for an empty text'
-        return self.require(column, lambda cell: isinstance(cell, str), advice)
+    def answers(self, column: str) -> list[list[str]]:
+        """The answers in each cell of a column, at least one; a text may be empty."""
+        advice = '; it needs a text, texts or a conversation: remove such rows, or write "" for an empty text'
+        return [answers_of(cell) or [] for cell in self.require(column, answers_of, advice)]
 
     def labels(self, column: str) -> list[str]:
         """The cells of a column of texts, numbers or booleans as text; null and missing ones are empty."""
@@ -71,35 +77,74 @@ def kind(cell: Any) -> str:
 
 
 def read_columns(path: Path, wanted: Mapping[str, str]) -> FileRows:
-    """The columns that `wanted` names by the option or field that asks for each (`--by source` → `source`).
+    """The columns that `wanted` names by the option or field that asks for each (`--by source` → `source`); `-` is
+    standard input, and `a.b.0` a value inside of column `a`.
 
     A column that only some records of a JSON file have is null in the others. ConfigError: no such file, format or
     column. DataError: the file cannot be read or has no rows.
     """
-    name = path.name.lower()
-    if not path.exists():
+    if str(path) != "-" and not path.exists():
         raise ConfigError(f"{path}: no such file")
     if path.is_dir():
         raise ConfigError(f"{path}: is a directory; name one file in it ({FORMATS})")
-    if not name.endswith(ENDINGS):
-        raise ConfigError(f"{path}: the name must end in {FORMATS}")
-    unit = "row" if name.endswith((".json", ".json.gz", ".parquet")) else "line"
-    rows = FileRows(str(path), unit, numbers := [], {column: [] for column in wanted.values()})
+    rows = FileRows(str(path), "line", numbers := [], {column: [] for column in wanted.values()})
     columns: dict[str, Any] = {}
     try:
-        for number, record in records(path, name.removesuffix(".gz"), wanted):
-            columns.update(record)
-            numbers.append(number)
-            for column, cells in rows.cells.items():
-                cells.append(record.get(column))
-    except (OSError, EOFError, zlib.error) as error:  # the file cannot be opened, or a .gz is damaged
+        with opened(path) as file:
+            ending = format_of(path, file)
+            rows.unit = "row" if ending in (".json", ".parquet") else "line"
+            for number, record in records(path, file, ending, wanted):
+                columns.update(record)
+                numbers.append(number)
+                for column, cells in rows.cells.items():
+                    cells.append(value_at(record, column))
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:  # it cannot be opened, or is damaged
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not numbers:
         raise DataError(f"{path} has no rows")
-    require_columns(str(path), wanted, list(columns))
+    inside = {column for column, cells in rows.cells.items() if any(cell is not None for cell in cells)}
+    require_columns(str(path), wanted, list(columns | dict.fromkeys(inside)))
     for column in rows.cells:
         rows.require(column, encodable, " with half a character (a lone surrogate, \\ud800 to \\udfff)")
     return rows
+
+
+def value_at(record: dict[str, Any], column: str) -> Any:
+    """The cell of a column, or the value at a path of names and numbers inside of one; None where there is none."""
+    if column in record or "." not in column:
+        return record.get(column)
+    value: Any = record
+    for name in column.split("."):
+        if isinstance(value, list):
+            value = value[int(name)] if name.isdigit() and int(name) < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The bytes of a file or of standard input, unpacked as their first bytes say."""
+    with contextlib.ExitStack() as stack:
+        file: Any = sys.stdin.buffer if str(path) == "-" else stack.enter_context(path.open("rb"))
+        magic = file.peek(4)
+        if magic.startswith(b"\x1f\x8b"):
+            file = stack.enter_context(gzip.open(file))
+        elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+            unpacked = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
+            file = stack.enter_context(io.BufferedReader(unpacked))
+        yield file
+
+
+def format_of(path: Path, file: Any) -> str:
+    """The format by the name of the file or of what it links to; else, as of a pipe, by what it begins with."""
+    for name in (path.name.lower(), path.resolve().name.lower()):
+        if name.endswith(ENDINGS):
+            return Path(name.removesuffix(".gz").removesuffix(".zst")).suffix
+    begin = file.peek(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if begin not in (b"{", b"["):
+        raise ConfigError(f"{path}: the name must end in {FORMATS}; without a name it must be JSON")
+    return ".jsonl" if begin == b"{" else ".json"
 
 
 def require_columns(source: str, wanted: Mapping[str, str], columns: Sequence[str]) -> None:
@@ -118,48 +163,47 @@ def require_columns(source: str, wanted: Mapping[str, str], columns: Sequence[st
 
 def encodable(cell: Any) -> bool:
     """JSON can spell half a character (`"\\ud83d"`), which cannot be written or compressed."""
-    if isinstance(cell, str) and not cell.isascii():
-        try:
-            cell.encode()
-        except UnicodeEncodeError:
-            return False
+    try:
+        if isinstance(cell, str | list | dict):
+            (cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False, default=str)).encode()
+    except UnicodeEncodeError:
+        return False
     return True
 
 
-def records(path: Path, name: str, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def records(path: Path, file: BinaryIO, ending: str, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The records of a file with the line or row on which each begins."""
-    if name.endswith(".parquet"):
+    if ending == ".parquet":
         yield from parquet_records(path, wanted)
-    elif name.endswith((".csv", ".tsv")):
-        yield from csv_records(path, "," if name.endswith(".csv") else "\t", wanted)
+    elif ending in (".csv", ".tsv"):
+        yield from csv_records(path, file, "," if ending == ".csv" else "\t", wanted)
     else:
-        for unit, number, record in json_lines(path) if name.endswith(".jsonl") else json_array(path):
+        for unit, number, record in json_lines(path, file) if ending == ".jsonl" else json_array(path, file):
             if not isinstance(record, dict):
                 raise DataError(f"{path}, {unit} {number}: is {kind(record)}; each record is an object with columns")
             yield number, record
 
 
-def text_lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
     """The lines of a UTF-8 file with their ends, without the byte order mark that spreadsheets write."""
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte {error.start + 1} of the line is 0x{line[error.start]:02x}"
-                raise DataError(f"{path}, line {number}: not UTF-8 ({byte}); save the file as UTF-8") from error
-            yield text
+    for number, line in enumerate(file, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            byte = f"byte {error.start + 1} of the line is 0x{line[error.start]:02x}"
+            raise DataError(f"{path}, line {number}: not UTF-8 ({byte}); save the file as UTF-8") from error
+        yield text
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, int, Any]]:
-    for number, line in enumerate(text_lines(path), 1):
+def json_lines(path: Path, file: BinaryIO) -> Iterator[tuple[str, int, Any]]:
+    for number, line in enumerate(text_lines(path, file), 1):
         if line.strip():
             yield "line", number, parse_json(line.rstrip("\r\n"), path, number, "one object a line")
 
 
-def json_array(path: Path) -> Iterator[tuple[str, int, Any]]:
+def json_array(path: Path, file: BinaryIO) -> Iterator[tuple[str, int, Any]]:
     needs = "a list of objects; a file with one object a line is called .jsonl"
-    text = "".join(text_lines(path))
+    text = "".join(text_lines(path, file))
     items = parse_json(text, path, 1, needs) if text.strip() else []
     if not isinstance(items, list):
         raise DataError(f"{path}: is {kind(items)}; it needs {needs}")
@@ -177,11 +221,13 @@ def parse_json(text: str, path: Path, first: int, needs: str) -> Any:
         raise DataError(f"{path}, line {first}: cannot be read as JSON ({error}); it needs {needs}") from error
 
 
-def csv_records(path: Path, delimiter: str, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def csv_records(
+    path: Path, file: BinaryIO, delimiter: str, wanted: Mapping[str, str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Strict: otherwise an open quote would make the rest of the file one text."""
     limit, begins = csv.field_size_limit(LARGEST_CELL), 1
     try:
-        rows = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
+        rows = csv.reader(text_lines(path, file), delimiter=delimiter, strict=True)
         if header := next(rows, []):
             require_columns(str(path), wanted, header)
         begins = rows.line_num + 1
@@ -204,8 +250,10 @@ def parquet_records(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            require_columns(str(path), wanted, file.schema_arrow.names)
-            rows = file.read(columns=list(dict.fromkeys(wanted.values()))).to_pylist()
+            names = file.schema_arrow.names
+            roots = {label: column if column in names else column.split(".")[0] for label, column in wanted.items()}
+            require_columns(str(path), roots, names)
+            rows = file.read(columns=list(dict.fromkeys(roots.values()))).to_pylist()
     except (pyarrow.ArrowException, ValueError, OSError) as error:  # ValueError: texts that are not UTF-8
         raise DataError(f"{path}: cannot be read as parquet ({error})") from error
     yield from enumerate(rows, 1)

@@ -124,14 +124,28 @@ class Prompts(Stage):
         import pyarrow
         import pyarrow.parquet
 
-        if self.toy:
-            records = toy_records(self.toy, self.seed)
-        else:
-            assert self.table, "check() requires one of the two"
+        if self.table:
             unchanged("prompts.table.path", self.table.path, self.table.sha256)
-            records = prompt_records(self.table, "prompts.table")
+        records = self.records()
         if len(records) != self.rows:
             raise DataError(f"the prompt set has {len(records)} rows and had {self.rows} when it was resolved")
+        self.split(records)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)
+        sizes = Counter(record["split"] for record in records)
+        if not sizes["test"]:
+            raise DataError(f"prompts.test={self.test}: no group of prompts is small enough to be held out")
+        groups_of = {record["group"] for record in records}
+        return {"rows": len(records), "groups": len(groups_of), **sizes, "test_asked": self.test}
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows, not yet split."""
+        if self.toy:
+            return toy_records(self.toy, self.seed)
+        assert self.table, "check() requires one of the two"
+        return prompt_records(self.table, "prompts.table")
+
+    def split(self, records: list[dict[str, Any]]) -> None:
+        """Give each row its group, split and position, and sort the rows by these."""
         members = groups(records)
         sides = split(records, members, {"test": self.test, "target": self.target}, self.seed)
         for record, member, side in zip(records, members, sides, strict=True):
@@ -141,11 +155,6 @@ class Prompts(Stage):
             for position, index in enumerate(ordered(records, indices, self.seed)):
                 records[index]["position"] = position
         records.sort(key=lambda record: (record["split"], record["position"]))
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)
-        sizes = Counter(sides)
-        if not sizes["test"]:
-            raise DataError(f"prompts.test={self.test}: no group of prompts is small enough to be held out")
-        return {"rows": len(records), "groups": len(set(members)), **sizes, "test_asked": self.test}
 
 
 def toy_records(toy: ToyPrompts, seed: int) -> list[dict[str, Any]]:

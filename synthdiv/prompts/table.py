@@ -106,7 +106,12 @@ def with_context(context: str, instruction: str) -> str:
 def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
     """Rows as `id, prompt, instruction, context, response (or None), category`, every one checked."""
     columns = table.columns
-    rows = table_rows(table, name, {f"columns.{field}": column for field, column in vars(columns).items()})
+    wanted = {f"columns.{field}": column for field, column in vars(columns).items()}
+    try:
+        rows = table_rows(table, name, wanted)
+    except ConfigError as error:
+        hint = f"; set {name}.columns.id=null if there are no ids"
+        raise ConfigError(text + hint * text.startswith(f"{name}.columns.id=") for text in error.problems) from error
     empty = [""] * len(rows.numbers)
     instructions = rows.require(columns.prompt, has_words, "; it needs a text with words")
     contexts = rows.labels(columns.context) if columns.context else empty

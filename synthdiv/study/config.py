@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
-from synthdiv.core.fields import setting
+from synthdiv.core.fields import locator, setting
 from synthdiv.core.ledger import problem_of_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
@@ -82,7 +82,7 @@ class Generators:
 
     models: list[Generator] = field(default_factory=list)
     """The sources, in the order that `mix.rotation` shifts."""
-    path: str | None = None
+    path: str | None = locator()
     """A file that recorded sources may refer to."""
     backend: Backend = Backend.hf
     """A backend that presets of local models may refer to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import field_names, typed_items
 from synthdiv.study.config import EVERY, Cell, Kind
-from synthdiv.study.grid import GridSpec, Words, combinations, confirm, settings
+from synthdiv.study.grid import GridSpec, Words, combinations, confirm_cells, settings
+from synthdiv.study.origin import cell_of, paths_from
 from synthdiv.study.schema import key_of
 
 
@@ -72,7 +74,7 @@ class Expander:
         if problems:
             raise ConfigError(dict.fromkeys(problems))
         if len(points) > spec.cells >= len(given):
-            confirm(len(points), spec.cells, command)
+            confirm_cells(len(points), spec.cells, command)
         return list(points.values())
 
     def every_source(self, point: Point) -> list[Point]:
@@ -113,7 +115,7 @@ class Expander:
             values = [override for override in parsed if not self._is_group(override.key_or_group)]
             composed = self._compose(self._choices(parsed))
             with changed(composed, values) as config:
-                cell = OmegaConf.to_object(config)
+                cell = cell_of(config)
             assert isinstance(cell, Cell)
             return Point(tuple(words), dict(composed.choices), cell, self.config)
         except (OmegaConfBaseException, HydraException) as error:
@@ -142,6 +144,9 @@ class Expander:
             with open_dict(config):
                 del config["hydra"]
             typed_items(config)
+            for option, folder in itertools.pairwise(self.config):
+                if option == "--config-dir":
+                    paths_from(folder, config)
             self._compositions[groups] = Composition(config, choices)
         return self._compositions[groups]
 

@@ -16,6 +16,7 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.mix.allocate import allocate
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.shards import Grid
+from synthdiv.study.answerable import unanswerable
 from synthdiv.study.config import Cell, Generator, Kind, Student
 from synthdiv.study.expand import Point
 from synthdiv.study.match import mismatches
@@ -62,7 +63,10 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
             wrong.setdefault(problem, []).append(words or "(no overrides)")
         frozen.graphs.append(None if wrong else graph(point.cell))
     resolver.save()
-    if every := [*problems, *listed(wrong, len(points)), *([] if wrong else mismatches(points, frozen.graphs))]:
+    every = [*problems, *listed(wrong, len(points))]
+    if not wrong:
+        every += mismatches(points, frozen.graphs) + unanswerable(frozen.nodes().values())
+    if every:
         raise ConfigError(every)
     return frozen
 
@@ -101,7 +105,8 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
             if source.name in used:
                 parts += [(f"{name}.", partial(settle, part, resolver, unresolved)) for part in models(source)]
                 if source.recorded:
-                    parts.append(("", partial(source.recorded.resolve, resolver, f"{name}.recorded")))
+                    place = (resolver, f"{name}.recorded", cell.generators.samples)
+                    parts.append(("", partial(source.recorded.resolve, *place)))
     for prefix, part in parts:
         try:
             part()
@@ -182,7 +187,7 @@ def check(cell: Cell) -> list[str]:
     if rows > have:
         less = f"{cell.prompts.rows} rows less {cell.prompts.test} test and {cell.prompts.target} target"
         return [f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({less})"]
-    taken = 1 if any(source.recorded for source in sources) else cell.generators.samples
+    taken = cell.generators.samples
     if sources and not 0 <= mix.sample < taken:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
     if real_share > 0 and not cell.prompts.human:
@@ -191,8 +196,9 @@ def check(cell: Cell) -> list[str]:
     for index, source in enumerate(sources):
         need = owners.count(index)
         if source.recorded and source.recorded.rows + len(mix.leave_out) < need:
+            enough = f" prompts with {taken} answers (generators.samples)" if taken > 1 else ""
             problems.append(
                 f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has "
-                f"{source.recorded.rows}; lower mix.rows, give it less weight, or take another source"
+                f"{source.recorded.rows}{enough}; lower mix.rows, give it less weight, or take another source"
             )
     return problems

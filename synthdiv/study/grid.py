@@ -90,14 +90,14 @@ def combinations(spec: GridSpec, arguments: list[str], parse: Parser, command: s
     grids = [axes(spec.params | change, spec.zip, arguments, parse) for change in [{}, *spec.also]]
     total, most = sum(math.prod(map(len, grid)) for grid in grids), max(MAX_COMBINATIONS, spec.cells)
     if total > most:
-        confirm(total, spec.cells, command)
+        confirm_cells(total, spec.cells, command)
     excluded = exclusion(spec, arguments, parse)
     products = (tuple(itertools.chain(*point)) for grid in grids for point in itertools.product(*grid))
     points = list(dict.fromkeys(words for words in products if not excluded(words)))
     if not points:
         raise ConfigError(f"hydra.sweeper.exclude leaves none of {total:,} cells; exclude fewer combinations")
     if len(points) > spec.cells and total <= most:
-        confirm(len(points), spec.cells, command)
+        confirm_cells(len(points), spec.cells, command)
     return points
 
 
@@ -197,13 +197,18 @@ def canonical_value(value: Any) -> str:
     return f"{float(value):.17g}" if number else str(value)
 
 
-def confirm(count: int, cells: int, command: str) -> None:
-    """Ask whether so many cells are meant if there is a terminal, else refuse."""
+def confirm_cells(count: int, cells: int, command: str) -> None:
+    """Ask whether so many cells are meant; without -m they are refused."""
     if cells == 1:
         raise ConfigError(f"{count:,} cells are a sweep, which needs -m: `{command}`")
-    message = f"{count:,} cells are more than the {cells:,} that need no confirmation"
+    advice = f"to run them all add hydra.sweeper.cells={count}"
+    confirm(f"{count:,} cells are more than the {cells:,} that need no confirmation", advice)
+
+
+def confirm(message: str, advice: str) -> None:
+    """Ask at a terminal whether to go on; elsewhere, or if not, refuse."""
     if sys.stdin.isatty() and sys.stderr.isatty():
         echo(f"{message}. Continue? [y/N] ", error=True, end="")
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
-    raise ConfigError(f"{message}; to run them all add hydra.sweeper.cells={count}")
+    raise ConfigError(f"{message}; {advice}")

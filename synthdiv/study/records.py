@@ -16,10 +16,10 @@ from synthdiv.generate.spec import Backend
 from synthdiv.study.config import Cell, Generator
 from synthdiv.study.expand import Point
 from synthdiv.study.match import unmatched
+from synthdiv.study.origin import NOT_IDENTITY
 from synthdiv.study.pipeline import Graph, graph, shares
 
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
-NOT_IDENTITY = ("runtime", "track", "report", "sweep", "rerun", "experiment", "hydra")
 
 
 def cell_record(point: Point, item: Graph) -> CellRecord:
@@ -118,7 +118,7 @@ def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
     sampled = any(source.backend is not Backend.recorded for source in used_sources(cell, item))
     applies = {
         "generators.seed": sampled,
-        "mix.sample": sampled,
+        "mix.sample": sampled or (bool(used_sources(cell, item)) and cell.generators.samples > 1),
         "mix.rotation": matters("mix.rotation", cell, item),
         "train.seed": item.train is not None,
     }

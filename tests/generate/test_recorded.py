@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
+import pyarrow.parquet
 import pytest
 
 from synthdiv.core.fields import problems
@@ -137,4 +139,88 @@ def test_without_an_answerer_rows_of_two_sources_contradict(rows, tmp_path):
 
 def test_a_context_column_precedes_the_prompt(rows, tmp_path):
     write_rows(tmp_path / "context.jsonl", [{"prompt": "Why?", "about": "Rain.", "response": "clouds"}])
-    assert recorded("context.jsonl", None, context="about").answers("r") == {"rain. why?": "clouds"}
+    assert recorded("context.jsonl", None, context="about").answers("r") == {"rain. why?": ["clouds"]}
+
+
+def chat(row, roles=("user", "assistant"), role="role", content="content"):
+    turns = zip(roles, (row["prompt"], row["response"]), strict=True)
+    return [{role: "system", content: "Be brief."}, *({role: name, content: text} for name, text in turns)]
+
+
+def batch(row):
+    parts = [{"type": "text", "text": row["response"]}]
+    choices = [{"index": 0, "message": {"role": "assistant", "content": parts}, "finish_reason": "stop"}]
+    return {"custom_id": row["id"], "response": {"status_code": 200, "body": {"choices": choices}}, "error": None}
+
+
+PUBLISHED = {  # the forms in which people have answers, and the columns that read them
+    "model_outputs.json": (
+        lambda row: {"instruction": row["prompt"], "output": row["response"], "generator": "gpt"},
+        {"prompt": "instruction", "response": "output", "source": "generator", "answerer": "gpt"},
+    ),
+    "messages.jsonl": (lambda row: {"messages": chat(row)}, {"prompt": "messages", "response": "messages"}),
+    "sharegpt.json": (
+        lambda row: {"id": row["id"], "conversations": chat(row, ("human", "gpt"), "from", "value")},
+        {"prompt": "conversations", "response": "conversations"},
+    ),
+    "messages.parquet": (lambda row: {"messages": chat(row)}, {"prompt": "messages", "response": "messages"}),
+    "batch_output.jsonl": (batch, {"id": "custom_id"}),
+    "path.jsonl": (batch, {"id": "custom_id", "response": "response.body.choices.0.message"}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_files_are_read_in_the_forms_in_which_people_have_them(name, rows, tmp_path):
+    write, columns = PUBLISHED[name]
+    records = [write(row) for row in rows]
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / name)
+    elif name.endswith(".json"):
+        (tmp_path / name).write_text(json.dumps(records))
+    else:
+        write_rows(tmp_path / name, records)
+    spec = Recorded(name, **columns)
+    spec.resolve(Resolver(tmp_path / "out"), "r")
+    assert spec.answers("r") == {spec.key(row["id"], row["prompt"]): [row["response"]] for row in rows}
+
+
+def test_what_a_server_did_not_answer_is_no_answer(rows, tmp_path):
+    failed = {"custom_id": "q1", "response": {"status_code": 500, "body": {"error": {"message": "x"}}}, "error": None}
+    write_rows(tmp_path / "batch.jsonl", [batch(rows[0]), failed])
+    with pytest.raises(DataError, match=r"batch\.jsonl, line 2: column response is an object; it needs a text"):
+        Recorded("batch.jsonl", id="custom_id").answers("r")
+    assert len(Recorded("batch.jsonl", id="custom_id", where=["response.status_code=200"]).answers("r")) == 1
+
+
+def test_a_list_of_answers_is_as_many_samples(prompts, tmp_path, rows):
+    several = [row | {"response": [f"{row['id']} {n}" for n in range(2 + (row["id"] == "q0"))]} for row in rows]
+    write_rows(tmp_path / "several.jsonl", several)
+    spec = Recorded("several.jsonl", id="id")
+    stage = Generate("yew", Backend.recorded, spec, rows=24, shard_rows=2, samples=2)
+    (tmp_path / "shard").mkdir()
+    stage.build({"prompts": prompts}, tmp_path / "shard", RUN)
+    samples = read_samples(tmp_path / "shard")
+    assert [(row.sample, row.response) for row in samples] == [
+        (n, f"{row.id} {n}") for n, row in zip([0, 1] * 2, samples, strict=True)
+    ]
+    assert len(spec.answers("r", 3)) == 1, "one prompt has three"
+
+
+def test_numbers_and_forms_of_unicode_that_mean_the_same_are_matched(rows, tmp_path):
+    write_rows(tmp_path / "numbers.jsonl", [{"id": 1.0, "response": "a"}, {"id": "2.0", "response": "b"}])
+    spec = Recorded("numbers.jsonl", id="id")
+    assert [spec.answers("r")[spec.key(id, "")] for id in ("1", "2.0")] == [["a"], ["b"]]
+    assert spec.key("v1.0.5", "") == "v1.0.5"
+    write_rows(tmp_path / "forms.jsonl", [{"prompt": "Caf\u0065\u0301?", "response": "a"}])
+    spec = Recorded("forms.jsonl")
+    assert spec.answers("r")[spec.key("", "CAF\u00c9?")] == ["a"]
+    assert spec.key("", "x\u00b2") != spec.key("", "x2"), "another text is another prompt"
+
+
+def test_a_conflict_of_another_source_does_not_refuse_the_file(rows, tmp_path):
+    write_rows(tmp_path / "both.jsonl", [row | {"source": "one"} for row in rows] + [
+        rows[0] | {"source": "two", "response": answer} for answer in "ab"
+    ])  # fmt: skip
+    assert len(recorded("both.jsonl", "one", id="id").answers("r")) == 30
+    with pytest.raises(DataError, match="a second, different answer of two to 'q0'"):
+        recorded("both.jsonl", "two", id="id").answers("r")

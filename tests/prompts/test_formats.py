@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import zstandard
 
 from synthdiv.core.types import DataError, SynthdivError
 from synthdiv.prompts.formats import read_columns
@@ -61,7 +62,8 @@ BAD_FILES = {
     "open.csv": (b'id,response\n1,"two\nlines"\n2,"open\n3,a\n', "open.csv, line 4", "unexpected end", "are doubled"),
     "quote.tsv": (b'id\tresponse\n1\t"No" she said\n', "quote.tsv, line 2", "quotes are doubled"),
     "words.txt": (b"a\n", "the name must end in .jsonl, .json, .csv, .tsv", ".parquet"),
-    "plain.jsonl.gz": (LINES, "plain.jsonl.gz: cannot be read (Not a gzipped file"),
+    "text.zst": (b"(\xb5/\xfd rest", "text.zst: cannot be read"),
+    "cut.jsonl.zst": (zstandard.compress(LINES)[:-9], "cut.jsonl.zst"),
     "cut.jsonl.gz": (ZIPPED[:-12], "cut.jsonl.gz: cannot be read"),
     "flipped.jsonl.gz": (ZIPPED[:25] + bytes([ZIPPED[25] ^ 255]) + ZIPPED[26:], "flipped.jsonl.gz"),
     "text.parquet": (b"not parquet", "text.parquet: cannot be read as parquet"),
@@ -116,8 +118,12 @@ def test_every_format_gives_the_same_cells(tmp_path):
     (tmp_path / "mark.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.csv").read_bytes())
     for name in ("a.jsonl", "a.json", "a.csv", "a.tsv"):
         (tmp_path / f"{name}.GZ").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+        (tmp_path / f"{name}.zst").write_bytes(zstandard.compress((tmp_path / name).read_bytes()))
+    (tmp_path / "plain.jsonl.gz").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    (tmp_path / "latest").symlink_to(tmp_path / "a.tsv")
+    (tmp_path / "blob").write_bytes(zstandard.compress((tmp_path / "a.json").read_bytes()))
     files = list(tmp_path.iterdir())
-    assert len(files) == 10
+    assert len(files) == 17
     for file in files:
         cells = read_columns(file, {"--column": "response", "--prompt": "id"}).cells
         assert cells == {name: [row[name] for row in rows] for name in ("response", "id")}, file
@@ -128,8 +134,8 @@ def test_cells_of_another_kind_are_refused_with_their_number(tmp_path):
     (tmp_path / "gap.jsonl").write_bytes(gap)
     rows = read_columns(tmp_path / "gap.jsonl", {name: name for name in ("id", "response", "source")})
     for read, message in (
-        (lambda: rows.texts("response"), "line 8: column response is null or missing; it needs a text.*2 of 8 rows"),
-        (lambda: rows.texts("id"), "line 1: column id is a number; it needs a text"),
+        (lambda: rows.answers("response"), "line 8: column response is null or missing; it needs a text.*2 of 8 rows"),
+        (lambda: rows.answers("id"), "line 1: column id is a number; it needs a text"),
         (lambda: rows.labels("id"), "line 8: column id is an object; it needs a text or number"),
         (lambda: rows.ids("source", "!"), "line 8: column source is null or missing!$"),
         (lambda: rows.ids("id"), "line 9: column id is empty; each row needs an id"),
@@ -139,13 +145,13 @@ def test_cells_of_another_kind_are_refused_with_their_number(tmp_path):
     assert rows.labels("source") == ["oak"] * 6 + ["", "True"]
     rows = read_columns(Path(write_parquet(tmp_path / "a.parquet", [{"response": b"a"}, {}])), {"--column": "response"})
     with pytest.raises(DataError, match=r"a\.parquet, row 1: column response is bytes; it needs a text"):
-        rows.texts("response")
+        rows.answers("response")
 
 
 def test_a_cell_of_any_size_is_read_and_the_limit_of_csv_is_restored(tmp_path):
     limit = csv.field_size_limit()
     path = Path(write_csv(tmp_path / "a.csv", [{"response": "x" * 200_000}]))
-    assert read_columns(path, {"--column": "response"}).texts("response") == ["x" * 200_000]
+    assert read_columns(path, {"--column": "response"}).answers("response") == [["x" * 200_000]]
     path.write_bytes(BAD_FILES["open.csv"][0])
     with pytest.raises(DataError):
         read_columns(path, {"--column": "response"})

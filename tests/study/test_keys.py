@@ -161,7 +161,6 @@ def test_the_key_of_a_study_of_files_changes_with_every_field_but_these():
         f"generators.models=[{','.join(block % (name, name) for name in ('one', 'two', 'three', 'four'))}]",
     )  # fmt: skip
     recorded = ["*.models.*.sampling.*", "*.models.*.precision", "generators.seed", "generators.batch_tokens"]
-    recorded += ["generators.samples"]
     toy = ["generators.overlap", "generators.shift", "evaluate.suites.1.*"]
     same, every = indifferent(before)
     assert same - {"mix.kind"} == expected(every, [*NEVER, *LOCATORS, *recorded, *toy, "mix.source"])

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 ALL = "all"  # the name of the one group without --by
 NO_GROUP = "(none)"  # the group of rows without a value of --by
-MAX_GROUPS = 1000  # a column with more values contains ids or texts
+MANY_GROUPS = 1000  # a column with so many values may contain ids or texts
 DESCRIPTION = """\
 Print the diversity measures of the texts in a file: .jsonl, .json (a list of
-objects), .csv or .tsv, each also with .gz, or .parquet.
+objects), .csv or .tsv, each also with .gz or .zst, or .parquet; or in standard
+input (-), as JSON. A cell may also hold a list of texts, a conversation
+(`messages`: its last answer is the text) or a response of OpenAI's protocol;
+a.b.0 names a value inside of column a.
 
   synthdiv measure answers.jsonl                   all rows as one group
   synthdiv measure answers.csv --by source         a group for each source
@@ -57,7 +60,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     add, whole = parser.add_argument, whole_number
-    add("file", metavar="FILE", type=Path, help="the file")
+    add("file", metavar="FILE", type=Path, help="the file; - is standard input")
     add("--column", metavar="COLUMN", default="response", help="the column of texts (default: response)")
     add("--by", metavar="COLUMN", help="one group for each value of this column")
     add("--prompt", metavar="COLUMN",
@@ -122,20 +125,23 @@ def require_encoder(folder: Path | None) -> None:
 
 def read_groups(options: argparse.Namespace) -> Groups:
     from synthdiv.prompts.formats import read_columns
+    from synthdiv.study.grid import confirm
     from synthdiv.views.measure.group_scores import shuffled_groups
 
     by, prompt = options.by, options.prompt
     wanted = {"--column": options.column, "--by": by, "--prompt": prompt}
     rows = read_columns(options.file, {f"{option} {name}": name for option, name in wanted.items() if name is not None})
-    texts = rows.texts(options.column)
+    texts = rows.answers(options.column)
     names = [name or NO_GROUP for name in rows.labels(by)] if by is not None else [ALL] * len(texts)
-    if (count := len(set(names))) > MAX_GROUPS:
-        most = f"at most {MAX_GROUPS:,} groups can be compared; choose a column that names sources"
-        raise ConfigError(f"--by {by}: has {count:,} different values in {len(texts):,} rows; {most}")
+    if (count := len(set(names))) >= MANY_GROUPS:
+        question = f"--by {by}: has {count:,} different values in {len(texts):,} rows"
+        confirm(question, "choose a column that names sources, or answer y at a terminal")
     prompts: Sequence[Hashable] = range(len(texts))
     if prompt is not None:
         prompts = rows.ids(prompt, ": it names no prompt; without --prompt each row is its own prompt")
-    return shuffled_groups(texts, names, prompts, options.seed)
+    places = [place for place, samples in enumerate(texts) for _ in samples]
+    flat = [text for samples in texts for text in samples]
+    return shuffled_groups(flat, [names[i] for i in places], [prompts[i] for i in places], options.seed)
 
 
 def description(groups: Groups, words: int, origin: str, options: argparse.Namespace) -> list[str]:

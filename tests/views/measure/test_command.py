@@ -23,7 +23,7 @@ MISTAKES = {
     "a group of objects": (["a.jsonl", "--by", "nested"], ["a.jsonl, line 1: column nested is an object"]),
     "no text": (["a.jsonl", "--column", "id"], ["a.jsonl, line 1: column id is a number; it needs a text"]),
     "no prompt": (["a.jsonl", "--prompt", "gap"], ["a.jsonl, line 2: column gap is empty: it names no prompt"]),
-    "ids as groups": (["a.jsonl", "--by", "id"], ["--by id: has 1,001 different values in 1,001 rows", "1,000"]),
+    "ids as groups": (["a.jsonl", "--by", "id"], ["--by id: has 1,001 different values in 1,001 rows", "answer y"]),
     "option": (["a.jsonl", "--colum", "a"], ["unrecognized arguments: --colum a", "synthdiv measure --help"]),
     "words": (["a.jsonl", "--words", "0"], ["--words: '0': needs a whole number from 1"]),
     "texts": (["a.jsonl", "--texts", "ten"], ["--texts: 'ten': needs a whole number from 1"]),

@@ -1,0 +1,94 @@
+"""Whether every prompt can be answered: by the file of a recorded source, within the context of a local model."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.stage import Node, canonical_fields, digest
+from synthdiv.generate.generate import Generate, Split
+from synthdiv.generate.spec import LongPrompt
+from synthdiv.mix.mix import Mix, failure
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.prompts.prompt_set import Prompts
+
+Row = dict[str, Any]
+
+
+def unanswerable(nodes: Iterable[Node]) -> list[str]:
+    """Problems of the prompts that sources cannot answer; of those of all mixes one, with the override for all."""
+    prompts, failed = PromptSets(), defaultdict[str, dict[str, None]](dict)
+    owned, left_out, problems = defaultdict[str, set[int]](set), set[str](), []
+    for node in nodes:
+        stage = node.stage
+        if isinstance(stage, Mix):
+            left_out |= {*stage.leave_out}
+            shards = {name.rpartition("/")[0]: inner for name, inner in node.inputs.items() if name != "prompts"}
+            for name, owner in ((name, stage.owners()) for name in shards):
+                owned[name] |= {place for place, source in enumerate(owner) if source == name}
+                bad = [row for row in prompts.unanswered_by(shards[name]) if row["position"] in owned[name]]
+                failed[name] |= dict.fromkeys(row["id"] for row in bad if row["id"] not in stage.leave_out)
+        elif isinstance(stage, Generate) and stage.split is not Split.train and (bad := prompts.unanswered_by(node)):
+            names = ", ".join(row["id"] for row in bad[:5])
+            problems.append(
+                f"{stage.source}: {len(bad)} of {stage.rows} {stage.split.value} prompts ({names}) do not fit into the "
+                f"model's context together with {stage.sampling.max_new_tokens} new tokens; lower "
+                "sampling.max_new_tokens, leave these prompts out of the set, or set sampling.overlong=truncate"
+            )
+    if missing := {name: list(ids) for name, ids in failed.items() if ids}:
+        problems.append(failure(missing, sorted(left_out), [name for name, places in owned.items() for _ in places]))
+    return list(dict.fromkeys(problems))
+
+
+class PromptSets:
+    """Rows of prompt sets, read once. Splitting compares all prompts: it is done only if one cannot be answered."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[Row]] = {}
+        self.known: dict[str, list[Row]] = {}
+
+    def unanswered_by(self, node: Node) -> list[Row]:
+        """The rows of the split of a `generate` node that its source cannot answer, in their order."""
+        stage, prompts = node.stage, node.inputs["prompts"]
+        assert isinstance(stage, Generate)
+        assert isinstance(prompts.stage, Prompts)
+        model = node.inputs["model"].key if "model" in node.inputs else canonical_fields(stage.recorded)
+        key = digest([prompts.key, stage.split.value, model, stage.samples, canonical_fields(stage.sampling)])
+        if key not in self.known:
+            fails, bad = unable(stage, node), list[Row]()
+            if fails:
+                rows = self.rows.get(prompts.key) or self.rows.setdefault(prompts.key, prompts.stage.records())
+                if any(map(fails, rows)) and "split" not in rows[0]:
+                    prompts.stage.split(rows)
+                bad = [row for row in rows if row.get("split") == stage.split.value and fails(row)]
+            self.known[key] = bad
+        return self.known[key]
+
+
+def unable(stage: Generate, node: Node) -> Callable[[Row], bool] | None:
+    """Whether a source cannot answer a row; None where nothing is known of it, or where long prompts are cut."""
+    if recorded := stage.recorded:
+        answers = recorded.answers(f"{stage.source}: recorded", stage.samples)
+        return lambda row: recorded.key(row["id"], row["prompt"]) not in answers
+    model = node.inputs["model"].stage
+    folder = Path(model.path) if isinstance(model, Checkpoint) and model.path else None
+    if not folder or stage.sampling.overlong is LongPrompt.truncate or not (folder / "tokenizer.json").is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    context = config.get("text_config", config).get("max_position_embeddings")
+    room, tokenizer = (
+        (context or 2**30) - stage.sampling.max_new_tokens,
+        Tokenizer.from_file(f"{folder}/tokenizer.json"),
+    )
+
+    def long(row: Row) -> bool:
+        """A prompt has at most as many tokens as bytes, and its chat template, which is not known here, adds some."""
+        text = row["prompt"]
+        return len(text.encode()) > room and len(tokenizer.encode(text, add_special_tokens=False).ids) > room
+
+    return long
