@@ -237,7 +237,7 @@ class Study:
             order = [f"{name}{part}" for name in DECODINGS for part in ("", "-own", "-vectors")]
             return [arms[arm][part] for part in (*order, "human")]
 
-        suite = Collapse([*DECODINGS], vectors=True, words=1500, texts=8)
+        suite = Collapse(decodings=[*DECODINGS], vectors=True, words=600, texts=40, length=8, within=2, draws=2)
         self.made("collapse/collapse", suite, *said_by("narrow"), *said_by("wide"), people)
         tuned, base = ([toy, arms[arm]["support"], arms[arm]["plain"]] for arm in ("narrow", "wide"))
         self.made("truth/truth", Truth(), *tuned, arms["wide"]["support"])

@@ -147,7 +147,7 @@ class Scenes:
             return Train(method=method, lora=Lora(r=2), batch_rows=16, lr=1e-3, weight_decay=0.0, **limit)
         return {
             "likelihood": Likelihood(),
-            "collapse": Collapse(["plain"], words=30, texts=2),
+            "collapse": Collapse(decodings=["plain"], words=30, texts=2, length=2, cap=2, within=2, draws=2),
             "vectors": Vectors(),
             "truth": Truth(),
         }[scene]

@@ -84,7 +84,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "likelihood": {"target": Target.support, "limit": 3, "precision": Precision.bf16, "batch_tokens": 60},
     "collapse": {
         "decodings": ["other"], "human": False, "vanilla": True, "vectors": True, "words": 20, "texts": 3,
-        "seed": 1,
+        "length": 3, "cap": 3, "within": 3, "draws": 3, "seed": 1,
     },
     "vectors": {"human": True, "length": 2, "batch_rows": 3},
     "truth": {"vanilla": True},

@@ -3,10 +3,9 @@ with the vanilla student."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +17,17 @@ from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
-from synthdiv.measures.budgets import lexical_results, words_scores
-from synthdiv.measures.intervals import mean_score
+from synthdiv.measures.budgets import TextBudget, lexical_estimates, words_scores
+from synthdiv.measures.estimates import SHARE, VANILLA, Measure, join_notes, mean_of, scores_of
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.sentences import SENTENCE, sentences
 from synthdiv.measures.words import REGEX, words
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.split import rank
 
-TEXTS = "texts.parquet"
 AGAINST_HUMAN = ("mauve", "frechet", "precision", "recall", "cluster_entropy")
-PER_ANSWER = ("response_words", "sentences", "repetition_4", "empty")
+PER_PROMPT = ("self_bleu_3_within@texts", "distinct_2_within@texts", "published_self_bleu_3_individual")  # items
+TRUNCATED = Measure("truncated", SHARE, None, "no answer", 0, 1)
 
 
 class Responses(NamedTuple):
@@ -40,7 +39,7 @@ class Responses(NamedTuple):
 
 
 @dataclass
-class CollapseSuite(Suite):
+class CollapseSuite(Suite, TextBudget):
     """Did the output distribution narrow? Likelihood, lexical and semantic measures."""
 
     headlines = (
@@ -48,17 +47,17 @@ class CollapseSuite(Suite):
         "nll_2_support-vanilla",
         "published/self_bleu_3@words",
         "plain/self_bleu_3@texts",
+        "plain/distinct_2@texts",
         "plain/distinct_2_within@texts",
-        "plain/distinct_2_between@texts",
         "plain/vendi_1",
         "plain/recall",
     )
-    caveats = ("published/truncated", "published/empty", "plain/truncated", "plain/empty")
+    caveats = tuple(
+        f"{decoding}/{name}"
+        for decoding in ("published", "plain")
+        for name in ("truncated", "empty", "looping", "passed_over@texts", "words_cut@words")
+    )
 
-    words: int = setting(10000, least=1)
-    """Budget of the `@words` measures: texts, prompt after prompt, until that many words."""
-    texts: int = setting(50, least=1)
-    """Words of each answer that the `@texts` measures and sentence vectors see."""
     encoder: Checkpoint | None = None
     """A model of sentence-transformers; null: no semantic measures."""
     seed: int = setting(0, least=0)
@@ -69,9 +68,13 @@ class CollapseSuite(Suite):
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         human = bool(getattr(arm.prompts.stage, "human", False))
-        decodings = list(arm.responses)
         stage = Collapse(
-            decodings, human, vanilla is None, self.encoder is not None, self.words, self.texts, seed=self.seed
+            **{each.name: getattr(self, each.name) for each in fields(TextBudget)},
+            decodings=list(arm.responses),
+            human=human,
+            vanilla=vanilla is None,
+            vectors=self.encoder is not None,
+            seed=self.seed,
         )
         inputs = self.parts(arm, human)
         if vanilla:
@@ -99,22 +102,21 @@ class CollapseSuite(Suite):
     def vectors(self, **texts: Node) -> Node:
         """Sentence vectors of answers, or of the human test answers of `prompts`."""
         assert self.encoder
-        return Node(Vectors("prompts" in texts, self.texts), {**texts, "encoder": Node(self.encoder)})
+        return Node(Vectors("prompts" in texts, self.length), {**texts, "encoder": Node(self.encoder)})
 
 
 @dataclass
-class Collapse(Stage):
+class Collapse(Stage, TextBudget):
     """Inputs, by decoding D: `D/answers` of the student, `D/own`, their likelihood under the vanilla student, and with
     `vectors` `D/vectors`; with `human` `human`, the likelihood of the human answers under the student. The same of the
     vanilla student, with `vanilla/` before each name, unless the student is the vanilla one. With both `vectors` and
     `human` `human_vectors`, of the human answers.
 
-    Output: `scores.json`, `items.parquet`, and `texts.parquet`, the answers cut to `texts` words, on which a report
-    compares all arms of a sweep.
+    Output: `scores.json` and `items.parquet`.
     """
 
     name = "collapse"
-    version = 2
+    version = 3
 
     decodings: list[str] = field(default_factory=list)
     """Names of the decodings."""
@@ -124,10 +126,6 @@ class Collapse(Stage):
     """This is the vanilla student itself."""
     vectors: bool = False
     """There is a sentence encoder."""
-    words: int = 10000
-    """Budget of the `@words` measures, in words."""
-    texts: int = 50
-    """Words of each answer that the `@texts` measures see."""
     word: str = REGEX
     """The one regular expression for words."""
     sentence: str = SENTENCE
@@ -147,42 +145,36 @@ class Collapse(Stage):
             raise DataError("collapse.word, collapse.sentence: this version has one rule for each, " + REGEX)
         scores: list[Score] = []
         items: list[dict[str, Any]] = []
-        texts: list[dict[str, Any]] = []
         if self.human:
             scores, items = human_scores(inputs["human"], inputs.get("vanilla/human"), self.seed)
         for index, decoding in enumerate(self.decodings):
             run.progress(index, len(self.decodings), "decodings measured")
             student = responses_of(inputs, decoding)
             vanilla = None if self.vanilla else responses_of(inputs, f"vanilla/{decoding}")
-            groups = grouped(read_samples(student.answers.path))
-            own_answer_scores, prompt_items = self._decoding(student, vanilla, groups, inputs.get("human_vectors"))
-            scores += [dataclasses.replace(score, name=f"{decoding}/{score.name}") for score in own_answer_scores]
-            items += [{**each, "decoding": decoding} for each in (*answer_items(groups), *prompt_items)]
-            items += own_items(student.own, decoding)
-            texts += text_rows(groups, decoding, self.texts)
+            more, more_items = self._decoding(student, vanilla, inputs.get("human_vectors"))
+            scores += [replace(score, name=f"{decoding}/{score.name}") for score in more]
+            items += [{**each, "decoding": decoding} for each in (*more_items, *own_items(student.own))]
         write_suite(out, scores, items, CollapseSuite)
-        write_texts(out, texts)
         return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
 
     def _decoding(
-        self, student: Responses, vanilla: Responses | None, groups: dict[str, list[Sample]], human: Artifact | None
+        self, student: Responses, vanilla: Responses | None, human: Artifact | None
     ) -> tuple[list[Score], list[dict[str, Any]]]:
-        """The scores of one decoding, and the items that have one value a prompt."""
-        vanilla_groups = grouped(read_samples(vanilla.answers.path)) if vanilla else None
-        if vanilla_groups:
-            vanilla_groups = {key: vanilla_groups[key] for key in groups}
-        texts, vanilla_texts = responses(groups), responses(vanilla_groups) if vanilla_groups else None
-        lexical_student, lexical_vanilla = lexical_results(texts, vanilla_texts, self.words, self.texts, self.seed)
-        scores = lexical_student.scores() + (lexical_student.minus(lexical_vanilla) if lexical_vanilla else [])
-        scores += whole_scores(groups, vanilla_groups, self.words, self.seed)
+        """The scores and the items of one decoding."""
+        groups = grouped(read_samples(student.answers.path))
+        base = grouped(read_samples(vanilla.answers.path)) if vanilla else {}
+        others = {key: base[key] for key in groups} if vanilla else None
+        texts = None if others is None else responses(others)
+        levels, gaps = lexical_estimates(responses(groups), texts, self, self.seed)
+        scores = scores_of([*levels, *gaps]) + whole_scores(groups, others, self, self.seed)
         scores += perplexity_1_scores(student.own, vanilla.own if vanilla else None, self.seed)
-        scores += answer_scores(groups)
+        truncated = [sum(row.finish == "length" for row in rows) / len(rows) for rows in groups.values()]
+        scores.append(mean_of(TRUNCATED, truncated, sum(map(len, groups.values()))).score())
         if student.vectors:
             scores += semantic(student.vectors, vanilla.vectors if vanilla else None, human, self.seed)
-        means = [part for part in lexical_student.means if part.name not in PER_ANSWER]
-        return scores, [
-            item(key, part.name, value) for part in means for key, value in zip(groups, part.means, strict=True)
-        ]
+        per_prompt = [each for each in levels if each.measure.name in PER_PROMPT]
+        pairs = [(each, pair) for each in per_prompt for pair in zip(groups, each.units, strict=True)]
+        return scores, [*answer_items(groups), *(item(key, each.measure.name, x) for each, (key, x) in pairs)]
 
 
 def responses_of(inputs: Mapping[str, Artifact], name: str) -> Responses:
@@ -191,18 +183,18 @@ def responses_of(inputs: Mapping[str, Artifact], name: str) -> Responses:
 
 
 def whole_scores(
-    groups: dict[str, list[Sample]], vanilla: dict[str, list[Sample]] | None, budget: int, seed: int
+    groups: dict[str, list[Sample]], vanilla: dict[str, list[Sample]] | None, budget: TextBudget, seed: int
 ) -> list[Score]:
-    """The `@words` scores without truncated and empty answers: how much these change the others."""
+    """The `@words` scores without first answers that are truncated or empty: how much these change the others."""
     arms = [
-        {key: [row for row in rows if is_whole(row)] for key, rows in arm.items()} for arm in (groups, vanilla) if arm
+        {key: [row.response for row in rows[:1] if is_whole(row)] for key, rows in arm.items()}
+        for arm in (groups, vanilla)
+        if arm is not None
     ]
-    total = sum(map(len, groups.values()))
-    dropped = total - sum(map(len, arms[0].values()))
-    note = f"without {dropped} of {total} answers, truncated or empty"
-    scores = words_scores(responses(arms[0]), responses(arms[1]) if vanilla else None, budget, seed)
-    notes = [(score, "; ".join(filter(None, [score.note, note]))) for score in scores]
-    return [dataclasses.replace(score, name=f"whole/{score.name}", note=text) for score, text in notes]
+    dropped = sum(not texts for texts in arms[0].values())
+    note = f"without {dropped} of {len(groups)} first answers, truncated or empty"
+    scores = words_scores(arms[0], arms[1] if vanilla else None, budget, seed)
+    return [replace(score, name=f"whole/{score.name}", note=join_notes(score.note, note)) for score in scores]
 
 
 def semantic(student: Artifact, vanilla: Artifact | None, human: Artifact | None, seed: int) -> list[Score]:
@@ -216,9 +208,9 @@ def semantic(student: Artifact, vanilla: Artifact | None, human: Artifact | None
     human_note = truncated_note(human, "human ") if human else ""
     scores = []
     for score in semantic_scores(vectors, vanilla_vectors, human_vectors, ids, vanilla_ids, human_ids, seed):
-        notes = [score.note, student_note, vanilla_note if score.name.endswith("-vanilla") else ""]
-        notes.append(human_note if score.name.removesuffix("-vanilla") in AGAINST_HUMAN else "")
-        scores.append(dataclasses.replace(score, note="; ".join(filter(None, notes))))
+        notes = [score.note, student_note, vanilla_note if score.name.endswith(VANILLA) else ""]
+        notes.append(human_note if score.name.removesuffix(VANILLA) in AGAINST_HUMAN else "")
+        scores.append(replace(score, note=join_notes(*notes)))
     return scores
 
 
@@ -237,26 +229,12 @@ def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
     return dict(groups)
 
 
-def answer_scores(groups: dict[str, list[Sample]]) -> list[Score]:
-    """The rate of answers cut at the token limit. They stay in every measure but `whole/`, and so do empty ones."""
-    values = [sum(map(is_truncated, rows)) / len(rows) for rows in groups.values()]
-    return [mean_score("truncated", values, "share of answers", None, "no answer")]
-
-
-def is_truncated(row: Sample) -> bool:
-    return row.finish == "length"
-
-
-def is_empty(row: Sample) -> bool:
-    return not words(row.response)
-
-
 def is_whole(row: Sample) -> bool:
-    return not is_truncated(row) and not is_empty(row)
+    return row.finish != "length" and bool(words(row.response))
 
 
 def answer_items(groups: dict[str, list[Sample]]) -> Iterator[dict[str, Any]]:
-    """PER_ANSWER: what is measured of one answer at a time."""
+    """What is measured of one answer at a time."""
     for key, rows in groups.items():
         split = [words(row.response) for row in rows]
         for row, text, repeated in zip(rows, split, repetitions(split), strict=True):
@@ -269,19 +247,3 @@ def answer_items(groups: dict[str, list[Sample]]) -> Iterator[dict[str, Any]]:
             size = len(row.response.encode())
             for name, value in values.items():
                 yield item(key, name, value, sample=row.sample, bytes=size, finish=row.finish)
-
-
-def text_rows(groups: dict[str, list[Sample]], decoding: str, length: int) -> list[dict[str, Any]]:
-    """The first `length` words of each answer."""
-    return [
-        {"decoding": decoding, "prompt": key, "sample": row.sample, "words": " ".join(words(row.response)[:length])}
-        for key, rows in groups.items()
-        for row in rows
-    ]
-
-
-def write_texts(out: Path, rows: list[dict[str, Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / TEXTS)

@@ -236,10 +236,10 @@ def cut_note(artifact: Artifact, whose: str = "") -> str:
     return f"{cut} of {summary['answers']} {whose}answers were longer than the context and cut" if cut else ""
 
 
-def own_items(artifact: Artifact, decoding: str) -> Iterator[dict[str, Any]]:
+def own_items(artifact: Artifact) -> Iterator[dict[str, Any]]:
     """NLL per token of each answer of an `own` artifact."""
     for row in read_likelihood(artifact):
-        facts = {"sample": row["sample"], "decoding": decoding, "bytes": row["bytes"], "finish": row["finish"]}
+        facts = {"sample": row["sample"], "bytes": row["bytes"], "finish": row["finish"]}
         yield item(row["id"], "nll_1", row["nll"] / row["tokens"], **facts)
 
 

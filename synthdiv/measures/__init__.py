@@ -5,7 +5,7 @@ They do no I/O and take no configuration. numpy, scipy and other large libraries
 
 from synthdiv.measures.answers import repetition_rate, response_length, sentence_count
 from synthdiv.measures.bleu import self_bleu, self_bleu_aggregated, self_bleu_individual
-from synthdiv.measures.budgets import lexical_arm_scores, lexical_scores
+from synthdiv.measures.budgets import TextBudget, lexical_scores
 from synthdiv.measures.growth import heaps, heaps_in_order
 from synthdiv.measures.lexical import distinct_n, ngram_entropy
 from synthdiv.measures.neighbours import nearest_neighbour_entropy, support_precision, support_recall
@@ -21,6 +21,7 @@ from synthdiv.measures.vectors import between_prompt_distance, mean_cosine_dista
 __all__ = [
     "AnswerNLL",
     "TemperatureCurve",
+    "TextBudget",
     "between_prompt_distance",
     "cluster_entropy",
     "compression_ratio",
@@ -28,7 +29,6 @@ __all__ = [
     "frechet_distance",
     "heaps",
     "heaps_in_order",
-    "lexical_arm_scores",
     "lexical_scores",
     "likelihood_scores",
     "mauve",

@@ -1,56 +1,47 @@
-"""Measures of single answers: length in words and sentences, and repetition.
+"""Measures of single answers: length in words and sentences, repetition and loops.
 
 A score is the mean over prompts of the mean over each prompt's answers, so that every prompt has the same weight. Each
-measure also has a function of values per answer, NaN for an answer without one. Functions whose names end in `_of` take
-texts that are already split into words.
+measure is a function of values per answer, NaN for an answer without one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from synthdiv.core.types import Score
-from synthdiv.measures.intervals import mean_score, prompt_means, prompt_numbers
+from synthdiv.measures.estimates import SHARE, Estimate, Measure, mean_of, prompt_means, prompt_numbers
 from synthdiv.measures.sentences import sentences
 from synthdiv.measures.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
 
+    from synthdiv.core.types import Score
+    from synthdiv.measures.estimates import Ids
+
     Tokens = Sequence[Sequence[str]]
-    Ids = Sequence[Hashable] | None
+
+LOOPING = 0.5  # share of an answer's 4-grams that are repeated, from which on it loops
+RESPONSE_WORDS = Measure("response_words", "words", None, "no answer", 0)
+SENTENCES = Measure("sentences", "sentences", None, "no answer", 0)
+EMPTY = Measure("empty", SHARE, None, "no answer", 0, 1)
+LOOPS = Measure("looping", SHARE, None, "no answer", 0, 1)
+
+
+def repetition_measure(n: int) -> Measure:
+    return Measure(f"repetition_{n}", "share", False, f"no answer of {n} words", 0, 1)
 
 
 def response_length(texts: Sequence[str], prompts: Ids = None) -> Score:
     """Return the mean number of words in an answer. `prompts` (T,) holds the prompt id of each answer."""
-    return response_length_of([words(text) for text in texts], prompts)
-
-
-def response_length_of(tokens: Tokens, prompts: Ids = None) -> Score:
-    return _score("response_words", response_lengths(tokens), prompts, "words", None)
-
-
-def response_lengths(tokens: Tokens) -> np.ndarray:
-    """Return the number of words in each answer: floats (T,)."""
-    import numpy as np
-
-    return np.array([len(text) for text in tokens], dtype=float)
+    return _score(RESPONSE_WORDS, [len(words(text)) for text in texts], prompts)
 
 
 def sentence_count(texts: Sequence[str], prompts: Ids = None) -> Score:
     """Return the mean number of sentences in an answer, as split by `sentences`."""
-    return _score("sentences", sentence_counts(texts), prompts, "sentences", None)
-
-
-def sentence_counts(texts: Sequence[str]) -> np.ndarray:
-    """Return the number of sentences in each answer: floats (T,)."""
-    import numpy as np
-
-    return np.array([len(sentences(text)) for text in texts], dtype=float)
+    return _score(SENTENCES, [len(sentences(text)) for text in texts], prompts)
 
 
 def repetition_rate(texts: Sequence[str], prompts: Ids = None, n: int = 4) -> Score:
@@ -59,11 +50,7 @@ def repetition_rate(texts: Sequence[str], prompts: Ids = None, n: int = 4) -> Sc
     seq-rep-n of Welleck et al. 2020, Neural text generation with unlikelihood training, sec. 6. Answers of fewer than
     `n` words are left out and counted in the note.
     """
-    return repetition_rate_of([words(text) for text in texts], prompts, n)
-
-
-def repetition_rate_of(tokens: Tokens, prompts: Ids = None, n: int = 4) -> Score:
-    return _score(f"repetition_{n}", repetitions(tokens, n), prompts, "share", False, f"below {n} words")
+    return _score(repetition_measure(n), repetitions([words(text) for text in texts], n), prompts)
 
 
 def repetitions(tokens: Tokens, n: int = 4) -> np.ndarray:
@@ -83,16 +70,16 @@ def _repeated_share(tokens: Sequence[str], n: int) -> float:
     return 1.0 - len(set(zip(*(tokens[start:] for start in range(n)), strict=False))) / count
 
 
-def _score(
-    name: str, values: np.ndarray, prompts: Ids, unit: str, higher_is_better: bool | None, undefined: str = ""
-) -> Score:
-    """Return the mean over prompts of the mean of `values` (T,) over each prompt's answers. `undefined` says which
-    values are NaN, for the note."""
+def answer_estimate(measure: Measure, values: Any, prompt: np.ndarray, prompts: int | None = None) -> Estimate:
+    """Return the mean over prompts of the mean of `values` (T,) over each prompt's answers; `prompt` (T,) is the index
+    of their prompt. The note counts the answers without a value."""
     import numpy as np
 
-    prompt = prompt_numbers(prompts, len(values))
-    score = mean_score(name, prompt_means(values, prompt), unit, higher_is_better, "no answer counts")
-    missing = int(np.isnan(values).sum())
-    if not missing:
-        return score
-    return replace(score, note=f"{missing} of {len(values)} answers left out: {undefined}; {score.note}".rstrip("; "))
+    x = np.asarray(values, dtype=float)
+    missing = int(np.isnan(x).sum())
+    note = f"{missing} of {len(x)} answers have no value: {measure.undefined}" if missing else ""
+    return mean_of(measure, prompt_means(x, prompt, prompts), len(x) - missing, note=note)
+
+
+def _score(measure: Measure, values: Any, prompts: Ids) -> Score:
+    return answer_estimate(measure, values, prompt_numbers(prompts, len(values))).score()

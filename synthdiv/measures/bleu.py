@@ -9,75 +9,71 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from synthdiv.core.types import Score
-from synthdiv.measures.intervals import jackknife_score, mean_score, prompt_means, prompt_numbers
+from synthdiv.measures.estimates import Measure, mean_of, prompt_means, prompt_numbers, set_scores
 from synthdiv.measures.ngrams import NgramCounts, NgramTable, count_ngrams, ngrams
 from synthdiv.measures.sentences import sentences
+from synthdiv.measures.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
+
+    from synthdiv.core.types import Score
+    from synthdiv.measures.estimates import Ids
 
 MIN_SENTENCE_WORDS = 4  # the published variants skip shorter sentences
 POOL_ANSWERS = 100  # answers in a pool of the published aggregated variant
 ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
+
+
+def self_bleu_measure(name: str, undefined: str, caution: str = "") -> Measure:
+    return Measure(name, "0-100", False, undefined, 0, 100, caution)
+
+
 NEEDS_TWO_TEXTS = "needs two texts with a word"
 NEEDS_TWO_SENTENCES = "needs two sentences of four words in an answer"
 NEEDS_FULL_POOL = "needs 100 answers, with sentences of four words in each hundred"
 
 
-def self_bleu(texts: Sequence[str], n: int = 3, prompts: Sequence[Hashable] | None = None, seed: int = 0) -> Score:
+def self_bleu(texts: Sequence[str], n: int = 3, prompts: Ids = None, seed: int = 0) -> Score:
     """Return the mean BLEU of each text against all the others, 0 to 100; lower is more diverse (Zhu et al. 2018).
 
     Each BLEU is sacrebleu's `BLEU(max_ngram_order=n, effective_order=True).sentence_score`: tokenizer 13a, exp
     smoothing, closest reference length. An empty text scores 0, as in sacrebleu. NaN if fewer than two texts have a
-    token (sacrebleu returns 0 although it compares nothing). The value rises with the number of texts: compare on
-    equal budgets only. `prompts` (T,) holds the prompt id of each text; the interval leaves out groups of prompts.
+    token (sacrebleu returns 0 although it compares nothing). `self_bleu_3` of a budget is the same on lower-cased words
+    without punctuation, which gives other values. The value rises with the number of texts: compare on equal budgets
+    only. `prompts` (T,) holds the prompt id of each text; the interval leaves out groups of prompts.
     """
-    prompt = prompt_numbers(prompts, len(texts))
     table = ngrams(tokens_13a(texts), n)
-
-    def statistic(keep: np.ndarray) -> float:
-        return self_bleu_of(table, table.lengths, keep[prompt], n)
-
-    units = int(prompt.max(initial=-1)) + 1
-    name = f"self_bleu_{n}"
-    return jackknife_score(
-        name, statistic, units, unit="0-100", higher_is_better=False, undefined=NEEDS_TWO_TEXTS, seed=seed
-    )
+    measures = [self_bleu_measure(f"self_bleu_{n}", NEEDS_TWO_TEXTS)]
+    return set_scores(measures, lambda keep: [self_bleu_of(table, table.lengths, keep, n)], prompts, len(texts), seed)[
+        0
+    ]
 
 
-def self_bleu_individual(texts: Sequence[str], n: int = 3, prompts: Sequence[Hashable] | None = None) -> Score:
+def self_bleu_individual(texts: Sequence[str], n: int = 3, prompts: Ids = None) -> Score:
     """Return the Self-BLEU among the sentences of each answer, mean over answers, 0 to 100 (S1, individual).
 
     Only sentences of at least four words count. An answer with fewer than two of them is undefined and counted in the
     note. Answers to one prompt are averaged first. S1 reports 100 minus this value as "lexical diversity".
     """
-    prompt = prompt_numbers(prompts, len(texts))
     values = individual_values(*sentence_table(map(sentences, texts), n), len(texts), n)
-    name = f"published_self_bleu_{n}_individual"
-    return mean_score(name, prompt_means(values, prompt), "0-100", False, NEEDS_TWO_SENTENCES)
+    measure = self_bleu_measure(f"published_self_bleu_{n}_individual", NEEDS_TWO_SENTENCES)
+    return mean_of(measure, prompt_means(values, prompt_numbers(prompts, len(texts)))).score()
 
 
-def self_bleu_aggregated(
-    texts: Sequence[str], n: int = 3, prompts: Sequence[Hashable] | None = None, seed: int = 0
-) -> Score:
+def self_bleu_aggregated(texts: Sequence[str], n: int = 3, prompts: Ids = None, seed: int = 0) -> Score:
     """Return the Self-BLEU among the sentences of 100 pooled answers, mean over pools, 0 to 100 (S1, aggregated).
 
     Answers are pooled in the given order; an incomplete last pool is left out. Only sentences of at least four words
     count. NaN below 100 answers.
     """
-    prompt = prompt_numbers(prompts, len(texts))
     table, owner = sentence_table(map(sentences, texts), n)
-    name, units = f"published_self_bleu_{n}_aggregated", int(prompt.max(initial=-1)) + 1
-
-    def statistic(keep: np.ndarray) -> float:
-        return aggregated_value(table, owner, keep[prompt][owner], len(prompt), n)
-
-    return jackknife_score(
-        name, statistic, units, unit="0-100", higher_is_better=False, undefined=NEEDS_FULL_POOL, seed=seed
-    )
+    measures = [self_bleu_measure(f"published_self_bleu_{n}_aggregated", NEEDS_FULL_POOL)]
+    return set_scores(
+        measures, lambda keep: [aggregated_value(table, owner, keep[owner], len(texts), n)], prompts, len(texts), seed
+    )[0]
 
 
 def tokens_13a(texts: Iterable[str]) -> list[list[str]]:
@@ -92,11 +88,11 @@ def tokens_13a(texts: Iterable[str]) -> list[list[str]]:
         line = text.rstrip().replace("<skipped>", "").replace("-\n", "")
         for entity, character in ENTITIES:
             line = line.replace(entity, character)
-        words = line.split()
-        for word in words:
-            if word not in word_tokens:
-                word_tokens[word] = tokenize(f" {word} ").split()
-        tokens.append([token for word in words for token in word_tokens[word]])
+        parts = line.split()
+        for part in parts:
+            if part not in word_tokens:
+                word_tokens[part] = tokenize(f" {part} ").split()
+        tokens.append([token for part in parts for token in word_tokens[part]])
     return tokens
 
 
@@ -108,7 +104,7 @@ def sentence_table(answers: Iterable[Sequence[str]], n: int) -> tuple[NgramTable
         (owner, sentence)
         for owner, answer in enumerate(answers)
         for sentence in answer
-        if len(sentence.split()) >= MIN_SENTENCE_WORDS
+        if len(words(sentence)) >= MIN_SENTENCE_WORDS
     ]
     table = ngrams(tokens_13a(sentence for _, sentence in pairs), n)
     return table, np.array([owner for owner, _ in pairs], dtype=np.int64)
@@ -181,8 +177,8 @@ def _matched(counts: NgramCounts, group: np.ndarray) -> np.ndarray:
     at_top = counts.count == np.repeat(np.maximum.reduceat(counts.count, first), size)
     second = np.maximum.reduceat(np.where(at_top, 0, counts.count), first)
     unique_top = np.add.reduceat(at_top.astype(np.int64), first) == 1
-    clip_share_interval = np.where(at_top & np.repeat(unique_top, size), np.repeat(second, size), counts.count)
-    return np.bincount(counts.text, weights=clip_share_interval, minlength=texts)
+    clipped = np.where(at_top & np.repeat(unique_top, size), np.repeat(second, size), counts.count)
+    return np.bincount(counts.text, weights=clipped, minlength=texts)
 
 
 def _closest_reference_length(lengths: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -1,246 +1,267 @@
-"""All lexical scores of one arm, and differences between arms: two budgets, within and between prompts, as published.
+"""All lexical scores of one arm, and its differences from another: two budgets, within prompts, as published.
 
-There are two kinds of measure: measures of a set of texts, with jackknife intervals, and means over prompts.
+A number of an arm never depends on another arm: each fills its budgets by itself, from first answers in one fixed order
+of prompts. A contrast on `@texts` takes the first prompts to which both arms have an answer that is long enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.types import DataError, Score
 from synthdiv.measures import bleu
-from synthdiv.measures.answers import repetitions
-from synthdiv.measures.arm import POOLED, WordArm, words_values
-from synthdiv.measures.growth import fit_in_order, in_order_measures
-from synthdiv.measures.intervals import (
-    Jackknifed,
+from synthdiv.measures.estimates import (
+    SHARE,
+    Estimate,
     Measure,
-    balanced,
-    jackknife_masks,
-    mean_score,
-    prompt_means,
-    set_scores,
+    estimates,
+    jackknife,
+    mean_of,
+    prompt_groups,
+    scores_of,
+    undefined,
 )
-from synthdiv.measures.sentences import sentences
-from synthdiv.measures.texts import BETWEEN, Texts, texts_values
+from synthdiv.measures.intervals import pseudo_values
+from synthdiv.measures.lexical import COUNT_MEASURES, SAID_TWICE, bounded_by, count_values
+from synthdiv.measures.ngrams import ngrams
+from synthdiv.measures.order import CODECS, FEW_FACTORS, MTLD, compression_measure, compression_of, mtld_of
+from synthdiv.measures.word_arm import WordArm, answer_estimates, published_estimates
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from synthdiv.measures.ngrams import NgramTable
-
-Groups = Mapping[Any, Sequence[str]]  # the answers to each prompt, by its id
-STEP = 1000  # words between two points of the vocabulary curve in the published Heaps' law
-PUBLISHED = (
-    Measure("published_self_bleu_3_aggregated", "0-100", False, bleu.NEEDS_FULL_POOL),
-    *in_order_measures(STEP),
-)
-
-
-class SetResult(NamedTuple):
-    """Set-level measures whose names end in `suffix`; `note` says what was left out."""
-
-    suffix: str
-    measures: Sequence[Measure]
-    values: Jackknifed
-    note: str = ""
+Groups = Mapping[Any, Sequence[str]]  # the answers to each prompt, by its id, prompts in the one order of all arms
+MIN_WORDS = 20
+SELECTED = 0.1  # a larger difference of the shares passed over: the texts that remain are a selection
+POOLED = (*COUNT_MEASURES, MTLD, *map(compression_measure, CODECS))
+SHORT = "no prompt with so many long answers"
+WITHIN = [COUNT_MEASURES[0]._replace(undefined=SHORT), COUNT_MEASURES[2]._replace(undefined=SHORT)]
+PASSED_OVER = Measure("passed_over", SHARE, None, "no prompt", 0, 1)
+WORDS_CUT = Measure("words_cut", "share of words", None, "beyond the budget", 0, 1)
 
 
-class MeanResult(NamedTuple):
-    """A measure with one value per prompt: `means` (prompts,), NaN for a prompt where it is `undefined`."""
+@dataclass
+class TextBudget:
+    """How much text measures see; every arm fills it from its own answers."""
 
-    name: str
-    means: np.ndarray
-    unit: str
-    higher_is_better: bool | None
-    undefined: str
-    note: str = ""
+    words: int = setting(10000, least=1)
+    """Budget of the `@words` measures: first answers, prompt after prompt, until that many words."""
+    cap: int = setting(50, least=1)
+    """No answer gives more than words / cap words to `@words`, so that one runaway answer is not the sample."""
+    texts: int = setting(100, least=2)
+    """Budget of the `@texts` measures: that many first answers of `length` words or more."""
+    length: int = setting(50, least=1)
+    """Words to which answers are cut for the `@texts` measures and the sentence vectors."""
+    within: int = setting(4, least=2)
+    """Budget of the `_within@texts` measures: that many answers of `length` words or more to one prompt."""
+    draws: int = setting(8, least=2)
+    """The first answers to a prompt among which `within` are looked for; prompts with fewer answers do not count."""
 
-    def score(self) -> Score:
-        score = mean_score(*self[:5])
-        return replace(score, note="; ".join(part for part in (score.note, self.note) if part))
+    def check(self, name: str) -> list[str]:
+        if self.within <= self.draws:
+            return []
+        return [f"{name}.within={self.within}: more than {name}.draws={self.draws}, among which they are looked for"]
 
-
-@dataclass(frozen=True, eq=False)
-class LexicalResult:
-    """The values of one arm with replicates and values per prompt, from which scores and differences are made."""
-
-    sets: list[SetResult]
-    means: list[MeanResult]
-
-    def scores(self) -> list[Score]:
-        scores: list[Score] = []
-        for part in self.sets:
-            scores += set_scores(part.measures, part.values, part.suffix, part.note)
-        return scores + [part.score() for part in self.means]
-
-    def minus(self, other: LexicalResult) -> list[Score]:
-        """Return the differences from another arm with the same prompts; their names end in `-vanilla`."""
-        sets = [
-            SetResult(f"{student.suffix}-vanilla", student.measures, student.values.minus(vanilla.values), student.note)
-            for student, vanilla in zip(self.sets, other.sets, strict=True)
-        ]
-        means = [
-            student._replace(name=f"{student.name}-vanilla", means=student.means - vanilla.means)
-            for student, vanilla in zip(self.means, other.means, strict=True)
-        ]
-        return LexicalResult(sets, means).scores()
+    @property
+    def most(self) -> int:
+        """The most words that one answer gives to `@words`."""
+        return max(self.words // self.cap, 1)
 
 
-def lexical_scores(student: Groups, vanilla: Groups | None, words: int, length: int, seed: int = 0) -> list[Score]:
-    """Return every lexical score of `student` and its differences from `vanilla`, on answers to the same prompts.
+def lexical_scores(student: Groups, vanilla: Groups | None, budget: TextBudget, seed: int = 0) -> list[Score]:
+    """Return every lexical score of `student`, and its differences from `vanilla`, on answers to the same prompts.
 
-    `words` is the budget of the `@words` measures: answers in the given order of prompts, up to that many words. In the
-    `@texts` measures each answer is cut to `length` words, and prompts with a shorter answer in either arm are left out
-    of both. Both budgets use lower-cased words without punctuation. `…_within@texts` compares the answers to one
-    prompt, mean over prompts; `…_between@texts` compares the first answer to each prompt. `published_…` are the
-    variants of S1; the set-level ones use the first answer to each prompt, because S1 had one. Their values depend on
-    the number and length of the answers.
+    - `…@words`: on the first answer to each prompt, in the given order of prompts, up to `budget.words` words.
+    - `…@texts`: on `budget.texts` first answers of `budget.length` words; NaN for fewer. `…_within@texts` compares the
+      answers to one prompt, mean over prompts.
+    - `passed_over@texts`, `passed_over_within@texts`, `words_cut@words`: what the budgets leave out.
+    - `published_…`: the variants of S1, on first answers, without a budget.
+    - `response_words`, `sentences`, `repetition_4`, `empty`, `looping`: means of single answers.
 
-    Intervals of set-level measures leave out groups of prompts (`jackknife_masks`, `seed`), the same groups in both
-    arms, so each `<name>-vanilla` (student minus vanilla) has a paired interval. n counts the prompts used, the smaller
-    count for a difference. NaN with a note if there is too little text. Raises DataError if the arms have different
-    prompts.
+    Budgets use lower-cased words without punctuation. Intervals of set-level measures leave out groups of prompts
+    (`seed`), the same groups in both arms, so each `<name>-vanilla` (student minus vanilla) has a paired interval. n
+    counts prompts. NaN with a note if there is too little text. Raises DataError if the arms have different prompts.
     """
-    result, vanilla_result = lexical_results(student, vanilla, words, length, seed)
-    return result.scores() + (result.minus(vanilla_result) if vanilla_result else [])
+    levels, gaps = lexical_estimates(student, vanilla, budget, seed)
+    return scores_of([*levels, *gaps])
 
 
-def lexical_results(
-    student: Groups, vanilla: Groups | None, words: int, length: int, seed: int = 0
-) -> tuple[LexicalResult, LexicalResult | None]:
-    """Return the results of both arms from which `lexical_scores` are made."""
-    arms = {"student": student} | ({} if vanilla is None else {"vanilla": vanilla})
+def lexical_estimates(
+    student: Groups, vanilla: Groups | None, budget: TextBudget, seed: int = 0
+) -> tuple[list[Estimate], list[Estimate]]:
+    """Return the estimates of the student, and of its differences from `vanilla`, from which scores are made."""
     if vanilla is not None and list(student) != list(vanilla):
         raise DataError(
             f"student answers {len(student)} prompts, vanilla {len(vanilla)}: give both the same prompts in one order"
         )
-    results = results_by_arm(arms, words, length, seed, shared_budget=True)
-    return results["student"], results.get("vanilla")
-
-
-def lexical_arm_scores(
-    arms: Mapping[str, Groups], words: int, length: int, seed: int = 0, paired: bool = True
-) -> dict[str, list[Score]]:
-    """Return the lexical scores of several arms, without differences. The `@texts` budget uses their common prompts.
-
-    With `paired=False` the prompts of different arms are unrelated, and each arm gives as many texts as the arm with
-    the fewest long answers.
-    """
-    return {name: result.scores() for name, result in results_by_arm(arms, words, length, seed, paired).items()}
-
-
-def words_scores(student: Groups, vanilla: Groups | None, words: int, seed: int = 0) -> list[Score]:
-    """Return only the `@words` scores of `lexical_scores`; single answers may be missing."""
-    arms = {"student": student} | ({} if vanilla is None else {"vanilla": vanilla})
-    values = words_values(
-        {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}, words, seed
-    )
-    scores = set_scores(POOLED, values["student"], "@words")
+    arm = WordArm(list(student.values()), seed)
+    rest, texts = arm_estimates(arm, budget), texts_estimates(arm, budget)
     if vanilla is None:
-        return scores
-    return scores + set_scores(POOLED, values["student"].minus(values["vanilla"]), "@words-vanilla")
+        return [*rest, *texts], []
+    other = WordArm(list(vanilla.values()), seed)
+    gaps = [one.minus(each) for one, each in zip(rest, arm_estimates(other, budget), strict=True)]
+    return [*rest, *texts], [*gaps, *texts_contrasts(arm, other, budget)]
 
 
-def results_by_arm(
-    arms: Mapping[str, Groups], words: int, length: int, seed: int, paired: bool = True, shared_budget: bool = False
-) -> dict[str, LexicalResult]:
-    """Return every measure of each arm: set-level measures on `@words`, as published and on `@texts`, then means. With
-    `shared_budget` the `@words` replicates of all arms have one budget, as differences between arms need."""
-    word_arms = {name: WordArm.from_texts(list(groups.values())) for name, groups in arms.items()}
-    if shared_budget:
-        by_words = words_values(word_arms, words, seed)
-    else:
-        by_words = {name: words_values({name: arm}, words, seed)[name] for name, arm in word_arms.items()}
-    by_texts = texts_values(word_arms, {name: list(groups) for name, groups in arms.items()}, length, seed, paired)
-    results = {}
-    for name, groups in arms.items():
-        arm = word_arms[name]
-        answer_sentences = [sentences(text) for group in groups.values() for text in group]
-        table, owner = bleu.sentence_table(answer_sentences, 3)
-        individual = bleu.individual_values(table, owner, len(answer_sentences), 3)
-        means = answer_means(arm, [len(split) for split in answer_sentences], individual)
-        sets = [
-            SetResult("@words", POOLED, by_words[name]),
-            SetResult("", PUBLISHED, published_values(arm, table, owner, seed)),
-        ]
-        texts = texts_result(by_texts[name])
-        results[name] = LexicalResult([*sets, *texts.sets], [*texts.means, *means])
-    return results
+def arm_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
+    """Return everything but the `@texts` measures."""
+    return [*words_estimates(arm, budget), *published_estimates(arm), *answer_estimates(arm)]
 
 
-def texts_result(texts: Texts) -> LexicalResult:
-    """Return the `@texts` measures of one arm: pooled, between prompts and within prompts."""
-    undefined = "one answer, or none long enough"
-    sets = [
-        SetResult("@texts", POOLED, texts.pooled, texts.note),
-        SetResult("_between@texts", BETWEEN, texts.between, texts.note),
-    ]
-    means = [
-        MeanResult(f"{m.name}_within@texts", values, m.unit, m.higher_is_better, undefined, texts.note)
-        for m, values in zip(BETWEEN, texts.within, strict=True)
-    ]
-    return LexicalResult(sets, means)
+def words_scores(student: Groups, vanilla: Groups | None, budget: TextBudget, seed: int = 0) -> list[Score]:
+    """Return only the `@words` scores of `lexical_scores`; answers to prompts may be missing."""
+    arms = [WordArm(list(groups.values()), seed) for groups in (student, vanilla) if groups is not None]
+    return scores_of(*(words_estimates(arm, budget) for arm in arms))
 
 
-def texts_scores(
-    arms: Mapping[str, Mapping[Hashable, Sequence[list[str]]]],
-    vanilla_of: Mapping[str, str],
-    length: int,
-    seed: int = 0,
-) -> dict[str, list[Score]]:
-    """Return the `@texts` scores of many arms on the prompts that all of them answered with at least `length` words.
-
-    Each arm has its answers as words, cut to `length` words or more. `vanilla_of` maps an arm to its vanilla student,
-    for the differences; an arm that is absent from it, or is its own vanilla student, gets none.
-    """
-    word_arms = {name: WordArm.from_words(list(groups.values())) for name, groups in arms.items()}
-    by_arm = texts_values(word_arms, {name: list(groups) for name, groups in arms.items()}, length, seed)
-    parts = {name: texts_result(texts) for name, texts in by_arm.items()}
-    return {
-        name: part.scores() + (part.minus(parts[vanilla_of[name]]) if vanilla_of.get(name, name) != name else [])
-        for name, part in parts.items()
-    }
-
-
-def published_values(arm: WordArm, sentences: NgramTable, owner: np.ndarray, seed: int) -> Jackknifed:
-    """Return PUBLISHED of the first answer to each prompt; `owner` is the answer index of each of the `sentences`."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def words_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
+    """Return POOLED on the `@words` budget, and the share of words that the cap of one answer cuts."""
     import numpy as np
 
-    first = np.flatnonzero(np.diff(arm.prompt, prepend=-1))
-    prompt = arm.prompt[first]
-    is_first = np.isin(owner, first)
-    prompt_index = np.searchsorted(first, owner, side="right") - 1
-    start = np.cumsum(arm.lengths) - arm.lengths
-    size = arm.lengths[first]
-    word_prompt = np.repeat(prompt, size)
-    codes = arm.table.words[np.repeat(start[first] - (np.cumsum(size) - size), size) + np.arange(len(word_prompt))]
-
-    def values(keep: np.ndarray) -> np.ndarray:
-        self_bleu = bleu.aggregated_value(sentences, prompt_index, is_first & keep[prompt][prompt_index], len(first), 3)
-        return np.array([self_bleu, *fit_in_order(codes[keep[word_prompt]], STEP)])
-
-    all_values = values(np.ones(arm.prompts, dtype=bool))
-    kept = jackknife_masks(arm.prompts, seed)
-    with ThreadPoolExecutor(2) as pool:  # numpy releases the interpreter lock
-        replicates = np.array([*pool.map(values, kept)]).reshape(-1, len(PUBLISHED))
-    return Jackknifed(all_values, balanced(all_values, replicates, kept), len(first))
+    sample, cut, total = list[list[str]](), list[int](), 0
+    for text in arm.first:
+        if total >= budget.words:
+            break
+        sample.append(text[: min(budget.most, budget.words - total)])
+        cut.append(max(len(text) - budget.most, 0))
+        total += len(sample[-1])
+    measures = [m._replace(name=f"{m.name}@words") for m in (*POOLED, WORDS_CUT)]
+    short = f"{total} words in first answers of at most {budget.most}, the budget needs {budget.words}"
+    if total < budget.words:
+        return [undefined(measure, short, len(sample)) for measure in measures]
+    shares = np.full(len(arm.first), math.nan)
+    shares[: len(cut)] = pseudo_values(cut, [len(text) for text in arm.first[: len(cut)]])
+    return [*set_estimates(sample, "@words", arm.seed), mean_of(measures[-1], shares)]
 
 
-def answer_means(arm: WordArm, sentences: Sequence[int], individual: np.ndarray) -> list[MeanResult]:
-    """Return the measures of single answers, as means over each prompt's answers."""
+def set_estimates(sample: Sequence[list[str]], suffix: str, seed: int) -> list[Estimate]:
+    """Return POOLED of a sample of texts, one for each prompt."""
+    import numpy as np
 
-    def mean(name: str, values: Any, unit: str, higher_is_better: bool | None, undefined: str) -> MeanResult:
-        return MeanResult(name, prompt_means(values, arm.prompt, arm.prompts), unit, higher_is_better, undefined)
+    measures = [m._replace(name=m.name + suffix) for m in POOLED]
+    measures[0] = measures[0]._replace(caution=SAID_TWICE if suffix == "@words" else "")
+    if sum(map(len, sample)) < MIN_WORDS:
+        reason = f"{sum(map(len, sample))} words: at least {MIN_WORDS} are needed"
+        return [undefined(m, reason, len(sample)) for m in measures]
+    table, prompt, group = ngrams(sample, 3), np.arange(len(sample)), prompt_groups(len(sample), seed)
+    value, pseudo = jackknife(lambda keep: count_values(table, keep[group]), np.bincount(group, table.lengths))
+    counts = estimates(bounded_by(table, measures[: len(COUNT_MEASURES)]), value, pseudo, len(sample))
+    joined = [" ".join(text) for text in sample]
+    ordered = [mtld_of(sample, prompt, group, seed)]
+    ordered += [compression_of(joined, prompt, group, codec, seed) for codec in CODECS]
+    rest = measures[len(COUNT_MEASURES) :]
+    made = [Estimate(m, *each, len(sample)) for m, each in zip(rest, ordered, strict=True)]
+    return [*counts, replace(made[0], no_interval=FEW_FACTORS), *made[1:]]
 
+
+def texts_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
+    """Return the `@texts` measures: POOLED, and those with one value for each prompt."""
+    import numpy as np
+
+    chosen = np.flatnonzero(arm.long(budget.length))[: budget.texts]
+    short = f"{len(chosen)} first answers have {budget.length} words, the budget needs {budget.texts}"
+    reason = short if len(chosen) < budget.texts else ""
+    return [*sampled(arm, chosen, budget, reason), *prompt_estimates(arm, budget)]
+
+
+def prompt_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
+    """Return WITHIN, and the shares of prompts that the `@texts` budget passes over."""
+    within, passed = within_values(arm, budget)
     return [
-        mean("response_words", arm.lengths, "words", None, "no answer"),
-        mean("empty", arm.lengths == 0, "share of answers", None, "no answer"),
-        mean("sentences", sentences, "sentences", None, "no answer"),
-        mean("repetition_4", repetitions(arm.tokens), "share", False, "no answer of four words"),
-        mean("published_self_bleu_3_individual", individual, "0-100", False, bleu.NEEDS_TWO_SENTENCES),
+        *within_estimates(within, budget),
+        mean_of(PASSED_OVER._replace(name="passed_over@texts"), ~arm.long(budget.length)),
+        mean_of(PASSED_OVER._replace(name="passed_over_within@texts", undefined="fewer answers"), passed),
     ]
+
+
+def sampled(arm: WordArm, chosen: np.ndarray, budget: TextBudget, reason: str) -> list[Estimate]:
+    """Return POOLED of the first answers to the prompts in `chosen` (k,), or NaN with a `reason`."""
+    if reason:
+        return [undefined(m._replace(name=f"{m.name}@texts"), reason, len(chosen)) for m in POOLED]
+    return set_estimates([arm.first[prompt][: budget.length] for prompt in chosen], "@texts", arm.seed)
+
+
+def within_values(arm: WordArm, budget: TextBudget) -> tuple[np.ndarray, np.ndarray]:
+    """Return WITHIN among the answers to each prompt, (2, prompts), NaN for a prompt without enough of them; and which
+    prompts are passed over because their answers are too short, NaN for one with fewer than `draws` answers."""
+    import numpy as np
+
+    values, passed = np.full((len(WITHIN), len(arm.tokens)), math.nan), np.full(len(arm.tokens), math.nan)
+    for prompt, group in enumerate(arm.tokens):
+        if len(group) >= budget.draws:
+            long = [text[: budget.length] for text in group[: budget.draws] if len(text) >= budget.length]
+            passed[prompt] = len(long) < budget.within
+            if len(long) >= budget.within:
+                values[:, prompt] = within_prompt(long[: budget.within])
+    return values, passed
+
+
+def within_prompt(group: Sequence[list[str]]) -> list[float]:
+    """Return Self-BLEU-3 and distinct-2 of the answers to one prompt, of one length."""
+    import numpy as np
+
+    table = ngrams(group, 3)
+    pairs = [pair for text in group for pair in pairwise(text)]
+    distinct = len(set(pairs)) / len(pairs) if pairs else math.nan
+    return [bleu.self_bleu_of(table, table.lengths, np.ones(len(group), dtype=bool), 3), distinct]
+
+
+def within_estimates(values: np.ndarray, budget: TextBudget) -> list[Estimate]:
+    """Return WITHIN as means over prompts; NaN below two prompts, because one says nothing of the others."""
+    few = (
+        f"fewer than two prompts have {budget.within} answers of {budget.length} words among their first {budget.draws}"
+    )
+    made = [mean_of(m._replace(name=f"{m.name}_within@texts"), x) for m, x in zip(WITHIN, values, strict=True)]
+    return [replace(each, value=math.nan, reason=few) if each.n < 2 else each for each in made]
+
+
+def texts_contrasts(student: WordArm, vanilla: WordArm, budget: TextBudget) -> list[Estimate]:
+    """Return the differences of the `@texts` measures: of sets on the first prompts where both arms have a long answer,
+    of WITHIN on the prompts where both have enough.
+
+    Where the shares passed over differ by more than SELECTED, what remains is a selection: the contrast is marked, made
+    again at half the length, and undefined where its sign changes.
+    """
+    *gaps, passed, passed_within = texts_gaps(student, vanilla, budget)
+    half = replace(budget, length=max(budget.length // 2, 1))
+    repeated: list[Estimate] = []
+    checked = []
+    for gap in gaps:
+        share = passed_within if "_within" in gap.measure.name else passed
+        if abs(share.value) > SELECTED and not math.isnan(gap.value):
+            repeated = repeated or texts_gaps(student, vanilla, half)
+            again = next(each for each in repeated if each.measure.name == gap.measure.name)
+            checked.append(selected(gap, again, share.value, half.length))
+        else:
+            checked.append(gap)
+    return [*checked, passed, passed_within]
+
+
+def texts_gaps(student: WordArm, vanilla: WordArm, budget: TextBudget) -> list[Estimate]:
+    """Return the differences of `texts_estimates`, sets on common prompts: `budget.texts` of them, or at least half."""
+    import numpy as np
+
+    both = np.flatnonzero(student.long(budget.length) & vanilla.long(budget.length))[: budget.texts]
+    few = len(both) < budget.texts
+    on = f"on {len(both)} texts, fewer than {budget.texts}" if few else ""
+    short = f"both arms have {budget.length} words in the first answers to {len(both)} prompts, the budget needs"
+    reason = f"{short} {budget.texts}" if 2 * len(both) < budget.texts else ""
+    sets = [sampled(arm, both, budget, reason) for arm in (student, vanilla)]
+    rest = [prompt_estimates(arm, budget) for arm in (student, vanilla)]
+    pairs = zip(chain(sets[0], rest[0]), chain(sets[1], rest[1]), strict=True)
+    gaps = [one.minus(other) for one, other in pairs]
+    return [gap.with_note(on) if gap.whole and not math.isnan(gap.value) else gap for gap in gaps]
+
+
+def selected(gap: Estimate, again: Estimate, passed_over: float, length: int) -> Estimate:
+    """Mark a contrast on selected texts; NaN if its sign is another in `again`, at half the length."""
+    note = f"selected: the shares passed over differ by {abs(passed_over):.2f}"
+    if gap.value * again.value > 0 or gap.value == again.value == 0:
+        return gap.with_note(f"{note}; the same sign at {length} words")
+    reason = f"not shown: {gap.value:.4g}, but {again.value:.4g} at {length} words"
+    return replace(gap, value=math.nan, reason=reason).with_note(note)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthdiv.core.types import Score
-from synthdiv.measures.intervals import Measure, jackknife_scores, prompt_numbers
+from synthdiv.measures.estimates import Measure, set_scores
 from synthdiv.measures.ngrams import count_ngrams, ngrams
 from synthdiv.measures.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
+
+    from synthdiv.core.types import Score
+    from synthdiv.measures.estimates import Ids
 
 MIN_WORDS = 100
 POINTS = 20
@@ -28,9 +30,9 @@ class HeapsFit(NamedTuple):
 
 
 HEAPS = (
-    Measure("heaps_k", "words", None, "needs 100 words"),
-    Measure("heaps_beta", "", True, "needs 100 words"),
-    Measure("heaps_r2", "", None, "needs 100 words and a vocabulary that still grows"),
+    Measure("heaps_k", "words", None, "needs 100 words", 0),
+    Measure("heaps_beta", "", True, "needs 100 words", 0, 1),
+    Measure("heaps_r2", "", None, "needs 100 words and a vocabulary that still grows", high=1),
 )
 UNDEFINED = HeapsFit(math.nan, math.nan, math.nan)
 
@@ -55,16 +57,15 @@ def rarefaction(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return seen @ types
 
 
-def heaps(texts: Sequence[str], prompts: Sequence[Hashable] | None = None, seed: int = 0) -> list[Score]:
+def heaps(texts: Sequence[str], prompts: Ids = None, seed: int = 0) -> list[Score]:
     """Return `heaps_k`, `heaps_beta` and `heaps_r2` of the words of `texts`, independent of their order. NaN below 100
     words. Compare on equal budgets only. The interval leaves out groups of `prompts`."""
-    prompt = prompt_numbers(prompts, len(texts))
     table = ngrams([words(text) for text in texts], 1)
 
     def statistic(keep: np.ndarray) -> HeapsFit:
-        return fit_heaps(count_ngrams(table, table.lengths * keep[prompt], 1).totals())
+        return fit_heaps(count_ngrams(table, table.lengths * keep, 1).totals())
 
-    return jackknife_scores(HEAPS, statistic, int(prompt.max(initial=-1)) + 1, seed)
+    return set_scores(HEAPS, statistic, prompts, len(texts), seed)
 
 
 def fit_heaps(counts: np.ndarray) -> HeapsFit:
@@ -88,9 +89,7 @@ def fit_heaps(counts: np.ndarray) -> HeapsFit:
     return HeapsFit(math.exp(log_k), beta, _r2(y, log_k + beta * x))
 
 
-def heaps_in_order(
-    texts: Sequence[str], step: int = 1000, prompts: Sequence[Hashable] | None = None, seed: int = 0
-) -> list[Score]:
+def heaps_in_order(texts: Sequence[str], step: int = 1000, prompts: Ids = None, seed: int = 0) -> list[Score]:
     """Return `published_heaps_k`, `_beta` and `_r2`, the variant of S1: least squares on V after every `step` words.
 
     The words are read in the given order, and the result depends on it. R2 is on V. NaN below 3 `step` words: two
@@ -98,23 +97,19 @@ def heaps_in_order(
     """
     import numpy as np
 
-    prompt = prompt_numbers(prompts, len(texts))
-    codes: dict[str, int] = {}
-    texts_as_codes = [[codes.setdefault(word, len(codes)) for word in words(text)] for text in texts]
-    owner = np.repeat(prompt, [len(text) for text in texts_as_codes])
-    words_in_order = np.array([word for text in texts_as_codes for word in text], dtype=np.int64)
-    units = int(prompt.max(initial=-1)) + 1
-    return jackknife_scores(
-        in_order_measures(step), lambda keep: fit_in_order(words_in_order[keep[owner]], step), units, seed
-    )
+    table = ngrams([words(text) for text in texts], 1)
+    owner = np.repeat(np.arange(len(texts)), table.lengths)
+    measures = in_order_measures(step)
+    return set_scores(measures, lambda keep: fit_in_order(table.words[keep[owner]], step), prompts, len(texts), seed)
 
 
 def in_order_measures(step: int) -> list[Measure]:
-    """Return HEAPS under the names of the published variant."""
-    return [
+    """Return HEAPS under the names of the published variant, whose exponent is fitted between 0 and 2."""
+    k, beta, r2 = [
         m._replace(name=f"published_{m.name}", undefined=m.undefined.replace(str(MIN_WORDS), str(3 * step)))
         for m in HEAPS
     ]
+    return [k, beta._replace(high=2), r2]
 
 
 def fit_in_order(words_in_order: np.ndarray, step: int) -> HeapsFit:

@@ -1,9 +1,8 @@
 """Measures that read a set of texts as one long text, and depend on their order: MTLD and compression ratios.
 
 They are averaged over seeded orders of the prompts; answers to one prompt stay together, in their given order.
-Functions whose names end in `_of` return the value and its replicates (g,) on `jackknife_masks(prompts, seed)`, so that
-the difference of two arms on the same prompts has an interval too. `prompt` (T,) holds the index of each text's prompt,
-below `prompts` (default: the largest index + 1).
+Functions whose names end in `_of` take texts, the index (T,) of the prompt of each, and the jackknife group (prompts,)
+of each prompt, and return the value and its pseudo-values (g,) as `jackknife` does.
 """
 
 from __future__ import annotations
@@ -11,34 +10,40 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from synthdiv.core.types import Score
-from synthdiv.measures.intervals import (
-    NO_INTERVAL,
-    balanced,
-    jackknife_interval,
-    jackknife_masks,
-    prompt_numbers,
-    pseudo_values,
-)
+from synthdiv.measures.estimates import Estimate, Measure, jackknife, prompt_groups, prompt_numbers
+from synthdiv.measures.intervals import pseudo_values
 from synthdiv.measures.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
 
-    Ids = Sequence[Hashable] | None
-    Replicated = tuple[float, np.ndarray]  # the value, and its replicates (g,)
+    from synthdiv.core.types import Score
+    from synthdiv.measures.estimates import Ids
+
+    Replicated = tuple[float, np.ndarray]
 
 MIN_WORDS = 50
 MIN_FACTORS = 2  # factors per group; with 0.7, 84 % of the 95 % intervals cover the truth, with 2 at least 91 %
-MANY_WINDOWS_BYTES = 16 * 32768  # above it, gzip loses less than 1 % at the start of a group
+FEW_FACTORS = f"no interval: fewer than {MIN_FACTORS} factors for each group of prompts, or one prompt"
+MANY_BYTES = 16 * 32768  # above it, the order of texts hardly matters, so replicates are of one order
 MIN_BYTES = 1000  # below it, headers and new letters outweigh redundancy
 CODECS = ("gzip", "zstd")
 GZIP_LEVEL, ZSTD_LEVEL = 6, 3  # the defaults of both
 WINDOW_LOG = 27  # 128 MiB
-MTLD_UNDEFINED = f"below {MIN_WORDS} words, or no word occurs twice"
-COMPRESSION_UNDEFINED = f"below {MIN_BYTES} bytes"
+MTLD = Measure(
+    "mtld",
+    "words",
+    True,
+    f"below {MIN_WORDS} words, or no word occurs twice",
+    0,
+    caution="it does not see copied answers",
+)
+
+
+def compression_measure(codec: str) -> Measure:
+    return Measure(f"compression_{codec}", "ratio", False, f"below {MIN_BYTES} bytes", 0)
 
 
 def mtld(texts: Sequence[str], prompts: Ids = None, seed: int = 0, orders: int = 3, threshold: float = 0.72) -> Score:
@@ -46,44 +51,41 @@ def mtld(texts: Sequence[str], prompts: Ids = None, seed: int = 0, orders: int =
 
     McCarthy and Jarvis 2010, MTLD, vocd-D, and HD-D: forwards and backwards, with the partial factor at the end; higher
     is more diverse. Equal to the package lexicalrichness on one text in one order. NaN below 50 words, or if no word
-    occurs twice (where the package returns the number of words). `prompts` (T,) holds the prompt id of each text.
+    occurs twice (where the package returns the number of words). A copy of a whole answer hardly changes it. `prompts`
+    (T,) holds the prompt id of each text; no interval with fewer than two factors for each group of prompts.
     """
     prompt = prompt_numbers(prompts, len(texts))
-    value, replicates = mtld_of([words(text) for text in texts], prompt, None, seed, orders, threshold)
-    no_interval = f"no interval: fewer than two prompts, or fewer than {MIN_FACTORS} factors for each group of them"
-    return _score("mtld", value, replicates, prompt, "words", True, MTLD_UNDEFINED, no_interval, seed)
+    group = prompt_groups(int(prompt.max(initial=-1)) + 1, seed)
+    value, pseudo = mtld_of([words(text) for text in texts], prompt, group, seed, orders, threshold)
+    return Estimate(MTLD, value, pseudo, len(group), no_interval=FEW_FACTORS).score()
 
 
 def mtld_of(
     tokens: Sequence[Sequence[str]],
     prompt: np.ndarray,
-    prompts: int | None = None,
+    group: np.ndarray,
     seed: int = 0,
     orders: int = 3,
     threshold: float = 0.72,
 ) -> Replicated:
-    """Return `mtld` of texts given as words, with linear replicates.
+    """Return `mtld` of texts given as words.
 
-    Groups of `jackknife_masks` stay together while groups, and prompts within them, change order. A factor counts in
-    each group by the share of its words in that group. The MTLD of a reading, words / factors, is then a ratio of sums
-    over groups with pseudo-values u_i; averaged over readings, the replicate without group i is
-    MTLD - (u_i - MTLD) / (g - 1). Single prompts cannot replace groups: a factor spans many short answers, so prompts
-    are not independent. Raises ValueError if `threshold` or `orders` is out of range.
+    Groups stay together while groups, and prompts within them, change order. A factor counts in each group by the share
+    of its words in that group, so the MTLD of a reading, words / factors, is a ratio of sums over groups, with
+    pseudo-values. Single prompts cannot replace groups: a factor spans many short answers, so they are not independent.
+    Raises ValueError if `threshold` or `orders` is out of range.
     """
     import numpy as np
 
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold}: needs a share of distinct words between 0 and 1")
-    prompts = int(prompt.max(initial=-1)) + 1 if prompts is None else prompts
-    left_out = jackknife_masks(prompts, seed)
-    undefined = np.full(len(left_out), math.nan)
     vocabulary: dict[str, int] = {}
     codes = np.array([vocabulary.setdefault(word, len(vocabulary)) for text in tokens for word in text], dtype=np.int64)
     if len(codes) < MIN_WORDS or len(vocabulary) == len(codes):
-        return math.nan, undefined
+        return math.nan, np.empty(0)
     lengths = np.array([len(text) for text in tokens], dtype=np.int64)
     first = np.cumsum(lengths) - lengths
-    group = left_out.argmin(axis=0) if len(left_out) else np.zeros(prompts, dtype=np.int64)
+    groups = int(group.max()) + 1
     pseudo, factors = [], []
     for order in _orders(prompt, group, seed, orders):
         size, group_of_text = lengths[order], group[prompt[order]]
@@ -91,14 +93,11 @@ def mtld_of(
         forward = codes[np.repeat(first[order] - start, size) + np.arange(len(codes))]
         for reading, edge in ((forward, start), (forward[::-1], len(codes) - start)):
             read = _factors(reading.tolist(), len(vocabulary), threshold, np.append(edge, len(codes) - edge[0]))
-            share = np.bincount(group_of_text, abs(np.diff(read)), len(undefined) or 1)
-            pseudo.append(pseudo_values(np.bincount(group_of_text, size, len(share)), share))
+            share = np.bincount(group_of_text, abs(np.diff(read)), groups)
+            pseudo.append(pseudo_values(np.bincount(group_of_text, size, groups), share))
             factors.append(share.sum())
     values = np.mean(pseudo, axis=0)
-    value = float(values.mean())
-    if np.mean(factors) < MIN_FACTORS * len(undefined):
-        return value, undefined
-    return value, (value - (values - value) / max(len(values) - 1, 1))[: len(undefined)]
+    return float(values.mean()), values if np.mean(factors) >= MIN_FACTORS * groups else values[:0]
 
 
 def _factors(codes: list[int], vocabulary: int, threshold: float, positions: np.ndarray) -> np.ndarray:
@@ -138,53 +137,29 @@ def compression_ratio(
     `prompts` (T,) holds the prompt id of each text.
     """
     prompt = prompt_numbers(prompts, len(texts))
-    value, replicates = compression_of(texts, prompt, None, codec, seed, orders)
-    return _score(
-        f"compression_{codec}", value, replicates, prompt, "ratio", False, COMPRESSION_UNDEFINED, NO_INTERVAL, seed
-    )
+    group = prompt_groups(int(prompt.max(initial=-1)) + 1, seed)
+    value, pseudo = compression_of(texts, prompt, group, codec, seed, orders)
+    return Estimate(compression_measure(codec), value, pseudo, len(group)).score()
 
 
 def compression_of(
-    texts: Sequence[str],
-    prompt: np.ndarray,
-    prompts: int | None = None,
-    codec: str = "gzip",
-    seed: int = 0,
-    orders: int = 3,
+    texts: Sequence[str], prompt: np.ndarray, group: np.ndarray, codec: str = "gzip", seed: int = 0, orders: int = 3
 ) -> Replicated:
-    """Return the mean of `compression_ratio` over `orders`, and its replicates.
-
-    Replicates of long texts use the first order only. If each group of prompts fills many windows of gzip, its
-    compressed size hardly depends on the other groups: each group is then compressed once by itself, and a replicate is
-    the whole minus the group.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
+    """Return the mean of the compression ratio over `orders`. Replicates of long texts are of the first order only."""
     import numpy as np
 
-    prompts = int(prompt.max(initial=-1)) + 1 if prompts is None else prompts
-    arranged = _orders(prompt, np.zeros(prompts, dtype=np.int64), seed, orders)
-    masks = jackknife_masks(prompts, seed)
+    arranged = _orders(prompt, np.zeros_like(group), seed, orders)
+    of_text = group[prompt]
     size = np.array([len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts], dtype=float)
-    left_out_bytes = np.array([size[~mask[prompt]].sum() for mask in masks])
-    separate = codec == "gzip" and len(left_out_bytes) > 0 and bool(left_out_bytes.min() >= MANY_WINDOWS_BYTES)
-    masks_to_compress = [
-        mask != separate for mask in masks
-    ]  # masks of what is compressed: the rest, or the group itself
-    replicate_orders = (
-        arranged if size.sum() < MANY_WINDOWS_BYTES else arranged[:1]
-    )  # in few bytes the noise of the order matters
-    text_orders = [*arranged, *(order[mask[prompt[order]]] for order in replicate_orders for mask in masks_to_compress)]
-    with ThreadPoolExecutor(2) as pool:  # both codecs release the interpreter lock
-        ratios = list(pool.map(lambda order: codec_ratio([texts[text] for text in order], codec), text_orders))
-    value, replicates = (
-        float(np.mean(ratios[:orders])),
-        np.mean(np.reshape(ratios[orders:], (len(replicate_orders), -1)), axis=0),
-    )
-    if separate:
-        share = left_out_bytes / replicates / (left_out_bytes / replicates).sum()  # of the compressed bytes
-        replicates = value * (1 - left_out_bytes / left_out_bytes.sum()) / (1 - share)
-    return value, replicates
+    replicated = arranged if size.sum() < MANY_BYTES else arranged[:1]
+
+    def statistic(keep: np.ndarray) -> list[float]:
+        return [codec_ratio([texts[text] for text in order if keep[of_text[text]]], codec) for order in replicated]
+
+    values, pseudo = jackknife(statistic, np.bincount(of_text, size))
+    rest = [codec_ratio([texts[text] for text in order], codec) for order in arranged[len(replicated) :]]
+    value = float(np.mean([*values, *rest]))
+    return value, pseudo.mean(axis=1) - values.mean() + value
 
 
 def codec_ratio(texts: Sequence[str], codec: str) -> float:
@@ -220,26 +195,9 @@ def _orders(prompt: np.ndarray, group: np.ndarray, seed: int, orders: int) -> li
 
     if orders < 1:
         raise ValueError(f"orders={orders}: needs 1 or more")
-    random = np.random.default_rng([seed, 1])  # a stream other than that of `jackknife_masks`
+    random = np.random.default_rng([seed, 1])  # a stream other than that of `prompt_groups`
     groups = int(group.max(initial=0)) + 1
     return [
         np.lexsort((random.permutation(len(group))[prompt], random.permutation(groups)[group[prompt]]))
         for _ in range(orders)
     ]
-
-
-def _score(
-    name: str,
-    value: float,
-    replicates: np.ndarray,
-    prompt: np.ndarray,
-    unit: str,
-    higher_is_better: bool,
-    undefined: str,
-    no_interval: str,
-    seed: int,
-) -> Score:
-    units = int(prompt.max(initial=-1)) + 1
-    low, high = map(float, jackknife_interval(value, balanced(value, replicates, jackknife_masks(units, seed))))
-    note = undefined if math.isnan(value) else no_interval if math.isnan(low) else ""
-    return Score(name, value, units, low, high, unit, higher_is_better, note)

@@ -6,27 +6,22 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.measures.neighbours import LIMIT, subsample, with_notes
-from synthdiv.measures.vectors import (
-    Estimate,
-    VectorArm,
-    blocks,
-    estimated,
-    invalid_reason,
-    undefined,
-    unit_vectors,
-    vector_arms,
-)
+from synthdiv.measures.estimates import Estimate, Measure, undefined
+from synthdiv.measures.neighbours import LIMIT, subsample_pair
+from synthdiv.measures.vectors import VectorArm, blocks, invalid_reason, unit_vectors, vector_arms
 
 if TYPE_CHECKING:
     import numpy as np
 
     from synthdiv.core.types import Score
-    from synthdiv.measures.vectors import Ids
+    from synthdiv.measures.estimates import Ids
 
 MAX_CLUSTERS = 50
 MAX_FIT_VECTORS = 20_000  # vectors on which clusters are fitted
 VARIANCE, SCALING, CURVE_POINTS = 0.9, 5, 25  # defaults of MAUVE: variance kept, its constant c, points of the curve
+CLUSTERS = Measure("cluster_entropy", "bits", True, "no vectors", 0)
+MAUVE = Measure("mauve", "0-1", True, "fewer than 20 vectors", 0, 1)
+FRECHET = Measure("frechet", "squared distance", False, "fewer than two vectors", 0)
 
 
 def cluster_entropy(
@@ -43,8 +38,7 @@ def cluster_entropy(
     """
     (arm,) = vector_arms(seed, (vectors, prompts))
     centres, note = fit_centres(arm.vectors if human is None else human, clusters, seed)
-    estimate = cluster_entropy_of(arm, centres) if centres is not None else undefined(arm, note)
-    return with_notes(estimate, note if centres is not None else "").score("cluster_entropy", "bits", True)
+    return cluster_entropy_of(arm, centres, note).score()
 
 
 def fit_centres(vectors: Any, clusters: int | None = None, seed: int = 0) -> tuple[Any, str]:
@@ -65,37 +59,35 @@ def fit_centres(vectors: Any, clusters: int | None = None, seed: int = 0) -> tup
     return fitted.cluster_centers_, f"{count} clusters"
 
 
-def cluster_entropy_of(arm: VectorArm, centres: np.ndarray) -> Estimate:
-    """Return `cluster_entropy` over given centres."""
+def cluster_entropy_of(arm: VectorArm, centres: Any, note: str = "") -> Estimate:
+    """Return `cluster_entropy` over given centres; `note` is on them, or says why there are none."""
     import numpy as np
 
-    reason = invalid_reason(arm.vectors, 1)
+    reason = note if centres is None else invalid_reason(arm.vectors, 1)
     if reason:
-        return undefined(arm, reason)
+        return undefined(CLUSTERS, reason, arm.prompts)
     half = 0.5 * np.vecdot(centres, centres)
     nearest = np.concatenate(
         [(unit_vectors(block) @ centres.T - half).argmax(axis=1) for _, block in blocks(arm.vectors)]
     )
-    values = _entropies(_replicate_counts(nearest, arm.left_out, arm.groups, len(centres)))
-    return estimated(arm, values)
+    counts = _cells(nearest, arm, len(centres))
+    measure = CLUSTERS._replace(high=math.log2(max(len(centres), 2)))
+    return arm.estimates([measure], lambda keep: [_entropy(counts[keep].sum(axis=0))], note)[0]
 
 
-def _replicate_counts(labels: np.ndarray, left_out: np.ndarray, groups: int, count: int) -> np.ndarray:
-    """Return the counts of labels 0 to count - 1, of all vectors and of each replicate: (groups + 1, count)."""
+def _cells(labels: np.ndarray, arm: VectorArm, count: int) -> np.ndarray:
+    """Return how often each group has labels 0 to count - 1: (groups + 1, count)."""
     import numpy as np
 
-    cells = np.bincount((left_out + 1) * count + labels, minlength=(groups + 1) * count).reshape(groups + 1, count)
-    cells[0] = cells.sum(axis=0)
-    cells[1:] = cells[0] - cells[1:]
-    return cells
+    groups = arm.groups + 1
+    return np.bincount(arm.row_group * count + labels, minlength=groups * count).reshape(groups, count)
 
 
-def _entropies(counts: np.ndarray) -> np.ndarray:
-    import numpy as np
+def _entropy(counts: np.ndarray) -> float:
     from scipy.special import entr
 
-    total = counts.sum(axis=1, keepdims=True)
-    return np.where(total[:, 0] > 0, entr(counts / np.maximum(total, 1)).sum(axis=1) / math.log(2), math.nan)
+    total = counts.sum()
+    return float(entr(counts / total).sum()) / math.log(2) if total else math.nan
 
 
 def frechet_distance(vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0) -> Score:
@@ -106,52 +98,56 @@ def frechet_distance(vectors: Any, human: Any, prompts: Ids = None, human_prompt
     ones; the note warns below 2 d. Jackknife interval over `prompts`; with `human_prompts`, replicates leave out the
     human answers to the same prompts. NaN with a note for fewer than two vectors in a set, or if one is not finite.
     """
-    arm, reference = vector_arms(seed, (vectors, prompts), (human, human_prompts))
-    return frechet_of(arm, reference).score("frechet", "squared distance", False)
+    return frechet_of(*vector_arms(seed, (vectors, prompts), (human, human_prompts))).score()
 
 
 def frechet_of(arm: VectorArm, human: VectorArm) -> Estimate:
     import numpy as np
 
-    for kind, vectors in (("", arm), ("human ", human)):
-        invalid = sum(int((~np.isfinite(block).all(axis=1)).sum()) for _, block in blocks(vectors.vectors))
-        if invalid or len(vectors.vectors) < 2:
-            note = (
-                f"{invalid} of {len(vectors.vectors)} {kind}vectors are not finite"
-                if invalid
-                else f"fewer than two {kind}vectors"
+    for kind, one in (("", arm), ("human ", human)):
+        count = len(one.vectors)
+        invalid = sum(int((~np.isfinite(block).all(axis=1)).sum()) for _, block in blocks(one.vectors))
+        if invalid or count < 2:
+            reason = (
+                f"{invalid} of {count} {kind}vectors are not finite" if invalid else f"fewer than two {kind}vectors"
             )
-            return undefined(arm, note)
+            return undefined(FRECHET, reason, arm.prompts)
     # centre first: sums of squares lose the digits of a small spread around a large mean
     origin = np.asarray(np.mean(human.vectors, axis=0, dtype=np.float64))
-    gaussians, human_gaussians = _gaussians(arm, origin, arm.groups), _gaussians(human, origin, arm.groups)
-    values = np.array([_frechet(*a, *b) for a, b in zip(gaussians, human_gaussians, strict=True)])
-    d = arm.vectors.shape[1]
-    smaller = min(len(arm.vectors), len(human.vectors))
-    return estimated(arm, values, f"biased: {smaller} vectors of {d} dimensions" * (smaller < 2 * d))
+    of_arm, of_human = _moment_sums(arm, origin), _moment_sums(human, origin)
+    d, smaller = arm.vectors.shape[1], min(len(arm.vectors), len(human.vectors))
+    note = f"biased: {smaller} vectors of {d} dimensions" * (smaller < 2 * d)
+    return arm.estimates(
+        [FRECHET], lambda keep: [_frechet(*_gaussian(of_arm, keep), *_gaussian(of_human, keep))], note
+    )[0]
 
 
-def _gaussians(arm: VectorArm, origin: np.ndarray, groups: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return mean (d,) relative to `origin` and covariance (d, d), of all vectors and of each replicate."""
+Sums = tuple["np.ndarray", "np.ndarray", "np.ndarray"]
+
+
+def _moment_sums(arm: VectorArm, origin: np.ndarray) -> Sums:
+    """Return, by group: the number of vectors, and the sums of v and of v vᵀ, v relative to `origin` (d,)."""
     import numpy as np
 
-    left_out, d = arm.left_out, len(origin)
-    count, first, second = np.zeros(groups + 1), np.zeros((groups + 1, d)), np.zeros((groups + 1, d, d))
-    for group in range(-1, groups):
-        rows = np.flatnonzero(left_out == group)
-        count[group + 1] = len(rows)
-        for _, block in blocks(arm.vectors[rows]):
+    groups, d, row_group = arm.groups + 1, len(origin), arm.row_group
+    first, second = np.zeros((groups, d)), np.zeros((groups, d, d))
+    for group in range(groups):
+        for _, block in blocks(arm.vectors[row_group == group]):
             centred = block.astype(np.float64) - origin
-            first[group + 1] += centred.sum(axis=0)
-            second[group + 1] += centred.T @ centred
-    for sums in (count, first, second):
-        sums[0] = sums.sum(axis=0)
-        sums[1:] = sums[0] - sums[1:]
-    gaussians = []
-    for n, total, square in zip(count, first, second, strict=True):
-        mean = total / n if n > 1 else np.full(d, math.nan)
-        gaussians.append((mean, (square - n * np.outer(mean, mean)) / (n - 1) if n > 1 else square))
-    return gaussians
+            first[group] += centred.sum(axis=0)
+            second[group] += centred.T @ centred
+    return np.bincount(row_group, minlength=groups), first, second
+
+
+def _gaussian(sums: Sums, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean (d,), NaN below two vectors, and the covariance (d, d) of the groups that are kept."""
+    import numpy as np
+
+    n, total, square = (each.sum(axis=0) - each[~keep].sum(axis=0) for each in sums)
+    if n < 2:
+        return np.full(len(total), math.nan), square
+    mean = total / n
+    return mean, (square - n * np.outer(mean, mean)) / (n - 1)
 
 
 def _frechet(mean: np.ndarray, covariance: np.ndarray, human_mean: np.ndarray, human_covariance: np.ndarray) -> float:
@@ -183,8 +179,8 @@ def mauve(
     if one is zero or not finite.
     """
     arm, reference = vector_arms(seed, (vectors, prompts), (human, human_prompts))
-    (arm,), reference, notes = subsample([arm], reference, seed, limit)
-    return with_notes(mauve_of(arm, reference, seed), *notes).score("mauve", "0-1", True)
+    arm, reference, *notes = subsample_pair(arm, reference, seed, limit)
+    return mauve_of(arm, reference, seed).with_note(*notes).score()
 
 
 def mauve_of(arm: VectorArm, human: VectorArm, seed: int) -> Estimate:
@@ -193,16 +189,18 @@ def mauve_of(arm: VectorArm, human: VectorArm, seed: int) -> Estimate:
 
     reason = invalid_reason(arm.vectors, 20) or invalid_reason(human.vectors, 20, "human ")
     if reason:
-        return undefined(arm, reason)
+        return undefined(MAUVE, reason, arm.prompts)
     count = max(2, round(min(len(arm.vectors), len(human.vectors)) / 10))
     labels = _pooled_clusters(np.vstack([unit_vectors(arm.vectors), unit_vectors(human.vectors)]), count, seed)
     if labels is None:
-        return undefined(arm, "all vectors are equal")
+        return undefined(MAUVE, "all vectors are equal", arm.prompts)
     rows = len(arm.vectors)
-    counts = _replicate_counts(labels[:rows], arm.left_out, arm.groups, count)
-    human_counts = _replicate_counts(labels[rows:], human.left_out, arm.groups, count)
-    values = np.array([divergence_area(p, q) for p, q in zip(human_counts, counts, strict=True)])
-    return estimated(arm, values)
+    q, p = _cells(labels[:rows], arm, count), _cells(labels[rows:], human, count)
+
+    def statistic(keep: np.ndarray) -> list[float]:
+        return [divergence_area(p[keep].sum(axis=0), q[keep].sum(axis=0))]
+
+    return arm.estimates([MAUVE], statistic)[0]
 
 
 def _pooled_clusters(pooled: np.ndarray, count: int, seed: int) -> Any:
@@ -236,4 +234,4 @@ def divergence_area(p: np.ndarray, q: np.ndarray) -> float:
     x, y = (np.exp(-SCALING * rel_entr(histogram, mixed).sum(axis=1)) for histogram in (q, p))
     x, y = np.r_[1.0, x, 0.0], np.r_[0.0, y, 1.0]
     by_x, by_y = np.argsort(x), np.argsort(y)
-    return float(0.5 * (np.trapezoid(y[by_x], x[by_x]) + np.trapezoid(x[by_y], y[by_y])))
+    return min(1.0, 0.5 * float(np.trapezoid(y[by_x], x[by_x]) + np.trapezoid(x[by_y], y[by_y])))

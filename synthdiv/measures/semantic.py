@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.neighbours import entropy_of, subsample, support_of, with_notes
+from synthdiv.measures.estimates import Estimate, join_notes, scores_of
+from synthdiv.measures.neighbours import entropy_of, subsample, subsample_pair, support_of
 from synthdiv.measures.reference import cluster_entropy_of, fit_centres, frechet_of, mauve_of
 from synthdiv.measures.spectrum import vendi_of
-from synthdiv.measures.vectors import (
-    Estimate,
-    VectorArm,
-    between_of,
-    cosine_of,
-    has_direction,
-    undefined,
-    vector_arms,
-    within_of,
-)
+from synthdiv.measures.vectors import VectorArm, between_of, cosine_of, has_direction, vector_arms, within_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-
     import numpy as np
 
-    from synthdiv.measures.vectors import Ids
-
-# name: (unit, higher_is_better), in the order of the scores
-MEASURES = {
-    "cosine_distance": ("0-2", True),
-    "cosine_distance_within": ("0-2", True),
-    "cosine_distance_between": ("0-2", True),
-    "vendi_1": ("vectors", True),
-    "vendi_2": ("vectors", True),
-    "vendi_inf": ("vectors", True),
-    "neighbour_entropy": ("nats", True),
-    "cluster_entropy": ("bits", True),
-    "mauve": ("0-1", True),
-    "frechet": ("squared distance", False),
-    "precision": ("share", True),
-    "recall": ("share", True),
-}
+    from synthdiv.measures.estimates import Ids
 
 
 def semantic_scores(
@@ -52,120 +26,102 @@ def semantic_scores(
     vanilla_prompts: Ids = None,
     human_prompts: Ids = None,
     seed: int = 0,
-    centres: Any = None,
 ) -> list[Score]:
-    """Return MEASURES of `student` (n, d), and their differences from `vanilla` (k, d), named `<name>-vanilla`.
+    """Return the semantic measures of `student` (n, d), and their differences from `vanilla` (k, d).
 
-    mauve, frechet, precision and recall compare with `human` (m, d) and are absent without it. `prompts`,
-    `vanilla_prompts` and `human_prompts` hold the prompt id of each vector; without ids there is one prompt per vector,
-    in the same order in both arms. Clusters are `centres` (clusters, d), or those of `human`, `vanilla` or `student`,
-    the first that is given. Measures that are quadratic in n use at most 2,000 vectors of each set, of the same prompts
-    in both arms (`neighbours.subsample`, `seed`).
+    mauve, frechet, precision, recall and cluster_entropy compare with `human` (m, d) and are absent without it.
+    `prompts`, `vanilla_prompts` and `human_prompts` hold the prompt id of each vector; without ids there is one prompt
+    per vector, in the same order in both arms. Measures that are quadratic in n use at most 2,000 vectors of each set
+    (`neighbours.subsample`, `seed`).
 
-    Vectors that are zero or not finite, such as those of empty answers, are left out; prompts without a vector in one
-    arm are left out of both; the notes count them. Intervals leave out the same groups of prompts in both arms, and the
-    human answers to them. n counts prompts, the smaller count for a difference. NaN with a note as each measure
-    documents. Raises DataError if the arms have different prompts.
+    Vectors that are zero or not finite, such as those of empty answers, are left out. The scores of the student do not
+    depend on `vanilla`; differences are on the prompts to which both arms have a vector. The notes count what is left
+    out. Intervals leave out the same groups of prompts in both arms, and the human answers to them. n counts prompts,
+    the smaller count for a difference. NaN with a note as each measure documents. Raises DataError if the arms have
+    different prompts.
     """
-    sets = [("student", student, prompts)]
-    if vanilla is not None:
-        sets.append(("vanilla", vanilla, vanilla_prompts))
-    valid_sets = [drop_directionless(name, vectors, ids) for name, vectors, ids in sets]
-    if len({frozenset(valid_set.prompts) for valid_set in valid_sets}) > 1:
+    ids = list(range(len(student))) if prompts is None else prompts
+    others = [] if vanilla is None else [(vanilla, range(len(vanilla)) if vanilla_prompts is None else vanilla_prompts)]
+    if any(set(other_ids) != set(ids) for _, other_ids in others):
         raise DataError("student and vanilla answer different prompts: give both arms the same prompts")
-    answered = frozenset.intersection(*(frozenset(valid_set.ids) for valid_set in valid_sets))
-    dropped = len(set(valid_sets[0].prompts) - answered)
-    notes = [valid_set.note for valid_set in valid_sets]
-    notes += [f"{dropped} prompts without a vector left out"] * (dropped > 0)
-    arms: list[tuple[Any, Ids]] = [valid_set.select(answered) for valid_set in valid_sets]
-    if human is not None:
-        human_set = drop_directionless("human", human, human_prompts)
-        notes.append(human_set.note)
-        arms.append((human_set.vectors, None if human_prompts is None else human_set.ids))
-    vector_sets = vector_arms(seed, *arms)
-    reference = vector_sets.pop() if human is not None else None
-    estimates = _estimates(vector_sets, reference, seed, centres)
-    if vanilla is not None:
-        of_student, of_vanilla = estimates
-        estimates = [
-            of_student,
-            {f"{name}-vanilla": difference(of_student[name], of_vanilla[name]) for name in of_student},
-        ]
-    note = "; ".join(filter(None, notes))
-    return [
-        with_notes(estimate, note).score(name, *MEASURES[name.removesuffix("-vanilla")])
-        for arm_estimates in estimates
-        for name, estimate in arm_estimates.items()
-    ]
+    humans = [] if human is None else [(human, human_prompts)]
+    arms = vector_arms(seed, (student, ids), *others, *humans)
+    reference = Reference.of(arms.pop(), seed) if humans else None
+    of_student, *of_vanilla = [Prompted.of(arm, name) for arm, name in zip(arms, ("", "vanilla "), strict=False)]
+    levels = of_student.estimates(reference, seed)
+    if not of_vanilla:
+        return scores_of(levels)
+    (base,) = of_vanilla
+    pair = [of_student.common(base), base.common(of_student)]
+    first = levels if pair[0] is of_student else pair[0].estimates(reference, seed)
+    gaps = [one.minus(other) for one, other in zip(first, pair[1].estimates(reference, seed), strict=True)]
+    return scores_of([*levels, *gaps])
 
 
-class PromptedVectors(NamedTuple):
-    """The nonzero finite vectors of one set, the prompt id of each, and all prompts of the set."""
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The human vectors, and clusters of them."""
 
-    vectors: np.ndarray
-    ids: list[Hashable]
-    prompts: list[Hashable]
+    arm: VectorArm
+    note: str
+    centres: Any
+    centres_note: str
+
+    @classmethod
+    def of(cls, arm: VectorArm, seed: int) -> Reference:
+        valid, note = with_direction(arm, "human ")
+        return cls(valid, note, *fit_centres(valid.vectors, seed=seed))
+
+
+@dataclass(frozen=True, eq=False)
+class Prompted:
+    """The vectors of an arm that have a direction, and the number of answers to each prompt, those without one too."""
+
+    arm: VectorArm
+    counts: np.ndarray
     note: str
 
-    def select(self, prompts: frozenset[Hashable]) -> tuple[np.ndarray, list[Hashable]]:
-        """Return the vectors and ids of `prompts`, without a copy if these are all."""
-        rows = [row for row, key in enumerate(self.ids) if key in prompts]
-        all_selected = len(rows) == len(self.ids)
-        return (self.vectors if all_selected else self.vectors[rows]), [self.ids[row] for row in rows]
+    @classmethod
+    def of(cls, arm: VectorArm, kind: str) -> Prompted:
+        import numpy as np
+
+        valid, note = with_direction(arm, kind)
+        return cls(valid, np.bincount(arm.prompt, minlength=len(arm.group) - 1), note)
+
+    def common(self, other: Prompted) -> Prompted:
+        """Return the answers to prompts to which `other` has a vector too."""
+        import numpy as np
+
+        rows = np.isin(self.arm.prompt, other.arm.prompt)
+        if rows.all():
+            return self
+        dropped = len(np.unique(self.arm.prompt[~rows]))
+        note = join_notes(self.note, f"{dropped} prompts without a vector in the other arm left out")
+        return replace(self, arm=self.arm.select(rows), note=note)
+
+    def estimates(self, reference: Reference | None, seed: int) -> list[Estimate]:
+        """Return every semantic measure."""
+        arm = self.arm
+        made = [cosine_of(arm), within_of(arm), between_of(arm), *vendi_of(arm)]
+        if reference is None:
+            limited, note = subsample(arm, seed, counts=self.counts)
+            return [each.with_note(self.note) for each in (*made, entropy_of(limited).with_note(note))]
+        limited, limited_human, note, human_note = subsample_pair(arm, reference.arm, seed, counts=self.counts)
+        made.append(entropy_of(limited).with_note(note))
+        against = [mauve_of(limited, limited_human, seed), *support_of(limited, limited_human)]
+        mauve, precision, recall = (each.with_note(note, human_note) for each in against)
+        clusters = cluster_entropy_of(arm, reference.centres, reference.centres_note)
+        against = [clusters, mauve, frechet_of(arm, reference.arm), precision, recall]
+        made += [each.with_note(reference.note) for each in against]
+        return [each.with_note(self.note) for each in made]
 
 
-def drop_directionless(name: str, vectors: Any, ids: Ids) -> PromptedVectors:
-    """Drop those of `vectors` (n, d) that are zero or not finite. Raises ValueError if the number of ids is not n."""
+def with_direction(arm: VectorArm, kind: str) -> tuple[VectorArm, str]:
+    """Return the vectors that are neither zero nor infinite nor NaN, and a note that counts the others."""
     import numpy as np
 
-    vectors = np.asanyarray(vectors)
-    prompts: list[Hashable] = list(range(len(vectors)) if ids is None else ids)
-    valid = has_direction(vectors)
-    if len(prompts) != len(valid):
-        raise ValueError(f"{name}: {len(valid)} vectors and {len(prompts)} prompts: give one prompt id for each vector")
+    valid = has_direction(arm.vectors)
     if valid.all():
-        return PromptedVectors(vectors, prompts, prompts, "")
-    rows = np.flatnonzero(valid)
-    note = f"{len(valid) - len(rows)} of {len(valid)} {name} vectors are zero or not finite and left out"
-    return PromptedVectors(vectors[rows], [prompts[row] for row in rows], prompts, note)
-
-
-def difference(student: Estimate, vanilla: Estimate) -> Estimate:
-    """Return the difference of one measure between two arms with the same prompts and replicates."""
-    n = min(student.n, vanilla.n)
-    note = "; ".join(dict.fromkeys(filter(None, [student.note, vanilla.note])))
-    if math.isnan(student.value) or math.isnan(vanilla.value):
-        return Estimate(math.nan, student.replicates[:0], n, note)
-    return Estimate(student.value - vanilla.value, student.replicates - vanilla.replicates, n, note, student.per_prompt)
-
-
-def _estimates(
-    arms: Sequence[VectorArm], human: VectorArm | None, seed: int, centres: Any
-) -> list[dict[str, Estimate]]:
-    """Return the measures of each arm, in the order of MEASURES."""
-    if centres is None:
-        centres, cluster_note = fit_centres((human or arms[-1]).vectors, seed=seed)
-    else:
-        cluster_note = f"{len(centres)} clusters"
-    limited_arms, limited_human, notes = subsample(arms, human, seed)
-    estimates = []
-    for arm, limited in zip(arms, limited_arms, strict=True):
-        clusters = undefined(arm, "") if centres is None else cluster_entropy_of(arm, centres)
-        values = {
-            "cosine_distance": cosine_of(arm),
-            "cosine_distance_within": within_of(arm),
-            "cosine_distance_between": between_of(arm),
-            **dict(zip(("vendi_1", "vendi_2", "vendi_inf"), vendi_of(arm), strict=True)),
-            "neighbour_entropy": with_notes(entropy_of(limited), notes[0]),
-            "cluster_entropy": with_notes(clusters, cluster_note),
-        }
-        if human is not None:
-            precision, recall = (with_notes(one, *notes) for one in support_of(limited, limited_human))
-            values |= {
-                "mauve": with_notes(mauve_of(limited, limited_human, seed), *notes),
-                "frechet": frechet_of(arm, human),
-                "precision": precision,
-                "recall": recall,
-            }
-        estimates.append(values)
-    return estimates
+        return arm, ""
+    note = f"{int((~valid).sum())} of {len(valid)} {kind}vectors are zero or not finite and left out"
+    return arm.select(np.flatnonzero(valid)), note

@@ -5,16 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from synthdiv.measures.vectors import (
-    Estimate,
-    VectorArm,
-    blocks,
-    estimated,
-    invalid_reason,
-    undefined,
-    unit_vectors,
-    vector_arms,
-)
+from synthdiv.measures.estimates import Estimate, Measure, undefined
+from synthdiv.measures.vectors import VectorArm, blocks, invalid_reason, unit_vectors, vector_arms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from synthdiv.core.types import Score
-    from synthdiv.measures.vectors import Ids
+    from synthdiv.measures.estimates import Ids
 
 ORDERS = (1, 2, math.inf)
 
@@ -37,8 +29,7 @@ def vendi(vectors: Any, q: float = 1, prompts: Ids = None, seed: int = 0) -> Sco
     compare sets of equal size. Jackknife interval over prompts. NaN with a note for fewer than two vectors, or if one
     is zero or not finite. Raises ValueError for another order.
     """
-    (arm,) = vector_arms(seed, (vectors, prompts))
-    return vendi_of(arm, (q,))[0].score(f"vendi_{q:g}", "vectors", True)
+    return vendi_of(vector_arms(seed, (vectors, prompts))[0], (q,))[0].score()
 
 
 def vendi_value(vectors: np.ndarray, q: float = 1) -> float:
@@ -51,13 +42,31 @@ def vendi_of(arm: VectorArm, orders: Sequence[float] = ORDERS) -> list[Estimate]
     """Return an estimate for each of `orders`, from the same matrices."""
     import numpy as np
 
+    most = min(arm.vectors.shape) if len(arm.vectors) > 1 else math.inf
+    measures = [Measure(f"vendi_{q:g}", "vectors", True, "fewer than 2 vectors", 1, most) for q in orders]
     reason = invalid_reason(arm.vectors)
     if reason:
-        return [undefined(arm, reason)] * len(orders)
-    values = np.array([[effective_number(matrix, q) for q in orders] for matrix in _matrices(arm)])
-    group_sizes = np.bincount(arm.left_out + 1, minlength=arm.groups + 1)[1:]
-    values[1:][len(arm.vectors) - group_sizes < 2] = math.nan  # undefined, as for the whole set
-    return [estimated(arm, order_values) for order_values in values.T]
+        return [undefined(measure, reason, arm.prompts) for measure in measures]
+    group = arm.row_group
+    counts = np.bincount(group, minlength=arm.groups + 1)
+    if len(arm.vectors) <= arm.vectors.shape[1]:
+        cosines = _cosines(arm.vectors)
+    else:  # the moments (d, d) have the same positive eigenvalues
+        parts = np.array([_moments(arm.vectors[group == label]) for label in range(arm.groups + 1)])
+        total = parts.sum(axis=0)
+
+    def statistic(keep: np.ndarray) -> list[float]:
+        count = int(counts[keep].sum())
+        if count < 2:
+            return [math.nan] * len(orders)
+        if len(arm.vectors) <= arm.vectors.shape[1]:
+            rows = np.flatnonzero(keep[group])
+            matrix = cosines[np.ix_(rows, rows)]
+        else:
+            matrix = total - parts[~keep].sum(axis=0)
+        return [effective_number(matrix / count, q) for q in orders]
+
+    return arm.estimates(measures, statistic)
 
 
 def effective_number(matrix: np.ndarray, q: float) -> float:
@@ -75,23 +84,6 @@ def effective_number(matrix: np.ndarray, q: float) -> float:
         return float(1 / shares[-1])
     shares = shares[shares > 0]
     return float(np.exp(-np.sum(shares * np.log(shares))))
-
-
-def _matrices(arm: VectorArm) -> list[np.ndarray]:
-    """Return the cosines (n, n) / n or the moments (d, d) / n, of all vectors and of each replicate. Both have the same
-    positive eigenvalues; the smaller matrix is used."""
-    import numpy as np
-
-    left_out, groups = arm.left_out, range(arm.groups)
-    if len(arm.vectors) <= arm.vectors.shape[1]:
-        cosines = _cosines(arm.vectors)
-        row_sets = [np.flatnonzero(left_out != group) for group in groups]
-        return [cosines / len(cosines), *(cosines[np.ix_(rows, rows)] / max(len(rows), 1) for rows in row_sets)]
-    parts = [_moments(arm.vectors[left_out == group]) for group in (-1, *groups)]
-    total, sizes = np.sum(parts, axis=0), [int((left_out == group).sum()) for group in groups]
-    count = len(left_out)
-    replicates = [(total - part) / max(count - size, 1) for part, size in zip(parts[1:], sizes, strict=True)]
-    return [total / count, *replicates]
 
 
 def _cosines(vectors: np.ndarray) -> np.ndarray:

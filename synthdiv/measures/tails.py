@@ -5,14 +5,14 @@ Collapse begins in the tokens that were improbable before fine-tuning; a mean ov
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.intervals import Measure, jackknife_scores
-from synthdiv.measures.perplexity import common_prompts, shuffled_prompts
+from synthdiv.measures.estimates import Estimate, Measure, estimates, jackknife, join_notes, prompt_groups, undefined
+from synthdiv.measures.pairing import compared, shuffled_prompts, unknown_reason, unpaired_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +22,12 @@ TAIL_SHARE = 0.01  # share of the vanilla student's tokens that are its tail
 MIN_TOKENS = 500  # so that the tail has at least five tokens
 
 INFINITE_VANILLA = "infinite in the vanilla student"
-LEVELS = [Measure(f"nll_2_token_{name}", "nats/token", False, INFINITE_VANILLA) for name in QUANTILES]
+LEVELS = [Measure(f"nll_2_token_{name}", "nats/token", False, INFINITE_VANILLA, 0) for name in QUANTILES]
+OWN = [m._replace(name=m.name.replace("_2_", "_1_"), higher_is_better=None) for m in LEVELS]
 TAILS = [
-    Measure("tail_share", "share of tokens", False, INFINITE_VANILLA),
-    Measure("nll_2_tail", "nats/token", False, INFINITE_VANILLA),
+    Measure("tail_share", "share of tokens", False, INFINITE_VANILLA, 0, 1),
+    Measure("nll_2_tail", "nats/token", False, INFINITE_VANILLA, 0),
 ]
-DIFFERENCES = [measure._replace(name=f"{measure.name}-vanilla") for measure in (*LEVELS, TAILS[1])]
 
 Tokens = Mapping[str, Sequence[float]]
 OwnTokens = Mapping[str, Sequence[Sequence[float]]]  # one sequence per answer to the prompt
@@ -48,22 +48,23 @@ def tail_scores(student: Tokens, vanilla: Tokens | None = None, seed: int = 0) -
 
     A quantile q is the smallest value with no more than 1 - q of the tokens above it. Tokens that tie with the 99 %
     quantile have the weight that makes the vanilla student's tail exactly 1 % of its tokens, in both arms. Intervals
-    leave out groups of prompts and estimate threshold and tail again on the rest. In simulations with skewed tokens and
-    25 to 1,500 prompts, 92 to 99 % of the intervals cover the truth; below 2,000 tokens, 84 to 92 % for `nll_2_tail`
-    and the level of the 99 % quantile. NaN with a note for fewer than 500 tokens, a token without a likelihood, or arms
-    with different tokens (template or tokenizer differ). An infinite value has no interval. Raises DataError for an
-    answer without a token.
+    leave out groups of prompts and estimate threshold and tail again on the rest. NaN with a note for fewer than 500
+    tokens, a token without a likelihood, or arms with different tokens (template or tokenizer differ). An infinite
+    value has no interval. Raises DataError for an answer without a token.
     """
-    levels = _scores(LEVELS, _quantile_values, [student], student, seed)
-    if vanilla is None:
-        return levels + _scores(TAILS, _tail_values, [student, student], student, seed)
-    common, note = common_prompts(student, vanilla)
-    arms = [student, vanilla]
-    return (
-        levels
-        + _scores(TAILS, _tail_values, arms, common, seed, note)
-        + _scores(DIFFERENCES, _difference_values, arms, common, seed, note)
-    )
+    quantiles = compared(lambda arm: _quantiles(LEVELS, _single(arm), seed), student, vanilla, len)
+    base = student if vanilla is None else vanilla
+    pairs = {prompt: (student[prompt], base[prompt]) for prompt in student if prompt in base}
+    unlike = any(len(one) != len(other) for one, other in pairs.values())
+    null = {prompt: (other, other) for prompt, (_, other) in pairs.items()}
+    unpaired = unpaired_note(student, base)
+    tails = compared(lambda arm: _tails(arm, seed), null if unlike else pairs, None if vanilla is None else null)
+    tails = [replace(score, note=join_notes(score.note, unpaired)) for score in tails]
+    if unlike or not pairs:  # no token to compare with
+        reason = quantiles[-1].note
+        tails = [Score(s.name, math.nan, s.n, unit=s.unit, higher_is_better=False, note=reason) for s in tails]
+    levels, tail_levels = quantiles[: len(LEVELS)], tails[: len(TAILS)]
+    return [*levels, *tail_levels, *quantiles[len(LEVELS) :], *tails[len(TAILS) + 1 :]]
 
 
 def own_answer_tail_scores(student: OwnTokens, vanilla: OwnTokens | None = None, seed: int = 0) -> list[Score]:
@@ -76,16 +77,10 @@ def own_answer_tail_scores(student: OwnTokens, vanilla: OwnTokens | None = None,
     - each `-vanilla`: minus the value of the vanilla student's own answers, on the common prompts. Only the prompts are
       paired, because the answers differ; intervals leave out the same prompts in both arms.
 
-    In simulations with skewed tokens and 50 to 600 prompts of one or eight answers, 91 to 95 % of the intervals of
-    differences cover the truth, 89 to 94 % of those of levels, 83 to 89 % for the 99 % quantile. NaN with a note for
-    fewer than 500 tokens in an arm or a token without a likelihood. An infinite value has no interval. Raises DataError
-    for a prompt without an answer or an answer without a token.
+    NaN with a note for fewer than 500 tokens in an arm or a token without a likelihood. An infinite value has no
+    interval. Raises DataError for a prompt without an answer or an answer without a token.
     """
-    levels = _own_scores([student], student, seed)
-    if vanilla is None:
-        return levels
-    common, note = common_prompts(student, vanilla)
-    return levels + _own_scores([student, vanilla], common, seed, note)
+    return compared(lambda arm: _quantiles(OWN, arm, seed), student, vanilla)
 
 
 class WeightedTokens(NamedTuple):
@@ -133,120 +128,67 @@ def tail_weights(vanilla: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(values == threshold, min(max(tie_weight, 0.0), 1.0), values > threshold)
 
 
-def _quantile_values(student: np.ndarray) -> list[float]:
-    return [quantile(student, q) for q in QUANTILES.values()]
+def _single(arm: Tokens) -> OwnTokens:
+    return {prompt: [tokens] for prompt, tokens in arm.items()}
 
 
-def _tail_values(student: np.ndarray, vanilla: np.ndarray) -> list[float]:
-    """Return `tail_share` and `nll_2_tail`."""
-    share = float(tail_weights(vanilla, student).mean())
-    weights = tail_weights(vanilla, vanilla)
-    in_tail = weights > 0  # infinity times 0 is not 0
-    return [share, float(weights[in_tail] @ student[in_tail] / weights.sum())]
+def _quantiles(measures: Sequence[Measure], arm: OwnTokens, seed: int) -> list[Estimate]:
+    """Return QUANTILES over tokens, every prompt with the same weight for each of its answers."""
+    prompts = shuffled_prompts(arm, seed)
+    reason = _undefined_reason(arm)
+    if reason:
+        return [undefined(measure, reason, len(prompts)) for measure in measures]
+    tokens = WeightedTokens.from_answers([arm[prompt] for prompt in prompts])
+    return _estimates(measures, tokens.quantiles, prompts, seed, tokens.values)
 
 
-def _difference_values(student: np.ndarray, vanilla: np.ndarray) -> list[float]:
-    student_values = [*_quantile_values(student), _tail_values(student, vanilla)[1]]
-    vanilla_values = [*_quantile_values(vanilla), _tail_values(vanilla, vanilla)[1]]
-    return _subtract(student_values, vanilla_values)
-
-
-def _subtract(student: list[float], vanilla: list[float]) -> list[float]:
-    return [a - b if math.isfinite(b) else math.nan for a, b in zip(student, vanilla, strict=True)]
-
-
-def _scores(
-    measures: list[Measure],
-    statistic: Callable[..., list[float]],
-    arms: list[Tokens],
-    common: Iterable[str],
-    seed: int,
-    note: str = "",
-) -> list[Score]:
-    """Return `measures`, whose values `statistic` computes from the aligned tokens of each arm."""
+def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int) -> list[Estimate]:
+    """Return TAILS of one model, from its tokens and those of the vanilla student by prompt."""
     import numpy as np
 
-    prompts = shuffled_prompts(common, seed)
-    reason = _undefined_reason(arms, prompts)
+    prompts = shuffled_prompts(arm, seed)
+    reason = _undefined_reason({prompt: pair[:1] for prompt, pair in arm.items()})
+    reason = reason or unknown_reason({prompt: other for prompt, (_, other) in arm.items()})
     if reason:
-        return _undefined(measures, len(prompts), reason)
-    tokens = [np.concatenate([np.asarray(arm[p], dtype=float) for p in prompts]) for arm in arms]
-    prompt = np.repeat(np.arange(len(prompts)), [len(arms[0][p]) for p in prompts])
-    scores = jackknife_scores(measures, lambda kept: statistic(*(x[kept[prompt]] for x in tokens)), len(prompts), seed)
-    impossible = sum(int(np.isinf(x).sum()) for x in tokens[: len({id(arm) for arm in arms})])
-    notes = [note, f"{impossible} tokens have probability 0" if impossible else ""]
-    return [_with_notes(score, *notes) for score in scores]
-
-
-def _own_scores(arms: list[OwnTokens], common: Iterable[str], seed: int, note: str = "") -> list[Score]:
-    """Return the quantiles of one arm, or the differences of two (first minus second)."""
-    import numpy as np
-
-    prompts, suffix = shuffled_prompts(common, seed), "-vanilla" if len(arms) == 2 else ""
-    infinite = "infinite in the vanilla student's answers"
-    measures = [Measure(f"nll_1_token_{name}{suffix}", "nats/token", None, infinite) for name in QUANTILES]
-    reason = _own_undefined_reason(arms, prompts)
-    if reason:
-        return _undefined(measures, len(prompts), reason)
-    tokens = [WeightedTokens.from_answers([arm[p] for p in prompts]) for arm in arms]
+        return [undefined(measure, reason, len(prompts)) for measure in TAILS]
+    own, vanilla = (np.concatenate([np.asarray(arm[prompt][part], float) for prompt in prompts]) for part in (0, 1))
+    prompt_of = np.repeat(np.arange(len(prompts)), [len(arm[prompt][0]) for prompt in prompts])
 
     def statistic(kept: np.ndarray) -> list[float]:
-        student, *vanilla = [arm.quantiles(kept) for arm in tokens]
-        return _subtract(student, vanilla[0]) if vanilla else student
+        student, base = own[kept[prompt_of]], vanilla[kept[prompt_of]]
+        weights = tail_weights(base, base)
+        in_tail = weights > 0  # infinity times 0 is not 0
+        tail = float(weights[in_tail] @ student[in_tail] / weights.sum())
+        return [float(tail_weights(base, student).mean()), tail]
 
-    scores = jackknife_scores(measures, statistic, len(prompts), seed)
-    impossible = sum(int(np.isinf(arm.values).sum()) for arm in tokens)
-    return [
-        _with_notes(score, note, f"{impossible} tokens have probability 0" if impossible else "") for score in scores
-    ]
+    return _estimates(TAILS, statistic, prompts, seed, own)
 
 
-def _own_undefined_reason(arms: list[OwnTokens], prompts: list[str]) -> str:
-    """Return why the scores are undefined, or an empty string."""
+def _estimates(
+    measures: Sequence[Measure],
+    statistic: Callable[[np.ndarray], list[float]],
+    prompts: Sequence[str],
+    seed: int,
+    tokens: np.ndarray,
+) -> list[Estimate]:
+    """Return what `statistic` computes of the prompts that are kept (prompts,)."""
     import numpy as np
 
-    for arm in arms:
-        empty = next((p for p, answers in arm.items() if not len(answers) or not all(map(len, answers))), None)
-        if empty is not None:
-            raise DataError(f"prompt {empty!r}: no answer, or an answer without a token; EOS counts as a token")
-    if not prompts and arms[0]:
-        return "no prompt in both arms"
-    count = min(sum(len(answer) for p in prompts for answer in arm[p]) for arm in arms)
+    group = prompt_groups(len(prompts), seed)
+    value, pseudo = jackknife(lambda keep: statistic(keep[group]), np.bincount(group))
+    impossible = int(np.isinf(tokens).sum())
+    note = f"{impossible} tokens have probability 0" if impossible else ""
+    return estimates(measures, value, pseudo, len(prompts), note=note)
+
+
+def _undefined_reason(arm: OwnTokens) -> str:
+    """Return why the scores of an arm are undefined, or an empty string."""
+    from itertools import chain
+
+    empty = next((prompt for prompt, answers in arm.items() if not len(answers) or not all(map(len, answers))), None)
+    if empty is not None:
+        raise DataError(f"prompt {empty!r}: no answer, or an answer without a token; EOS counts as a token")
+    count = sum(len(answer) for answers in arm.values() for answer in answers)
     if count < MIN_TOKENS:
         return f"{count} tokens: at least {MIN_TOKENS} are needed for a tail of 1 %"
-    unknown = [p for p in prompts if any(np.isnan(answer).any() for arm in arms for answer in arm[p])]
-    if unknown:
-        return f"{len(unknown)} of {len(prompts)} prompts have answers without likelihood, the first {unknown[0]!r}"
-    return ""
-
-
-def _undefined(measures: list[Measure], n: int, note: str) -> list[Score]:
-    return [Score(m.name, math.nan, n, unit=m.unit, higher_is_better=m.higher_is_better, note=note) for m in measures]
-
-
-def _with_notes(score: Score, *notes: str) -> Score:
-    """Return `score` with the notes, and with the interval of a share clipped to [0, 1]."""
-    low, high = (score.low, score.high) if score.unit != "share of tokens" else (max(score.low, 0), min(score.high, 1))
-    return dataclasses.replace(score, low=low, high=high, note="; ".join(filter(None, [score.note, *notes])))
-
-
-def _undefined_reason(arms: list[Tokens], prompts: list[str]) -> str:
-    """Return why the scores are undefined, or an empty string."""
-    import numpy as np
-
-    for arm in arms:
-        empty = next((p for p in arm if not len(arm[p])), None)
-        if empty is not None:
-            raise DataError(f"answer to prompt {empty!r} has no token; EOS counts as a token")
-    if not prompts and arms[0]:
-        return "no prompt in both arms"
-    count = sum(len(arms[0][p]) for p in prompts)
-    unlike = [p for p in prompts if len(arms[0][p]) != len(arms[-1][p])]
-    if unlike:
-        return f"{len(unlike)} answers differ in tokens between the arms, the first to prompt {unlike[0]!r}"
-    if count < MIN_TOKENS:
-        return f"{count} tokens: at least {MIN_TOKENS} are needed for a tail of 1 %"
-    unknown = [p for p in prompts if any(np.isnan(arm[p]).any() for arm in arms)]
-    if unknown:
-        return f"{len(unknown)} of {len(prompts)} answers have no likelihood, the first to prompt {unknown[0]!r}"
-    return ""
+    return unknown_reason({prompt: chain(*answers) for prompt, answers in arm.items()})

@@ -6,14 +6,14 @@ such a model is as close to human answers as before; a model that lost support i
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.intervals import Measure, jackknife_scores
-from synthdiv.measures.perplexity import common_prompts, shuffled_prompts
+from synthdiv.measures.estimates import Estimate, Measure, estimates, jackknife, prompt_groups, undefined
+from synthdiv.measures.pairing import compared, shuffled_prompts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,8 @@ TEMPERATURES = tuple(2.0 ** (step / PER_OCTAVE) for step in range(-8, 9))  # 1/4
 INDEX_OF_ONE = TEMPERATURES.index(1.0)
 MIN_ANSWERS = 4  # two to fit on and two to score
 MEASURES = (
-    Measure("temperature_2", "temperature", None, "no fit"),
-    Measure("nll_2_support", "nats/token", False, "no fit"),
+    Measure("temperature_2", "temperature", None, "no fit", 0),
+    Measure("nll_2_support", "nats/token", False, "no fit", 0),
     Measure("nll_2_sharpness", "nats/token", False, "no fit"),
 )
 
@@ -90,11 +90,7 @@ def temperature_scores(
     is not finite, or tokens that differ between the arms. The note names a fit at the end of the grid. Raises DataError
     for an answer without a token or without one value per temperature.
     """
-    scores = _scores([student], list(student), seed)
-    if vanilla is None:
-        return scores
-    common, note = common_prompts(student, vanilla)
-    return scores + _scores([student, vanilla], common, seed, note)
+    return compared(lambda arm: _estimates(arm, seed), student, vanilla, lambda answer: answer.tokens)
 
 
 def nll_after_fit(answers: Mapping[str, TemperatureCurve], seed: int = 0) -> dict[str, float]:
@@ -103,7 +99,7 @@ def nll_after_fit(answers: Mapping[str, TemperatureCurve], seed: int = 0) -> dic
     import numpy as np
 
     prompts = shuffled_prompts(answers, seed)
-    if _undefined_reason([answers], prompts):
+    if _undefined_reason(answers):
         return {}
     split = _split_answers(answers, prompts)
     values = split.values(split.fit(np.ones(len(prompts), dtype=bool)))
@@ -130,37 +126,24 @@ def best_log_temperature(curve: np.ndarray) -> float:
     return float(candidates[np.argmin(curve_spline(candidates))])
 
 
-def _scores(arms: list[Mapping[str, TemperatureCurve]], common: list[str], seed: int, note: str = "") -> list[Score]:
-    """Return the scores of one arm, or the differences of two (first minus second)."""
+def _estimates(arm: Mapping[str, TemperatureCurve], seed: int) -> list[Estimate]:
+    """Return MEASURES of one arm."""
     import numpy as np
 
-    prompts, suffix = shuffled_prompts(common, seed), "-vanilla" if len(arms) == 2 else ""
-    measures = [measure._replace(name=measure.name + suffix) for measure in MEASURES]
-    reason = _undefined_reason(arms, prompts)
+    prompts = shuffled_prompts(arm, seed)
+    reason = _undefined_reason(arm)
     if reason:
-        return [Score(m.name, math.nan, len(prompts), unit=m.unit, higher_is_better=m.higher_is_better, note=reason)
-                for m in measures]  # fmt: skip
-    splits = [_split_answers(arm, prompts) for arm in arms]
-
-    def statistic(kept: np.ndarray) -> list[float]:
-        student, *vanilla = [split.estimate(kept) for split in splits]
-        return [a - b for a, b in zip(student, vanilla[0], strict=True)] if vanilla else student
-
-    temperature, *rest = jackknife_scores(measures, statistic, len(prompts), seed)
-    fits = [np.exp(split.fit(np.ones(len(prompts), dtype=bool))) for split in splits]
-    fit_note = "fitted on the halves: " + " against ".join(f"{first:.4g} and {second:.4g}" for first, second in fits)
-    edge_note = next((f"a fit is at the end of the grid, T = {T:g}"
-                 for T in (TEMPERATURES[0], TEMPERATURES[-1]) if np.isclose(fits, T).any()), "")  # fmt: skip
-    if edge_note:  # the fits of replicates cannot vary there
-        temperature = dataclasses.replace(temperature, low=math.nan, high=math.nan)
-    return [
-        _with_notes(temperature, note, fit_note, edge_note),
-        *(_with_notes(score, note, edge_note) for score in rest),
-    ]
-
-
-def _with_notes(score: Score, *notes: str) -> Score:
-    return dataclasses.replace(score, note="; ".join(part for part in (score.note, *notes) if part))
+        return [undefined(measure, reason, len(prompts)) for measure in MEASURES]
+    split, group = _split_answers(arm, prompts), prompt_groups(len(prompts), seed)
+    value, pseudo = jackknife(lambda keep: split.estimate(keep[group]), np.bincount(group))
+    temperature, *rest = estimates(MEASURES, value, pseudo, len(prompts))
+    fits = np.exp(split.fit(np.ones(len(prompts), dtype=bool)))
+    temperature = temperature.with_note(f"fitted on the halves: {fits[0]:.4g} and {fits[1]:.4g}")
+    ends = [f"a fit is at the end of the grid, T = {T:g}" for T in TEMPERATURES[:: len(TEMPERATURES) - 1]
+            if np.isclose(fits, T).any()]  # fmt: skip
+    if ends:  # the fits of replicates cannot vary there
+        temperature = replace(temperature, units=temperature.units[:0], no_interval="no interval: a fit at the end")
+    return [each.with_note(*ends) for each in (temperature, *rest)]
 
 
 def _split_answers(arm: Mapping[str, TemperatureCurve], prompts: list[str]) -> SplitAnswers:
@@ -170,21 +153,17 @@ def _split_answers(arm: Mapping[str, TemperatureCurve], prompts: list[str]) -> S
     return SplitAnswers(nll, tokens, np.arange(len(prompts)) < len(prompts) // 2)
 
 
-def _undefined_reason(arms: list[Mapping[str, TemperatureCurve]], prompts: list[str]) -> str:
-    """Return why the scores are undefined, or an empty string."""
-    for arm in arms:
-        for prompt, answer in arm.items():
-            if answer.tokens < 1 or len(answer.nll_at) != len(TEMPERATURES):
-                raise DataError(
-                    f"answer to prompt {prompt!r}: {answer.tokens} tokens and {len(answer.nll_at)} values; needs at "
-                    f"least one token, as EOS counts, and one value for each of {len(TEMPERATURES)} temperatures"
-                )
-    if len(prompts) < MIN_ANSWERS:
-        return f"{len(prompts)} answers: too few to fit a temperature on one half and score the other"
-    unknown = [p for p in prompts if not all(math.isfinite(x) for arm in arms for x in arm[p].nll_at)]
+def _undefined_reason(arm: Mapping[str, TemperatureCurve]) -> str:
+    """Return why the scores of an arm are undefined, or an empty string."""
+    for prompt, answer in arm.items():
+        if answer.tokens < 1 or len(answer.nll_at) != len(TEMPERATURES):
+            raise DataError(
+                f"answer to prompt {prompt!r}: {answer.tokens} tokens and {len(answer.nll_at)} values; needs at "
+                f"least one token, as EOS counts, and one value for each of {len(TEMPERATURES)} temperatures"
+            )
+    if len(arm) < MIN_ANSWERS:
+        return f"{len(arm)} answers: too few to fit a temperature on one half and score the other"
+    unknown = [prompt for prompt, answer in arm.items() if not all(map(math.isfinite, answer.nll_at))]
     if unknown:
-        return f"{len(unknown)} of {len(prompts)} answers have no finite likelihood, the first to prompt {unknown[0]!r}"
-    unlike = [p for p in prompts if arms[0][p].tokens != arms[-1][p].tokens]
-    if unlike:
-        return f"{len(unlike)} answers differ in tokens between the arms, the first to prompt {unlike[0]!r}"
+        return f"{len(unknown)} of {len(arm)} answers have no finite likelihood, the first to prompt {unknown[0]!r}"
     return ""

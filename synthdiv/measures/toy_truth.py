@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synthdiv.core.types import Score
-from synthdiv.measures.intervals import clip_share_interval, mean_interval
+from synthdiv.measures.intervals import mean_interval
 
 PromptArrays = Sequence[np.ndarray]  # one array per prompt
 TERCILES = ("head", "middle", "tail")
@@ -121,7 +121,9 @@ def truth_score(
     if infinite := int(np.isinf(defined).sum()):
         notes.append(f"infinite for {infinite} of {len(defined)} prompts: q is 0 on a human answer")
     else:
-        low, high = clip_share_interval(name, unit, *mean_interval(defined))
+        low, high = mean_interval(defined)
+        if unit.startswith("share"):
+            low, high = max(low, 0.0), min(high, 1.0)
         notes.append("one prompt has no interval" if len(defined) == 1 else INTERVAL_SCOPE)
     return Score(name, float(defined.mean()), len(defined), low, high, unit, higher_is_better, "; ".join(notes))
 

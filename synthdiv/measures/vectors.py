@@ -9,34 +9,39 @@ from __future__ import annotations
 import math
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from synthdiv.core.types import Score
-from synthdiv.measures.intervals import (
-    balanced,
-    jackknife_interval,
-    jackknife_masks,
-    mean_interval,
+from synthdiv.measures.estimates import (
+    Estimate,
+    Measure,
+    estimates,
+    jackknife,
+    mean_of,
+    prompt_groups,
     prompt_numbers,
-    pseudo_values,
+    undefined,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
-    Ids = Sequence[Hashable] | None
+    from synthdiv.core.types import Score
+    from synthdiv.measures.estimates import Ids, Statistic
 
 BLOCK_ROWS = 1024  # vectors that are converted to float64 at once
+COSINE = Measure("cosine_distance", "0-2", True, "fewer than two vectors", 0, 2)
+WITHIN = Measure("cosine_distance_within", "0-2", True, "no prompt with two vectors", 0, 2)
+BETWEEN = Measure("cosine_distance_between", "0-2", True, "fewer than two prompts", 0, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class VectorArm:
     """Vectors (n, d) of any float type and nonzero length, with the prompt of each.
 
-    `prompt` (n,) is the prompt index, or -1 for a prompt that is never left out. `group` (units + 1,) is the replicate
-    that leaves out a prompt, or -1 for none; its last entry belongs to prompt -1.
+    `prompt` (n,) is the prompt index, or -1 for a prompt that is never left out. `group` (units + 1,) is the jackknife
+    group of each prompt, or -1 for none; its last entry belongs to prompt -1.
     """
 
     vectors: np.ndarray
@@ -44,14 +49,14 @@ class VectorArm:
     group: np.ndarray
 
     @property
-    def left_out(self) -> np.ndarray:
-        """The replicate that leaves out each vector, or -1: integers (n,)."""
-        return self.group[self.prompt]
+    def groups(self) -> int:
+        return int(self.group.max()) + 1
 
     @property
-    def groups(self) -> int:
-        """Number of replicates."""
-        return int(self.group.max()) + 1
+    def row_group(self) -> np.ndarray:
+        """The group of each vector, the number of groups for none: integers (n,)."""
+        group = self.group[self.prompt]
+        return group % (self.groups + 1)  # -1 becomes the last
 
     @property
     def prompts(self) -> int:
@@ -60,48 +65,21 @@ class VectorArm:
 
         return int(np.count_nonzero(np.bincount(self.prompt + 1)[1:]))
 
+    def select(self, rows: Any) -> VectorArm:
+        return VectorArm(self.vectors[rows], self.prompt[rows], self.group)
 
-class Estimate(NamedTuple):
-    """The value of a measure on `n` prompts, with jackknife replicates (g,), or pseudo-values (units,) if `per_prompt`.
-    `note` says why the value is NaN, or which vectors it is computed on."""
+    def estimates(self, measures: Sequence[Measure], statistic: Statistic, note: str = "") -> list[Estimate]:
+        """Return what `statistic` computes of kept groups (`jackknife`)."""
+        import numpy as np
 
-    value: float
-    replicates: np.ndarray
-    n: int
-    note: str = ""
-    per_prompt: bool = False
-
-    def score(self, name: str, unit: str, higher_is_better: bool | None) -> Score:
-        interval = (
-            mean_interval(self.replicates) if self.per_prompt else jackknife_interval(self.value, self.replicates)
-        )
-        low, high = map(float, interval) if math.isfinite(self.value) else (math.nan, math.nan)
-        interval_note = ""
-        if math.isfinite(self.value) and math.isnan(low):
-            reason = "on fewer than two prompts" if self.n < 2 else "undefined without some of the prompts"
-            interval_note = f"no interval: {reason}"
-        note = "; ".join(filter(None, [self.note, interval_note]))
-        return Score(name, self.value, self.n, low, high, unit, higher_is_better, note)
-
-
-def estimated(arm: VectorArm, values: Any, note: str = "") -> Estimate:
-    """Return the estimate of an arm from `values` (groups + 1,): of all vectors, then of each replicate."""
-    import numpy as np
-
-    value, *replicates = np.asarray(values, dtype=float)
-    group = arm.group[np.unique(arm.prompt[arm.prompt >= 0])]
-    kept = group != np.arange(arm.groups)[:, None]
-    return Estimate(float(value), balanced(value, replicates, kept), arm.prompts, note)
-
-
-def undefined(arm: VectorArm, note: str) -> Estimate:
-    import numpy as np
-
-    return Estimate(math.nan, np.empty(0), arm.prompts, note)
+        present = np.unique(self.prompt[self.prompt >= 0])
+        sizes = np.bincount(self.group[present] + 1, minlength=self.groups + 1)[1:]
+        value, pseudo = jackknife(statistic, sizes)
+        return estimates(measures, value, pseudo, self.prompts, len(self.vectors), note)
 
 
 def vector_arms(seed: int, *sets: tuple[Any, Ids]) -> list[VectorArm]:
-    """Return sets of (vectors, prompt ids or None) as arms with common prompt indices and jackknife masks.
+    """Return sets of (vectors, prompt ids or None) as arms with common prompt indices and groups.
 
     The prompts of the first set are the units that are left out; without ids each vector is one unit. The other sets
     leave out their answers to the same prompts; their answers to other prompts, or without ids, are always kept. Raises
@@ -112,7 +90,7 @@ def vector_arms(seed: int, *sets: tuple[Any, Ids]) -> list[VectorArm]:
     (vectors, ids), *_ = sets
     numbers = prompt_numbers(ids, len(vectors))
     units = int(numbers.max(initial=-1)) + 1
-    group = np.append(replicate_of_unit(units, seed), -1)
+    group = np.append(prompt_groups(units, seed), -1)
     arms = [VectorArm(np.asanyarray(vectors), numbers, group)]
     index_of = dict(zip(range(units) if ids is None else ids, numbers.tolist(), strict=True)) if len(sets) > 1 else {}
     for vectors, ids in sets[1:]:
@@ -120,14 +98,6 @@ def vector_arms(seed: int, *sets: tuple[Any, Ids]) -> list[VectorArm]:
         prompt = [index_of.get(name, -1) for name in ids] if ids is not None else np.full(len(vectors), -1)
         arms.append(VectorArm(np.asanyarray(vectors), np.array(prompt, dtype=np.int64), group))
     return arms
-
-
-def replicate_of_unit(units: int, seed: int) -> np.ndarray:
-    """Return the row of `jackknife_masks` that leaves out each unit: integers (units,), -1 if there are no rows."""
-    import numpy as np
-
-    masks = jackknife_masks(units, seed)
-    return (~masks).argmax(axis=0) if len(masks) else np.full(units, -1)
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
@@ -174,7 +144,7 @@ def label_sums(vectors: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.
     import numpy as np
     from scipy.sparse import csc_array
 
-    total, invalid = np.zeros((count, vectors.shape[1])), 0
+    total, invalid = np.zeros((count, vectors.shape[1] if len(vectors) else 0)), 0
     for rows, block_rows in blocks(vectors):
         block = np.array(block_rows, dtype=np.float64)
         with np.errstate(all="ignore"):
@@ -191,31 +161,27 @@ def cosine_of(arm: VectorArm) -> Estimate:
     """Return the mean cosine distance over all pairs of vectors."""
     import numpy as np
 
-    if len(arm.vectors) < 2:
-        return undefined(arm, "fewer than two vectors")
-    labels = arm.left_out + 1  # 0: in every replicate
+    labels = arm.row_group
     total, invalid = label_sums(arm.vectors, labels, arm.groups + 1)
-    if invalid:
-        return undefined(arm, _no_direction_note(invalid, len(labels)))
+    if invalid or len(labels) < 2:
+        return undefined(COSINE, _no_direction_note(invalid, len(labels)), arm.prompts)
     counts = np.bincount(labels, minlength=len(total)).astype(float)
-    return estimated(arm, _mean_distance(total, counts, counts, counts))
+    return _mean_distance(arm, COSINE, total, counts, counts, counts)
 
 
 def between_of(arm: VectorArm) -> Estimate:
     """Return the mean cosine distance over pairs of vectors of different prompts."""
     import numpy as np
 
-    if arm.prompts < 2:
-        return undefined(arm, "fewer than two prompts")
-    total, invalid, counts = _prompt_sums(arm)
-    if invalid:
-        return undefined(arm, _no_direction_note(invalid, len(arm.vectors)))
-    square = np.vecdot(total, total)
-    labels, groups = arm.group[:-1] + 1, arm.groups + 1
-    of_group = np.zeros((groups, total.shape[1]))
-    np.add.at(of_group, labels, total)
-    count, within, pairs = (np.bincount(labels, weights, groups) for weights in (counts, square, counts**2))
-    return estimated(arm, _mean_distance(of_group, count, within, pairs))
+    sums, invalid, counts = _prompt_sums(arm)
+    if invalid or arm.prompts < 2:
+        return undefined(BETWEEN, _no_direction_note(invalid, len(arm.vectors)), arm.prompts)
+    groups = arm.groups + 1
+    labels = arm.group[:-1] % groups
+    total = np.zeros((groups, sums.shape[1]))
+    np.add.at(total, labels, sums)
+    columns = (counts, np.vecdot(sums, sums), counts**2)
+    return _mean_distance(arm, BETWEEN, total, *(np.bincount(labels, each, groups) for each in columns))
 
 
 def within_of(arm: VectorArm) -> Estimate:
@@ -225,13 +191,10 @@ def within_of(arm: VectorArm) -> Estimate:
     total, invalid, counts = _prompt_sums(arm)
     several = counts > 1
     if invalid or not several.any():
-        return undefined(arm, _no_direction_note(invalid, len(arm.vectors)) or "no prompt with two vectors")
+        return undefined(WITHIN, _no_direction_note(invalid, len(arm.vectors)) or WITHIN.undefined)
     pairs = np.where(several, counts * (counts - 1), 1.0)
-    distance = np.where(several, 1 - (np.vecdot(total, total) - counts) / pairs, 0.0).clip(0, 2)
-    count = int(several.sum())
-    # with one prompt all pseudo-values are equal, which would give an interval of width 0
-    pseudo = pseudo_values(distance, several.astype(float)) if count > 1 else np.full(len(distance), math.nan)
-    return Estimate(float(distance[several].mean()), pseudo, count, per_prompt=True)
+    distance = (1 - (np.vecdot(total, total) - counts) / pairs).clip(0, 2)
+    return mean_of(WITHIN._replace(undefined="one vector"), np.where(several, distance, math.nan))
 
 
 def _prompt_sums(arm: VectorArm) -> tuple[np.ndarray, int, np.ndarray]:
@@ -239,29 +202,26 @@ def _prompt_sums(arm: VectorArm) -> tuple[np.ndarray, int, np.ndarray]:
     import numpy as np
 
     units = len(arm.group) - 1
-    if not len(arm.vectors):
-        return np.zeros((units, 0)), 0, np.zeros(units)
     return *label_sums(arm.vectors, arm.prompt, units), np.bincount(arm.prompt, minlength=units).astype(float)
 
 
 def _mean_distance(
-    total: np.ndarray, counts: np.ndarray, excluded_cosines: np.ndarray, excluded_pairs: np.ndarray
-) -> np.ndarray:
-    """Return 1 - mean cosine over ordered pairs, of all groups and without each group but the first: (groups,).
+    arm: VectorArm,
+    measure: Measure,
+    total: np.ndarray,
+    counts: np.ndarray,
+    excluded_cosines: np.ndarray,
+    excluded_pairs: np.ndarray,
+) -> Estimate:
+    """Return 1 - mean cosine over ordered pairs. By group: `total` (groups, d) holds sums of unit vectors, the others
+    (groups,) count vectors and pairs that are left out, and hold the sum of the cosines of those."""
 
-    `total` (groups, d) holds sums of unit vectors; `excluded_pairs` (groups,) counts the pairs that are left out, and
-    `excluded_cosines` (groups,) is the sum of their cosines.
-    """
-    import numpy as np
+    def statistic(keep: np.ndarray) -> list[float]:
+        kept = total[keep].sum(axis=0)
+        pairs = counts[keep].sum() ** 2 - excluded_pairs[keep].sum()
+        return [float(1 - (kept @ kept - excluded_cosines[keep].sum()) / pairs) if pairs > 0 else math.nan]
 
-    left_out = np.eye(len(total))
-    left_out[0] = 0.0  # group 0 is never left out: its row is the value with all groups
-    kept = 1 - left_out
-    rest = total.sum(axis=0) - left_out @ total
-    pairs_left = (kept @ counts) ** 2 - kept @ excluded_pairs
-    cosines = np.vecdot(rest, rest) - kept @ excluded_cosines
-    distance: np.ndarray = np.where(pairs_left > 0, 1 - cosines / np.where(pairs_left > 0, pairs_left, 1.0), math.nan)
-    return distance.clip(0, 2)
+    return arm.estimates([measure], statistic)[0]
 
 
 def mean_cosine_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> Score:
@@ -271,8 +231,7 @@ def mean_cosine_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> Sc
     None for one prompt per vector. Exact: 1 - (|sum u|² - n) / (n (n - 1)) for unit vectors u, in float64. NaN with a
     note for fewer than two vectors, or if a vector is zero or not finite. Jackknife interval over prompts.
     """
-    (arm,) = vector_arms(seed, (vectors, prompts))
-    return cosine_of(arm).score("cosine_distance", "0-2", True)
+    return cosine_of(*vector_arms(seed, (vectors, prompts))).score()
 
 
 def within_prompt_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> Score:
@@ -281,12 +240,10 @@ def within_prompt_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> 
     As `mean_cosine_distance`, but with a t interval over prompts. Only prompts with two or more answers count, and `n`
     is their number; NaN without any. The memory is one float64 vector per prompt.
     """
-    (arm,) = vector_arms(seed, (vectors, prompts))
-    return within_of(arm).score("cosine_distance_within", "0-2", True)
+    return within_of(*vector_arms(seed, (vectors, prompts))).score()
 
 
 def between_prompt_distance(vectors: Any, prompts: Ids = None, seed: int = 0) -> Score:
     """Return the mean cosine distance, 0 to 2, over pairs of answers to different prompts. As `mean_cosine_distance`.
     The memory is one float64 vector per prompt. NaN for fewer than two prompts."""
-    (arm,) = vector_arms(seed, (vectors, prompts))
-    return between_of(arm).score("cosine_distance_between", "0-2", True)
+    return between_of(*vector_arms(seed, (vectors, prompts))).score()

@@ -25,7 +25,8 @@ from synthdiv.evaluate.likelihood import (
     toy_prompt,
 )
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.perplexity import own_answer_scores, shuffled_prompts
+from synthdiv.measures.pairing import shuffled_prompts
+from synthdiv.measures.perplexity import own_answer_scores
 from synthdiv.measures.tails import own_answer_tail_scores
 from synthdiv.measures.temperature import INDEX_OF_ONE, TEMPERATURES, _split_answers, nll_after_fit
 from synthdiv.models.chat import Chat

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, TINY, synthdiv
 
 PRESET = """\
 defaults: [toy]
-suites: [{suite: collapse, texts: 5}, {suite: truth}, {suite: tests.evaluate.toy_suite, least: 2}]
+suites: [{suite: collapse, length: 5, within: 2}, {suite: truth}, {suite: tests.evaluate.toy_suite, least: 2}]
 """
 WORDS = ["-m", "mix=human,single,multi", "train.seed=0,1", "sweep=tiny", *TINY, "evaluate=words"]
 

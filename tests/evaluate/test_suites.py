@@ -22,7 +22,8 @@ def suite(request, arms):
     """(tuned, vanilla) artifacts of one suite."""
     if request.param == "collapse":
         own, base = ([arm.answers, arm.own, arm.human] for arm in (arms.tuned, arms.vanilla))
-        stages = (Collapse(["plain"], words=100, texts=4), Collapse(["plain"], vanilla=True, words=100, texts=4))
+        budget = {"words": 100, "texts": 4, "length": 4, "within": 2, "draws": 2}
+        stages = tuple(Collapse(decodings=["plain"], vanilla=alone, **budget) for alone in (False, True))
         return build(arms.root, stages[0], *own, *base), build(arms.root, stages[1], *base)
     own, base = ([arms.prompts, arm.support, arm.answers] for arm in (arms.tuned, arms.vanilla))
     return build(arms.root, Truth(), *own, arms.vanilla.support), build(arms.root, Truth(vanilla=True), *base)

@@ -12,7 +12,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.intervals import mean_score
+from synthdiv.measures.estimates import Measure, mean_of
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Words(Stage):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         rows = read_samples(inputs["answers"].path)
         counts = [max(len(row.response.split()), self.least) for row in rows]
-        score = mean_score("toy/words", counts, "words", None, "no answer")
+        score = mean_of(Measure("toy/words", "words", None, "no answer"), counts).score()
         write_suite(
             out, [score], [item(row.id, "toy/words", n) for row, n in zip(rows, counts, strict=True)], WordsSuite
         )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 from itertools import islice
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from synthdiv.measures import distinct_n, heaps, ngram_entropy, self_bleu
-from synthdiv.measures.intervals import balanced, jackknife_interval, jackknife_masks
+from synthdiv.measures.estimates import prompt_groups
+from synthdiv.measures.intervals import bounded_interval
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -62,7 +65,12 @@ def count_measures(texts: list[str]) -> list[float]:
     return [self_bleu(texts, 3).value, *counts, *(score.value for score in heaps(texts))]
 
 
-def left_out_interval(value, measure, units, seed):
-    """The jackknife interval of `value`; `measure` is computed anew on each mask (units,) of kept prompts."""
-    masks = jackknife_masks(units, seed)
-    return jackknife_interval(value, balanced(value, [measure(mask) for mask in masks], masks))
+def left_out_interval(value, measure, units, seed, low=-math.inf, high=math.inf):
+    """The jackknife interval of `value`, between bounds; `measure` is computed anew on each mask (units,) of kept
+    prompts. Busing et al. 1999, eq. 7 and 8."""
+    group = prompt_groups(units, seed)
+    groups = group.max() + 1
+    h = units / np.bincount(group)
+    pseudo = np.array([h[j] * value - (h[j] - 1) * measure(group != j) for j in range(groups)])
+    scaled = (pseudo - (pseudo / h).sum()) * np.sqrt((groups - 1) / (h - 1))
+    return bounded_interval(value, stats.t.ppf(0.975, groups - 1) * stats.sem(scaled), low, high)

@@ -7,14 +7,16 @@ drawn anew, prompts and all, from one world.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 
 from synthdiv.core.types import Score
-from synthdiv.measures.budgets import lexical_scores
+from synthdiv.measures.budgets import TextBudget, lexical_scores
+from synthdiv.measures.estimates import scores_of
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
 from synthdiv.measures.reference import cluster_entropy_of, fit_centres
-from synthdiv.measures.semantic import MEASURES, difference, semantic_scores
+from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.tails import own_answer_tail_scores, tail_scores
 from synthdiv.measures.temperature import INDEX_OF_ONE, TEMPERATURES, TemperatureCurve, temperature_scores
 from synthdiv.measures.vectors import vector_arms
@@ -44,9 +46,8 @@ def lexical(seed: int, prompts: int) -> list[Score]:
         {f"p{i}": [answer(random, *one, *arm) for _ in range(SAMPLES)] for i, one in enumerate(asked)}
         for arm in ((1.15, 0.5), (1.0, 0.3))
     )
-    budget = int(0.7 * prompts * SAMPLES * LENGTH)
-    scores = lexical_scores(student, vanilla, budget, SHORT, seed)
-    return [score for score in scores if not score.name.startswith("empty")]  # no answer is, here
+    budget = TextBudget(int(0.6 * prompts * LENGTH), 25, prompts * 3 // 4, SHORT, SAMPLES, SAMPLES)
+    return lexical_scores(student, vanilla, budget, seed)
 
 
 def answer(
@@ -84,9 +85,10 @@ def semantic(seed: int, prompts: int) -> list[Score]:
     ids = np.repeat(names, SAMPLES).tolist()
     scores = semantic_scores(student, vanilla, human, ids, ids, names, seed)
     own, base = (cluster_entropy_of(arm, given_clusters()) for arm in vector_arms(seed, (student, ids), (vanilla, ids)))
-    given = "cluster_entropy, clusters given"
-    parts = {given: own, f"{given}-vanilla": difference(own, base)}
-    return scores + [part.score(name, *MEASURES["cluster_entropy"]) for name, part in parts.items()]
+    parts = [
+        replace(part, measure=part.measure._replace(name="cluster_entropy, clusters given")) for part in (own, base)
+    ]
+    return scores + scores_of(parts[:1], parts[1:])
 
 
 def meanings(random: np.random.Generator, prompts: int) -> tuple[np.ndarray, np.ndarray]:

@@ -119,11 +119,13 @@ def test_heaps_intervals_leave_out_groups_of_prompts():
     texts = list(itertools.chain(*made_answers(3).values()))
     prompts = [number // 2 for number in range(80)]
     scores = heaps(texts, prompts, seed=2)
-    low, high = left_out_interval(
-        values(scores), lambda kept: values(heaps([t for t, p in zip(texts, prompts, strict=True) if kept[p]])), 40, 2
-    )
-    assert [score.low for score in scores] == pytest.approx(list(low), rel=1e-9)
-    assert [score.high for score in scores] == pytest.approx(list(high), rel=1e-9)
+    bounds = ((0, math.inf), (0, 1), (-math.inf, 1))
+    for column, (score, ends) in enumerate(zip(scores, bounds, strict=True)):
+
+        def without(kept, column=column):
+            return heaps([t for t, p in zip(texts, prompts, strict=True) if kept[p]])[column].value
+
+        assert (score.low, score.high) == pytest.approx(left_out_interval(score.value, without, 40, 2, *ends), rel=1e-9)
     assert [score.name for score in scores] == ["heaps_k", "heaps_beta", "heaps_r2"]
     assert {score.n for score in scores} == {40}
 

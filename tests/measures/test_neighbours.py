@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
+from synthdiv.measures.intervals import share_interval
 from synthdiv.measures.neighbours import (
     NEIGHBOURS,
     nearest_neighbour_entropy,
     subsample,
+    subsample_pair,
     support_precision,
     support_recall,
 )
@@ -72,7 +75,10 @@ def test_values_and_replicates_are_the_definition(human_prompts):
             return covered(*(own[kept[prompts]], human[human_rows(kept)])[::order])
 
         assert score.value == covered(*(own, human)[::order])
-        assert (score.low, score.high) == pytest.approx(left_out_interval(score.value, share, 30, 4), abs=1e-12)
+        low, high = left_out_interval(score.value, share, 30, 4)
+        error = (high - low) / 2 / stats.t.ppf(0.975, 19)
+        trials = min(60, score.value * (1 - score.value) / error**2)
+        assert (score.low, score.high) == pytest.approx(share_interval(score.value, trials), rel=1e-9)
     score = nearest_neighbour_entropy(own * 7, prompts.tolist(), seed=4)
     assert score.value == pytest.approx(plain_entropy(own), rel=1e-9)
     expected = left_out_interval(score.value, lambda kept: plain_entropy(own[kept[prompts]]), 30, 4)
@@ -145,32 +151,32 @@ def test_a_limit_takes_whole_prompts_the_same_of_every_arm():
     shuffled_prompts = [ids[i] for i in order]
     sets = (cloud(0, 200), ids), (cloud(1, 200), shuffled_prompts), (cloud(2, 60), [f"p{i}" for i in range(60)])
     student, vanilla, human = vector_arms(0, *sets)
-    (a, b), c, notes = subsample([student, vanilla], human, 0, 90)
+    (a, c, *notes), (b, _) = subsample_pair(student, human, 0, 90), subsample(vanilla, 0, 90)
     assert len(a.vectors) == len(b.vectors) == 88
     assert set(a.prompt) == set(b.prompt)
     assert sorted(np.bincount(a.prompt)[np.unique(a.prompt)]) == [4] * 22
     assert set(c.prompt) == {-1, *a.prompt}
     assert len(c.vectors) == 32
-    assert notes == ("on 88 of 200 vectors", "on 32 of 60 human vectors")
+    assert notes == ["on 88 of 200 vectors", "on 32 of 60 human vectors"]
     assert a.groups == 20
     assert (a.vectors == student.vectors[np.isin(student.prompt, a.prompt)]).all()
     score = nearest_neighbour_entropy(cloud(0, 200), ids, limit=90)
     assert (score.n, score.note) == (22, "on 88 of 200 vectors")
     assert math.isfinite(score.low)
-    assert subsample([student], None, 0, 200)[2] == ("", "")
+    assert subsample(student, 0, 200)[1] == ""
 
 
 @pytest.mark.parametrize("counts", [[2100], [1050, 1050], [1990, *[10] * 5], [1, 5000], [300] * 10])
 def test_few_prompts_with_many_answers_use_some_of_them(counts):
     ids = np.repeat(np.arange(len(counts)), counts)
     arm, twin = vector_arms(0, *[(cloud(0, len(ids), 2), np.random.default_rng(0).permutation(ids).tolist())] * 2)
-    (cut, other), _, (note, _) = subsample([arm, twin], None, 0)
+    (cut, note), (other, _) = subsample(arm, 0), subsample(twin, 0)
     entered = np.bincount(cut.prompt)
     assert len(entered) == len(counts)
     assert 2000 - len(counts) < len(cut.vectors) <= 2000
     assert note == f"on {len(cut.vectors)} of {len(ids)} vectors"
     assert set(entered[entered < np.bincount(arm.prompt)]) <= {entered.max()}  # the same number of all that are cut
-    assert cut.groups == min(len(counts), 20) * (len(counts) > 1)
+    assert cut.groups == min(len(counts), 20)
     assert (cut.vectors == other.vectors).all()  # an arm differs from itself by nothing
     for prompt in range(len(counts)):
         whole = arm.vectors[arm.prompt == prompt]
@@ -181,15 +187,16 @@ def test_a_prompt_that_does_not_fit_is_skipped():
     ids = np.repeat(np.arange(40), [100, *[2] * 39]).tolist()
     (arm,) = vector_arms(0, (cloud(0, len(ids), 2), ids))
     for seed in range(10):
-        (cut,), _, _ = subsample([arm], None, seed, 100)
+        cut, _ = subsample(arm, seed, 100)
         assert 78 <= len(cut.vectors) <= 100
-    assert subsample([arm], None, 0, 5)[2] == ("on 5 of 178 vectors", "")
+    assert subsample(arm, 0, 5)[1] == "on 5 of 178 vectors"
 
 
-def test_notes_count_the_vectors_of_each_arm():
+def test_an_arm_that_lacks_vectors_uses_the_prompts_of_one_that_has_them():
     ids = [f"p{i}" for i in range(50) for _ in range(4)]
-    many, few = vector_arms(0, (cloud(0, 200), ids), (cloud(1, 100), ids[::2]))
-    assert subsample([many, few], None, 0, 90)[2][0] == "on 88 of 200 and 44 of 100 vectors"
+    whole, few = vector_arms(0, (cloud(0, 200), ids), (cloud(1, 150), ids[50:]))
+    cut, _ = subsample(few, 0, 90, np.bincount(whole.prompt))
+    assert set(cut.prompt) == set(subsample(whole, 0, 90)[0].prompt) & set(few.prompt)
 
 
 @pytest.mark.parametrize("measure", [nearest_neighbour_entropy, support_precision, support_recall])

@@ -11,12 +11,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.intervals import jackknife_interval, jackknife_masks
-from synthdiv.measures.order import CODECS, codec_ratio, compression_of, compression_ratio, mtld, mtld_of
+from synthdiv.measures import order
+from synthdiv.measures.estimates import prompt_groups
+from synthdiv.measures.intervals import mean_interval
+from synthdiv.measures.order import CODECS, codec_ratio, compression_ratio, mtld
 from synthdiv.measures.words import words
 from tests.measures.material import HUMAN, real_answers
 
+COPIES = order.MTLD.caution
 ONE = np.zeros(1, dtype=np.int64)
+
+
+def groups(prompt, seed=0):
+    return prompt_groups(int(prompt.max()) + 1, seed)
+
+
+def mtld_of(tokens, prompt, seed=0, **how):
+    return order.mtld_of(tokens, prompt, groups(prompt, seed), seed, **how)
+
+
+def compression_of(texts, prompt, seed=0, **how):
+    return order.compression_of(texts, prompt, groups(prompt, seed), seed=seed, **how)
 
 
 def reference(tokens, threshold=0.72):
@@ -96,7 +111,7 @@ def test_mtld_of_one_prompt_or_few_factors_has_no_interval():
     texts = [" ".join(text) for text in tokens]
     full = mtld(texts, prompt.tolist())
     assert full.low < full.value < full.high
-    assert (full.n, full.note, full.name, full.unit, full.higher_is_better) == (30, "", "mtld", "words", True)
+    assert (full.n, full.note, full.name, full.unit, full.higher_is_better) == (30, COPIES, "mtld", "words", True)
     one = mtld(texts, ["same"] * 60)
     few = mtld([" ".join(tokens) for tokens in np.split(np.array(zipf(np.random.default_rng(9), 200)), 20)])
     for score in (one, few):
@@ -117,26 +132,28 @@ def test_mtld_is_reproducible_by_seed_and_blind_to_words():
     again, redrawn = mtld_of([[word[::-1] for word in text] for text in tokens], prompt, seed=3)
     assert value == again != mtld_of(tokens, prompt, seed=4)[0]
     assert (drawn == redrawn).all()
-    assert len(drawn) == len(jackknife_masks(40, 3))
+    assert len(drawn) == 20
 
 
 def test_mtld_replicates_agree_with_leaving_groups_out():
-    """Leaving a group out and reading again moves MTLD as its linear replicate says."""
+    """Leaving a group out and reading again moves MTLD as its pseudo-value says."""
     tokens, prompt = answers(3, 40, 1, 300)
-    keep = jackknife_masks(40, 0)[7]
+    keep = groups(prompt) != 7
     for prompt_left_out in np.flatnonzero(~keep):
         tokens[prompt_left_out] = ["a", "b", "c"] * 100  # far less diverse than the rest
     value, drawn = mtld_of(tokens, prompt)
     left = [text for text, kept in zip(tokens, keep, strict=True) if kept]
-    assert drawn.argmax() == 7
-    assert drawn[7] == pytest.approx(mtld_of(left, np.arange(len(left)))[0], rel=0.15)
+    assert drawn.argmin() == 7
+    without = value - (drawn[7] - value) / 19
+    assert without == pytest.approx(mtld_of(left, np.arange(len(left)))[0], rel=0.15)
     assert drawn.mean() == pytest.approx(value)
 
 
 def test_prompts_without_a_text_leave_the_value_alone():
     tokens, prompt = answers(4, 30, 2, 60)
-    assert mtld_of(tokens, prompt, prompts=35)[0] == pytest.approx(mtld_of(tokens, prompt)[0], rel=0.2)
-    ratio, drawn = compression_of([" ".join(text) for text in tokens], prompt, prompts=35)
+    more = prompt_groups(35, 0)
+    assert order.mtld_of(tokens, prompt, more)[0] == pytest.approx(mtld_of(tokens, prompt)[0], rel=0.2)
+    ratio, drawn = order.compression_of([" ".join(text) for text in tokens], prompt, more)
     assert len(drawn) == 20
     assert np.isfinite([ratio, *drawn]).all()
 
@@ -198,7 +215,7 @@ def coverage(measure, replicates, *shape):
     actual = []
     for seed in range(replicates):
         value, drawn = measure(*answers(seed, *shape), seed)
-        actual.append((value, *jackknife_interval(value, drawn)))
+        actual.append((value, *mean_interval(drawn)))
     value, low, high = np.array(actual, dtype=float).T
     return ((low <= value.mean()) & (value.mean() <= high)).mean()
 

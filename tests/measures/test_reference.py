@@ -35,7 +35,7 @@ def test_frechet_is_its_formula_and_so_are_its_replicates(named, far):
         rows = np.append(kept, np.ones(30, bool)) if named else np.ones(70, bool)
         return plain_frechet(own[kept[prompts]], human[rows])
 
-    assert (score.low, score.high) == pytest.approx(left_out_interval(score.value, without, 40, 2), rel=1e-6)
+    assert (score.low, score.high) == pytest.approx(left_out_interval(score.value, without, 40, 2, 0), rel=1e-6)
     assert not score.note
 
 
@@ -117,7 +117,9 @@ def test_cluster_entropy_is_that_of_the_counts():
 
     assert (score.note, note) == ("7 clusters", "7 clusters")
     assert score.value == pytest.approx(bits(nearest), rel=1e-9)
-    expected = left_out_interval(score.value, lambda kept: bits(nearest[kept[np.arange(300) // 3]]), 100, 2)
+    expected = left_out_interval(
+        score.value, lambda kept: bits(nearest[kept[np.arange(300) // 3]]), 100, 2, 0, math.log2(7)
+    )
     assert (score.low, score.high) == pytest.approx(expected, rel=1e-9)
 
 

@@ -49,7 +49,7 @@ def test_replicates_are_the_measure_without_a_group(q, d):
     """Both where moments are the smaller matrix and where cosines are."""
     vectors, prompts = np.random.default_rng(0).normal(size=(50, d)), np.arange(50) // 2
     score = vendi(vectors, q, prompts.tolist(), seed=3)
-    expected = left_out_interval(score.value, lambda kept: peer(vectors[kept[prompts]], q), 25, 3)
+    expected = left_out_interval(score.value, lambda kept: peer(vectors[kept[prompts]], q), 25, 3, 1, min(50, d))
     assert (score.low, score.high) == pytest.approx(expected, rel=1e-6)
 
 

@@ -34,7 +34,8 @@ EPILOG = """\
 Measures named @words and @texts are on an equal budget in all groups; the
 others take every row, and some depend on how many and how long these are. Rows
 are put into a random order (--seed) before budgets are filled, because files
-are often sorted. A group that cannot fill a budget has a note, not a number.
+are often sorted. A group that cannot fill a budget has a note, not a number:
+give smaller budgets. The numbers of a group do not depend on other groups.
 
 Rows whose --by cell is null, missing or empty are the group "(none)". A cell
 of --column that is not a text is an error; an empty text is a text.
@@ -64,13 +65,16 @@ def parser() -> Parser:
     add("--column", metavar="COLUMN", default="response", help="the column of texts (default: response)")
     add("--by", metavar="COLUMN", help="one group for each value of this column")
     add("--prompt", metavar="COLUMN",
-        help="rows of equal value answer the same prompt: intervals keep them together, and @texts takes the prompts "
-        "that all groups have (default: each row is its own prompt)")  # fmt: skip
-    add("--words", metavar="N", type=whole(1),
-        help="budget of @words: the first N words of each group (default: the words of the smallest group that has "
-        "1,000)")  # fmt: skip
-    add("--texts", metavar="L", type=whole(1), default=50,
-        help="budget of @texts: the first L words of each text; shorter ones are left out (default: 50)")  # fmt: skip
+        help="rows of equal value answer the same prompt: intervals keep them together, and budgets take the first of "
+        "them (default: each row is its own prompt)")  # fmt: skip
+    add("--words", metavar="N", type=whole(1), default=2500,
+        help="budget of @words: N words of first texts, at most N / 50 of one (default: 2500)")  # fmt: skip
+    add("--texts", metavar="T", type=whole(2), default=50,
+        help="budget of @texts: the first T first texts of at least L words (default: 50)")  # fmt: skip
+    add("--length", metavar="L", type=whole(1), default=50,
+        help="words to which the texts of @texts are cut (default: 50)")  # fmt: skip
+    add("--within", metavar="K", type=whole(2), default=2,
+        help="budget of _within@texts: the first K texts of each prompt (default: 2)")  # fmt: skip
     add("--encoder", metavar="FOLDER", type=Path,
         help="also semantic measures, with the sentence-transformers model in this folder")  # fmt: skip
     add("--seed", metavar="N", type=whole(0), default=0,
@@ -92,17 +96,18 @@ def measure_file(arguments: list[str]) -> int:
     """Run the command. ConfigError or DataError for options or a file that it cannot use."""
     options = parser().parse_args(arguments)
     require_encoder(options.encoder)
-    from synthdiv.views.measure.group_scores import scores_of, words_budget
+    from synthdiv.measures.budgets import TextBudget
+    from synthdiv.views.measure.group_scores import scores_of
     from synthdiv.views.measure.score_table import json_text, show_scores
 
     log = console(error=True)
     with log.status(text(f"reading {options.file}"), spinner="line"):  # silent if stderr is not a terminal
         groups = read_groups(options)
-        words, origin = (options.words, "") if options.words else words_budget(groups)
-    about = description(groups, words, origin, options)
+    about = description(groups, options)
     with log.status(text(f"measuring {count_texts(groups)}"), spinner="line"):
-        paired = options.prompt is not None
-        scores = scores_of(groups, words, options.texts, options.seed, paired, options.encoder)
+        within = {"within": options.within, "draws": options.within}
+        budget = TextBudget(words=options.words, texts=options.texts, length=options.length, **within)
+        scores = scores_of(groups, budget, options.seed, options.encoder)
     if options.json:
         echo(json_text(scores))
         echo("\n".join(about), error=True)
@@ -144,15 +149,15 @@ def read_groups(options: argparse.Namespace) -> Groups:
     return shuffled_groups(flat, [names[i] for i in places], [prompts[i] for i in places], options.seed)
 
 
-def description(groups: Groups, words: int, origin: str, options: argparse.Namespace) -> list[str]:
+def description(groups: Groups, options: argparse.Namespace) -> list[str]:
     """The lines above the table: the texts, the budgets, and what an interval is."""
     group = "each group" if len(groups) > 1 else "the texts"
     prompts = f"prompts ({options.prompt})" if options.prompt is not None else "prompts, each row its own"
     by = f" by {options.by}" if options.by is not None else ""
     return [
         f"{options.file}: column {options.column}, {count_texts(groups)}{by}",
-        f"@words: {words:,} words of {group}{origin}.",
-        f"@texts: {options.texts:,} words of each text, shorter ones left out.",
+        f"@words: {options.words:,} words of {group}, of the first text of each prompt.",
+        f"@texts: {options.texts:,} texts of {options.length:,} words, shorter ones passed over.",
         f"[low, high]: 95 % interval over {prompts}. n: prompts measured. ↑ ↓: the direction of more diversity.",
     ]
 

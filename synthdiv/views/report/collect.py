@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from synthdiv.core.stage import digest
 from synthdiv.core.store import MANIFEST, Store
 from synthdiv.core.types import DataError, Score
 from synthdiv.evaluate.suite import read_scores
-from synthdiv.views.report.common_texts import common_texts
 from synthdiv.views.status import Observer, Status, cell_state
 
 VANILLA = "none"  # the mix of the vanilla students
@@ -45,19 +44,14 @@ def collect(root: Path, name: str) -> list[CellRow]:
     """Every unique cell of the sweep `name` once, finished or not, and the vanilla students beside them."""
     status = Observer(root, name).look()
     launched, vanilla = list(status.records.values()), vanilla_cells(list(status.records.values()))
-    texts = texts_of(root, [*vanilla, *launched])
-    return [row_of(root, name, cell, status, texts) for cell in (*vanilla, *launched)]
+    return [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
 
 
-def row_of(root: Path, sweep: str, cell: CellRecord, status: Status, texts: dict[str, dict[str, Score]]) -> CellRow:
+def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
     scores, damaged = dict[str, Score](), list[str]()
     for key in cell.suites.values():
         try:
             scores |= {score.name: score for score in suite_scores(root, key)}
-            scores |= {
-                name: replace(score, role=scores[name].role if name in scores else "")
-                for name, score in texts.get(key, {}).items()
-            }
         except DataError as error:
             damaged.append(str(error))
     nodes = cell.nodes or list(cell.suites.values())
@@ -73,14 +67,6 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status, texts: dict
     return CellRow(
         cell.key, cell.arm, cell.axes, cell.seeds, model(cell), state, reason, scores, cell.unmatched
     )  # fmt: skip
-
-
-def texts_of(root: Path, cells: list[CellRecord]) -> dict[str, dict[str, Score]]:
-    """By the key of a suite with cut texts, its scores on the prompts that are long enough in all of these cells."""
-    keys = {key for cell in cells for key in (*cell.suites.values(), *cell.vanilla.values())}
-    paths = {key: path for key in sorted(keys) if (path := finished(root, key)) and not damage(path)}
-    vanilla = {key: cell.vanilla[name] for cell in cells for name, key in cell.suites.items() if name in cell.vanilla}
-    return common_texts(paths, vanilla)
 
 
 def model(cell: CellRecord) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core.types import Score
+from synthdiv.measures.budgets import TextBudget
 from synthdiv.prompts.formats import read_columns
 from tests.conftest import write_rows
 from tests.views.measure.conftest import KEYS, answers
@@ -26,7 +27,7 @@ MISTAKES = {
     "ids as groups": (["a.jsonl", "--by", "id"], ["--by id: has 1,001 different values in 1,001 rows", "answer y"]),
     "option": (["a.jsonl", "--colum", "a"], ["unrecognized arguments: --colum a", "synthdiv measure --help"]),
     "words": (["a.jsonl", "--words", "0"], ["--words: '0': needs a whole number from 1"]),
-    "texts": (["a.jsonl", "--texts", "ten"], ["--texts: 'ten': needs a whole number from 1"]),
+    "texts": (["a.jsonl", "--texts", "ten"], ["--texts: 'ten': needs a whole number from 2"]),
     "seed": (["a.jsonl", "--seed=-1"], ["--seed: '-1': needs a whole number from 0"]),
     "no encoder": (["a.jsonl", "--encoder", "no"], ["--encoder no: no such folder"]),
     "empty encoder": (["a.jsonl", "--encoder", "."], ["--encoder .: config.json is missing"]),
@@ -49,19 +50,23 @@ def test_a_mistake_is_one_line_that_names_the_place(case, typed, tmp_path):
 
 
 def test_groups_have_one_budget_and_a_small_group_has_notes(typed, tmp_path, scores_of):
-    rows = [*answers(), *answers(3, ("ash",)), {"response": "", "source": None}, {"response": "a", "source": ""}]
+    rows = [*answers(60), *answers(3, ("ash",)), {"response": "", "source": None}, {"response": "a", "source": ""}]
     write_rows(tmp_path / "a.jsonl", rows)
-    scores = scores_of("a.jsonl", "--by", "source")
+    scores = scores_of("a.jsonl", "--by", "source", "--words", "150")
     assert list(scores) == ["(none)", "ash", "elm", "oak"]
     assert scores["oak"]["distinct_2@words"]["value"] > 0
     assert scores["ash"]["distinct_2@words"]["value"] is None
     assert "words" in scores["ash"]["distinct_2@words"]["note"]
     assert scores["(none)"]["response_words"]["value"] == 0.5
     table = " ".join(typed("measure", "a.jsonl", "--by", "source").out.split())
-    count = sum(len(str(row["response"]).split()) for row in rows if row["source"] == "elm")
-    assert f"{count:,} words of each group, all that elm has; 2 smaller groups have fewer" in table
-    scores = scores_of("a.jsonl", "--by", "source", "--words", "150")
-    assert scores["ash"]["distinct_2@words"]["value"] > 0
+    assert "2,500 words of each group, of the first text of each prompt" in table
+
+
+def test_the_numbers_of_a_group_do_not_depend_on_the_others(tmp_path, scores_of):
+    write_rows(tmp_path / "a.jsonl", [*answers(60), *answers(3, ("ash",))])
+    write_rows(tmp_path / "b.jsonl", answers(60, ("oak",)))
+    budgets = ("--by", "source", "--prompt", "id", "--words", "500", "--texts", "20", "--length", "4")
+    assert scores_of("a.jsonl", *budgets)["oak"] == scores_of("b.jsonl", *budgets)["oak"]
 
 
 def test_without_by_there_is_one_group_and_any_column_can_have_the_texts(scores_of, tmp_path):
@@ -80,12 +85,12 @@ def calls(monkeypatch):
     """The arguments of each call of the measures, which return constants."""
     calls = []
 
-    def record(groups, words, length, seed=0, paired=True):
-        calls.append((groups, words, length, seed, paired))
+    def record(groups, budget, seed, encoder):
+        calls.append((groups, budget, seed))
         scores = [Score("none", math.nan, 1, note="why"), Score("endless", math.inf, 1, -math.inf, 2.0, "bits", True)]
         return dict.fromkeys(groups, scores)
 
-    monkeypatch.setattr("synthdiv.measures.budgets.lexical_arm_scores", record)
+    monkeypatch.setattr("synthdiv.views.measure.group_scores.scores_of", record)
     return calls
 
 
@@ -93,11 +98,8 @@ def test_prompts_are_in_one_random_order_that_the_seed_decides(calls, typed, tmp
     write_rows(tmp_path / "a.jsonl", [*answers(50), answers(1)[0]])
     for more in ([], [], ["--seed=1"]):
         assert typed("measure", "a.jsonl", "--by", "source", "--prompt", "id", *more).code == 0
-    (first, words, *rest), (second, *_), (third, _, _, seed, _) = calls
-    assert rest == [50, 0, True]
-    assert words == min(
-        sum(len(text.split()) for texts in group.values() for text in texts) for group in first.values()
-    )
+    (first, budget, _), (second, *_), (third, _, seed) = calls
+    assert budget == TextBudget(words=2500, texts=50, length=50, within=2, draws=2)
     orders = [{name: list(group.items()) for name, group in groups.items()} for groups in (first, second)]
     assert orders[0] == orders[1]
     assert list(first["oak"]) == list(first["elm"]) != list(map(str, range(50)))
@@ -109,9 +111,9 @@ def test_prompts_are_in_one_random_order_that_the_seed_decides(calls, typed, tmp
 def test_without_prompt_each_row_is_its_own_prompt_in_random_order(calls, typed, tmp_path):
     rows = answers(30, ("oak",)) + answers(1, ("oak",))
     write_rows(tmp_path / "a.jsonl", rows)
-    assert typed("measure", "a.jsonl", "--texts", "7", "--words", "9").code == 0
-    (groups, words, length, _, paired) = calls[0]
-    assert (words, length, paired) == (9, 7, False)
+    assert typed("measure", "a.jsonl", "--texts", "7", "--words", "9", "--length", "8", "--within", "3").code == 0
+    (groups, budget, _) = calls[0]
+    assert budget == TextBudget(words=9, texts=7, length=8, within=3, draws=3)
     texts = [text for texts in groups["all"].values() for text in texts]
     assert all(len(texts) == 1 for texts in groups["all"].values())
     assert sorted(texts) == sorted(row["response"] for row in rows)
@@ -140,7 +142,7 @@ def test_extremes_have_a_note_where_they_have_no_number(texts, scores_of, tmp_pa
     assert all(score["value"] is not None or score["note"] for score in scores.values())
     if len(texts) == 1:
         assert scores["self_bleu_3@words"]["value"] is None
-        assert scores["distinct_2_between@texts"]["low"] is None
+        assert scores["distinct_2@texts"]["low"] is None
 
 
 def test_help_is_light(tmp_path):
@@ -181,8 +183,6 @@ def test_an_encoder_adds_semantic_measures_of_sets_of_equal_size(scores_of, tmp_
     folder = Path(package.__file__).parent / "model"
     rows = [*answers(12), *answers(20, ("ash",))]
     write_rows(tmp_path / "a.jsonl", rows)
-    scores = scores_of("a.jsonl", "--by", "source", "--prompt", "id", "--encoder", str(folder))
+    scores = scores_of("a.jsonl", "--by", "source", "--prompt", "id", "--texts", "12", "--encoder", str(folder))
     assert [group["vendi_1"]["n"] for group in scores.values()] == [12, 12, 12]
     assert all(1 < group["vendi_1"]["value"] <= 12 for group in scores.values())
-    scores = scores_of("a.jsonl", "--by", "source", "--encoder", str(folder))
-    assert [group["vendi_1"]["n"] for group in scores.values()] == [12, 12, 12]

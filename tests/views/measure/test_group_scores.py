@@ -1,98 +1,76 @@
-"""Semantic measures of groups: sets of equal size, exclusion of a much smaller group, and a note on every cut."""
+"""Semantic measures of groups: each on its own texts, as many in every group, and a note on every cut."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from synthdiv.measures import reference
+from synthdiv.measures.budgets import TextBudget
 from synthdiv.views.measure import group_scores
-from synthdiv.views.measure.group_scores import encode, equal_sets, semantic_groups
+from synthdiv.views.measure.group_scores import encode, semantic_groups
 
 FOLDER = Path("encoder")
 
 
+BUDGET = TextBudget(words=99, texts=40, length=50, within=2, draws=2)
+
+
 @pytest.fixture
 def encoder(monkeypatch):
-    """Random vectors, and a context of three words. Gives the numbers of vectors to which clusters were fitted."""
-    fits = []
+    """A random vector of each text, and a context of three words."""
 
     def random_vectors(folder, texts):
-        random = np.random.default_rng(0)
-        return random.normal(size=(len(texts), 6)), np.array([len(text.split()) > 3 for text in texts], dtype=bool)
-
-    def count_fits(vectors, *rest, fit=reference.fit_centres, **more):
-        fits.append(len(vectors))
-        return fit(vectors, *rest, **more)
+        seeds = [sum(map(ord, text)) for text in texts]
+        vectors = [np.random.default_rng((seed, number)).normal(size=6) for number, seed in enumerate(seeds)]
+        return np.array(vectors).reshape(-1, 6), np.array([len(text.split()) > 3 for text in texts], dtype=bool)
 
     monkeypatch.setattr(group_scores, "encode", random_vectors)
-    for module in ("reference", "semantic"):
-        monkeypatch.setattr(f"synthdiv.measures.{module}.fit_centres", count_fits)
-    return fits
 
 
-def group(count, text="a b c", start=0):
-    return {number: [text] for number in range(start, start + count)}
+def group(count, *texts):
+    return {number: list(texts or ["a b c"]) for number in range(count)}
 
 
 def by_name(scores):
     return {score.name: score for score in scores}
 
 
-@pytest.mark.parametrize("paired", [True, False])
-def test_a_group_of_one_is_excluded(encoder, paired):
-    scores = semantic_groups({"one": group(1), "many": group(60), "some": group(40)}, FOLDER, 50, paired=paired)
-    assert list(scores) == ["one", "many", "some"]
-    unit = "prompts" if paired else "texts"
-    for score in scores["one"]:
+def test_a_group_is_measured_on_its_first_texts_whatever_the_other_groups_are(encoder):
+    many = {"many": group(60, "a b", "b c"), "one": group(1), "single": group(50)}
+    scores = {name: by_name(members) for name, members in semantic_groups(many, FOLDER, BUDGET).items()}
+    alone = by_name(semantic_groups({"many": many["many"]}, FOLDER, BUDGET)["many"])
+    assert repr(scores["many"]) == repr(alone)
+    assert {name: score.n for name, score in alone.items()} == dict.fromkeys(alone, 40) | {"cosine_distance_within": 60}
+    assert alone["cosine_distance_within"].value > 0, "though another group has one text a prompt"
+    assert alone["vendi_1"].value > 1
+    for name, score in scores["one"].items():
         assert math.isnan(score.value)
-        assert score.note == f"1 {unit} have words, less than a tenth of the most, 60"
-    assert [score.name for score in scores["one"]] == [score.name for score in scores["many"]]
-    for score in scores["many"]:
-        assert score.n == 40 or score.name == "cosine_distance_within"
-        assert "on 40 of 60 texts: as many as each group has" in score.note
-    assert not any("as many" in score.note for score in scores["some"])
-    assert by_name(scores["some"])["vendi_1"].value > 1
+        assert "within" in name or score.note == "1 prompts have a text with words, the budget needs 40"
+    assert math.isfinite(scores["single"]["vendi_1"].value)
+    assert "no prompt with two" in scores["single"]["cosine_distance_within"].note
 
 
-def test_a_tenth_of_the_largest_is_enough_and_prompts_are_those_of_all_such_groups():
-    groups = {"many": group(50), "few": group(5, start=47), "fewer": group(4)}
-    sets = equal_sets(groups, 50, paired=True)
-    assert [[prompt for prompt, _ in sets[name].rows] for name in groups] == [[47, 48, 49], [47, 48, 49], []]
-    assert sets["few"].note == "on 3 of 5 texts: as many as each group has"
-    assert [len(one.rows) for one in equal_sets(groups, 50, paired=False).values()] == [5, 5, 0]
-
-
-def test_each_group_has_as_many_answers_to_a_prompt_and_none_without_words():
-    groups = {"a": {1: ["x", "", "y"], 2: ["z"], 3: ["…"]}, "b": {1: ["u", "v", "w"], 2: ["t", "s"], 3: ["r"]}}
-    sets = equal_sets(groups, 50, paired=True)
-    assert sets["a"].rows == [(1, "x"), (1, "y"), (2, "z")]
-    assert sets["b"].rows == [(1, "u"), (1, "v"), (2, "t")]
-    assert sets["a"].note == "2 of 5 texts without a word left out"
-    assert sets["b"].note == "on 3 of 6 texts: as many as each group has"
-    assert equal_sets({"a": {1: ["one two three"]}}, 2, paired=True)["a"].rows == [(1, "one two")]
-
-
-def test_clusters_are_fitted_once_for_all_groups(encoder):
-    scores = semantic_groups({"a": group(30), "b": group(30)}, FOLDER, 50)
-    assert encoder == [60]
-    assert {by_name(group)["cluster_entropy"].note for group in scores.values()} == {"6 clusters"}
+def test_nothing_is_measured_against_a_reference_that_groups_do_not_have(encoder):
+    scores = by_name(semantic_groups({"a": group(60)}, FOLDER, BUDGET)["a"])
+    assert not scores.keys() & {"mauve", "frechet", "precision", "recall", "cluster_entropy"}
 
 
 def test_texts_that_the_encoder_truncated_are_counted_in_the_notes_of_their_group(encoder):
-    groups = {"short": group(30), "long": {**group(29), 29: ["a b c d"]}}
-    scores = semantic_groups(groups, FOLDER, 50)
-    assert all("1 of 30 texts exceed the encoder's context" in score.note for score in scores["long"])
+    groups = {"short": group(40), "long": {**group(39), 39: ["a b c d"]}}
+    scores = semantic_groups(groups, FOLDER, BUDGET)
+    assert all("1 of 40 texts exceed the encoder's context" in score.note for score in scores["long"])
     assert not any("exceed" in score.note for score in scores["short"])
-    assert not any("exceed" in score.note for score in semantic_groups(groups, FOLDER, 3)["long"])
+    cut = semantic_groups(groups, FOLDER, replace(BUDGET, length=3))
+    assert not any("exceed" in score.note for score in cut["long"])
 
 
-@pytest.mark.parametrize("groups", [{"a": group(3, "")}, {"a": group(30, ""), "b": group(4)}])
+@pytest.mark.parametrize("groups", [{"a": group(3, "")}, {"a": group(60, "", "…"), "b": group(4)}])
 def test_groups_without_a_word_have_notes(encoder, groups):
-    scores = semantic_groups(groups, FOLDER, 50)
+    scores = semantic_groups(groups, FOLDER, BUDGET)
     assert all(math.isnan(score.value) and score.note for score in scores["a"])
 
 
