@@ -27,7 +27,7 @@ BUDGETS = {
     "evaluate": 1015,
     "study": 1590,
     "engine": 1735,
-    "views": 2830,
+    "views": 2790,
     "command": 300,
     "hydra_plugins": 225,
 }

@@ -11,6 +11,7 @@ from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord, launched
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import Artifact, ConfigError
 from synthdiv.engine.job import Job
 from synthdiv.models.load import base_of, load_base, opening, peft_warnings_ignored, tokenizer_of, weights_folder
@@ -31,7 +32,7 @@ def export(root: Path, words: list[str], merge: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     precision = export_model(artifact, folder, merge)
     (folder / "README.md").write_text(card(artifact, cell, sweep, precision), encoding="utf-8")
-    print(folder)
+    echo(str(folder))
     return 0
 
 

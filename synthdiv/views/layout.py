@@ -70,11 +70,17 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table; a column without any value is left out."""
+    """A Markdown table, its numbers with four digits; a column without any value is left out."""
     names = [name for name in columns(rows) if any(row.get(name) not in (None, "") for row in rows)]
-    lines = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
+    lines = [names, ["---"] * len(names), *([cell_text(row.get(name)) for name in names] for row in rows)]
     cells = ([clean(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def cell_text(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value)
+    return f"{value:,}" if isinstance(value, int) else str(value or "")
 
 
 def text(words: str, style: str = "") -> Text:

@@ -19,7 +19,6 @@ import pytest
 from synthdiv.core.events import Event
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.store import require_format
-from synthdiv.core.types import ConfigError
 from synthdiv.views import show
 from synthdiv.views.layout import duration
 from synthdiv.views.show import one_line, show_status
@@ -209,14 +208,8 @@ def test_the_benchmark_on_a_small_sweep(tmp_path):
     words = [sys.executable, str(ROOT / "benchmarks" / "ledger.py"), "3000"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "write",
-        "status",
-        "both",
-        "memory",
-        "news",
-        "none",
-    ]
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == ["write", "status", "both", "memory", "news", "none", "store"]
 
 
 def test_status_follows_a_real_run_from_another_process(tmp_path):
@@ -242,8 +235,3 @@ def test_status_follows_a_real_run_from_another_process(tmp_path):
     status = Observer(tmp_path / "outputs", "one").look()
     assert status.nodes["pretrain"] == {"stopped": 1}
     assert status.cells == {"stopped": 1}
-
-
-def test_an_invalid_name_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="without a slash"):
-        show_status(tmp_path, "a/b")

@@ -5,6 +5,7 @@ The replicate is a trained model. With fewer than three of them the range is sho
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -95,41 +96,20 @@ def mean(rows: Sequence[CellRow], name: str) -> Mean:
     return Mean(centre, low, high, len(values), n, INTERVAL if enough else DESCRIPTIVE, note, like)
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """A measure of an arm with several sources minus the mean of the single-source arms that are otherwise equal."""
-
-    arm: Arm
-    measure: str
-    several: float
-    singles: float
-    """The mean over the single-source arms."""
-    sources: list[str]
-    """The sources of these arms."""
-    replicates: int
-    """The smallest number of replicates among all these arms."""
-    n: int
-    """The smallest number of units."""
-
-    @property
-    def difference(self) -> float:
-        return self.several - self.singles
-
-
-def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[Contrast]:
-    """The contrasts of all arms with several sources. Each single source has the same weight."""
+def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[tuple[Arm, dict[str, Any]]]:
+    """Of each arm with several sources and each measure: the mean of the arm, that of the single-source arms that are
+    otherwise equal (each source has the same weight), and the smallest numbers of replicates and of units."""
     result = []
-    for arm in arms:
+    for name, arm in itertools.product(measures, arms):
         singles = [other for other in arms if other.axes.get("mix") == "single" and context(other) == context(arm)]
-        if arm.axes.get("mix") not in SEVERAL or not singles:
-            continue
-        sources = [str(other.axes.get("source")) for other in singles]
-        for name in measures:
-            parts = [other.means[name] for other in (arm, *singles) if name in other.means]
-            if len(parts) == 1 + len(singles):
-                average = math.fsum(part.value for part in parts[1:]) / len(singles)
-                replicates, n = min(part.replicates for part in parts), min(part.n for part in parts)
-                result.append(Contrast(arm, name, parts[0].value, average, sources, replicates, n))
+        parts = [other.means[name] for other in (arm, *singles) if name in other.means]
+        if arm.axes.get("mix") in SEVERAL and singles and len(parts) == 1 + len(singles):
+            average = math.fsum(part.value for part in parts[1:]) / len(singles)
+            row = {"measure": name, "several": parts[0].value, "mean of singles": average}
+            row |= {"difference": parts[0].value - average}
+            row |= {"singles": ", ".join(str(other.axes.get("source")) for other in singles)}
+            row |= {"models": min(part.replicates for part in parts), "n": min(part.n for part in parts)}
+            result.append((arm, row))
     return result
 
 

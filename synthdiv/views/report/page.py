@@ -14,7 +14,7 @@ from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import readings
 from synthdiv.views.layout import csv_text, plural
-from synthdiv.views.report.arms import ENOUGH, Arm, arms_of, contrasts, measures_of
+from synthdiv.views.report.arms import ENOUGH, Arm, arms_of, measures_of
 from synthdiv.views.report.collect import CellRow, collect
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.labels import Labels
@@ -109,8 +109,6 @@ def page(
 ) -> str:
     """The report itself."""
     models = sorted({arm.replicates for arm in arms})
-    differences = contrasts(sorted(arms, key=labels.order), selected)
-    differences.sort(key=lambda one: selected.index(one.measure))
     parts = [
         f"# {name}\n",
         f"{len(rows)} unique cells, vanilla students included ({states(rows)}), in {plural(len(arms), 'arm')} with "
@@ -121,10 +119,10 @@ def page(
     ]
     for measure in selected:
         parts += [arms_md(arms, measure, labels), f"![{measure}](figures/{file_name(measure)})\n"]
-    if differences:
+    if differences := contrasts_md(arms, selected, labels):
         parts.append(
             "## Several sources minus the mean of their singles\n\nThe mean is over the singles that were launched, "
-            f"named in the table.\n\n{contrasts_md(differences, labels)}"
+            f"named in the table.\n\n{differences}"
         )
     if caveats := of_role(rows, "caveat"):
         parts.append("## How far the scores can be trusted\n")

@@ -10,7 +10,7 @@ from typing import Any
 from synthdiv.core.ledger import EARLY, LEFT_OUT, NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.views.layout import Row, arrow, interval, markdown, number
-from synthdiv.views.report.arms import DESCRIPTIVE, ENOUGH, Arm, Contrast, Mean
+from synthdiv.views.report.arms import DESCRIPTIVE, ENOUGH, Arm, Mean, contrasts
 from synthdiv.views.report.collect import VANILLA, CellRow
 from synthdiv.views.report.labels import Labels
 
@@ -67,11 +67,11 @@ def seeds_text(row: CellRow) -> str:
     return " ".join(named)
 
 
-def score_text(score: Score | None) -> dict[str, str]:
+def score_text(score: Score | None) -> dict[str, Any]:
     if score is None:
-        return {"value": "—", "95 %": "", "n": "", "note": MISSING}
+        return {"value": math.nan, "note": MISSING}
     note = score.note or ("infinite" if math.isinf(score.value) else "")
-    return {"value": number(score.value), "95 %": interval(score.low, score.high), "n": f"{score.n:,}", "note": note}
+    return {"value": score.value, "95 %": interval(score.low, score.high), "n": score.n, "note": note}
 
 
 def arms_md(arms: Sequence[Arm], name: str, labels: Labels, level: str = "##") -> str:
@@ -81,32 +81,29 @@ def arms_md(arms: Sequence[Arm], name: str, labels: Labels, level: str = "##") -
     return f"{level} {heading(like)}\n\n{markdown(lines)}"
 
 
-def mean_text(mean: Mean | None, arm: Arm) -> dict[str, str]:
+def mean_text(mean: Mean | None, arm: Arm) -> dict[str, Any]:
     if mean is None:
-        return {"mean": "—", "spread": "", "models": "0", "seeds that vary": "", "n": "", "note": MISSING}
+        return {"mean": math.nan, "models": 0, "note": MISSING}
     spread = ""
     if mean.spread == DESCRIPTIVE:
         spread = f"{number(mean.low)} – {number(mean.high)} (range)" if mean.replicates > 1 else "one model"
     elif mean.spread:
         spread = interval(mean.low, mean.high)
-    facts = {"models": str(mean.replicates), "seeds that vary": ", ".join(arm.seeds), "n": f"{mean.n:,}"}
-    return {"mean": number(mean.value), "spread": spread, **facts, "note": mean.note}
+    facts = {"models": mean.replicates, "seeds that vary": ", ".join(arm.seeds), "n": mean.n, "note": mean.note}
+    return {"mean": mean.value, "spread": spread, **facts}
 
 
-def contrasts_md(contrasts: Sequence[Contrast], labels: Labels) -> str:
-    """Several sources minus the mean of their singles, one line per measure and arm."""
-    return markdown([
-        {
-            "measure": item.measure, "several sources": labels.name(item.arm), "several": number(item.several),
-            "mean of singles": number(item.singles),
-            "difference": f"{item.difference:+.4g}" if math.isfinite(item.difference) else "—",
-            "singles": ", ".join(item.sources),
-            "models": f"{item.replicates} ({'descriptive' if item.replicates < ENOUGH else 'not tested'})",
-            "n": f"{item.n:,}",
-            "note": "" if math.isfinite(item.difference) else "undefined or infinite in one of the arms",
-        }
-        for item in contrasts
-    ])  # fmt: skip
+def contrasts_md(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> str:
+    """Several sources minus the mean of their singles, one line per measure and arm; empty without such arms."""
+    lines = []
+    for arm, row in contrasts(sorted(arms, key=labels.order), measures):
+        difference, test = row["difference"], "descriptive" if row["models"] < ENOUGH else "not tested"
+        note = "" if math.isfinite(difference) else "undefined or infinite in one of the arms"
+        lines.append(
+            {"measure": row.pop("measure"), "several sources": labels.name(arm), **row, "note": note or test}
+            | {"difference": f"{difference:+.4g}" if math.isfinite(difference) else "—"}
+        )
+    return markdown(lines) if lines else ""
 
 
 def unfinished_md(rows: Sequence[CellRow]) -> str:

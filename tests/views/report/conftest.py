@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,11 +44,8 @@ class Generate(Taking):
     decoding: str = ""
 
     def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
-        rows = [
-            Sample(f"p{prompt}", "question", f"{self.decoding} {prompt} {sample}", "student", sample=sample)
-            for prompt in (2, 0, 1)
-            for sample in (1, 0)
-        ]
+        places = [(prompt, sample) for prompt in (2, 0, 1) for sample in (1, 0)]
+        rows = [Sample(f"p{p}", "question", f"{self.decoding} {p} {s}", "student", sample=s) for p, s in places]
         (out / "rows.jsonl").write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
         return {}
 
@@ -60,25 +57,16 @@ class Headlines(Suite):
 @dataclass
 class Collapse(Taking):
     name = "collapse"
-    decodings: list[str] = field(default_factory=lambda: ["plain", "published"])
     value: float = 1.0
     undefined: bool = False
 
     def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
-        x = self.value
-        bleu = (
-            Score(
-                "published/self_bleu_3@words", math.nan, 0, unit="0-100", higher_is_better=False, note="too few words"
-            )
-            if self.undefined
-            else Score("published/self_bleu_3@words", 10 * x, 9, 9 * x, 11 * x, "0-100", False)
-        )
-        write_suite(
-            out,
-            [Score("nll_2", x, 9, x - 0.1, x + 0.1, "nats/token", False), bleu],
-            [item("p0", "nll_2", x)],
-            Headlines,
-        )
+        x, bleu = self.value, "published/self_bleu_3@words"
+        self_bleu = Score(bleu, 10 * x, 9, 9 * x, 11 * x, "0-100", False)
+        if self.undefined:
+            self_bleu = Score(bleu, math.nan, 0, unit="0-100", higher_is_better=False, note="too few words")
+        scores = [Score("nll_2", x, 9, x - 0.1, x + 0.1, "nats/token", False), self_bleu]
+        write_suite(out, scores, [item("p0", "nll_2", x)], Headlines)
         return {}
 
 
@@ -89,9 +77,8 @@ class Truth(Taking):
 
     def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
         infinite = Score("truth/excess_nll", math.inf, 4, unit="nats/answer", higher_is_better=False, note="q is 0")
-        write_suite(
-            out, [infinite, Score("truth/coverage", 0.5, 4, 0.4, 0.6, "share", True)], [item("p0", "x", 1.0)], Headlines
-        )
+        scores = [infinite, Score("truth/coverage", 0.5, 4, 0.4, 0.6, "share", True)]
+        write_suite(out, scores, [item("p0", "x", 1.0)], Headlines)
         return {}
 
 
@@ -105,21 +92,13 @@ class Study:
         train = None if tag == "vanilla" else Node(Train(tag))
         inputs = (train,) if train else ()
         answers = [taking(Generate(decoding), *inputs) for decoding in ("plain", "published")]
-        return train, {
-            "collapse": taking(Collapse(value=value, undefined=undefined), *answers),
-            "truth": taking(Truth(value=value), *inputs),
-        }
+        truth = taking(Truth(value=value), *inputs)
+        return train, {"collapse": taking(Collapse(value=value, undefined=undefined), *answers), "truth": truth}
 
     def cell(
-        self,
-        mix: str,
-        value: float,
-        seed: int = 0,
-        build: str = "all",
-        undefined: bool = False,
-        unmatched: str = "",
+        self, mix: str, value: float, seed: int = 0, build: str = "all", undefined: bool = False, unmatched: str = "",
         **axes: Any,
-    ) -> CellRecord:
+    ) -> CellRecord:  # fmt: skip
         """A cell whose `nll_2` is `value`. `build`: all, some (the truth suite is missing) or none."""
         axes = {"mix": mix, "source": "n/a", "generators": "n/a", "student": "toy"} | axes
         train, suites = self.suites(f"{mix} {sorted(axes.items())} {seed}", value, undefined)
@@ -127,15 +106,14 @@ class Study:
         nodes: dict[str, Node] = {}
         for node in (*vanilla.values(), *suites.values()):
             nodes |= node.ancestry()
+        answers = (node.key for node in suites["collapse"].inputs.values())
         record = CellRecord(
             key=digest(sorted([name, node.key] for name, node in suites.items())),
             arm=digest(sorted(axes.items())),
             overrides=[f"mix={mix}", f"train.seed={seed}"],
             axes=axes,
             seeds={"train.seed": seed, "evaluate.respond.seed": 0},
-            responses=dict(
-                zip(("plain", "published"), (node.key for node in suites["collapse"].inputs.values()), strict=True)
-            ),
+            responses=dict(zip(("plain", "published"), answers, strict=True)),
             suites={name: node.key for name, node in suites.items()},
             vanilla={name: node.key for name, node in vanilla.items()},
             nodes=list(nodes),
@@ -143,19 +121,12 @@ class Study:
             prompts="p",
             unmatched=unmatched,
         )
-        records = [
-            NodeRecord(n.key, n.stage.name, {name: i.key for name, i in n.inputs.items()}, {}) for n in nodes.values()
-        ]
-        self.ledger.add([record], records)
+        inputs = {node.key: {name: inner.key for name, inner in node.inputs.items()} for node in nodes.values()}
+        self.ledger.add([record], [NodeRecord(key, node.stage.name, inputs[key], {}) for key, node in nodes.items()])
         for key, node in nodes.items():
             if build == "all" or (build == "some" and key != record.suites["truth"]):
-                self.obtain(node)
+                self.store.obtain(node, RUN)  # inputs come first
         return record
-
-    def obtain(self, node: Node) -> None:
-        for inner in node.inputs.values():
-            self.obtain(inner)
-        self.store.obtain(node, RUN)
 
 
 @pytest.fixture

@@ -59,10 +59,10 @@ def test_several_sources_are_contrasted_with_singles_of_the_same_context() -> No
         row("single", 90.0, "e", generators="large", source="ada"),
         row("human", 70.0, "f"),
     ]
-    (item,) = contrasts(arms_of(rows), ["x"])
-    assert (item.several, item.singles, item.difference) == (5.0, 1.75, 3.25)  # each source once
-    assert (item.sources, item.replicates) == (["ada", "bell"], 1)
-    assert item.n == 5
+    ((arm, item),) = contrasts(arms_of(rows), ["x"])
+    assert arm.axes["mix"] == "multi"
+    assert item == {"measure": "x", "several": 5.0, "mean of singles": 1.75, "difference": 3.25,
+                    "singles": "ada, bell", "models": 1, "n": 5}, "each source once"  # fmt: skip
 
 
 @pytest.mark.parametrize(

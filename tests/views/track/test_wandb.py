@@ -35,13 +35,14 @@ scores = [
     Score("truth/excess_nll", math.inf, 16),
     Score("plain/self_bleu_3@words", math.nan, 0, note="too few words"),
 ]
+training = {{"training/undefined": math.nan, "training/zero": 0.0}}
 samples = [
     {{"prompt": "p", "response": "r", "temperature": 0.7}},
     {{"prompt": "q", "response": "", "temperature": None}},
 ]
-folder, published = Path(sys.argv[1]), Path(sys.argv[1]) / "published"
+folder, results = Path(sys.argv[1]), Publishable(curve, scores, samples, training)
 for _ in range(2):
-    track_cell(WandbTracker("eggs", None, folder), "my_sweep", cell, Publishable(curve, scores, samples), published)
+    track_cell(WandbTracker("eggs", None, folder), "my_sweep", cell, results, folder / "published")
 """
 
 
@@ -157,6 +158,7 @@ def test_run_is_named_by_its_cell(written: Any) -> None:
     config = items(run.config.update)
     assert config.pop("_wandb") == {}
     assert config == {"mix": "multi", "source": "n/a", "train.lr": "1e-4", "train.seed": 3}
+    assert [record.exit_code for record in written[1]["exit"]] == [0]
 
 
 def test_curve_has_its_own_step(written: Any) -> None:
@@ -174,29 +176,8 @@ def test_summary_omits_undefined_scores(written: Any) -> None:
     assert summary["truth/excess_nll"] == float("inf")
     assert "truth/excess_nll/low" not in summary
     assert not [name for name in summary if "self_bleu" in name]
-
-
-def test_the_tracker_omits_nan_and_keeps_zero(tmp_path: Path, listener: Listener) -> None:
-    script = """
-import sys
-from pathlib import Path
-from synthdiv.views.track.wandb import WandbTracker
-tracker = WandbTracker("eggs", None, Path(sys.argv[1]))
-tracker.begin("id", "name", "group", [], {})
-try:
-    tracker.summary({"undefined": float("nan"), "zero": 0.0})
-finally:
-    tracker.finish(0)
-"""
-    code, output = on_terminal(script, tmp_path, listener)
-    assert (code, output) == (0, "")
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    summary: dict[str, Any] = {}
-    for record in records(file):
-        if record.WhichOneof("record_type") == "summary":
-            summary |= items(record.summary.update)
-    assert summary["zero"] == 0.0
-    assert "undefined" not in summary
+    assert summary["training/zero"] == 0.0
+    assert "training/undefined" not in summary
 
 
 def test_samples_are_a_table(written: Any) -> None:
@@ -211,10 +192,6 @@ def test_files_for_a_later_sync_are_in_the_folder(written: Any) -> None:
     staged = [Path(content.local_path) for record in by_kind["artifact"] for content in record.manifest.contents]
     assert staged
     assert all(path.is_file() and path.is_relative_to(folder / "wandb") for path in staged)
-
-
-def test_exit_code_is_written(written: Any) -> None:
-    assert [record.exit_code for record in written[1]["exit"]] == [0]
 
 
 def test_a_failed_run_has_its_exit_code_and_can_be_repeated(tmp_path: Path, listener: Listener) -> None:
