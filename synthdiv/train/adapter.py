@@ -60,13 +60,13 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
 def linear_layers(model: Any) -> dict[str, bool]:
     """Paths of the linear layers of the language model but its output layer; whether each is stored transposed, as
     those of GPT-2 are, which PEFT must know. A tower for pictures or sound has no gradient of a loss on text."""
-    kinds = {"Linear": False, "Linear4bit": False, "Conv1D": True}
-    head, inside = model.get_output_embeddings(), {*model.get_decoder().modules()}
-    return {
-        path: kinds[type(part).__name__]
-        for path, part in model.named_modules()
-        if type(part).__name__ in kinds and part in inside and part is not head
-    }
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    inside = {*model.get_decoder().modules()} - {model.get_output_embeddings()}
+    layers = {path: part for path, part in model.named_modules() if part in inside}
+    kinds = (Conv1D, torch.nn.Linear)
+    return {path: isinstance(part, Conv1D) for path, part in layers.items() if isinstance(part, kinds)}
 
 
 def is_at(path: str, target: str) -> bool:

@@ -151,3 +151,11 @@ def test_an_adapter_that_reads_whole_weights_is_refused_where_they_are_cut():
 
 def test_linear_layers_leave_out_the_output_layer():
     assert not any("lm_head" in path for path in linear_layers(untrained("llama", tie_word_embeddings=False)))
+
+
+def test_layers_of_a_subclass_are_linear_layers():
+    """As Falcon has them."""
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+    model = transformers.FalconForCausalLM(transformers.FalconConfig(**shape))
+    names = {path.rpartition(".")[2] for path in linear_layers(model)}
+    assert names == {"dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"}

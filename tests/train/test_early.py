@@ -122,16 +122,8 @@ def test_of_equal_steps_the_first_is_the_best():
 def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_matched(root, prompts):
     student = build(root, tiny_model())
     human = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
-    recipe = Train(
-        method=Method.full,
-        epochs=30,
-        batch_rows=16,
-        lr=3e-2,
-        validation=0.2,
-        stop=StopRule.early,
-        evaluate_every=3,
-        patience=2,
-    )
+    often = {"stop": StopRule.early, "evaluate_every": 3, "patience": 2}
+    recipe = Train(method=Method.full, epochs=30, batch_rows=16, lr=3e-2, validation=0.2, **often)
     artifact = build(root, recipe, student, human, prompts)
     summary = artifact.manifest["summary"]
     table = pyarrow.parquet.read_table(artifact.path / "metrics.parquet").to_pylist()

@@ -126,15 +126,8 @@ def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
 
 
 def test_what_is_kept_in_main_memory_or_packed_or_computed_twice_changes_nothing(alone, tmp_path):
-    jobs = [
-        {"strategy": f"{strategy}_offload", "lora": lora, "micro": 2, "out": strategy}
-        for strategy, lora in (
-            ("deepspeed_stage_1", True),
-            ("deepspeed_stage_2", False),
-            (STAGE_3, False),
-            ("fsdp2", False),
-        )
-    ]
+    ways = [("deepspeed_stage_1", True), ("deepspeed_stage_2", False), (STAGE_3, False), ("fsdp2", False)]
+    jobs = [{"strategy": f"{strategy}_offload", "lora": lora, "micro": 2, "out": strategy} for strategy, lora in ways]
     jobs += [
         {"strategy": strategy, "packed": 64, "out": f"{strategy}-packed"} for strategy in ("ddp", "fsdp2", STAGE_3)
     ]
