@@ -26,7 +26,7 @@ BUDGETS = {
     "train": 2400,
     "evaluate": 1015,
     "study": 1590,
-    "engine": 1735,
+    "engine": 1731,
     "views": 2790,
     "command": 300,
     "hydra_plugins": 225,

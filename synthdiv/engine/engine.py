@@ -18,7 +18,7 @@ from synthdiv.core.terminal import echo
 from synthdiv.core.types import SynthdivError
 from synthdiv.engine.build import log_event
 from synthdiv.engine.failure import INPUT, MEMORY
-from synthdiv.engine.frontier import Frontier, model_cost
+from synthdiv.engine.frontier import Frontier
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
@@ -86,8 +86,12 @@ class Engine:
     ) -> Node | None:
         """A ready node that no process builds, no worker of this launch (`busy`) and no other; best one that takes the
         model `opened` and none of those that are open `elsewhere`. None where there is none at the moment."""
-        ready = [node for key, node in self.frontier.ready.items() if key not in busy]
-        ready.sort(key=model_cost(opened, elsewhere))
+
+        def cost(node: Node) -> int:
+            models = {inner.key for inner in node.inputs.values()}
+            return 0 if opened in models else 2 if models & elsewhere else 1
+
+        ready = sorted((node for key, node in self.frontier.ready.items() if key not in busy), key=cost)
         return next((node for node in ready if node.stage.located or not self.store.claimed(node)), None)
 
     def reuse(self) -> None:

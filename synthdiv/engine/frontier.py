@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from synthdiv.core.events import DONE
 from synthdiv.core.stage import Node
@@ -44,14 +44,3 @@ class Frontier:
                     self.ready[user.key] = user
                 else:
                     settled.append((user, "blocked"))
-
-
-def model_cost(opened: str | None, elsewhere: frozenset[str] = frozenset()) -> Callable[[Node], int]:
-    """A sort key of nodes for a process that has the model `opened`: first those that take this model, last those that
-    take a model which is open `elsewhere`."""
-
-    def cost(node: Node) -> int:
-        keys = {inner.key for inner in node.inputs.values()}
-        return 0 if opened in keys else 2 if keys & elsewhere else 1
-
-    return cost

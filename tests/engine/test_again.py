@@ -61,14 +61,6 @@ def test_a_reused_process_id_is_told_from_the_builder_by_its_claim(ledger):
     assert ledger.states()["a"].state == "queued"
 
 
-def test_rows_of_an_earlier_version_are_read(ledger):
-    file = ledger.folder / "cells.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    old = [{name: value for name, value in row.items() if name not in ("config", "unmatched")} for row in rows]
-    file.write_text("".join(json.dumps(row) + "\n" for row in old))
-    assert [row.command("s") for row in ledger.cells()] == ["synthdiv sweep=s"]
-
-
 @pytest.mark.parametrize("chosen", [["--config-dir=mine"], ["--config-dir", "mine", "--config-name", "other"]])
 def test_the_command_of_a_cell_gives_that_cell_wherever_it_is_typed(chosen, typed, tmp_path, monkeypatch):
     points = []

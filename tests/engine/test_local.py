@@ -14,7 +14,7 @@ from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.failure import INPUT, LOST, MEMORY
 from synthdiv.engine.local import Local, accelerators, environments
-from tests.conftest import FILES, command, sources, synthdiv, write_files, write_rows
+from tests.conftest import FILES, command, sources, synthdiv, write_files
 from tests.engine.evidence import WAIT, built, manifests, orphans, transitions
 from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
 from tests.graphs import taking
@@ -181,15 +181,6 @@ def test_attempts_are_counted_over_workers_and_launches(engine, tmp_path):
     ]
 
 
-def test_a_damaged_artifact_is_not_reused(engine, tmp_path):
-    node = Node(Act(number=1))
-    assert engine(node)[1] == 0
-    (Store(tmp_path / "out").path(node) / STEPS).write_text("more than it was")
-    local, code = engine(node)
-    assert code == 1
-    assert f"{node.label} is damaged" in local.failures[node.key].note
-
-
 def test_torchrun_starts_several_ranks_and_a_stage_of_one_rank_gets_one(engine, tmp_path):
     alone, marks = Node(Act(number=1)), str(tmp_path)
     ends = [taking(Both(number=2), alone), Node(Both(number=3, deed="SIGKILL", marks=marks))]
@@ -263,16 +254,3 @@ def test_launches_at_once_build_what_they_share_once(tmp_path):
     assert set(built(root, "one", "two")) == nodes[0] | nodes[1]
     assert not list((root / "artifacts").glob("*/.*"))
     assert not orphans(tmp_path)
-
-
-def test_a_failed_cell_leaves_the_others_and_has_a_command_that_repeats_it(tmp_path):
-    rows = write_files(tmp_path)
-    answers = [row | {"source": "two", "id": "elsewhere" if row["id"] == "q3" else row["id"]} for row in rows]
-    write_rows(tmp_path / "two.jsonl", answers)
-    words = ["-m", *FILES, sources("one", "two"), "generators.models.1.recorded.path=two.jsonl"]
-    done = synthdiv(*words, "mix=single", "mix.source=one,two", "sweep=s", *LOCAL, cwd=tmp_path, code=1)
-    assert "failed: generate" in done.stderr
-    assert f"({INPUT}; 1 cells depend on it): two: two.jsonl has no answer for 1 of" in done.stderr
-    (again,) = [line.split("again: synthdiv ")[1] for line in done.stderr.splitlines() if "again: " in line]
-    assert "mix.source=two" in again
-    assert synthdiv("status", cwd=tmp_path).stdout == "s: 1 cell done, 1 cell failed\n"

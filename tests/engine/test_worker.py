@@ -14,7 +14,7 @@ from synthdiv.core.ledger import Ledger
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
-from synthdiv.engine.failure import INPUT, LOST
+from synthdiv.engine.failure import INPUT
 from synthdiv.engine.job import Job
 from synthdiv.engine.local import torchrun
 from synthdiv.study.config import Track
@@ -169,16 +169,6 @@ def test_an_exception_on_one_rank_ends_the_job_with_its_class(tmp_path, guilty):
     event = Ledger(tmp_path, "s").states()[node.key]
     assert (event.state, event.failure, event.note) == ("failed", INPUT, "row 3 of it is no row"), log
     assert not list((tmp_path / "artifacts" / "both").glob("*/manifest.json"))
-
-
-def test_a_rank_that_is_killed_ends_the_job(tmp_path):
-    node = Node(Both(number=1, deed="SIGKILL", marks=str(tmp_path)))
-    path = written(tmp_path, [node], [node.key])
-    code, log = done(tmp_path, started(tmp_path, path, 2))
-    assert code != 0
-    assert Ledger(tmp_path, "s").states()[node.key].failure in (LOST, ""), log
-    code, log = done(tmp_path, started(tmp_path, path, 2))
-    assert code == 0, log
 
 
 @pytest.mark.parametrize("guilty", [0, 1, -1])

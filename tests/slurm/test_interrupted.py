@@ -154,7 +154,7 @@ def test_interrupted_by_hand(slurm, calm, half_done):
     assert launch.queued() == []
     assert {state for (state,) in launch.accounts().values()} == {"CANCELLED"}
     partials = list(launch.artifacts.glob("*/.*/*.partial"))
-    assert {path.parent.name for path in partials} == {"train", "generate"}
+    assert {path.parent.parent.name for path in partials} == {"train", "generate"}
     output = launch.run(*STUDY)
     assert "continuing at step" in "".join(path.read_text() for path in launch.ledger.folder.glob("logs/*.log"))
     assert_as_calm(launch, calm)

@@ -139,7 +139,7 @@ def test_a_failed_cell_and_a_cancelled_job_cost_only_what_depends_on_them(slurm,
     assert states[cells["three"].train].state == "failed"
     stage = {node.key: node.stage for node in launch.ledger.nodes()}
     refused = [key for key in cells["one"].nodes if states[key].state == "failed"]
-    assert [stage[key] for key in refused] == ["generate"]
+    assert [stage[key] for key in refused] == ["mix"]
     ended = {name: state for name, (state,) in launch.accounts().items()}
     assert launch.queued() == []
     assert ended[job] == "CANCELLED"
