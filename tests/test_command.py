@@ -116,6 +116,20 @@ MISTAKES = {
         ["prompts.system='${oc.env:TOKEN}'", "train.lr=${oc.env:TOKEN}", "generators.seed=${prompts.system}"],
         ["prompts.system: takes a value of the environment (TOKEN)", "train.lr: takes", "generators.seed: takes"],
     ),
+    "fields of another suite": (
+        ["evaluate.suites.0={suite: truth, words: 3}"],
+        ["evaluate.suites.0", "words", "truth has suite, prompts"],
+    ),
+    "no suite": (
+        [
+            *FILES[:3],
+            "mix=none",
+            "student=text",
+            "student.pretrain.text.path=corpus.txt",
+            "evaluate.suites=[{suite: truth}]",
+        ],
+        ["evaluate.suites: none applies to this cell"],
+    ),
     "no such device": (
         ["plan", "runtime.device=cuda:99"],
         ["runtime.device=cuda:99: this process may use", "choose auto"],

@@ -30,7 +30,7 @@ class Resolver:
         self.path, self.online = outputs / "resolved.json", online
         try:
             self.known: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             self.known = {}
         self.changed = False
 

@@ -87,7 +87,11 @@ def hub_columns(table: Table, wanted: Mapping[str, str]) -> FileRows:
     import datasets
 
     hub = str(table.hub)
-    dataset = datasets.load_dataset(hub, table.subset, split=table.part, revision=table.commit or table.revision)
+    try:
+        dataset = datasets.load_dataset(hub, table.subset, split=table.part, revision=table.commit or table.revision)
+    except Exception as error:  # datasets passes on whatever a damaged file raises
+        cause = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+        raise DataError(f"{hub}: the data set cannot be read ({cause[0]})") from error
     require_columns(hub, wanted, dataset.column_names)
     columns = dataset.select_columns(list(dict.fromkeys(wanted.values())))
     return FileRows(hub, "row", range(1, len(columns) + 1), columns[:])

@@ -184,11 +184,13 @@ def set_value(composed: Composition, override: Override, before: dict[str, Any])
     try:
         back = "evaluate.suites" if suites else key
         before.setdefault(back, unresolved(config, back))
-        OmegaConf.update(config, key, value, merge=True)
+        named = value.get("suite") if suites and isinstance(value, dict) else None
+        other = named and OmegaConf.select(config, f"{key}.suite") not in (None, named)  # it replaces the item
+        OmegaConf.update(config, key, value, merge=not other)
         if suites:
             typed_items(config)
     except OmegaConfBaseException as error:
-        item = OmegaConf.select(config, ".".join(key.split(".")[:3])) if key.count(".") > 2 else None
+        item = OmegaConf.select(config, ".".join(key.split(".")[:3])) if key.count(".") > 1 else None
         fields = f"; {field_names(item.suite)}" if suites and item else ""
         raise ConfigError(f"{override.input_line}: {one_line(error)}{fields}") from error
 

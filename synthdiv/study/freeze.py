@@ -61,7 +61,9 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
         words = " ".join(word for word in point.overrides if not word.startswith("runtime."))  # these may be secret
         for problem in own:
             wrong.setdefault(problem, []).append(words or "(no overrides)")
-        frozen.graphs.append(None if wrong else graph(point.cell))
+        frozen.graphs.append(item := None if wrong else graph(point.cell))
+        if item and not item.suites:
+            wrong["evaluate.suites: none applies to this cell; choose another preset of evaluate"] = [words]
     resolver.save()
     every = [*problems, *listed(wrong, len(points))]
     if not wrong:

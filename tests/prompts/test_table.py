@@ -171,3 +171,11 @@ def test_a_hub_dataset_in_a_local_folder_is_identified_by_its_content(tmp_path, 
     write(folder / "train.jsonl", ROWS[:2])
     assert resolved().sha256 != before.sha256
     assert resolved().rows == 2
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.parquet", b"PAR1 no"), ("a.jsonl", b"[" * 100_000 + b"]" * 100_000)])
+def test_a_damaged_file_of_a_data_set_is_an_error_of_one_line(name, content, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"set: the data set cannot be read \([^\n]+\)$"):
+        prompt_records(Table(hub=str(tmp_path / "set")), "t")

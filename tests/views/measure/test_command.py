@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import zstandard
 
 from synthdiv.core.types import Score
 from synthdiv.measures.budgets import TextBudget
 from synthdiv.prompts.formats import read_columns
+from synthdiv.views.measure import command
 from tests.conftest import write_rows
 from tests.views.measure.conftest import KEYS, answers
 
@@ -186,3 +189,31 @@ def test_an_encoder_adds_semantic_measures_of_sets_of_equal_size(scores_of, tmp_
     scores = scores_of("a.jsonl", "--by", "source", "--prompt", "id", "--texts", "12", "--encoder", str(folder))
     assert [group["vendi_1"]["n"] for group in scores.values()] == [12, 12, 12]
     assert all(1 < group["vendi_1"]["value"] <= 12 for group in scores.values())
+
+
+def test_standard_input_conversations_paths_and_links_are_read_as_files_are(typed, tmp_path, monkeypatch):
+    answers = [f"word{n % 7} river garden {n}" for n in range(60)]
+    turns = [[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}] for answer in answers]
+    write_rows(tmp_path / "plain.jsonl", [{"response": answer} for answer in answers])
+    write_rows(tmp_path / "chat.jsonl", [{"messages": turn, "meta": {"text": turn[1]["content"]}} for turn in turns])
+    (tmp_path / "link").symlink_to(tmp_path / "plain.jsonl")
+    (tmp_path / "packed.jsonl.zst").write_bytes(zstandard.compress((tmp_path / "plain.jsonl").read_bytes()))
+    expected = typed("measure", "plain.jsonl", "--json").out
+    assert expected.startswith("[")
+    inside = (["chat.jsonl", "--column", "messages"], ["chat.jsonl", "--column", "meta.text"])
+    for words in (*inside, ["link"], ["packed.jsonl.zst"]):
+        assert typed("measure", *words, "--json").out == expected, words
+    with (tmp_path / "packed.jsonl.zst").open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file, isatty=lambda: False))
+        assert typed("measure", "-", "--json").out == expected
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2)])
+def test_a_column_with_a_thousand_values_asks_at_a_terminal(answer, code, typed, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "MANY_GROUPS", 3)
+    write_rows(tmp_path / "ids.jsonl", [{"response": "a", "id": n} for n in range(3)])
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: answer))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    done = typed("measure", "ids.jsonl", "--by", "id", "--json")
+    assert done.code == code
+    assert "3 different values in 3 rows. Continue? [y/N]" in done.err
