@@ -16,7 +16,8 @@ SENTENCE = r"""(?x)
     [。！？｡]++ [」』）】》”’"')\]]*+
   | [.!?…؟۔।॥] (?<! [.!?…؟۔।॥]{2} )
     (?<! ^\d\. ) (?<! ^\d\d\. ) (?<! ^\d\d\d\. )  # "1. Mix" is one sentence
-    (?<! \b[A-HJ-Z]\. ) (?<! \bMr\. ) (?<! \bMs\. ) (?<! \bMrs\. ) (?<! \bDr\. ) (?<! \bProf\. ) (?<! \bSt\. )
+    (?<! \b[A-HJ-Z]\. ) (?<! \b[A-Z]\.[A-Z]\. )
+    (?<! \bMr\. ) (?<! \bMs\. ) (?<! \bMrs\. ) (?<! \bDr\. ) (?<! \bProf\. ) (?<! \bSt\. )
     (?<! \be\.g\. ) (?<! \bi\.e\. ) (?<! \bvs\. ) (?<! \bcf\. ) (?<! \bal\. ) (?<! \bapprox\. ) (?<! \bFig\. )
     (?: (?<! \betc\. ) (?<! \bInc\. ) (?<! \bLtd\. ) (?<! \bCo\. ) (?<! \bJr\. ) (?<! \bSr\. ) (?<! \b[ap]\.m\. )
       | (?! \s++ [a-z] ) )  # these may end a sentence: they do unless it goes on in lower case

@@ -13,6 +13,11 @@ from synthdiv.measures.sentences import sentences
 MARKS = st.text(alphabet=' \n\t.!?…。！」")*1aAzMré😀', max_size=60)
 
 
+@pytest.mark.parametrize("name", ["D.C.", "A.I.", "U.S.", "J.R.R."])
+def test_initials_in_a_row_do_not_end_a_sentence(name):
+    assert sentences(f"The {name} office is closed. It rains.") == [f"The {name} office is closed.", "It rains."]
+
+
 @pytest.mark.parametrize(
     "expected",
     [
