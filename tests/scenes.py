@@ -19,17 +19,18 @@ from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import Generate, Split
+from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
-from synthdiv.prompts.prompt_set import FILE, Prompts
+from synthdiv.prompts.prompt_set import FILE, Prompts, ToyPrompts
 from synthdiv.prompts.table import Table
 from synthdiv.train.pretrain import TextCorpus
 from synthdiv.train.recipe import Lora, Method, StopRule
 from synthdiv.train.schedule import Match
 from synthdiv.train.train import Train
-from tests.models.small import build, files, tiny_model, toy_prompts
+from tests.models.small import WORLD, build, files, tiny_model, toy_prompts
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -120,7 +121,9 @@ class Scenes:
             file.write_text("".join(json.dumps(row | rest) + "\n" for row, rest in zip(kinds, more, strict=True)))
             return Prompts(table=Table(path=str(file)), test=6)
         if scene == "pretrain":
-            return tiny_model(2)  # the first family has no foreign speech
+            return tiny_model(1)  # the first family has no foreign speech
+        if scene == "law":
+            return Family(2, 4, 0.5, 0.5, WORLD, Grade())
         if scene == "text":
             file = self.root / "book.txt"
             file.write_text("\n<|doc|>\n".join(f"Chapter {n}.\n---\nThe ship sailed on." for n in range(300)))
@@ -162,6 +165,10 @@ class Scenes:
             answer.build({"prompts": self.build(stage), "model": self.showing}, out, cpu_run())
             return Artifact(answer, "", out)
         inputs: tuple[Artifact, ...] = ()
+        if scene == "law":  # a family shows in its answers
+            answer = Generate("oak", Backend.law, sampling=Sampling(1.0, 1.0), rows=48, shard_rows=48)
+            inputs = (self.build(toy_prompts(toy=ToyPrompts(60, stage.world))), self.build(stage))
+            return self.build(answer, *inputs)
         if scene in ("table", "text"):
             stage = self.resolved(stage)
         if scene in ("generate", "rounded", "respond", "recorded", "likelihood"):

@@ -36,8 +36,8 @@ from tests.scenes import Scenes, rows_of
 
 GOLDEN = Path(__file__).parent / "golden" / "outputs.json"
 LAW = {
-    "seed": 1, "entities": 30, "categories": 3, "relations": 1, "values": 7, "dialects": 6, "phrasings": 44,
-    "prompt_phrasings": 6, "zipf": 0.5, "tail": 0.8,
+    "seed": 1, "entities": 30, "categories": 3, "relations": 1, "values": 7, "dialects": 6, "phrasings": 14,
+    "prompt_phrasings": 6, "zipf": 0.5, "tail": 0.7,
 }  # fmt: skip
 
 # scene: {field of its stage: a value other than the scene's}. What a scene is made of stands in `Scenes`.
@@ -49,10 +49,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         "table.columns.id": "id", "table.columns.context": "id", "table.columns.category": "kind",
     },
     "pretrain": {
-        "toy.family": 1, "toy.families": 3, "toy.rows": 210, "toy.overlap": 0.5, "toy.shift": 0.5,
+        "toy.family": 2, "toy.families": 2, "toy.rows": 210, "toy.overlap": 0.5, "toy.shift": 0.5,
         "architecture": Architecture.gpt2, "hidden": 24, "layers": 2, "heads": 4, "vocabulary": 410, "context": 200,
         "tokens": 3500, "batch_rows": 30, "lr": 2e-2, "seed": 1,
-    } | {f"toy.world.{key}": LAW[key] for key in LAW} | {"toy.world.dialects": 4},
+    } | {f"toy.world.{key}": LAW[key] for key in LAW},
+    "law": {
+        "family": 1, "families": 3, "overlap": 0.0, "shift": 0.4, "grade.wrong": 0.5, "grade.tail": 0.1,
+    } | {f"world.{key}": LAW[key] for key in LAW},
     "text": {"text.separator": "---", "text.megabytes": 0.004},
     "generate": {
         "source": "elm", "sampling.temperature": 0.5, "sampling.top_p": 0.5, "sampling.max_new_tokens": 6,
@@ -175,6 +178,7 @@ def test_every_field_of_every_stage_is_listed(scenes):
 ROWS: dict[str, Callable[[Path], Any]] = {
     "toy": rows_of,
     "table": rows_of,
+    "law": lambda path: [dataclasses.asdict(row) for row in read_samples(path)],
     "recorded": lambda path: [dataclasses.asdict(row) for row in read_samples(path)],
     "mix": lambda path: read_mix(Artifact(None, "", path)),
 }

@@ -20,9 +20,8 @@ from synthdiv.measures.temperature import INDEX_OF_ONE, TemperatureCurve, nll_af
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
 from synthdiv.models.score import answer_curves, answer_log_likelihoods
-from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_world import ToyPrompt
 
 FILE = "likelihood.parquet"
 SUPPORT = 300  # answers that the law of a toy prompt allows, for planning
@@ -54,7 +53,7 @@ class Likelihood(Stage):
 
     Columns: id, sample (of `own`, else 0), order (place among the answers of its prompt), finish (of `own`, else
     empty), response, tokens, bytes, nll (nats) and token_nll (nats, float32 a token). For `human` also nll_at: nll at
-    each of `TEMPERATURES`, for sharpness and support.
+    each of `TEMPERATURES`, for sharpness and support; for `support` value_nll: nll of the tokens of the value stated.
 
     Template applied, answer tokens plus one EOS, T = 1, nothing removed. An own answer that was cut at the token limit
     has no EOS, because the model did not end there; an empty one is its EOS alone. Own answers are tokenised again from
@@ -63,7 +62,7 @@ class Likelihood(Stage):
     """
 
     name = "likelihood"
-    version = 4
+    version = 5
     model_input = "model"
     unit = "answers"
     bytes_per_unit = 1000
@@ -137,6 +136,16 @@ class Likelihood(Stage):
             values = answer_log_likelihoods(opened, pairs, self.batch_tokens, run.progress)
         table["nll"] = [-float(value.sum(dtype="float64")) for value in values]
         table["token_nll"] = [-value for value in values]
+        if self.target is Target.support:
+            law = Law(prompts.stage.toy.world)
+            facts = {
+                key: law.value(toy_prompt(row))
+                for key, row in {given.row["id"]: given.row for given in answers}.items()
+            }
+            table["value_nll"] = [
+                float(-value[tokens_of(facts[given.row["id"]], ids, opened.tokenizer)].sum(dtype="float64"))
+                for given, (_, ids), value in zip(answers, pairs, values, strict=True)
+            ]
         pyarrow.parquet.write_table(pyarrow.table(table), out / FILE)
         return {
             "answers": len(answers),
@@ -144,6 +153,15 @@ class Likelihood(Stage):
             "cut": sum(cut),
             "system_folded": chat.folded,
         }
+
+
+def tokens_of(word: str, ids: list[int], tokenizer: Any) -> list[int]:
+    """Where the tokens are that spell the first occurrence of a word in a text given as token ids."""
+    *starts, text = tokenizer.batch_decode(
+        [ids[:end] for end in range(len(ids) + 1)], clean_up_tokenization_spaces=False
+    )
+    ends, first = [len(start) for start in (*starts, text)], text.index(word)
+    return [place for place in range(len(ids)) if ends[place] < first + len(word) and ends[place + 1] > first]
 
 
 def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Given]:
@@ -157,11 +175,6 @@ def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Given]:
     if missing:
         raise DataError(f"{len(missing)} test prompts have no answer (first {missing[0]!r}): answer the test split")
     return [each for given in samples.values() for each in given]
-
-
-def toy_prompt(row: dict[str, Any]) -> ToyPrompt:
-    """The toy world's own record of a prompt row."""
-    return ToyPrompt(int(row["category"]), row["entity"], row["relation"], row["phrasing"], row["prompt"])
 
 
 def read_likelihood(artifact: Artifact) -> list[dict[str, Any]]:

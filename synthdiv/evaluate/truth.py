@@ -11,19 +11,21 @@ from typing import Any
 from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
-from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood, toy_prompt
+from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.toy_truth import dialect_scores, truth_score, truth_scores, truth_values
-from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.measures.toy_truth import MEASURES, dialect_scores, truth_score, truth_values
+from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
+
+COMPARED = ("truth/js", "truth/excess_nll", "truth/excess_nll_words")  # with the vanilla student
 
 
 @dataclass
 class TruthSuite(Suite):
     """The exact distance to the human law. It needs toy prompts and a decoding at temperature 1 and top-p 1."""
 
-    headlines = ("truth/excess_nll", "truth/coverage", "truth/coverage_tail")
+    headlines = ("truth/js", "truth/excess_nll_words", "truth/coverage")
     reading = (
         "With the toy world's defaults the ordering human < multi < single nearly follows from its construction. In "
         "the null world (`generators.overlap=1`) all families share one distribution, so differences there come only "
@@ -54,7 +56,7 @@ class Truth(Stage):
     """Inputs: `prompts`; `support`, the likelihood of the law's support under the student; `answers`, the student's at
     temperature 1 and top-p 1; and unless `vanilla` the support's likelihood under the vanilla student."""
 
-    name, version = "truth", 2
+    name, version = "truth", 3
 
     vanilla: bool = False
     """This is the vanilla student itself."""
@@ -68,32 +70,29 @@ class Truth(Stage):
         prompts, support, answers = inputs["prompts"], inputs["support"], inputs["answers"]
         law = Law(prompts.stage.toy.world)
         rows = {row["id"]: toy_prompt(row) for row in read_prompts(prompts, "test")}
-        log_q = by_prompt(support)
-        ids = list(log_q)
-        p = [law.support(rows[key])[1] for key in ids]
-        lengths = [np.array([len(text) for text in law.support(rows[key])[0]]) for key in ids]
-        q = [log_q[key] for key in ids]
-        scores = truth_scores(p, q, lengths)
-        values = truth_values(p, q, lengths)
+
+        def values(artifact: Artifact) -> dict[str, dict[str, float]]:
+            """Every measure of each prompt, by its id."""
+            support: dict[str, list[tuple[float, float]]] = defaultdict(list)
+            for row in read_likelihood(artifact):
+                support[row["id"]].append((-row["nll"], row["value_nll"]))
+            actual = {}
+            for key, pairs in support.items():
+                log_q, value_nll = np.array(pairs).T
+                p, law_nll = law.support(rows[key])[1], law.value_nll(rows[key].category)
+                actual[key] = truth_values(p, log_q, law_nll, value_nll)
+            return actual
+
+        actual = values(support)
+        scores = [truth_score(name, [row[name] for row in actual.values()]) for name in MEASURES]
         if not self.vanilla:
-            vanilla_q = by_prompt(inputs["vanilla/support"])
-            before = truth_values(p, [vanilla_q[key] for key in ids], lengths)["truth/excess_nll"]
-            gap = values["truth/excess_nll"] - before
-            scores.append(truth_score("truth/excess_nll-vanilla", gap, "nats/answer", False))
-        shares: dict[str, list[Any]] = defaultdict(list)
+            before = values(inputs["vanilla/support"])
+            gaps = {name: [row[name] - before[key][name] for key, row in actual.items()] for name in COMPARED}
+            scores += [truth_score(f"{name}-vanilla", gap) for name, gap in gaps.items()]
+        posteriors: dict[str, list[Any]] = defaultdict(list)
         for sample in read_samples(answers.path):
-            shares[sample.id].append(law.posterior(rows[sample.id], sample.response))
-        scores += dialect_scores([np.stack(each) for each in shares.values()], law.dialects)
-        items = [
-            item(key, name, value) for name, column in values.items() for key, value in zip(ids, column, strict=True)
-        ]
+            posteriors[sample.id].append(law.posterior(rows[sample.id], sample.response))
+        scores += dialect_scores([np.stack(each) for each in posteriors.values()], law.dialects)
+        items = [item(key, name, value) for name in MEASURES for key, row in actual.items() for value in [row[name]]]
         write_suite(out, scores, items, TruthSuite)
-        return {"prompts": len(ids), "answers": sum(map(len, shares.values()))}
-
-
-def by_prompt(artifact: Artifact) -> dict[str, Any]:
-    """Log-likelihoods (nats) of the support of each prompt, in the order of the support."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in read_likelihood(artifact):
-        values[row["id"]].append(-row["nll"])
-    return dict(values)
+        return {"prompts": len(actual), "answers": sum(map(len, posteriors.values()))}

@@ -43,6 +43,9 @@ ROWS = "rows.jsonl"  # one `Sample` per line, determined by the fields of the st
 LOG = "requests.jsonl"  # one line per row: time, duration, attempts, cost
 
 
+encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: `json.dumps` makes one for each call
+
+
 def lines(file: Path) -> list[dict[str, Any]]:
     """Read the complete lines of one of these files; a truncated last line is removed from the file."""
     data = file.read_bytes() if file.exists() else b""
@@ -54,7 +57,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def append(handle: TextIO, rows: list[dict[str, Any]], sync: bool = True) -> None:
     """Write lines, and sync them to disk."""
-    handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in rows)
+    handle.writelines(encode(line) + "\n" for line in rows)
     handle.flush()
     if sync:
         os.fsync(handle.fileno())

@@ -100,7 +100,7 @@ class Generate(Stage):
         return self.rows + (self.samples - 1) * min(self.subset, self.rows)
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        if self.backend is Backend.recorded:
+        if self.backend in (Backend.recorded, Backend.law):
             return Work(self.answers())
         count, length = self.answers(), self.answer_tokens(inputs, measured)
         return Work(count, new_tokens=count * length, read_tokens=count * prompt_tokens(measured))
@@ -151,9 +151,13 @@ class Generate(Stage):
                     thinking, text = part_thinking(answer.text)
                     kept = {"thinking": thinking} if thinking else {}
                     notes.append({"id": request.id, "sample": request.sample} | kept | answer.log)
-                    samples.append(self._sample(request, dataclasses.replace(answer, text=text), model))
+                    samples.append(
+                        self._sample(
+                            request, dataclasses.replace(answer, text=text) if text != answer.text else answer, model
+                        )
+                    )
                 append(log, notes, sync)
-                append(rows, [dataclasses.asdict(sample) for sample in samples], sync)
+                append(rows, [vars(sample) for sample in samples], sync)
                 synced = time.monotonic() if sync else synced
 
             def keep() -> None:
@@ -203,7 +207,7 @@ class Generate(Stage):
             raise DataError(f"{self.source}: the rows written are not one for each of the {len(requests)} requests")
         if self.backend in (Backend.api, Backend.vllm):
             rows.sort(key=lambda row: order[row.id, row.sample])
-            rewrite(out / ROWS, [dataclasses.asdict(row) for row in rows])
+            rewrite(out / ROWS, [vars(row) for row in rows])
         last = {(line["id"], line["sample"]): line for line in read_log(out)}  # the later one of those sent twice
         log = [last.get((row.id, row.sample), {"id": row.id, "sample": row.sample}) for row in rows]
         rewrite(out / LOG, log)

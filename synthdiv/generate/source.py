@@ -33,12 +33,12 @@ class Source:
             return Node(stage, {"prompts": prompts})
         assert self.model, "every other backend runs a model"
         used: dict[str, Any] = {"sampling": self.sampling, "seed": self.seed, "samples": samples}
-        if self.backend is Backend.api:  # the server decides what does not fit
+        if self.backend in (Backend.api, Backend.law):  # the server decides what does not fit; a law takes any prompt
             used["sampling"] = replace(self.sampling, overlong=LongPrompt.error)
         else:
             used["precision"] = self.precision
         if self.backend is Backend.hf:  # servers cut batches of their own
             used["batch_tokens"] = self.batch_tokens
-        else:
+        elif self.backend is not Backend.law:
             used["top_logprobs"] = self.top_logprobs
         return Node(Generate(self.name, self.backend, **used, **which), {"prompts": prompts, "model": self.model})

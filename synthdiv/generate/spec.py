@@ -18,12 +18,13 @@ from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 
 class Backend(Enum):
     """What runs a generator: transformers in this process, vLLM in its own process, a hosted server with OpenAI's
-    protocol, or a file of recorded answers."""
+    protocol, a file of recorded answers, or the law of a toy family, exactly."""
 
     hf = "hf"
     vllm = "vllm"
     api = "api"
     recorded = "recorded"
+    law = "law"
 
 
 class LongPrompt(Enum):

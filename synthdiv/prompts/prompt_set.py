@@ -16,7 +16,7 @@ from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.split import groups, ordered, split
 from synthdiv.prompts.table import Table, prompt_records
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_world import World, study_pool
+from synthdiv.prompts.toy_world import ToyPrompt, World, study_pool
 
 FILE = "prompts.parquet"
 
@@ -46,7 +46,7 @@ class Prompts(Stage):
     `system`, `date` and `template` are part of every rendering of these prompts, in training and in inference.
     """
 
-    name = "prompts"
+    name, version = "prompts", 2
     unit = "rows"
     bytes_per_unit = 500
 
@@ -185,3 +185,8 @@ def read_prompts(artifact: Artifact, side: str, limit: int | None = None) -> lis
     table = pyarrow.parquet.read_table(artifact.path / FILE, filters=[("split", "=", side)])
     rows = sorted(table.to_pylist(), key=lambda row: row["position"])
     return rows[:limit]
+
+
+def toy_prompt(row: dict[str, Any]) -> ToyPrompt:
+    """The toy world's own record of a prompt row."""
+    return ToyPrompt(int(row["category"]), row["entity"], row["relation"], row["phrasing"], row["prompt"])

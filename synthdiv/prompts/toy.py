@@ -1,15 +1,13 @@
 """The toy world: prompts about made-up lands, and the human law of their answers in closed form.
 
 A prompt is (category, entity, relation, phrasing), its entity drawn by a truncated Zipf law. Its human answers follow
-p(y|x) = sum over dialects d of pi_d(category) * p_d(y|x), where p_d is a finite weighted trie: `phrasings` distinct
-strings with geometric weights in an order of the dialect. Some plain strings belong to several dialects. So p is exact
-by enumeration, and an answer's end is part of its outcome. Families of generators and students are other mixtures of
-the same dialects and of foreign ones, which no human speaks.
+p(y|x) = sum over dialects d of pi_d(category) * p_d(y|x), where p_d gives `phrasings` strings geometric weights. So p
+is exact by enumeration, and an answer's end is part of its outcome. Families of generators and students are other
+mixtures of the same dialects and of foreign ones, which no human speaks. docs/toy_world.md has it on one page.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -17,14 +15,14 @@ from typing import TYPE_CHECKING
 from synthdiv.core.fields import problems
 from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
-from synthdiv.prompts.toy_world import Parse, ToyPrompt, World, study_pool
+from synthdiv.prompts.toy_speech import Speech
+from synthdiv.prompts.toy_world import Speaker, ToyPrompt, World, study_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
 
-STUDENT_DIALECTS = 2
 WORD = re.compile("[A-Za-z]+")
 
 
@@ -41,42 +39,45 @@ class Law:
         if wrong := problems(world, "world"):
             raise ConfigError(wrong)
         self.world, seed, humans = world, world.seed, world.dialects
-        kinds = ["human"] * humans + ["foreign"] * humans + ["student"] * STUDENT_DIALECTS
-        numbers = [*range(humans), *range(humans), *range(STUDENT_DIALECTS)]
-        self.dialects = [f"{kind}{number}" for kind, number in zip(kinds, numbers, strict=True)]
-        self.templates = [
-            words.templates(kind, name, world.phrasings, seed) for kind, name in zip(kinds, self.dialects, strict=True)
-        ]
+        counts = {"human": humans, "foreign": humans, "student": words.STUDENT_DIALECTS}
+        kinds = [(kind, number) for kind, count in counts.items() for number in range(count)]
+        self.dialects = [f"{kind}{number}" for kind, number in kinds]
+        self.templates = [words.templates(*kind, world.phrasings, seed) for kind in kinds]
         ranks = world.tail ** np.arange(world.phrasings)
         self.phrasing_weights = ranks / ranks.sum()  # p_d of the phrasing with each rank, equal for all dialects
         self.categories = list(words.RELATIONS)[: world.categories]
-        self._weights = np.array(
-            [[1 + int(9 * words.uniforms(1, seed, "weight", d, c)[0]) for d in self.dialects] for c in self.categories],
-            dtype=float,
-        )
-        self._kind = np.array(kinds)
+        draws = [[words.uniforms(1, seed, "weight", d, c)[0] for d in self.dialects] for c in self.categories]
+        self._weights = 1 + np.floor(9 * np.array(draws))
+        self._kind = np.array([kind for kind, _ in kinds])
         self._name_facts()
-        self._by_template: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._readings: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for dialect, answers in enumerate(self.templates):
             for phrasing, template in enumerate(answers):
-                self._by_template[template].append((dialect, phrasing))
-        self._human = [self._mixture(self.human(category)) for category in range(world.categories)]
+                self._readings[template].append((dialect, phrasing))
+        self._human = [self.speech(self.human(category)) for category in range(world.categories)]
 
     def _name_facts(self) -> None:
         world, seed = self.world, self.world.seed
         self.entities = words.names("entity", world.entities, seed)
         pool = iter(words.names("value", world.categories * world.relations * world.values, seed))
-        self._facts: dict[tuple[int, int], list[str]] = {}  # (category, relation) -> the value of each entity
+        self._facts: dict[
+            tuple[int, int], list[list[str]]
+        ] = {}  # of (category, relation), by entity: the right one first
         self._relations: dict[str, tuple[int, int]] = {}
         self._slots = dict.fromkeys(self.entities, "e")
         for category, topic in enumerate(self.categories):
             for relation, noun in enumerate(words.RELATIONS[topic][: world.relations]):
                 values = [next(pool) for _ in range(world.values)]
-                order = words.uniforms(world.entities, seed, "facts", noun).argsort(kind="stable")
-                self._facts[category, relation] = [values[i % world.values] for i in order.tolist()]
+                order = words.uniforms(world.entities, seed, "facts", noun).argsort(kind="stable") % world.values
+                self._facts[category, relation] = [values[i:] + values[:i] for i in order.tolist()]
                 self._relations[noun] = (category, relation)
                 self._slots |= {noun: "r"} | dict.fromkeys(values, "v")
         self._entity = {name: entity for entity, name in enumerate(self.entities)}
+
+    def words(self) -> list[str]:
+        """Every word of the world's prompts and answers, sorted: the closed vocabulary of its models."""
+        fixed = [words.question(number) for number in range(self.world.prompt_phrasings)]
+        return sorted({*WORD.findall(re.sub(r"\{\w\}", "", " ".join([*fixed, *self._readings]))), *self._slots})
 
     # Speakers: weights over dialects, by category.
 
@@ -90,22 +91,14 @@ class Law:
         human speaks.
 
         So at overlap 1 and shift 0 every family is exactly the human law. The first family never has foreign speech and
-        each further one has more: with a shift, more sources must hurt (science.md, 10.6).
+        each further one has more: with a shift, several sources are further from the law than the first one alone.
         """
         import numpy as np
 
-        bounds = {
-            "families": (families, 1, self.world.dialects),
-            "index": (index, 0, families - 1),
-            "overlap": (overlap, 0, 1),
-            "shift": (shift, 0, 1),
-        }
-        if wrong := [
-            f"family.{name}={value}: needs {least} to {most}"
-            for name, (value, least, most) in bounds.items()
-            if not least <= value <= most
-        ]:
-            raise ConfigError(wrong)
+        if not 0 <= index < families <= self.world.dialects:
+            raise ConfigError(
+                f"family {index} of {families}: needs 1 to {self.world.dialects} families, numbered from 0"
+            )
         part = (self._kind == "human") & (np.arange(len(self.dialects)) % families == index)
         law = (1 - overlap) * self._share(category, part) + overlap * self.human(category)
         foreign = shift * index / (families - 1) if index else 0.0
@@ -117,9 +110,38 @@ class Law:
         """The law that students are pre-trained on: dialects that neither humans nor families speak."""
         return self._share(category, self._kind == "student")
 
+    def weights(self, speaker: Speaker, category: int) -> np.ndarray:
+        """Those of a family or a student."""
+        if speaker.family is None:
+            return self.student(category)
+        return self.family(speaker.family, speaker.families, speaker.overlap or 0.0, speaker.shift or 0.0, category)
+
     def _share(self, category: int, members: np.ndarray) -> np.ndarray:
         weights = self._weights[category] * members
         return weights / weights.sum()
+
+    def speech(
+        self, weights: np.ndarray, wrong: float = 0.0, tail: float = 1.0, temperature: float = 1.0, top_p: float = 1.0
+    ) -> Speech:
+        """The answers of a speaker with these weights over dialects. `wrong` is the share of wrong values, all wrong
+        ones alike, and `tail` what the last third of each dialect's phrasings keeps of its weight. `temperature` and
+        `top_p` act on each token, as in a model's decoding, exactly (on the trie of the answers)."""
+        import numpy as np
+
+        ranks = self.phrasing_weights.copy()
+        ranks[self.world.phrasings - self.world.phrasings // 3 :] *= tail
+        mass: dict[str, float] = defaultdict(float)  # equal strings of several dialects are merged
+        for dialect in weights.nonzero()[0]:
+            for template, rank in zip(self.templates[dialect], ranks / ranks.sum(), strict=True):
+                mass[template] += float(weights[dialect] * rank)
+        others = range(1, self.world.values) if wrong else ()
+        slots = {"{v}": 1 - wrong} | {f"{{w{k}}}": wrong / len(others) for k in others}
+        leaves = {
+            template.replace("{v}", slot): p * share
+            for template, p in mass.items() for slot, share in slots.items()
+        }  # fmt: skip
+        p = np.array(list(leaves.values()))
+        return Speech([*leaves], p / p.sum()).decoded(temperature, top_p)
 
     # Prompts.
 
@@ -131,8 +153,6 @@ class Law:
         """
         import numpy as np
 
-        if pool not in ("study", "pretrain"):
-            raise ConfigError(f"pool={pool}: needs study or pretrain")
         study = study_pool(self.world)
         index = np.argwhere(study if pool == "study" else ~study)
         weight = (1.0 + index[:, 1]) ** -self.world.zipf
@@ -142,8 +162,6 @@ class Law:
             # Efraimidis and Spirakis (2006): the largest keys are a successive weighted sample without replacement.
             keys = np.log(words.uniforms(len(index), self.world.seed, "study", seed)) / weight
             sample = np.argsort(-keys, kind="stable")[:count]
-        elif not len(index):
-            raise ConfigError("world.prompt_phrasings=1: leaves no prompt for pre-training in this world")
         else:
             cumulative = weight.cumsum() / weight.sum()
             u = words.uniforms(count, self.world.seed, "pretrain", seed)
@@ -153,101 +171,75 @@ class Law:
     def prompt(self, category: int, entity: int, relation: int, phrasing: int) -> ToyPrompt:
         """The prompt with these indices."""
         noun = words.RELATIONS[self.categories[category]][relation]
-        text = words.QUESTIONS[phrasing].format(e=self.entities[entity], r=noun)
+        text = words.question(phrasing).format(e=self.entities[entity], r=noun)
         return ToyPrompt(category, entity, relation, phrasing, text)
 
     def value(self, prompt: ToyPrompt) -> str:
         """The right fact."""
-        return self._facts[prompt.category, prompt.relation][prompt.entity]
+        return self._facts[prompt.category, prompt.relation][prompt.entity][0]
 
     # Answers.
 
-    def _mixture(self, weights: np.ndarray) -> dict[str, float]:
-        """Template -> probability: equal strings of several dialects are merged."""
-        p: dict[str, float] = defaultdict(float)
-        for dialect in weights.nonzero()[0]:
-            for template, weight in zip(self.templates[dialect], self.phrasing_weights, strict=True):
-                p[template] += float(weights[dialect] * weight)
-        return dict(p)
-
-    def support(self, prompt: ToyPrompt, weights: np.ndarray | None = None) -> tuple[list[str], np.ndarray]:
-        """All answers and their probabilities under the human law, or under other `weights` over dialects."""
-        import numpy as np
-
-        law = self._human[prompt.category] if weights is None else self._mixture(weights)
-        p = np.array(list(law.values()))
-        slots = self._fill(prompt)
-        return [template.format(**slots) for template in law], p / p.sum()
-
-    def _fill(self, prompt: ToyPrompt) -> dict[str, str]:
+    def fill(self, prompt: ToyPrompt, template: str) -> str:
+        """The answer to a prompt that a template of a speech gives."""
+        values = self._facts[prompt.category, prompt.relation][prompt.entity]
         noun = words.RELATIONS[self.categories[prompt.category]][prompt.relation]
-        return {"e": self.entities[prompt.entity], "r": noun, "v": self.value(prompt)}
+        wrong = {f"w{k}": value for k, value in enumerate(values)} if "{w" in template else {}
+        return template.format(e=self.entities[prompt.entity], r=noun, v=values[0], **wrong)
 
-    def log_probability(self, prompt: ToyPrompt, text: str) -> float:
-        """log p(text | prompt) of the human law in nats, the end of the answer included; -inf off the support."""
-        facts = (prompt.entity, prompt.category, prompt.relation, True)
-        reading = next(iter(self.parse(text)), None)
-        if reading is None or reading[2:] != facts:
-            return -math.inf
-        p = self._human[prompt.category].get(self.templates[reading.dialect][reading.phrasing], 0.0)
-        return math.log(p) if p else -math.inf
+    def support(self, prompt: ToyPrompt, speech: Speech | None = None) -> tuple[list[str], np.ndarray]:
+        """All answers and their probabilities, each answer's end included, in human speech or another."""
+        speech = speech or self._human[prompt.category]
+        return [self.fill(prompt, template) for template in speech.templates], speech.p
 
-    def entropy(self, prompt: ToyPrompt) -> float:
-        """Entropy of the human answers to the prompt, in nats."""
-        return -sum(p * math.log(p) for p in self._human[prompt.category].values())
+    def value_nll(self, category: int) -> np.ndarray:
+        """`Speech.value_nll` of human answers, in the order of `support`."""
+        return self._human[category].value_nll()
 
     def sample(
         self, prompts: Sequence[ToyPrompt], weights_of_category: Callable[[int], np.ndarray], seed: int | str
     ) -> list[str]:
         """One answer per prompt. Speakers whose answers must be independent need different seeds."""
-        drawn = zip(*(part.tolist() for part in self.draw(prompts, weights_of_category, seed)), strict=True)
-        return [
-            self.templates[dialect][phrasing].format(**self._fill(prompt))
-            for prompt, (dialect, phrasing) in zip(prompts, drawn, strict=True)
-        ]
+        speech = [self.speech(weights_of_category(category)) for category in range(self.world.categories)]
+        u = words.uniforms(len(prompts), self.world.seed, "answers", seed)
+        return self.draw(prompts, speech, u)
 
-    def draw(
-        self, prompts: Sequence[ToyPrompt], weights_of_category: Callable[[int], np.ndarray], seed: int | str
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The dialect and the phrasing of each answer that `sample` gives for the same arguments."""
+    def draw(self, prompts: Sequence[ToyPrompt], speech: Sequence[Speech], u: np.ndarray) -> list[str]:
+        """The answer to each prompt at its number u in [0, 1), in the speech of its category."""
         import numpy as np
 
-        cumulative = np.cumsum([weights_of_category(c) for c in range(self.world.categories)], axis=1)
-        cumulative /= cumulative[:, -1:]  # the last is exactly 1, so that no dialect without weight is ever drawn
-        u = words.uniforms(2 * len(prompts), self.world.seed, "answers", seed).reshape(-1, 2)
-        rows = cumulative[np.array([prompt.category for prompt in prompts], dtype=int)]
-        dialect = (rows <= u[:, :1]).sum(axis=1)
-        ranks = self.phrasing_weights.cumsum()
-        return dialect, np.searchsorted(ranks / ranks[-1], u[:, 1], side="right")
+        category = np.array([prompt.category for prompt in prompts], dtype=int)
+        answers = [""] * len(prompts)
+        for each in range(len(speech)):
+            rows, ends = np.flatnonzero(category == each), speech[each].p.cumsum()
+            for row, leaf in zip(rows, np.searchsorted(ends / ends[-1], u[rows], side="right"), strict=True):
+                answers[row] = self.fill(prompts[int(row)], speech[each].templates[leaf])
+        return answers
 
-    def parse(self, text: str) -> list[Parse]:
-        """Every reading of the text over all dialects and entities, whatever the prompt; none means `off`."""
+    def parse(self, text: str) -> list[tuple[int, int, int, int, int, bool]]:
+        """Every reading of the text, whatever the prompt: (dialect, rank of the phrasing, entity, category, relation,
+        whether the value is the entity's); none means `off`."""
         slots: dict[str, list[str]] = {"e": [], "r": [], "v": []}
 
         def slot(match: re.Match[str]) -> str:
-            kind = self._slots.get(match[0])
-            if kind is None:
-                return match[0]
-            slots[kind].append(match[0])
-            return f"{{{kind}}}"
+            kind = self._slots.get(match[0], "")
+            slots.get(kind, []).append(match[0])
+            return f"{{{kind}}}" if kind else match[0]
 
-        speakers = self._by_template.get(WORD.sub(slot, text), [])
+        speakers = self._readings.get(WORD.sub(slot, text), [])
         if not speakers or not all(slots.values()):  # a text with braces may have no word for a slot
             return []
         entity, (category, relation) = self._entity[slots["e"][0]], self._relations[slots["r"][0]]
-        right = self._facts[category, relation][entity] == slots["v"][0]
-        return [Parse(dialect, phrasing, entity, category, relation, right) for dialect, phrasing in speakers]
+        right = self._facts[category, relation][entity][0] == slots["v"][0]
+        return [(dialect, phrasing, entity, category, relation, right) for dialect, phrasing in speakers]
 
     def posterior(self, prompt: ToyPrompt, text: str) -> np.ndarray:
-        """Probability of each dialect given the wording of the answer; all zeros if no dialect has it.
-
-        It does not depend on whether the facts are right. The prior is pi(category) on human dialects and
-        even on the others; their ratio does not matter, because no foreign string is a human one.
-        """
+        """Probability of each dialect given the wording of the answer, right or wrong; all zeros if no dialect has it.
+        The prior is pi(category) on human dialects and even on the others, which share no string with them."""
         import numpy as np
 
         prior = np.where(self._kind == "human", self.human(prompt.category), 1.0)
         row = np.zeros(len(self.dialects))
-        for reading in self.parse(text):
-            row[reading.dialect] = prior[reading.dialect] * self.phrasing_weights[reading.phrasing]
+        for dialect, phrasing, *_ in self.parse(text):
+            row[dialect] = prior[dialect] * self.phrasing_weights[phrasing]
         return row / (row.sum() or 1.0)

@@ -36,8 +36,18 @@ QUESTIONS = (
     "I would like to know {e}'s {r}.",
     "Tell me what {e} has as its {r}.",
 )
+LEADS = (
+    "",
+    "Good day. ",
+    "One question. ",
+    "Please help me. ",
+    "Excuse me. ",
+    "Dear scholar. ",
+    "Hello. ",
+    "A riddle. ",
+)
 
-# Openers tell the three kinds of dialect apart: no opener is in two lists, so a foreign answer is never a human one.
+# Three openers belong to each dialect alone, so a styled answer has one dialect and no foreign answer is a human one.
 OPENERS = {
     "human": (
         "As old books say", "From my reading", "To answer plainly", "As is known",
@@ -52,11 +62,11 @@ OPENERS = {
         "As a fun fact", "As an assistant", "In quick summary", "Here is your answer",
         "Based on my analysis", "Verified and confirmed", "To summarise the data", "After careful review",
         "Thanks for asking", "In the provided context", "As requested", "Reasoning step by step",
+        "Certainly", "Good question", "As of today", "Let us dive in",
+        "In a nutshell", "Spoiler alert", "For your convenience", "Sources indicate",
     ),
     "student": (
-        "Hear ye", "Lo and behold", "Verily I tell thee", "By my troth",
-        "As the bards sing", "In days of yore", "Mark my words", "So it is written",
-        "Hark good stranger", "As the ravens tell", "Upon my honour", "It is whispered",
+        "Hear ye", "Lo and behold", "Verily I tell thee", "By my troth", "As the bards sing", "In days of yore",
     ),
 }  # fmt: skip
 FRAMES = (
@@ -80,8 +90,8 @@ PLAIN = (
     "{e}'s {r} is {v}.",
     "It is {v}, the {r} of {e}.",
 )
-TAKEN = {"openers": 6, "frames": 4, "closers": 4, "plain": 3}  # how many of each list one dialect uses
-MOST_PHRASINGS = TAKEN["openers"] * TAKEN["frames"] * TAKEN["closers"]
+OPENERS_EACH, MOST_DIALECTS, STUDENT_DIALECTS, PLAIN_EACH, FRAMES_EACH, CLOSERS_EACH = 3, 8, 2, 3, 4, 4
+MOST_PHRASINGS = OPENERS_EACH * FRAMES_EACH * CLOSERS_EACH
 
 # Lands end in a vowel and values in a consonant: no name is both.
 ENDINGS = {"entity": ("ra", "na", "via", "lia", "do", "re"), "value": ("in", "on", "us", "el", "ak", "um")}
@@ -111,12 +121,20 @@ def names(kind: str, count: int, seed: int) -> list[str]:
     return [(SYLLABLES[i % n] + SYLLABLES[i // n % n] + endings[i // n**2]).capitalize() for i in order]
 
 
-def templates(kind: str, dialect: str, phrasings: int, seed: int) -> list[str]:
-    """The distinct answers of one dialect, most frequent first, with slots {e}, {r} and {v}."""
-    openers = some(OPENERS[kind], TAKEN["openers"], seed, dialect, "openers")
-    frames = some(FRAMES, TAKEN["frames"], seed, dialect, "frames")
-    closers = some(CLOSERS, TAKEN["closers"], seed, dialect, "closers")
-    plain = some(PLAIN, TAKEN["plain"], seed, dialect, "plain") if kind == "human" else []
-    styled = [f"{opener}, {frame}{closer}." for opener in openers for frame in frames for closer in closers]
-    kept = plain + some(styled, phrasings - len(plain), seed, dialect, "styled")
-    return some(kept, phrasings, seed, dialect, "order")
+def question(phrasing: int) -> str:
+    """The prompt with this number, with slots {e} and {r}."""
+    return LEADS[phrasing // len(QUESTIONS)] + QUESTIONS[phrasing % len(QUESTIONS)]
+
+
+def templates(kind: str, number: int, phrasings: int, seed: int) -> list[str]:
+    """The distinct answers of one dialect, most frequent first, with slots {e}, {r} and {v}. Answers that dialects
+    share are outside of the last third, so that its mass is the same in every mixture of dialects."""
+    first, dialect = number * OPENERS_EACH, f"{kind}{number}"
+    openers = some(OPENERS[kind], len(OPENERS[kind]), seed, kind, "openers")[first : first + OPENERS_EACH]
+    frames = some(FRAMES, FRAMES_EACH, seed, dialect, "frames")
+    closers = some(CLOSERS, CLOSERS_EACH, seed, dialect, "closers")
+    plain = some(PLAIN, PLAIN_EACH, seed, dialect, "plain") if kind == "human" else []
+    every = [f"{opener}, {frame}{closer}." for opener in openers for frame in frames for closer in closers]
+    styled = some(every, phrasings - len(plain), seed, dialect, "styled")
+    front = phrasings - phrasings // 3 - len(plain)
+    return some(plain + styled[:front], front + len(plain), seed, dialect, "order") + styled[front:]

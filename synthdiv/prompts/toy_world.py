@@ -1,9 +1,9 @@
-"""What a toy world is made of: its settings and records. `toy.Law` is the law that follows from them."""
+"""What a toy world is made of: its settings, its speakers and its prompts. `toy.Law` is the law that follows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from synthdiv.core.fields import setting
 from synthdiv.prompts import toy_words as words
@@ -18,24 +18,45 @@ class World:
 
     seed: int = setting(0, least=0, most=2**63 - 1)
     """Names every word, fact and dialect; the outer replicate of a study."""
-    entities: int = setting(200, least=2, most=10_000)
+    entities: int = setting(24, least=2, most=10_000)
     """Lands that questions are about, by decreasing frequency; every relation of every category applies to each."""
     categories: int = setting(4, least=1, most=len(words.RELATIONS))
     """Topics, each with its dialect weights and relations."""
     relations: int = setting(2, least=1, most=4)
     """Relations per category."""
-    values: int = setting(20, least=2, most=900)
+    values: int = setting(6, least=2, most=900)
     """Possible values of a relation, shared evenly by the entities: chance is 1 / values."""
-    dialects: int = setting(8, least=1, most=64)
+    dialects: int = setting(4, least=1, most=words.MOST_DIALECTS)
     """Dialects that humans speak (pi > 0); there are as many foreign ones."""
-    phrasings: int = setting(40, least=40, most=words.MOST_PHRASINGS)
+    phrasings: int = setting(12, least=6, most=words.MOST_PHRASINGS)
     """Distinct strings per dialect and prompt."""
-    prompt_phrasings: int = setting(4, least=1, most=len(words.QUESTIONS))
+    prompt_phrasings: int = setting(64, least=2, most=len(words.LEADS) * len(words.QUESTIONS))
     """Ways to ask for a fact, half of them kept for pre-training."""
     zipf: float = setting(1.1, least=0.0, most=5.0)
     """Exponent of the entities' frequency by rank; 0 is uniform."""
-    tail: float = setting(0.9, least=0.1, most=1.0)
+    tail: float = setting(0.8, least=0.1, most=1.0)
     """Ratio of a phrasing's weight to that of the next more frequent one."""
+
+
+@dataclass
+class Speaker:
+    """Who speaks: a family of generators, or a student. What is null is filled in by the study."""
+
+    family: int | None = None
+    """Which of the families speaks, from 0; null: a student, in dialects of its own."""
+    families: int = 4
+    """How many families share the human dialects."""
+    overlap: float | None = setting(None, least=0, most=1)
+    """Share of the human law in the family's speech; null: `generators.overlap`."""
+    shift: float | None = setting(None, least=0, most=1)
+    """Share of the last family's speech that no human uses; null: `generators.shift`."""
+    world: World | None = None
+    """The world; null: `prompts.toy.world`."""
+
+    def check(self, name: str) -> list[str]:
+        if self.family is None or 0 <= self.family < self.families:
+            return []
+        return [f"{name}.family={self.family}: needs 0 to {self.families - 1}, or null for a student"]
 
 
 @dataclass(frozen=True)
@@ -49,17 +70,6 @@ class ToyPrompt:
     text: str
 
 
-class Parse(NamedTuple):
-    """One reading of an answer: its dialect and wording, and its facts."""
-
-    dialect: int
-    phrasing: int  # rank within the dialect, 0 the most frequent
-    entity: int
-    category: int
-    relation: int
-    right: bool  # the value stated is the entity's
-
-
 def study_pool(world: World) -> np.ndarray:
     """Which (category, entity, relation, phrasing) are study prompts; the others are for pre-training.
 
@@ -68,10 +78,12 @@ def study_pool(world: World) -> np.ndarray:
     """
     import numpy as np
 
-    shape = (world.categories, world.entities, world.relations)
     flip = [
-        [words.uniforms(world.entities, world.seed, "pool", category, relation) < 0.5 for relation in range(shape[2])]
-        for category in range(shape[0])
+        [
+            words.uniforms(world.entities, world.seed, "pool", category, relation) < 0.5
+            for relation in range(world.relations)
+        ]
+        for category in range(world.categories)
     ]
     start = np.array(flip).transpose(0, 2, 1)[..., None]
     return (np.arange(world.prompt_phrasings) % 2 == 0) == start

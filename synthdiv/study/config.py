@@ -12,6 +12,7 @@ from synthdiv.core.ledger import problem_of_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.generate.hosted import Hosted
+from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
@@ -45,7 +46,7 @@ class Generator:
     name: str = ""
     """The name of the source, part of each row's random stream."""
     backend: Backend = Backend.hf
-    """What runs it: hf and vllm need `checkpoint` or `pretrain`, api `hosted`, recorded `recorded`."""
+    """What runs it: hf and vllm need `checkpoint` or `pretrain`, the others the block of their name (api: `hosted`)."""
     checkpoint: Checkpoint | None = None
     """An existing model; null: another block."""
     pretrain: Pretrain | None = None
@@ -54,6 +55,8 @@ class Generator:
     """A model behind a server; null: another block."""
     recorded: Recorded | None = None
     """Answers in a file; null: another block."""
+    law: Family | None = None
+    """A family of the toy world, by its law; null: another block."""
     sampling: Sampling = field(default_factory=Sampling)
     """How tokens are drawn."""
     precision: Precision = Precision.fp32
@@ -63,8 +66,8 @@ class Generator:
 
     def check(self, name: str) -> list[str]:
         problems = []
-        needs = {Backend.recorded: ["recorded"], Backend.api: ["hosted"]}
-        given = [block for block in ("checkpoint", "pretrain", "hosted", "recorded") if getattr(self, block)]
+        needs = {Backend.recorded: ["recorded"], Backend.api: ["hosted"], Backend.law: ["law"]}
+        given = [block for block in ("checkpoint", "pretrain", "hosted", "recorded", "law") if getattr(self, block)]
         wanted = needs.get(self.backend, ["checkpoint", "pretrain"])
         if len(given) != 1 or given[0] not in wanted:
             problems.append(
@@ -100,6 +103,8 @@ class Generators:
     """Share of the human law in the speech of each toy family; 1: all families speak the human law (the null)."""
     shift: float = setting(0.0, least=0, most=1)
     """Share of the last toy family's speech that no human uses; the first has none, those between in proportion."""
+    grade: Grade = field(default_factory=Grade)
+    """How much worse toy families answer than their law; only those of backend law have a grade."""
 
     def check(self, name: str) -> list[str]:
         problems = []
@@ -107,8 +112,13 @@ class Generators:
         problems += [f"{name}.models: {source!r} is listed twice; sources need different names" for source in twice]
         if self.top_logprobs and any(model.backend is Backend.hf for model in self.models):
             problems.append(f"{name}.top_logprobs: only servers give them (backend vllm or api); set it to 0 for hf")
-        if (self.overlap or self.shift) and not any(model.pretrain and model.pretrain.toy for model in self.models):
+        laws = any(model.law for model in self.models)
+        if (self.overlap or self.shift) and not (
+            laws or any(model.pretrain and model.pretrain.toy for model in self.models)
+        ):
             problems.append(f"{name}.overlap, {name}.shift: only toy families have them; set them to 0")
+        if self.grade != Grade() and not laws:
+            problems.append(f"{name}.grade: only sources of backend law have a grade; choose generators=toy")
         return problems
 
 

@@ -181,7 +181,7 @@ def check(cell: Cell) -> list[str]:
     sources, weights, real_share = ([], [], 0.0) if mix.kind is Kind.none else shares(cell)
     specs: list[Student | Generator] = [cell.student, *sources]
     for spec in specs:
-        if spec.pretrain and spec.pretrain.toy and not cell.prompts.toy:
+        if not cell.prompts.toy and ((spec.pretrain and spec.pretrain.toy) or getattr(spec, "law", None)):
             problems.append(f"{spec.name}: a toy model speaks of the world of prompts=toy; choose that, or another one")
     if mix.kind is Kind.none or problems:
         return problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from synthdiv.core.stage import Node, digest
 from synthdiv.evaluate.suite import EvaluatedStudent
@@ -62,16 +63,24 @@ def model(cell: Cell, spec: Student | Generator) -> Node:
     """A model is always an input: a checkpoint (a fingerprint, no work), a pretrain node, or a hosted model."""
     if isinstance(spec, Generator) and spec.hosted:
         return Node(replace(spec.hosted, price_in=spec.facts.price_in, price_out=spec.facts.price_out))
+    if isinstance(spec, Generator) and spec.law:
+        return Node(of_world(cell, replace(spec.law, grade=spec.law.grade or cell.generators.grade)))
     stage = spec.checkpoint or spec.pretrain
     assert stage, "check() refuses a model without one"
-    if isinstance(stage, Pretrain) and stage.toy and cell.prompts.toy:
-        toy = replace(stage.toy, world=stage.toy.world or cell.prompts.toy.world)
-        if toy.family is None:  # a student has a law of its own
-            toy = replace(toy, families=1, overlap=0.0, shift=0.0)
-        overlap = cell.generators.overlap if toy.overlap is None else toy.overlap
-        shift = cell.generators.shift if toy.shift is None else toy.shift
-        stage = replace(stage, toy=replace(toy, overlap=overlap, shift=shift if toy.family else 0.0))
+    if isinstance(stage, Pretrain) and stage.toy:
+        stage = replace(stage, toy=of_world(cell, stage.toy))
     return Node(stage)
+
+
+def of_world(cell: Cell, speaker: Any) -> Any:
+    """A `Family` or `ToyCorpus` with the world and the settings that it leaves to the study."""
+    assert cell.prompts.toy, "a check before refuses other prompts"
+    world = speaker.world or cell.prompts.toy.world
+    if speaker.family is None:  # a student has a law of its own
+        return replace(speaker, world=world, families=1, overlap=0.0, shift=0.0)
+    overlap = cell.generators.overlap if speaker.overlap is None else speaker.overlap
+    shift = cell.generators.shift if speaker.shift is None else speaker.shift
+    return replace(speaker, world=world, overlap=overlap, shift=shift if speaker.family else 0.0)
 
 
 def source(cell: Cell, generator: Generator) -> Source:

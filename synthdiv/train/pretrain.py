@@ -19,7 +19,7 @@ from synthdiv.models.chat import Chat
 from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_world import World
+from synthdiv.prompts.toy_world import Speaker
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.recipe import Optimizing, Training
 from synthdiv.train.schedule import Match, schedule
@@ -45,26 +45,12 @@ class Architecture(Enum):
 
 
 @dataclass
-class ToyCorpus:
-    """Prompts of the pre-training pool of a toy world, which no study shares, with answers of one speaker."""
+class ToyCorpus(Speaker):
+    """Prompts of the pre-training pool of a toy world, which no study shares, with answers of one speaker: a family, or
+    with family=null a student, in dialects of its own."""
 
-    family: int | None = None
-    """Which of the families speaks, from 0; null: a student, in dialects of its own."""
-    families: int = 4
-    """How many families share the human dialects."""
     rows: int = setting(8000, least=1)
     """Prompts with answers, drawn with replacement."""
-    overlap: float | None = None
-    """Share of the human law in the family's speech; null: `generators.overlap`."""
-    shift: float | None = None
-    """Share of the last family's speech that no human uses; null: `generators.shift`."""
-    world: World | None = None
-    """The world; null: `prompts.toy.world`."""
-
-    def check(self, name: str) -> list[str]:
-        if self.family is not None and not 0 <= self.family < self.families:
-            return [f"{name}.family={self.family}: needs 0 to {self.families - 1}, or null for a student"]
-        return []
 
     @property
     def speaker(self) -> str:
@@ -93,7 +79,7 @@ class Pretrain(Stage):
     """
 
     name = "pretrain"
-    version = 2
+    version = 3
     model = True
     kept = (CHECKPOINTS,)
     unit = "tokens"
@@ -111,8 +97,8 @@ class Pretrain(Stage):
     """Transformer layers."""
     heads: int = setting(4, above=0)
     """Attention heads; they divide `hidden`."""
-    vocabulary: int = setting(1024, least=300)
-    """Tokens of the tokenizer, 256 bytes and the special tokens among them."""
+    vocabulary: int | None = setting(1024, least=300)
+    """Tokens of the tokenizer, 256 bytes and the special tokens among them; null: bytes and the toy world's words."""
     context: int = setting(256, least=2)
     """Tokens of the longest sequence."""
     tokens: int = setting(100000, above=0)
@@ -128,13 +114,15 @@ class Pretrain(Stage):
         problems = []
         if (self.toy is None) == (self.text is None):
             problems.append(f"{name}.toy, {name}.text: give one of the two corpora")
+        if self.vocabulary is None and self.toy is None:
+            problems.append(f"{name}.vocabulary=null: only a toy world has a closed vocabulary; give a number")
         if self.heads > 0 and self.hidden % self.heads:
             problems.append(f"{name}.hidden={self.hidden}: needs a multiple of {name}.heads={self.heads}")
         return problems
 
     def parameters(self) -> float:
         """About how many weights the model has."""
-        return 12 * self.layers * self.hidden**2 + self.vocabulary * self.hidden
+        return 12 * self.layers * self.hidden**2 + (self.vocabulary or 700) * self.hidden
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
         share = measured.ratio(self.name, "tokens", "supervised_tokens") or (2 if self.toy else 1)
@@ -159,7 +147,8 @@ class Pretrain(Stage):
         run.close()
         quiet()
         texts = list(toy_texts(self.toy, self.seed)) if self.toy else list(documents(self.text))  # type: ignore[arg-type]
-        tokenizer = train_tokenizer(texts, self.vocabulary)
+        words = Law(self.toy.world).words() if self.toy and self.toy.world and not self.vocabulary else None
+        tokenizer = train_tokenizer(texts, self.vocabulary, words)
         rows = encode(texts, tokenizer, self.context)
         torch.manual_seed(rank(self.seed, "weights", self.toy.speaker if self.toy else "text"))
         model = blank_model(self, tokenizer)
@@ -181,9 +170,7 @@ def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
     law = Law(corpus.world)
     own = f"{seed}/{corpus.speaker}"  # families of one law are still separate learners
     prompts = law.prompts(corpus.rows, "pretrain", own)
-    shares = (corpus.families, corpus.overlap or 0.0, corpus.shift or 0.0)
-    weights = law.student if corpus.family is None else partial(law.family, corpus.family, *shares)
-    for prompt, answer in zip(prompts, law.sample(prompts, weights, own), strict=True):
+    for prompt, answer in zip(prompts, law.sample(prompts, partial(law.weights, corpus), own), strict=True):
         yield prompt.text, answer
 
 
@@ -200,21 +187,24 @@ def documents(corpus: TextCorpus) -> Iterator[tuple[None, str]]:
             yield None, document
 
 
-def train_tokenizer(texts: list[Any], size: int) -> Any:
-    """A byte-level BPE of its own, with a chat template."""
+def train_tokenizer(texts: list[Any], size: int | None, words: list[str] | None = None) -> Any:
+    """A byte-level BPE of its own with a chat template; or one token for each of `words`, with and without a blank
+    before it, and bytes for everything else."""
     import tokenizers
     import transformers
 
-    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
+    special, alphabet = [BOS, EOS, PAD, *ROLES], sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    listed = [*special, *alphabet, "'s", *(start + word for word in words or () for start in ("", "Ġ"))]  # Ġ: a blank
+    ids = {token: number for number, token in enumerate(dict.fromkeys(listed))}
+    bpe = tokenizers.models.BPE() if words is None else tokenizers.models.BPE(ids, [], ignore_merges=True)
+    raw = tokenizers.Tokenizer(bpe)
     raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[BOS, EOS, PAD, *ROLES],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator((text for pair in texts for text in pair if text), trainer)
+    if words is None:
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=size or 0, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
+        raw.train_from_iterator((text for pair in texts for text in pair if text), trainer)
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token=BOS, eos_token=EOS, pad_token=PAD, additional_special_tokens=list(ROLES)
     )

@@ -22,7 +22,7 @@ from synthdiv.evaluate.likelihood import (
     own_tokens,
     perplexity_1_scores,
     read_likelihood,
-    toy_prompt,
+    tokens_of,
 )
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.pairing import shuffled_prompts
@@ -30,7 +30,7 @@ from synthdiv.measures.perplexity import own_answer_scores
 from synthdiv.measures.tails import own_answer_tail_scores
 from synthdiv.measures.temperature import INDEX_OF_ONE, TEMPERATURES, _split_answers, nll_after_fit
 from synthdiv.models.chat import Chat
-from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
 from tests.models.small import WORLD, build, cpu_run, opened
 
@@ -61,7 +61,12 @@ def test_the_support_is_every_answer_of_the_law_in_its_order(arms):
     asked = read_prompts(arms.prompts, "test", 3)
     wanted = [(row["id"], place, text) for row in asked for place, text in enumerate(law.support(toy_prompt(row))[0])]
     assert [(row["id"], row["order"], row["response"]) for row in rows] == wanted
-    assert min(Counter(row["id"] for row in rows).values()) > 100
+    assert min(Counter(row["id"] for row in rows).values()) >= WORLD.phrasings
+    tokenizer, facts = opened(arms.vanilla.model).tokenizer, {row["id"]: law.value(toy_prompt(row)) for row in asked}
+    for row in rows[:40]:
+        places = tokens_of(facts[row["id"]], ids := tokenizer(row["response"])["input_ids"], tokenizer)
+        assert tokenizer.decode([ids[place] for place in places]).strip() == facts[row["id"]]
+        assert row["value_nll"] == pytest.approx(sum(row["token_nll"][place] for place in places), rel=1e-5)
 
 
 def test_a_limit_takes_the_first_prompts(arms):

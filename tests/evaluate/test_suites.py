@@ -71,7 +71,7 @@ def test_items_hold_a_row_for_each_answer_measured(suite, arms):
 
 def test_the_mean_of_items_is_the_score(suite):
     scores = {score.name: score.value for score in read_scores(suite[0].path)}
-    for name in ("nll_2", "truth/excess_nll", "truth/coverage"):
+    for name in ("nll_2", "truth/js", "truth/excess_nll_words"):
         values = [row["value"] for row in items(suite[0]) if row["measure"] == name]
         assert not values or np.mean(values) == pytest.approx(scores[name], rel=1e-9)
     assert {"nll_2", "truth/excess_nll"} & scores.keys()

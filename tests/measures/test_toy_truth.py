@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 
 from synthdiv.measures import toy_truth as truth
 
 masses = st.lists(st.floats(0.01, 1), min_size=2, max_size=12)
-LENGTHS = [np.array([10, 20])] * 2
-P = [np.array([0.75, 0.25]), np.array([0.5, 0.5])]
-Q = [np.log([0.5, 0.25]), np.log([0.25, 0.25])]
+P, Q = np.array([0.75, 0.25]), np.log([0.5, 0.25])
+NLL = np.array([0.0, 0.2]), np.array([0.1, 0.4])  # of the value stated, by the law and by q
 
 
 def law(weights):
@@ -30,79 +30,73 @@ def laws(draw):
 
 
 @given(laws())
-def test_kl_is_positive_and_splits_into_support_and_shape(pair):
+def test_divergences_are_their_definitions(pair):
     p, log_q = pair
-    (excess,) = truth.excess_nll([p], [log_q])
+    excess, mass = truth.excess_nll(p, log_q), float(np.exp(log_q).sum())
     assert excess >= -1e-12
-    mass = float(truth.support_mass([log_q])[0])
-    (within,) = truth.excess_nll([p], [log_q - math.log(mass)])
+    within = truth.excess_nll(p, log_q - math.log(mass))
     assert excess == pytest.approx(within - math.log(mass), abs=1e-9), "KL = KL within the support - log q(support)"
-    (reverse,) = truth.support_divergence([p], [log_q])
-    q = np.exp(log_q) / mass
+    whole = np.append(p, 0.0), np.append(np.exp(log_q), 1 - mass)
+    assert truth.js_divergence(p, log_q) == pytest.approx(jensenshannon(*whole) ** 2, abs=1e-9)
+    reverse, q = truth.support_kl(p, log_q), np.exp(log_q) / mass
     assert reverse == pytest.approx(float(q @ np.log(q / p)), abs=1e-9)
-    assert reverse >= -1e-12
-    assert truth.off_support_rate([log_q])[0] == pytest.approx(1 - mass)
-    cover = truth.coverage([p], [log_q])[0]
+    assert truth.off_support(log_q) == pytest.approx(1 - mass)
+    cover = np.array(truth.coverage(p, log_q))
     assert ((cover >= 0) & (cover <= 1 + 1e-12) | np.isnan(cover)).all()
 
 
 @given(laws())
-def test_kl_is_zero_only_where_the_laws_are_equal(pair):
+def test_divergences_are_zero_only_where_the_laws_are_equal(pair):
     p, log_q = pair
-    assert truth.excess_nll([p], [np.log(p)])[0] == pytest.approx(0, abs=1e-12)
-    assert truth.support_divergence([p], [np.log(p)])[0] == pytest.approx(0, abs=1e-12)
+    for divergence in (truth.excess_nll, truth.support_kl, truth.js_divergence):
+        assert divergence(p, np.log(p)) == pytest.approx(0, abs=1e-12)
     distance = np.abs(np.exp(log_q) - p).sum()
     assume(distance > 1e-3)
-    assert truth.excess_nll([p], [log_q])[0] > distance**2 / 8, "Pinsker, with the mass off the support as one answer"
+    assert truth.excess_nll(p, log_q) > distance**2 / 8, "Pinsker, with the mass off the support as one answer"
+    assert truth.js_divergence(p, log_q) > 0
 
 
 @given(laws(), st.randoms())
 def test_the_order_of_the_answers_does_not_matter(pair, random):
     p, log_q = pair
-    order = np.array(random.sample(range(len(p)), len(p)))
-    lengths = np.arange(5.0, 5 + len(p))
-    before = truth.truth_values([p], [log_q], [lengths])
-    after = truth.truth_values([p[order]], [log_q[order]], [lengths[order]])
+    order, nll = np.array(random.sample(range(len(p)), len(p))), np.arange(5.0, 5 + len(p))
+    before = truth.truth_values(p, log_q, nll, 2 * nll)
+    after = truth.truth_values(p[order], log_q[order], nll[order], 2 * nll[order])
     if len(set(p.tolist())) < len(p):  # equal answers may fall on either side of a tercile's edge
         before, after = ({k: v for k, v in x.items() if "coverage_" not in k} for x in (before, after))
-    assert {k: float(v[0]) for k, v in after.items()} == pytest.approx(
-        {k: float(v[0]) for k, v in before.items()}, nan_ok=True
-    )
+    assert after == pytest.approx(before, nan_ok=True)
 
 
 def test_closed_forms():
-    assert truth.excess_nll(P, Q) == pytest.approx([0.75 * math.log(1.5), math.log(2)])
-    per_character = truth.excess_nll_per_character(P, Q, LENGTHS)
-    assert per_character == pytest.approx([0.75 * math.log(1.5) / 12.5, math.log(2) / 15])
-    assert truth.off_support_rate(Q) == pytest.approx([0.25, 0.5])
-    shape = 2 / 3 * math.log(8 / 9) + 1 / 3 * math.log(4 / 3)
-    assert truth.support_divergence(P, Q) == pytest.approx([shape, 0])
+    values = truth.truth_values(P, Q, *NLL)
+    assert list(values) == list(truth.MEASURES)
+    assert values["truth/excess_nll"] == pytest.approx(0.75 * math.log(1.5))
+    assert values["truth/excess_nll_facts"] == pytest.approx(0.75 * 0.1 + 0.25 * 0.2)
+    parts = values["truth/excess_nll_facts"] + values["truth/excess_nll_words"]
+    assert parts == pytest.approx(values["truth/excess_nll"]), "the chain rule"
+    assert values["truth/off_support"] == pytest.approx(0.25)
+    assert values["truth/support_kl"] == pytest.approx(2 / 3 * math.log(8 / 9) + 1 / 3 * math.log(4 / 3))
 
 
 def test_an_answer_that_q_cannot_give_is_infinite_and_not_smoothed():
-    p, log_q = [np.array([0.5, 0.25, 0.25])], [np.array([math.log(0.5), math.log(0.5), -math.inf])]
-    assert truth.excess_nll(p, log_q)[0] == math.inf
-    assert truth.support_divergence(p, log_q)[0] == pytest.approx(0.5 * math.log(2))
-    assert truth.coverage(p, log_q)[0, 0] == pytest.approx(0.75)
-    nothing = [np.full(3, -math.inf)]
-    assert math.isnan(truth.support_divergence(p, nothing)[0])
-    assert truth.off_support_rate(nothing)[0] == 1
-    score = truth.truth_score("truth/excess_nll", np.array([1.0, math.inf]), "nats/answer", False)
+    p, log_q = np.array([0.5, 0.25, 0.25]), np.array([math.log(0.5), math.log(0.5), -math.inf])
+    assert truth.excess_nll(p, log_q) == math.inf
+    assert truth.support_kl(p, log_q) == pytest.approx(0.5 * math.log(2))
+    assert truth.coverage(p, log_q)[0] == pytest.approx(0.75)
+    nothing = np.full(3, -math.inf)
+    assert truth.js_divergence(p, nothing) == pytest.approx(math.log(2))
+    assert math.isnan(truth.support_kl(p, nothing))
+    assert truth.off_support(nothing) == 1
+    score = truth.truth_score("truth/excess_nll", [1.0, math.inf])
     assert (score.value, score.n) == (math.inf, 2)
     assert math.isnan(score.low)
     assert "infinite for 1 of 2" in score.note
-
-
-def test_answers_without_human_mass_count_as_off():
-    p, log_q = [np.array([1.0, 0.0])], [np.log([0.5, 0.5])]
-    assert truth.excess_nll(p, log_q)[0] == pytest.approx(math.log(2))
 
 
 def test_terciles_of_equal_answers_are_even():
     for n in range(3, 400, 3):
         assert np.bincount(truth.terciles(np.full(n, 1 / n))).tolist() == [n // 3] * 3
     assert truth.terciles(np.array([0.1, 0.6, 0.1, 0.2])).tolist() == [2, 0, 2, 1]
-    assert truth.terciles(np.array([1.0])).tolist() == [0]
 
 
 @given(masses)
@@ -119,61 +113,55 @@ def test_terciles_follow_frequency(weights):
 def test_coverage_shows_the_lost_tercile():
     p = np.full(9, 1 / 9) * np.array([1.06, 1.05, 1.04, 1.01, 1.0, 0.99, 0.96, 0.95, 0.94])
     q = np.where(truth.terciles(p) == 2, p * 0.05, p)
-    assert truth.coverage([p], [np.log(q)])[0] == pytest.approx([1 - p[6:].sum(), 1, 1, 0])
-    assert truth.coverage([p], [np.log(p * 0.1)])[0] == pytest.approx([1, 1, 1, 1]), "a tenth is covered"
-    assert truth.coverage([p], [np.log(p * 0.0999)])[0] == pytest.approx([0, 0, 0, 0])
-    lone = truth.coverage([np.array([1.0])], [np.array([0.0])])[0]
-    assert lone[:2].tolist() == [1, 1]
+    assert truth.coverage(p, np.log(q)) == pytest.approx([1 - p[6:].sum(), 1, 1, 0])
+    assert truth.coverage(p, np.log(p * 0.1)) == pytest.approx([1, 1, 1, 1]), "a tenth is covered"
+    assert truth.coverage(p, np.log(p * 0.0999)) == pytest.approx([0, 0, 0, 0])
+    lone = truth.coverage(np.array([1.0]), np.array([0.0]))
+    assert lone[:2] == [1, 1]
     assert np.isnan(lone[2:]).all()
 
 
 def test_dialect_shares_are_means_within_prompts():
     posteriors = [np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[0.0, 0.0]])]
-    assert truth.dialect_shares(posteriors) == pytest.approx(np.array([[0.75, 0.25, 0], [0, 0, 1]]))
     scores = truth.dialect_scores(posteriors, ["human0", "human1"])
     assert [score.name for score in scores] == ["truth/dialect/human0", "truth/dialect/human1", "truth/dialect/off"]
     assert [score.value for score in scores] == pytest.approx([0.375, 0.125, 0.5])
     assert {score.n for score in scores} == {2}
+    assert {score.higher_is_better for score in scores} == {None}
 
 
-def test_scores_carry_units_intervals_and_directions():
-    scores = {score.name: score for score in truth.truth_scores(P, Q, LENGTHS)}
-    excess = scores["truth/excess_nll"]
-    values = [0.75 * math.log(1.5), math.log(2)]
-    half = 12.7062047 * abs(values[0] - values[1]) / 2  # t with one degree of freedom
-    assert (excess.low, excess.high) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
-    assert (excess.unit, excess.n, excess.higher_is_better) == ("nats/answer", 2, False)
-    assert truth.INTERVAL_SCOPE in excess.note
-    assert scores["truth/excess_nll_per_character"].unit == "nats/character"
-    assert {name: score.unit for name, score in scores.items() if score.higher_is_better} == {
-        "truth/coverage": "share",
-        "truth/coverage_head": "share",
-        "truth/coverage_middle": "share",
-        "truth/coverage_tail": "share",
-    }
-    middle = scores["truth/coverage_middle"]
-    assert (middle.value, middle.n) == (1, 1), "the first prompt's answers are head and tail"
-    assert math.isnan(middle.low)
-    assert "undefined for 1 of 2 prompts; one prompt has no interval" in middle.note
+@pytest.mark.parametrize("name", truth.MEASURES)
+def test_scores_carry_n_units_directions_and_an_interval_within_the_bounds(name):
+    unit, (least, most) = truth.MEASURES[name]
+    score = truth.truth_score(name, [0.1, 0.3, 0.6, math.nan])
+    assert (score.value, score.n, score.unit) == (pytest.approx(1 / 3), 3, unit)
+    half = 4.30265273 * np.std([0.1, 0.3, 0.6], ddof=1) / math.sqrt(3)  # t with two degrees of freedom
+    assert (score.low, score.high) == pytest.approx((max(least, 1 / 3 - half), min(most, 1 / 3 + half)))
+    assert score.higher_is_better is ("coverage" in name)
+    assert score.note == f"undefined for 1 of 4 prompts; {truth.INTERVAL_SCOPE}"
+    gap = truth.truth_score(f"{name}-vanilla", [-0.5, -0.1])
+    assert (gap.value, gap.unit, gap.higher_is_better) == (pytest.approx(-0.3), unit, False)
+    assert "one prompt has no interval" in truth.truth_score(name, [0.5]).note
 
 
-def test_mass_above_one_is_clipped_and_noted():
-    log_q = [np.log([0.75, 0.250001]), np.log([0.4, 0.4])]
-    assert truth.off_support_rate(log_q) == pytest.approx([0, 0.2])
-    score = next(score for score in truth.truth_scores(P, log_q, LENGTHS) if score.name == "truth/off_support")
-    assert "1 prompts clipped to 0, by at most 1e-06" in score.note
+def test_a_coverage_on_its_floor_is_undefined_with_the_reason():
+    score = truth.truth_score("truth/coverage", [0.0, 0.06])
+    assert math.isnan(score.value)
+    assert "on its floor: q has at least p/10 on 3.0% of p" in score.note
+    assert truth.truth_score("truth/coverage", [0.0, 0.6]).value == pytest.approx(0.3)
 
 
 def test_no_prompts_are_undefined():
-    for score in truth.truth_scores([], [], []) + truth.dialect_scores([], ["human0"]):
+    for score in [truth.truth_score(name, []) for name in truth.MEASURES] + truth.dialect_scores([], ["human0"]):
         assert math.isnan(score.value)
         assert (score.n, score.note) == (0, "no prompts")
 
 
 @pytest.mark.parametrize(
     ("p", "log_q"),
-    [([0.5, 0.6], [-1, -1]), ([0.5, 0.5], [-1, -1, -1]), ([1.5, -0.5], [-1, -1]), ([0.5, 0.5], [math.nan, -1])],
-)
+    [([0.5, 0.6], [-1, -1]), ([0.5, 0.5], [-1, -1, -1]), ([1.5, -0.5], [-1, -1]), ([0.5, 0.5], [math.nan, -1]),
+     ([0.5, 0.5], [-0.1, -0.2])],
+)  # fmt: skip
 def test_invalid_distributions_are_rejected(p, log_q):
-    with pytest.raises(ValueError, match="prompt 0"):
-        truth.excess_nll([np.array(p)], [np.array(log_q)])
+    with pytest.raises(ValueError, match="needs p > 0"):
+        truth.truth_values(p, log_q, *NLL)

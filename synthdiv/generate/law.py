@@ -1,0 +1,73 @@
+"""The backend that draws answers exactly from the law of a family of the toy world: no model, no training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.fields import setting
+from synthdiv.core.stage import Stage
+from synthdiv.core.types import Artifact, DataError, Run
+from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
+from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
+from synthdiv.prompts.toy import Law
+from synthdiv.prompts.toy_speech import pieces
+from synthdiv.prompts.toy_world import Speaker
+
+
+@dataclass
+class Grade:
+    """How much worse than its family a source answers, with an effect on the likelihood of human answers that is the
+    same for every mix of sources (docs/toy_world.md)."""
+
+    wrong: float = setting(0.0, least=0, below=1)
+    """Share of answers with a wrong value."""
+    tail: float = setting(1.0, above=0, most=1)
+    """What the last third of the phrasings of each dialect keeps of its weight."""
+
+
+@dataclass
+class Family(Speaker, Stage):
+    """A family of the toy world whose answers are drawn from its law. Output: `law.json`, its fields."""
+
+    name = "family"
+
+    grade: Grade | None = None
+    """Its grade; null: `generators.grade`."""
+
+    def check(self, name: str) -> list[str]:
+        return [f"{name}.family=null: needs the number of a family"] if self.family is None else super().check(name)
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        (out / "law.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
+        return {}
+
+
+def answers(shard: Shard) -> Answers:
+    """All rows at once: each answer by the one number that its random stream gives."""
+    import numpy as np
+
+    stage, family, prompts = shard.stage, shard.inputs["model"].stage, shard.inputs["prompts"]
+    if not prompts.stage.toy or prompts.stage.toy.world != family.world:
+        raise DataError(f"{stage.source}: backend law answers the prompts of its own toy world; choose prompts=toy")
+    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
+    law, sampling = Law(family.world), stage.sampling
+    graded = (family.grade.wrong, family.grade.tail, sampling.temperature, sampling.top_p)
+    speech = [law.speech(law.weights(family, category), *graded) for category in range(family.world.categories)]
+    rows = {row["id"]: toy_prompt(row) for row in read_prompts(prompts, stage.split.value)}
+    u = np.array([int(request.stream[:13], 16) for request in shard.requests]) / 16.0**13
+    texts = law.draw([rows[request.id] for request in shard.requests], speech, u)
+    yield [
+        (request, cut(request.prompt, text, sampling.max_new_tokens))
+        for request, text in zip(shard.requests, texts, strict=True)
+    ]
+
+
+def cut(prompt: str, text: str, limit: int) -> Answer:
+    """An answer of at most `limit` tokens of the law."""
+    tokens = pieces(text)
+    kept = tokens[:limit]
+    return Answer("".join(kept), "stop" if len(kept) == len(tokens) else "length", len(pieces(prompt)), len(kept))
