@@ -59,6 +59,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "text": {"text.separator": "---", "text.megabytes": 0.004},
     "generate": {
         "source": "elm", "sampling.temperature": 0.5, "sampling.top_p": 0.5, "sampling.max_new_tokens": 6,
+        "sampling.top_k": 2, "sampling.min_p": 0.3, "sampling.repetition_penalty": 3.0, "sampling.stop": ["e"],
         "precision": Precision.bf16, "seed": 1, "round": 1, "split": Split.test, "rows": 30, "shard_rows": 2,
         "shard": 1,
     },
@@ -71,7 +72,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "mix": {
         "rows": 30, "sources": ["elm", "oak"], "weights": [0.5, 0.5], "real_share": 0.5, "train_rows": 36,
-        "shard_rows": 4, "leave_out": ["toy-1"],
+        "shard_rows": 4,
     },
     "even": {"rotation": 1},
     "full": {
@@ -106,6 +107,7 @@ NOT_SHOWN = {
     "generate.top_logprobs": "what a server adds to the log of its requests: tests/generate/test_api.py",
     "train.overlong": "for rows of more than max_tokens: tests/train/test_encode.py",
     "train.left_out": "how many of those may be left out: tests/train/test_encode.py",
+    "mix.leave_out": "ids of prompts: tests/mix/test_mix.py",
     "mix.sample": "which of several answers: tests/mix/test_mix.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",

@@ -91,6 +91,10 @@ class Stage:
         """What building this stage on `inputs` takes."""
         return Work()
 
+    def together(self, inputs: Mapping[str, Node], runtime: Any) -> int:
+        """How many nodes of this stage that take the same model one process builds at a time."""
+        return 1
+
     def locate(self) -> Path | None:
         """Where the artifact of a `located` stage lies; None while it is not on this machine."""
         raise NotImplementedError

@@ -6,9 +6,11 @@ import contextlib
 import gc
 import logging
 import os
+import queue
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,37 @@ class Builder:
         self.watcher.end(event.state != "failed")
         self.broken = bool(event.failure) and self._inside(node)
         return event if self.broken else self.ranks.share(event)
+
+    def build_group(self, first: Node, ready: Iterable[Node], micro: int = 0) -> Iterator[tuple[Node, Event]]:
+        """Build `first`. If its stage is built several at a time, those of `ready` with its stage and model follow in
+        threads, each with a builder; whoever interrupts this thread leaves them to end with the process."""
+        width = first.stage.together(first.inputs, self.runtime) if self.ranks.size == 1 else 1
+        if width == 1:
+            yield first, self.build(first, micro)
+            return
+        model = first.stage.model_input
+        same = [node for node in ready if node.stage.kind == first.stage.kind and node.key != first.key]
+        waiting = [first, *(node for node in same if node.inputs[model].key == first.inputs[model].key)]
+        running = 0
+        ended: queue.SimpleQueue[tuple[Node, Event | BaseException]] = queue.SimpleQueue()
+
+        def build(node: Node) -> None:
+            try:
+                builder = Builder(self.store, self.ledger, self.runtime, self.run.stop)
+                ended.put((node, builder.build(node)))
+            except BaseException as error:
+                ended.put((node, error))
+
+        self.run.close()
+        while running or (waiting and not self.run.stop.reason):
+            while waiting and running < width and not self.run.stop.reason:
+                threading.Thread(target=build, args=[waiting.pop(0)], daemon=True).start()
+                running += 1
+            node, event = ended.get()
+            running -= 1
+            if isinstance(event, BaseException):
+                raise event
+            yield node, event
 
     def _inside(self, node: Node) -> bool:
         """Whether other ranks are in the middle of building this node."""

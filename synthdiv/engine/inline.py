@@ -19,6 +19,7 @@ class Inline(Engine):
         builder = Builder(self.store, self.ledger, self.cell.runtime, stop, watcher=self.watcher)
         while self.frontier.ready and not stop.reason:
             if node := self.next_node(builder.opened):
-                self.became(node, builder.build(node))
+                for built, event in builder.build_group(node, self.frontier.ready.values()):
+                    self.became(built, event)
             else:
                 time.sleep(POLL)  # other processes build all that is ready

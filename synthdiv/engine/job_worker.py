@@ -48,30 +48,33 @@ class JobWorker:
         name = f"{self.name}.rank{ranks.rank}" if ranks.rank else self.name  # for errors that only this rank knows
         self.ledger = Ledger(root, job.sweep, name, dict(job.attempts), os.environ.get("SYNTHDIV_LOG", ""))
         self.builder = Builder(self.store, self.ledger, job.runtime, stop, ranks, watcher)
-        self.nodes = job.rebuilt()
+        self.nodes, self.ended = job.rebuilt(), set[str]()
 
     def work(self) -> int:
         """Build node after node; a failure costs only what depends on it. Returns the exit code."""
         code = 0
         keys = iter(()) if self.ranks.rank else self._keys()
         while order := self.ranks.share(next(keys, None)):
-            node = self.nodes[order[0]]
-            event = self._build(node, order[1])
-            if self.ranks.rank == 0:
-                log_event(self.store, node, event)
-            if event.state == "stopped":
-                return self._stopped(node, event)
+            stopped: list[tuple[Node, Event]] = []
+            for node, event in self._build(self.nodes[order[0]], order[1]):
+                self.ended.add(node.key)
+                if self.ranks.rank == 0:
+                    log_event(self.store, node, event)
+                if self.builder.broken:
+                    break
+                stopped += [(node, event)] if event.state == "stopped" else []
+                code = code if event.state in DONE else 1
+            if stopped:
+                return self._stopped(*stopped[0])
             if self.builder.broken:
                 return 1  # the other ranks are inside the build: the program that started them ends them
-            if event.state not in DONE:
-                code = 1
         return code
 
     def _keys(self) -> Iterator[tuple[str, int]]:
         """The nodes to build, each with the rows to take at once (0: as the runtime says): those of the job in order,
         or what the launcher sends."""
         if self.job.nodes is not None:
-            yield from ((key, self._rows(self.nodes[key])) for key in self.job.nodes)
+            yield from ((key, self._rows(self.nodes[key])) for key in self.job.nodes if key not in self.ended)
             return
         self.builder.run.prepare()  # loads torch while nothing waits for it
         while order := self.orders.get():
@@ -79,17 +82,23 @@ class JobWorker:
             self.ledger.number(key, int(attempt))
             yield key, int(rows)
 
-    def _build(self, node: Node, rows: int) -> Event:
-        """Build one node. In a job with a list of nodes a missing input will not come: the jobs before have ended."""
+    def _build(self, node: Node, rows: int) -> Iterator[tuple[Node, Event]]:
+        """Build one node, and those of the list that are built together with it. In a job with a list of nodes a
+        missing input will not come: the jobs before have ended."""
         if reason := self.ranks.agree(self.stop.reason):
-            return Event(node.key, "stopped", note=reason)
+            yield node, Event(node.key, "stopped", note=reason)
+            return
         missing = [inner.label for inner in node.inputs.values() if not self.store.has(inner)]
         if missing := self.ranks.share(missing if self.job.nodes is not None else []):
             message = f"{', '.join(missing)} is missing"
             if self.ranks.rank == 0:
-                return self.ledger.event(node.key, "blocked", note=message)
-            return Event(node.key, "blocked", note=message)
-        return self.builder.build(node, rows)
+                yield node, self.ledger.event(node.key, "blocked", note=message)
+            else:
+                yield node, Event(node.key, "blocked", note=message)
+            return
+        later = (self.nodes[key] for key in self.job.nodes or () if key not in self.ended)
+        ready = (item for item in later if all(self.store.has(inner) for inner in item.inputs.values()))
+        yield from self.builder.build_group(node, ready, rows)
 
     def _rows(self, node: Node) -> int:
         """Half for each attempt of this job that ran out of memory: one of several ranks is started again for that."""

@@ -14,7 +14,7 @@ from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard,
 from synthdiv.generate.client import Client
 from synthdiv.generate.endpoint import server_of
 from synthdiv.generate.limits import shared_limits
-from synthdiv.generate.protocol import finish_reason, text_of, token_usage
+from synthdiv.generate.protocol import NEUTRAL, finish_reason, text_of, token_usage
 from synthdiv.generate.replies import ApiRequest, Reply
 from synthdiv.generate.spec import Sampling
 from synthdiv.generate.spend import COSTS, Spending, add_counts
@@ -113,12 +113,15 @@ def chat_request(request: Request, hosted: Any, system: str | None, stage: Any) 
 
 
 def sampling_fields(sampling: Sampling) -> dict[str, Any]:
-    """Return the settings under the names of the protocol; -1 is the widest accepted value for no `top_k`."""
+    """Return the settings under the names of the protocol."""
     return {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
+        "top_k": sampling.top_k or NEUTRAL["top_k"],
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
         "max_tokens": sampling.max_new_tokens,
-    }
+    } | ({"stop": sampling.stop} if sampling.stop else {})
 
 
 def answer(reply: Reply) -> Answer:

@@ -79,6 +79,18 @@ def row_cache(model: Any) -> Any:
     return cache
 
 
+def left_padded(prompts: list[list[int]], limit: int, device: str) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Return ids (rows, width), the mask (rows, width + limit) of what is no padding, and the padding of each row."""
+    import torch
+
+    width = max(map(len, prompts))
+    padding = [width - len(prompt) for prompt in prompts]
+    ids = torch.tensor([[0] * pad + prompt for pad, prompt in zip(padding, prompts, strict=True)], device=device)
+    mask = torch.ones((len(prompts), width + limit), dtype=torch.long, device=device)
+    mask[:, :width] = torch.arange(width, device=device) >= torch.tensor(padding, device=device)[:, None]
+    return ids, mask, padding
+
+
 def decode(
     model: Any,
     cache: Any,
@@ -95,11 +107,8 @@ def decode(
     """
     import torch
 
-    width = max(map(len, prompts))
-    padding = [width - len(prompt) for prompt in prompts]
-    ids = torch.tensor([[0] * pad + prompt for pad, prompt in zip(padding, prompts, strict=True)], device=device)
-    mask = torch.ones((len(prompts), width + limit), dtype=torch.long, device=device)
-    mask[:, :width] = torch.arange(width, device=device) >= torch.tensor(padding, device=device)[:, None]
+    ids, mask, padding = left_padded(prompts, limit, device)
+    width = ids.shape[1]
     positions = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
     stops = torch.tensor(ends, device=device)
     rows = torch.arange(len(prompts), device=device)

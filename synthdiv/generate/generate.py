@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
+from synthdiv.generate.endpoint import server_of
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.generate.spend import totals
 from synthdiv.generate.stream import row_seed
@@ -114,6 +116,13 @@ class Generate(Stage):
         """New tokens of one answer."""
         length = measured.ratio(self.kind, "tokens", "rows", inputs["model"].key) or ANSWER_TOKENS
         return min(self.sampling.max_new_tokens, length)
+
+    def together(self, inputs: Mapping[str, Node], runtime: Any) -> int:
+        """As many shards of a hosted source as fill its places in flight while one of them ends."""
+        if self.backend is not Backend.api:
+            return 1
+        concurrency = server_of(inputs["model"].stage.server, runtime).concurrency  # type: ignore[attr-defined]
+        return 1 + math.ceil(concurrency / max(1, self.answers()))
 
     def requests(self, prompts: Artifact, model: str) -> list[Request]:
         rows = read_prompts(prompts, self.split.value)

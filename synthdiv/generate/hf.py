@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import gc
 import math
 import time
@@ -99,7 +100,7 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[TokenizedRequest]
     ids = [prompt for _, prompt in requests]
     stop_ids = chat.stop_ids
     streams = [request.stream for request, _ in requests]
-    draws = RowSampler(streams, sampling.max_new_tokens, opened.device, sampling.temperature, sampling.top_p)
+    draws = RowSampler(streams, sampling.max_new_tokens, opened.device, sampling, ids)
     with torch.inference_mode():
         model = base_model(opened)
         cache = row_cache(model)
@@ -111,9 +112,24 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[TokenizedRequest]
     for prompt, row in zip(ids, tokens, strict=True):
         stop = next((position for position, token in enumerate(row) if token in stop_ids), None)
         body = row if stop is None else row[:stop]
-        text = chat.text(opened.tokenizer.decode(body, skip_special_tokens=True))
-        answers.append(Answer(text, "length" if stop is None else "stop", len(prompt), len(body)))
+        text, length = cut_at_stop(opened.tokenizer, body, sampling.stop)
+        ended = stop is not None or length < len(body)
+        answers.append(Answer(chat.text(text), "stop" if ended else "length", len(prompt), length))
     return answers
+
+
+def cut_at_stop(tokenizer: Any, ids: list[int], stops: list[str]) -> tuple[str, int]:
+    """Return the text of token ids before the first of `stops`, and the number of tokens that are needed for it."""
+
+    def text(count: int) -> str:
+        return str(tokenizer.decode(ids[:count], skip_special_tokens=True))
+
+    whole = text(len(ids))
+    places = [place for stop in stops if (place := whole.find(stop)) >= 0]
+    if not places:
+        return whole, len(ids)
+    needed = bisect.bisect_left(range(len(ids) + 1), True, key=lambda count: any(stop in text(count) for stop in stops))
+    return whole[: min(places)], needed
 
 
 def generate(

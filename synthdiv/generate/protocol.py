@@ -21,7 +21,7 @@ RETRIED_STATUSES = (408, 409, 425, 429, 498)  # and 500 or more: another attempt
 MAYBE_BILLED_STATUSES = (504, 524)  # a gateway timed out; the server behind it may have answered and charged
 # parameters that a server may reject, and the name under which the value is sent instead, if any
 OPTIONAL_PARAMETERS = {"max_tokens": "max_completion_tokens", "seed": "", "top_logprobs": "", "logprobs": ""}
-# the values that change nothing: sent because a server of one's own would apply a checkpoint's defaults instead
+# values that change nothing: sent because a server of one's own would apply a checkpoint's defaults instead
 NEUTRAL = {"temperature": 1, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
 REJECTED = r"unsupported|n[o'’]t support|unknown|unrecogni|unexpected|not permitted|not allowed|not enabled|extra"
 REJECTED_VALUE = rf"{REJECTED}|cannot|can't|only|must|invalid|deprecated|incompatible|ignored|out of range"

@@ -46,6 +46,14 @@ class Sampling:
     """Longest answer, in tokens of the model's tokenizer."""
     overlong: LongPrompt = LongPrompt.error
     """What to do with a prompt that does not fit into the context with the new tokens. Hosted servers decide that."""
+    top_k: int = setting(0, least=0)
+    """How many of the most likely tokens may be drawn; 0: all."""
+    min_p: float = setting(0.0, least=0, most=1)
+    """Probability, relative to the most likely token, below which no token is drawn; 0: none is left out."""
+    repetition_penalty: float = setting(1.0, above=0)
+    """Divides positive and multiplies negative logits of tokens of prompt and answer (Keskar et al. 2019); 1: none."""
+    stop: list[str] = field(default_factory=list)
+    """Strings before which an answer ends."""
 
 
 @dataclass

@@ -30,29 +30,50 @@ def uniforms(seed: str, count: int) -> np.ndarray:
 class RowSampler:
     """Samples the tokens of a batch: row i uses one number of `streams[i]` at each of `steps` steps.
 
-    `temperature` 0 takes the most likely token and no number. The distribution is that of TemperatureLogitsWarper
-    followed by TopPLogitsWarper in transformers.
+    `temperature` 0 takes the most likely token and no number. The distribution is that of transformers' logits
+    processors in their order: repetition penalty, temperature, top k, top p, min p. The penalty counts the token ids of
+    `prompts` and those drawn.
     """
 
-    def __init__(self, streams: list[str], steps: int, device: str, temperature: float = 1.0, top_p: float = 1.0):
+    def __init__(
+        self, streams: list[str], steps: int, device: str, sampling: Any, prompts: list[list[int]] | None = None
+    ):
         import numpy as np
         import torch
 
-        self.temperature, self.top_p = temperature, top_p
-        if temperature > 0:
+        self.sampling, self.prompts = sampling, prompts
+        self.seen: torch.Tensor | None = None  # (rows, vocabulary)
+        if sampling.temperature > 0:
             table = torch.from_numpy(np.stack([uniforms(stream, steps) for stream in streams]))
             self.table = table.to(device, torch.float32 if device == "mps" else torch.float64)  # no float64 on mps
 
     def __call__(self, logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
-        """Return token ids (n,) for logits (n, vocabulary) of the rows (n,) of the batch."""
-        if self.temperature == 0:
+        """Return token ids (n,) for logits (n, vocabulary) of the rows (n,) of the batch; all rows at step 0."""
+        if self.sampling.repetition_penalty == 1:
+            return self._draw(logits, rows, step)
+        import torch
+
+        if self.seen is None:
+            self.seen = logits.new_zeros(logits.shape, dtype=torch.bool)
+            for row, ids in enumerate(self.prompts or []):
+                self.seen[row, ids] = True
+        scores, penalty = logits.float(), self.sampling.repetition_penalty
+        penalised = scores.where(~self.seen[rows], (scores * penalty).where(scores < 0, scores / penalty))
+        tokens = self._draw(penalised, rows, step)
+        self.seen[rows, tokens] = True
+        return tokens
+
+    def _draw(self, logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+        sampling = self.sampling
+        if sampling.temperature == 0:
             return logits.argmax(-1)
-        scores = logits.float() / self.temperature
-        numbers = self.table[rows, step, None]
-        if self.top_p == 1:
+        scores, numbers = logits.float() / sampling.temperature, self.table[rows, step, None]
+        if sampling.top_k or sampling.min_p:
+            return sample_by_inverse_cdf(cut_scores(scores, sampling.top_k, sampling.top_p, sampling.min_p), numbers)
+        if sampling.top_p == 1:
             return sample_by_inverse_cdf(scores, numbers)
         if scores.device.type != "cpu":  # checking whether the head suffices would block the host at each step
-            return sample_by_inverse_cdf(top_p_scores(scores, self.top_p), numbers)
+            return sample_by_inverse_cdf(cut_scores(scores, top_p=sampling.top_p), numbers)
         return self._from_head(scores, numbers)
 
     def _from_head(self, scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -61,22 +82,27 @@ class RowSampler:
         mass = (head - scores.logsumexp(-1, keepdim=True)).exp()
         before = mass.cumsum(-1) - mass
         ids, order = ids.sort(-1)  # the inverse CDF runs in the order of the vocabulary
-        kept = head.masked_fill(before >= self.top_p, -float("inf")).gather(-1, order)
+        kept = head.masked_fill(before >= self.sampling.top_p, -float("inf")).gather(-1, order)
         tokens = ids.gather(-1, sample_by_inverse_cdf(kept, numbers)[:, None])[:, 0]
-        too_narrow = (before[:, -1] + mass[:, -1] < self.top_p).nonzero()[:, 0]
+        too_narrow = (before[:, -1] + mass[:, -1] < self.sampling.top_p).nonzero()[:, 0]
         if len(too_narrow) and scores.shape[-1] > HEAD_TOKENS:
             tokens[too_narrow] = sample_by_inverse_cdf(
-                top_p_scores(scores[too_narrow], self.top_p), numbers[too_narrow]
+                cut_scores(scores[too_narrow], top_p=self.sampling.top_p), numbers[too_narrow]
             )
         return tokens
 
 
-def top_p_scores(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Return scores (n, vocabulary) with -inf outside the smallest set of top tokens with a mass of `top_p`."""
+def cut_scores(scores: torch.Tensor, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> torch.Tensor:
+    """Return scores (n, vocabulary) with -inf outside the `top_k` best tokens, then outside the smallest set of top
+    tokens with a mass of `top_p`, then below `min_p` times the best."""
     import transformers
 
-    cutting: Any = transformers.TopPLogitsWarper(top_p)
-    return cutting(None, scores)
+    cuts: list[Any] = [transformers.TopKLogitsWarper(top_k)] if top_k else []
+    cuts += [transformers.TopPLogitsWarper(top_p)] if top_p < 1 else []
+    cuts += [transformers.MinPLogitsWarper(min_p)] if min_p else []
+    for cut in cuts:
+        scores = cut(None, scores)
+    return scores
 
 
 def sample_by_inverse_cdf(scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from typing import Any
 from synthdiv.core.runtime import Runtime, Server
 from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.generate.answer import Answer, Answers, Request, Shard
-from synthdiv.generate.api import collect_answers, kept_rows
+from synthdiv.generate.api import collect_answers, kept_rows, sampling_fields
 from synthdiv.generate.client import Client
 from synthdiv.generate.hf import failed_answers, tokenize_requests
 from synthdiv.generate.replies import ApiRequest, Reply
@@ -184,9 +184,7 @@ def completion_request(request: Request, ids: list[int], model: str, ends: list[
     payload = {
         "model": model,
         "prompt": ids,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_new_tokens,
+        **sampling_fields(sampling),
         "seed": int(request.stream, 16) % 2**63,
         "stop_token_ids": ends,
         "return_token_ids": True,

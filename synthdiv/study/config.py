@@ -74,6 +74,9 @@ class Generator:
                 f"{name}.backend={self.backend.value}: needs exactly one of {', '.join(wanted)}; "
                 f"given: {', '.join(given) or 'none'}"
             )
+        how = self.sampling
+        if self.backend is Backend.law and (how.top_k or how.min_p or how.repetition_penalty != 1 or how.stop):
+            problems.append(f"{name}.sampling: backend law has temperature, top_p and max_new_tokens only")
         if self.name in ("", "human", EVERY) or "/" in self.name:
             problems.append(f"{name}.name={self.name!r}: needs a name without a slash that is not 'human' or {EVERY!r}")
         return problems

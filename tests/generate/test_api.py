@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -11,9 +12,13 @@ from collections import Counter
 
 import pytest
 
+from synthdiv.core.ledger import Ledger
 from synthdiv.core.local_run import Stop
 from synthdiv.core.resolver import Resolver
+from synthdiv.core.stage import Node
+from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError, DataError, Stopped
+from synthdiv.engine.build import Builder
 from synthdiv.generate import client
 from synthdiv.generate.answer import LOG, ROWS
 from synthdiv.generate.generate import read_log, read_samples
@@ -69,7 +74,8 @@ def test_every_row_arrives_once_in_order_though_a_fifth_of_requests_fails(prompt
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.7, 0.9, 20)
     assert 0 <= body["seed"] < 2**31
-    assert "logprobs" not in body
+    assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (-1, 0, 1)
+    assert body.keys().isdisjoint(["logprobs", "stop"])
 
 
 def test_a_refusal_is_an_outcome_and_no_text(prompts, folder):
@@ -109,9 +115,12 @@ def test_log_probabilities_and_greedy_decoding_are_asked_for(prompts, folder):
     with FaultServer() as fault:
         run = run_of(fault, folder)
         model = hosted(folder, run)
-        done = build(folder, stage(3, top_logprobs=2, sampling=Sampling(0.0, 1.0, 5)), prompts, model, run=run)
-        sent = [(body["logprobs"], body["top_logprobs"], body["temperature"]) for body in fault.bodies]
-    assert sent == [(True, 2, 0)] * 3
+        law = Sampling(0.0, 1.0, 5, top_k=9, min_p=0.1, repetition_penalty=1.1, stop=["###"])
+        done = build(folder, stage(3, top_logprobs=2, sampling=law), prompts, model, run=run)
+    wanted = {"logprobs": True, "top_logprobs": 2, "temperature": 0.0, "top_k": 9, "min_p": 0.1}
+    wanted |= {"repetition_penalty": 1.1, "stop": ["###"]}
+    assert [body | wanted for body in fault.bodies] == fault.bodies
+    assert len(fault.bodies) == 3
     assert all(line["logprobs"][0]["token"] == "You" for line in read_log(done.path))
 
 
@@ -204,18 +213,46 @@ def test_truncated_rows_and_log_lines_are_dropped(prompts, folder):
     assert [line["id"] for line in read_log(half)] == [row.id for row in read_samples(half)]
 
 
+def test_shards_of_a_hosted_source_share_its_places_in_flight(prompts, folder):
+    """Eight shards of eleven take as long as one of 88 would."""
+    with FaultServer(latency=0.3) as fault:
+        run = run_of(fault, folder, concurrency=22)
+        inputs = {"prompts": Node(prompts.stage), "model": Node(hosted(folder, run).stage)}
+        nodes = [Node(dataclasses.replace(stage(11), shard=shard), inputs) for shard in range(8)]
+        assert nodes[0].stage.together(inputs, run.runtime) == 3
+        ledger = Ledger(folder, "s", attempts={})
+        (ledger.folder / "events").mkdir(parents=True)
+        builder = Builder(Store(folder, 10.0), ledger, run.runtime, Stop())
+        states = {node.key: outcome.state for node, outcome in builder.build_group(nodes[0], nodes)}
+        assert states == {node.key: "built" for node in nodes}
+        seconds = fault.starts[-1] - fault.starts[0]
+    count = len(fault.bodies)
+    assert fault.peak == 22, "and no more"
+    assert fault.peak * 0.3 / 2 < count * 0.3 / seconds, "on average half of the places are in use"
+
+
+def test_two_processes_share_the_places_in_flight(root, prompts, folder):
+    with FaultServer(latency=0.1) as fault:
+        hosted(folder, run_of(fault, folder))
+        words = [sys.executable, "-c", CHILD, str(root), str(folder), fault.url]
+        others = [subprocess.Popen([*words, source], cwd=ROOT) for source in ("oak", "elm")]
+        assert [process.wait(120) for process in others] == [0, 0]
+    assert len(fault.bodies) == 2000
+    assert fault.peak <= 16
+
+
 CHILD = """
 import sys
 from pathlib import Path
 from tests.generate.test_api import again
-again(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+again(*map(Path, sys.argv[1:3]), *sys.argv[3:])
 """
 
 
-def again(root, folder, url):
-    """What a process that is killed runs."""
+def again(root, folder, url, source="oak"):
+    """What another process runs."""
     run = run_of(FaultServer(url=url), folder, concurrency=16)
-    build(folder, stage(), build(folder, prompt_stage(root)), hosted(folder, run), run=run)
+    build(folder, stage(source=source), build(folder, prompt_stage(root)), hosted(folder, run), run=run)
 
 
 def test_a_kill_loses_what_was_in_flight_and_doubles_no_row(root, prompts, folder):

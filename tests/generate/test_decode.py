@@ -11,6 +11,7 @@ import transformers
 
 from synthdiv.generate.decode import CHECK_INTERVAL, decode, row_cache
 from synthdiv.generate.hf import generate
+from synthdiv.generate.spec import Sampling
 from synthdiv.generate.stream import RowSampler
 
 END, LIMIT, ROWS, VOCABULARY = 1, 70, 24, 40
@@ -45,7 +46,7 @@ def prompts():
 
 
 def draws(rows, temperature=1.0, top_p=1.0):
-    return RowSampler([f"{row:032x}" for row in rows], LIMIT, "cpu", temperature, top_p)
+    return RowSampler([f"{row:032x}" for row in rows], LIMIT, "cpu", Sampling(temperature, top_p))
 
 
 def ended(said):

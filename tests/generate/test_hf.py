@@ -77,6 +77,19 @@ def test_greedy_is_that_of_transformers(requests, model):
         assert ours[request.id, 0].text == text
 
 
+def test_an_answer_ends_before_a_stop_string(requests, model):
+    ready = opened(model)
+    whole = answers(ready, requests, 32)
+    words = sorted({answer.text.split()[1] for answer in whole.values() if len(answer.text.split()) > 2})
+    stops = [words[0], words[-1]]
+    cut = answers(ready, requests, 8, Sampling(1.0, 1.0, 12, stop=stops))
+    for key, answer in whole.items():
+        place = min((answer.text.find(stop) for stop in stops if stop in answer.text), default=None)
+        assert cut[key].text == answer.text[:place]
+        assert place is None or (cut[key].finish, cut[key].response_tokens <= answer.response_tokens) == ("stop", True)
+    assert cut != whole
+
+
 def test_finish_and_token_counts(requests, model):
     """`stop` where the end came, not counted; `length` where the limit came first, after exactly so many."""
     actual = answers(opened(model), requests, 8).values()

@@ -51,7 +51,10 @@ class Model:
         return {"id": "x", "object": "text_completion", "model": body["model"], "choices": [choice], "usage": usage}
 
 
-FIELDS = ("model", "prompt", "temperature", "top_p", "max_tokens", "seed", "stop_token_ids", "return_token_ids")
+FIELDS = (
+    "model", "prompt", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed",
+    "stop_token_ids", "return_token_ids",
+)  # fmt: skip
 
 
 def handler(model: Model) -> type[http.server.BaseHTTPRequestHandler]:
