@@ -13,7 +13,7 @@ import numpy as np
 
 from synthdiv.core.types import Score
 from synthdiv.measures.budgets import TextBudget, lexical_scores
-from synthdiv.measures.estimates import scores_of
+from synthdiv.measures.estimates import SHARE, Measure, mean_of, scores_of
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
 from synthdiv.measures.reference import cluster_entropy_of, fit_centres
 from synthdiv.measures.semantic import semantic_scores
@@ -36,17 +36,25 @@ CENTRES = WORLD.normal(size=(CATEGORIES, DIMENSIONS))
 SPECTRUM = 1 / np.sqrt(np.arange(1, DIMENSIONS + 1))  # few directions carry most of the meaning
 
 
-def lexical(seed: int, prompts: int) -> list[Score]:
-    """The first arm is the narrower: a steeper law of words, and more phrases."""
+def lexical(seed: int, prompts: int, samples: int = SAMPLES, runaway: float = 0.0) -> list[Score]:
+    """The first arm is the narrower: a steeper law of words, and more phrases. A share of answers runs away: it is ten
+    times as long."""
     random = np.random.default_rng((1, prompts, seed))
     category, topic = random.integers(CATEGORIES, size=prompts), random.integers(VOCABULARY, size=(prompts, 4))
     length = LENGTH * np.exp(random.normal(0, 0.35, prompts))
     asked = list(zip(category, topic, length, strict=True))
     student, vanilla = (
-        {f"p{i}": [answer(random, *one, *arm) for _ in range(SAMPLES)] for i, one in enumerate(asked)}
+        {
+            f"p{i}": [
+                answer(random, category, topic, length * (1 + 9 * (random.random() < runaway)), *arm)
+                for _ in range(samples)
+            ]
+            for i, (category, topic, length) in enumerate(asked)
+        }
         for arm in ((1.15, 0.5), (1.0, 0.3))
     )
-    budget = TextBudget(int(0.6 * prompts * LENGTH), 25, prompts * 3 // 4, SHORT, SAMPLES, SAMPLES)
+    within = {"within": samples, "draws": samples} if samples > 1 else {}
+    budget = TextBudget(int(0.5 * prompts * LENGTH), prompts * 3 // 4, SHORT, min(50, prompts), **within)
     return lexical_scores(student, vanilla, budget, seed)
 
 
@@ -74,15 +82,15 @@ def law(random: np.random.Generator, slope: float, count: int) -> np.ndarray:
     return np.searchsorted(limits, random.random(count) * limits[-1])
 
 
-def semantic(seed: int, prompts: int) -> list[Score]:
+def semantic(seed: int, prompts: int, samples: int = SAMPLES) -> list[Score]:
     """The first arm varies less and lies off the human answers, of which there is one to each prompt."""
     random = np.random.default_rng((2, prompts, seed))
     asked = meanings(random, prompts)
-    student = answered(random, *asked, SAMPLES, 0.7, 1.2)
-    vanilla = answered(random, *asked, SAMPLES, 1.0, 0.5)
+    student = answered(random, *asked, samples, 0.7, 1.2)
+    vanilla = answered(random, *asked, samples, 1.0, 0.5)
     human = answered(random, *asked, 1, 1.1, 0.0)
     names = list(range(prompts))
-    ids = np.repeat(names, SAMPLES).tolist()
+    ids = np.repeat(names, samples).tolist()
     scores = semantic_scores(student, vanilla, human, ids, ids, names, seed)
     own, base = (cluster_entropy_of(arm, given_clusters()) for arm in vector_arms(seed, (student, ids), (vanilla, ids)))
     parts = [
@@ -170,7 +178,31 @@ def own_answers(
     }
 
 
-KINDS = {"lexical": lexical, "semantic": semantic, "likelihood": likelihood}
+def rates(seed: int, prompts: int) -> list[Score]:
+    """Shares of answers near 0 and 1, of one answer to each prompt and of eight that are alike, in two arms."""
+    random = np.random.default_rng((4, prompts, seed))
+    scores = []
+    for rate in (0.002, 0.02, 0.2, 0.98, 0.998):
+        for samples in (1, 8):
+            measure = Measure(
+                f"share of {rate:g}, {samples} answer{'s' * (samples > 1)}", SHARE, None, "no answer", 0, 1
+            )
+            level = random.beta(2 * rate, 2 * (1 - rate), (prompts, 1)) if samples > 1 else rate
+            arms = [(random.random((prompts, samples)) < level).mean(axis=1) for _ in range(2)]
+            one, other = (mean_of(measure, means, prompts * samples) for means in arms)
+            scores += [one.score(), one.minus(other).score()]
+    return scores
+
+
+KINDS = {
+    "lexical": lexical,
+    "lexical, one answer": functools.partial(lexical, samples=1),
+    "lexical, runaway answers": functools.partial(lexical, samples=1, runaway=0.025),
+    "semantic": semantic,
+    "semantic, one answer": functools.partial(semantic, samples=1),
+    "likelihood": likelihood,
+    "shares": rates,
+}
 
 
 def study(task: tuple[str, int, int]) -> dict[str, tuple[float, float, float]]:

@@ -25,6 +25,7 @@ from synthdiv.measures.bleu import (
 from synthdiv.measures.estimates import ON_BOUND
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.sentences import sentences
+from synthdiv.measures.words import words
 from tests.measures.material import HUMAN, SYNTHETIC, left_out_interval, real_answers, real_rows
 
 SMALL = st.text(alphabet="ab .", max_size=14)  # few letters and spaces: duplicates, ties in length, empty texts
@@ -39,7 +40,7 @@ def reference(texts, n):
 
 def of_four_words(texts):
     """The sentences of each text that the published modes score."""
-    return [[sentence for sentence in sentences(text) if len(sentence.split()) >= 4] for text in texts]
+    return [[sentence for sentence in sentences(text) if len(words(sentence)) >= 4] for text in texts]
 
 
 def english(seed, texts):
@@ -230,6 +231,13 @@ def test_aggregated_mode_on_real_answers():
     assert score.value == pytest.approx(expected, rel=1e-9)
     assert score.low < score.value < score.high
     assert score.n == 100
+
+
+def test_published_variants_count_words_where_no_blank_parts_them():
+    """A blank in every sentence of English, none in most of Chinese."""
+    texts = [f"今天天气很好{number}。我们去公园{number}。" for number in range(100)]
+    assert self_bleu_individual(texts).n == 100
+    assert math.isfinite(self_bleu_aggregated(texts).value)
 
 
 def test_published_modes_undefined():

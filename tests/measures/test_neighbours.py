@@ -197,20 +197,3 @@ def test_an_arm_that_lacks_vectors_uses_the_prompts_of_one_that_has_them():
     whole, few = vector_arms(0, (cloud(0, 200), ids), (cloud(1, 150), ids[50:]))
     cut, _ = subsample(few, 0, 90, np.bincount(whole.prompt))
     assert set(cut.prompt) == set(subsample(whole, 0, 90)[0].prompt) & set(few.prompt)
-
-
-@pytest.mark.parametrize("measure", [nearest_neighbour_entropy, support_precision, support_recall])
-def test_intervals_cover(measure):
-    """Two answers to each of 100 prompts, human answers to the same ones."""
-    ids, names = np.repeat(np.arange(100), 2).tolist(), list(range(100))
-
-    def score(seed):
-        rng = np.random.default_rng(seed)
-        prompts = rng.normal(size=(100, 1, 5)) + 0.4
-        own, human = (prompts + 0.7 * rng.normal(size=(100, k, 5)) for k in (2, 1))
-        own, human = own.reshape(-1, 5), human.reshape(-1, 5)
-        return measure(own, ids) if measure is nearest_neighbour_entropy else measure(own, human, ids, names)
-
-    truth = np.mean([score((0, i)).value for i in range(200)])
-    scores = [score((1, i)) for i in range(150)]
-    assert 0.88 <= np.mean([one.low <= truth <= one.high for one in scores]) <= 1

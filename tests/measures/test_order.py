@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from synthdiv.measures import order
 from synthdiv.measures.estimates import prompt_groups
-from synthdiv.measures.intervals import mean_interval
 from synthdiv.measures.order import CODECS, codec_ratio, compression_ratio, mtld
 from synthdiv.measures.words import words
 from tests.measures.material import HUMAN, real_answers
@@ -209,34 +208,6 @@ def test_compression_averages_its_orders(texts, codec):
     assert drawn.shape == (len(texts),)
     one = compression_of(texts, np.zeros(len(texts), dtype=np.int64), codec=codec)[0]
     assert one == pytest.approx(codec_ratio(texts, codec), rel=1e-12)
-
-
-def coverage(measure, replicates, *shape):
-    actual = []
-    for seed in range(replicates):
-        value, drawn = measure(*answers(seed, *shape), seed)
-        actual.append((value, *mean_interval(drawn)))
-    value, low, high = np.array(actual, dtype=float).T
-    return ((low <= value.mean()) & (value.mean() <= high)).mean()
-
-
-def test_mtld_intervals_cover():
-    assert 0.86 <= coverage(lambda t, p, seed: mtld_of(t, p, seed=seed), 80, 60, 2, 40) <= 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(300, 1, 20), (100, 4, 30), (60, 2, 60)])
-def test_mtld_intervals_cover_long(shape):
-    assert 0.90 <= coverage(lambda t, p, seed: mtld_of(t, p, seed=seed), 300, *shape) <= 0.99
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("codec", CODECS)
-def test_compression_intervals_cover(codec):
-    def measure(tokens, prompt, seed):
-        return compression_of([" ".join(text) for text in tokens], prompt, codec=codec, seed=seed)
-
-    assert 0.92 <= coverage(measure, 200, 100, 2, 40) <= 0.995
 
 
 def test_ten_megabytes_in_one_text():

@@ -161,21 +161,3 @@ def test_undefined_has_a_reason(vectors, note):
                 continue  # one vector falls into one cluster
             assert math.isnan(score.value)
             assert note in score.note
-
-
-@pytest.mark.parametrize("measure", [frechet_distance, cluster_entropy])
-def test_intervals_cover(measure):
-    """Two answers to each of 60 prompts, human answers to the same ones; the truth is the expectation at that size."""
-    ids, names = np.repeat(np.arange(60), 2).tolist(), list(range(60))
-    fixed = cloud(9, 400, 4)
-
-    def score(seed):
-        rng = np.random.default_rng(seed)
-        prompts = rng.normal(size=(60, 1, 4)) + 0.5
-        own, human = (prompts * 0.9 + 0.7 * rng.normal(size=(60, k, 4)) + 0.3 * k for k in (2, 1))
-        own, human = own.reshape(-1, 4), human.reshape(-1, 4)
-        return measure(own, human, ids, names) if measure is frechet_distance else measure(own, fixed, ids, 10)
-
-    truth = np.mean([score((0, i)).value for i in range(300)])
-    scores = [score((1, i)) for i in range(150)]
-    assert 0.88 <= np.mean([one.low <= truth <= one.high for one in scores]) <= 1

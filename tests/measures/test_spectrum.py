@@ -102,19 +102,3 @@ def test_undefined_has_a_reason(q, bad):
 def test_another_order_is_refused():
     with pytest.raises(ValueError, match="q=3: unknown order"):
         vendi(np.eye(3), 3)
-
-
-@pytest.mark.parametrize("q", ORDERS)
-@pytest.mark.parametrize("d", [6, 400])
-def test_intervals_cover(q, d):
-    """Two answers to each of 60 prompts; truth is the expectation at that size, as Vendi grows with n."""
-    scale = 1 / np.arange(1, d + 1)
-    ids = np.repeat(np.arange(60), 2).tolist()
-
-    def draw(seed):
-        rng = np.random.default_rng((q == 2, d, *seed))
-        return ((rng.normal(size=(60, 1, d)) + 0.7 * rng.normal(size=(60, 2, d))) * scale + 0.1 * scale).reshape(-1, d)
-
-    truth = np.mean([vendi_value(draw((0, i)), q) for i in range(400)])
-    scores = [vendi(draw((1, i)), q, ids) for i in range(200)]
-    assert 0.90 <= np.mean([score.low <= truth <= score.high for score in scores]) <= 0.995

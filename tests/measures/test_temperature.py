@@ -168,19 +168,6 @@ def test_a_fit_at_the_end_of_the_grid_is_noted():
     assert math.isnan(scores["temperature_2"].low)
 
 
-def test_intervals_cover():
-    """Truth from many answers; a sample of them is what a study sees."""
-    human = answers(np.random.default_rng(5), 3000)
-    student, vanilla = arm(human, 1.4, 1.0, seed=6), arm(human, 1.0, 0.5, seed=7)
-    truth = {name: score.value for name, score in by_name(student, vanilla).items()}
-    random, hits = np.random.default_rng(8), dict.fromkeys(truth, 0)
-    for _ in range(80):
-        some = [f"p{number}" for number in random.choice(3000, 60, replace=False)]
-        for name, score in by_name({p: student[p] for p in some}, {p: vanilla[p] for p in some}).items():
-            hits[name] += score.low <= truth[name] <= score.high
-    assert all(0.88 <= count / 80 <= 0.995 for count in hits.values()), hits
-
-
 def test_prompts_of_only_one_arm_are_left_out_and_counted():
     model, base = arm(HUMAN, 1.3), arm(HUMAN[:50])
     gap = by_name(model, base)["nll_2_support-vanilla"]

@@ -186,17 +186,3 @@ def test_a_changed_copy_of_a_file_keeps_its_changes(tmp_path):
     vectors[:] = cloud(1, 50, 8, dtype=np.float32)
     mean_cosine_distance(vectors)
     assert (vectors == cloud(1, 50, 8, dtype=np.float32)).all()
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_intervals_cover(measure):
-    """Three answers to each of 60 prompts, 300 times: a 95 % interval misses the truth 5 % of the time, about."""
-    middle = np.full(6, 0.4)
-
-    def draw(rng, prompts=60):
-        return (middle + rng.normal(size=(prompts, 1, 6)) + 0.7 * rng.normal(size=(prompts, 3, 6))).reshape(-1, 6)
-
-    ids = np.repeat(np.arange(60), 3).tolist()
-    truth = np.mean([measure(draw(np.random.default_rng((7, i))), ids).value for i in range(600)])
-    scores = [measure(draw(np.random.default_rng((8, i))), ids) for i in range(300)]
-    assert 0.90 <= np.mean([score.low <= truth <= score.high for score in scores]) <= 0.99
