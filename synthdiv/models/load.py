@@ -17,6 +17,8 @@ from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.types import Artifact, ConfigError, DataError, SynthdivError
 from synthdiv.models.checkpoint import Checkpoint, folder_problem
 
+PROBE = 64  # tokens on which an adapter must change a logit
+
 
 class Precision(Enum):
     """Number format of weights and activations."""
@@ -219,4 +221,23 @@ def open_model(artifact: Artifact, precision: str, device: str) -> OpenModel:
         with peft_warnings_ignored():
             model = peft.PeftModel.from_pretrained(model, adapter)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return OpenModel(model.to(device).eval(), tokenizer, device, end_ids(weights_folder(base_of(artifact))))
+    model = model.to(device).eval()
+    if adapter.is_dir():
+        require_active(model, adapter)
+    return OpenModel(model, tokenizer, device, end_ids(weights_folder(base_of(artifact))))
+
+
+def require_active(model: Any, adapter: Path) -> None:
+    """Raise unless the adapter changes a logit: a model that answers as its base does is no result of a training."""
+    import torch
+
+    ids = torch.arange(PROBE, device=model.device)[None] % model.get_input_embeddings().num_embeddings
+    with torch.inference_mode():
+        tuned = model(input_ids=ids).logits
+        with model.disable_adapter():
+            base = model(input_ids=ids).logits
+    if torch.equal(tuned, base):
+        raise DataError(
+            f"{adapter}: the adapter changes no logit, so it is not active or was not trained. Look at train.lr, "
+            "train.epochs and train.lora, remove the artifact and run the same command again"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 
 import pytest
 import safetensors.torch
@@ -57,6 +58,23 @@ def test_an_adapter_opens_on_the_base_it_was_trained_on(student, adapted):
     assert not torch.equal(logits(base), logits(tuned))
     with tuned.model.disable_adapter():
         torch.testing.assert_close(logits(tuned), logits(base), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", ["names of another model", "untrained"])
+def test_an_adapter_that_changes_no_logit_is_refused(adapted, tmp_path, change):
+    """PEFT skips weights whose names it does not know, with a warning, and the base alone would answer."""
+    folder = shutil.copytree(adapted.path, tmp_path / "train") / "adapter"
+    file = folder / "adapter_model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    if change == "untrained":
+        weights = {name: weight * (0 if "lora_B" in name else 1) for name, weight in weights.items()}
+    else:
+        weights = {name.replace("layers", "blocks"): weight for name, weight in weights.items()}
+    safetensors.torch.save_file(weights, file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with pytest.raises(DataError, match="changes no logit"):
+            opened(Artifact(adapted.stage, adapted.key, folder.parent, adapted.inputs))
 
 
 def test_an_adapter_has_no_local_path_and_no_base_weight(student, adapted):
