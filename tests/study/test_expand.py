@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from synthdiv import launch
 from synthdiv.__main__ import conf_dir
 from synthdiv.core.types import ConfigError
-from synthdiv.engine.inline import Inline
 from synthdiv.evaluate.suite import typed_items
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
@@ -112,10 +111,10 @@ def test_an_unknown_key_of_an_experiment_is_refused_too(expander):
         expander.expand({"train.sed": "0,1"}, [])
 
 
-def test_a_launch_has_one_name_and_one_runtime(expander):
-    for swept in ("sweep=a,b", "runtime.threads=1,2"):
-        with pytest.raises(ConfigError, match="one launch for each"):
-            launch.launch(expander.expand({}, [swept]), Inline)
+def test_the_printed_command_of_a_cell_has_its_launcher(loader):
+    words = ["hydra/launcher=local", "hydra.launcher.jobs=2", "hydra.mode=MULTIRUN", "hydra.sweeper.cells=9"]
+    (point,) = Expander(loader, "config", words).expand({}, ["mix=human"])
+    assert point.config == ("hydra/launcher=local", "hydra.launcher.jobs=2")
 
 
 def test_a_list_that_is_replaced_after_an_item_was_set_does_not_change_later_cells(expander):

@@ -240,3 +240,5 @@ def test_launch_without_a_plan_has_no_printer(monkeypatch):
     monkeypatch.setenv(launch.PLAN, "0")
     with pytest.raises(ConfigError, match="one launch for each"):
         launch.launch(EXPANDER.expand({}, ["sweep=a,b"]), Inline)
+    with pytest.raises(ConfigError, match="one launch for each"):
+        launch.launch(EXPANDER.expand({}, ["runtime.threads=1,2"]), Inline)
