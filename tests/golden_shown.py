@@ -19,7 +19,7 @@ from synthdiv.core.types import Artifact
 
 GOLDEN = Path(__file__).parent / "golden"
 # what another day or another machine has otherwise, at any depth of a summary and as a column
-OF_THE_DAY = {"tokens_per_second", "mfu", "memory_bytes", "peak_memory_bytes", "at", "seconds", "response_id"}
+OF_THE_DAY = {"tokens_per_second", "mfu", "memory_bytes", "peak_memory_bytes", "at", "seconds", "response_id", "url"}
 SHOWN = (".parquet", ".jsonl", ".npy", ".safetensors")
 WHOLE = 160  # characters of a list that is shown as it is
 FEW = 40  # numbers of a curve that is
