@@ -32,7 +32,7 @@ class HeapsFit(NamedTuple):
 HEAPS = (
     Measure("heaps_k", "words", None, "needs 100 words", 0),
     Measure("heaps_beta", "", True, "needs 100 words", 0, 1),
-    Measure("heaps_r2", "", None, "needs 100 words and a vocabulary that still grows", high=1),
+    Measure("heaps_r2", "", None, "needs 100 words and a vocabulary that still grows", 0, 1),
 )
 UNDEFINED = HeapsFit(math.nan, math.nan, math.nan)
 

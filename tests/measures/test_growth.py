@@ -119,7 +119,7 @@ def test_heaps_intervals_leave_out_groups_of_prompts():
     texts = list(itertools.chain(*made_answers(3).values()))
     prompts = [number // 2 for number in range(80)]
     scores = heaps(texts, prompts, seed=2)
-    bounds = ((0, math.inf), (0, 1), (-math.inf, 1))
+    bounds = ((0, math.inf), (0, 1), (0, 1))
     for column, (score, ends) in enumerate(zip(scores, bounds, strict=True)):
 
         def without(kept, column=column):
