@@ -61,7 +61,7 @@ MISTAKES = {
     "behind the end": (["generators.models.9.name=x"], ["generators.models has 4 items with generators=toy_small"]),
     "interval": (["-m", "train.lr=interval(0,1)"], ["interval(0,1)", "range"]),
     "grammar": (["train.lr=1)"], ["train.lr=1)"]),
-    "sweep name": (["sweep=a/b"], ["sweep='a/b'", "without a slash"]),
+    "sweep name": (["sweep=a/b"], ["sweep='a/b'", "a letter or digit first"]),
     "sweep swept": (["-m", "sweep=a,b"], ["sweep, rerun, runtime and track", "one launch for each"]),
     # a file
     "no path": (["prompts=files"], ["prompts.table.path=None", "give one of the two"]),
@@ -91,7 +91,7 @@ MISTAKES = {
     ),
     # a mix
     "rows": ([*FILES, "mix=human", "mix.rows=100"], ["mix.rows=100", "needs 100", "there are 24"]),
-    "rows of toys": (["mix.rows=5000"], ["needs 5000", "there are 600"]),
+    "rows of toys": (["mix.rows=5000"], ["needs 5000", "there are 2900"]),
     "answers": (
         [*SINGLE, sources("one", path="few.jsonl")],
         ["one: the mix needs 24 answers", "few.jsonl has 5", "lower mix.rows"],
@@ -223,7 +223,7 @@ def test_all_problems_of_a_grid_are_reported_together_with_their_cells(typed):
     assert done.err.splitlines() == [
         "error: train.batch_rows=0: needs more than 0 [in 2 of 4 cells, first: train.lr=0.001 "
         "train.batch_rows=0 mix.rows=9999]",
-        "error: mix.rows=9999: needs 9999 train prompts and there are 600 (700 rows less 100 test and 0 target) "
+        "error: mix.rows=9999: needs 9999 train prompts and there are 2900 (3000 rows less 100 test and 0 target) "
         "[in 1 of 4 cells, first: train.lr=0.001 train.batch_rows=8 mix.rows=9999]",
         "error: train.lr=-1.0: needs more than 0 [in 2 of 4 cells, first: train.lr=-1 train.batch_rows=0 "
         "mix.rows=9999]",

@@ -115,12 +115,7 @@ class Generators:
         problems += [f"{name}.models: {source!r} is listed twice; sources need different names" for source in twice]
         if self.top_logprobs and any(model.backend is Backend.hf for model in self.models):
             problems.append(f"{name}.top_logprobs: only servers give them (backend vllm or api); set it to 0 for hf")
-        laws = any(model.law for model in self.models)
-        if (self.overlap or self.shift) and not (
-            laws or any(model.pretrain and model.pretrain.toy for model in self.models)
-        ):
-            problems.append(f"{name}.overlap, {name}.shift: only toy families have them; set them to 0")
-        if self.grade != Grade() and not laws:
+        if self.grade != Grade() and not any(model.law for model in self.models):
             problems.append(f"{name}.grade: only sources of backend law have a grade; choose generators=toy")
         return problems
 

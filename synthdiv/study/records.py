@@ -92,6 +92,8 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
     group, sources = key.split(".")[0], used_sources(cell, item)
     if key.startswith("generators.models."):
         return cell.generators.models[int(key.split(".")[2])].name in [source.name for source in sources]
+    if key in ("generators.overlap", "generators.shift"):
+        return any(source.law or (source.pretrain and source.pretrain.toy) for source in sources)
     if group == "generators":
         return bool(sources)
     if key in ("mix.weights", "mix.rotation"):

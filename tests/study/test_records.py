@@ -57,6 +57,15 @@ def test_an_axis_is_not_applicable_exactly_where_it_changes_no_key(kind, axis):
     assert (one.key == other.key) == (axis in USED[kind])
 
 
+@pytest.mark.parametrize("axis", ["overlap", "shift"])
+def test_an_axis_of_toy_families_is_not_applicable_to_other_sources(axis):
+    words = [*FILES, "mix=single", sources("one")]
+    (one,), (other,) = (EXPANDER.expand({}, [*words, f"generators.{axis}={value}"]) for value in ("0.5", "1"))
+    one, other = (cell_record(point, graph(point.cell)) for point in (one, other))
+    assert one.axes[f"generators.{axis}"] == other.axes[f"generators.{axis}"] == "n/a"
+    assert one.key == other.key
+
+
 def test_a_source_that_nobody_chose_says_of_how_many_it_is_the_first():
     assert record("mix=single").axes["source"] == "oak (1 of 4 sources)"
     assert record("mix=single").key == record("mix=single", "mix.source=oak").key
