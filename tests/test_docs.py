@@ -36,7 +36,6 @@ READERS_OWN = {
 FEW_CELLS = ["mix=human", "generators=toy_small", "student=toy_small", "hydra.sweeper.also=[]"]
 # Commands that no test can run, each with the reason.
 NOT_RUN: dict[str, str] = {
-    "synthdiv measure --by": "names an option",
     "synthdiv measure --encoder": "names an option",
 }
 
@@ -90,7 +89,7 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_gz(folder / "instructions_synthetic.jsonl.gz", written)
     with gzip.open(folder / "corpus.txt.gz", "wt", encoding="utf-8") as file:
         file.write("One document.\n<|doc|>\nAnother one.\n")
-    for name in ("my_model", "models/a", "models/b"):
+    for name in ("my_model", "my_conf/models/a", "my_conf/models/b"):
         (folder / name).mkdir(parents=True)
         (folder / name / "config.json").write_text("{}")
         (folder / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
@@ -103,7 +102,7 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in NOT_RUN])
 def test_a_command_of_the_documentation_runs(command, typed, readers_files, tmp_path, monkeypatch):
-    """A launch is planned; a verb that needs a finished sweep gets as far as looking for it."""
+    """A launch is planned; a verb that needs a finished sweep or artifact gets as far as looking for it."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-cache"))
@@ -113,8 +112,8 @@ def test_a_command_of_the_documentation_runs(command, typed, readers_files, tmp_
         words += FEW_CELLS
     launch = words and words[0] not in VERBS and not {"--help", "--version", "--cfg"} & set(words)
     done = typed(*(["plan"] if launch else []), *words)
-    if words[0] in ("status", "report", "trace", "export"):
-        missing = ("no sweep", "no answer to a prompt", "names no model")
+    if words[0] in ("status", "report", "trace", "export", "doctor"):
+        missing = ("no sweep", "no answer to a prompt", "names no model", "nothing to check")
         assert (done.code, any(text in done.err for text in missing)) == (2, True), done.err
     else:
         assert done.code == 0, done.err
