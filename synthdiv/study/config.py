@@ -102,7 +102,7 @@ class Generators:
     """Log-probabilities of that many tokens at each place, from servers (vllm, api); 0: none."""
     batch_tokens: int = setting(16384, least=1)
     """Bound on rows × (prompt + answer) of a batch of backend hf: which rows share a batch can change last bits."""
-    overlap: float = setting(0.0, least=0, most=1)
+    overlap: float = setting(0.5, least=0, most=1)
     """Share of the human law in the speech of each toy family; 1: all families speak the human law (the null)."""
     shift: float = setting(0.0, least=0, most=1)
     """Share of the last toy family's speech that no human uses; the first has none, those between in proportion."""

@@ -92,7 +92,7 @@ def test_also_adds_the_grid_again_with_keys_changed(loader):
     expander = launch.expander(loader, hydra)
     points = expander.points(GridSpec(params, also), ["train.seed=3"])
     assert values(points, "mix.kind.value", "generators.overlap", "train.seed") == [
-        ("human", 0, 3), ("multi", 0, 3), ("multi", 1, 3),
+        ("human", 0.5, 3), ("multi", 0.5, 3), ("multi", 1, 3),
     ]  # fmt: skip
 
 
