@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthdiv.core.stage import ANSWER_TOKENS, Measured, Node, Stage, Work
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Score
 from synthdiv.evaluate.suite import item
 from synthdiv.generate.generate import prompt_tokens, read_samples
@@ -86,7 +86,8 @@ class Likelihood(Stage):
         else:
             test: int = inputs["prompts"].stage.test  # type: ignore[attr-defined]
             count = min(self.limit or test, test) * (SUPPORT if self.target is Target.support else 1)
-        return Work(count, read_tokens=count * (prompt_tokens(measured) + ANSWER_TOKENS))
+        answer: int = inputs["prompts"].stage.assumed_tokens[1]  # type: ignore[attr-defined]
+        return Work(count, read_tokens=count * (prompt_tokens(inputs, measured) + answer))
 
     def answers(self, inputs: Mapping[str, Artifact]) -> list[Given]:
         """Every answer to be scored, prompt after prompt."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.runtime import Runtime
-from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.endpoint import server_of
@@ -105,7 +105,7 @@ class Generate(Stage):
         if self.backend in (Backend.recorded, Backend.law):
             return Work(self.answers())
         count, length = self.answers(), self.answer_tokens(inputs, measured)
-        return Work(count, new_tokens=count * length, read_tokens=count * prompt_tokens(measured))
+        return Work(count, new_tokens=count * length, read_tokens=count * prompt_tokens(inputs, measured))
 
     def devices(self, runtime: Runtime) -> int:
         if self.backend in (Backend.api, Backend.recorded):
@@ -114,7 +114,8 @@ class Generate(Stage):
 
     def answer_tokens(self, inputs: Mapping[str, Node], measured: Measured) -> float:
         """New tokens of one answer."""
-        length = measured.ratio(self.kind, "tokens", "rows", inputs["model"].key) or ANSWER_TOKENS
+        length = measured.ratio(self.kind, "tokens", "rows", inputs["model"].key)
+        length = length or inputs["prompts"].stage.assumed_tokens[1]  # type: ignore[attr-defined]
         return min(self.sampling.max_new_tokens, length)
 
     def together(self, inputs: Mapping[str, Node], runtime: Any) -> int:
@@ -231,10 +232,12 @@ class Generate(Stage):
         }
 
 
-def prompt_tokens(measured: Measured) -> float:
+def prompt_tokens(inputs: Mapping[str, Node], measured: Measured) -> float:
     """Tokens of a prompt: what trainings read beside the answers."""
     read, supervised = (measured.ratio("train", name, "rows_seen") for name in ("tokens", "supervised_tokens"))
-    return read - supervised if read and supervised and read > supervised else PROMPT_TOKENS
+    if read and supervised and read > supervised:
+        return read - supervised
+    return float(inputs["prompts"].stage.assumed_tokens[0])  # type: ignore[attr-defined]
 
 
 def read_samples(path: Path, failed: bool = False) -> list[Sample]:

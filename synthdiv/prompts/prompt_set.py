@@ -10,7 +10,7 @@ from typing import Any
 
 from synthdiv.core.fields import problems, setting
 from synthdiv.core.resolver import Resolver, Unresolved, pinned, unchanged
-from synthdiv.core.stage import Measured, Node, Stage, Work
+from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run
 from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.split import groups, ordered, split
@@ -79,6 +79,11 @@ class Prompts(Stage):
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
         return Work(units=self.rows)
+
+    @property
+    def assumed_tokens(self) -> tuple[int, int]:
+        """Tokens of a prompt and of an answer, for plans where nothing was measured: a toy world's are short."""
+        return (30, 15) if self.toy else (PROMPT_TOKENS, ANSWER_TOKENS)
 
     @property
     def rows(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
+from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.recipe import Method, Recipe
@@ -43,7 +43,8 @@ class Train(Recipe, Stage):
         mix = inputs["mix"]
         if self.match is Match.supervised_tokens:
             share = measured.ratio(self.name, "tokens", "supervised_tokens")
-            tokens = (self.budget or 0) * (share or (PROMPT_TOKENS + ANSWER_TOKENS) / ANSWER_TOKENS)
+            prompt, answer = mix.inputs["prompts"].stage.assumed_tokens  # type: ignore[attr-defined]
+            tokens = (self.budget or 0) * (share or (prompt + answer) / answer)
         else:
             row = min(self.max_tokens, measured.ratio(self.name, "tokens", "rows_seen") or row_tokens(mix, measured))
             rows: int = mix.stage.rows  # type: ignore[attr-defined]
@@ -61,4 +62,5 @@ def row_tokens(mix: Node, measured: Measured) -> float:
     """Tokens of a prompt and its answer in a mix, where no training was measured: as its sources answer."""
     shards = [node for name, node in mix.inputs.items() if name != "prompts" and "model" in node.inputs]
     lengths: list[float] = [node.stage.answer_tokens(node.inputs, measured) for node in shards]  # type: ignore[attr-defined]
-    return PROMPT_TOKENS + (sum(lengths) / len(lengths) if lengths else ANSWER_TOKENS)
+    prompt, answer = mix.inputs["prompts"].stage.assumed_tokens  # type: ignore[attr-defined]
+    return float(prompt + (sum(lengths) / len(lengths) if lengths else answer))

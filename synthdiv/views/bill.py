@@ -17,10 +17,10 @@ from synthdiv.study.config import Cell, Facts
 from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.views.history import History
 
-ASSUMED_RATE = {"cpu": 1e10}  # operations a second in large batches, not measured
+ASSUMED_RATE = {"cpu": 5e10}  # operations a second; two cores gave 1.7e10 with a toy model, 1.1e11 with a larger one
 ACCELERATOR_RATE = 1e14
 DECODING = 10  # a sampled token costs as much as so many that are only read
-SMALL_SECONDS = 5.0  # a node without a model, not measured
+SMALL_SECONDS = 1.0  # a node without a model
 STATE_BYTES = 3 * 12  # a parameter that is trained: three checkpoints of weights and two moments, fp32
 
 

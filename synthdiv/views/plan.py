@@ -105,7 +105,7 @@ def bill_lines(plan: CostEstimate, cells: Cells) -> list[str]:
         f"money     {bill.usd:,.2f} USD for paid models (facts.price_in, facts.price_out)",
         f"disk      {bytes_text(bill.disk_bytes)} of {bytes_text(free)} free{short}",
         f"estimates are of earlier artifacts in {plan.root}; where there are none, {PROMPT_TOKENS} "
-        f"tokens a prompt and at most {ANSWER_TOKENS} an answer",
+        f"tokens a prompt and at most {ANSWER_TOKENS} an answer, fewer in a toy world",
         *(line for line, count in unmatched.items() if count),
         *(f"unknown: {name}: no price, so none of its money; give facts.price_in, price_out" for name in bill.unpriced),
         *(f"unknown: {name}: no size, so none of its hours; give facts.parameters" for name in bill.unknown),

@@ -17,8 +17,6 @@ from synthdiv import launch
 from synthdiv.__main__ import conf_dir
 from synthdiv.core.provenance import cpu_name
 from synthdiv.core.resolver import Resolver
-from synthdiv.core.stage import ANSWER_TOKENS as ANSWER
-from synthdiv.core.stage import PROMPT_TOKENS as PROMPT
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.inline import Inline
 from synthdiv.study.config import Cell
@@ -31,6 +29,7 @@ from synthdiv.views.history import History
 from tests.conftest import FILES, TINY, sources, write_files
 
 ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
+PROMPT, ANSWER = 30, 15  # tokens that a plan assumes in a toy world
 EXPANDER = Expander(ConfigLoaderImpl(create_config_search_path(str(conf_dir()))), "config", [])
 
 
@@ -134,13 +133,13 @@ def test_rates_are_those_of_one_accelerator(tmp_path):
 def test_without_manifests_it_counts_parameters(tmp_path):
     actual = estimate("mix=single", "runtime.device=cpu", *TINY, root=tmp_path)
     (train,) = (actual.nodes[key] for key in of(actual, "train"))
-    size = 12 * 48**2 + 1024 * 48
+    size = 12 * 32**2 + 700 * 32
     rows = 48 - 3  # less the validation rows
-    assert actual.work(train).trained_tokens == rows * (PROMPT + 40), "one epoch; an answer has at most 40 tokens"
-    assert actual.seconds(train) == (pytest.approx(6 * size * rows * (PROMPT + 40) / ASSUMED_RATE["cpu"]), False)
+    assert actual.work(train).trained_tokens == rows * (PROMPT + ANSWER), "one epoch"
+    assert actual.seconds(train) == (pytest.approx(6 * size * rows * (PROMPT + ANSWER) / ASSUMED_RATE["cpu"]), False)
     shards = [actual.nodes[key] for key in of(actual, "generate") if actual.nodes[key].stage.source == "oak"]
     assert sum(actual.work(node).units for node in shards) == 48
-    assert sum(actual.work(node).new_tokens for node in shards) == 48 * 40
+    assert sum(actual.work(node).new_tokens for node in shards) == 48 * ANSWER
     bill = actual.bill
     assert bill.measured == 0
     assert bill.unknown == []
@@ -149,7 +148,7 @@ def test_without_manifests_it_counts_parameters(tmp_path):
 
 def test_budgets_of_steps_and_tokens(tmp_path):
     for words, tokens in (
-        (("train.match=steps", "train.budget=7"), 7 * 16 * (PROMPT + 40)),
+        (("train.match=steps", "train.budget=7"), 7 * 16 * (PROMPT + ANSWER)),
         (("train.match=supervised_tokens", "train.budget=1000"), round(1000 * (PROMPT + ANSWER) / ANSWER)),
     ):
         actual = estimate(*TINY, "mix=single", *words, root=tmp_path)
@@ -160,7 +159,7 @@ def test_budgets_of_steps_and_tokens(tmp_path):
 def test_money_is_the_price_of_the_tokens_still_to_write(tmp_path):
     prices = ["generators.models.0.facts.price_in=3", "generators.models.0.facts.price_out=15"]
     actual = estimate("mix=single", *TINY, *prices, root=tmp_path)
-    assert actual.bill.usd == pytest.approx(48 * (PROMPT * 3 + 40 * 15) / 1e6)
+    assert actual.bill.usd == pytest.approx(48 * (PROMPT * 3 + ANSWER * 15) / 1e6)
     assert actual.bill_of([]).usd == 0
     human = estimate("mix=human", *TINY, *prices, root=tmp_path)
     assert human.bill.usd == 0, "who writes nothing costs nothing"
