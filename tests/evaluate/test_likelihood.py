@@ -153,7 +153,7 @@ def test_own_answers_are_scored_under_the_vanilla_student(arms, own):
 
 def test_own_answers_and_items_agree_with_the_scores(own):
     scores = {score.name: score for score in own_answer_scores(*map(own_answers, own))}
-    items = list(own_items(own[0], "plain"))
+    items = list(own_items(own[0]))
     by_prompt: dict[str, list[float]] = {}
     for row in items:
         by_prompt.setdefault(row["prompt"], []).append(row["value"])
@@ -165,7 +165,7 @@ def test_own_answers_and_items_agree_with_the_scores(own):
 
 def scored(arms, tmp_path, samples, **fields):
     """`own` of these samples."""
-    folder = tmp_path / "said"
+    folder = tmp_path / "answers"
     folder.mkdir()
     lines = [json.dumps(dataclasses.asdict(sample)) + "\n" for sample in samples]
     (folder / "rows.jsonl").write_text("".join(lines))
