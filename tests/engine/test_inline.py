@@ -104,6 +104,7 @@ def test_the_printed_command_runs_that_cell_alone(typed, tmp_path, rows):
 def test_a_missing_device_fails_only_the_stages_that_need_it(typed, tmp_path, monkeypatch):
     """By what trains, answers, encodes and scores, before it begins; all else is done on the processor."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")  # a launch finds them, and the driver is broken
     write_files(tmp_path)
     words = [*FILES, sources("one"), "mix=single", "sweep=s"]
     assert typed(*words).code == 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -70,7 +71,10 @@ def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, alone, strate
         for when in ("validation_before", "validation"):
             assert two[when] == pytest.approx(one[when], abs=2e-5)
         weights = [load_file(artifact.path / FILES[method]) for artifact in (alone[method], actual)]
-        assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
+        # AdamW divides by the size of the gradient: a weight whose gradient is rounding moves by some share of lr
+        assert_close(weights[0], weights[1], rtol=0, atol=node.stage.lr / 100)
+        apart = torch.cat([(weights[0][name] - weights[1][name]).abs().flatten() for name in weights[0]])
+        assert (apart > 1e-5).float().mean() < 1e-3
         paths = [{str(p.relative_to(a.path)) for p in a.path.rglob("*")} for a in (alone[method], actual)]
         assert paths[0] == paths[1]
         name = "config.json" if method is Method.full else "adapter_config.json"
