@@ -60,10 +60,10 @@ class JobWorker:
                 self.ended.add(node.key)
                 if self.ranks.rank == 0:
                     log_event(self.store, node, event)
-                if self.builder.broken:
-                    break
                 stopped += [(node, event)] if event.state == "stopped" else []
                 code = code if event.state in DONE else 1
+                if self.builder.broken:
+                    break
             if stopped:
                 return self._stopped(*stopped[0])
             if self.builder.broken:
