@@ -1,4 +1,4 @@
-"""Names of arms and their order. A name contains only axes in which arms differ."""
+"""Names of arms and their order. A name contains only axes in which arms differ, where a launch set them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Labels:
             words.append(value_of(arm, "source"))
         for axis in self.varying:
             value = value_of(arm, axis)
-            if axis != "source" and value != NOT_APPLICABLE:
+            if axis != "source" and value not in (NOT_APPLICABLE, "default"):
                 words.append(value if axis in PLAIN else f"{axis.split('.')[-1].replace('_', ' ')} {value}")
         return " ".join(words)
 

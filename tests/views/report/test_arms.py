@@ -88,7 +88,7 @@ def test_a_name_has_the_axes_that_differ() -> None:
             row("multi", 3.0, generators="small", **{"generators.overlap": "1.0"}),
         ]
     )
-    names = ["vanilla", "human", "multi overlap default", "multi overlap 1"]
+    names = ["vanilla", "human", "multi", "multi overlap 1"]
     assert [Labels(arms).name(arm) for arm in arms] == names
 
 
