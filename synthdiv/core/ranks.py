@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.types import ConfigError
 
-MEETING_SECONDS = 600.0  # until rank 0 must have said where the ranks meet
+MEETING_SECONDS = 600.0  # until rank 0 must have written where the ranks meet
 WAIT = timedelta(days=7)  # the others wait while rank 0 waits for another builder
 
 

@@ -86,11 +86,6 @@ class Builder:
         self.watcher = watcher or Watcher()
         self.broken = False  # after an error inside a build the ranks are out of step and build no other node
 
-    @property
-    def opened(self) -> str | None:
-        """The key of the open model: a node that takes it need not open one."""
-        return self.run.opened
-
     def build(self, node: Node, micro: int = 0) -> Event:
         """Build, wait for or reuse one node whose inputs are done, with `micro` rows at once (0: as the runtime says).
         Every rank calls it and gets the same last event, unless an error leaves them `broken`."""
@@ -108,7 +103,7 @@ class Builder:
 
     def build_group(self, first: Node, ready: Iterable[Node], micro: int = 0) -> Iterator[tuple[Node, Event]]:
         """Build `first`. If its stage is built several at a time, those of `ready` with its stage and model follow in
-        threads, each with a builder; whoever interrupts this thread leaves them to end with the process."""
+        threads, each with a builder; after an interrupt of this thread they end with the process."""
         width = first.stage.together(first.inputs, self.runtime) if self.ranks.size == 1 else 1
         if width == 1:
             yield first, self.build(first, micro)

@@ -64,9 +64,8 @@ def room(account: str | None) -> int:
     if count := re.search(r"^MaxJobCount\s*=\s*(\d+)", config, re.MULTILINE):
         limits.append(int(count.group(1)) - len(ask("squeue", "--noheader", "--array", "--format=%i").split()))
     filters = [f"user={getuser()}"] + ([f"account={account}"] if account else [])
-    if cluster := re.search(
-        r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE
-    ):  # the accounting may hold several clusters
+    # the accounting may hold several clusters
+    if cluster := re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE):
         filters.append(f"cluster={cluster.group(1)}")
     try:
         maxima = ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *filters, "format=MaxSubmitJobs")
@@ -109,6 +108,10 @@ class JobState:
     host: str = ""
     """Its host; empty where it had several or none."""
     over: bool = True
+
+    def note(self, job: str, log: str) -> str:
+        """What became of a job that is over, as a clause."""
+        return f"its job {job} of Slurm has ended: {self}; its log is {log}"
 
     def __str__(self) -> str:
         where = f" on {self.host}" if self.host else ""
@@ -169,7 +172,7 @@ class JobWatch:
         for key, job in jobs.items():
             event = events[key]
             if job in self.ended:
-                note = f"its job {job} of Slurm has ended: {self.ended[job]}; its log is {event.log}"
+                note = self.ended[job].note(job, event.log)
                 result[key] = replace(event, state="failed", note=note, failure=LOST)
             elif event.state == "queued" and self.waiting.get(job, "None") != "None":
                 result[key] = replace(event, note=self.waiting[job])

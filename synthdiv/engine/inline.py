@@ -18,7 +18,7 @@ class Inline(Engine):
         self.reuse()
         builder = Builder(self.store, self.ledger, self.cell.runtime, stop, watcher=self.watcher)
         while self.frontier.ready and not stop.reason:
-            if node := self.next_node(builder.opened):
+            if node := self.next_node(builder.run.opened):
                 for built, event in builder.build_group(node, self.frontier.ready.values()):
                     self.became(built, event)
             else:

@@ -90,11 +90,9 @@ class JobWorker:
             return
         missing = [inner.label for inner in node.inputs.values() if not self.store.has(inner)]
         if missing := self.ranks.share(missing if self.job.nodes is not None else []):
-            message = f"{', '.join(missing)} is missing"
-            if self.ranks.rank == 0:
-                yield node, self.ledger.event(node.key, "blocked", note=message)
-            else:
-                yield node, Event(node.key, "blocked", note=message)
+            note = f"{', '.join(missing)} is missing"
+            record = Event if self.ranks.rank else self.ledger.event
+            yield node, record(node.key, "blocked", note=note)
             return
         later = (self.nodes[key] for key in self.job.nodes or () if key not in self.ended)
         ready = (item for item in later if all(self.store.has(inner) for inner in item.inputs.values()))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from synthdiv.core.events import DONE
+from synthdiv.core.events import DONE, Event
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, SynthdivError
@@ -145,8 +145,7 @@ class Local(Engine):
         """Settle what the workers have built or failed to build, and what those that ended left unfinished."""
         for number, worker in list(self.workers.items()):
             ended, node = worker.process.poll() is not None, worker.node  # then all its events are written
-            event = self.ledger.states(worker.name, [node.key]).get(node.key) if node else None
-            if node and event and event.attempt >= self.ledger.attempt(node.key):
+            if node and (event := self._event(worker, node)):
                 worker.began = True
                 if event.state in (*DONE, "failed"):
                     worker.node = None
@@ -157,15 +156,20 @@ class Local(Engine):
                 if not stop.reason and self.frontier.ready:
                     self._died(worker)
 
+    def _event(self, worker: LocalWorker, node: Node) -> Event | None:
+        """The last event of a node by its worker, in the attempt of this launch; None before it began."""
+        event = self.ledger.states(worker.name, [node.key]).get(node.key)
+        return event if event and event.attempt >= self.ledger.attempt(node.key) else None
+
     def _died(self, worker: LocalWorker) -> None:
         """Queue again what a worker had begun, and give up where workers die before they begin anything."""
         self.idle_deaths = 0 if worker.began else self.idle_deaths + 1
         if self.idle_deaths > RETRIES:
-            count = self.idle_deaths
-            raise SynthdivError(f"{count} workers ended before they began a node; of the last {worker.death}")
+            raise SynthdivError(
+                f"{self.idle_deaths} workers ended before they began a node; of the last {worker.death}"
+            )
         node = worker.node
-        event = self.ledger.states(worker.name, [node.key]).get(node.key) if node else None
-        if node and event and event.attempt >= self.ledger.attempt(node.key):
+        if node and (event := self._event(worker, node)):
             if event.failure == MEMORY:
                 rows = self.rows.get(node.key) or self.cell.runtime.micro_batch
                 self.rows[node.key] = halved(node.stage, rows, self.devices)

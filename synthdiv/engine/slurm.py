@@ -99,7 +99,7 @@ class Slurm(Engine):
                 self.ledger.mark([node.key for node in packed[member].nodes], "queued", self._log(f"{job}_{task}"))
 
     def _shape(self, node: Node) -> tuple[tuple[str, Any], ...]:
-        """The options of sbatch for a node; hosts on which its job ended without a word are left out."""
+        """The options of sbatch for a node; hosts on which its job ended without an event are left out."""
         shape = dict(self.profile.shape(node))
         if hosts := self.bad_hosts.get(node.key):
             shape[EXCLUDE] = ",".join(sorted({*hosts, *str(shape.get(EXCLUDE, "")).split(",")} - {""}))
@@ -226,7 +226,7 @@ class Slurm(Engine):
                 self.became(node, Event(node.key, "built"))
                 continue
             event = events.get(node.key)
-            message = f"its job {job} of Slurm has ended: {state}; its log is {self._log(job)}"
+            message = state.note(job, self._log(job))
             if event and event.attempt >= self.ledger.attempt(node.key) and event.state == "blocked":
                 message = f"{event.note}; {message}"
             if failure == LOST and state.host:

@@ -89,7 +89,7 @@ def suite_class(module: str) -> type[Suite]:
 
 
 def readings(modules: Iterable[str]) -> list[str]:
-    """What a reader of the scores of these suites must know. A module that is gone has nothing to say."""
+    """What a reader of the scores of these suites must know. A module that is gone has none."""
     texts = []
     for module in modules:
         with contextlib.suppress(ImportError, ConfigError):

@@ -125,7 +125,7 @@ class Endpoint:
         return clean_surrogates(data) if b"\\ud" in content.lower() else data
 
     async def _exchange(self, kind: str, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        """Return status, headers and content. Redirects are not followed: they may lead to somebody else."""
+        """Return status, headers and content. Redirects are not followed: they may lead to another host."""
         import aiohttp
 
         method, data = ("GET", None) if kind == "models" else ("POST", json.dumps(body).encode())

@@ -44,7 +44,7 @@ class RequestAdjusted(Exception):
 
 
 class PromptRejected(Exception):
-    """The server answers this prompt never. `finish` is the outcome: `refusal` (by a filter) or `failed`."""
+    """The server never answers this prompt. `finish` is the outcome: `refusal` (by a filter) or `failed`."""
 
     def __init__(self, message: str, finish: str):
         super().__init__(message)
@@ -74,7 +74,7 @@ def model_names(data: Any) -> list[str]:
 
 def token_usage(data: Any) -> tuple[int, int] | None:
     """Return the tokens of the prompt and those billed as output, or None if the server does not report them. Some
-    servers count reasoning tokens in the total only. Negative counts are not believed."""
+    servers count reasoning tokens in the total only. Negative counts count as not reported."""
     usage = data.get("usage") if isinstance(data, dict) else None
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion, total = (counts.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))

@@ -27,7 +27,7 @@ from synthdiv.measures.estimates import (
     undefined,
 )
 from synthdiv.measures.intervals import pseudo_values
-from synthdiv.measures.lexical import COUNT_MEASURES, SAID_TWICE, bounded_by, count_values
+from synthdiv.measures.lexical import COUNT_MEASURES, REPETITION_CAUTION, bounded_by, count_values
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.order import CODECS, FEW_FACTORS, MTLD, compression_measure, compression_of, mtld_of
 from synthdiv.measures.word_arm import WordArm, answer_estimates, published_estimates
@@ -144,7 +144,7 @@ def set_estimates(sample: Sequence[list[str]], suffix: str, seed: int) -> list[E
     import numpy as np
 
     measures = [m._replace(name=m.name + suffix) for m in POOLED]
-    measures[0] = measures[0]._replace(caution=SAID_TWICE if suffix == "@words" else "")
+    measures[0] = measures[0]._replace(caution=REPETITION_CAUTION if suffix == "@words" else "")
     if sum(map(len, sample)) < MIN_WORDS:
         reason = f"{sum(map(len, sample))} words: at least {MIN_WORDS} are needed"
         return [undefined(m, reason, len(sample)) for m in measures]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from synthdiv.core.types import Score
     from synthdiv.measures.estimates import Ids
 
-SAID_TWICE = "it falls where answers repeat themselves, because fewer fill the budget: see repetition_4"
+REPETITION_CAUTION = "it falls where answers repeat themselves, because fewer fill the budget: see repetition_4"
 
 
 def distinct_measure(n: int) -> Measure:

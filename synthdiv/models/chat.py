@@ -22,9 +22,8 @@ DEFAULT_TEMPLATE = (
 DATE_MACRO = "{% macro strftime_now(form) %}{{ date_string }}{% endmacro %}"  # for templates that call `strftime_now`
 MAX_SECONDS, MAX_CHARACTERS = 10.0, 10**7  # of one rendering: a template is a program and may have no end
 THINK, END_OF_THINKING = "<think>", "</think>"
-Pair = tuple[
-    list[int], list[int]
-]  # token ids of everything before the answer; of the answer and the token that ends it
+# token ids of everything before the answer; of the answer and the token that ends it
+Pair = tuple[list[int], list[int]]
 
 
 class Chat:

@@ -43,10 +43,10 @@ class Checkpoint(Stage):
         if bool(self.path) == bool(self.hub):
             problems.append(f"{name}.path={self.path}, {name}.hub={self.hub}: give one of the two")
         try:
-            names = [*self.variables()]
-        except (RecursionError, ValueError) as error:
-            names = [f"{error}"]
-        if not all(each.isidentifier() and each not in RENDERED for each in names):
+            valid = all(each.isidentifier() and each not in RENDERED for each in self.variables())
+        except (RecursionError, ValueError):
+            valid = False
+        if not valid:
             problems.append(
                 f"{name}.template_kwargs={self.template_kwargs!r}: needs a JSON object of variables of the chat "
                 f"template, none of which is {', '.join(RENDERED)}"

@@ -60,9 +60,8 @@ class Law:
         world, seed = self.world, self.world.seed
         self.entities = words.names("entity", world.entities, seed)
         pool = iter(words.names("value", world.categories * world.relations * world.values, seed))
-        self._facts: dict[
-            tuple[int, int], list[list[str]]
-        ] = {}  # of (category, relation), by entity: the right one first
+        # the values of (category, relation), by entity: the right one first
+        self._facts: dict[tuple[int, int], list[list[str]]] = {}
         self._relations: dict[str, tuple[int, int]] = {}
         self._slots = dict.fromkeys(self.entities, "e")
         for category, topic in enumerate(self.categories):

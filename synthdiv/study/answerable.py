@@ -81,10 +81,8 @@ def unable(stage: Generate, node: Node) -> Callable[[Row], bool] | None:
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     context = config.get("text_config", config).get("max_position_embeddings")
-    room, tokenizer = (
-        (context or 2**30) - stage.sampling.max_new_tokens,
-        Tokenizer.from_file(f"{folder}/tokenizer.json"),
-    )
+    room = (context or 2**30) - stage.sampling.max_new_tokens
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
 
     def long(row: Row) -> bool:
         """A prompt has at most as many tokens as bytes, and its chat template, which is not known here, adds some."""

@@ -17,7 +17,9 @@ from synthdiv.study.config import Cell, Facts
 from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.views.history import History
 
-ASSUMED_RATE = {"cpu": 5e10}  # operations a second; two cores gave 1.7e10 with a toy model, 1.1e11 with a larger one
+ASSUMED_RATE = {
+    "cpu": 5e10
+}  # operations a second; one core gave 2.2e10 with toy_large, two gave 1.1e11 with 4.5 M weights
 ACCELERATOR_RATE = 1e14
 DECODING = 10  # a sampled token costs as much as so many that are only read
 SMALL_SECONDS = 1.0  # a node without a model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,20 @@ def export(root: Path, words: list[str], merge: bool) -> int:
     """Write the model that the first word names, by the first digits of its key, into the folder that the second is."""
     if len(words) != 2:
         raise ConfigError(f"export: takes a node and a folder: {USAGE}")
-    folder = Path(words[1])
+    folder = Path(words[1]).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"export {words[1]}: the folder exists and is not empty; name a new one")
     node, cell, sweep = find(root, words[0])
     artifact = Store(root).artifact(node, weights=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    precision = export_model(artifact, folder, merge)
-    (folder / "README.md").write_text(card(artifact, cell, sweep, precision), encoding="utf-8")
-    echo(str(folder))
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")  # what was interrupted is no model
+    draft.mkdir(parents=True)
+    try:
+        precision = export_model(artifact, draft, merge)
+        (draft / "README.md").write_text(card(artifact, cell, sweep, precision), encoding="utf-8")
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    echo(words[1])
     return 0
 
 
@@ -78,9 +84,8 @@ def export_model(artifact: Artifact, folder: Path, merge: bool) -> str:
         shutil.copytree(adapter, folder, dirs_exist_ok=True)
         file = folder / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = config["base_model_name_or_path"] or str(
-            weights_folder(base_of(artifact)).resolve()
-        )
+        local = str(weights_folder(base_of(artifact)).resolve())
+        config["base_model_name_or_path"] = config["base_model_name_or_path"] or local
         file.write_text(json.dumps(config, indent=1), encoding="utf-8")
         return str(dtype).removeprefix("torch.")
     model, _ = load_base(artifact, "fp32")  # as it was trained: rounded once, at the end
@@ -121,8 +126,7 @@ def card(artifact: Artifact, cell: CellRecord, sweep: str, precision: str) -> st
     lines += [f"# {artifact.stage.name} {artifact.key[:8]}", "", f"- base: {base}", f"- weights: {precision}"]
     lines += [f"- trained on: {count} answers by {source}" for source, count in mix.get("sources", {}).items()]
     lines += [f"- licence of {name}: {licence}" for name, licence in licences.items()]
-    lines += [
-        f"- {name}: {summary[name]}" for name in ("steps", "supervised_tokens", "loss", "parameters") if name in summary
-    ]
+    numbers = [name for name in ("steps", "supervised_tokens", "loss", "parameters") if name in summary]
+    lines += [f"- {name}: {summary[name]}" for name in numbers]
     lines += [f"- synthdiv: key {artifact.key}", "", "Command:", "", f"    {cell.command(sweep)}", "", "Recipe:", ""]
     return "\n".join([*lines, *(f"    {name}: {json.dumps(value)}" for name, value in sorted(fields.items())), ""])

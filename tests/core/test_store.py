@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shlex
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core import store as store_module
-from synthdiv.core.claim import Claim, claim_files, current, take
+from synthdiv.core.claim import take
 from synthdiv.core.local_run import LocalRun
 from synthdiv.core.provenance import accelerator, cpu_name
 from synthdiv.core.runtime import Runtime
@@ -118,7 +117,7 @@ def test_a_failed_build_looks_unfinished_and_can_be_tried_again(tmp_path):
     assert Store(tmp_path).partials()
 
 
-def test_a_full_disk_is_said_and_the_partial_is_kept(tmp_path):
+def test_a_full_disk_is_reported_and_the_partial_is_kept(tmp_path):
     with pytest.raises(SynthdivError, match="no space left") as caught:
         obtain(tmp_path, Broken("disk"))
     (partial,) = Store(tmp_path).partials()
@@ -290,61 +289,6 @@ def test_doctor_sees_a_changed_byte_and_removes_nothing(tmp_path, capsys):
     assert "1 unfinished" in message.out
     assert file.exists()
     assert Store(tmp_path).partials()
-
-
-def _take(folder: str, barrier, results) -> None:
-    barrier.wait()
-    results.put(take(Path(folder), None) is not None)
-
-
-def test_one_of_many_takers_wins(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(4), context.Queue()
-    takers = [context.Process(target=_take, args=(str(tmp_path), barrier, results)) for _ in range(4)]
-    for taker in takers:
-        taker.start()
-    wins = [results.get(timeout=60) for _ in takers]
-    for taker in takers:
-        taker.join()
-    assert sorted(wins) == [False, False, False, True]
-
-
-def test_a_claim_is_dead_at_once_where_facts_say_so_and_clocks_are_not_asked(tmp_path, monkeypatch):
-    first = take(tmp_path, None)
-    assert first is not None
-    assert current(tmp_path) == first
-    assert not first.gone()
-    fields = vars(first)
-    assert Claim(**(fields | {"started": 1.0})).gone(), "the process id was used again"
-    assert Claim(**(fields | {"boot": "before"})).gone(), "the machine was started again"
-    assert not Claim(**(fields | {"host": "elsewhere", "pid": 1})).gone(), "another host cannot be judged from here"
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    elsewhere = fields | {"host": "elsewhere", "slurm_job": "7"}
-    assert Claim(**(elsewhere | {"slurm_restart": "0"})).gone(), "the same job was requeued"
-    assert not Claim(**(elsewhere | {"slurm_restart": "1"})).gone()
-    assert take(tmp_path, first) is not None
-    assert take(tmp_path, first) is None, "somebody followed it already"
-    assert len(claim_files(tmp_path)) == 2
-
-
-def test_a_claim_that_cannot_be_read_is_a_dead_one(tmp_path):
-    """The disk lost it in a power cut: the next builder follows it instead of waiting for nobody."""
-    folder = tmp_path / "artifacts" / "slow" / f".{Node(Slow()).key}"
-    folder.mkdir(parents=True)
-    (folder / "claim.0").write_text("")
-    assert obtain(tmp_path, Slow())[1]
-
-
-def test_the_partial_that_came_furthest_is_continued(tmp_path):
-    """A builder killed while it copied leaves a newer partial with less in it."""
-    node = Node(Slow(lines=9))
-    for token, lines in (("a", 6), ("b", 2)):
-        partial = tmp_path / "artifacts" / "slow" / f".{node.key}" / f"{token}.partial"
-        partial.mkdir(parents=True)
-        (partial / "lines.txt").write_text("".join(f"{number}\n" for number in range(lines)))
-    artifact, _ = obtain(tmp_path, Slow(lines=9))
-    assert artifact.manifest["summary"]["continued_from"] == 6
 
 
 def test_a_manifest_that_is_no_json_counts_as_damage(tmp_path):

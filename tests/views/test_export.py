@@ -86,3 +86,13 @@ def test_a_folder_with_files_is_not_written_to(study, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="is not empty"):
         export(study[0], [f"train/{study[1]['full'].key}", str(tmp_path)], merge=True)
+
+
+def test_an_interrupted_export_leaves_no_folder(study, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synthdiv.views.export.card", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(study[0], [f"train/{study[1]['full'].key[:8]}", str(tmp_path / "model")], merge=True)
+    assert list(tmp_path.iterdir()) == []

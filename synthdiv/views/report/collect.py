@@ -64,9 +64,7 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
         reason = f"{failed['stage']} {failed['node'][:8]}: {failed['reason'] or f'see `synthdiv status {sweep}`'}"
     elif state == "done":  # and removed since
         state = "queued"
-    return CellRow(
-        cell.key, cell.arm, cell.axes, cell.seeds, model(cell), state, reason, scores, cell.unmatched
-    )  # fmt: skip
+    return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), state, reason, scores, cell.unmatched)
 
 
 def model(cell: CellRecord) -> str:

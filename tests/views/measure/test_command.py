@@ -170,7 +170,8 @@ def test_groups_of_real_answers(scores_of, tmp_path):
     columns = {"--column": "response", "--by": "source", "--prompt": "id"}
     rows = read_columns(REAL, columns)
     assert time.perf_counter() - began < 20, "about half a second on an idle machine"
-    values = list(zip(rows.texts("response"), rows.labels("source"), rows.ids("id"), strict=True))
+    first = [answers[0] for answers in rows.answers("response")]
+    values = list(zip(first, rows.labels("source"), rows.ids("id"), strict=True))
     assert len(values) == 39282
     two = [row for row in values if row[1] in ("gpt-4-2023-03", "gemma-7b-it")]
     write_rows(tmp_path / "a.jsonl", [dict(zip(columns.values(), row, strict=True)) for row in two])
