@@ -113,10 +113,10 @@ def verb(name: str, arguments: list[str]) -> int:
     if name == "trace":
         from synthdiv.views.trace import trace
 
-        if not words:
+        if not any(words):
             raise ConfigError("trace: needs the id of a prompt; every mix.parquet and rows.jsonl has them")
         return trace(root, words[0], "--json" in arguments)
-    if not words:
+    if not any(words):
         raise ConfigError("report: needs the name of a sweep; `synthdiv status` lists them")
     from synthdiv.views.report.page import write_report
 

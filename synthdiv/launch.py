@@ -29,7 +29,8 @@ def expander(loader: Any, config: Any) -> Expander:
     from omegaconf import OmegaConf
 
     words: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # one may be `…=${hydra.job.num}`
-    return Expander(loader, config.hydra.job.config_name, words)
+    verbs = {"text": ("plan",), "json": ("plan", "--json")}
+    return Expander(loader, config.hydra.job.config_name, words, verbs.get(os.environ.get(PLAN, ""), ()))
 
 
 def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine], problems: Sequence[str] = ()) -> int:

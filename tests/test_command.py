@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files
+from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
 
 
 def test_a_users_folder_of_presets_joins_the_built_in_ones(typed, tmp_path):
@@ -40,6 +40,9 @@ def test_swept_experiments_are_the_union_of_their_grids(typed, experiments):
     assert "both: 5 cells, 5 unique" in done.out
     for words in ("one train.seed=1", "two prompts.seed=2"):
         assert f"experiment={words}" in done.out
+    limit = "5 cells are more than the 4 that need no confirmation; to run them all add hydra.sweeper.cells=5"
+    few = ["hydra/launcher=inline", "hydra.sweeper.cells=4"]
+    assert typed("plan", *experiments, "-m", "experiment=one,two", "sweep=both", *few).err == f"error: {limit}\n"
     several = typed("plan", *experiments, "-m", "experiment=one,two", "sweep=both").err
     assert several == "error: these experiments choose the launchers local, slurm; add hydra/launcher=NAME\n"
 
@@ -70,6 +73,24 @@ def test_paths_in_a_users_presets_are_relative_to_their_folder(typed, tmp_path, 
     assert "table.path=prompts.jsonl: no such file" in typed("plan", *words, "prompts.table.path=prompts.jsonl").err
     monkeypatch.setenv("WORDS", "mine/corpus.txt")
     assert "1 cells" in typed("plan", *words[:-1], "student.pretrain.text.path=${oc.env:WORDS}").out, "paths may differ"
+
+
+def test_an_experiment_file_holds_paths_and_interpolations_for_each_cell(typed, tmp_path):
+    """Paths in the grid of a file are relative to its folder, and the printed words work from any folder."""
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    rows = write_files(tmp_path / "mine")
+    write_rows(tmp_path / "mine" / "it's.jsonl", rows[:20])
+    params = {"prompts.table.path": "prompts.jsonl,'it\\'s.jsonl'", "prompts": "files", "evaluate": "short"}
+    params |= {"mix": "none", "student": "text", "student.pretrain.text.path": "corpus.txt"}
+    params |= {"train.seed": "1,2", "evaluate.respond.seed": "${train.seed}"}  # nothing is trained
+    sweeper = {"params": params, "exclude": [{"prompts.table.path": "prompts.jsonl", "train.seed": "2"}]}
+    text = json.dumps({"sweep": "s", "prompts": {"test": 6}, "hydra": {"sweeper": sweeper}})
+    (tmp_path / "mine" / "experiment" / "own.yaml").write_text(f"# @package _global_\n{text}\n")
+    words = ["--config-dir", "mine", "-m", "experiment=own"]
+    done = typed("plan", *words)
+    assert "3 cells, 3 unique" in done.out, done.err
+    typed_path = typed("plan", *words, "prompts=files", "prompts.table.path=prompts.jsonl")
+    assert "prompts.table.path=prompts.jsonl: no such file" in typed_path.err, "those of the command line are not"
 
 
 def test_a_plan_writes_nothing_and_shows_equal_cells_once(typed, tmp_path):

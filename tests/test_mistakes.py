@@ -174,6 +174,13 @@ MISTAKES = {
     "no such sweep": (["status", "nope"], ["no sweep 'nope'", "nothing was launched yet"]),
     "no such report": (["report", "nope"], ["no sweep 'nope'"]),
     "report of what": (["report"], ["needs the name of a sweep"]),
+    "report of nothing": (["report", ""], ["needs the name of a sweep"]),
+    "trace of nothing": (["trace", ""], ["needs the id of a prompt"]),
+    "status of nothing": (["status"], ["error: no sweep in outputs/sweeps; nothing was launched yet"]),
+    "several cells of a plan": (
+        ["plan", "--json", "mix=human", "train.seed=1,2"],
+        ["2 cells are a sweep, which needs -m: `synthdiv plan --json -m mix=human train.seed=1,2`"],
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from synthdiv.core.fields import problems, setting
 
@@ -108,13 +108,21 @@ class EngineLauncher(Launcher):
 
     def problems(self, runtime: Any) -> list[str]:
         """What is wrong with its fields, and with devices that this machine does not have."""
-        from synthdiv.engine.local import accelerators
+        from synthdiv.core.types import ConfigError
+        from synthdiv.engine.local import accelerators, environments
 
-        wrong = problems(self.schema(**self.fields), "hydra.launcher")
-        if self.schema is not SlurmConfig and runtime.device.startswith("cuda"):
-            count, number = len(accelerators()), int(runtime.device.partition(":")[2] or 0)
-            if number >= count:
-                wrong.append(f"runtime.device={runtime.device}: this process may use {count} accelerators; choose auto")
+        wrong, device = problems(self.schema(**self.fields), "hydra.launcher"), runtime.device
+        workers = self.schema is LocalConfig and device != "cpu" and not wrong
+        if self.schema is SlurmConfig or not (workers or device.startswith("cuda")):
+            return wrong
+        names = accelerators()
+        if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= len(names):
+            wrong.append(f"runtime.device={device}: this process may use {len(names)} accelerators; choose auto")
+        try:
+            if workers and not wrong:
+                environments(**self.fields, names=names)
+        except ConfigError as error:
+            wrong += error.problems
         return wrong
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -144,18 +152,6 @@ class InlineLauncher(EngineLauncher):
 class LocalLauncher(EngineLauncher):
     schema = LocalConfig
 
-    def problems(self, runtime: Any) -> list[str]:
-        from synthdiv.core.types import ConfigError
-        from synthdiv.engine.local import accelerators, environments
-
-        wrong = super().problems(runtime)
-        try:
-            if not wrong and runtime.device != "cpu":
-                environments(**self.fields, names=accelerators())
-        except ConfigError as error:
-            wrong += error.problems
-        return wrong
-
     def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
         from synthdiv.engine.local import Local
 
@@ -166,8 +162,6 @@ class SlurmLauncher(EngineLauncher):
     schema = SlurmConfig
 
     def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
-        from omegaconf import OmegaConf
-
         from synthdiv.engine.profile import Profile
         from synthdiv.engine.slurm import Slurm
 
@@ -203,8 +197,9 @@ class SynthdivSweeper(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(self.context, self.task, configs[0])
         if not isinstance(launcher, EngineLauncher):
             raise ConfigError(f"hydra/launcher={', '.join(launchers)}: choose inline, local or slurm")
-        grids = [GridSpec.read(**config.hydra.sweeper) for config in configs]
-        launcher.run([point for grid, words in zip(grids, parts, strict=True) for point in compose.points(grid, words)])
+        # unresolved: an interpolation in `params` is of each cell, not of what the file composes to
+        blocks: list[Any] = [OmegaConf.to_container(config.hydra.sweeper, resolve=False) for config in configs]
+        launcher.run(compose.union([GridSpec.read(**block) for block in blocks], parts, arguments))
 
 
 store = ConfigStore.instance()

@@ -61,9 +61,10 @@ def without_none(hint: Any) -> Any:
 def blocks(record: Any, name: str) -> Iterator[tuple[str, Any]]:
     """The dataclasses directly inside of `record`, also those in lists, each with its dotted name."""
     for item in dataclasses.fields(record):
-        value, place = getattr(record, item.name), dotted(name, item.name)
+        value = getattr(record, item.name)
         for index, inner in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if dataclasses.is_dataclass(inner):
+            if hasattr(inner, "__dataclass_fields__"):
+                place = dotted(name, item.name)
                 yield place if index is None else f"{place}.{index}", inner
 
 
@@ -79,14 +80,20 @@ def problems(record: Any, name: str = "") -> list[str]:
 
 
 def out_of_bounds(record: Any, name: str) -> Iterator[str]:
-    for item in dataclasses.fields(record):
-        value, bounds = getattr(record, item.name), item.metadata.get("bounds", {})
-        if value is None or isinstance(value, bool | Enum) or not bounds:
+    for field, bounds in bounded(record.__class__):
+        value = getattr(record, field)
+        if value is None or isinstance(value, bool | Enum):
             continue
         if not math.isfinite(value):
-            yield f"{dotted(name, item.name)}={value}: needs a finite number, {expected(bounds)}"
+            yield f"{dotted(name, field)}={value}: needs a finite number, {expected(bounds)}"
         elif not all(BOUNDS[kind][0](value, bound) for kind, bound in bounds.items()):
-            yield f"{dotted(name, item.name)}={value}: needs {expected(bounds)}"
+            yield f"{dotted(name, field)}={value}: needs {expected(bounds)}"
+
+
+@cache
+def bounded(kind: type) -> list[tuple[str, dict[str, float]]]:
+    """The fields of a block that have bounds, with these."""
+    return [(item.name, bounds) for item in dataclasses.fields(kind) if (bounds := item.metadata.get("bounds"))]
 
 
 def expected(bounds: dict[str, float]) -> str:

@@ -291,7 +291,8 @@ class Ledger:
             hint = (
                 f"there are: {names}" if names else "nothing was launched yet; start with `synthdiv -m experiment=demo`"
             )
-            raise ConfigError(f"no sweep {self.name!r} in {self.root / 'sweeps'}; {hint}")
+            name = self.name and f" {self.name!r}"
+            raise ConfigError(f"no sweep{name} in {self.root / 'sweeps'}; {hint}")
 
 
 def launched(root: Path) -> list[str]:

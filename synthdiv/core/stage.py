@@ -18,6 +18,8 @@ from synthdiv.core.fields import MISSING, dotted, type_hints, without_none
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import Artifact, ConfigError, Run
 
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+PLAIN = (str, int, bool, type(None))  # types of values that JSON has as they are
 PROMPT_TOKENS, ANSWER_TOKENS = 100, 200  # what planning assumes where no manifest was measured
 
 
@@ -143,14 +145,14 @@ def canonical_fields(record: Any, where: str = "") -> dict[str, Any]:
     for name, hint, before in _identity(kind):
         value = getattr(record, name)
         if before is MISSING or value != before:
-            out[name] = canonical(value, hint, dotted(where, name))
+            plain = type(value) in PLAIN and hint is not float
+            out[name] = value if plain else canonical(value, hint, dotted(where, name))
     return out
 
 
 def digest(data: Any) -> str:
     """SHA-256 of canonical JSON, hexadecimal."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(CANONICAL.encode(data).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

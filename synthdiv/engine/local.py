@@ -202,8 +202,6 @@ def accelerators() -> list[str]:
 def environments(jobs: int, devices: int, names: list[str]) -> list[dict[str, str]]:
     """The environment variables of each worker: which of the accelerators `names` it has."""
     setting = f"hydra.launcher.jobs={jobs}, hydra.launcher.devices={devices}"
-    if jobs < 0 or devices < 1:
-        raise ConfigError(f"{setting}: jobs needs 0 or more, devices 1 or more")
     if not names:
         return [{} for _ in range(jobs or 1)]
     most = len(names) // devices

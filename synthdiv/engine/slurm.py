@@ -49,9 +49,6 @@ class Slurm(Engine):
     ):  # fmt: skip
         super().__init__(frozen, cell, watcher)
         self.profile, self.group, self.requeues, self.detach = profile, group, requeues, detach
-        if group < 1 or requeues < 0:
-            setting = f"hydra.launcher.group={group}, hydra.launcher.requeues={requeues}"
-            raise ConfigError(f"{setting}: group needs 1 or more, requeues 0 or more")
         names = {name for node in self.nodes.values() for name in (node.stage.name, node.stage.kind)}
         if unknown := set(profile.stages) - names:
             LOGGER.info("hydra.launcher.stages: this sweep has no %s", ", ".join(sorted(unknown)))

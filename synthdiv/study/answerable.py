@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from synthdiv.core.stage import Node, canonical_fields, digest
@@ -13,6 +11,7 @@ from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import LongPrompt
 from synthdiv.mix.mix import Mix, failure
 from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.weights import context_length
 from synthdiv.prompts.prompt_set import Prompts
 
 Row = dict[str, Any]
@@ -74,14 +73,12 @@ def unable(stage: Generate, node: Node) -> Callable[[Row], bool] | None:
         answers = recorded.answers(f"{stage.source}: recorded", stage.samples)
         return lambda row: recorded.key(row["id"], row["prompt"]) not in answers
     model = node.inputs["model"].stage
-    folder = Path(model.path) if isinstance(model, Checkpoint) and model.path else None
+    folder = model.locate() if isinstance(model, Checkpoint) else None
     if not folder or stage.sampling.overlong is LongPrompt.truncate or not (folder / "tokenizer.json").is_file():
         return None
     from tokenizers import Tokenizer
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    context = config.get("text_config", config).get("max_position_embeddings")
-    room = (context or 2**30) - stage.sampling.max_new_tokens
+    room = (context_length(folder) or 2**30) - stage.sampling.max_new_tokens
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
 
     def long(row: Row) -> bool:

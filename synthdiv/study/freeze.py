@@ -22,6 +22,7 @@ from synthdiv.study.expand import Point
 from synthdiv.study.match import mismatches
 from synthdiv.study.pipeline import Graph, graph, shares
 from synthdiv.study.records import cell_record
+from synthdiv.study.student_fit import unfit
 from synthdiv.train.pretrain import Pretrain
 
 UNKNOWN = "unresolved:"  # prefix of a placeholder for a commit that only the hub knows
@@ -40,7 +41,7 @@ class Frozen:
         nodes: dict[str, Node] = {}
         for item in self.graphs:
             if item:
-                nodes.update(item.nodes())
+                item.gather(nodes)
         return nodes
 
     def records(self) -> list[CellRecord]:
@@ -67,7 +68,8 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
     resolver.save()
     every = [*problems, *listed(wrong, len(points))]
     if not wrong:
-        every += mismatches(points, frozen.graphs) + unanswerable(frozen.nodes().values())
+        nodes = frozen.nodes().values()
+        every += [*mismatches(points, frozen.graphs), *unfit(nodes), *unanswerable(nodes)]
     if every:
         raise ConfigError(every)
     return frozen
@@ -194,10 +196,12 @@ def check(cell: Cell) -> list[str]:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
     if real_share > 0 and not cell.prompts.human:
         problems.append("prompts.table.columns.response=null: the mix needs human answers and the prompts have none")
-    owners = allocate(Grid(have, cell.generators.shard_rows), rows, weights, real_share, mix.rotation)
+    grid = Grid(have, cell.generators.shard_rows)
     for index, source in enumerate(sources):
-        need = owners.count(index)
-        if source.recorded and source.recorded.rows + len(mix.leave_out) < need:
+        if not source.recorded:
+            continue
+        need = allocate(grid, rows, weights, real_share, mix.rotation).count(index)
+        if source.recorded.rows + len(mix.leave_out) < need:
             enough = f" prompts with {taken} answers (generators.samples)" if taken > 1 else ""
             problems.append(
                 f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has "

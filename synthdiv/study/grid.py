@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
@@ -46,6 +47,16 @@ class GridSpec:
             as_text(params), cells=cells, **{name: list(map(as_text, blocks)) for name, blocks in groups.items()}
         )
 
+    def placed(self, folder: str, parse: Parser) -> GridSpec:
+        """The grid of a file below `folder`, to which its relative paths are relative."""
+
+        def place(block: dict[str, str]) -> dict[str, str]:
+            paths = {key: parse(settings(parse([f"{key}={text}"])[0])) for key, text in block.items() if is_path(key)}
+            return block | {key: ",".join(placed_path(folder, word) for word in words) for key, words in paths.items()}
+
+        groups = {name: list(map(place, getattr(self, name))) for name in ("also", "zip", "exclude")}
+        return GridSpec(place(self.params), cells=self.cells, **groups)
+
     def check(self) -> list[str]:
         """Problems of the blocks: keys without values, empty groups, and keys that stand in two places."""
         blocks = {"params": [self.params], "also": self.also, "zip": self.zip, "exclude": self.exclude}
@@ -63,6 +74,19 @@ class GridSpec:
                 places = "params and in zip" if key in self.params else "two groups of zip"
                 problems.append(f"hydra.sweeper: {key} stands in {places}; an axis has one place")
         return problems
+
+
+def is_path(key: str) -> bool:
+    """Whether a key is a locator of a file or a folder: all of them have this name."""
+    return key.rpartition(".")[2] == "path"
+
+
+def placed_path(folder: str, override: Override) -> str:
+    """The value of an override that sets a path, quoted; null and interpolations stay."""
+    path = override.value()
+    if not isinstance(path, str) or not path or "${" in path:
+        return override.get_value_element_as_str()
+    return QuotedString(str(Path(folder, Path(path).expanduser())), Quote.single).with_quotes()
 
 
 def as_text(block: Any) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omegaconf.resolvers import oc
 
 from synthdiv.core.fields import dotted
 from synthdiv.core.types import ConfigError
+from synthdiv.study.config import Cell
 
 NOT_IDENTITY = ("runtime", "track", "report", "sweep", "rerun", "experiment", "hydra")
 READ: list[str] = []  # the environment variables that were read
@@ -47,11 +49,21 @@ def paths_from(folder: str, config: DictConfig) -> None:
             block[key] = str(Path(folder, Path(block[key]).expanduser()))
 
 
-def cell_of(config: DictConfig) -> Any:
-    """The cell of a configuration. ConfigError names what would write a value of the environment into a key."""
+def cell_of(config: DictConfig, same: set[str], converted: dict[str, bytes]) -> Cell:
+    """The cell of a configuration. The blocks in `same` are as in `converted`, which gets those that are not there yet.
+    ConfigError names what would write a value of the environment into a key."""
+
+    def block(name: str) -> Any:
+        if name in same and name in converted:
+            return pickle.loads(converted[name])
+        value = OmegaConf.to_object(config[name]) if OmegaConf.is_config(config[name]) else config[name]
+        if name in same:
+            converted[name] = pickle.dumps(value)
+        return value
+
     READ.clear()
     try:
-        return OmegaConf.to_object(config)
+        return Cell(**{str(name): block(str(name)) for name in config})
     finally:
         if READ and (problems := list(from_environment(config))):
             raise ConfigError(problems)

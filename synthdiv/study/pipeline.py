@@ -39,9 +39,13 @@ class Graph:
     def nodes(self) -> dict[str, Node]:
         """Every node by key, inputs first."""
         nodes: dict[str, Node] = {}
+        self.gather(nodes)
+        return nodes
+
+    def gather(self, nodes: dict[str, Node]) -> None:
+        """Add every node to `nodes`; what is there stays."""
         for node in (*self.suites.values(), *self.vanilla.values()):
             node.gather(nodes)
-        return nodes
 
 
 def graph(cell: Cell) -> Graph:

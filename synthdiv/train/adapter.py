@@ -23,13 +23,8 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
 
     layers = linear_layers(model)
     wanted = [target for target in lora.targets if target != ALL_LINEAR]
-    unknown = [target for target in wanted if not any(is_at(path, target) for path in layers)]
-    if unknown or not lora.targets:
-        names = sorted({path.rpartition(".")[2] for path in layers})
-        raise DataError(
-            f"train.lora.targets={lora.targets}: the student has no {', '.join(unknown) or 'adapter then'}; its linear "
-            f"layers are {', '.join(names)}; {ALL_LINEAR} takes them all, a path like {min(layers)} takes one"
-        )
+    if problem := unknown_targets(lora.targets, layers):
+        raise DataError(problem)
     paths = [path for path in layers if wanted != lora.targets or any(is_at(path, target) for target in wanted)]
     names = sorted({path.rpartition(".")[2] for path in paths})
     namesakes = [path for path, _ in model.named_modules() if any(is_at(path, name) for name in names)]
@@ -55,6 +50,22 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
         if weight.requires_grad:
             weight.data = weight.data.float()
     return model
+
+
+def unknown_targets(targets: list[str], paths: Iterable[str], exact: bool = True) -> str | None:
+    """The problem of targets that no linear layer at `paths` has. With `exact` false prefixes of paths may differ."""
+    names = sorted({path.rpartition(".")[2] for path in paths})
+
+    def known(target: str) -> bool:
+        return any(is_at(path, target) for path in paths) if exact else target.rpartition(".")[2] in names
+
+    unknown = [target for target in targets if target != ALL_LINEAR and not known(target)]
+    if targets and not unknown:
+        return None
+    return (
+        f"train.lora.targets={targets}: the student has no {', '.join(unknown) or 'adapter then'}; its linear "
+        f"layers are {', '.join(names)}; {ALL_LINEAR} takes them all, a path like {min(paths)} takes one"
+    )
 
 
 def linear_layers(model: Any) -> dict[str, bool]:

@@ -51,7 +51,6 @@ def test_each_worker_has_its_own_devices(jobs, devices, found, wanted):
 @pytest.mark.parametrize(
     ("jobs", "devices", "found", "says"),
     [
-        (-1, 1, [], "jobs needs 0 or more, devices 1 or more"), (1, 0, [], "jobs needs 0 or more, devices 1 or more"),
         (3, 1, ["0", "1"], "need 3 accelerators and this process may use 2"), (0, 4, ["0", "1"], "need 4 accelerators"),
         (2, 2, ["0", "1", "2"], "need 4 accelerators and this process may use 3"),
     ],
@@ -73,11 +72,12 @@ def test_workers_on_the_processor_need_no_accelerator(tmp_path, monkeypatch):
     assert Local(Given([Node(Act())]), cell(tmp_path), 3, 1).environments == [{}] * 3
 
 
-def test_a_refused_setting_starts_nothing(typed, tmp_path):
+@pytest.mark.parametrize(("setting", "needs"), [("devices=0", "1 or more"), ("jobs=-1", "0 or more")])
+def test_a_refused_setting_starts_nothing(setting, needs, typed, tmp_path):
     write_files(tmp_path)
-    done = typed(*GRID, "hydra/launcher=local", "hydra.launcher.devices=0")
+    done = typed(*GRID, "hydra/launcher=local", f"hydra.launcher.{setting}")
     assert done.code == 2
-    assert done.err == "error: hydra.launcher.devices=0: needs 1 or more\n"
+    assert done.err == f"error: hydra.launcher.{setting}: needs {needs}\n"
     assert not list((tmp_path / "outputs").glob("sweeps/*/jobs/*"))
 
 

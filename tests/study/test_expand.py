@@ -154,7 +154,9 @@ def test_interpolations_follow_the_values_of_each_cell_as_in_hydra(data, expande
         f"{key}={SOURCES[key]}" for key in data.draw(st.sets(st.sampled_from(sorted(SOURCES)), min_size=1, max_size=2))
     ]
     words += data.draw(st.sampled_from([[], ["student=toy_small,toy_large"], ["mix=human,multi"]]))
-    for point in expander.expand({}, data.draw(st.permutations(words))):
+    params = data.draw(st.sets(st.sampled_from(words)))  # hydra.sweeper.params, the others on the command line
+    arguments = data.draw(st.permutations([word for word in words if word not in params]))
+    for point in expander.expand(dict(word.split("=", 1) for word in sorted(params)), arguments):
         config = compose("config", list(point.overrides))
         typed_items(config)
         assert point.cell == OmegaConf.to_object(config)

@@ -17,6 +17,7 @@ from synthdiv.core.types import Artifact, DataError
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import load_tokenizer, peft_warnings_ignored
+from synthdiv.models.weights import linear_paths
 from synthdiv.train.adapter import freeze_other_towers, linear_layers, with_adapter
 from synthdiv.train.recipe import Lora, Method
 from synthdiv.train.train import Train
@@ -52,8 +53,13 @@ ATTENTION, MLP = ["k_proj", "o_proj", "q_proj", "v_proj"], ["down_proj", "gate_p
         ("phi3", {"down_proj", "gate_up_proj", "o_proj", "qkv_proj"}), ("gpt2", {"c_attn", "c_fc", "c_proj"}),
     ],
 )  # fmt: skip
-def test_all_linear_layers_of_the_language_model_get_an_adapter(kind, names):
-    model = with_adapter(untrained(kind), Lora(), 0)
+def test_all_linear_layers_of_the_language_model_get_an_adapter(kind, names, tmp_path):
+    model = untrained(kind)
+    model.save_pretrained(tmp_path)
+    paths = linear_paths(tmp_path)
+    assert {path.rpartition(".")[2] for path in paths} >= names, "a plan knows them from the headers of the weights"
+    assert not any("vision" in path or "embed" in path for path in paths)
+    model = with_adapter(model, Lora(), 0)
     adapted = [name.partition(".lora_B")[0] for name, _ in model.named_modules() if name.endswith("lora_B")]
     assert {name.rpartition(".")[2] for name in adapted} == names
     assert len(adapted) == 2 * len(names) + 2 * (kind == "gpt2")  # of both layers; GPT-2 has two c_proj in each
