@@ -18,7 +18,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2245,
-    "measures": 3350,
+    "measures": 4070,
     "models": 810,
     "prompts": 1370,
     "generate": 2670,
@@ -32,10 +32,10 @@ BUDGETS = {
     "hydra_plugins": 215,
 }
 GOALS = {
-    "measures": 2800, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
+    "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2000,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 20670, 16500
+TOTAL, TOTAL_GOAL = 21390, 17200
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

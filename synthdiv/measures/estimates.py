@@ -222,6 +222,13 @@ def jackknife(statistic: Statistic, sizes: np.ndarray) -> tuple[np.ndarray, np.n
 def set_scores(
     measures: Sequence[Measure], statistic: Statistic, prompts: Ids, count: int, seed: int = 0
 ) -> list[Score]:
+    """Return the scores of `set_estimates`."""
+    return [each.score() for each in set_estimates(measures, statistic, prompts, count, seed)]
+
+
+def set_estimates(
+    measures: Sequence[Measure], statistic: Statistic, prompts: Ids, count: int, seed: int = 0
+) -> list[Estimate]:
     """Return measures that `statistic` computes together of the answers in a mask (count,). `prompts` (count,) holds
     the prompt id of each answer, None for one prompt per answer; the intervals leave out groups of prompts."""
     import numpy as np
@@ -230,7 +237,7 @@ def set_scores(
     units = int(prompt.max(initial=-1)) + 1
     group = prompt_groups(units, seed)
     value, pseudo = jackknife(lambda keep: statistic(keep[group[prompt]]), np.bincount(group))
-    return [s.score() for s in estimates(measures, value, pseudo, units)]
+    return estimates(measures, value, pseudo, units)
 
 
 def estimates(

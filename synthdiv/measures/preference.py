@@ -1,0 +1,179 @@
+"""Pairwise verdicts: the effect of order, scores of authors, and Bradley–Terry strengths. A verdict is P(first wins):
+the probability that the text of the first author is preferred, in whichever order the two were shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from synthdiv.measures.estimates import (
+    Estimate,
+    Measure,
+    mean_of,
+    prompt_means,
+    prompt_numbers,
+    set_estimates,
+    undefined,
+)
+from synthdiv.measures.logistic import logistic_terms
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from synthdiv.measures.estimates import Ids
+
+POSITION = Measure("position_bias", "P(shown first wins) - 0.5", None, "no pair with a verdict", -0.5, 0.5)
+FLIPS = Measure("flips", "share of pairs", False, "no pair has a verdict in both orders", 0.0, 1.0)
+TIES = Measure("ties", "share of verdicts", None, "no verdict", 0.0, 1.0)
+WINS = Measure("wins", "share of votes", None, "no prompt has a verdict on all pairs of authors", 0.0, 1.0)
+NO_PAIR = "no pair of two authors has a verdict"
+COVARIATES = ("length", "quality")
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of answers to the same prompts, one row each (n,), in orders that were averaged.
+
+    `wins` is P(first wins) by the judge, `panel` by a panel or labels, NaN for none. `length` (standardised) and
+    `quality` (in the panel's units) are differences, the first author's minus the second's; NaN where unknown.
+    """
+
+    prompt: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    wins: np.ndarray
+    panel: np.ndarray
+    length: np.ndarray
+    quality: np.ndarray
+
+    @property
+    def authors(self) -> list[str]:
+        return sorted({*self.first.tolist(), *self.second.tolist()})
+
+    def take(self, rows: np.ndarray) -> Pairs:
+        return Pairs(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def of(self, author: str) -> Pairs:
+        """The pairs of `author` with another one, with `author` as the first."""
+        import numpy as np
+
+        part = self.take((self.first == author) != (self.second == author))
+        turn = part.second == author
+        first, second = np.where(turn, part.second, part.first), np.where(turn, part.first, part.second)
+        shares = {name: np.where(turn, 1 - getattr(part, name), getattr(part, name)) for name in ("wins", "panel")}
+        gaps = {name: np.where(turn, -getattr(part, name), getattr(part, name)) for name in COVARIATES}
+        return replace(part, first=first, second=second, **shares, **gaps)
+
+
+def order_scores(forward: Any, backward: Any, prompts: Ids = None) -> list[Estimate]:
+    """Return position bias, flips and ties of pairs with the verdict P(first wins) `forward` (n,) where the first
+    author's text was shown first, and `backward` (n,) where it was shown second; NaN for no verdict.
+
+    Position bias is free of the answers' quality only over both orders, or if the orders were drawn at random; its note
+    counts the pairs with one order. A flip is a pair whose winner changes with the order; a tie a verdict of 0.5.
+    """
+    import numpy as np
+
+    a, b = np.asarray(forward, dtype=float), np.asarray(backward, dtype=float)
+    prompt = prompt_numbers(prompts, len(a))
+    twice, rows = np.concatenate([prompt, prompt]), np.tile(np.arange(len(a)), 2)
+    shown_first = prompt_means(np.concatenate([a, 1 - b]), rows, len(a))
+    flips = np.where(np.isnan(a + b), math.nan, (a - 0.5) * (b - 0.5) < 0)
+    verdicts = np.concatenate([a, b])
+    ties = np.where(np.isnan(verdicts), math.nan, verdicts == 0.5)
+    single = int((np.isnan(a) != np.isnan(b)).sum())
+    note = f"{single} of {len(a)} pairs have a verdict in one order only" if single else ""
+    return [
+        mean_of(POSITION, prompt_means(shown_first - 0.5, prompt), note=note),
+        mean_of(FLIPS, prompt_means(flips, prompt), int((~np.isnan(flips)).sum())),
+        mean_of(TIES, prompt_means(ties, twice), int((~np.isnan(ties)).sum())),
+    ]
+
+
+def missing_pairs(pairs: Pairs) -> list[tuple[Hashable, str, str]]:
+    """Return the prompt and the authors of each pair without a verdict, of all pairs of authors for each prompt."""
+    authors = pairs.authors
+    judged = {
+        (prompt, *sorted((first, second)))
+        for prompt, first, second, wins in zip(pairs.prompt, pairs.first, pairs.second, pairs.wins, strict=True)
+        if wins == wins
+    }
+    every = [(one, other) for index, one in enumerate(authors) for other in authors[index + 1 :]]
+    prompts = dict.fromkeys(pairs.prompt.tolist())
+    return [(prompt, *pair) for prompt in prompts for pair in every if (prompt, *pair) not in judged]
+
+
+def author_scores(pairs: Pairs) -> dict[str, Estimate]:
+    """Return each author's mean P(wins) over its pairs, on the prompts that have a verdict on all pairs of authors.
+
+    There the mean over authors is 0.5 (asserted). Other prompts are left out, because an author would otherwise be
+    compared with easier opponents; the note counts them and `missing_pairs` lists them.
+    """
+    import numpy as np
+
+    missing = missing_pairs(pairs)
+    partial = {prompt for prompt, *_ in missing}
+    number = prompt_numbers(pairs.prompt.tolist(), len(pairs.prompt))
+    prompts = dict.fromkeys(pairs.prompt.tolist())
+    whole = np.array([prompt not in partial for prompt in pairs.prompt.tolist()], dtype=bool)
+    note = f"{len(partial)} of {len(prompts)} prompts left out: {len(missing)} pairs without a verdict" * bool(missing)
+    scores = {}
+    for author in pairs.authors:
+        part = [(pairs.first == author, pairs.wins), (pairs.second == author, 1 - pairs.wins)]
+        wins = np.concatenate([value[whole & rows] for rows, value in part])
+        of = np.concatenate([number[whole & rows] for rows, _ in part])
+        values = prompt_means(wins, of, len(prompts))
+        defined = values[~np.isnan(values)]
+        scores[author] = mean_of(WINS, defined, note=note) if len(defined) else undefined(WINS, note or WINS.undefined)
+    mean = sum(each.value for each in scores.values()) / max(len(scores), 1)
+    assert math.isnan(mean) or not scores or abs(mean - 0.5) < 1e-9, f"the scores of all authors average {mean}"
+    return scores
+
+
+def strengths(pairs: Pairs, covariates: tuple[str, ...] = (), seed: int = 0) -> dict[str, Estimate]:
+    """Return the Bradley–Terry strength of each author, in log-odds around a mean of 0, and the `covariates` (length,
+    quality) of the same model: the log-odds for one unit of difference.
+
+    Verdicts are P(first wins), not votes, and may be incomplete as long as pairs connect the authors. A row that lacks
+    a covariate is left out. The interval leaves out groups of prompts.
+    """
+    import numpy as np
+
+    names = [*pairs.authors, *covariates]
+    rows = pairs.take(usable(pairs, covariates))
+    terms = design(rows, pairs.authors, covariates)
+    measures = [Measure(f"strength/{name}", "log-odds", None, NO_PAIR) for name in names]
+
+    def fit(keep: np.ndarray) -> np.ndarray:
+        return logistic_terms(terms[keep], rows.wins[keep], np.ones(len(names), dtype=bool))
+
+    left_out = len(pairs.wins) - len(rows.wins)
+    note = f"{left_out} of {len(pairs.wins)} pairs left out: no verdict or no {' or '.join(covariates)}" * bool(
+        left_out
+    )
+    found = set_estimates(measures, fit, rows.prompt.tolist(), len(rows.wins), seed)
+    return {name: each.with_note(note) for name, each in zip(names, found, strict=True)}
+
+
+def usable(pairs: Pairs, covariates: tuple[str, ...] = ()) -> np.ndarray:
+    """Return which rows (n,) compare two authors and have a verdict and all covariates."""
+    import numpy as np
+
+    known = np.isfinite(pairs.wins) & (pairs.first != pairs.second)
+    return np.logical_and.reduce([known, *(np.isfinite(getattr(pairs, name)) for name in covariates)])
+
+
+def design(pairs: Pairs, authors: list[str], covariates: tuple[str, ...] = ()) -> np.ndarray:
+    """Return the terms (n, k) of the model: 1 for the first author, -1 for the second, and the covariates."""
+    import numpy as np
+
+    sides = [(pairs.first == author).astype(float) - (pairs.second == author) for author in authors]
+    return np.column_stack([*sides, *(getattr(pairs, name) for name in covariates)])
+
+
+def contrast(strength: np.ndarray, author: int, authors: int) -> float:
+    """Return an author's strength minus the mean of the others': it does not depend on how many these are."""
+    others = [strength[index] for index in range(authors) if index != author]
+    return float(strength[author] - sum(others) / len(others)) if others else math.nan

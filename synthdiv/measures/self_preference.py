@@ -1,0 +1,130 @@
+"""Does a judge prefer texts of its own? Its bias against a panel, and a baseline that holds the judge fixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from synthdiv.measures.agreement import MIN_DISCRIMINATION, discrimination
+from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
+from synthdiv.measures.logistic import logistic_terms
+from synthdiv.measures.preference import Pairs, contrast, design, usable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NO_OVERLAP = "no pair has a verdict and a label"
+BIAS = Measure("self_bias", "log-odds", None, NO_OVERLAP)
+SCALED = Measure("self_bias_per_quality", "units of quality", None, NO_OVERLAP)
+SLOPE = Measure("quality_slope", "log-odds per unit of quality", True, NO_OVERLAP)
+OWN = Measure("votes_for_own", "share of votes", None, "no pair of its own text has a verdict and a label", 0.0, 1.0)
+EQUAL = Measure("votes_for_own_at_equal_quality", "share of votes", None, "no pair of equal quality", 0.0, 1.0)
+BASELINE = Measure(
+    "self_preference_over_baseline", "share of votes", None, "no prompt has an equally bad answer of another", -1.0, 1.0
+)
+CALIPER = 0.1  # in P(wins) by the panel: answers are equally good or bad within this
+
+
+class SelfBias(NamedTuple):
+    bias: Estimate
+    scaled: Estimate
+    slope: Estimate
+    discrimination: Estimate
+
+
+def self_bias(pairs: Pairs, own: str, covariates: tuple[str, ...] = (), seed: int = 0) -> SelfBias:
+    """Return the bias of a judge toward the author `own`, the same in units of quality, the judge's quality slope, and
+    its discrimination, on the pairs with a verdict of judge and panel.
+
+    The bias is a difference of two Bradley–Terry models, the judge's minus the panel's: `own` against the mean of the
+    other authors, with `covariates` held fixed in both. "quality" belongs to these only where it was measured apart
+    from the panel's verdicts (by ratings): otherwise it explains all of the panel's model and leaves the noise of its
+    verdicts to the judge. The slope is the quality term of the judge's model of authors, covariates and quality. A
+    judge that hardly discriminates has small log-odds for everything, its bias included, so the bias is also divided by
+    the slope. NaN, "not identifiable", if the judge's AUC against the panel is below 0.55, and for the quotient if the
+    interval of the slope holds 0.
+    """
+    import numpy as np
+
+    both = pairs.take(usable(pairs, (*covariates, "panel", "quality")))
+    authors = both.authors
+    place = authors.index(own) if own in authors else -1
+    others = tuple(name for name in covariates if name != "quality")
+    full = design(both, authors, (*others, "quality"))
+    plain = full if "quality" in covariates else full[:, :-1]
+
+    def fit(keep: np.ndarray) -> list[float]:
+        penalised = np.ones(full.shape[1], dtype=bool)
+        if place < 0 or len(authors) < 2:
+            return [math.nan] * 3
+        size = plain.shape[1]
+        judge, panel = (logistic_terms(plain[keep], y[keep], penalised[:size]) for y in (both.wins, both.panel))
+        slope = float(logistic_terms(full[keep], both.wins[keep], penalised)[-1])
+        bias = contrast(judge, place, len(authors)) - contrast(panel, place, len(authors))
+        return [bias, bias / slope if slope else math.nan, slope]
+
+    prompts = both.prompt.tolist()
+    bias, scaled, slope = set_estimates([BIAS, SCALED, SLOPE], fit, prompts, len(prompts), seed)
+    auc = discrimination(both.wins, both.panel, prompts, seed)
+    if place < 0 or len(authors) < 2:
+        reason = f"no pair of {own} and another author has a verdict and a label"
+        bias, scaled, slope = (replace(each, value=math.nan, reason=reason) for each in (bias, scaled, slope))
+    elif not auc.value >= MIN_DISCRIMINATION:
+        reason = f"not identifiable: discrimination {auc.value:.2f} is below {MIN_DISCRIMINATION}"
+        bias, scaled = (replace(each, value=math.nan, reason=reason) for each in (bias, scaled))
+    elif not (score := slope.score()).low > 0 and not score.high < 0:
+        scaled = replace(scaled, value=math.nan, reason="not identifiable: the interval of the quality slope holds 0")
+    return SelfBias(bias, scaled, slope, auc)
+
+
+def votes_for_own(pairs: Pairs, own: str) -> tuple[Estimate, Estimate, Estimate]:
+    """Return the share of votes for `own` by the judge, by the panel, and the paired difference, on the pairs that have
+    a verdict of both; means over prompts."""
+    import numpy as np
+
+    part = pairs.of(own)
+    missing = np.isnan(part.wins + part.panel)
+    number = prompt_numbers(part.prompt.tolist(), len(part.prompt))
+    judge, panel = (
+        mean_of(OWN, prompt_means(np.where(missing, math.nan, votes), number)) for votes in (part.wins, part.panel)
+    )
+    return judge, panel, judge.minus(panel)
+
+
+def votes_at_equal_quality(pairs: Pairs, own: str) -> Estimate:
+    """Return the share of the judge's votes for `own` where the panel finds both equally good (unbiased: 0.5)."""
+    import numpy as np
+
+    part = pairs.of(own)
+    votes = np.where(abs(part.panel - 0.5) <= CALIPER, part.wins, math.nan)
+    return mean_of(EQUAL, prompt_means(votes, prompt_numbers(part.prompt.tolist(), len(votes))))
+
+
+def over_baseline(pairs: Pairs, own: str) -> Estimate:
+    """Return how much more often the judge votes for its own worse answer than for another author's equally bad one.
+
+    A judge that errs on hard prompts votes for bad answers whoever wrote them; this holds judge and prompt fixed. For
+    each pair in which the panel finds `own` worse, the comparison is the judge's mean vote for the worse answer over
+    the pairs of two other authors, same prompt, whose worse answer has the panel's P(wins) within 0.1. The value is the
+    mean over prompts; pairs without such a comparison are left out and counted.
+    """
+    import numpy as np
+
+    mine = pairs.of(own)
+    mine = mine.take((mine.panel < 0.5) & ~np.isnan(mine.wins))
+    others = pairs.take((pairs.first != own) & (pairs.second != own) & (pairs.first != pairs.second))
+    others = others.take((others.panel != 0.5) & ~np.isnan(others.wins + others.panel))
+    worse_first = others.panel < 0.5
+    vote, badness = (np.where(worse_first, x, 1 - x) for x in (others.wins, others.panel))
+    rows: dict[Hashable, list[int]] = {}
+    for row, prompt in enumerate(others.prompt.tolist()):
+        rows.setdefault(prompt, []).append(row)
+    gaps = np.full(len(mine.wins), math.nan)
+    for row, prompt in enumerate(mine.prompt.tolist()):
+        equal = [other for other in rows.get(prompt, []) if abs(badness[other] - mine.panel[row]) <= CALIPER]
+        gaps[row] = mine.wins[row] - vote[equal].mean() if equal else math.nan
+    unmatched = int(np.isnan(gaps).sum())
+    note = f"{unmatched} of {len(gaps)} pairs have no equally bad answer of another" if unmatched else ""
+    return mean_of(BASELINE, prompt_means(gaps, prompt_numbers(mine.prompt.tolist(), len(gaps))), note=note)
