@@ -15,6 +15,7 @@ from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
+from synthdiv.evaluate.downstream import Choices, Downstream
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.truth import Truth
@@ -25,6 +26,7 @@ from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import FILE, Prompts, ToyPrompts
+from synthdiv.prompts.questions import Questions
 from synthdiv.prompts.table import Table
 from synthdiv.train.pretrain import TextCorpus
 from synthdiv.train.recipe import Lora, Method, StopRule
@@ -148,7 +150,17 @@ class Scenes:
             limit = {"match": Match.steps, "budget": 2} if scene == "budget" else {"epochs": 1.0}
             method = Method.lora if scene == "lora" else Method.full
             return Train(method=method, lora=Lora(r=2), batch_rows=16, lr=1e-3, weight_decay=0.0, **limit)
+        if scene == "questions":
+            table = self.stage("table").table
+            text = Path(str(table.path)).read_text(encoding="utf-8")
+            rows = [
+                json.loads(line) | {"options": [f"tell {n}", f"{n} told"]} for n, line in enumerate(text.splitlines())
+            ]
+            Path(str(table.path)).write_text("".join(json.dumps(row) + "\n" for row in rows))
+            return Questions(table, "options")
         return {
+            "choices": Choices(),
+            "downstream": Downstream(["file"], [""]),
             "likelihood": Likelihood(),
             "collapse": Collapse(decodings=["plain"], words=30, texts=2, length=2, cap=2, within=2, draws=2),
             "vectors": Vectors(),
@@ -169,8 +181,15 @@ class Scenes:
             answer = Generate("oak", Backend.law, sampling=Sampling(1.0, 1.0), rows=48, shard_rows=48)
             inputs = (self.build(toy_prompts(toy=ToyPrompts(60, stage.world))), self.build(stage))
             return self.build(answer, *inputs)
-        if scene in ("table", "text"):
+        if scene in ("table", "text", "questions"):
             stage = self.resolved(stage)
+        if scene == "choices":
+            inputs = (self.build(self.resolved(self.stage("questions"))), self.student)
+        if scene == "downstream":
+            questions = self.build(self.resolved(dataclasses.replace(self.stage("questions"), choices=None)))
+            greedy = Generate("student", sampling=Sampling(0, 1, 12), split=Split.test, rows=30)
+            models = [self.student, self.build(tiny_model(1))][: 1 if stage.vanilla else 2]
+            inputs = (questions, *(self.build(greedy, questions, model) for model in models))
         if scene in ("generate", "rounded", "respond", "recorded", "likelihood"):
             inputs = (self.prompts, self.student)[: len(stage.input_names())]
         if scene in ("mix", "even"):

@@ -18,13 +18,13 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2245,
-    "measures": 4070,
-    "models": 810,
-    "prompts": 1370,
+    "measures": 4150,
+    "models": 830,
+    "prompts": 1510,
     "generate": 2670,
     "mix": 240,
     "train": 2400,
-    "evaluate": 990,
+    "evaluate": 1460,
     "study": 1690,
     "engine": 1770,
     "views": 2670,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2000,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 21390, 17200
+TOTAL, TOTAL_GOAL = 22100, 17200
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -92,9 +92,17 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "vectors": {"human": True, "length": 2, "batch_rows": 3},
     "truth": {"vanilla": True},
+    "questions": {
+        "table.where": ["kind=a"], "table.columns.prompt": "other", "table.columns.response": "alternative",
+        "table.columns.id": "id", "table.columns.context": "id", "table.columns.category": "kind",
+        "choices": None,
+    },
+    "choices": {"precision": Precision.bf16, "batch_tokens": 60},
+    "downstream": {"files": ["other"], "patterns": ["e"], "vanilla": True},
 }  # fmt: skip
 
 CONTENT = "names the content that a locator points at: other content, other output"
+HARNESS = "tasks of lm-evaluation-harness: tests/evaluate/test_downstream.py"
 HUB = "a dataset or a model of a hub, which needs a network"
 TEMPLATE_FIELDS = ("chat_template", "template_kwargs")
 NOT_SHOWN = {
@@ -117,6 +125,13 @@ NOT_SHOWN = {
         f"{name}.word": "the constant of measures/words.py, put into the key; the build refuses any other"
         for name in ("collapse", "vectors")
     },
+    **{f"questions.{name}": "as in prompts" for name in ("system", "date", "template")},
+    **{f"questions.table.{name}": HUB for name in ("commit", "subset", "part")},
+    **{f"questions.table.{name}": CONTENT for name in ("sha256", "rows")},
+    **{f"harness.asked.{name}": CONTENT for name in ("sha256", "release")},
+    **{f"harness.{name}": HARNESS for name in ("precision", "batch_tokens")},
+    **{f"harness.asked.{name}": HARNESS for name in ("tasks", "limit", "shots", "chat")},
+    "downstream.harness": HARNESS,
     "collapse.sentence": "the constant of measures/sentences.py, likewise",
     "prompts.template": "for tokenizers without one: tests/models/test_chat.py",
     **{f"prompts.table.{name}": HUB for name in ("commit", "subset", "part")},

@@ -16,17 +16,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, Score
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.prompts.prompt_set import Prompts
 
 if TYPE_CHECKING:
+    from synthdiv.core.resolver import Resolver
     from synthdiv.evaluate.respond import Evaluate
 
 HEADLINE, CAVEAT = "headline", "caveat"  # roles of scores
+
+
+class Resolvable(Protocol):
+    """What a launch resolves: a prompt set, questions, tasks."""
+
+    def resolve(self, resolver: Resolver) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Suite:
         """The models it needs, judges included, by the name of the field that holds them."""
         return {}
 
-    def prompt_sets(self) -> dict[str, Prompts]:
+    def prompt_sets(self) -> dict[str, Resolvable]:
         """The prompt sets it needs beside those of the study, by the name of the field that holds them."""
         return {}
 
@@ -150,7 +156,8 @@ def item(prompt: str, measure: str, value: float, **rest: Any) -> dict[str, Any]
 
 def write_suite(out: Path, scores: list[Score], items: list[dict[str, Any]], suite: type[Suite] = Suite) -> None:
     """Write `scores.json`, and `items.parquet` beside it, because scores alone cannot be paired. `suite` says which
-    scores are headlines and caveats. JSON has no NaN and no infinity: they are written as null and as text."""
+    scores are headlines and caveats, unless they do themselves. JSON has no NaN and no infinity: they are written as
+    null and as text."""
     import pyarrow
     import pyarrow.parquet
 
@@ -160,7 +167,7 @@ def write_suite(out: Path, scores: list[Score], items: list[dict[str, Any]], sui
             key: json_number(value) if isinstance(value, float) else value
             for key, value in dataclasses.asdict(score).items()
         }
-        | {"role": roles.get(score.name, "")}
+        | {"role": roles.get(score.name, score.role)}
         for score in scores
     ]
     (out / "scores.json").write_text(json.dumps(records, indent=1, allow_nan=False), encoding="utf-8")

@@ -60,12 +60,14 @@ class Chat:
         eos = tokenizer.eos_token_id
         self.stop_ids = sorted({self.end, *ends} | ({eos} if eos is not None else set()))
 
-    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool, subject: str) -> str:
+    def _render(
+        self, messages: list[dict[str, str]], add_generation_prompt: bool, subject: str, **options: bool
+    ) -> str:
         try:
             with time_limit(MAX_SECONDS):
                 text: str = self.tokenizer.apply_chat_template(
                     messages, chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt,
-                    date_string=self.date,
+                    date_string=self.date, **options,
                 )  # fmt: skip
             if len(text) > MAX_CHARACTERS:
                 raise ValueError(f"the text has more than {MAX_CHARACTERS:,} characters")
@@ -94,6 +96,22 @@ class Chat:
             self.folded += 1
             return [{"role": "user", "content": f"{self.system}\n\n{prompt}"}]
         return [{"role": "system", "content": self.system}, {"role": "user", "content": prompt}]
+
+    def conversation(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Return the text of a conversation up to the next answer; without the generation prompt, up to where the last
+        message goes on. A system message moves to the user turn where the template has no system role."""
+        system, *rest = messages
+        if system["role"] == "system" and not self._accepts_system():
+            self.folded += 1
+            messages = [rest[0] | {"content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+        goes_on = not add_generation_prompt
+        return self._render(messages, add_generation_prompt, "a conversation", continue_final_message=goes_on)
+
+    def continuation(self, text: str, more: str) -> Pair:
+        """Return the token ids of a rendered text, with at most one BOS, and of what follows it; no end token."""
+        before, whole = self._token_ids([text, text + more])
+        joined = whole[: len(before)] == before
+        return self._one_bos(before), whole[len(before) :] if joined else self._token_ids([more])[0]
 
     def _end_id(self, tail: str) -> int:
         """Return the first special token of what the template writes after an answer, else the tokenizer's EOS."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import problems, setting
-from synthdiv.core.resolver import Resolver, Unresolved, pinned, unchanged
+from synthdiv.core.resolver import Resolver, unchanged
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
-from synthdiv.core.types import Artifact, ConfigError, DataError, Run
+from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.split import groups, ordered, split
 from synthdiv.prompts.table import Table, prompt_records
@@ -102,28 +102,8 @@ class Prompts(Stage):
 
     def resolve(self, resolver: Resolver) -> None:
         """Fill in content hashes and row counts. This checks every row before anything runs."""
-        table = self.table
-        if table is None:
-            return
-        if table.path:
-            path = Path(table.path)
-            if not path.is_file():
-                raise ConfigError(f"prompts.table.path={table.path}: no such file")
-            table.sha256 = pinned("prompts.table.sha256", table.sha256, resolver.file(path))
-        elif table.hub and Path(table.hub).is_dir():
-            table.sha256 = pinned("prompts.table.sha256", table.sha256, resolver.folder(Path(table.hub)))
-        elif table.hub:
-            commit = resolver.hub_commit(table.hub, table.commit or table.revision, "dataset")
-            table.commit = pinned("prompts.table.commit", table.commit, commit)
-            if not resolver.online:
-                raise Unresolved(f"{table.hub}: its rows are counted at launch")
-        columns = vars(table.columns)
-        key = ["prompts", table.sha256, table.commit, table.subset, table.part, table.where, columns]
-        table.rows = pinned(
-            "prompts.table.rows",
-            table.rows,
-            resolver.remember(key, lambda: len(prompt_records(table, "prompts.table"))),
-        )
+        if self.table:
+            self.table.resolve("prompts.table", resolver, prompt_records)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow

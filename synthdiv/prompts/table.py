@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import locator
+from synthdiv.core.resolver import Resolver, Unresolved, pinned
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.formats import ENDINGS, FORMATS, FileRows, read_columns, require_columns
 
@@ -65,6 +66,25 @@ class Table:
             f"{name}.where: {term!r} is not of the form column=value" for term in self.where if "=" not in term
         ]
         return problems
+
+    def resolve(self, name: str, resolver: Resolver, records: Callable[[Table, str], list[Any]], *more: Any) -> None:
+        """Fill in content hash and row count. `records` reads and checks every row, before anything runs; `more` is
+        what else decides what it does."""
+        if self.path:
+            path = Path(self.path)
+            if not path.is_file():
+                raise ConfigError(f"{name}.path={self.path}: no such file")
+            self.sha256 = pinned(f"{name}.sha256", self.sha256, resolver.file(path))
+        elif self.hub and Path(self.hub).is_dir():
+            self.sha256 = pinned(f"{name}.sha256", self.sha256, resolver.folder(Path(self.hub)))
+        elif self.hub:
+            commit = resolver.hub_commit(self.hub, self.commit or self.revision, "dataset")
+            self.commit = pinned(f"{name}.commit", self.commit, commit)
+            if not resolver.online:
+                raise Unresolved(f"{self.hub}: its rows are counted at launch")
+        content = [self.sha256, self.commit, self.subset, self.part, self.where, vars(self.columns)]
+        key = ["rows", *content, *more]
+        self.rows = pinned(f"{name}.rows", self.rows, resolver.remember(key, lambda: len(records(self, name))))
 
 
 def table_rows(table: Table, name: str, wanted: Mapping[str, str | None]) -> FileRows:

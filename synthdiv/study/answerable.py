@@ -13,6 +13,7 @@ from synthdiv.mix.mix import Mix, failure
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.weights import context_length
 from synthdiv.prompts.prompt_set import Prompts
+from synthdiv.prompts.questions import Questions
 
 Row = dict[str, Any]
 
@@ -53,7 +54,7 @@ class PromptSets:
         """The rows of the split of a `generate` node that its source cannot answer, in their order."""
         stage, prompts = node.stage, node.inputs["prompts"]
         assert isinstance(stage, Generate)
-        assert isinstance(prompts.stage, Prompts)
+        assert isinstance(prompts.stage, Prompts | Questions)
         model = node.inputs["model"].key if "model" in node.inputs else canonical_fields(stage.recorded)
         key = digest([prompts.key, stage.split.value, model, stage.samples, canonical_fields(stage.sampling)])
         if key not in self.known:

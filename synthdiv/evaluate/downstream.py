@@ -1,0 +1,248 @@
+"""The downstream suite: task accuracy, by exact match, by the likelihood of choices, by lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.stage import Measured, Node, Stage, Work
+from synthdiv.core.types import Artifact, DataError, Run, Score
+from synthdiv.evaluate.harness import Harness, HarnessTasks, read_harness
+from synthdiv.evaluate.suite import HEADLINE, EvaluatedStudent, Suite, item, write_suite
+from synthdiv.generate.generate import Split, prompt_tokens, read_samples
+from synthdiv.generate.source import Source
+from synthdiv.generate.spec import Sampling
+from synthdiv.measures.accuracy import choice_is_right, exact_match, guess_share, share_measure, task_scores
+from synthdiv.measures.estimates import Measure
+from synthdiv.models.chat import Chat
+from synthdiv.models.load import Precision
+from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.prompts.questions import QuestionFile, Questions
+
+FILE = "choices.parquet"
+CHOICES_PER_QUESTION = 4  # for plans
+OF_CHOICES = ("acc", "acc_norm", "acc_bytes")  # metrics of the harness whose chance level is that of its choices
+
+
+@dataclass
+class DownstreamSuite(Suite):
+    """Task accuracy of a student beside that of the vanilla student."""
+
+    reading = (
+        "Accuracies are means over questions; differences from the vanilla student are paired by question. A task on "
+        "which the vanilla student is not above chance is not measurable: its scores are NaN with that note."
+    )
+
+    files: list[QuestionFile] = field(default_factory=list)
+    """Files of questions with right answers."""
+    harness: HarnessTasks | None = None
+    """Tasks of lm-evaluation-harness; null: none."""
+
+    def check(self, name: str) -> list[str]:
+        names = [file.name for file in self.files]
+        twice = sorted({each for each in names if names.count(each) > 1})
+        problems = [f"{name}.files: {each!r} is listed twice; files need different names" for each in twice]
+        if not self.files and not self.harness:
+            problems.append(f"{name}.files=[], {name}.harness=null: give at least one file or task")
+        return problems
+
+    def prompt_sets(self) -> dict[str, Any]:
+        sets: dict[str, Any] = {f"files.{index}": file for index, file in enumerate(self.files)}
+        return sets | ({"harness": self.harness} if self.harness else {})
+
+    def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
+        stage = Downstream(
+            [file.name for file in self.files],
+            [file.pattern or "" for file in self.files],
+            self.harness is not None,
+            vanilla is None,
+        )
+        inputs = {f"{file.name}/questions": questions(file, arm) for file in self.files}
+        for prefix, student in (("", arm), ("vanilla/", vanilla)):
+            if student:
+                inputs |= {f"{prefix}{name}": node for name, node in self.parts(student).items()}
+        return Node(stage, inputs)
+
+    def parts(self, arm: EvaluatedStudent) -> dict[str, Node]:
+        """What the suite takes of one arm, by name."""
+        settings, nodes = arm.settings, dict[str, Node]()
+        for file in self.files:
+            asked = questions(file, arm)
+            if file.choices:
+                stage = Choices(settings.precision, settings.batch_tokens)
+                nodes[f"{file.name}/answers"] = Node(stage, {"prompts": asked, "model": arm.model})
+            else:
+                greedy = Sampling(0.0, 1.0, file.max_new_tokens)
+                source = Source("student", settings.backend, arm.model, None, greedy, settings.precision)
+                nodes[f"{file.name}/answers"] = replace(source, batch_tokens=settings.batch_tokens).answers(
+                    asked, split=Split.test, rows=file.table.rows
+                )
+        if self.harness:
+            run = Harness(self.harness, settings.precision, settings.batch_tokens)
+            nodes["harness"] = Node(run, {"prompts": arm.prompts, "model": arm.model})
+        return nodes
+
+
+def questions(file: QuestionFile, arm: EvaluatedStudent) -> Node:
+    """The questions of a file, rendered as the prompts of the study."""
+    study: Any = arm.prompts.stage
+    return Node(Questions(file.table, file.choices, study.system, study.date, study.template))
+
+
+@dataclass
+class Choices(Stage):
+    """Log-likelihood of every choice as the answer to its question. Inputs: `prompts` (questions) and `model`.
+
+    Output: `choices.parquet`, one row a question: id, and of each choice nll (nats, T = 1, its tokens without an end
+    token), bytes and characters.
+    """
+
+    name = "choices"
+    model_input = "model"
+    unit = "questions"
+    bytes_per_unit = 200
+    less_memory = "lower evaluate.batch_tokens"
+
+    precision: Precision = Precision.fp32
+    """The format of the weights."""
+    batch_tokens: int = 16384
+    """Bound on rows × tokens of a batch."""
+
+    def input_names(self) -> tuple[str, ...]:
+        return ("prompts", "model")
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        count: int = inputs["prompts"].stage.test  # type: ignore[attr-defined]
+        return Work(count, read_tokens=count * CHOICES_PER_QUESTION * prompt_tokens(inputs, measured))
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = read_prompts(inputs["prompts"], "test")
+        opened = run.model(inputs["model"], self.precision.value)
+        chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
+        every = [(row, choice) for row in rows for choice in row["choices"]]
+        pairs = chat.pairs([row["prompt"] for row, _ in every], [choice for _, choice in every])
+        scored = [(prompt, ids[:-1]) for prompt, ids in pairs]
+        values = iter(answer_log_likelihoods(opened, scored, self.batch_tokens, run.progress))
+        table = [
+            {
+                "id": row["id"],
+                "nll": [-float(next(values).sum(dtype="float64")) for _ in row["choices"]],
+                "bytes": [len(choice.encode()) for choice in row["choices"]],
+                "characters": [len(choice) for choice in row["choices"]],
+            }
+            for row in rows
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), out / FILE)
+        tokens = sum(len(ids) for _, ids in scored)
+        return {"questions": len(rows), "tokens": tokens, "system_folded": chat.folded}
+
+
+@dataclass
+class Downstream(Stage):
+    """Inputs: of each file F `F/questions` and `F/answers`, with `harness` the student's `harness`; and the last two of
+    the vanilla student, with `vanilla/` before each name, unless the student is the vanilla one.
+
+    Output: `scores.json` and `items.parquet`.
+    """
+
+    name = "downstream"
+
+    files: list[str] = field(default_factory=list)
+    """Names of the files."""
+    patterns: list[str] = field(default_factory=list)
+    """What is compared of the answers to each file; empty: the whole text."""
+    harness: bool = False
+    """There are tasks of lm-evaluation-harness."""
+    vanilla: bool = False
+    """This is the vanilla student itself."""
+
+    def input_names(self) -> list[str]:
+        arm = [f"{name}/answers" for name in self.files] + ["harness"] * self.harness
+        vanilla = [] if self.vanilla else [f"vanilla/{name}" for name in arm]
+        return [*(f"{name}/questions" for name in self.files), *arm, *vanilla]
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        scores: list[Score] = []
+        items: list[dict[str, Any]] = []
+        for measure, values, vanilla, chance, headline in self.tasks(inputs):
+            if vanilla is not None and values.keys() != vanilla.keys():
+                raise DataError(
+                    f"{measure.name}: student and vanilla student were asked other questions; the data of the task "
+                    "changed in between. Remove the older artifact and run the same command again"
+                )
+            measure = measure._replace(name=f"downstream/{measure.name}")
+            for score in task_scores(measure, values, vanilla, chance):
+                scores.append(replace(score, role=HEADLINE) if headline else score)
+            items += [item(key, measure.name, value) for key, value in values.items()]
+        write_suite(out, scores, items, DownstreamSuite)
+        return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
+
+    def tasks(
+        self, inputs: Mapping[str, Artifact]
+    ) -> Iterator[tuple[Measure, dict[str, float], dict[str, float] | None, float | None, bool]]:
+        """Of each measure of each task: the values of the student and of the vanilla student by question, the chance
+        level, and whether it is a headline."""
+        for name, pattern in zip(self.files, self.patterns, strict=True):
+            rows = {row["id"]: row for row in read_prompts(inputs[f"{name}/questions"], "test")}
+            arms = [inputs.get(f"{prefix}{name}/answers") for prefix in ("", "vanilla/")]
+            student, vanilla = (file_values(rows, arm, pattern) if arm else None for arm in arms)
+            assert student
+            for place, (metric, (values, chance)) in enumerate(student.items()):
+                base = vanilla[metric][0] if vanilla else None
+                yield share_measure(f"{name}/{metric}"), values, base, chance, place == 0
+        tasks = read_harness(inputs["harness"]) if self.harness else {}
+        before = read_harness(inputs["vanilla/harness"]) if self.harness and not self.vanilla else {}
+        seen = set[str]()
+        for name, lines in tasks.items():
+            share = all(line["value"] in (0, 1) for line in (*lines, *before.get(name, [])))
+            measure = share_measure(name) if share else Measure(name, lines[0]["metric"], None, "no question")
+            base = by_question(before[name]) if before else None
+            first = lines[0]["task"] not in seen
+            seen.add(lines[0]["task"])
+            measure = measure._replace(higher_is_better=lines[0]["higher_is_better"])
+            yield measure, by_question(lines), base, harness_chance(lines), first
+
+
+def file_values(
+    rows: Mapping[str, dict[str, Any]], answers: Artifact, pattern: str
+) -> dict[str, tuple[dict[str, float], float]]:
+    """By metric: 1 or 0 for each question, and the chance level."""
+    import pyarrow.parquet
+
+    if not isinstance(answers.stage, Choices):
+        right = {key: row["answers"] for key, row in rows.items()}
+        values = {row.id: exact_match(row.response, right[row.id], pattern) for row in read_samples(answers.path)}
+        return {"exact_match": (values, guess_share(list(right.values())))}
+    likelihoods = pyarrow.parquet.read_table(answers.path / FILE).to_pylist()
+    chance = sum(len(row["right"]) / len(row["choices"]) for row in rows.values()) / len(rows)
+    lengths_of = {"acc": None, "acc_norm": "characters", "acc_bytes": "bytes"}
+    return {
+        metric: (
+            {
+                row["id"]: choice_is_right(
+                    row["nll"], row[lengths] if lengths else [1] * len(row["nll"]), rows[row["id"]]["right"]
+                )
+                for row in likelihoods
+            },
+            chance,
+        )
+        for metric, lengths in lengths_of.items()
+    }
+
+
+def by_question(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Values by the id and the content of each question."""
+    return {f"{line['task']}/{line['id']}/{line['hash'][:8]}": line["value"] for line in lines}
+
+
+def harness_chance(lines: list[dict[str, Any]]) -> float | None:
+    """The chance level of a metric of the harness; None where none is known."""
+    if lines[0]["metric"] in OF_CHOICES and all(line["choices"] for line in lines):
+        return sum(1 / line["choices"] for line in lines) / len(lines)
+    return guess_share([[line["right"]] for line in lines]) if lines[0]["metric"] == "exact_match" else None

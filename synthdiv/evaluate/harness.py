@@ -1,0 +1,219 @@
+"""Tasks of lm-evaluation-harness on a student in memory, adapter and all, rendered as everywhere in a study."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.metadata
+import io
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.fields import locator, setting
+from synthdiv.core.resolver import Resolver, pinned
+from synthdiv.core.stage import Measured, Node, Stage, Work
+from synthdiv.core.types import Artifact, ConfigError, DataError, Run
+from synthdiv.models.chat import Chat
+from synthdiv.models.load import OpenModel, Precision
+
+FILE = "samples.jsonl"
+QUESTIONS = 1000  # of a task without a limit, for plans
+LONGEST = 2048  # tokens of a question that batches are sized for
+
+
+@dataclass
+class HarnessTasks:
+    """Tasks of lm-evaluation-harness (pip install 'synthdiv[harness]')."""
+
+    tasks: list[str] = field(default_factory=list)
+    """Names of tasks, groups or tags: of the package, or of `path`."""
+    path: str | None = locator()
+    """A folder with task files (.yaml) and what they read; null: none."""
+    sha256: str = ""
+    """Content of the folder, filled in by resolving; given beforehand it pins the content."""
+    release: str = ""
+    """Version of the package, filled in by resolving: it decides what a task is."""
+    limit: int | None = setting(None, least=1)
+    """Questions of each task, the first ones; null: all."""
+    shots: int | None = setting(None, least=0)
+    """Solved examples before each question; null: as the task says."""
+    chat: bool = True
+    """Questions are turns of a user in the chat template of the student, with the system prompt of the study. False:
+    bare text, for students without a template."""
+
+    def check(self, name: str) -> list[str]:
+        return [] if self.tasks else [f"{name}.tasks=[]: needs at least one task; set {name}=null for none"]
+
+    def resolve(self, resolver: Resolver) -> None:
+        try:
+            release = importlib.metadata.version("lm_eval")
+        except importlib.metadata.PackageNotFoundError:
+            raise ConfigError("lm-evaluation-harness is not installed; pip install 'synthdiv[harness]'") from None
+        self.release = pinned("release", self.release, release)
+        if self.path:
+            if not Path(self.path).is_dir():
+                raise ConfigError(f"path={self.path}: no such folder")
+            self.sha256 = pinned("sha256", self.sha256, resolver.folder(Path(self.path)))
+        unknown = resolver.remember(["lm_eval", release, self.sha256, self.tasks], self.unknown)
+        if unknown:
+            raise ConfigError(unknown)
+
+    def unknown(self) -> list[str]:
+        """One line for each task that does not exist, with the nearest names."""
+        names = self.manager().all_tasks
+        lines = []
+        for task in self.tasks:
+            near = difflib.get_close_matches(task, names, 3, 0.5)
+            if task not in names:
+                lines.append(f"tasks: lm-evaluation-harness has no task {task!r}; the nearest are {', '.join(near)}")
+        return lines
+
+    def manager(self) -> Any:
+        """What finds the tasks; the thousands of the package are only read if one is wanted."""
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        from lm_eval.tasks import TaskManager
+
+        local = TaskManager(include_path=self.path, include_defaults=False) if self.path else None
+        if local and all(task in local.all_tasks for task in self.tasks):
+            return local
+        return TaskManager(include_path=self.path, include_defaults=True)
+
+
+@dataclass
+class Harness(Stage):
+    """Inputs: `prompts`, for system prompt, date and template; `model`. Output: `samples.jsonl`, one line for each
+    question, filter and metric with a number: task, filter, metric, higher_is_better, id, hash (of the question),
+    value, choices (how many), right (the right answer as text)."""
+
+    name = "harness"
+    model_input = "model"
+    unit = "questions"
+    bytes_per_unit = 300
+    less_memory = "lower evaluate.batch_tokens"
+
+    asked: HarnessTasks = field(default_factory=HarnessTasks)
+    """What is asked."""
+    precision: Precision = Precision.fp32
+    """The format of the weights."""
+    batch_tokens: int = 16384
+    """Bound on rows × tokens of a batch."""
+
+    def input_names(self) -> tuple[str, ...]:
+        return ("prompts", "model")
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        count = len(self.asked.tasks) * (self.asked.limit or QUESTIONS)
+        return Work(count, read_tokens=count * 4 * sum(inputs["prompts"].stage.assumed_tokens))  # type: ignore[attr-defined]
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        asked, prompts = self.asked, inputs["prompts"]
+        if asked.path and Resolver(out).folder(Path(asked.path)) != asked.sha256:
+            raise DataError(f"path={asked.path}: the tasks changed since this sweep was launched; launch it again")
+        opened = run.model(inputs["model"], self.precision.value)
+        manager = asked.manager()
+        import lm_eval.evaluator
+
+        for name in ("add_env_info", "get_git_commit_hash"):  # they run commands, for results that we do not keep
+            setattr(lm_eval.evaluator, name, lambda *_: "")
+        chat = Chat.for_prompts(opened.tokenizer, prompts)
+        student = student_lm(opened, chat, self.batch_tokens)
+        run.progress(0, len(asked.tasks), "tasks")
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+            results = lm_eval.simple_evaluate(
+                model=student,
+                tasks=list(asked.tasks),
+                num_fewshot=asked.shots,
+                limit=asked.limit,
+                task_manager=manager,
+                log_samples=True,
+                bootstrap_iters=0,
+                apply_chat_template=asked.chat,
+                system_instruction=chat.system if asked.chat else None,
+                random_seed=None,  # its defaults would reseed every generator of this process
+                numpy_random_seed=None,
+                torch_random_seed=None,
+            )
+        lines = [line for task, samples in results["samples"].items() for line in numbers(task, samples, results)]
+        (out / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        if not lines:
+            raise DataError(f"{', '.join(asked.tasks)}: no metric of these tasks has a number for each question")
+        return {
+            "questions": len({(line["task"], line["id"]) for line in lines}),
+            "cut": student.cut,
+            "system_folded": chat.folded,
+        }
+
+
+def student_lm(opened: OpenModel, chat: Chat, batch_tokens: int) -> Any:
+    """The student as a model of the harness, whose own rendering puts no date, drops a system role that a template does
+    not know, and moves blanks at the end of a question into the answer, which changes log-likelihoods by nats."""
+    from lm_eval.models.huggingface import HFLM
+
+    class StudentLM(HFLM):  # type: ignore[misc]
+        cut = 0
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return chat.conversation(chat_history, add_generation_prompt)
+
+        def chat_template(self, chat_template: bool | str = False) -> str:
+            return chat.template if chat_template else ""
+
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            before, after = chat.continuation(context, continuation)
+            self.cut += len(before) + len(after) > self.max_length
+            return before, after
+
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
+            return list(super().loglikelihood(requests, disable_tqdm=True))
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
+            return list(super().loglikelihood_rolling(requests, disable_tqdm=True))
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
+            return list(super().generate_until(requests, disable_tqdm=True))
+
+    longest = min(opened.context, LONGEST)
+    return StudentLM(
+        pretrained=opened.model,
+        tokenizer=opened.tokenizer,
+        batch_size=max(1, batch_tokens // longest),
+        max_length=opened.context if opened.context < 2**30 else None,
+    )
+
+
+def numbers(task: str, samples: list[dict[str, Any]], results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of a task that are a number for each question, as lines of `samples.jsonl`."""
+    better = results.get("higher_is_better", {}).get(task, {})
+    lines = []
+    for sample in samples:
+        choices = len(sample["arguments"]) if results["configs"][task]["output_type"] == "multiple_choice" else 0
+        for metric in sample["metrics"]:
+            if isinstance(sample[metric], int | float):
+                lines.append(
+                    {
+                        "task": task,
+                        "filter": sample["filter"],
+                        "metric": metric,
+                        "higher_is_better": better.get(metric),
+                        "id": str(sample["doc_id"]),
+                        "hash": sample["doc_hash"],
+                        "value": float(sample[metric]),
+                        "choices": choices,
+                        "right": str(sample["target"]),
+                    }
+                )
+    return lines
+
+
+def read_harness(artifact: Artifact) -> dict[str, list[dict[str, Any]]]:
+    """The lines of a finished `harness` artifact, by what they score: TASK/METRIC or TASK/FILTER/METRIC."""
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for text in (artifact.path / FILE).read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        middle = [] if line["filter"] == "none" else [line["filter"]]
+        scores.setdefault("/".join([line["task"], *middle, line["metric"]]), []).append(line)
+    return scores
