@@ -19,15 +19,15 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 BUDGETS = {
     "core": 2245,
     "measures": 4150,
-    "models": 830,
+    "models": 860,
     "prompts": 1510,
     "generate": 2670,
     "mix": 240,
     "train": 2400,
     "evaluate": 1460,
     "study": 1690,
-    "engine": 1770,
-    "views": 2670,
+    "engine": 1790,
+    "views": 2720,
     "command": 290,
     "hydra_plugins": 215,
 }
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2000,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 22100, 17200
+TOTAL, TOTAL_GOAL = 22210, 17200
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -102,15 +102,13 @@ class Builder:
         return event if self.broken else self.ranks.share(event)
 
     def build_group(self, first: Node, ready: Iterable[Node], micro: int = 0) -> Iterator[tuple[Node, Event]]:
-        """Build `first`. If its stage is built several at a time, those of `ready` with its stage and model follow in
-        threads, each with a builder; after an interrupt of this thread they end with the process."""
+        """Build `first`. If its stage is built several at a time, its `companions` follow in threads, each with a
+        builder; after an interrupt of this thread they end with the process."""
         width = first.stage.together(first.inputs, self.runtime) if self.ranks.size == 1 else 1
         if width == 1:
             yield first, self.build(first, micro)
             return
-        model = first.stage.model_input
-        same = [node for node in ready if node.stage.kind == first.stage.kind and node.key != first.key]
-        waiting = [first, *(node for node in same if node.inputs[model].key == first.inputs[model].key)]
+        waiting = [first, *companions(first, ready, self.runtime)]
         running = 0
         ended: queue.SimpleQueue[tuple[Node, Event | BaseException]] = queue.SimpleQueue()
 
@@ -216,6 +214,15 @@ class Builder:
                 path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
                 trace = str(path)
         return self.ledger.event(node.key, "failed", seconds, message, failure, log=trace)
+
+
+def companions(first: Node, ready: Iterable[Node], runtime: Runtime) -> list[Node]:
+    """The nodes of `ready` that one process builds together with `first`: those of its stage that take its model."""
+    if first.stage.together(first.inputs, runtime) == 1:
+        return []
+    model = first.stage.model_input
+    same = (node for node in ready if node.stage.kind == first.stage.kind and node.key != first.key)
+    return [node for node in same if node.inputs[model].key == first.inputs[model].key]
 
 
 def halved(stage: Stage, rows: int, ranks: int = 1) -> int:

@@ -108,10 +108,13 @@ class JobState:
     host: str = ""
     """Its host; empty where it had several or none."""
     over: bool = True
+    forgotten: bool = False
+    """Whether only the accounting knows it: its row of a job that crashed with the controller is never closed."""
 
     def note(self, job: str, log: str) -> str:
         """What became of a job that is over, as a clause."""
-        return f"its job {job} of Slurm has ended: {self}; its log is {log}"
+        ended = "has ended" if self.over else "is forgotten by the controller and does nothing, in the accounting"
+        return f"its job {job} of Slurm {ended}: {self}; its log is {log}"
 
     def __str__(self) -> str:
         where = f" on {self.host}" if self.host else ""
@@ -121,13 +124,14 @@ class JobState:
 def state(job: str) -> JobState:
     """The state of an element that is not in the queue. `squeue` alone is no evidence: it may answer nothing while jobs
     run. Raises ConfigError where the controller does not answer."""
-    done = run("scontrol", "show", "job", "--oneliner", job)
+    done, forgotten = run("scontrol", "show", "job", "--oneliner", job), False
     if match := re.search(r"\bJobState=(\S+).*?\bExitCode=(\S+)", done.stdout):
         hosts = re.search(r"\bBatchHost=(\S+)", done.stdout) or re.search(r"\sNodeList=(\S+)", done.stdout)
         words = [match.group(1), match.group(2), hosts.group(1) if hosts else ""]
     elif done.returncode and UNKNOWN not in done.stderr:
         raise ConfigError(f"scontrol: {done.stderr.strip()}")
     else:
+        forgotten = True
         asked = ("--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode,NodeList")
         try:
             words = (ask("sacct", *asked).strip().splitlines() or [""])[-1].split("|")
@@ -135,7 +139,8 @@ def state(job: str) -> JobState:
             words = []
     name, exit_code, host = (*words, "", "", "")[:3]
     host = host if re.fullmatch(r"[A-Za-z0-9._-]+", host) and not host.startswith("None") else ""
-    return JobState(name.split(" ")[0], exit_code, host, not name or name.split(" ")[0] in ENDS)
+    name = name.split(" ")[0]
+    return JobState(name, exit_code, host, not name or name in ENDS, forgotten)
 
 
 def job_of(event: Event | None) -> str:

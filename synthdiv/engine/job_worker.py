@@ -53,10 +53,10 @@ class JobWorker:
     def work(self) -> int:
         """Build node after node; a failure costs only what depends on it. Returns the exit code."""
         code = 0
-        keys = iter(()) if self.ranks.rank else self._keys()
-        while order := self.ranks.share(next(keys, None)):
+        orders = iter(()) if self.ranks.rank else self._orders()
+        while order := self.ranks.share(next(orders, None)):
             stopped: list[tuple[Node, Event]] = []
-            for node, event in self._build(self.nodes[order[0]], order[1]):
+            for node, event in self._build(*order):
                 self.ended.add(node.key)
                 if self.ranks.rank == 0:
                     log_event(self.store, node, event)
@@ -70,21 +70,24 @@ class JobWorker:
                 return 1  # the other ranks are inside the build: the program that started them ends them
         return code
 
-    def _keys(self) -> Iterator[tuple[str, int]]:
-        """The nodes to build, each with the rows to take at once (0: as the runtime says): those of the job in order,
-        or what the launcher sends."""
+    def _orders(self) -> Iterator[tuple[list[str], int]]:
+        """Nodes of which to build the first, and those that are built together with it, each time with the rows to take
+        at once (0: as the runtime says): what is left of the job in order, or what the launcher sends."""
         if self.job.nodes is not None:
-            yield from ((key, self._rows(self.nodes[key])) for key in self.job.nodes if key not in self.ended)
+            while keys := [key for key in self.job.nodes if key not in self.ended]:
+                yield keys, self._rows(self.nodes[keys[0]])
             return
         self.builder.run.prepare()  # loads torch while nothing waits for it
         while order := self.orders.get():
-            key, attempt, rows = order.split()
-            self.ledger.number(key, int(attempt))
-            yield key, int(rows)
+            rows, *words = order.split()
+            for key, attempt in zip(words[::2], words[1::2], strict=True):
+                self.ledger.number(key, int(attempt))
+            yield words[::2], int(rows)
 
-    def _build(self, node: Node, rows: int) -> Iterator[tuple[Node, Event]]:
-        """Build one node, and those of the list that are built together with it. In a job with a list of nodes a
-        missing input will not come: the jobs before have ended."""
+    def _build(self, keys: list[str], rows: int) -> Iterator[tuple[Node, Event]]:
+        """Build the first of these nodes, and the others that are built together with it. In a job with a list of nodes
+        a missing input will not come: the jobs before have ended."""
+        node, *others = (self.nodes[key] for key in keys)
         if reason := self.ranks.agree(self.stop.reason):
             yield node, Event(node.key, "stopped", note=reason)
             return
@@ -94,8 +97,7 @@ class JobWorker:
             record = Event if self.ranks.rank else self.ledger.event
             yield node, record(node.key, "blocked", note=note)
             return
-        later = (self.nodes[key] for key in self.job.nodes or () if key not in self.ended)
-        ready = (item for item in later if all(self.store.has(inner) for inner in item.inputs.values()))
+        ready = (item for item in others if all(self.store.has(inner) for inner in item.inputs.values()))
         yield from self.builder.build_group(node, ready, rows)
 
     def _rows(self, node: Node) -> int:

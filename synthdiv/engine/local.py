@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -18,7 +18,7 @@ from synthdiv.core.events import DONE, Event
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, SynthdivError
-from synthdiv.engine.build import halved
+from synthdiv.engine.build import companions, halved
 from synthdiv.engine.engine import POLL, RETRIES, Engine
 from synthdiv.engine.failure import LOST, MEMORY
 from synthdiv.engine.job import Job
@@ -26,6 +26,8 @@ from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
 from synthdiv.study.records import node_record
+
+ORDER = 500  # more nodes sent to a worker at once: their line, 70 bytes each, has room in a pipe that is not read yet
 
 
 @dataclass
@@ -35,12 +37,12 @@ class LocalWorker:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    node: Node | None = None  # what it builds
+    nodes: list[Node] = field(default_factory=list)  # what it builds: several that are built together, or one
     opened: str | None = None  # the model that it has open, as far as this process knows
     began: bool = False  # whether it ever began a node
 
     def send(self, line: str) -> None:
-        """A node, by key, attempt and rows at once; or `stop`, at the next step or batch."""
+        """How many rows to take at once, then nodes, each by key and attempt; or `stop`, at the next step or batch."""
         with contextlib.suppress(BrokenPipeError):
             assert self.process.stdin
             self.process.stdin.write(f"{line}\n".encode())
@@ -114,17 +116,21 @@ class Local(Engine):
         (self.ledger.folder / "logs").mkdir(exist_ok=True)
 
     def _assign(self) -> None:
-        """Send a node to each worker that has none, and start those that are missing."""
+        """Send a node, with those that are built together with it, to each worker that has none, and start those that
+        are missing."""
         for number in range(1, len(self.environments) + 1):
             worker = self.workers.get(number) or self._start(number)
-            if worker.node:
+            if worker.nodes:
                 continue
-            busy = {other.node.key for other in self.workers.values() if other.node}
-            elsewhere = frozenset(other.opened for other in self.workers.values() if other.node and other.opened)
+            busy = {node.key for other in self.workers.values() for node in other.nodes}
+            elsewhere = frozenset(other.opened for other in self.workers.values() if other.nodes and other.opened)
             if node := self.next_node(worker.opened, elsewhere, busy):
-                worker.node = node
+                idle = (item for key, item in self.frontier.ready.items() if key not in busy)
+                others = companions(node, idle, self.cell.runtime) if self.devices == 1 else []
+                worker.nodes = [node, *(item for item in others[:ORDER] if not self.store.claimed(item))]
                 worker.opened = next((each.key for each in node.inputs.values() if each.stage.model), worker.opened)
-                worker.send(f"{node.key} {self.ledger.attempt(node.key)} {self.rows.get(node.key, 0)}")
+                attempts = (f"{item.key} {self.ledger.attempt(item.key)}" for item in worker.nodes)
+                worker.send(f"{self.rows.get(node.key, 0)} {' '.join(attempts)}")
 
     def _start(self, number: int) -> LocalWorker:
         """Start worker `number` in a session of its own: Ctrl-C reaches this process only, which stops the workers."""
@@ -144,11 +150,11 @@ class Local(Engine):
     def _look(self, stop: Stop) -> None:
         """Settle what the workers have built or failed to build, and what those that ended left unfinished."""
         for number, worker in list(self.workers.items()):
-            ended, node = worker.process.poll() is not None, worker.node  # then all its events are written
-            if node and (event := self._event(worker, node)):
+            ended = worker.process.poll() is not None  # then all its events are written
+            for node, event in self._events(worker):
                 worker.began = True
                 if event.state in (*DONE, "failed"):
-                    worker.node = None
+                    worker.nodes.remove(node)
                     self.became(node, event)
             if ended:
                 del self.workers[number]
@@ -156,10 +162,11 @@ class Local(Engine):
                 if not stop.reason and self.frontier.ready:
                     self._died(worker)
 
-    def _event(self, worker: LocalWorker, node: Node) -> Event | None:
-        """The last event of a node by its worker, in the attempt of this launch; None before it began."""
-        event = self.ledger.states(worker.name, [node.key]).get(node.key)
-        return event if event and event.attempt >= self.ledger.attempt(node.key) else None
+    def _events(self, worker: LocalWorker) -> list[tuple[Node, Event]]:
+        """Of what a worker builds the nodes that it began in the attempt of this launch, each with its last event."""
+        events = self.ledger.states(worker.name, [node.key for node in worker.nodes])
+        begun = [(node, events[node.key]) for node in worker.nodes if node.key in events]
+        return [(node, event) for node, event in begun if event.attempt >= self.ledger.attempt(node.key)]
 
     def _died(self, worker: LocalWorker) -> None:
         """Queue again what a worker had begun, and give up where workers die before they begin anything."""
@@ -168,8 +175,7 @@ class Local(Engine):
             raise SynthdivError(
                 f"{self.idle_deaths} workers ended before they began a node; of the last {worker.death}"
             )
-        node = worker.node
-        if node and (event := self._event(worker, node)):
+        for node, event in self._events(worker):
             if event.failure == MEMORY:
                 rows = self.rows.get(node.key) or self.cell.runtime.micro_batch
                 self.rows[node.key] = halved(node.stage, rows, self.devices)

@@ -33,6 +33,7 @@ from synthdiv.study.records import node_record
 LOGGER = logging.getLogger("synthdiv")
 POLL = 2.0  # seconds between two looks at the ledger; the queue is read every fifth time
 MISSED = 2  # times that a job must be missing in the queue: a shared disk shows its last events later
+SILENT = 30  # times, 5 minutes, that a job known to the accounting alone must be missing and build nothing
 EXCLUDE = "exclude"  # the option of sbatch that names hosts to leave out
 CLASSES = {"TIMEOUT": TIME, "OUT_OF_MEMORY": MEMORY}  # of failure, by Slurm's job state
 
@@ -195,8 +196,8 @@ class Slurm(Engine):
         return set(reasons)
 
     def _over(self) -> dict[str, cluster.JobState]:
-        """The jobs that are over: missing in the queue several times in a row, and not alive by the controller or the
-        accounting."""
+        """The jobs that are over: missing in the queue several times in a row, and not alive by the controller; nor by
+        the accounting, unless for a long time it alone knows the job and no heartbeat of its nodes moves."""
         queued = self._queued()
         self.missed = Counter({job: self.missed[job] + 1 for job in self.jobs if job not in queued})
         over: dict[str, cluster.JobState] = {}
@@ -206,9 +207,10 @@ class Slurm(Engine):
             except ConfigError as error:
                 LOGGER.warning("%s; asking again", error)
                 break
-            if state.over:
+            silent = state.forgotten and not any(self.store.claimed(node) for node in self.jobs[job])
+            if state.over or (silent and self.missed[job] >= SILENT):
                 over[job] = state
-            else:
+            elif not silent:
                 del self.missed[job]
         return over
 
@@ -226,7 +228,7 @@ class Slurm(Engine):
             message = state.note(job, self._log(job))
             if event and event.attempt >= self.ledger.attempt(node.key) and event.state == "blocked":
                 message = f"{event.note}; {message}"
-            if failure == LOST and state.host:
+            if failure == LOST and state.host and state.over:
                 self.bad_hosts.setdefault(node.key, set()).add(state.host)
             final = state.name == "CANCELLED" or failure == MEMORY
             self.ended_before(node, event, message, failure, self._log(job), final)

@@ -30,7 +30,7 @@ from synthdiv.generate.client import Client
 from synthdiv.generate.hf import failed_answers, tokenize_requests
 from synthdiv.generate.replies import ApiRequest, Reply
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import base_of, end_ids, load_context, tokenizer_of, weights_folder
+from synthdiv.models.load import base_of, end_ids, load_context, stacked, tokenizer_of, weights_folder
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts for --max-lora-rank
 CONCURRENCY = 256  # requests in flight, which vLLM batches
@@ -45,6 +45,8 @@ class VllmServer:
 
     def __init__(self, artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]):
         adapter = artifact.path / "adapter"
+        if stacked(artifact):
+            raise ConfigError(f"{adapter}: is on another adapter, which vLLM cannot serve; choose backend hf")
         folder = weights_folder(base_of(artifact))
         self.tokenizer, self.context, self.ends = tokenizer_of(artifact), load_context(folder), end_ids(folder)
         self.model = "adapter" if adapter.is_dir() else "base"

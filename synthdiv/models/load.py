@@ -98,8 +98,13 @@ def peft_warnings_ignored() -> Iterator[None]:
 
 
 def base_of(artifact: Artifact) -> Artifact:
-    """Return the model artifact that has the weights: of an adapter, that of its base."""
+    """Return the model artifact that has whole weights: of an adapter, the base below it and those that it is on."""
     return base_of(artifact.inputs["student"]) if (artifact.path / "adapter").is_dir() else artifact
+
+
+def stacked(artifact: Artifact) -> bool:
+    """Whether a model artifact is an adapter whose student is an adapter too."""
+    return (artifact.path / "adapter").is_dir() and (artifact.inputs["student"].path / "adapter").is_dir()
 
 
 def weights_folder(artifact: Artifact) -> Path:
@@ -159,14 +164,44 @@ def require_4bit_support(device: str) -> None:
         raise ConfigError("train.method=qlora: bitsandbytes is not installed; pip install 'synthdiv[qlora]'")
 
 
+def load_whole(artifact: Artifact, precision: str, packed: bool = False) -> tuple[Any, Any]:
+    """Return model and tokenizer of a model artifact. An adapter is merged into its student in fp32; that student may
+    be an adapter too. With `packed`, linear layers have 4-bit weights, into which nothing can be merged."""
+    import torch
+
+    adapter = artifact.path / "adapter"
+    if not adapter.is_dir():
+        return load_base(artifact, precision, packed)
+    if packed:
+        raise ConfigError(
+            f"train.method=qlora: the student {artifact.path} is an adapter, which cannot be merged into 4-bit "
+            "weights; choose train.method=lora or full, or export the student merged and use it as a checkpoint"
+        )
+    model, tokenizer = load_whole(artifact.inputs["student"], "fp32")
+    if getattr(model.config, "quantization_config", None):
+        raise DataError(f"{adapter}: its base has quantised weights, into which it cannot be merged; use another base")
+    model = with_saved_adapter(model, adapter).merge_and_unload(safe_merge=True)
+    for (
+        weight
+    ) in model.parameters():  # buffers, such as frequencies of positions, stay in fp32 as transformers has them
+        weight.data = weight.data.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    return model, tokenizer
+
+
+def with_saved_adapter(model: Any, adapter: Path) -> Any:
+    import peft
+
+    with peft_warnings_ignored():
+        return peft.PeftModel.from_pretrained(model, adapter)
+
+
 def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple[Any, Any]:
-    """Return model and tokenizer of a checkpoint, pretrain or train artifact; for an adapter, those of its base. With
-    `packed`, linear layers have 4-bit weights as in QLoRA (Dettmers et al. 2023: NF4 with double quantisation)."""
+    """Return model and tokenizer of an artifact with whole weights. With `packed`, linear layers have 4-bit weights as
+    in QLoRA (Dettmers et al. 2023: NF4 with double quantisation)."""
     import torch
     import transformers
 
     quiet()
-    artifact = base_of(artifact)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     quantization: dict[str, Any] = {}
     if packed:
@@ -210,16 +245,13 @@ def open_model(artifact: Artifact, precision: str, device: str) -> OpenModel:
     import torch
     import transformers
 
-    model, tokenizer = load_base(artifact, precision)
+    adapter = artifact.path / "adapter"
+    model, tokenizer = load_whole(artifact.inputs["student"] if adapter.is_dir() else artifact, precision)
     # `generate` takes unset options from here: the generation defaults of a checkpoint, such as a repetition penalty,
     # must not apply
     model.generation_config = transformers.GenerationConfig()
-    adapter = artifact.path / "adapter"
     if adapter.is_dir():
-        import peft
-
-        with peft_warnings_ignored():
-            model = peft.PeftModel.from_pretrained(model, adapter)
+        model = with_saved_adapter(model, adapter)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     model = model.to(device).eval()
     if adapter.is_dir():

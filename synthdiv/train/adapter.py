@@ -37,7 +37,7 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
         fan_in_fan_out=any(layers[path] for path in paths),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
-        modules_to_save=lora.modules_to_save or None,
+        modules_to_save=[*lora.modules_to_save] or None,  # PEFT adds the name of what is tied to it
         ensure_weight_tying=bool(lora.modules_to_save and model.config.get_text_config().tie_word_embeddings),
         task_type="CAUSAL_LM",
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.mix.mix import read_mix
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import OpenModel, load_base, require_4bit_support
+from synthdiv.models.load import OpenModel, load_whole, require_4bit_support
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
 from synthdiv.train.adapter import freeze_other_towers, save_adapter, verify, with_adapter
@@ -36,7 +36,7 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
     check_devices(run)
     student, mix, prompts, tokens = (inputs[name] for name in ("student", "mix", "prompts", "tokens"))
     run.close()
-    model, tokenizer = load_base(student, *as_frozen(stage, run))
+    model, tokenizer = load_whole(student, *as_frozen(stage, run))
     chat = Chat.for_prompts(tokenizer, prompts)
     trained, held_out = sides(read_mix(mix), stage.validation)
     if not trained:

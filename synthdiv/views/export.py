@@ -15,7 +15,7 @@ from synthdiv.core.store import Store
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import Artifact, ConfigError
 from synthdiv.engine.job import Job
-from synthdiv.models.load import base_of, load_base, opening, peft_warnings_ignored, tokenizer_of, weights_folder
+from synthdiv.models.load import base_of, load_whole, opening, stacked, tokenizer_of, weights_folder
 from synthdiv.study.config import Track
 
 USAGE = "`synthdiv export train/4f1c FOLDER` (--adapter: an adapter is not merged into its base)"
@@ -81,6 +81,11 @@ def export_model(artifact: Artifact, folder: Path, merge: bool) -> str:
     with opening(weights_folder(origin)):
         dtype = own_format(weights_folder(origin))
     if adapter.is_dir() and not merge:
+        if stacked(artifact):
+            raise ConfigError(
+                "export --adapter: its student is an adapter too, and no folder has the merged weights of that; "
+                "export it without --adapter"
+            )
         shutil.copytree(adapter, folder, dirs_exist_ok=True)
         file = folder / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -88,12 +93,7 @@ def export_model(artifact: Artifact, folder: Path, merge: bool) -> str:
         config["base_model_name_or_path"] = config["base_model_name_or_path"] or local
         file.write_text(json.dumps(config, indent=1), encoding="utf-8")
         return str(dtype).removeprefix("torch.")
-    model, _ = load_base(artifact, "fp32")  # as it was trained: rounded once, at the end
-    if adapter.is_dir():
-        import peft
-
-        with peft_warnings_ignored():
-            model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    model, _ = load_whole(artifact, "fp32")  # as it was trained: rounded once, at the end
     model.to(dtype).save_pretrained(folder)
     tokenizer_of(artifact).save_pretrained(folder)
     return str(dtype).removeprefix("torch.")

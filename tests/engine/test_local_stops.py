@@ -154,7 +154,7 @@ def test_a_worker_whose_step_never_ends_exits_after_its_launcher(tmp_path, monke
     Ledger(tmp_path / "out", "s", "job").add(given.records(), given.graph())
     Job("job", "s", Runtime(str(tmp_path / "out"), device="cpu"), Track(), None, given.graph()).write(path)
     process = subprocess.Popen([sys.executable, "-m", "synthdiv.worker", str(path)], stdin=subprocess.PIPE)
-    process.stdin.write(f"{node.key} 1 0\n".encode())
+    process.stdin.write(f"0 {node.key} 1\n".encode())
     process.stdin.flush()
     try:
         wait_for(lambda: (tmp_path / "act-0").exists(), process)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from synthdiv.core import claim as claims
 from synthdiv.core.stage import Node
+from synthdiv.core.store import unfinished
 from synthdiv.core.types import ConfigError
 from synthdiv.engine import cluster
 from synthdiv.engine.profile import Profile
-from synthdiv.engine.slurm import Slurm
+from synthdiv.engine.slurm import SILENT, Slurm
 from tests.conftest import FILES, write_files
 from tests.engine.stages import Act, Given, cell
 
@@ -190,6 +192,29 @@ def test_a_queue_that_answers_nothing_while_a_job_runs_ends_no_job(slurm, tmp_pa
     slurm("squeue", "true")
     assert engine._over() == {}, "the first miss is forgotten"
     assert list(engine._over()) == ["7_0"]
+
+
+def test_a_job_that_only_the_accounting_knows_is_over_once_nothing_of_it_is_built(slurm, tmp_path, monkeypatch):
+    """Its row stays RUNNING for ever where the controller lost the job; a heartbeat says that it is alive."""
+    engine = watching(tmp_path, monkeypatch)
+    (node,) = engine.nodes.values()
+    slurm("squeue", "true")
+    slurm("scontrol", FORGOTTEN)
+    slurm("sacct", 'echo "RUNNING|0:0|n1"')
+    folder = unfinished(engine.store.path(node))
+    claim = claims.take(folder, None)
+    assert claim
+    assert [engine._over() for _ in range(SILENT + 2)] == [{}] * (SILENT + 2), "this process holds a claim"
+    (folder / "claim.0").unlink()
+    assert [engine._over() for _ in range(SILENT - 1)] == [{}] * (SILENT - 1)
+    (state,) = engine._over().values()
+    engine._ended("7_0", state, {})
+    assert engine.frontier.pending() == [node], "it is submitted again"
+    assert not engine.bad_hosts, "the host is not at fault"
+    assert state.note("7_0", "x.log").startswith("its job 7_0 of Slurm is forgotten by the controller and does nothing")
+    slurm("scontrol", f'echo "{ALIVE.format("RUNNING", "n1", "n1")}"')
+    engine.jobs = {"7_0": [node]}
+    assert [engine._over() for _ in range(SILENT + 2)] == [{}] * (SILENT + 2), "the controller knows it"
 
 
 def test_a_node_whose_job_died_is_tried_on_another_host_and_its_last_words_name_host_and_log(

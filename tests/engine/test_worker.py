@@ -77,7 +77,7 @@ def test_a_failure_and_a_missing_input_cost_only_what_depends_on_them(tmp_path):
 
 
 def order(process: subprocess.Popen, node: Node, rows: int = 0) -> None:
-    process.stdin.write(f"{node.key} 1 {rows}\n".encode())
+    process.stdin.write(f"{rows} {node.key} 1\n".encode())
     process.stdin.flush()
 
 

@@ -9,16 +9,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 
 import pytest
 
-from synthdiv.core.ledger import Ledger
 from synthdiv.core.local_run import Stop
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
-from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError, DataError, Stopped
-from synthdiv.engine.build import Builder
+from synthdiv.engine.inline import Inline
+from synthdiv.engine.local import Local
 from synthdiv.generate import client
 from synthdiv.generate.answer import LOG, ROWS
 from synthdiv.generate.generate import read_log, read_samples
@@ -27,6 +27,7 @@ from synthdiv.generate.spec import Sampling
 from synthdiv.prompts.prompt_set import Prompts, read_prompts
 from synthdiv.prompts.table import Columns, Table
 from tests.conftest import ROOT, write_rows
+from tests.engine.stages import Given, cell
 from tests.generate.fault_server import FaultServer, text_of
 from tests.generate.hosting import answered, built_prompts, hosted, prompt_stage, run_of, stage
 from tests.models.small import build
@@ -213,18 +214,17 @@ def test_truncated_rows_and_log_lines_are_dropped(prompts, folder):
     assert [line["id"] for line in read_log(half)] == [row.id for row in read_samples(half)]
 
 
-def test_shards_of_a_hosted_source_share_its_places_in_flight(prompts, folder):
-    """Eight shards of eleven take as long as one of 88 would."""
+@pytest.mark.parametrize("engine", [Inline, partial(Local, jobs=1, devices=1)], ids=["inline", "local"])
+def test_shards_of_a_hosted_source_share_its_places_in_flight(prompts, folder, engine):
+    """Eight shards of eleven take as long as one of 88 would, in this process and in one worker."""
     with FaultServer(latency=0.3) as fault:
         run = run_of(fault, folder, concurrency=22)
         inputs = {"prompts": Node(prompts.stage), "model": Node(hosted(folder, run).stage)}
         nodes = [Node(dataclasses.replace(stage(11), shard=shard), inputs) for shard in range(8)]
         assert nodes[0].stage.together(inputs, run.runtime) == 3
-        ledger = Ledger(folder, "s", attempts={})
-        (ledger.folder / "events").mkdir(parents=True)
-        builder = Builder(Store(folder, 10.0), ledger, run.runtime, Stop())
-        states = {node.key: outcome.state for node, outcome in builder.build_group(nodes[0], nodes)}
-        assert states == {node.key: "built" for node in nodes}
+        launch = engine(Given(nodes), cell(folder, servers=run.runtime.servers))
+        assert launch.run() == 0
+        assert {launch.states[node.key] for node in nodes} == {"built"}
         seconds = fault.starts[-1] - fault.starts[0]
     count = len(fault.bodies)
     assert fault.peak == 22, "and no more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -205,6 +206,25 @@ def test_a_folder_that_would_be_a_command_is_only_a_folder(slurm, tmp_path, monk
         log = Path(engine.ledger.states()[node.key].log)
     assert "printed by the stage" in log.read_text()
     assert not list(tmp_path.rglob("pwned"))
+
+
+def test_a_job_that_fails_on_a_host_is_tried_on_the_other_and_then_on_any(slurm, tmp_path, monkeypatch):
+    """Each host fails the first job that it gets; with both left out, sbatch accepts no job."""
+    for name, value in {**slurm.environment, **stages.knowing(tmp_path / "known")}.items():
+        monkeypatch.setenv(name, value)
+    with launching(slurm, tmp_path / "hosts", "hosts") as launch:
+        monkeypatch.chdir(launch.folder)
+        profile = Profile(options={"mem": "900M"}, setup=[f"mkdir {launch.folder}/$SLURMD_NODENAME && exit 3"])
+        cell, node = stages.cell(launch.folder / "outputs"), Node(stages.Act(1))
+        cell.sweep = launch.name
+        engine = Slurm(stages.Given([node]), cell, profile, group=1, requeues=0, detach=False)
+        assert engine.run() == 0
+        ended = sorted(launch.accounts("nodelist").items(), key=lambda job: int(job[0].split("_")[0]))
+    (first, one), (second, other), (third, _) = (states for _, states in ended)
+    assert (first, second, third) == ("FAILED", "FAILED", "COMPLETED")
+    assert {one, other} == {"n1", "n2"}
+    options = [re.findall("--exclude=(.*)", path.read_text()) for path in sorted(engine.folder.glob("*.sbatch"))]
+    assert options == [[], [one], []]
 
 
 def test_a_partition_that_does_not_exist(slurm, launch):

@@ -13,10 +13,10 @@ import transformers
 from synthdiv.core.fields import problems
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.strategy import Strategy
-from synthdiv.core.types import Artifact, DataError
+from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.load import load_tokenizer, peft_warnings_ignored
+from synthdiv.models.load import load_tokenizer, load_whole, peft_warnings_ignored
 from synthdiv.models.weights import linear_paths
 from synthdiv.train.adapter import freeze_other_towers, linear_layers, with_adapter
 from synthdiv.train.recipe import Lora, Method
@@ -144,6 +144,44 @@ def test_an_adapter_artifact_opens_by_itself(root, prompts, human, tmp_path, kin
     assert (logits(alone) != logits(opened(student).model)).any()
     tokenizer = load_tokenizer(tuned.path / "adapter")
     assert tokenizer.chat_template == "{% set a = 1 %}" + load_tokenizer(folder).chat_template
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("llama", {}), ("llama", {"rslora": True, "dora": True}), ("tied", {"modules_to_save": ["embed_tokens"]}),
+     ("gpt2", {}), ("mixtral", {})],
+)  # fmt: skip
+@pytest.mark.parametrize("method", [Method.lora, Method.full])
+def test_a_student_that_is_an_adapter_is_trained_as_it_answers(root, prompts, human, tmp_path, kind, fields, method):
+    """Its adapter is merged into its base by hand here, by PEFT: the second training begins there, and its adapter is
+    applied to that, in fp32 and in bf16."""
+    folder, whole = tmp_path / "base", tmp_path / "whole"
+    more = {"num_local_experts": 4} if kind == "mixtral" else {}
+    untrained(kind.replace("tied", "llama"), tie_word_embeddings=kind == "tied", **more).save_pretrained(folder)
+    tokenizer = load_tokenizer(build(root, tiny_model()).path / "model")
+    tokenizer.save_pretrained(folder)
+    student = Artifact(Checkpoint(str(folder), sha256=kind), "0", folder)
+    first = build(root, recipe(lora=Lora(r=2, **fields)), student, human, prompts)
+    with peft_warnings_ignored():
+        base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        by_hand = peft.PeftModel.from_pretrained(base, first.path / "adapter").merge_and_unload(safe_merge=True)
+    by_hand.save_pretrained(whole)
+    tokenizer.save_pretrained(whole)
+    merged = Artifact(Checkpoint(str(whole), sha256=f"{kind} {fields} whole"), "1", whole)
+    torch.testing.assert_close(logits(opened(merged).model), logits(opened(first).model))
+
+    again = recipe(method=method, lora=Lora(r=2), seed=1)
+    second, expected = (build(root, again, each, human, prompts) for each in (first, merged))
+    for precision in ("fp32", "bf16"):
+        assert torch.equal(logits(opened(second, precision).model), logits(opened(expected, precision).model))
+    assert (logits(opened(second).model) != logits(opened(first).model)).any()
+    assert second.manifest["summary"]["loss"] == expected.manifest["summary"]["loss"]
+
+
+def test_an_adapter_is_not_merged_into_weights_of_four_bits(root, prompts, human):
+    first = build(root, recipe(lora=Lora(r=2)), build(root, tiny_model()), human, prompts)
+    with pytest.raises(ConfigError, match="is an adapter, which cannot be merged into 4-bit weights"):
+        load_whole(first, "bf16", packed=True)
 
 
 def test_an_adapter_that_reads_whole_weights_is_refused_where_they_are_cut():

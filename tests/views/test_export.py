@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import peft
@@ -23,7 +24,8 @@ from tests.models.small import build, node_of, opened, tiny_model, toy_prompts
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A ledger with an adapter and a whole model, both trained from a checkpoint in bf16; their artifacts by method."""
+    """A ledger with an adapter and a whole model, both trained from a checkpoint in bf16, and an adapter on the first;
+    their artifacts by method."""
     root = tmp_path_factory.mktemp("outputs")
     base = shutil.copytree(build(root, tiny_model()).path / "model", root / "base")
     transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
@@ -35,6 +37,7 @@ def study(tmp_path_factory):
         for method in (Method.lora, Method.full)
     }
     tuned = {name: build(root, stage, student, mix, prompts) for name, stage in stages.items()}
+    tuned["again"] = build(root, dataclasses.replace(stages["lora"], seed=1), tuned["lora"], mix, prompts)
     nodes = {key: node for artifact in tuned.values() for key, node in node_of(artifact).ancestry().items()}
     cell = CellRecord(
         "c", "arm", ["mix=human"], {}, {}, {}, {}, {}, [*nodes], None, prompts.key,
@@ -49,7 +52,7 @@ def logits(model):
         return model.float()(torch.tensor([[5, 6, 7, 8]])).logits
 
 
-@pytest.mark.parametrize(("method", "merge"), [("lora", True), ("lora", False), ("full", True)])
+@pytest.mark.parametrize(("method", "merge"), [("lora", True), ("lora", False), ("full", True), ("again", True)])
 def test_an_exported_model_opens_with_libraries_of_others(study, tmp_path, method, merge, capsys):
     root, tuned = study
     folder = tmp_path / "new" / "folder"
@@ -75,11 +78,17 @@ def test_an_exported_model_opens_with_libraries_of_others(study, tmp_path, metho
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("train/zz", "names no model"), ("train/", "names 2 models"), (None, "takes a node and")]
+    ("name", "expected"), [("train/zz", "names no model"), ("train/", "names 3 models"), (None, "takes a node and")]
 )
 def test_a_node_that_is_not_one_model_is_refused(study, tmp_path, name, expected):
     with pytest.raises(ConfigError, match=expected):
         export(study[0], [name, str(tmp_path / "new")] if name else [], merge=True)
+
+
+def test_an_adapter_on_an_adapter_leaves_only_merged(study, tmp_path):
+    with pytest.raises(ConfigError, match=r"its student is an adapter too.*export it without --adapter"):
+        export(study[0], [f"train/{study[1]['again'].key[:8]}", str(tmp_path / "new")], merge=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_files_is_not_written_to(study, tmp_path):

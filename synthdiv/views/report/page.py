@@ -27,6 +27,7 @@ from synthdiv.views.report.tables import (
     unfinished_md,
     unmatched_md,
 )
+from synthdiv.views.report.unanswered import unanswered_md
 
 OVERVIEW = 6  # measures in the overview
 
@@ -54,7 +55,7 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             "cells.csv": csv_text(cell_rows(rows)),
             "cells.md": unmatched_md(arms, labels) + cells_md(rows, selected, labels, arms),
             "arms.csv": csv_text(arm_rows(arms, labels)),
-            "report.md": page(name, rows, arms, selected, labels, list(suites)),
+            "report.md": page(name, rows, arms, selected, labels, list(suites), unanswered_md(root, name)),
         }.items():
             (draft / file).write_text(text, encoding="utf-8")
         replace(draft, final)
@@ -106,6 +107,7 @@ def page(
     selected: Sequence[str],
     labels: Labels,
     suites: Sequence[str],
+    unanswered: str = "",
 ) -> str:
     """The report itself."""
     models = sorted({arm.replicates for arm in arms})
@@ -129,6 +131,7 @@ def page(
         parts += [arms_md(arms, measure, labels, "###") for measure in caveats]
     parts += [
         "Every score is in the CSV files; `report.measures=NAME,…` shows any of them here.\n",
+        unanswered and f"## Prompts without an answer\n\n{unanswered}",
         f"## Not finished\n\n{unfinished_md(rows)}",
         f"## How to read this\n\n{notes(arms, suites)}",
         "Files: `cells.csv` (one line per score), `cells.md`, `arms.csv`, `figures/`.\n",

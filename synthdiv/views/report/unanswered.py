@@ -1,0 +1,46 @@
+"""The prompts that students do not train on as asked: those that a source refused or failed, and those left out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from synthdiv.core.ledger import Ledger
+from synthdiv.core.store import MANIFEST
+from synthdiv.core.terminal import clean
+from synthdiv.generate.generate import Split, read_log
+from synthdiv.views.layout import markdown
+from synthdiv.views.report.collect import damage
+
+OUTCOMES = ("refusal", "failed")
+SHOWN = 10  # ids of prompts that are left out
+
+
+def unanswered_md(root: Path, name: str) -> str:
+    """A line for each source of the sweep `name` that refused or failed a prompt to train on, with the most frequent
+    reason, and the prompts left out of mixes; empty where there is none. Damaged shards do not count."""
+    answers, reasons = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
+    left_out = dict[str, None]()
+    for node in Ledger(root, name).nodes():
+        path = root / "artifacts" / node.stage / node.key
+        left_out |= dict.fromkeys(node.fields.get("leave_out") or ())
+        train = node.stage == "generate" and node.fields.get("split") == Split.train.value
+        if not train or not (path / MANIFEST).exists() or damage(path):
+            continue
+        source = node.fields["source"]
+        finish = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["summary"]["finish"]
+        answers[source].update(finish)
+        for line in read_log(path) if finish.keys() & OUTCOMES else ():
+            reasons[source].update(str(line[outcome]) for outcome in OUTCOMES if line.get(outcome))
+    lines = [
+        {"source": source, "answers": count.total(), "refused": count["refusal"], "failed": count["failed"]}
+        | {"most frequent reason": next((reason for reason, _ in reasons[source].most_common(1)), "")}
+        for source, count in sorted(answers.items())
+        if count["refusal"] or count["failed"]
+    ]
+    text = markdown(lines) if lines else ""
+    if left_out:
+        ids = clean(", ".join([*left_out][:SHOWN])) + (", …" if len(left_out) > SHOWN else "")
+        text += f"\nLeft out of mixes (`mix.leave_out`): {len(left_out)} ({ids}).\n"
+    return text
