@@ -11,6 +11,8 @@ from pathlib import Path
 from synthdiv.core.terminal import echo, echo_traceback, log_handler
 from synthdiv.views.usage import VERBS, usage
 
+OUTPUTS = "runtime.outputs="
+
 
 def conf_dir() -> Path:
     """The configuration beside the package (an installed wheel), else beside the repository."""
@@ -20,7 +22,7 @@ def conf_dir() -> Path:
 
 def outputs(arguments: list[str]) -> Path:
     """Where verbs look: `runtime.outputs=…`, else `outputs` here."""
-    folder = last(arguments, "runtime.outputs=")
+    folder = last(arguments, OUTPUTS)
     if folder[:1] in ("'", '"'):  # quoted for Hydra, as a launch needs it
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -150,6 +152,10 @@ def dispatch(arguments: list[str]) -> int:
         from synthdiv.views.measure.command import measure_file
 
         return measure_file(arguments[1:])
+    if arguments[:1] == ["judge"]:
+        from synthdiv.views.judge.verb import judge_file
+
+        return judge_file([word for word in arguments[1:] if not word.startswith(OUTPUTS)], outputs(arguments))
     if "--version" in arguments:
         from synthdiv import __version__
 

@@ -18,7 +18,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2245,
-    "measures": 4150,
+    "measures": 4160,
     "models": 860,
     "prompts": 1510,
     "generate": 2670,
@@ -27,15 +27,15 @@ BUDGETS = {
     "evaluate": 1460,
     "study": 1690,
     "engine": 1790,
-    "views": 2720,
-    "command": 290,
+    "views": 3310,
+    "command": 295,
     "hydra_plugins": 215,
 }
 GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
-    "engine": 1200, "views": 2000,
+    "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 22210, 17200
+TOTAL, TOTAL_GOAL = 22815, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -38,6 +38,7 @@ FEW_CELLS = ["mix=human", "generators=toy_small", "student=toy_small", "hydra.sw
 NOT_RUN: dict[str, str] = {
     "synthdiv measure --encoder": "names an option",
 }
+REAL_VERDICTS = "alpaca_eval_gpt4"  # in the commands that tests/views/judge/test_judge.py runs on real verdicts
 
 
 def code_blocks(text: str) -> Iterator[str]:
@@ -80,6 +81,11 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answers = [row | {"source": source} for row in rows[:60] for source in ("a", "b")]
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    pairs = [row | {"first": "gpt-4", "second": "b", "winner": "first", "human": "second", "order": 0} for row in rows]
+    pairs = [row | {"text_1": row["response"], "text_2": "It is."} for row in pairs]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    ratings = [row | {"source": "gpt-4", "verdict": index % 5, "human": 3} for index, row in enumerate(rows)]
+    (folder / "ratings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ratings))
     problems = [{"id": f"q{i}", "instruction": f"Add {i} to {i * 37}", "dataset": "gsm8k-test"} for i in range(1319)]
     write_gz(folder / "instructions_human.jsonl.gz", [row | {"response": "It is 4."} for row in problems])
     preset = (ROOT / "conf" / "generators" / "gsm8k_6b.yaml").read_text(encoding="utf-8")
@@ -100,7 +106,7 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if command not in NOT_RUN])
+@pytest.mark.parametrize("command", [each for each in commands() if each not in NOT_RUN and REAL_VERDICTS not in each])
 def test_a_command_of_the_documentation_runs(command, typed, readers_files, tmp_path, monkeypatch):
     """A launch is planned; a verb that needs a finished sweep or artifact gets as far as looking for it."""
     from huggingface_hub import constants

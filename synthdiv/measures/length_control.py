@@ -55,7 +55,7 @@ def length_controlled(
     sides = [float((side > 0).mean()) if len(y) else math.nan for side in (length, -length)]
     if min(sides) < MIN_SIDE:
         shares = f"the first answer is longer in {sides[0]:.0%} of pairs and shorter in {sides[1]:.0%}"
-        reason = f"{shares}; length control needs {MIN_SIDE:.0%} on either side"
+        reason = f"{shares}, and length control needs {MIN_SIDE:.0%} on either side"
         rate, term = (replace(each, value=math.nan, reason=reason) for each in (rate, term))
     return rate, term
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from synthdiv.measures.estimates import Ids
 
-POSITION = Measure("position_bias", "P(shown first wins) - 0.5", None, "no pair with a verdict", -0.5, 0.5)
+POSITION = Measure("position_bias", "P(shown first wins) - 0.5", None, "no two authors in both orders", -0.5, 0.5)
 FLIPS = Measure("flips", "share of pairs", False, "no pair has a verdict in both orders", 0.0, 1.0)
 TIES = Measure("ties", "share of verdicts", None, "no verdict", 0.0, 1.0)
 WINS = Measure("wins", "share of votes", None, "no prompt has a verdict on all pairs of authors", 0.0, 1.0)
@@ -67,29 +67,42 @@ class Pairs:
         return replace(part, first=first, second=second, **shares, **gaps)
 
 
-def order_scores(forward: Any, backward: Any, prompts: Ids = None) -> list[Estimate]:
+def order_scores(forward: Any, backward: Any, prompts: Ids = None, authors: Ids = None) -> list[Estimate]:
     """Return position bias, flips and ties of pairs with the verdict P(first wins) `forward` (n,) where the first
     author's text was shown first, and `backward` (n,) where it was shown second; NaN for no verdict.
 
-    Position bias is free of the answers' quality only over both orders, or if the orders were drawn at random; its note
-    counts the pairs with one order. A flip is a pair whose winner changes with the order; a tie a verdict of 0.5.
+    A flip is a pair whose winner changes with the order; a tie a verdict of 0.5. Pairs with a verdict in one order show
+    a position bias if orders were drawn at random: it is then estimated among pairs of the same `authors` (n,), so that
+    it is free of who wins.
     """
     import numpy as np
 
     a, b = np.asarray(forward, dtype=float), np.asarray(backward, dtype=float)
     prompt = prompt_numbers(prompts, len(a))
-    twice, rows = np.concatenate([prompt, prompt]), np.tile(np.arange(len(a)), 2)
-    shown_first = prompt_means(np.concatenate([a, 1 - b]), rows, len(a))
     flips = np.where(np.isnan(a + b), math.nan, (a - 0.5) * (b - 0.5) < 0)
     verdicts = np.concatenate([a, b])
     ties = np.where(np.isnan(verdicts), math.nan, verdicts == 0.5)
-    single = int((np.isnan(a) != np.isnan(b)).sum())
-    note = f"{single} of {len(a)} pairs have a verdict in one order only" if single else ""
+    position = mean_of(POSITION, prompt_means((a - b) / 2, prompt))
+    if single := int((np.isnan(a) != np.isnan(b)).sum()):
+        strata = np.zeros(len(a), dtype=int) if authors is None else prompt_numbers(authors, len(a))
+        ids = prompt.tolist()
+        position = set_estimates([POSITION], lambda keep: [position_bias(a, b, strata, keep)], ids, len(a))[0]
+        position = position.with_note(f"{single} of {len(a)} pairs have a verdict in one order only")
     return [
-        mean_of(POSITION, prompt_means(shown_first - 0.5, prompt), note=note),
+        position,
         mean_of(FLIPS, prompt_means(flips, prompt), int((~np.isnan(flips)).sum())),
-        mean_of(TIES, prompt_means(ties, twice), int((~np.isnan(ties)).sum())),
+        mean_of(TIES, prompt_means(ties, np.concatenate([prompt, prompt])), int((~np.isnan(ties)).sum())),
     ]
+
+
+def position_bias(forward: np.ndarray, backward: np.ndarray, strata: np.ndarray, keep: np.ndarray) -> float:
+    """Return half the difference of P(first wins) between the two orders, the mean over strata by their pairs; strata
+    that lack an order are left out."""
+    import numpy as np
+
+    a, b = (prompt_means(np.where(keep, each, math.nan), strata) for each in (forward, backward))
+    size = np.bincount(strata[keep], minlength=len(a)) * ~np.isnan(a + b)
+    return float((np.nan_to_num(a - b) / 2 * size).sum() / size.sum()) if size.sum() else math.nan
 
 
 def missing_pairs(pairs: Pairs) -> list[tuple[Hashable, str, str]]:
@@ -144,7 +157,8 @@ def strengths(pairs: Pairs, covariates: tuple[str, ...] = (), seed: int = 0) -> 
     names = [*pairs.authors, *covariates]
     rows = pairs.take(usable(pairs, covariates))
     terms = design(rows, pairs.authors, covariates)
-    measures = [Measure(f"strength/{name}", "log-odds", None, NO_PAIR) for name in names]
+    titles = [*(f"strength/{name}" for name in pairs.authors), *(f"term/{name}" for name in covariates)]
+    measures = [Measure(title, "log-odds", None, NO_PAIR) for title in titles]
 
     def fit(keep: np.ndarray) -> np.ndarray:
         return logistic_terms(terms[keep], rows.wins[keep], np.ones(len(names), dtype=bool))

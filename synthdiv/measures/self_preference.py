@@ -19,7 +19,9 @@ NO_OVERLAP = "no pair has a verdict and a label"
 BIAS = Measure("self_bias", "log-odds", None, NO_OVERLAP)
 SCALED = Measure("self_bias_per_quality", "units of quality", None, NO_OVERLAP)
 SLOPE = Measure("quality_slope", "log-odds per unit of quality", True, NO_OVERLAP)
-OWN = Measure("votes_for_own", "share of votes", None, "no pair of its own text has a verdict and a label", 0.0, 1.0)
+NO_OWN = "no pair of its own text has a verdict and a label"
+OWN = Measure("votes_for_own", "share of votes", None, NO_OWN, 0.0, 1.0)
+OWN_OVER_PANEL = Measure("votes_for_own_over_panel", "share of votes", None, NO_OWN, -1.0, 1.0)
 EQUAL = Measure("votes_for_own_at_equal_quality", "share of votes", None, "no pair of equal quality", 0.0, 1.0)
 BASELINE = Measure(
     "self_preference_over_baseline", "share of votes", None, "no prompt has an equally bad answer of another", -1.0, 1.0
@@ -85,12 +87,10 @@ def votes_for_own(pairs: Pairs, own: str) -> tuple[Estimate, Estimate, Estimate]
     import numpy as np
 
     part = pairs.of(own)
-    missing = np.isnan(part.wins + part.panel)
-    number = prompt_numbers(part.prompt.tolist(), len(part.prompt))
-    judge, panel = (
-        mean_of(OWN, prompt_means(np.where(missing, math.nan, votes), number)) for votes in (part.wins, part.panel)
-    )
-    return judge, panel, judge.minus(panel)
+    number, gaps = prompt_numbers(part.prompt.tolist(), len(part.prompt)), part.wins - part.panel
+    votes = (np.where(np.isnan(gaps), math.nan, each) for each in (part.wins, part.panel))
+    judge, panel = (mean_of(OWN, prompt_means(each, number)) for each in votes)
+    return judge, panel, mean_of(OWN_OVER_PANEL, prompt_means(gaps, number))
 
 
 def votes_at_equal_quality(pairs: Pairs, own: str) -> Estimate:

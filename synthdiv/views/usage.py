@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-VERBS = ("plan", "status", "report", "doctor", "trace", "export", "measure")
+VERBS = ("plan", "status", "report", "doctor", "trace", "export", "measure", "judge")
 TEXT = """\
 synthdiv: what the diversity of synthetic data does to a language model that is fine-tuned on it
 
@@ -14,6 +14,7 @@ synthdiv: what the diversity of synthetic data does to a language model that is 
   synthdiv status [NAME] [--json] [--watch]   show what is done, running and failed, and why
   synthdiv report NAME                        write the tables and figures of a sweep
   synthdiv measure FILE                       compute the diversity measures of any file of texts
+  synthdiv judge FILE                         compare the verdicts of a judge with labels, before it is trusted
   synthdiv trace ID [--json]                  show the source and request of every answer to a prompt
   synthdiv export NODE FOLDER [--adapter]     write a trained model, such as train/4f1c, for other libraries
   synthdiv doctor                             verify every artifact and list unfinished work

@@ -38,11 +38,25 @@ def test_order_scores_do_not_depend_on_which_author_is_called_the_first(rows):
 def test_pairs_judged_in_one_order_are_counted_and_none_is_dropped():
     position, flips, _ = order_scores([1.0, 1.0, 0.9], [NO, 0.0, 0.8], prompts=["a", "a", "b"])
     assert position.note == "1 of 3 pairs have a verdict in one order only"
-    assert position.value == pytest.approx(((0.5 + 0.5) / 2 + 0.05) / 2)  # prompts count alike
+    assert position.value == pytest.approx((2.9 / 3 - 0.4) / 2)
     assert (flips.value, flips.n) == (0.5, 2)
     for each in order_scores([NO], [NO]):
         assert math.isnan(each.value)
         assert each.score().note
+
+
+def test_position_bias_from_one_random_order_is_free_of_who_wins():
+    rng = np.random.default_rng(0)
+    authors, shown_first = rng.integers(0, 3, 6000), rng.random(6000) < 0.5
+    wins = np.array([0.95, 0.3, 0.6])[authors] + np.where(shown_first, 0.04, -0.04)
+    forward, backward = np.where(shown_first, wins, NO), np.where(shown_first, NO, wins)
+    apart, pooled = (order_scores(forward, backward, authors=each)[0] for each in (authors.tolist(), None))
+    assert apart.value == pytest.approx(0.04, abs=1e-9)
+    score = pooled.score()
+    assert score.low < 0.04 < score.high
+    none = order_scores([1.0, 0.0], [NO, NO])[0].score()  # always shown in one order
+    assert math.isnan(none.value)
+    assert "one order only" in none.note
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(2, 4))

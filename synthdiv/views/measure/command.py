@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
     """Reports wrong arguments as every other command does: one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"measure: {message}; see `{self.prog} --help`")
+        raise ConfigError(f"{self.prog.split()[-1]}: {message}; see `{self.prog} --help`")
 
 
 def parser() -> Parser:

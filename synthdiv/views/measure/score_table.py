@@ -47,7 +47,8 @@ def with_ranges(pattern: str, numbers: list[list[str]]) -> str:
 def show_scores(scores: Mapping[str, Sequence[Score]], sizes: Mapping[str, int], about: Sequence[str]) -> None:
     """Print the scores of each group. `sizes` are the numbers of its texts, `about` the lines above the table."""
     notes = Notes()
-    rows = [*group_rows("texts", {group: [f"{size:,}", "", "", ""] for group, size in sizes.items()})]
+    counts = {group: [f"{size:,}", "", "", ""] for group, size in sizes.items()}
+    rows = [*group_rows("texts", counts)] if counts else []
     for name in dict.fromkeys(score.name for members in scores.values() for score in members):
         by_group = {group: score for group, members in scores.items() for score in members if score.name == name}
         first = next(iter(by_group.values()))

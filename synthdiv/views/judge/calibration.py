@@ -1,0 +1,99 @@
+"""What is known of a judge before it is trusted: `outputs/judges/JUDGE/RUBRIC.json`, written by `synthdiv judge`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from synthdiv.core.types import DataError, Score
+
+MIN_LABELS = 200  # labelled items from which a judge counts as validated
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`labels` are the columns of labels with their numbers, `items` the items with a label and a verdict; `scores` by
+    name those of the judge (value, low, high, n, unit, note), as JSON writes them."""
+
+    judge: str
+    rubric: str
+    version: int
+    file: str
+    labels: Mapping[str, int]
+    items: int
+    scores: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def validated(self) -> bool:
+        return self.items >= MIN_LABELS
+
+    def summary(self) -> str:
+        """One line for a page: `validated on 805 items labelled by human: alpha 0.41 [0.35, 0.47], …`."""
+        state = "validated" if self.validated else f"unvalidated, fewer than {MIN_LABELS} labels: compared"
+        numbers = (range_text(name, self.scores[name]) for name in ("alpha", "discrimination") if name in self.scores)
+        return (
+            f"{state} on {self.items:,} items labelled by {', '.join(self.labels)}: {', '.join(filter(None, numbers))}"
+        )
+
+
+def range_text(name: str, score: Mapping[str, Any]) -> str:
+    if not isinstance(score.get("value"), float | int):
+        return ""
+    ends = "" if score.get("low") is None else f" [{score['low']:.2f}, {score['high']:.2f}]"
+    return f"{name} {score['value']:.2f}{ends}"
+
+
+def calibration_file(outputs: Path, judge: str, rubric: str) -> Path:
+    """The file of a judge and a rubric; names with a slash, as on the hub, stay one folder."""
+    return outputs / "judges" / quote(judge, safe=" ") / f"{quote(rubric, safe=' ')}.json"
+
+
+def write_calibration(outputs: Path, calibration: Calibration) -> Path:
+    """Write or replace the file, whole or not at all. Returns where."""
+    path = calibration_file(outputs, calibration.judge, calibration.rubric)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(asdict(calibration), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def calibration(outputs: Path, judge: str, rubric: str, version: int = 1) -> Calibration | None:
+    """Return what `synthdiv judge` wrote of a judge with this version of a rubric, or None. DataError if the file is
+    not what it writes."""
+    path = calibration_file(outputs, judge, rubric)
+    if not path.exists():
+        return None
+    try:
+        found = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        advice = "run `synthdiv judge` again, or remove the file"
+        raise DataError(f"{path}: is no calibration of a judge ({error}); {advice}") from error
+    return found if found.version == version else None
+
+
+def judge_status(outputs: Path, judge: str, rubric: str, version: int = 1) -> str:
+    """Return the line that a page shows beside a judge's scores: the summary of its calibration, or `unvalidated`."""
+    found = calibration(outputs, judge, rubric, version)
+    return found.summary() if found else "unvalidated: never compared with labels; see docs/judges.md"
+
+
+def json_scores(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
+    """Scores by name; NaN is null and an infinity a string."""
+    from synthdiv.evaluate.suite import json_number
+
+    names = ("value", "low", "high")
+    return {
+        score.name: {
+            **{name: json_number(getattr(score, name)) for name in names},
+            "n": score.n,
+            "unit": score.unit,
+            "note": score.note,
+        }
+        for score in scores
+    }

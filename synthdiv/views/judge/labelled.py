@@ -1,0 +1,211 @@
+"""A file of verdicts and labels → pairs or ratings of one judge. Errors name the line and the column."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from synthdiv.core.types import ConfigError, DataError
+from synthdiv.prompts.formats import FileRows, read_columns
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from synthdiv.measures.preference import Pairs
+
+FIRST_SHOWN = {"0": True, "1": False}  # cells of the column --order
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The rows of a file. `verdict` (n,) and each of `labels` are P(first wins) for pairs, else ratings; NaN for none.
+    `lengths` (n, texts) are characters of the texts; `shown_first` (n,) says whether the first author's text was shown
+    first; both None if the file does not have them. `remarks` are lines on what is unusual in the file."""
+
+    prompt: list[Hashable]
+    authors: list[list[str]]
+    verdict: np.ndarray
+    labels: dict[str, np.ndarray]
+    lengths: np.ndarray | None
+    shown_first: np.ndarray | None
+    remarks: list[str]
+
+    def take(self, rows: list[int]) -> Labelled:
+        return Labelled(
+            [self.prompt[row] for row in rows],
+            [self.authors[row] for row in rows],
+            self.verdict[rows],
+            {name: label[rows] for name, label in self.labels.items()},
+            None if self.lengths is None else self.lengths[rows],
+            None if self.shown_first is None else self.shown_first[rows],
+            self.remarks,
+        )
+
+    def labelled(self, name: str | None = None) -> int:
+        """The items with a verdict and a label, of this column or of any. A pair in both orders is one item."""
+        import numpy as np
+
+        labels = self.panel() if name is None else self.labels[name]
+        rows = np.flatnonzero(~np.isnan(self.verdict + labels))
+        return len(
+            {(self.prompt[row], *sorted(self.authors[row])) if len(self.authors[row]) == 2 else row for row in rows}
+        )
+
+    def panel(self) -> np.ndarray:
+        """The mean of all labels (n,), NaN for a row without any."""
+        import numpy as np
+
+        if not self.labels:
+            return np.full(len(self.verdict), math.nan)
+        every = np.array([*self.labels.values()])
+        known = (~np.isnan(every)).sum(axis=0)
+        return np.where(known > 0, np.nansum(every, axis=0) / np.maximum(known, 1), math.nan)
+
+
+def read_labelled(options: argparse.Namespace) -> Labelled:
+    """Read the columns that the options name. ConfigError or DataError for what cannot be used."""
+    import numpy as np
+
+    authors = options.pair or ([options.author] if options.author else [])
+    named = {"verdict": [options.verdict], "label": options.label, "pair": options.pair or [], "text": options.text}
+    named |= {option: [getattr(options, option)] for option in ("prompt", "author", "order")}
+    wanted = {f"--{option} {name}": name for option, names in named.items() for name in names if name is not None}
+    rows = read_columns(options.file, wanted)
+    read = pair_values if options.pair else rating_values
+    verdict, remark = read(rows, options.verdict, options.values)
+    labels = {name: read(rows, name, options.values)[0] for name in options.label}
+    remarks = [remark] if remark else []
+    lengths, shown = None, None
+    if options.text:
+        texts = [[answers[0] for answers in rows.answers(name)] for name in options.text]
+        empty = sum(not text.strip() for column in texts for text in column)
+        remarks += (
+            [f"{empty:,} of {sum(map(len, texts)):,} texts are empty; they count, with length 0."] if empty else []
+        )
+        lengths = np.array([[len(text) for text in column] for column in texts], dtype=float).T
+    if options.order is not None:
+        cells = [str(cell) for cell in rows.require(options.order, is_order, "; it needs 0 (first shown first) or 1")]
+        shown = np.array([FIRST_SHOWN[cell] for cell in cells])
+    prompt = rows.ids(options.prompt) if options.prompt is not None else list(range(len(verdict)))
+    names = [list(names) for names in zip(*(rows.ids(name) for name in authors), strict=True)]
+    made = Labelled(list(prompt), names or [[] for _ in prompt], verdict, labels, lengths, shown, remarks)
+    return refuse_useless(without_self_pairs(made, remarks) if options.pair else made, rows, options)
+
+
+def is_order(cell: Any) -> bool:
+    return str(cell) in FIRST_SHOWN
+
+
+def pair_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:
+    """P(first wins) of each row, and how many cells are no verdict. Without `values`, cells are numbers from 0 to 1."""
+    import numpy as np
+
+    cells = rows.labels(column)
+    if not values:
+        rows.require(column, is_share, "; it needs P(first wins), from 0 to 1, or --values FIRST SECOND [TIE …]")
+        return np.array([float(cell) if cell else math.nan for cell in cells]), ""
+    first, second, *ties = values
+    known = {first: 1.0, second: 0.0} | dict.fromkeys(ties, 0.5)
+    ends = as_number(first), as_number(second)
+
+    def share(cell: str) -> float:
+        number = as_number(cell)
+        exact = [value for name, value in known.items() if cell == name or number == as_number(name)]
+        between = (ends[1] - number) / (ends[1] - ends[0])
+        return exact[0] if exact else between if 0 <= between <= 1 else math.nan
+
+    made = np.array([share(cell) for cell in cells])
+    other = Counter(cell for cell, value in zip(cells, made, strict=True) if cell and math.isnan(value))
+    if len(other) and np.isnan(made).all():
+        raise DataError(
+            f"--values {' '.join(values)}: no cell of column {column} is one; it has {', '.join(list(other)[:5])}"
+        )
+    few = f", such as {next(iter(other))!r}" if other else ""
+    return made, f"{sum(other.values()):,} verdicts are none of {', '.join(values)}{few}." if other else ""
+
+
+def rating_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:
+    """The ratings of each row; null and empty cells are NaN."""
+    import numpy as np
+
+    if values:
+        raise ConfigError("--values: is for pairs (--pair FIRST SECOND); ratings are numbers")
+    rows.require(column, lambda cell: is_blank(cell) or math.isfinite(as_number(str(cell))), "; it needs a number")
+    made = np.array([math.nan if is_blank(cell) else float(cell) for cell in rows.cells[column]])
+    missing = int(np.isnan(made).sum())
+    return made, f"{missing:,} rows without a verdict." if missing else ""
+
+
+def is_blank(cell: Any) -> bool:
+    return cell is None or str(cell).strip() == ""
+
+
+def is_share(cell: Any) -> bool:
+    return is_blank(cell) or 0 <= as_number(str(cell)) <= 1
+
+
+def as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def without_self_pairs(rows: Labelled, remarks: list[str]) -> Labelled:
+    """The pairs of two different authors; the remark counts the others, which say nothing of either."""
+    kept = [row for row, (first, second) in enumerate(rows.authors) if first != second]
+    if len(kept) == len(rows.authors):
+        return rows
+    if not kept:
+        raise DataError(f"--pair: every pair is of {rows.authors[0][0]!r} with itself; two authors are needed")
+    remarks.append(f"{len(rows.authors) - len(kept):,} pairs of an author with itself are left out.")
+    return rows.take(kept)
+
+
+def refuse_useless(made: Labelled, rows: FileRows, options: argparse.Namespace) -> Labelled:
+    """Refuse what would make a table of dashes; remark on authors with unequal numbers of texts and on ties alone."""
+    import numpy as np
+
+    known = made.verdict[~np.isnan(made.verdict)]
+    if not len(known):
+        raise DataError(f"{rows.source}: column {options.verdict} holds no verdict")
+    if options.pair and (known == 0.5).all():
+        made.remarks.append("All verdicts are ties: the judge takes no side.")
+    counts = Counter(name for names in made.authors for name in names)
+    if options.own is not None and options.own not in counts:
+        raise ConfigError(
+            f"--own {options.own}: is no author of {rows.source}; it has {', '.join(sorted(counts)[:20])}"
+        )
+    if len(set(counts.values())) > 1:
+        low, high = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
+        texts = f"from {counts[low]:,} ({low}) to {counts[high]:,} ({high})"
+        made.remarks.append(f"{len(counts)} authors have unequal numbers of texts, {texts}.")
+    return made
+
+
+def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
+    """One row for each pair of answers, with means over orders and repeated rows; and the verdicts P(first wins) where
+    the first was shown first, and second: NaN where unknown. Lengths are differences in characters."""
+    import numpy as np
+
+    from synthdiv.measures.estimates import prompt_means
+    from synthdiv.measures.preference import Pairs
+
+    index: dict[tuple[Hashable, ...], int] = {}
+    turned = np.array([first > second for first, second in rows.authors])
+    number = np.array([index.setdefault((prompt, *sorted(names)), len(index))
+                       for prompt, names in zip(rows.prompt, rows.authors, strict=True)])  # fmt: skip
+    wins, panel = (np.where(turned, 1 - part, part) for part in (rows.verdict, rows.panel()))
+    shown = np.full(len(wins), math.nan) if rows.shown_first is None else (rows.shown_first != turned).astype(float)
+    forward, backward = (prompt_means(np.where(shown == side, wins, math.nan), number, len(index)) for side in (1, 0))
+    both = np.where(np.isnan(forward + backward), prompt_means(wins, number, len(index)), (forward + backward) / 2)
+    gaps = np.full(len(wins), math.nan) if rows.lengths is None else rows.lengths[:, 0] - rows.lengths[:, 1]
+    length = prompt_means(np.where(turned, -gaps, gaps), number, len(index))
+    label = prompt_means(panel, number, len(index))
+    names = np.array([[str(part) for part in key[1:]] for key in index], dtype=object)
+    prompt = np.array([str(key[0]) for key in index], dtype=object)
+    return Pairs(prompt, names[:, 0], names[:, 1], both, label, length, 2 * label - 1), forward, backward
