@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from synthdiv.core.fields import blocks
 from synthdiv.core.fields import problems as problems_of
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.resolver import Resolver, Unresolved
@@ -20,7 +22,7 @@ from synthdiv.study.answerable import unanswerable
 from synthdiv.study.config import Cell, Generator, Kind, Student
 from synthdiv.study.expand import Point
 from synthdiv.study.match import mismatches
-from synthdiv.study.pipeline import Graph, graph, shares
+from synthdiv.study.pipeline import Graph, Known, graph, once, shares
 from synthdiv.study.records import cell_record
 from synthdiv.study.student_fit import unfit
 from synthdiv.train.pretrain import Pretrain
@@ -51,10 +53,12 @@ class Frozen:
 def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()) -> Frozen:
     """Resolve and check every cell before anything runs; all problems come at once, beside those given."""
     wrong: dict[str, list[str]] = {}  # each problem with the cells that have it
-    frozen = Frozen(points, [])
+    frozen, known = Frozen(points, []), Known()
     for point in points:
         try:
-            own = problems_of(point.cell) or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
+            inside = (once(known, problems_of, block, name) for name, block in blocks(point.cell, ""))
+            own = [*point.cell.check(""), *itertools.chain(*inside)]
+            own = own or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
         except Unresolved as note:
             frozen.graphs.append(None)
             frozen.unresolved.append(str(note))
@@ -62,7 +66,7 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
         words = " ".join(word for word in point.overrides if not word.startswith("runtime."))  # these may be secret
         for problem in own:
             wrong.setdefault(problem, []).append(words or "(no overrides)")
-        frozen.graphs.append(item := None if wrong else graph(point.cell))
+        frozen.graphs.append(item := None if wrong else graph(point.cell, known))
         if item and not item.suites:
             wrong["evaluate.suites: none applies to this cell; choose another preset of evaluate"] = [words]
     resolver.save()

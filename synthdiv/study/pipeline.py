@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +17,8 @@ from synthdiv.mix.mix import Mix, shard_input
 from synthdiv.study.config import Cell, Generator, Kind, Student
 from synthdiv.train.pretrain import Pretrain
 from synthdiv.train.tokens import Tokens
+
+Known = dict[tuple[Callable[..., Any], bytes], Any]
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,36 @@ class Graph:
             node.gather(nodes)
 
 
-def graph(cell: Cell) -> Graph:
-    """The graph of a resolved cell. Every cell has the vanilla student: all scores are compared with its scores."""
-    prompts = Node(cell.prompts)
-    student = model(cell, cell.student)
-    vanilla = evaluated(cell, prompts, student, student)
-    vanilla_suites = suites(cell, vanilla, None)
+def graph(cell: Cell, known: Known | None = None) -> Graph:
+    """The graph of a resolved cell. Every cell has the vanilla student: all scores are compared with its scores.
+
+    Cells with the same `known` share the nodes of parts that are equal."""
+    known = {} if known is None else known
+    data = Cell(prompts=cell.prompts, generators=cell.generators)
+    part = replace(data, student=cell.student, evaluate=cell.evaluate)
+    prompts, student, vanilla, vanilla_suites = once(known, untouched, part)
     if cell.mix.kind is Kind.none:
         return Graph(prompts, student, None, None, vanilla.responses, vanilla_suites, vanilla_suites)
-    mix = mixed(cell, prompts)
+    mix = once(known, mixed, replace(data, mix=cell.mix))
     tokens = Node(Tokens(), {"student": student, "mix": mix, "prompts": prompts})
     tuned = Node(cell.train, {"student": student, "mix": mix, "prompts": prompts, "tokens": tokens})
     arm = evaluated(cell, prompts, tuned, student)
     return Graph(prompts, student, mix, tuned, arm.responses, suites(cell, arm, vanilla), vanilla_suites)
+
+
+def once(known: Known, make: Callable[..., Any], *parts: Any) -> Any:
+    """`make(*parts)`, computed once for equal parts of cells: those have the blocks that it reads, and no other."""
+    key = (make, pickle.dumps(parts))
+    if key not in known:
+        known[key] = make(*parts)
+    return known[key]
+
+
+def untouched(cell: Cell) -> tuple[Node, Node, EvaluatedStudent, dict[str, Node]]:
+    """Prompts, and the student before it is fine-tuned with its answers and suites."""
+    prompts, student = Node(cell.prompts), model(cell, cell.student)
+    vanilla = evaluated(cell, prompts, student, student)
+    return prompts, student, vanilla, suites(cell, vanilla, None)
 
 
 def model(cell: Cell, spec: Student | Generator) -> Node:
@@ -103,8 +124,9 @@ def source(cell: Cell, generator: Generator) -> Source:
     )
 
 
-def mixed(cell: Cell, prompts: Node) -> Node:
+def mixed(cell: Cell) -> Node:
     """The mix, and the shards of answers by the sources that it needs."""
+    prompts = Node(cell.prompts)
     generators, weights, real_share = shares(cell)
     grid = (cell.prompts.train_rows, cell.generators.shard_rows) if generators else (0, 0)  # no shards of human answers
     stage = Mix(

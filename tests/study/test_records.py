@@ -6,13 +6,14 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synthdiv.__main__ import conf_dir
+from synthdiv.study import pipeline
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
-from synthdiv.study.pipeline import graph
+from synthdiv.study.pipeline import Known, graph
 from synthdiv.study.records import arm, cell_record, node_record
 from tests.conftest import FILES, sources
 
@@ -55,6 +56,20 @@ def test_an_axis_is_not_applicable_exactly_where_it_changes_no_key(kind, axis):
     one, other = (record(*kind.split(), f"{axis}={value}") for value in AXES[axis])
     assert (one.axes[axis] == "n/a") == (other.axes[axis] == "n/a") == (one.key == other.key)
     assert (one.key == other.key) == (axis in USED[kind])
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(axes=st.lists(st.sampled_from(sorted(AXES)), min_size=1, max_size=2, unique=True))
+def test_cells_that_share_parts_have_the_graphs_of_whole_cells(axes, monkeypatch):
+    """A part has every block that its nodes read: the reference gives them the whole cell."""
+    known = Known()
+    words = ["mix=none,multi", "student.pretrain.toy.family=0", *(f"{axis}={','.join(AXES[axis])}" for axis in axes)]
+    for point in EXPANDER.expand({}, words):
+        shared = graph(point.cell, known)
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline, "once", lambda known, make, part, cell=point.cell: make(cell))
+            whole = graph(point.cell)
+        assert list(shared.nodes()) == list(whole.nodes())
 
 
 @pytest.mark.parametrize("axis", ["overlap", "shift"])
