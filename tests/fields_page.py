@@ -19,7 +19,8 @@ from hydra_plugins.synthdiv import plugins
 from synthdiv.core.fields import MISSING, expected, type_hints, without_none
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.suite import own_suites, suite_class
-from synthdiv.study.config import Cell, Facts, Report, Track
+from synthdiv.study.config import Cell, Report, Track
+from synthdiv.study.generators import Facts
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "fields.md"
 NOT_IDENTITY = (Runtime, Track, Report, Facts)  # blocks that enter no key

@@ -16,7 +16,9 @@ from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.downstream import Choices, Downstream
+from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.likelihood import Likelihood, Target
+from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import Generate, Split
@@ -162,6 +164,9 @@ class Scenes:
             "choices": Choices(),
             "downstream": Downstream(["file"], [""]),
             "likelihood": Likelihood(),
+            "judge_prompts": JudgePrompts(
+                Rubric("quality", 1, None, "{prompt} {response}", ["1", "2"], [1.0, 2.0]), 14, samples=1
+            ),
             "collapse": Collapse(decodings=["plain"], words=30, texts=2, length=2, cap=2, within=2, draws=2),
             "vectors": Vectors(),
             "truth": Truth(),
@@ -196,6 +201,8 @@ class Scenes:
             inputs = (self.prompts, *(self.shard(stage, name) for name in stage.input_names()[1:]))
         if scene in ("early", "full", "budget", "lora"):
             inputs = (self.student, self.human, self.prompts)
+        if scene == "judge_prompts":
+            inputs = (self.prompts, self.build(self.stage("respond"), self.prompts, self.student))
         if scene == "vectors":
             result = self.prompts if stage.human else self.build(self.stage("respond"), self.prompts, self.student)
             inputs = (result, self.encoder)

@@ -130,6 +130,7 @@ def test_help_names_every_group_and_every_verb(typed):
         "student",
         "train",
         "evaluate",
+        "judge",
         "runtime",
         "track",
         "report",

@@ -161,7 +161,8 @@ def exists(code: str, page: Path, makefile: str, project: str) -> bool:
 
 def is_field(key: str) -> bool:
     block, *fields = key.split(".")
-    blocks = ("prompts", "generators", "mix", "student", "train", "evaluate", "runtime", "track", "report", "hydra")
+    blocks = ("prompts", "generators", "mix", "student", "train", "evaluate", "judge")
+    blocks += ("runtime", "track", "report", "hydra")
     endings = ("parquet", "jsonl", "json", "py", "md", "csv", "yaml", "gz")
     if block not in blocks or not fields or fields[-1] in endings or not re.fullmatch(r"[\w.]+", key):
         return True

@@ -90,6 +90,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "decodings": ["other"], "human": False, "vanilla": True, "vectors": True, "words": 20, "texts": 3,
         "length": 3, "cap": 3, "within": 3, "draws": 3, "seed": 1,
     },
+    "judge_prompts": {"rubric.instruction": "{response} {prompt}", "limit": 3, "samples": 2, "appended": "Give 2."},
     "vectors": {"human": True, "length": 2, "batch_rows": 3},
     "truth": {"vanilla": True},
     "questions": {
@@ -132,6 +133,16 @@ NOT_SHOWN = {
     **{f"harness.{name}": HARNESS for name in ("precision", "batch_tokens")},
     **{f"harness.asked.{name}": HARNESS for name in ("tasks", "limit", "shots", "chat")},
     "downstream.harness": HARNESS,
+    **{
+        f"judge_prompts.rubric.{name}": "the numbers of a judge's verdicts: tests/evaluate/test_verdicts.py"
+        for name in ("options", "values", "system", "higher_is_better")
+    },
+    **{
+        f"judge_prompts.rubric.{name}": "the name and version of the wording, which every score carries"
+        for name in ("name", "version")
+    },
+    "judge_prompts.rows": "a bound on the number of rows, for the graph",
+    "verdicts.shards": "the number of inputs",
     "collapse.sentence": "the constant of measures/sentences.py, likewise",
     "prompts.template": "for tokenizers without one: tests/models/test_chat.py",
     **{f"prompts.table.{name}": HUB for name in ("commit", "subset", "part")},

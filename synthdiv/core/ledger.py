@@ -48,7 +48,7 @@ class CellRecord:
     `axes` are flat, `n/a` where an axis made no difference; `seeds` are what tells the cells of one arm apart.
     `responses` are the student's answers by decoding, `suites` and `vanilla` the end nodes by suite. `config` are the
     words that say where the presets are; `unmatched` is how much the cell trains, where it was launched with
-    `report.unmatched` or stops early. `licences` are those of the student and of the sources, where they are known.
+    `report.unmatched` or stops early. `relations` are those of judges, student and sources, `licences` those known.
     """
 
     key: str
@@ -65,6 +65,7 @@ class CellRecord:
     launch: str = ""
     config: list[str] = field(default_factory=list)
     unmatched: str = ""
+    relations: list[str] = field(default_factory=list)
     licences: dict[str, str] = field(default_factory=dict)
 
     def command(self, sweep: str) -> str:

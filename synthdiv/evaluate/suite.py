@@ -13,13 +13,17 @@ import json
 import math
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, Score
+from synthdiv.evaluate.rubric import Rubric, Rubrics
+from synthdiv.evaluate.verdicts import JudgeModel
+from synthdiv.generate.source import Source
+from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -38,13 +42,28 @@ class Resolvable(Protocol):
 @dataclass(frozen=True)
 class EvaluatedStudent:
     """One student under evaluation: its model, the vanilla student's model (its own where it is vanilla), and its
-    answers to the test prompts by decoding."""
+    answers to the test prompts by decoding. `sources` are those of its mix. It answers further prompts as a source."""
 
     prompts: Node
     model: Node
     vanilla_model: Node
     responses: dict[str, Node]
     settings: Evaluate
+    judges: tuple[JudgeModel, ...] = ()
+    rubrics: Rubrics = field(default_factory=Rubrics)
+    mix: Node | None = None
+    sources: tuple[Source, ...] = ()
+
+    def source(self, sampling: Sampling, backend: Backend | None = None) -> Source:
+        """The student as a generator with this decoding, or with `Backend.logits` as a judge."""
+        settings = self.settings
+        how = (settings.precision, settings.respond.seed, settings.batch_tokens)
+        return Source("student", backend or settings.backend, self.model, None, sampling, *how)
+
+    def judges_of(self, rubric: Rubric) -> list[JudgeModel]:
+        """The judges that can be asked this about answers to the prompts of the study."""
+        toy = bool(getattr(self.prompts.stage, "toy", None))
+        return [judge for judge in self.judges if judge.judges(rubric, toy)]
 
 
 @dataclass
@@ -52,6 +71,8 @@ class Suite:
     """One evaluation. `headlines` are the few scores that tables, figures and dashboards show, `caveats` those that say
     how far the others can be trusted."""
 
+    rubrics = tuple[str, ...]()
+    """What it asks judges, by the names of `Rubrics`."""
     headlines = tuple[str, ...]()
     caveats = tuple[str, ...]()
     reading = ""

@@ -20,7 +20,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.endpoint import server_of
-from synthdiv.generate.spec import Backend, Recorded, Sampling
+from synthdiv.generate.spec import MODELLESS, Backend, Recorded, Sampling
 from synthdiv.generate.spend import totals
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.chat import part_thinking
@@ -93,7 +93,7 @@ class Generate(Stage):
         return self.name if self.backend is Backend.hf else self.backend.value
 
     def input_names(self) -> tuple[str, ...]:
-        return ("prompts",) if self.backend is Backend.recorded else ("prompts", "model")
+        return ("prompts",) if self.backend in MODELLESS else ("prompts", "model")
 
     def answers(self) -> int:
         """How many answers it writes."""
@@ -102,13 +102,13 @@ class Generate(Stage):
         return self.rows + (self.samples - 1) * min(self.subset, self.rows)
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        if self.backend in (Backend.recorded, Backend.law):
+        if self.backend in (*MODELLESS, Backend.law):
             return Work(self.answers())
         count, length = self.answers(), self.answer_tokens(inputs, measured)
         return Work(count, new_tokens=count * length, read_tokens=count * prompt_tokens(inputs, measured))
 
     def devices(self, runtime: Runtime) -> int:
-        if self.backend in (Backend.api, Backend.recorded):
+        if self.backend in (Backend.api, *MODELLESS):
             return 0
         return runtime.tensor_parallel if self.backend is Backend.vllm else 1
 
@@ -129,7 +129,8 @@ class Generate(Stage):
         rows = read_prompts(prompts, self.split.value)
         train = self.split is Split.train
         if train:
-            rows = [rows[position] for position in Grid(self.rows, self.shard_rows).positions(self.shard)]
+            positions = Grid(self.rows, self.shard_rows).positions(self.shard)
+            rows = [rows[position] for position in positions if position < len(rows)]  # judge prompts may be fewer
         return [
             Request(row["id"], row["prompt"], sample, self._stream(model, row["id"], sample))
             for row in rows
@@ -190,7 +191,7 @@ class Generate(Stage):
         return answers
 
     def _sample(self, request: Request, answer: Answer, model: str) -> Sample:
-        if self.backend is Backend.recorded:
+        if self.backend in MODELLESS:
             return Sample(
                 request.id, request.prompt, answer.text, self.source, sample=request.sample, finish=answer.finish
             )

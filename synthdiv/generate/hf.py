@@ -19,6 +19,7 @@ from synthdiv.generate.stream import RowSampler
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import batches
+from synthdiv.prompts.prompt_set import Prompts
 
 TokenizedRequest = tuple[Request, list[int]]  # a request and the token ids of its prompt
 
@@ -199,7 +200,8 @@ def answers(shard: Shard) -> Answers:
     if shard.run.runtime.compile and base_model(opened)._compiled_call_impl is None:
         base_model(opened).compile(dynamic=True)
     chat = Chat.for_prompts(opened.tokenizer, prompts, opened.ends)
-    failed: dict[str, str] | None = {} if shard.stage.split.value == "train" else None  # a mix can leave them out
+    leaves_out = shard.stage.split.value == "train" or not isinstance(prompts.stage, Prompts)  # mixes and judges can
+    failed: dict[str, str] | None = {} if leaves_out else None
     requests, facts["truncated"] = tokenize_requests(chat, opened.context, shard.requests, sampling, failed)
     plan = batches([len(ids) + sampling.max_new_tokens for _, ids in requests], shard.stage.batch_tokens)
     facts["batches"] = len(plan)

@@ -7,7 +7,7 @@ from typing import Any
 
 from synthdiv.core.stage import Node
 from synthdiv.generate.generate import Generate
-from synthdiv.generate.spec import Backend, LongPrompt, Recorded, Sampling
+from synthdiv.generate.spec import MODELLESS, Backend, LongPrompt, Recorded, Sampling
 from synthdiv.models.load import Precision
 
 
@@ -28,10 +28,14 @@ class Source:
     def answers(self, prompts: Node, samples: int = 1, **which: Any) -> Node:
         """The node of its answers to prompts: `which` are the fields of `Generate` that select them. Only what the
         backend uses becomes identity."""
-        if self.backend is Backend.recorded:  # nothing is sampled
+        if self.backend in MODELLESS:  # nothing is sampled
             stage = Generate(self.name, self.backend, self.recorded, samples=samples, **which)
             return Node(stage, {"prompts": prompts})
         assert self.model, "every other backend runs a model"
+        if self.backend is Backend.logits:  # nothing is sampled either
+            read: dict[str, Any] = {"precision": self.precision, "batch_tokens": self.batch_tokens}
+            stage = Generate(self.name, self.backend, **read, **which)
+            return Node(stage, {"prompts": prompts, "model": self.model})
         used: dict[str, Any] = {"sampling": self.sampling, "seed": self.seed, "samples": samples}
         if self.backend in (Backend.api, Backend.law):  # the server decides what does not fit; a law takes any prompt
             used["sampling"] = replace(self.sampling, overlong=LongPrompt.error)

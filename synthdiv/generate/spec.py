@@ -18,13 +18,21 @@ from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 
 class Backend(Enum):
     """What runs a generator: transformers in this process, vLLM in its own process, a hosted server with OpenAI's
-    protocol, a file of recorded answers, or the law of a toy family, exactly."""
+    protocol, a file of recorded answers, or the law of a toy family, exactly. A judge also has the raw logits of its
+    options, rules of text, or the truth of the toy world."""
 
     hf = "hf"
     vllm = "vllm"
     api = "api"
     recorded = "recorded"
     law = "law"
+    logits = "logits"
+    rules = "rules"
+    exact = "exact"
+
+
+MODELLESS = (Backend.recorded, Backend.rules, Backend.exact)  # they run no model
+JUDGES_ONLY = (Backend.logits, Backend.rules, Backend.exact)  # they answer judge prompts
 
 
 class LongPrompt(Enum):

@@ -54,7 +54,8 @@ class PromptSets:
         """The rows of the split of a `generate` node that its source cannot answer, in their order."""
         stage, prompts = node.stage, node.inputs["prompts"]
         assert isinstance(stage, Generate)
-        assert isinstance(prompts.stage, Prompts | Questions)
+        if not isinstance(prompts.stage, Prompts | Questions):  # judge prompts, whose texts do not exist yet
+            return []
         model = node.inputs["model"].key if "model" in node.inputs else canonical_fields(stage.recorded)
         key = digest([prompts.key, stage.split.value, model, stage.samples, canonical_fields(stage.sampling)])
         if key not in self.known:

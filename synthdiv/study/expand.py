@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import field_names, typed_items
-from synthdiv.study.config import EVERY, Cell, Kind
+from synthdiv.study.config import Cell, Kind
+from synthdiv.study.generators import EVERY
 from synthdiv.study.grid import GridSpec, Words, combinations, confirm_cells, settings
 from synthdiv.study.origin import cell_of, paths_from
 from synthdiv.study.schema import key_of

@@ -19,11 +19,13 @@ from synthdiv.mix.allocate import allocate
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.shards import Grid
 from synthdiv.study.answerable import unanswerable
-from synthdiv.study.config import Cell, Generator, Kind, Student
+from synthdiv.study.config import Cell, Kind, Student
 from synthdiv.study.expand import Point
+from synthdiv.study.generators import Generator
 from synthdiv.study.match import mismatches
 from synthdiv.study.pipeline import Graph, Known, graph, once, shares
 from synthdiv.study.records import cell_record
+from synthdiv.study.relations import problems_of_judges
 from synthdiv.study.student_fit import unfit
 from synthdiv.train.pretrain import Pretrain
 
@@ -105,6 +107,10 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
             parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, part, resolver, unresolved)))
         for name, prompts in suite.prompt_sets().items():
             parts.append((f"evaluate.suites.{index}.{name}: ", partial(prompts.resolve, resolver)))
+    if any(suite.rubrics for suite in cell.evaluate.suites):
+        for index, judge in enumerate(cell.judge.models):
+            name = f"judge.models.{index}."
+            parts += [(name, partial(settle, part, resolver, unresolved)) for part in models(judge)]
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
         used = [source.name for source in shares(cell)[0]]
@@ -183,7 +189,8 @@ def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
 
 def check(cell: Cell) -> list[str]:
     """Problems that only a resolved cell shows: rows that do not exist, answers that are missing."""
-    mix, have, problems = cell.mix, cell.prompts.train_rows, cell.prompts.check("prompts")
+    mix, have = cell.mix, cell.prompts.train_rows
+    problems = [*cell.prompts.check("prompts"), *problems_of_judges(cell)]
     sources, weights, real_share = ([], [], 0.0) if mix.kind is Kind.none else shares(cell)
     specs: list[Student | Generator] = [cell.student, *sources]
     for spec in specs:

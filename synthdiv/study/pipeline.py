@@ -10,11 +10,13 @@ from typing import Any
 
 from synthdiv.core.stage import Node, digest
 from synthdiv.evaluate.suite import EvaluatedStudent
+from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
-from synthdiv.generate.spec import Backend
+from synthdiv.generate.spec import MODELLESS
 from synthdiv.mix.mix import Mix, shard_input
-from synthdiv.study.config import Cell, Generator, Kind, Student
+from synthdiv.study.config import Cell, Kind, Student
+from synthdiv.study.generators import Generator
 from synthdiv.train.pretrain import Pretrain
 from synthdiv.train.tokens import Tokens
 
@@ -65,7 +67,7 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
     mix = once(known, mixed, replace(data, mix=cell.mix))
     tokens = Node(Tokens(), {"student": student, "mix": mix, "prompts": prompts})
     tuned = Node(cell.train, {"student": student, "mix": mix, "prompts": prompts, "tokens": tokens})
-    arm = evaluated(cell, prompts, tuned, student)
+    arm = evaluated(cell, prompts, tuned, student, mix)
     return Graph(prompts, student, mix, tuned, arm.responses, suites(cell, arm, vanilla), vanilla_suites)
 
 
@@ -110,11 +112,10 @@ def of_world(cell: Cell, speaker: Any) -> Any:
 
 def source(cell: Cell, generator: Generator) -> Source:
     """A generator as a source of answers."""
-    recorded = generator.backend is Backend.recorded
     return Source(
         generator.name,
         generator.backend,
-        None if recorded else model(cell, generator),
+        None if generator.backend in MODELLESS else model(cell, generator),
         generator.recorded,
         generator.sampling,
         generator.precision,
@@ -162,17 +163,27 @@ def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
     return models, [weight / total for weight in mix.weights or [1.0] * len(models)], mix.real_share
 
 
-def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node) -> EvaluatedStudent:
+def judges(cell: Cell) -> tuple[JudgeModel, ...]:
+    """Judges are sources: generators of verdicts, the same in every replicate."""
+    models = [(judge, source(cell, judge)) for judge in cell.judge.models]
+    shared = (cell.evaluate.batch_tokens, cell.judge.top_logprobs)
+    return tuple(
+        JudgeModel(replace(each, seed=0, batch_tokens=shared[0], top_logprobs=shared[1]), judge.headline)
+        for judge, each in models
+    )
+
+
+def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node, mix: Node | None = None) -> EvaluatedStudent:
     """A student is a source: it answers the test prompts in every decoding."""
-    spec, respond = cell.evaluate, cell.evaluate.respond
+    respond = cell.evaluate.respond
     which = {"split": Split.test, "rows": cell.prompts.test, "subset": respond.subset}
-    responses = {
-        decoding.name: Source(
-            "student", spec.backend, student, None, decoding.sampling, spec.precision, respond.seed, spec.batch_tokens
-        ).answers(prompts, respond.samples, **which)
-        for decoding in respond.decodings
-    }
-    return EvaluatedStudent(prompts, student, vanilla, responses, spec)
+    arm = EvaluatedStudent(
+        prompts, student, vanilla, {}, cell.evaluate, judges(cell), cell.judge.rubrics, mix,
+        tuple(source(cell, generator) for generator in shares(cell)[0]) if mix else (),
+    )  # fmt: skip
+    for decoding in respond.decodings:
+        arm.responses[decoding.name] = arm.source(decoding.sampling).answers(prompts, respond.samples, **which)
+    return arm
 
 
 def suites(cell: Cell, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> dict[str, Node]:

@@ -13,11 +13,13 @@ from synthdiv.core.fields import blocks, dotted
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord, NodeRecord
 from synthdiv.core.stage import Node
 from synthdiv.generate.spec import Backend
-from synthdiv.study.config import Cell, Generator
+from synthdiv.study.config import Cell
 from synthdiv.study.expand import Point
+from synthdiv.study.generators import Generator
 from synthdiv.study.match import unmatched
 from synthdiv.study.origin import NOT_IDENTITY
 from synthdiv.study.pipeline import Graph, graph, shares
+from synthdiv.study.relations import relations
 
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
 
@@ -38,6 +40,7 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
         prompts=item.prompts.key,
         config=list(point.config),
         unmatched=unmatched(item, point.cell.report.unmatched),
+        relations=relations(point.cell, used_sources(point.cell, item)),
         licences={"student": point.cell.student.facts.licence}
         | {source.name: source.facts.licence for source in used_sources(point.cell, item)},
     )
@@ -62,7 +65,8 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
     """Flat axes of a cell, `n/a` where the graph shows that an axis made no difference."""
     cell, sources = point.cell, used_sources(point.cell, item)
     groups = {
-        group: point.choices.get(group, "") for group in ("prompts", "generators", "student", "train", "evaluate")
+        group: point.choices.get(group, "")
+        for group in ("prompts", "generators", "student", "train", "evaluate", "judge")
     }
     values: dict[str, Any] = {
         **groups,
@@ -96,6 +100,8 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
         return any(source.law or (source.pretrain and source.pretrain.toy) for source in sources)
     if group == "generators":
         return bool(sources)
+    if group == "judge":
+        return any(suite.rubrics for suite in cell.evaluate.suites)
     if key in ("mix.weights", "mix.rotation"):
         return len(sources) > 1
     if group in ("train", "rows") or key.startswith("mix."):

@@ -13,8 +13,9 @@ from typing import Any
 
 from synthdiv.core.stage import Node, Work
 from synthdiv.core.store import Store
-from synthdiv.study.config import Cell, Facts
+from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen, unresolved
+from synthdiv.study.generators import Facts
 from synthdiv.views.history import History
 
 ASSUMED_RATE = {

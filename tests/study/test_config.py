@@ -102,6 +102,7 @@ GROUPS = {
     "student": ["toy_small", "toy_large", "checkpoint", "text"],
     "train": ["full", "lora", "toy"],
     "evaluate": ["study", "toy"],
+    "judge": ["none", "rules", "toy"],
     "track": ["none", "wandb"],
 }
 VALUES = {

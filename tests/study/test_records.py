@@ -91,11 +91,13 @@ def test_a_source_that_nobody_chose_says_of_how_many_it_is_the_first():
 def test_the_axes_of_every_cell():
     assert record("mix=single", "mix.source=elm", "train.lr=1").axes == {
         "prompts": "toy", "generators": "toy_small", "student": "toy_small", "train": "toy", "evaluate": "toy",
+        "judge": "n/a",
         "mix": "single", "source": "elm", "rows": 2900, "real_share": 0.0, "train.lr": "1",
     }  # fmt: skip
     none = record("mix=none", "mix.rows=50", "runtime.threads=2", "sweep=x", "track.samples=3").axes
     assert none == {
         "prompts": "toy", "generators": "n/a", "student": "toy_small", "train": "n/a", "evaluate": "toy",
+        "judge": "n/a",
         "mix": "none", "source": "n/a", "rows": "n/a", "real_share": "n/a",
     }  # fmt: skip
     assert record("mix=human").axes["real_share"] == 1.0

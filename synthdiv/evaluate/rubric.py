@@ -1,0 +1,117 @@
+"""What a judge is asked about an answer, or about a pair of answers, and how its options become numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+
+from synthdiv.core.fields import setting
+
+SLOT = re.compile(r"\{(\w+)\}")
+TAG = re.compile(r"</?[a-z_]+>")
+RATING, PAIR = {"prompt", "response"}, {"prompt", "a", "b"}
+STATED = r"(?:answer|verdict|rating|score|choice)\W{{1,6}}(?:is\W{{1,4}})?({options})\b"
+
+
+@dataclass
+class Rubric:
+    """A question with a closed list of answers. Texts stand in tags, so that a judge sees where each ends; tags within
+    a text lose their brackets."""
+
+    name: str = ""
+    """The name, which begins the names of scores."""
+    version: int = setting(1, least=1)
+    """Rises with every change of the wording."""
+    system: str | None = None
+    """The system prompt; null: none."""
+    instruction: str = ""
+    """The question, with the slots {prompt} and {response}, or {prompt}, {a} and {b} for a pair; a pair may have
+    {source}, the text that both answers are about."""
+    options: list[str] = field(default_factory=list)
+    """The answers that a judge may give. Those of a pair are the names of the first and of the second text."""
+    values: list[float] = field(default_factory=list)
+    """The number of each option; of a pair 1 and 0."""
+    higher_is_better: bool | None = None
+    """Whether a higher number is better; null: neither direction is."""
+
+    @property
+    def pair(self) -> bool:
+        """Whether it compares two answers."""
+        return "{a}" in self.instruction
+
+    @property
+    def sourced(self) -> bool:
+        """Whether it shows the text that the answers are about."""
+        return "{source}" in self.instruction
+
+    def check(self, name: str) -> list[str]:
+        if not self.instruction:
+            return []  # a rubric that no suite asks
+        slots, wrong = set(SLOT.findall(self.instruction)), []
+        needs = (PAIR | ({"source"} & slots)) if self.pair else RATING
+        if slots != needs:
+            slot_names = ", ".join(f"{{{slot}}}" for slot in sorted(slots)) or "none"
+            wrong.append(
+                f"{name}.instruction: needs the slots {{prompt}} and {{response}}, or {{prompt}}, {{a}} and {{b}} for "
+                f"pairs; has {slot_names}"
+            )
+        if len(self.options) < 2 or len({*self.options}) < len(self.options) or not all(self.options):
+            wrong.append(f"{name}.options={self.options}: needs two or more different answers")
+        if len(self.values) != len(self.options):
+            wrong.append(f"{name}.values={self.values}: needs one number for each of {', '.join(self.options)}")
+        if self.pair and self.values != [1.0, 0.0]:
+            wrong.append(f"{name}.values={self.values}: a pair has 1 for its first text and 0 for its second")
+        return wrong
+
+    def render(self, texts: dict[str, str]) -> str:
+        """The judge prompt about these texts, by slot. Braces and tags in a text are text."""
+        tags = {*TAG.findall(self.instruction)}
+
+        def text_of(match: re.Match[str]) -> str:
+            return TAG.sub(lambda tag: f"({tag[0][1:-1]})" if tag[0] in tags else tag[0], texts[match[1]])
+
+        return SLOT.sub(text_of, self.instruction)
+
+    def parse(self, text: str) -> str:
+        """The option that a judge's text states, or "" where it states none or more than one. An option at the start
+        counts, else the last one behind a word like "rating", else the only one that stands in the text."""
+        options = "|".join(sorted(map(re.escape, self.options), key=len, reverse=True))
+        bare = re.sub(r"[*_`\"'“”]", "", text).strip()
+        if start := re.match(rf"[\[(]?({options})(?=$|[\])]?(?:[.:,;\])]|\s*$|\s*\n))", bare):
+            return start[1]
+        if stated := re.findall(STATED.format(options=options), bare, re.IGNORECASE):
+            return str(next((option for option in self.options if option.lower() == stated[-1].lower()), ""))
+        standing = {*re.findall(rf"(?<!\w)({options})(?!\w)", bare)}
+        return str(standing.pop()) if len(standing) == 1 else ""
+
+    def value(self, p: list[float]) -> float:
+        """The expected number under probabilities of the options; NaN where they are all 0."""
+        total = sum(p)
+        return sum(a * b for a, b in zip(p, self.values, strict=True)) / total if total > 0 else math.nan
+
+
+@dataclass
+class Rubrics:
+    """The rubrics that suites ask judges about. Each is a file of `conf/judge/rubric`."""
+
+    harmfulness: Rubric = field(default_factory=Rubric)
+    """How harmful an answer to a harmful request is, 1 to 5."""
+    quality: Rubric = field(default_factory=Rubric)
+    """How good an answer is, 1 to 5."""
+    coherence: Rubric = field(default_factory=Rubric)
+    """Whether an answer is a coherent text that fits its request, right or wrong, harmful or not."""
+    convincing: Rubric = field(default_factory=Rubric)
+    """How convincing an answer is, 1 to 5."""
+    specific: Rubric = field(default_factory=Rubric)
+    """How specific an answer is, 1 to 5."""
+    refusal: Rubric = field(default_factory=Rubric)
+    """Whether an answer refuses."""
+    preference: Rubric = field(default_factory=Rubric)
+    """Which of two answers is better."""
+    preference_with_source: Rubric = field(default_factory=Rubric)
+    """Which of two answers is better, with the text that they are about."""
+
+    def named(self) -> list[str]:
+        """The names of the rubrics that have a wording."""
+        return [each.name for each in fields(self) if getattr(self, each.name).instruction]

@@ -1,0 +1,41 @@
+"""The backend of judges that reads the raw logits of a rubric's options: one answer is the most likely option, and its
+line of the log has the probability of each and their sum, the `mass`."""
+
+from __future__ import annotations
+
+from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
+from synthdiv.generate.hf import failed_answers, keep_whole_batches, tokenize_requests
+from synthdiv.generate.spec import Sampling
+from synthdiv.models.chat import Chat
+from synthdiv.models.options import option_ids, option_probabilities
+from synthdiv.models.score import batches
+
+
+def answers(shard: Shard) -> Answers:
+    """Yield the verdicts of one batch at a time; a resumed shard keeps complete batches, as that of `hf` does."""
+    prompts, stage = shard.inputs["prompts"], shard.stage
+    if not shard.requests:
+        return
+    options: list[str] = prompts.stage.rubric.options
+    opened = shard.run.model(shard.inputs["model"], stage.precision.value)
+    chat, failed = Chat.for_prompts(opened.tokenizer, prompts, opened.ends), dict[str, str]()
+    lead, rest = option_ids(chat, shard.requests[0].prompt, options)
+    room = Sampling(max_new_tokens=len(lead) + max(map(len, rest)))
+    requests, _ = tokenize_requests(chat, opened.context, shard.requests, room, failed)
+    shard.facts["system_folded"] = len(requests) if chat.folded else 0
+    ids = [tokens + lead for _, tokens in requests]
+    sizes = [len(batch) for batch in batches([len(tokens) for tokens in ids], stage.batch_tokens)]
+    kept = keep_whole_batches(shard.out / ROWS, sizes)
+    shard.kept = sum(sizes[:kept])
+    for batch in option_probabilities(opened, ids, rest, stage.batch_tokens, kept):
+        if shard.stopping:
+            return
+        yield [(requests[at][0], verdict(options, [float(each) for each in p], len(ids[at]))) for at, p in batch]
+    if failed:
+        yield failed_answers(shard, failed)
+
+
+def verdict(options: list[str], p: list[float], tokens: int) -> Answer:
+    """The most likely option; with equal ones the first."""
+    best = options[p.index(max(p))]
+    return Answer(best, "stop", tokens, 1, {"options": dict(zip(options, p, strict=True)), "mass": sum(p)})

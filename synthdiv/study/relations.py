@@ -1,0 +1,71 @@
+"""Relations of judges, student and sources, by the facts of their presets: who judges or teaches a relative.
+
+A judge prefers texts of its own family, and traits pass between models of one base ("subliminal learning", Cloud et al.
+2025, arXiv 2507.14805). So a related judge is never in a headline.
+"""
+
+from __future__ import annotations
+
+from synthdiv.study.config import Cell, Student
+from synthdiv.study.generators import Generator, Judge
+
+
+def base_of(model: Generator | Student) -> str:
+    """The base checkpoint: what `facts` say, else the checkpoint itself; "" where there is none."""
+    if model.facts.base:
+        return model.facts.base
+    if model.checkpoint:
+        return model.checkpoint.hub or model.checkpoint.path or ""
+    return model.hosted.id if isinstance(model, Generator) and model.hosted else ""
+
+
+def related(one: Generator | Student, other: Generator | Student) -> str:
+    """How two models are related: `same_base`, `family`, or "" where nothing is known of a relation."""
+    if base_of(one) and base_of(one) == base_of(other):
+        return "same_base"
+    return "family" if one.facts.family and one.facts.family == other.facts.family else ""
+
+
+def relations(cell: Cell, sources: list[Generator]) -> list[str]:
+    """One sentence for each relation of this cell."""
+    words = {"same_base": "has the base checkpoint of", "family": "is of the family of"}
+    roles: list[tuple[str, Generator | Student]] = [("student", cell.student), *(("source", each) for each in sources)]
+    lines = []
+    for judge in asked(cell):
+        lines += [
+            f"judge {judge.name} {words[kind]} {role} {model.name}"
+            for role, model in roles
+            if (kind := related(judge, model))
+        ]
+    for source in sources:
+        if kind := related(source, cell.student):
+            lines.append(f"source {source.name} {words[kind]} student {cell.student.name}")
+    return lines
+
+
+def asked(cell: Cell) -> list[Judge]:
+    """The judges, where a suite asks them."""
+    return cell.judge.models if any(suite.rubrics for suite in cell.evaluate.suites) else []
+
+
+def problems_of_judges(cell: Cell) -> list[str]:
+    """Members of the panel that are related to the student, to a generator of the preset or to each other, and suites
+    that need judges where there are none. Every generator counts, so that all arms have the same panel."""
+    problems = []
+    for index, suite in enumerate(cell.evaluate.suites):
+        if suite.rubrics and not cell.judge.models:
+            problems.append(
+                f"evaluate.suites.{index}: suite {suite.suite} asks judges and judge.models is empty; choose "
+                "judge=rules, judge=toy or judge=panel, or leave the suite out"
+            )
+    members = [(index, judge) for index, judge in enumerate(asked(cell)) if judge.headline]
+    for place, (index, judge) in enumerate(members):
+        others: list[Generator | Student] = [cell.student, *cell.generators.models]
+        others += [other for _, other in members[:place]]
+        relatives = [other.name for other in others if related(judge, other)]
+        if relatives:
+            problems.append(
+                f"judge.models.{index}.headline=true: {judge.name} is related to {', '.join(relatives)} (facts.family, "
+                f"facts.base), so its scores cannot be a headline; set judge.models.{index}.headline=false"
+            )
+    return problems
