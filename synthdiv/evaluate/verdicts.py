@@ -65,7 +65,8 @@ class JudgeModel:
 class Verdicts(Stage):
     """The verdicts of one judge. Inputs: `prompts`, its judge prompts, and by number the shards of its answers.
 
-    Output: `verdicts.parquet`, one row a judge prompt. Columns: prompt_id, sample, order, option (the verdict, or ""),
+    Output: `verdicts.parquet`, one row a judge prompt. Columns: prompt_id, sample, order, source (the author; of a pair
+    ""), option (the verdict, or ""),
     value (the expected number of the rubric; of a pair the probability that the author `a` wins, in either order; NaN
     with a `problem`), p (the probability of each option, given that one was chosen; one-hot for a judge that writes
     text), mass (the probability that the options had together; NaN for text) and problem: "", `failed` (the judge or
@@ -100,7 +101,8 @@ class Verdicts(Stage):
                 result = unjudged(rubric, "failed")
             if rubric.pair and row["order"] == 1:  # the second text was that of `a`
                 result["value"] = 1 - result["value"]
-            rows.append({name: row[name] for name in ("prompt_id", "sample", "order")} | result)
+            place = {name: row[name] for name in ("prompt_id", "sample", "order")}
+            rows.append(place | {"source": row.get("source", "")} | result)
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
         problems = [row["problem"] for row in rows if row["problem"]]
         return {"rows": len(rows), **{name: problems.count(name) for name in sorted({*problems})}}

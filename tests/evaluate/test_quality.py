@@ -1,0 +1,84 @@
+"""The quality suite of a whole toy study: the exact judge knows which answers are right."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from synthdiv.core.ledger import Ledger
+from synthdiv.evaluate.quality import degenerate
+from synthdiv.evaluate.suite import read_scores
+from tests.conftest import TINY, synthdiv
+
+WORDS = [
+    "-m",
+    "mix=human,multi",
+    "generators=toy",
+    "sweep=judged",
+    "judge=toy",
+    "evaluate.suites=[{suite: quality, probes: 3}]",
+]
+WORDS += [word for word in TINY if not word.startswith(("evaluate.suites", "generators.models"))]
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """Every score of the student of each mix and of the vanilla student."""
+    folder = tmp_path_factory.mktemp("judged")
+    synthdiv(*WORDS, cwd=folder)
+    cells = {cell.axes["mix"]: cell for cell in Ledger(folder / "outputs", "judged").unique_cells()}
+    keys = {mix: cell.suites["quality"] for mix, cell in cells.items()} | {"none": cells["human"].vanilla["quality"]}
+    assert cells["multi"].vanilla == cells["human"].vanilla, "one vanilla student"
+    assert cells["human"].axes["judge"] == "toy"
+    root = folder / "outputs" / "artifacts" / "quality"
+    return {mix: {score.name: score for score in read_scores(root / key)} for mix, key in keys.items()}
+
+
+def test_the_exact_judge_rates_students_and_their_mixes(scores):
+    for arm in scores.values():
+        assert 1 <= arm["quality/panel"].value <= 5
+        assert arm["quality/panel"].n == 12
+        assert arm["quality/panel"].low <= arm["quality/panel"].value <= arm["quality/panel"].high
+    assert scores["human"]["mix/human/quality/truth"].value == 5, "human answers are right"
+    assert {name.split("/")[1] for name in scores["multi"] if name.startswith("mix/")} == {"ash", "elm", "fir", "oak"}
+    gap = scores["human"]["quality/panel-vanilla"]
+    assert gap.value == pytest.approx(scores["human"]["quality/panel"].value - scores["none"]["quality/panel"].value)
+    assert not any(name.endswith("-vanilla") for name in scores["none"])
+
+
+def test_a_judge_that_no_text_can_instruct_moves_by_nothing_or_down(scores):
+    assert all(arm["probe/panel"].value <= 0 for arm in scores.values())
+
+
+def test_every_undefined_score_says_why(scores):
+    for arm in scores.values():
+        assert all(score.note for score in arm.values() if math.isnan(score.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "bad"), [("", True), (" \n", True), ("a b c d " * 20, True), ("The lake is deep and cold.", False)]
+)
+def test_empty_and_looping_answers_are_degenerate(text, bad):
+    assert degenerate(text) is bad
+
+
+def test_a_suite_that_asks_judges_needs_some(tmp_path: Path):
+    done = synthdiv("plan", *[word for word in WORDS if word != "judge=toy"], cwd=tmp_path, code=2)
+    assert "evaluate.suites.0: suite quality asks judges and judge.models is empty; choose judge=rules" in done.stderr
+
+
+RELATED = (
+    "judge.models=[{name: me, backend: hf, pretrain: {toy: {}}, facts: {family: birch}},{name: truth, backend: exact}]"
+)
+
+
+def test_a_related_judge_is_in_no_headline_and_in_the_record(tmp_path: Path):
+    family = "student.facts.family=birch"
+    done = synthdiv("plan", *WORDS, RELATED, family, cwd=tmp_path, code=2)
+    assert "judge.models.0.headline=true: me is related to" in done.stderr
+    assert "set judge.models.0.headline=false" in done.stderr
+    done = synthdiv("plan", "--json", *WORDS, RELATED, family, "judge.models.0.headline=false", cwd=tmp_path)
+    assert json.loads(done.stdout)["nodes"]["quality"]
