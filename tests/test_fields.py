@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a program: `tests` is a package beside this file
-import synthdiv.study.pipeline  # noqa: F401  # imports every stage
+import synthdiv.study.pipeline  # noqa: F401  # imports every stage but those of suites
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.likelihood import Target
+from synthdiv.evaluate.suite import own_suites, suite_class
 from synthdiv.generate.generate import Split, read_samples
 from synthdiv.generate.spec import Backend
 from synthdiv.mix.mix import read_mix
@@ -34,6 +35,8 @@ from synthdiv.train.recipe import LossOn, Method, Shape, StopRule
 from synthdiv.train.schedule import Match
 from tests.scenes import Scenes, rows_of
 
+for suite in own_suites():
+    suite_class(suite)  # imports its stages
 GOLDEN = Path(__file__).parent / "golden" / "outputs.json"
 LAW = {
     "seed": 1, "entities": 30, "categories": 3, "relations": 1, "values": 7, "dialects": 6, "phrasings": 14,
@@ -143,6 +146,10 @@ NOT_SHOWN = {
     },
     "judge_prompts.rows": "a bound on the number of rows, for the graph",
     "verdicts.shards": "the number of inputs",
+    **{f"quality.{name}": "the names of inputs" for name in ("quality", "refusal", "preference", "vanilla", "mix")},
+    **{
+        f"quality.{name}": "which of them count: tests/evaluate/test_quality.py" for name in ("panel", "probes", "seed")
+    },
     "collapse.sentence": "the constant of measures/sentences.py, likewise",
     "prompts.template": "for tokenizers without one: tests/models/test_chat.py",
     **{f"prompts.table.{name}": HUB for name in ("commit", "subset", "part")},

@@ -18,8 +18,8 @@ Row = dict[str, Any]
 Groups = dict[str, list[Row]]  # verdicts by prompt id, in the order of the prompt set
 PANEL = "panel"
 NO_PANEL = (
-    "a headline needs a panel of two judges that are unrelated to student and sources (judge.models with headline=true), "
-    "or the exact judge of the toy world"
+    "a headline needs a panel of two judges that are unrelated to student and sources (judge.models with "
+    "headline=true), or the exact judge of the toy world"
 )
 UNJUDGED = "no verdict"
 
@@ -73,8 +73,8 @@ def rating_estimates(
 
 
 def problem_estimates(rubric: Rubric, judges: Mapping[str, Groups]) -> list[Estimate]:
-    """Of each judge the share of judge prompts without a verdict, with the reasons, and the probability that the options
-    had together."""
+    """Of each judge the share of judge prompts without a verdict, with the reasons, and the probability that the
+    options had together."""
     import numpy as np
 
     estimates = []

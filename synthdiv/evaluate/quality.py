@@ -77,7 +77,7 @@ class QualitySuite(Suite):
                     node = judge.verdicts(rubric, arm.prompts, arm.mix, limit=self.mix_rows)
                     inputs[f"mix/{name}/{judge.name}"] = node
         stage = Quality(
-            *([judge.name for judge in judges[name]] for name in self.rubrics),
+            **{name: [judge.name for judge in judges[name]] for name in self.rubrics},
             panel=panel_of(judges["quality"]),
             vanilla=vanilla is None,
             mix=bool(arm.mix and self.mix_rows),
@@ -102,9 +102,9 @@ class QualitySuite(Suite):
 
 @dataclass
 class Quality(Stage):
-    """Inputs: `answers`; by judge J `quality/J`, `refusal/J` and `probe/J`, its verdicts on them; the same of the vanilla
-    student, with `vanilla/` before each name, and `preference/J` on pairs of both, unless the student is the vanilla
-    one; with `mix` `mix/quality/J` and `mix/refusal/J`, on rows of the fine-tuning set."""
+    """Inputs: `answers`; by judge J `quality/J`, `refusal/J` and `probe/J`, its verdicts on them; the same of the
+    vanilla student, with `vanilla/` before each name, and `preference/J` on pairs of both, unless the student is the
+    vanilla one; with `mix` `mix/quality/J` and `mix/refusal/J`, on rows of the fine-tuning set."""
 
     name = "quality"
 
