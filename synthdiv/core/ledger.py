@@ -1,8 +1,7 @@
 """The ledger of a sweep: files of JSON lines in `<outputs>/sweeps/<name>/`, appended to and never rewritten.
 
 `graph.jsonl` holds every node, `cells.jsonl` every cell, `events/<job>.jsonl` one line per transition, written by that
-job alone. A node without an event is queued; whether it is blocked follows from the graph. A second launch of a name
-adds its cells. `events.py` defines which of several events about a node counts.
+job alone. A node without an event is queued; whether it is blocked follows from the graph. A second launch adds cells.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class CellRecord:
     `axes` are flat, `n/a` where an axis made no difference; `seeds` are what tells the cells of one arm apart.
     `responses` are the student's answers by decoding, `suites` and `vanilla` the end nodes by suite. `config` are the
     words that say where the presets are; `unmatched` is how much the cell trains, where it was launched with
-    `report.unmatched` or stops early. `relations` are those of judges, student and sources, `licences` those known.
+    `report.unmatched` or stops early. `relations` are those of judges, student and sources; `licences` those known.
     """
 
     key: str
