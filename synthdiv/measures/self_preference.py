@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthdiv.measures.agreement import MIN_DISCRIMINATION, discrimination
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 from synthdiv.measures.logistic import logistic_terms
-from synthdiv.measures.preference import Pairs, contrast, design, usable
+from synthdiv.measures.pairwise import Pairs, contrast, design, usable
 
 if TYPE_CHECKING:
     import numpy as np

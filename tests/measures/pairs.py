@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthdiv.measures.preference import Pairs
+from synthdiv.measures.pairwise import Pairs
 
 NO = math.nan
 

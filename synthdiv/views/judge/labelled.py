@@ -15,7 +15,7 @@ from synthdiv.prompts.formats import FileRows, read_columns
 if TYPE_CHECKING:
     import numpy as np
 
-    from synthdiv.measures.preference import Pairs
+    from synthdiv.measures.pairwise import Pairs
 
 FIRST_SHOWN = {"0": True, "1": False}  # cells of the column --order
 
@@ -193,7 +193,7 @@ def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
     import numpy as np
 
     from synthdiv.measures.estimates import prompt_means
-    from synthdiv.measures.preference import Pairs
+    from synthdiv.measures.pairwise import Pairs
 
     index: dict[tuple[Hashable, ...], int] = {}
     turned = np.array([first > second for first, second in rows.authors])

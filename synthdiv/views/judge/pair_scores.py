@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from synthdiv.measures.agreement import agreement, discrimination, krippendorff_alpha
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers
 from synthdiv.measures.length_control import length_controlled, standardised, votes_for_longer
-from synthdiv.measures.preference import Pairs, order_scores, strengths
+from synthdiv.measures.pairwise import Pairs, order_scores, strengths
 from synthdiv.measures.self_preference import OWN, over_baseline, self_bias, votes_at_equal_quality, votes_for_own
 from synthdiv.views.judge.labelled import Labelled, pairs_of
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from measures.pairs import NO, every_pair, sigmoid, swapped
 
 from synthdiv.measures import logistic
-from synthdiv.measures.preference import author_scores, contrast, missing_pairs, order_scores, strengths
+from synthdiv.measures.pairwise import author_scores, contrast, missing_pairs, order_scores, strengths
 
 VERDICT = st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0, NO])
 
