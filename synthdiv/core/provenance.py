@@ -9,11 +9,14 @@ import sys
 import time
 import zlib
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import synthdiv
 from synthdiv.core.types import ConfigError, Run
+
+version = cache(metadata.version)  # a look-up reads a file, and the version of what is loaded does not change
 
 
 @cache
@@ -64,8 +67,6 @@ def device_of(run: Run) -> str:
 
 def session(run: Run, seconds: float) -> dict[str, Any]:
     """Provenance of one process that worked on an artifact."""
-    from importlib.metadata import version
-
     loaded = {name: name for name in ("torch", "transformers", "lightning", "peft", "datasets", "numpy", "tokenizers")}
     loaded |= {name: name for name in ("scipy", "sacrebleu", "zstandard")}
     loaded |= {"sklearn": "scikit-learn", "faiss": "faiss-cpu", "sentence_transformers": "sentence-transformers"}

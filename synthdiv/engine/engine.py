@@ -27,7 +27,7 @@ from synthdiv.study.records import node_record
 LOGGER = logging.getLogger("synthdiv")
 INTERRUPTED = 130
 LOG_LINES = 5  # shown of the log of a failure
-POLL = 0.1  # seconds between two looks at workers and ledger, or ten times as long as a look takes
+POLL = 0.02  # seconds between two looks at workers and ledger, or ten times as long as a look takes
 RETRIES = 2  # of a node whose worker or job ended before it: twice may be chance, three times is not
 SHOWN_FAILURES = 20  # at the end: a server that is down fails every shard
 

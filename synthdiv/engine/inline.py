@@ -22,4 +22,4 @@ class Inline(Engine):
                 for built, event in builder.build_group(node, self.frontier.ready.values()):
                     self.became(built, event)
             else:
-                time.sleep(POLL)  # other processes build all that is ready
+                time.sleep(5 * POLL)  # other processes build all that is ready

@@ -97,8 +97,8 @@ class Local(Engine):
             while self.frontier.ready and not stop.reason:
                 begun = time.thread_time()
                 self._assign()
-                self._look(stop)
                 time.sleep(max(POLL, 10 * (time.thread_time() - begun)))
+                self._look(stop)  # what it settles is followed by the next node at once
             for worker in self.workers.values():
                 worker.send("stop") if stop.reason else worker.end()
             while self.workers:

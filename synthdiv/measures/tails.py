@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
 TAIL_SHARE = 0.01  # share of the vanilla student's tokens that are its tail
 MIN_TOKENS = 500  # so that the tail has at least five tokens
+MIN_ABOVE = 30  # tokens above a quantile that has an interval: with fewer, the interval covered 80 to 88 %
 
 INFINITE_VANILLA = "infinite in the vanilla student"
 LEVELS = [Measure(f"nll_2_token_{name}", "nats/token", False, INFINITE_VANILLA, 0) for name in QUANTILES]
@@ -48,9 +49,9 @@ def tail_scores(student: Tokens, vanilla: Tokens | None = None, seed: int = 0) -
 
     A quantile q is the smallest value with no more than 1 - q of the tokens above it. Tokens that tie with the 99 %
     quantile have the weight that makes the vanilla student's tail exactly 1 % of its tokens, in both arms. Intervals
-    leave out groups of prompts and estimate threshold and tail again on the rest. NaN with a note for fewer than 500
-    tokens, a token without a likelihood, or arms with different tokens (template or tokenizer differ). An infinite
-    value has no interval. Raises DataError for an answer without a token.
+    leave out groups of prompts and estimate threshold and tail again on the rest; `_q99` has one from 3,000 tokens on.
+    NaN with a note for fewer than 500 tokens, a token without a likelihood, or arms with different tokens (template or
+    tokenizer differ). An infinite value has no interval. Raises DataError for an answer without a token.
     """
     quantiles = compared(lambda arm: _quantiles(LEVELS, _single(arm), seed), student, vanilla, len)
     base = student if vanilla is None else vanilla
@@ -139,7 +140,12 @@ def _quantiles(measures: Sequence[Measure], arm: OwnTokens, seed: int) -> list[E
     if reason:
         return [undefined(measure, reason, len(prompts)) for measure in measures]
     tokens = WeightedTokens.from_answers([arm[prompt] for prompt in prompts])
-    return _estimates(measures, tokens.quantiles, prompts, seed, tokens.values)
+    made, count = _estimates(measures, tokens.quantiles, prompts, seed, tokens.values), len(tokens.values)
+    least = [round(MIN_ABOVE / (1 - q)) for q in QUANTILES.values()]
+    few = [f"no interval: fewer than {needed:,} tokens" if count < needed else "" for needed in least]
+    return [
+        replace(one, units=one.units[:0], no_interval=why) if why else one for one, why in zip(made, few, strict=True)
+    ]
 
 
 def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int) -> list[Estimate]:

@@ -58,21 +58,26 @@ class FileRows:
         return [answers_of(cell) or [] for cell in self.require(column, answers_of, advice)]
 
     def labels(self, column: str) -> list[str]:
-        """The cells of a column of texts, numbers or booleans as text; null and missing ones are empty."""
+        """The cells of a column of texts, numbers or booleans as text; missing ones are empty."""
         cells = self.require(
             column, lambda cell: not isinstance(cell, dict | list | bytes), "; it needs a text or number"
         )
-        return ["" if cell is None else str(cell) for cell in cells]
+        return ["" if missing(cell) else str(cell) for cell in cells]
 
     def ids(self, column: str, advice: str = "; each row needs an id") -> list[str]:
         """The cells of a column of ids as text."""
-        self.require(column, lambda cell: cell is not None and str(cell).strip() != "", advice)
+        self.require(column, lambda cell: not missing(cell), advice)
         return self.labels(column)
 
 
+def missing(cell: Any) -> bool:
+    """Whether a label or id is null, blank, or NaN, which text files spell as numpy does."""
+    return cell is None or str(cell).strip() in ("", "nan", "NaN")
+
+
 def kind(cell: Any) -> str:
-    if cell is None:
-        return "null or missing"
+    if cell is None or (missing(cell) and str(cell).strip()):
+        return "null or missing" if cell is None else "NaN"
     return "empty" if isinstance(cell, str) and not cell.strip() else KINDS.get(type(cell), type(cell).__name__)
 
 

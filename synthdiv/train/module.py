@@ -84,7 +84,8 @@ class Tuning(lightning.LightningModule):
     def training_step(self, number: int, _index: int) -> None:
         begun = time.perf_counter()
         # dropout depends on the step and not on what ran before; each rank has its own (a processor reads 32 bits)
-        torch.manual_seed(self.seed * 1_000_003 + number + self.global_rank * 2_654_435_761)
+        seeded: Any = torch.default_generator if self.spread.root_device.type == "cpu" else torch  # torch traces calls
+        seeded.manual_seed(self.seed * 1_000_003 + number + self.global_rank * 2_654_435_761)
         lr = self.optimizing.lr * factor(number, len(self.steps), self.optimizing.schedule, self.optimizing.warmup)
         rows = [self.rows.rows[index] for index in self.steps[number]]
         lengths, tokens = [len(row.ids) for row in rows], sum(row.supervised for row in rows)

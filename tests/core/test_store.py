@@ -100,6 +100,12 @@ def test_an_artifact_is_built_once_and_says_how(tmp_path):
     assert not list((tmp_path / "artifacts" / "slow").glob(".*")), "no claim and no partial is left"
 
 
+def test_versions_are_read_once_a_process_and_not_for_every_node(tmp_path, monkeypatch):
+    obtain(tmp_path, Slow())
+    monkeypatch.setattr("importlib.metadata.version", pytest.fail)
+    assert obtain(tmp_path, Slow(lines=2))[0].manifest["sessions"][0]["versions"]
+
+
 def test_the_hardware_is_named_by_who_knows_it(monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
+import time
 from collections import Counter
 
 import pytest
@@ -13,7 +15,7 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.failure import INPUT, LOST, MEMORY
-from synthdiv.engine.local import Local, accelerators, environments
+from synthdiv.engine.local import Local, LocalWorker, accelerators, environments
 from tests.conftest import FILES, command, sources, synthdiv, write_files
 from tests.engine.evidence import WAIT, built, manifests, orphans, transitions
 from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
@@ -79,6 +81,17 @@ def test_a_refused_setting_starts_nothing(setting, needs, typed, tmp_path):
     assert done.code == 2
     assert done.err == f"error: hydra.launcher.{setting}: needs {needs}\n"
     assert not list((tmp_path / "outputs").glob("sweeps/*/jobs/*"))
+
+
+def test_a_worker_that_has_built_a_node_is_sent_the_next_without_a_pause(engine, monkeypatch):
+    """A pause for each node was a sixth of the wall time of a study with hundreds of small ones."""
+    order: list[str] = []
+    pause, sent, became = time.sleep, LocalWorker.send, Local.became
+    monkeypatch.setattr("synthdiv.engine.local.time.sleep", lambda seconds: (order.append("pause"), pause(seconds)))
+    monkeypatch.setattr(LocalWorker, "send", lambda *given: (order.append("sent"), sent(*given)))
+    monkeypatch.setattr(Local, "became", lambda *given: (order.append("became"), became(*given)))
+    assert engine(*(Node(Act(number=number)) for number in range(4)), jobs=1)[1] == 0
+    assert [after for before, after in itertools.pairwise(order) if before == "became"] == ["sent"] * 3 + ["pause"]
 
 
 def test_two_workers_build_the_artifacts_of_one_process_each_once(tmp_path):

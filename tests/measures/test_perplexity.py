@@ -54,6 +54,17 @@ def test_values_by_hand():
     assert {score.unit for score in scores.values()} == {"nats/token", "nats/byte", "perplexity"}
 
 
+def test_the_median_of_an_even_number_of_answers_is_the_mean_of_the_middle_two_perplexities():
+    """Not exp of the mean of their logarithms: 2 and 8 give 5, not 4."""
+    answers = arm(*((math.log(perplexity), 1, 4) for perplexity in (1, 2, 8, 50)))
+    other = arm(*((math.log(perplexity), 1, 4) for perplexity in (1, 1, 2, 1)))
+    assert by_name(answers)["perplexity_2_median"].value == pytest.approx(5)
+    own = own_by_name({name: [answer] for name, answer in answers.items()})
+    assert own["perplexity_1_median"].value == pytest.approx(5)
+    gaps = [0, math.log(2), math.log(4), math.log(50)]  # a difference is in nats, prompt by prompt
+    assert by_name(answers, other)["nll_2_median-vanilla"].value == pytest.approx((gaps[1] + gaps[2]) / 2)
+
+
 def test_intervals_are_over_prompts_and_paired():
     scores = by_name(STUDENT, VANILLA)
     low, high = on_logs([1, 3, 0.8])

@@ -13,6 +13,7 @@ from synthdiv.core.types import DataError
 from synthdiv.measures.estimates import NO_SPREAD
 from synthdiv.measures.tails import MIN_TOKENS, QUANTILES, own_answer_tail_scores, quantile, tail_scores, tail_weights
 
+FEW = "no interval: fewer than 3,000 tokens"
 VALUES = st.lists(st.integers(0, 5).map(float) | st.floats(0, 20, width=32), min_size=1, max_size=400)
 TIED = st.lists(st.integers(0, 2).map(float), min_size=MIN_TOKENS, max_size=MIN_TOKENS + 150)
 
@@ -57,7 +58,7 @@ def test_scores_by_hand():
     assert scores["nll_2_token_q50-vanilla"].value == 503 - 499
     assert scores["nll_2_token_q99-vanilla"].value == 993 - 989
     assert all(score.n == 100 for score in scores.values())
-    assert {score.note for score in scores.values()} <= {"", NO_SPREAD}
+    assert {score.note for score in scores.values()} <= {"", NO_SPREAD, FEW}
     assert {score.unit for score in scores.values()} == {"nats/token", "share of tokens"}
     assert not any(score.higher_is_better for score in scores.values())
 
@@ -78,8 +79,12 @@ def test_against_itself_the_share_is_one_percent_and_differences_are_zero(values
     scores = by_name(arm(values), arm(values))
     share = scores["tail_share"]
     assert (share.value, share.note) == (pytest.approx(0.01), NO_SPREAD)
-    gaps = [score for name, score in scores.items() if name.endswith("-vanilla")]
-    assert [(gap.value, gap.note) for gap in gaps] == [(0, NO_SPREAD)] * 4
+    gaps = {name: score for name, score in scores.items() if name.endswith("-vanilla")}
+    notes = {name: FEW if "q99" in name else NO_SPREAD for name in gaps}
+    assert {name: (gap.value, gap.note) for name, gap in gaps.items()} == {
+        name: (0, note) for name, note in notes.items()
+    }
+    assert len(gaps) == 4
 
 
 @given(TIED)
@@ -158,6 +163,18 @@ def own_by_name(*arms):
     return {score.name: score for score in scores}
 
 
+@pytest.mark.parametrize(("tokens", "bounded"), [(2990, False), (3000, True)])
+def test_a_quantile_has_an_interval_only_with_thirty_tokens_above_it(tokens, bounded):
+    values = np.random.default_rng(0).gamma(0.5, 2, tokens)
+    for scores in (by_name(arm(values), arm(values * 1.1)), own_by_name({k: [v] for k, v in arm(values).items()})):
+        for name, score in scores.items():
+            if "q99" in name:
+                assert math.isfinite(score.value)
+                assert (math.isfinite(score.low), FEW in score.note) == (bounded, not bounded)
+            elif "q" in name:
+                assert math.isfinite(score.low)
+
+
 def said(random, prompts, mean=1.0, samples=(1, 8)):
     """Own answers: prompts differ in level, most have one answer."""
     actual = {}
@@ -180,7 +197,7 @@ def test_own_quantiles_of_one_answer_each_are_those_of_perplexity_2(values, alon
         assert (first.low, first.high) == pytest.approx((human.low, human.high), nan_ok=True)
         if not alone:
             gap = scores[f"nll_1_token_{name}-vanilla"]
-            assert (gap.value, gap.note) == (0, NO_SPREAD)
+            assert (gap.value, gap.note) == (0, FEW if name == "q99" else NO_SPREAD)
 
 
 def test_a_prompt_counts_once_however_many_answers_it_has():
@@ -194,7 +211,7 @@ def test_a_prompt_counts_once_however_many_answers_it_has():
 
 def test_own_arms_of_other_tokens_are_subtracted_and_lose_the_same_prompts():
     random = np.random.default_rng(1)
-    student, vanilla = said(random, 60), said(random, 60, 1.5)
+    student, vanilla = said(random, 150), said(random, 150, 1.5)
     scores = own_by_name(student, vanilla | {"other": [[9.0] * 50]})
     for name in QUANTILES:
         base = own_by_name(vanilla)[f"nll_1_token_{name}"].value

@@ -37,8 +37,8 @@ are put into a random order (--seed) before budgets are filled, because files
 are often sorted. A group that cannot fill a budget has a note, not a number:
 give smaller budgets. The numbers of a group do not depend on other groups.
 
-Rows whose --by cell is null, missing or empty are the group "(none)". A cell
-of --column that is not a text is an error; an empty text is a text.
+Rows whose --by cell is null, NaN, missing or empty are the group "(none)". A
+cell of --column that is not a text is an error; an empty text is a text.
 
 --json prints a list of objects with group, name, value, n, low, high, unit,
 higher_is_better and note. An undefined value is null, an infinite one "inf".

@@ -18,6 +18,7 @@ from synthdiv.measures.budgets import TextBudget
 from synthdiv.prompts.formats import read_columns
 from synthdiv.views.measure import command
 from tests.conftest import write_rows
+from tests.prompts.test_formats import write_csv, write_parquet
 from tests.views.measure.conftest import KEYS, answers
 
 MISTAKES = {
@@ -81,6 +82,17 @@ def test_numbers_and_booleans_name_groups(scores_of, tmp_path):
     rows = [{"response": "a b c", "round": value} for value in (10, 9, 2, True, 1.5)]
     write_rows(tmp_path / "a.jsonl", rows)
     assert list(scores_of("a.jsonl", "--by", "round")) == ["1.5", "2", "9", "10", "True"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_nan_is_a_missing_value_and_no_group_or_id(ending, scores_of, typed, tmp_path):
+    rows = [{"response": "a b c", "round": number} for number in (0.0, math.nan, 2.0)]
+    file = f"a.{ending}"
+    {"jsonl": write_rows, "csv": write_csv, "parquet": write_parquet}[ending](tmp_path / file, rows)
+    assert list(scores_of(file, "--by", "round")) == ["0.0", "2.0", "(none)"]
+    done = typed("measure", file, "--prompt", "round")
+    assert done.code == 2
+    assert "column round is NaN: it names no prompt" in done.err
 
 
 @pytest.fixture
