@@ -63,6 +63,10 @@ MISTAKES = {
     # a file
     "no path": (["prompts=files"], ["prompts.table.path=None", "give one of the two"]),
     "missing file": ([*FILES, "prompts.table.path=no.jsonl"], ["prompts.table.path=no.jsonl: no such file"]),
+    "folders": (
+        [*SINGLE, sources("one", path="folder.jsonl"), "student.pretrain.text.path=pickled"],
+        ["models.0.recorded.path=folder.jsonl: is a folder; name a file in it", "text.path=pickled: is a folder"],
+    ),
     "missing corpus": (
         [*FILES, "student.pretrain.text.path=no.txt"],
         ["student.pretrain.text.path=no.txt: no such file"],
@@ -200,6 +204,7 @@ def test_a_mistake_is_reported_before_anything_runs(words, typed, tmp_path, monk
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{\n")
     (tmp_path / "pickled").mkdir()
+    (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "pickled" / "config.json").write_text("{}")
     (tmp_path / "pickled" / "pytorch_model.bin").touch()
     monkeypatch.setenv("TOKEN", "sk-secret")

@@ -49,6 +49,13 @@ class Resolver:
         """SHA-256 of one file."""
         return str(self.remember(["sha256", self.stamp(path)], lambda: file_digest(path)))
 
+    def pinned_file(self, name: str, path: str | None, given: str) -> str:
+        """SHA-256 of the file that field `name`.path names. ConfigError if there is none, or `given` is another."""
+        if not path or not Path(path).is_file():
+            problem = "is a folder; name a file in it" if path and Path(path).is_dir() else "no such file"
+            raise ConfigError(f"{name}.path={path}: {problem}")
+        return str(pinned(f"{name}.sha256", given, self.file(Path(path))))
+
     def folder(self, path: Path) -> str:
         """SHA-256 over the names and contents of all files below a folder."""
         names = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]

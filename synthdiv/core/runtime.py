@@ -36,7 +36,7 @@ class Server:
         """What may be secret is not repeated: a key in place of its name, a password in an address."""
         problems = [] if self.name else [f"{name}.name: needs a name"]
         if not re.fullmatch(r"https?://[^@/?#\s]+(/[^?#\s]*)?", self.url):
-            problems.append(f"{name}.url: needs an http address, without a user (@), a query (?) or a fragment (#)")
+            problems.append(f"{name}.url: needs http://… or https://…, no user (@), no query (?) and no fragment (#)")
         path = re.sub(r"{\w+}", "", self.url).partition("//")[2].partition("/")[2]
         if any(len(word) > 20 for word in re.split(r"[/._-]", path)) or re.search(r"\bsk-", path):
             problems.append(

@@ -114,10 +114,7 @@ class Recorded:
         return {key: texts[:samples] for key, texts in answers[self.answerer].items() if len(texts) >= samples}
 
     def resolve(self, resolver: Resolver, name: str, samples: int = 1) -> None:
-        path = Path(self.path or "")
-        if not path.is_file():
-            raise ConfigError(f"{name}.path={self.path}: no such file")
-        self.sha256 = pinned(f"{name}.sha256", self.sha256, resolver.file(path))
+        self.sha256 = resolver.pinned_file(name, self.path, self.sha256)
         key = ["recorded", self.sha256, self.where, list(self._columns), self.answerer, samples]
         count = resolver.remember(key, lambda: len(self.answers(name, samples)))
         self.rows = pinned(f"{name}.rows", self.rows, count)

@@ -71,10 +71,7 @@ class Table:
         """Fill in content hash and row count. `records` reads and checks every row, before anything runs; `more` is
         what else decides what it does."""
         if self.path:
-            path = Path(self.path)
-            if not path.is_file():
-                raise ConfigError(f"{name}.path={self.path}: no such file")
-            self.sha256 = pinned(f"{name}.sha256", self.sha256, resolver.file(path))
+            self.sha256 = resolver.pinned_file(name, self.path, self.sha256)
         elif self.hub and Path(self.hub).is_dir():
             self.sha256 = pinned(f"{name}.sha256", self.sha256, resolver.folder(Path(self.hub)))
         elif self.hub:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.fields import locator, setting
-from synthdiv.core.resolver import Resolver, pinned, unchanged
+from synthdiv.core.resolver import Resolver, unchanged
 from synthdiv.core.stage import Measured, Node, Stage, Work
-from synthdiv.core.types import Artifact, ConfigError, DataError, Run
+from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
@@ -130,10 +130,7 @@ class Pretrain(Stage):
 
     def resolve(self, resolver: Resolver) -> None:
         if self.text:
-            path = Path(self.text.path or "")
-            if not path.is_file():
-                raise ConfigError(f"pretrain.text.path={self.text.path}: no such file")
-            self.text.sha256 = pinned("pretrain.text.sha256", self.text.sha256, resolver.file(path))
+            self.text.sha256 = resolver.pinned_file("pretrain.text", self.text.path, self.text.sha256)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import torch

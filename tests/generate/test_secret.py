@@ -60,7 +60,7 @@ def test_a_key_on_the_command_line_is_neither_printed_nor_written(tmp_path, type
     words = [*grid, *CELL, 'runtime.servers=[{name: here, url: "http://127.0.0.1:9/v1"}]', wrong]
     result = typed(*words)
     assert result.code == 2
-    assert f"error: runtime.servers.0.{'key: give the name' if '.key' in wrong else 'url: needs an http'}" in result.err
+    assert f"error: runtime.servers.0.{'key: give the name' if '.key' in wrong else 'url: needs http'}" in result.err
     assert holding(tmp_path, (result.out, result.err)) == []
 
 
@@ -101,7 +101,7 @@ def test_a_key_in_place_of_its_name_is_refused_and_not_repeated():
         assert Server("here", "http://x", key).check("runtime.servers.0") == []
     for url in ("http://me:secret@x/v1", "https://secret@x", "http://x/v1?key=secret", "x#secret", "secret", "http://"):
         (problem,) = Server("here", url).check("runtime.servers.0")
-        assert problem.startswith("runtime.servers.0.url: needs an http address")
+        assert problem.startswith("runtime.servers.0.url: needs http://… or https://…, no user")
         assert "secret" not in problem
     for part in ("sk-secret", "a1" * 11, "v1/secret" + "5f" * 9 + "/v1"):
         (problem,) = Server("here", f"https://x/{part}").check("s")
