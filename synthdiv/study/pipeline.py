@@ -60,7 +60,7 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
     Cells with the same `known` share the nodes of parts that are equal."""
     known = {} if known is None else known
     data = Cell(prompts=cell.prompts, generators=cell.generators)
-    part = replace(data, student=cell.student, evaluate=cell.evaluate)
+    part = replace(data, student=cell.student, evaluate=cell.evaluate, judge=cell.judge)
     prompts, student, vanilla, vanilla_suites = once(known, untouched, part)
     if cell.mix.kind is Kind.none:
         return Graph(prompts, student, None, None, vanilla.responses, vanilla_suites, vanilla_suites)

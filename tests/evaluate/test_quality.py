@@ -25,10 +25,15 @@ WORDS += [word for word in TINY if not word.startswith(("evaluate.suites", "gene
 
 
 @pytest.fixture(scope="module")
-def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
-    """Every score of the student of each mix and of the vanilla student."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judged")
     synthdiv(*WORDS, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scores(folder: Path) -> dict[str, dict[str, object]]:
+    """Every score of the student of each mix and of the vanilla student."""
     cells = {cell.axes["mix"]: cell for cell in Ledger(folder / "outputs", "judged").unique_cells()}
     keys = {mix: cell.suites["quality"] for mix, cell in cells.items()} | {"none": cells["human"].vanilla["quality"]}
     assert cells["multi"].vanilla == cells["human"].vanilla, "one vanilla student"
@@ -47,6 +52,15 @@ def test_the_exact_judge_rates_students_and_their_mixes(scores):
     gap = scores["human"]["quality/panel-vanilla"]
     assert gap.value == pytest.approx(scores["human"]["quality/panel"].value - scores["none"]["quality/panel"].value)
     assert not any(name.endswith("-vanilla") for name in scores["none"])
+
+
+def test_the_report_says_who_judged_and_who_is_related(folder):
+    synthdiv("report", "judged", cwd=folder)
+    page = (folder / "outputs" / "reports" / "judged" / "report.md").read_text()
+    table = page.partition("## Judges and relatives")[2].partition("##")[0]
+    assert "| truth" in table
+    assert "exact: the truth of the toy world" in table
+    assert "| rules | refusal 1 | by the phrases" in " ".join(table.split()).replace("|  ", "| ")
 
 
 def test_a_judge_that_no_text_can_instruct_moves_by_nothing_or_down(scores):

@@ -63,7 +63,13 @@ def test_an_axis_is_not_applicable_exactly_where_it_changes_no_key(kind, axis):
 def test_cells_that_share_parts_have_the_graphs_of_whole_cells(axes, monkeypatch):
     """A part has every block that its nodes read: the reference gives them the whole cell."""
     known = Known()
-    words = ["mix=none,multi", "student.pretrain.toy.family=0", *(f"{axis}={','.join(AXES[axis])}" for axis in axes)]
+    judged = ["judge=toy", "evaluate.suites=[{suite: collapse},{suite: quality}]"]
+    words = [
+        "mix=none,multi",
+        "student.pretrain.toy.family=0",
+        *judged,
+        *(f"{axis}={','.join(AXES[axis])}" for axis in axes),
+    ]
     for point in EXPANDER.expand({}, words):
         shared = graph(point.cell, known)
         with monkeypatch.context() as patch:

@@ -17,6 +17,7 @@ from synthdiv.views.layout import csv_text, plural
 from synthdiv.views.report.arms import ENOUGH, Arm, arms_of, measures_of
 from synthdiv.views.report.collect import CellRow, collect
 from synthdiv.views.report.figures import draw
+from synthdiv.views.report.judges import judges_md
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.tables import (
     arm_rows,
@@ -55,7 +56,9 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             "cells.csv": csv_text(cell_rows(rows)),
             "cells.md": unmatched_md(arms, labels) + cells_md(rows, selected, labels, arms),
             "arms.csv": csv_text(arm_rows(arms, labels)),
-            "report.md": page(name, rows, arms, selected, labels, list(suites), unanswered_md(root, name)),
+            "report.md": page(
+                name, rows, arms, selected, labels, list(suites), unanswered_md(root, name), judges_md(root, name)
+            ),
         }.items():
             (draft / file).write_text(text, encoding="utf-8")
         replace(draft, final)
@@ -108,6 +111,7 @@ def page(
     labels: Labels,
     suites: Sequence[str],
     unanswered: str = "",
+    judges: str = "",
 ) -> str:
     """The report itself."""
     models = sorted({arm.replicates for arm in arms})
@@ -131,6 +135,7 @@ def page(
         parts += [arms_md(arms, measure, labels, "###") for measure in caveats]
     parts += [
         "Every score is in the CSV files; `report.measures=NAME,…` shows any of them here.\n",
+        judges and f"## Judges and relatives\n\n{judges}",
         unanswered and f"## Prompts without an answer\n\n{unanswered}",
         f"## Not finished\n\n{unfinished_md(rows)}",
         f"## How to read this\n\n{notes(arms, suites)}",

@@ -1,0 +1,36 @@
+"""Who judged a sweep, how far each judge was checked, and how judges, students and sources are related."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synthdiv.core.ledger import Ledger
+from synthdiv.core.terminal import clean
+from synthdiv.generate.spec import Backend
+from synthdiv.views.judge.calibration import judge_status
+from synthdiv.views.layout import markdown
+
+CERTAIN = {
+    Backend.exact.value: "exact: the truth of the toy world",
+    Backend.rules.value: "by the phrases with which answers begin",
+}
+
+
+def judges_md(root: Path, name: str) -> str:
+    """A line for each judge and rubric of the sweep `name`, and one for each relation; empty where nobody judged."""
+    ledger = Ledger(root, name)
+    nodes = {node.key: node for node in ledger.nodes()}
+    asked = dict[tuple[str, str, int], str]()
+    for node in nodes.values():
+        prompts = nodes.get(node.inputs.get("prompts", ""))
+        if node.stage == "generate" and prompts and prompts.stage == "judge_prompts":
+            rubric = prompts.fields["rubric"]
+            asked[node.fields["source"], rubric["name"], rubric["version"]] = node.fields["backend"]
+    lines = [
+        {"judge": judge, "rubric": f"{rubric} {version}"}
+        | {"checked against labels": CERTAIN.get(backend) or judge_status(root, judge, rubric, version)}
+        for (judge, rubric, version), backend in sorted(asked.items())
+    ]
+    relations = dict.fromkeys(clean(line) for cell in ledger.cells() for line in cell.relations)
+    text = markdown(lines) if lines else ""
+    return text + ("\n" if text and relations else "") + "".join(f"- {line}\n" for line in relations)
