@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.formats import FileRows, read_columns
+from synthdiv.views.layout import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,15 +78,15 @@ def read_labelled(options: argparse.Namespace) -> Labelled:
     rows = read_columns(options.file, wanted)
     read = pair_values if options.pair else rating_values
     verdict, remark = read(rows, options.verdict, options.values)
-    labels = {name: read(rows, name, options.values)[0] for name in options.label}
-    remarks = [remark] if remark else []
+    read_labels = {name: read(rows, name, options.values) for name in options.label}
+    labels = {name: label for name, (label, _) in read_labels.items()}
+    remarks = [line for line in (remark, *(line for _, line in read_labels.values())) if line]
     lengths, shown = None, None
     if options.text:
         texts = [[answers[0] for answers in rows.answers(name)] for name in options.text]
         empty = sum(not text.strip() for column in texts for text in column)
-        remarks += (
-            [f"{empty:,} of {sum(map(len, texts)):,} texts are empty; they count, with length 0."] if empty else []
-        )
+        count = f"{empty:,} of {len(texts) * len(texts[0]):,}"
+        remarks += [f"{count} texts are empty; they count, with length 0."] if empty else []
         lengths = np.array([[len(text) for text in column] for column in texts], dtype=float).T
     if options.order is not None:
         cells = [str(cell) for cell in rows.require(options.order, is_order, "; it needs 0 (first shown first) or 1")]
@@ -125,7 +126,8 @@ def pair_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.
             f"--values {' '.join(values)}: no cell of column {column} is one; it has {', '.join(list(other)[:5])}"
         )
     few = f", such as {next(iter(other))!r}" if other else ""
-    return made, f"{sum(other.values()):,} verdicts are none of {', '.join(values)}{few}." if other else ""
+    count = plural(sum(other.values()), "cell")
+    return made, f"{count} of {column}: none of {', '.join(values)}{few}." if other else ""
 
 
 def rating_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:
@@ -137,7 +139,7 @@ def rating_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[n
     rows.require(column, lambda cell: is_blank(cell) or math.isfinite(as_number(str(cell))), "; it needs a number")
     made = np.array([math.nan if is_blank(cell) else float(cell) for cell in rows.cells[column]])
     missing = int(np.isnan(made).sum())
-    return made, f"{missing:,} rows without a verdict." if missing else ""
+    return made, f"{plural(missing, 'row')} without a number in {column}." if missing else ""
 
 
 def is_blank(cell: Any) -> bool:
@@ -162,7 +164,7 @@ def without_self_pairs(rows: Labelled, remarks: list[str]) -> Labelled:
         return rows
     if not kept:
         raise DataError(f"--pair: every pair is of {rows.authors[0][0]!r} with itself; two authors are needed")
-    remarks.append(f"{len(rows.authors) - len(kept):,} pairs of an author with itself are left out.")
+    remarks.append(f"Left out: {plural(len(rows.authors) - len(kept), 'pair')} of an author with itself.")
     return rows.take(kept)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from synthdiv.measures.self_preference import OWN, over_baseline, self_bias, vot
 from synthdiv.views.judge.labelled import Labelled, pairs_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from synthdiv.core.types import Score
 
 JUDGE, LABELS, GAP = "judge", "labels", "judge - labels"
@@ -35,6 +38,8 @@ def pair_scores(rows: Labelled, own: str | None) -> dict[str, list[Score]]:
         found[JUDGE] += order_scores(forward, backward, prompts, [*zip(pairs.first, pairs.second, strict=True)])
     if rows.labels:
         found[JUDGE] += agreement_scores(rows, pairs)
+    if len(rows.labels) > 1:
+        found[LABELS].append(pair_alpha([*rows.labels.values()], rows.prompt))
     if scale > 0:
         add_length(found, pairs, bool(rows.labels))
     found[JUDGE] += [each for name, each in strengths(pairs).items() if name in pairs.authors]
@@ -48,17 +53,22 @@ def pair_scores(rows: Labelled, own: str | None) -> dict[str, list[Score]]:
 
 
 def agreement_scores(rows: Labelled, pairs: Pairs) -> list[Estimate]:
-    """Agreement with the mean label of each pair, and α of judge and all labels, for which each pair counts in both
-    orders: α would otherwise depend on which author is called the first."""
-    import numpy as np
-
-    raters = np.array([rows.verdict, *rows.labels.values()])
-    sides = np.sign(np.concatenate([raters, 1 - raters], axis=1) - 0.5)
+    """Agreement with the mean label of each pair, and α of judge and all labels."""
     return [
         agreement(pairs.wins, pairs.panel, pairs.prompt.tolist()),
         discrimination(pairs.wins, pairs.panel, pairs.prompt.tolist()),
-        krippendorff_alpha(sides, prompts=[*rows.prompt, *rows.prompt]),
+        pair_alpha([rows.verdict, *rows.labels.values()], rows.prompt),
     ]
+
+
+def pair_alpha(raters: Sequence[np.ndarray], prompts: Sequence[Hashable]) -> Estimate:
+    """α of the sides that raters take, or none. Each pair counts in both orders: α would otherwise depend on which
+    author is called the first."""
+    import numpy as np
+
+    shares = np.array(raters)
+    sides = np.sign(np.concatenate([shares, 1 - shares], axis=1) - 0.5)
+    return krippendorff_alpha(sides, prompts=[*prompts, *prompts])
 
 
 def add_length(found: dict[str, list[Estimate]], pairs: Pairs, labelled: bool) -> None:

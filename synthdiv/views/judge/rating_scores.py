@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from synthdiv.measures.agreement import Level, discrimination, krippendorff_alpha
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 from synthdiv.views.judge.labelled import Labelled
-from synthdiv.views.judge.pair_scores import JUDGE, NO_VERDICT, renamed
+from synthdiv.views.judge.pair_scores import JUDGE, LABELS, NO_VERDICT, renamed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,10 @@ def rating_scores(rows: Labelled, own: str | None) -> dict[str, list[Score]]:
             mine = np.array([names == [own] for names in rows.authors])
             sides = (prompt_means(np.where(part, excess, math.nan), number) for part in (mine, ~mine))
             found.append(mean_of(OWN_EXCESS, next(sides) - next(sides)))
-    return {JUDGE: [each.score() for each in found]}
+    scores = {JUDGE: [each.score() for each in found]}
+    if len(rows.labels) > 1:  # how well a judge could agree
+        scores[LABELS] = [renamed(krippendorff_alpha(raters[1:], "ordinal", rows.prompt), "alpha").score()]
+    return scores
 
 
 def length_slope(length: np.ndarray, excess: np.ndarray, number: np.ndarray) -> Estimate:

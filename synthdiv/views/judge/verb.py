@@ -8,7 +8,7 @@ from pathlib import Path
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import console, text
-from synthdiv.views.measure.command import Parser
+from synthdiv.views.measure.command import Parser, whole_number
 
 DESCRIPTION = """\
 Compare the verdicts of a judge with labels before it is trusted. FILE is a
@@ -43,7 +43,7 @@ def parser() -> Parser:
     add("file", metavar="FILE", type=Path, help="table of verdicts and labels, or - for JSON in standard input")
     add("--judge", metavar="NAME", required=True, help="the judge whose verdicts these are, as `judge.models` names it")
     add("--rubric", metavar="NAME", help="its rubric (default: preference for pairs, quality for ratings)")
-    add("--rubric-version", metavar="N", type=int, default=1, help="version of the rubric (default: 1)")
+    add("--rubric-version", metavar="N", type=whole_number(1), default=1, help="version of the rubric (default: 1)")
     add("--verdict", metavar="COLUMN", default="verdict", help="verdicts of the judge (default: verdict)")
     add("--label", metavar="COLUMN", action="append", default=[], help="verdicts of humans or of another judge; repeat")
     add("--prompt", metavar="COLUMN", help="ids of prompts, the unit of intervals (default: each row is its own)")
@@ -112,5 +112,6 @@ def refuse_options(options: argparse.Namespace) -> None:
         raise ConfigError(f"--own {options.own}: needs the column of authors, --pair FIRST SECOND or --author COLUMN")
     if options.order and not options.pair:
         raise ConfigError(f"--order {options.order}: is for pairs (--pair FIRST SECOND)")
-    if len(options.values) == 1:
-        raise ConfigError(f"--values {options.values[0]}: needs the cells for first wins and second wins, then of ties")
+    if len(options.values) == 1 or len({*options.values}) < len(options.values):
+        given = " ".join(options.values)
+        raise ConfigError(f"--values {given}: needs the cells for first wins and second wins, then of ties, each once")

@@ -28,6 +28,7 @@ MISTAKES = {
     "letters": ([*PAIRS, "--verdict", "letter"], ["column letter is a text; it needs P(first wins)", "--values"]),
     "other letters": ([*PAIRS, "--verdict", "letter", "--values", "X", "Y"], ["--values X Y: no cell", "it has A, B"]),
     "one value": ([*PAIRS, "--values", "A"], ["--values A: needs the cells for first wins and second wins"]),
+    "a value twice": ([*PAIRS, "--values", "A", "A"], ["--values A A: needs the cells", "each once"]),
     "values of ratings": ([*RATINGS, "--values", "1", "2"], ["--values: is for pairs"]),
     "one text": ([*PAIRS, "--text", "a"], ["--text a: pairs need two columns"]),
     "two texts": ([*RATINGS, "--text", "text", "id"], ["--text text id: a rating needs one column"]),
@@ -131,6 +132,17 @@ def test_planted_effects_are_found_and_the_calibration_is_written(scores_of, tmp
     assert status in about
 
 
+def test_labels_are_compared_with_each_other_too(scores_of):
+    rows = labelled_pairs(20)
+    rows = [row | {"other": row["human"] if row["id"] > "p14" else 1 - row["human"]} for row in rows]
+    pairs, about = scores_of(rows, *PAIRS, "--label", "human", "--label", "other")
+    assert 0 < pairs["labels"]["alpha"]["value"] < 1
+    assert "labelled by human, other" in about
+    rows = [row | {"other": 6 - row["human"]} for row in labelled_ratings(50)]
+    ratings, _ = scores_of(rows, *RATINGS, "--label", "other")
+    assert ratings["labels"]["alpha"]["value"] < 0
+
+
 def test_a_fair_judge_has_none_of_these_effects(scores_of):
     scores, _ = scores_of(labelled_pairs(bias=0, position=0, length=0), *EVERY)
     judge, gap = scores["judge"], scores["judge - labels"]
@@ -158,7 +170,7 @@ def test_cells_that_name_a_side_a_tie_or_a_number_between(scores_of):
     rows = [{"id": str(i), "first": "oak", "second": "elm", "verdict": cell} for i, cell in enumerate(cells)]
     scores, about = scores_of(rows, *PAIRS, "--values", "1", "2", "0")
     assert scores["judge"]["no_verdict"]["value"] == pytest.approx(2 / 6)
-    assert "1 verdicts are none of 1, 2, 0, such as 'nonsense'." in about
+    assert "1 cell of verdict: none of 1, 2, 0, such as 'nonsense'." in about
     assert "No --label: without labels the judge stays unvalidated" in about
     assert scores["judge"]["strength/oak"]["value"] > 0  # 1, 0, 0.75 and 0.5
 
@@ -168,7 +180,7 @@ def test_unusual_files_are_remarked_in_one_line_each(scores_of):
     own_pair = rows[0] | {"second": rows[0]["first"]}
     rows = [*rows, *(row | {"id": "more"} for row in rows[:1]), own_pair, rows[0] | {"id": "x", "a": ""}]
     _, about = scores_of(rows, *EVERY)
-    for line in ("1 pairs of an author with itself are left out", "1 of 246 texts are empty",
+    for line in ("Left out: 1 pair of an author with itself.", "1 of 246 texts are empty",
                  "3 authors have unequal numbers of texts, from 80 (elm) to 82 (oak)"):  # fmt: skip
         assert line in about
     scores, about = scores_of([row | {"verdict": 0.5} for row in rows], *EVERY)
