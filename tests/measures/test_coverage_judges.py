@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from measures.pairs import every_pair, sigmoid
-from synthdiv.measures.preference import author_scores, order_scores, strengths
 
 from synthdiv.measures.agreement import agreement, discrimination, krippendorff_alpha
 from synthdiv.measures.length_control import length_controlled
+from synthdiv.measures.pairwise import author_scores, order_scores, strengths
 from synthdiv.measures.self_preference import over_baseline, self_bias, votes_for_own
 
 QUALITY = np.array([0.5, 0.1, -0.2])
