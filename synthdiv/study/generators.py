@@ -11,6 +11,7 @@ from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import JUDGES_ONLY, MODELLESS, Backend, Recorded, Sampling
 from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.gguf import Gguf
 from synthdiv.models.load import Precision
 from synthdiv.train.pretrain import Pretrain
 
@@ -44,11 +45,14 @@ class Generator:
     name: str = ""
     """The name of the source, part of each row's random stream."""
     backend: Backend = Backend.hf
-    """What runs it: hf and vllm need `checkpoint` or `pretrain`, the others the block of their name (api: `hosted`)."""
+    """What runs it: hf and vllm need `checkpoint`, `pretrain` or `gguf`, the others the block of their name (api:
+    `hosted`)."""
     checkpoint: Checkpoint | None = None
     """An existing model; null: another block."""
     pretrain: Pretrain | None = None
     """A model trained from nothing; null: another block."""
+    gguf: Gguf | None = None
+    """A model in a GGUF file; null: another block."""
     hosted: Hosted | None = None
     """A model behind a server; null: another block."""
     recorded: Recorded | None = None
@@ -65,8 +69,10 @@ class Generator:
     def check(self, name: str) -> list[str]:
         problems = []
         needs = {Backend.recorded: ["recorded"], Backend.api: ["hosted"], Backend.law: ["law"]}
-        given = [block for block in ("checkpoint", "pretrain", "hosted", "recorded", "law") if getattr(self, block)]
-        wanted = needs.get(self.backend, ["checkpoint", "pretrain"])
+        given = [
+            block for block in ("checkpoint", "pretrain", "gguf", "hosted", "recorded", "law") if getattr(self, block)
+        ]
+        wanted = needs.get(self.backend, ["checkpoint", "pretrain", "gguf"])
         if self.backend in JUDGES_ONLY and not isinstance(self, Judge):
             problems.append(
                 f"{name}.backend={self.backend.value}: answers for judges only; choose hf, vllm, api, recorded or law"

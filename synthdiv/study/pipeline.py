@@ -92,7 +92,7 @@ def model(cell: Cell, spec: Student | Generator) -> Node:
         return Node(replace(spec.hosted, price_in=spec.facts.price_in, price_out=spec.facts.price_out))
     if isinstance(spec, Generator) and spec.law:
         return Node(of_world(cell, replace(spec.law, grade=spec.law.grade or cell.generators.grade)))
-    stage = spec.checkpoint or spec.pretrain
+    stage = spec.checkpoint or spec.pretrain or spec.gguf
     assert stage, "check() refuses a model without one"
     if isinstance(stage, Pretrain) and stage.toy:
         stage = replace(stage, toy=of_world(cell, stage.toy))
