@@ -18,14 +18,14 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2260,
-    "measures": 4200,
-    "models": 960,
+    "measures": 4220,
+    "models": 1050,
     "prompts": 1510,
     "generate": 2800,
     "mix": 240,
     "train": 2400,
     "evaluate": 2270,
-    "study": 1870,
+    "study": 1890,
     "engine": 1790,
     "views": 3370,
     "command": 295,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 24120, 17800
+TOTAL, TOTAL_GOAL = 24240, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -14,7 +14,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Score
 from synthdiv.evaluate.suite import item
 from synthdiv.generate.generate import prompt_tokens, read_samples
-from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores, published_perplexity
 from synthdiv.measures.tails import own_answer_tail_scores, tail_scores
 from synthdiv.measures.temperature import INDEX_OF_ONE, TemperatureCurve, nll_after_fit, temperature_scores
 from synthdiv.models.chat import Chat
@@ -194,6 +194,7 @@ def human_scores(
     vanilla_answers, vanilla_tokens, vanilla_curves = human_answers(vanilla) if vanilla else (None, None, None)
     scores = likelihood_scores(answers, vanilla_answers)
     scores += tail_scores(tokens, vanilla_tokens, seed) + temperature_scores(curves, vanilla_curves, seed)
+    scores.append(published_perplexity([answer.nll / answer.tokens for answer in answers.values()]))
     items = [item(key, "nll_2", answer.nll / answer.tokens, bytes=answer.bytes) for key, answer in answers.items()]
     fitted = nll_after_fit(curves, seed)
     items += [item(key, "nll_2_support", value, bytes=answers[key].bytes) for key, value in fitted.items()]

@@ -58,6 +58,24 @@ def likelihood_scores(student: Mapping[str, AnswerNLL], vanilla: Mapping[str, An
     return _scores({prompt: [answer] for prompt, answer in student.items()}, base, 2)
 
 
+def published_perplexity(nll: Sequence[float]) -> Score:
+    """Return S1's mean perplexity of answers with `nll` nats per token, for comparison with its tables alone: answers
+    further than 1.5 times the interquartile range from the quartiles *of this arm* are left out (Tukey's fences). Arms
+    lose unequal shares (12.6 % and 5.7 % there), which the note says; no other score leaves anything out. NaN without
+    answers, or if the square of a perplexity is no number."""
+    import numpy as np
+
+    measure = Measure("published_perplexity_2", "perplexity", False, "no answers", 1)
+    per_token = np.array(nll, dtype=float)
+    if not (len(per_token) and (per_token < 300).all()):
+        return undefined(measure, "a likelihood is missing or 0" if len(nll) else "", len(nll)).score()
+    values = np.exp(per_token)
+    low, high = np.quantile(values, [0.25, 0.75])
+    kept = values[(values >= low - 1.5 * (high - low)) & (values <= high + 1.5 * (high - low))]
+    note = f"{1 - len(kept) / len(values):.1%} of the answers of this arm left out as outliers, as published"
+    return mean_of(measure, kept, note=note).score()
+
+
 def own_answer_scores(
     student: Mapping[str, Sequence[AnswerNLL]], vanilla: Mapping[str, Sequence[AnswerNLL]] | None = None
 ) -> list[Score]:

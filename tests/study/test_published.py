@@ -1,0 +1,209 @@
+"""`experiment=eggs_8b` and `eggs_70b` are the published study (S1, arXiv 2511.01490), its settings in the table below;
+their twins run the same graph with toy models. And S1's mistakes: each has a test that fails if it is made again."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from synthdiv.__main__ import conf_dir
+from synthdiv.core.ledger import Ledger
+from synthdiv.core.resolver import Resolver
+from synthdiv.measures.vectors import mean_cosine_distance
+from synthdiv.study.config import Cell
+from synthdiv.study.expand import Expander
+from synthdiv.study.freeze import freeze
+from synthdiv.study.grid import GridSpec
+from synthdiv.views.report.arms import arms_of
+from synthdiv.views.report.collect import collect
+from synthdiv.views.report.labels import Labels
+from tests.conftest import ROOT
+
+# Read in the executed notebooks, tables and logs of the public code of S1.
+SETTINGS = {
+    "prompts.table.hub": "databricks/databricks-dolly-15k",
+    "prompts.rows": 15011,
+    "prompts.train_rows": 13509,
+    "prompts.test": 1502,
+    "prompts.system": "You are a helpful assistant.",
+    "prompts.table.columns.context": "context",
+    "prompts.table.columns.category": "category",
+    "train.method": "lora",
+    "train.lora.r": 16,
+    "train.lora.alpha": 32,
+    "train.lora.dropout": 0.1,
+    "train.loss_on": "all",
+    "train.lr": 5e-5,
+    "train.schedule": "cosine",
+    "train.warmup": 0.03,
+    "train.weight_decay": 0.01,
+    "train.precision": "bf16",
+    "train.epochs": 3,
+    "train.max_tokens": 1024,
+    "train.packing": False,
+    "train.validation": 0.05,
+    "train.stop": "early",
+    "train.patience": 5,
+    "train.evaluate_every": 20,
+    "runtime.gradient_checkpointing": True,
+    "mix.rows": None,
+    "generators.samples": 1,
+}
+SAMPLING = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 1024}
+STUDENTS = {
+    "eggs_8b": ("meta-llama/Llama-3.1-8B-Instruct", 64, {"small": ["human", "single", "multi"]}),
+    "eggs_70b": (
+        "meta-llama/Llama-3.1-70B-Instruct",
+        128,
+        {"medium": ["human", "single", "multi"], "small": ["single", "multi"], "large": ["single", "multi"]},
+    ),
+}
+SOURCES = {  # of each size class, in the order of the quarters
+    "small": ["Llama-3.1-8B-Instruct", "gemma-2-9b-it", "Qwen2.5-7B-Instruct", "Falcon3-10B-Instruct"],
+    "medium": ["Llama-3.1-70B-Instruct", "Mistral-Large", "Qwen2.5-72B-Instruct", "command-r-plus"],
+    "large": ["Llama-3.1-405B-Instruct", "gemini-2.0-flash", "gpt-4o", "DeepSeek-V3"],
+}
+TINY = ["prompts.toy.rows=80", "prompts.test=12", "generators.shard_rows=17", "evaluate.respond.samples=2"]
+TINY += ["evaluate.suites.0.words=60", "evaluate.suites.0.texts=6", "evaluate.suites.0.draws=2", "train.seed=0"]
+TINY += ["student.pretrain.tokens=3000", "student.pretrain.toy.rows=200", "evaluate.respond.subset=4"]
+
+
+def points(name, *words):
+    """The points of an experiment, with more words of a command line."""
+    ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", [f"experiment={name}"], RunMode.MULTIRUN)
+        spec = GridSpec.read(**OmegaConf.to_container(config.hydra.sweeper))
+        return Expander(loader, "config", []).points(spec, [f"experiment={name}", *words])
+
+
+def setting(cell, name):
+    for part in name.split("."):
+        cell = getattr(cell, part)
+    return getattr(cell, "value", cell)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_an_experiment_has_the_published_settings(name):
+    student, batch, arms = STUDENTS[name]
+    cells = [point.cell for point in points(name)]
+    actual = {key: setting(cells[0], key) for key in SETTINGS}
+    assert actual == SETTINGS
+    assert all({key: setting(cell, key) for key in SETTINGS} == actual for cell in cells), "the arms differ in the mix"
+    assert {(cell.student.checkpoint.hub, cell.train.batch_rows) for cell in cells} == {(student, batch)}
+    decodings = {each.name: each.sampling for each in cells[0].evaluate.respond.decodings}
+    assert {key: getattr(decodings["published"], key) for key in SAMPLING} == SAMPLING
+    assert cells[0].evaluate.suites[0].encoder.hub == "sentence-transformers/all-MiniLM-L6-v2"
+    single = points(name, "train.seed=0")
+    assert {point.cell.train.seed for point in single} == {0}, "the published study has one model of each arm"
+    by_size = {size: [] for size in arms}
+    for point in single:
+        by_size[point.choices["generators"]].append(point.cell.mix.kind.value)
+        for model, source in zip(point.cell.generators.models, SOURCES[point.choices["generators"]], strict=True):
+            assert source.lower() in (model.checkpoint.hub if model.checkpoint else model.hosted.id).lower()
+            assert {key: getattr(model.sampling, key) for key in SAMPLING} == SAMPLING
+    assert by_size == arms
+    assert len(cells) == 3 * len(single), "three joint replicates"
+    for cell in cells:
+        seeds = (cell.generators.seed, cell.mix.rotation, cell.evaluate.respond.seed)
+        assert seeds == (cell.train.seed,) * 3, "a replicate changes all seeds together"
+
+
+def test_all_linear_layers_are_the_published_seven():
+    import transformers
+
+    config = transformers.LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    layers = transformers.AutoModelForCausalLM.from_config(config).named_modules()
+    names = {name.rpartition(".")[2] for name, layer in layers if type(layer).__name__ == "Linear"}
+    assert names - {"lm_head"} == {f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_bill_needs_no_network_and_revisions_stay_open(name, tmp_path, monkeypatch):
+    """Every cell has its graph; what only the hub knows is listed, and no commit is invented."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cells = points(name, "train.seed=0")
+    frozen = freeze(cells, Resolver(tmp_path))
+    assert None not in frozen.graphs
+    assert {"databricks/databricks-dolly-15k", STUDENTS[name][0]} < {note.split(":")[0] for note in frozen.unresolved}
+    assert all(point.cell.student.checkpoint.revision is None for point in cells)
+    mixes = [graph.mix.stage for graph in frozen.graphs]
+    quarters = Counter(source for source in mixes[-1].owners())
+    assert len(quarters) == 4
+    assert max(quarters.values()) - min(quarters.values()) <= 1, "each of four sources answers a quarter"
+    assert sum(quarters.values()) == 13509
+    assert all({*graph.vanilla} == {*graph.suites} for graph in frozen.graphs), "vanilla stands beside every arm"
+
+
+def kinds(graph):
+    """How often each kind of stage is in a graph, without models, which a twin replaces, and what only toys have."""
+    left_out = ("checkpoint", "pretrain", "family", "hosted", "truth", "vectors", "generate", "likelihood")
+    return Counter(name for node in graph.nodes().values() if (name := node.stage.name) not in left_out)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_twin_is_the_same_study_with_toy_models(name, tmp_path):
+    whole, tiny = points(name), points(f"{name}_tiny")
+    same = ("mix", "train", "runtime")
+    assert [[getattr(point.cell, block) for block in same] for point in tiny] == [
+        [getattr(point.cell, block) for block in same] for point in whole
+    ]
+    assert [len(point.cell.generators.models) for point in tiny] == [
+        len(point.cell.generators.models) for point in whole
+    ]
+    assert [each.name for each in tiny[0].cell.evaluate.respond.decodings] == ["published", "plain"]
+    graphs = [freeze(points(each, "train.seed=0"), Resolver(tmp_path)).graphs for each in (name, f"{name}_tiny")]
+    assert [kinds(graph) for graph in graphs[0]] == [kinds(graph) for graph in graphs[1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("eggs_8b_tiny", {"toy_small"}), ("eggs_70b_tiny", {"toy_small", "toy_large", "toy"})]
+)
+def test_a_twin_runs_and_every_arm_keeps_its_size_class(name, sizes, typed, tmp_path):
+    """Mistake 4 of S1: labels without the size class let one size overwrite another."""
+    trained = range(4) if sizes == {"toy_small"} else ()  # the sources of `toy` are not trained
+    few = [
+        f"generators.models.{index}.pretrain.{word}" for index in trained for word in ("tokens=3000", "toy.rows=200")
+    ]
+    done = typed("-m", f"experiment={name}", *TINY, *few)
+    assert done.code == 0, done.err
+    arms = arms_of(collect(tmp_path / "outputs", name))
+    tuned = [arm for arm in arms if arm.axes["mix"] in ("single", "multi")]
+    assert len(tuned) == 2 * len(sizes)
+    assert {arm.axes["generators"] for arm in tuned} == sizes
+    names = [Labels(arms).name(arm) for arm in arms]
+    assert len({*names}) == len(arms) == len(tuned) + 2, "vanilla and human stand beside them once"
+    assert len(Ledger(tmp_path / "outputs", name).unique_cells()) == len(tuned) + 1
+
+
+def test_an_interval_counts_prompts_and_not_pairs_of_sentences():
+    """Mistake 7 of S1: 5,000 sentences are 12 million pairs, and these depend on each other. Ten near copies of each
+    sentence are hardly any more evidence."""
+    random = np.random.default_rng(0)
+    topics = random.normal(size=(40, 16)) * random.choice([0.3, 3], size=(40, 1)) + 1
+    many = np.repeat(topics, 10, axis=0) + random.normal(size=(400, 16)) * 0.01
+    few, more = mean_cosine_distance(topics), mean_cosine_distance(many, np.repeat(np.arange(40), 10))
+    assert more.n == few.n == 40
+    assert more.high - more.low > 0.8 * (few.high - few.low)
+
+
+def test_each_mistake_of_the_published_study_has_a_test_that_exists():
+    """The list is in docs/eggs.md: mistake, and the tests that fail if it is made again."""
+    rows = re.findall(
+        r"^\| (\d) \|.*\| (.*) \|$", (ROOT / "docs" / "eggs.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [int(number) for number, _ in rows] == [*range(1, 10)]
+    for number, cell in rows:
+        tests = re.findall(r"`(tests/\S+\.py)::(\w+)`", cell)
+        assert tests or "judge" in cell, number
+        for file, function in tests:
+            assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), (file, function)
