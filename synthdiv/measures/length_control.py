@@ -48,6 +48,8 @@ def length_controlled(
     terms, penalised = np.column_stack([np.ones(len(y)), length]), np.array([False, True])
 
     def fit(keep: np.ndarray) -> list[float]:
+        if len(np.unique(y[keep])) == 1 and y[keep][0] in (0, 1):
+            return [y[keep][0], 0.0]  # one side always wins: the intercept, which has no penalty, would be infinite
         intercept, slope = logistic_terms(terms[keep], y[keep], penalised)
         return [1 / (1 + math.exp(-intercept)), slope]
 

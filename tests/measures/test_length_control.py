@@ -48,6 +48,16 @@ def test_exchanging_both_answers_turns_the_rate_around_and_the_order_of_rows_doe
     assert votes_for_longer(1 - wins, -gap).value == pytest.approx(votes_for_longer(wins, gap).value)
 
 
+@pytest.mark.parametrize("side", [0.0, 1.0])
+def test_an_answer_that_always_wins_or_loses_has_a_rate_of_1_or_0_at_any_length(side):
+    wins, gap = np.full(60, side), verdicts(n=60)[1]
+    rate, term = (each.score() for each in length_controlled(wins, gap, 100))
+    assert (rate.value, term.value) == (side, 0.0)
+    assert "no interval" in rate.note
+    wins[0] = 1 - side
+    assert abs(length_controlled(wins, gap, 100)[0].value - side) < 0.1
+
+
 def test_lengths_that_hardly_overlap_are_not_extrapolated():
     wins, gap = verdicts(0.6, shift=300)
     rate, term = (each.score() for each in length_controlled(wins, gap, 100))

@@ -191,7 +191,8 @@ def refuse_useless(made: Labelled, rows: FileRows, options: argparse.Namespace) 
 
 def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
     """One row for each pair of answers, with means over orders and repeated rows; and the verdicts P(first wins) where
-    the first was shown first, and second: NaN where unknown. Lengths are differences in characters."""
+    the first was shown first, and second: NaN where unknown. Where most pairs were judged in both orders, one with a
+    verdict in one order has none, and a remark counts these. Lengths are differences in characters."""
     import numpy as np
 
     from synthdiv.measures.estimates import prompt_means
@@ -204,7 +205,10 @@ def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
     wins, panel = (np.where(turned, 1 - part, part) for part in (rows.verdict, rows.panel()))
     shown = np.full(len(wins), math.nan) if rows.shown_first is None else (rows.shown_first != turned).astype(float)
     forward, backward = (prompt_means(np.where(shown == side, wins, math.nan), number, len(index)) for side in (1, 0))
-    both = np.where(np.isnan(forward + backward), prompt_means(wins, number, len(index)), (forward + backward) / 2)
+    both, paired = prompt_means(wins, number, len(index)), ~np.isnan(forward + backward)
+    if paired.sum() * 2 >= len(paired):  # a file in both orders: one order alone would bring its position bias
+        both, single = (forward + backward) / 2, int((~np.isnan(both) & ~paired).sum())
+        rows.remarks.extend([f"Left out: {plural(single, 'pair')} with a verdict in one order only."] if single else [])
     gaps = np.full(len(wins), math.nan) if rows.lengths is None else rows.lengths[:, 0] - rows.lengths[:, 1]
     length = prompt_means(np.where(turned, -gaps, gaps), number, len(index))
     label = prompt_means(panel, number, len(index))

@@ -189,6 +189,16 @@ def test_unusual_files_are_remarked_in_one_line_each(scores_of):
     assert "not identifiable: discrimination 0.50 is below 0.55" in scores["judge"]["self_bias"]["note"]
 
 
+def test_a_pair_without_one_of_its_two_orders_is_left_out_and_counted(scores_of):
+    rows = labelled_pairs(30)
+    whole, _ = scores_of(rows[6:], *EVERY)
+    rows[0]["verdict"] = None  # the first pair of the first prompt lacks an order, and so do the others
+    partial, about = scores_of([row for row in rows if row["id"] != "p0" or row["order"] == 1], *EVERY)
+    assert "Left out: 3 pairs with a verdict in one order only." in about
+    assert partial["judge"]["agreement"]["value"] == whole["judge"]["agreement"]["value"]
+    assert "3 of 90 pairs have a verdict in one order only" in partial["judge"]["position_bias"]["note"]
+
+
 def test_ratings_are_compared_with_labels_of_the_same_answers(scores_of, tmp_path):
     scores, about = scores_of(labelled_ratings(), *RATINGS, "--author", "author", "--own", "me", "--text", "text")
     judge = scores["judge"]
