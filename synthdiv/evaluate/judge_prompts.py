@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ ONE_SHARD = 4096  # rows; more are judged in shards
 
 @dataclass
 class JudgePrompts(Stage):
-    """A prompt set for judges. Inputs: `prompts`, and `answers` of one author, or `a` and `b` of two.
+    """A prompt set for judges. Inputs: `prompts`, and by number the answers of the authors: of one or more for ratings,
+    of two or more for pairs.
 
-    Output: `prompts.parquet`. Columns: id, prompt (the rubric with its texts), prompt_id,
-    sample, order (1: the texts of a pair stand in the other order), question, response (or a and b) and finish. A pair
-    has the first answer of both authors. The answers to the first `limit` prompts are taken, the first `samples` each.
+    Output: `prompts.parquet`. Columns: id, prompt (the rubric with its texts), prompt_id, sample, first and second (the
+    numbers of the authors; second is -1 without a pair), order (1: the texts of a pair stand in the other order),
+    question, response (or a and b), source (the author of a rated answer) and finish. A pair has the first answer of
+    both authors, and the request without its context, which only a rubric with {source} shows. The answers to the
+    first `limit` prompts are taken, the first `samples` each.
     """
 
     name = "judge_prompts"
@@ -45,6 +49,10 @@ class JudgePrompts(Stage):
     """The most answers to a prompt."""
     appended: str = ""
     """A text behind every answer: a probe of whether an answer can instruct a judge."""
+    authors: int = setting(1, least=1)
+    """How many authors there are."""
+    compared: int = setting(0, least=0)
+    """How many of the first authors are compared with each other elsewhere: pairs of two of them are left out."""
     # What generation reads of a prompt set.
     test, human, toy, table = 0, False, None, None
     date, template = "2026-01-01", DEFAULT_TEMPLATE
@@ -69,7 +77,7 @@ class JudgePrompts(Stage):
         return (texts + len(self.rubric.instruction) // CHARACTERS_PER_TOKEN, 1)
 
     def input_names(self) -> tuple[str, ...]:
-        return ("prompts", "a", "b") if self.rubric.pair else ("prompts", "answers")
+        return ("prompts", *map(str, range(self.authors)))
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
         return Work(self.rows)
@@ -78,7 +86,7 @@ class JudgePrompts(Stage):
         import pyarrow
         import pyarrow.parquet
 
-        rows = list(self._pairs(inputs) if self.rubric.pair else self._ratings(inputs["answers"], inputs["prompts"]))
+        rows = list(self._pairs(inputs) if self.rubric.pair else self._ratings(inputs))
         if not 0 < len(rows) <= self.rows:
             raise DataError(
                 f"{self.rubric.name}: {len(rows)} judge prompts; the inputs have 1 to {self.rows} by their fields"
@@ -87,40 +95,53 @@ class JudgePrompts(Stage):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), out / FILE)
         return {"rows": len(rows), "empty": sum(not row.get("response", "x").strip() for row in rows)}
 
-    def _ratings(self, answers: Artifact, prompts: Artifact) -> Iterator[Row]:
-        for row in taken_rows(answers, prompts, self.limit, self.samples):
-            texts = {"prompt": row["prompt"], "response": row["response"] + self.appended}
-            yield {
-                "id": f"{row['id']}/{row['sample']}",
-                "prompt": self.rubric.render(texts),
-                "prompt_id": row["id"],
-                "sample": row["sample"],
-                "order": 0,
-                "question": row["prompt"],
-                "response": texts["response"],
-                "source": row["source"],
-                "finish": row["finish"],
-            }
+    def _ratings(self, inputs: Mapping[str, Artifact]) -> Iterator[Row]:
+        for author in range(self.authors):
+            for row in taken_rows(inputs[str(author)], inputs["prompts"], self.limit, self.samples):
+                texts = {"prompt": row["prompt"], "response": row["response"] + self.appended}
+                yield {
+                    "id": f"{row['id']}/{author}/{row['sample']}",
+                    "prompt": self.rubric.render(texts),
+                    "prompt_id": row["id"],
+                    "sample": row["sample"],
+                    "first": author,
+                    "second": -1,
+                    "order": 0,
+                    "question": row["prompt"],
+                    "response": texts["response"],
+                    "source": row["source"],
+                    "finish": row["finish"],
+                }
 
     def _pairs(self, inputs: Mapping[str, Artifact]) -> Iterator[Row]:
-        sides = [taken_rows(inputs[name], inputs["prompts"], self.limit, 1) for name in ("a", "b")]
-        contexts = source_texts(inputs["prompts"]) if self.rubric.sourced else {}
-        for one, other in zip(*sides, strict=True):
-            texts = [one["response"] + self.appended, other["response"] + self.appended]
-            for order in (0, 1):
-                a, b = texts if order == 0 else reversed(texts)
-                slots = {"prompt": one["prompt"], "a": a, "b": b, "source": contexts.get(one["id"], "")}
-                yield {
-                    "id": f"{one['id']}/{order}",
-                    "prompt": self.rubric.render(slots),
-                    "prompt_id": one["id"],
-                    "sample": 0,
-                    "order": order,
-                    "question": one["prompt"],
-                    "a": texts[0],
-                    "b": texts[1],
-                    "finish": one["finish"] if one["finish"] == "failed" else other["finish"],
-                }
+        sides = [taken_rows(inputs[str(at)], inputs["prompts"], self.limit, 1) for at in range(self.authors)]
+        asked = {row["id"]: row for row in read_prompts(inputs["prompts"], "test")}
+        for rows in zip(*sides, strict=True):
+            prompt = asked[rows[0]["id"]]
+            shown = {"prompt": prompt["instruction"], "source": prompt["context"] or ""}
+            for first, second in pairs_of(self.authors, self.compared):
+                texts = [rows[author]["response"] + self.appended for author in (first, second)]
+                failed = "failed" in (rows[first]["finish"], rows[second]["finish"])
+                for order in (0, 1):
+                    slots = shown | dict(zip("ab", texts if order == 0 else texts[::-1], strict=True))
+                    yield {
+                        "id": f"{prompt['id']}/{first}-{second}/{order}",
+                        "prompt": self.rubric.render(slots),
+                        "prompt_id": prompt["id"],
+                        "sample": 0,
+                        "first": first,
+                        "second": second,
+                        "order": order,
+                        "question": prompt["prompt"],
+                        "a": texts[0],
+                        "b": texts[1],
+                        "finish": "failed" if failed else rows[first]["finish"],
+                    }
+
+
+def pairs_of(authors: int, compared: int = 0) -> list[tuple[int, int]]:
+    """Every pair of authors but those of two of the first `compared`."""
+    return [(first, second) for first, second in combinations(range(authors), 2) if second >= compared]
 
 
 def taken_rows(answers: Artifact, prompts: Artifact, limit: int, samples: int) -> list[Row]:
@@ -150,14 +171,10 @@ def count_rows(answers: Node, limit: int, samples: int) -> int:
     return int(taken + (min(samples, stage.samples) - 1) * min(stage.subset, taken))
 
 
-def judge_prompts(rubric: Rubric, prompts: Node, *answers: Node, limit: int = 0, samples: int = 1, **more: Any) -> Node:
-    """The node of judge prompts about the answers of one author, or of two for a pair."""
-    names = ("a", "b") if rubric.pair else ("answers",)
-    rows = count_rows(answers[0], limit, samples) * (2 if rubric.pair else 1)
-    stage = JudgePrompts(rubric, rows, limit, samples, **more)
-    return Node(stage, {"prompts": prompts} | dict(zip(names, answers, strict=True)))
-
-
-def source_texts(prompts: Artifact) -> dict[str, str]:
-    """The text that each test prompt is about: its context."""
-    return {row["id"]: row.get("context") or "" for row in read_prompts(prompts, "test")}
+def judge_prompts(rubric: Rubric, prompts: Node, *answers: Node, **which: Any) -> Node:
+    """The node of judge prompts about the answers of each author, or about every pair of authors. `which` are `limit`,
+    `samples`, `appended` and `compared` of `JudgePrompts`."""
+    stage = JudgePrompts(rubric, **which, authors=len(answers))
+    counts = [count_rows(each, stage.limit, 1 if rubric.pair else stage.samples) for each in answers]
+    stage.rows = 2 * counts[0] * len(pairs_of(stage.authors, stage.compared)) if rubric.pair else sum(counts)
+    return Node(stage, {"prompts": prompts} | {str(at): node for at, node in enumerate(answers)})

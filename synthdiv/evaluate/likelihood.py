@@ -1,5 +1,5 @@
-"""Log-likelihoods of given answers under a model: human test answers, a student's own answers, or every answer that the
-law of the toy world allows."""
+"""Log-likelihoods of given answers under a model: human test answers, a student's own, those of several authors, or
+every answer that the law of the toy world allows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Score
+from synthdiv.evaluate.judge_prompts import taken_rows
 from synthdiv.evaluate.suite import item
 from synthdiv.generate.generate import prompt_tokens, read_samples
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores, published_perplexity
@@ -33,10 +34,11 @@ class Target(Enum):
     human = "human"
     support = "support"
     own = "own"
+    authors = "authors"
 
 
 class Given(NamedTuple):
-    """One answer to be scored: to which prompt row, its place or sample index there, and how it ended."""
+    """One answer to be scored: to which prompt row, its place, sample index or author there, and how it ended."""
 
     row: dict[str, Any]
     order: int
@@ -48,12 +50,13 @@ class Given(NamedTuple):
 class Likelihood(Stage):
     """Log-likelihoods of answers to the test prompts under a model.
 
-    Inputs: `prompts`, `model`, and for target `own` the `answers` of a student whose vanilla self is `model`. Output:
-    `likelihood.parquet`, one row an answer.
+    Inputs: `prompts`, `model`, for target `own` the `answers` of a student whose vanilla self is `model`, and for
+    `authors` by number the answers of each. Output: `likelihood.parquet`, one row an answer.
 
-    Columns: id, sample (of `own`, else 0), order (place among the answers of its prompt), finish (of `own`, else
-    empty), response, tokens, bytes, nll (nats) and token_nll (nats, float32 a token). For `human` also nll_at: nll at
-    each of `TEMPERATURES`, for sharpness and support; for `support` value_nll: nll of the tokens of the value stated.
+    Columns: id, sample (of `own`, else 0), order (place among the answers of its prompt; the author), finish (of `own`
+    and `authors`, else empty), response, tokens, bytes, nll (nats) and token_nll (nats, float32 a token). For `human`
+    also nll_at: nll at each of `TEMPERATURES`, for sharpness and support; for `support` value_nll: nll of the tokens of
+    the value stated.
 
     Template applied, answer tokens plus one EOS, T = 1, nothing removed. An own answer that was cut at the token limit
     has no EOS, because the model did not end there; an empty one is its EOS alone. Own answers are tokenised again from
@@ -76,16 +79,19 @@ class Likelihood(Stage):
     """The format of the weights."""
     batch_tokens: int = 16384
     """Bound on rows × tokens of a batch."""
+    authors: int = 0
+    """How many authors there are, of target `authors`; the first answer of each to a prompt is scored."""
 
     def input_names(self) -> tuple[str, ...]:
-        return ("prompts", "model", *(["answers"] if self.target is Target.own else []))
+        answers = ["answers"] if self.target is Target.own else map(str, range(self.authors))
+        return ("prompts", "model", *answers)
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
         if self.target is Target.own:
             count = inputs["answers"].stage.answers()  # type: ignore[attr-defined]
         else:
             test: int = inputs["prompts"].stage.test  # type: ignore[attr-defined]
-            count = min(self.limit or test, test) * (SUPPORT if self.target is Target.support else 1)
+            count = min(self.limit or test, test) * (SUPPORT if self.target is Target.support else self.authors or 1)
         answer: int = inputs["prompts"].stage.assumed_tokens[1]  # type: ignore[attr-defined]
         return Work(count, read_tokens=count * (prompt_tokens(inputs, measured) + answer))
 
@@ -97,6 +103,14 @@ class Likelihood(Stage):
             return [Given(row, 0, row["response"]) for row in rows]
         if self.target is Target.own:
             return own_responses(rows, inputs["answers"])
+        if self.target is Target.authors:
+            asked = {row["id"]: row for row in rows}
+            return [
+                Given(asked[row["id"]], author, row["response"], row["finish"])
+                for author in range(self.authors)
+                for row in taken_rows(inputs[str(author)], prompts, self.limit, 1)
+                if row["finish"] != "failed"
+            ]
         law = Law(prompts.stage.toy.world)
         return [Given(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
 
@@ -113,7 +127,8 @@ class Likelihood(Stage):
             (prompt, (ids[:-1] or ids) if given.finish == "length" else ids)
             for given, (prompt, ids) in zip(answers, every, strict=True)
         ]
-        room = opened.context if self.target is Target.own else None  # given texts that do not fit are refused
+        # texts that models wrote are cut where they do not fit; others are refused
+        room = opened.context if self.target in (Target.own, Target.authors) else None
         pairs = [(prompt, ids if room is None else ids[: max(1, room - len(prompt))]) for prompt, ids in whole]
         cut = [len(ids) < len(every) for (_, ids), (_, every) in zip(pairs, whole, strict=True)]
         scored = [

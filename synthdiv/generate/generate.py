@@ -75,7 +75,7 @@ class Generate(Stage):
     split: Split = Split.train
     """The split that is answered."""
     rows: int = 0
-    """Prompts of the split that the grid of shards covers."""
+    """Prompts of the split that are answered, the first in its order; 0: all, outside of the train split."""
     shard_rows: int = 0
     """The most prompts of a shard of the train split."""
     shard: int = 0
@@ -131,6 +131,8 @@ class Generate(Stage):
         if train:
             positions = Grid(self.rows, self.shard_rows).positions(self.shard)
             rows = [rows[position] for position in positions if position < len(rows)]  # judge prompts may be fewer
+        elif self.rows:
+            rows = rows[: self.rows]
         return [
             Request(row["id"], row["prompt"], sample, self._stream(model, row["id"], sample))
             for row in rows

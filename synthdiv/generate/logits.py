@@ -4,8 +4,7 @@ line of the log has the probability of each and their sum, the `mass`."""
 from __future__ import annotations
 
 from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
-from synthdiv.generate.hf import failed_answers, keep_whole_batches, tokenize_requests
-from synthdiv.generate.spec import Sampling
+from synthdiv.generate.hf import failed_answers, keep_whole_batches
 from synthdiv.models.chat import Chat
 from synthdiv.models.options import option_ids, option_probabilities
 from synthdiv.models.score import batches
@@ -20,17 +19,22 @@ def answers(shard: Shard) -> Answers:
     opened = shard.run.model(shard.inputs["model"], stage.precision.value)
     chat, failed = Chat.for_prompts(opened.tokenizer, prompts, opened.ends), dict[str, str]()
     lead, rest = option_ids(chat, shard.requests[0].prompt, options)
-    room = Sampling(max_new_tokens=len(lead) + max(map(len, rest)))
-    requests, _ = tokenize_requests(chat, opened.context, shard.requests, room, failed)
+    longest, requests, ids = max(map(len, rest)), [], []
+    for request in shard.requests:
+        tokens = chat.prompt(request.prompt) + lead
+        if len(tokens) + longest > opened.context:  # of one prompt or of all: a model too small to judge has no verdict
+            failed[request.prompt] = f"{len(tokens)} tokens do not fit the model's context of {opened.context}"
+            continue
+        requests.append(request)
+        ids.append(tokens)
     shard.facts["system_folded"] = len(requests) if chat.folded else 0
-    ids = [tokens + lead for _, tokens in requests]
     sizes = [len(batch) for batch in batches([len(tokens) for tokens in ids], stage.batch_tokens)]
     kept = keep_whole_batches(shard.out / ROWS, sizes)
     shard.kept = sum(sizes[:kept])
     for batch in option_probabilities(opened, ids, rest, stage.batch_tokens, kept):
         if shard.stopping:
             return
-        yield [(requests[at][0], verdict(options, [float(each) for each in p], len(ids[at]))) for at, p in batch]
+        yield [(requests[at], verdict(options, [float(each) for each in p], len(ids[at]))) for at, p in batch]
     if failed:
         yield failed_answers(shard, failed)
 

@@ -1,0 +1,208 @@
+"""Verdicts of judges on the answers of several authors, from artifacts to the arrays that measures take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from synthdiv.core.types import Artifact
+from synthdiv.evaluate.suite import item
+from synthdiv.evaluate.verdicts import read_verdicts
+from synthdiv.measures.estimates import VANILLA, Estimate, Measure, mean_of
+from synthdiv.measures.pairwise import (
+    COVARIATES,
+    Pairs,
+    author_scores,
+    missing_pairs,
+    order_scores,
+    strengths,
+    usable,
+)
+from synthdiv.measures.self_preference import over_baseline, self_bias, votes_at_equal_quality
+from synthdiv.measures.words import words
+from synthdiv.prompts.prompt_set import read_prompts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Row = dict[str, Any]
+Pair = tuple[str, str, str]  # prompt id, first and second author
+Text = tuple[str, str]  # prompt id and author
+Estimates = dict[str, Estimate]
+Gains = dict[str, tuple[float, int]]  # by prompt id: nats per byte, and bytes
+GAIN = Measure("", "nats per byte", None, "no text", caution="compare authors: fine-tuning can raise all of them")
+
+
+@dataclass
+class Votes:
+    """What one judge says: of a pair P(first author wins) when it is shown first and when it is shown second, of a
+    text its rating; NaN where there is no verdict. `rows` are the verdicts by prompt id, `lengths` those of the rated
+    texts, in words."""
+
+    pairs: dict[Pair, list[float]] = field(default_factory=dict)
+    ratings: dict[Text, float] = field(default_factory=dict)
+    lengths: dict[Text, int] = field(default_factory=dict)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+
+    def add(self, artifact: Artifact, authors: Sequence[str]) -> None:
+        """Take the verdicts of an artifact; `authors` are the names of its authors."""
+        asked = artifact.inputs["prompts"]
+        prompts = read_prompts(asked, asked.stage.split.value)
+        for prompt, row in zip(prompts, read_verdicts(artifact), strict=True):
+            first, key = authors[prompt["first"]], prompt["prompt_id"]
+            self.rows.setdefault(key, []).append(row)
+            if prompt["second"] < 0:
+                self.ratings[key, first] = row["value"]
+                self.lengths[key, first] = len(words(prompt["response"]))
+            else:
+                pair = self.pairs.setdefault((key, first, authors[prompt["second"]]), [math.nan, math.nan])
+                pair[row["order"]] = row["value"]
+
+    def among(self, authors: Iterable[str]) -> list[Pair]:
+        """The pairs of two of these authors."""
+        names = {*authors}
+        return [pair for pair in self.pairs if {pair[1], pair[2]} <= names]
+
+    def orders(self, authors: Iterable[str]) -> np.ndarray:
+        """The verdicts on the pairs of these authors: (pairs, orders)."""
+        import numpy as np
+
+        return np.array([self.pairs[pair] for pair in self.among(authors)], dtype=float).reshape(-1, 2)
+
+    def items(self, name: str) -> Iterator[Row]:
+        """Every verdict, those without a value too."""
+        for (prompt, first, second), values in self.pairs.items():
+            for order, value in enumerate(values):
+                yield item(prompt, f"{name}/{first}>{second}", value, order=order)
+        for (prompt, author), value in self.ratings.items():
+            yield item(prompt, f"{name}/{author}", value)
+
+
+def pairs_among(authors: Iterable[str], judge: Votes, panel: Sequence[Votes], lengths: Mapping[Text, float]) -> Pairs:
+    """The pairs of these authors with the verdict of the judge, the mean of the panel, and the differences of quality
+    (the mean rating by the panel) and of `lengths`.
+
+    A pair has a verdict where the judge gave one in both orders: a verdict in one order has the position in it.
+    """
+    import numpy as np
+
+    keys = judge.among(authors)
+
+    def gaps(values: Mapping[Text, float]) -> np.ndarray:
+        pairs = ((values.get((key, one), math.nan), values.get((key, other), math.nan)) for key, one, other in keys)
+        return np.array([a - b for a, b in pairs], dtype=float)
+
+    def wins(one: Votes) -> np.ndarray:
+        return np.array([sum(one.pairs[key]) / 2 if key in one.pairs else math.nan for key in keys], dtype=float)
+
+    nothing = np.full(len(keys), math.nan)
+    prompts, first, second = np.array(keys, dtype=str).reshape(-1, 3).T
+    quality = np.mean([gaps(each.ratings) for each in panel] or [nothing], axis=0)
+    votes = np.mean([wins(each) for each in panel] or [nothing], axis=0)
+    return Pairs(prompts, first, second, wins(judge), votes, gaps(lengths), quality)
+
+
+def standardised(lengths: Mapping[Text, int], authors: Iterable[str]) -> dict[Text, float]:
+    """Lengths in units of their standard deviation over the texts of these authors; all 0 where that is 0."""
+    import numpy as np
+
+    names = {*authors}
+    scale = float(np.std([length for (_, author), length in lengths.items() if author in names] or [0]))
+    return {text: length / scale if scale else 0.0 for text, length in lengths.items()}
+
+
+def pair_estimates(
+    judge: Votes, before: Votes | None, panel: Sequence[Votes], fixed: list[str], extra: list[str], seed: int
+) -> tuple[Estimates, Estimate, list[Pair]]:
+    """What pairs say of a judge: its estimates by name, with their differences from the judge `before` fine-tuning; the
+    discrimination of the latter; and the pairs without a verdict in both orders.
+
+    The numbers of the `fixed` authors come from pairs of these alone, and those of each of `extra` from pairs of it and
+    these, so that none depends on which other authors an arm has.
+    """
+    lengths = standardised(judge.lengths, fixed)
+    pairs = pairs_among(fixed, judge, panel, lengths)
+    levels = fixed_estimates(pairs, judge.orders(fixed), fixed, seed)
+    able, missing = levels["discrimination"], missing_pairs(pairs)
+    actual = dict(levels)
+    if before:
+        others, orders = pairs_among(fixed, before, panel, lengths), (judge.orders(fixed), before.orders(fixed))
+        base = fixed_estimates(others, orders[1], fixed, seed)
+        able = base["discrimination"]
+        if (pairs.wins - others.wins != pairs.wins - others.wins).any():  # a difference is of what both have judged
+            levels, base = (
+                fixed_estimates(replace(each, wins=each.wins + 0 * other.wins), order + 0 * more, fixed, seed)
+                for each, other, order, more in ((pairs, others, *orders), (others, pairs, *orders[::-1]))
+            )
+        gaps = {name: each for name, each in levels.items() if not name.startswith("panel")}
+        actual |= {f"{name}{VANILLA}": each.minus(base[name]) for name, each in gaps.items()}
+    for author in extra:
+        pairs = pairs_among([*fixed, author], judge, panel, lengths)
+        actual |= {f"wins/{author}": author_scores(pairs)[author]} | bias_estimates(pairs, author, seed)
+        missing += missing_pairs(pairs)
+    return actual, able, sorted({(str(prompt), one, other) for prompt, one, other in missing})
+
+
+def fixed_estimates(pairs: Pairs, orders: np.ndarray, authors: list[str], seed: int) -> Estimates:
+    """The estimates of the authors, and those of the judge: its terms of length and quality beside those of the panel,
+    what it discriminates, how it depends on the order."""
+    actual = {f"wins/{author}": each for author, each in author_scores(pairs).items()}
+    for author in authors:
+        actual |= bias_estimates(pairs, author, seed)
+    *_, slope, able = self_bias(pairs, authors[0], COVARIATES, seed)
+    actual |= {"quality_slope": slope, "discrimination": able}
+    for name, wins in (("term", pairs.wins), ("panel_term", pairs.panel)):
+        terms = strengths(replace(pairs, wins=wins), COVARIATES, seed)
+        actual |= {f"{name}/{each}": terms[each] for each in COVARIATES}
+    consistency = order_scores(orders[:, 0], orders[:, 1], pairs.prompt.tolist())
+    return actual | {each.measure.name: each for each in consistency}
+
+
+def bias_estimates(pairs: Pairs, author: str, seed: int) -> Estimates:
+    """The biases of a judge toward an author."""
+    bias, scaled, *_ = self_bias(pairs, author, COVARIATES, seed)
+    used = int(usable(pairs, (*COVARIATES, "panel")).sum())
+    note = f"{used} of {len(pairs.wins)} pairs have a verdict, a panel's and ratings" * (used < len(pairs.wins))
+    return {
+        f"bias/{author}": bias.with_note(note),
+        f"bias_per_quality/{author}": scaled.with_note(note),
+        f"votes_at_equal_quality/{author}": votes_at_equal_quality(pairs, author),
+        f"over_baseline/{author}": over_baseline(pairs, author),
+    }
+
+
+def rating_levels(measure: Measure, judge: Votes, panel: Sequence[Votes], authors: list[str]) -> Estimates:
+    """The mean rating of each author by a judge, and by the panel."""
+    prompts = dict.fromkeys(prompt for prompt, _ in judge.ratings)
+    actual = dict[str, Estimate]()
+    for author in authors:
+        values = [[each.ratings.get((prompt, author), math.nan) for prompt in prompts] for each in (judge, *panel)]
+        actual[f"rating/{author}"] = mean_of(measure, values[0])
+        if panel:
+            means = [sum(each) / len(panel) for each in zip(*values[1:], strict=True)]
+            actual[f"panel_rating/{author}"] = mean_of(measure, means)
+    return actual
+
+
+def gains_by_author(after: list[Row], before: list[Row], authors: Sequence[str]) -> dict[str, Gains]:
+    """By how much fine-tuning raised the log-likelihood of each text; NaN for an empty one."""
+    gains: dict[str, Gains] = {author: {} for author in authors}
+    for one, other in zip(after, before, strict=True):
+        size = one["bytes"]
+        gains[authors[one["order"]]][one["id"]] = ((other["nll"] - one["nll"]) / size if size else math.nan, size)
+    return gains
+
+
+def likelihood_estimates(gains: Mapping[str, Gains], fixed: list[str], own: str) -> Estimates:
+    """The mean gain of each author, and that of `own` beyond the mean of the other `fixed` authors: differences from
+    the vanilla student."""
+    import numpy as np
+
+    prompts = dict.fromkeys(prompt for each in gains.values() for prompt in each)
+    units = {name: np.array([each.get(key, (math.nan, 0))[0] for key in prompts]) for name, each in gains.items()}
+    others = [units[name] for name in fixed if name != own]
+    values = {f"likelihood/{name}": each for name, each in units.items()}
+    values["likelihood_own"] = units[own] - np.mean(others, axis=0)
+    return {f"{name}{VANILLA}": replace(mean_of(GAIN, each), difference=True) for name, each in values.items()}

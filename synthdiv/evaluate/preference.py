@@ -1,0 +1,311 @@
+"""The preference suite: does a student prefer its own texts? It judges pairs of authors, compared with a panel of other
+judges at equal quality and length, and with the vanilla student."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.fields import setting
+from synthdiv.core.resolver import Resolver
+from synthdiv.core.stage import Node, Stage
+from synthdiv.core.types import Artifact, Run, Score
+from synthdiv.evaluate.author_pairs import (
+    Estimates,
+    Gains,
+    Votes,
+    gains_by_author,
+    likelihood_estimates,
+    pair_estimates,
+    rating_levels,
+)
+from synthdiv.evaluate.judged import panel_of, problem_estimates, rating_measure
+from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood
+from synthdiv.evaluate.rubric import Rubric
+from synthdiv.evaluate.suite import EvaluatedStudent, Resolvable, Suite, item, write_suite
+from synthdiv.evaluate.verdicts import JudgeModel
+from synthdiv.generate.generate import Split
+from synthdiv.generate.source import Source
+from synthdiv.generate.spec import Backend, Recorded, Sampling
+from synthdiv.measures.agreement import MIN_DISCRIMINATION
+from synthdiv.measures.estimates import VANILLA, Estimate
+from synthdiv.prompts.questions import Questions
+from synthdiv.prompts.table import Table
+
+HUMAN, STUDENT, UNTOUCHED = "human", "student", "vanilla"  # authors, the last the student before fine-tuning
+FIXED = "fixed"  # the authors that every arm of a student has
+RATING, PAIRWISE, SOURCED = "quality", "preference", "preference_with_source"
+CONSISTENCY = ("discrimination", "position_bias", "flips", "ties")  # defined for a student that cannot judge, too
+
+
+@dataclass
+class Author:
+    """An author whose texts are in a file."""
+
+    name: str = ""
+    """The name, which is part of the names of scores. A source of the mix with this name is this author."""
+    recorded: Recorded = field(default_factory=Recorded)
+    """Where the texts are. A prompt without one leaves its pairs incomplete."""
+
+    def check(self, name: str) -> list[str]:
+        if self.name not in ("", STUDENT, UNTOUCHED) and not {*"/>"} & {*self.name}:
+            return []
+        return [f"{name}.name={self.name!r}: needs a name without '/' and '>' that is not {STUDENT} or {UNTOUCHED}"]
+
+    def resolve(self, resolver: Resolver) -> None:
+        self.recorded.resolve(resolver, "recorded")
+
+
+@dataclass
+class PreferenceSuite(Suite):
+    """Does the student prefer its own texts to those of its vanilla self, sources, the human and further authors?"""
+
+    rubrics = (RATING, PAIRWISE)
+    headlines = (
+        "preference/bias_per_quality/vanilla",
+        "preference/bias_per_quality/vanilla-vanilla",
+        "preference/bias_per_quality/student",
+        "preference/over_baseline/student",
+        "preference/likelihood_own-vanilla",
+    )
+    caveats = tuple(f"preference/{name}" for name in (*CONSISTENCY, f"unjudged/{PAIRWISE}/{STUDENT}"))
+    reading = (
+        "The student judges pairs of texts. `preference/…/AUTHOR` is about the texts of an author: `student` is the "
+        "student itself, `vanilla` the same model before fine-tuning. A bias is a preference beyond that of a panel of "
+        "unrelated judges, with length and quality held fixed. A student near 0.5 for every author may be unable to "
+        "judge rather than fair: read `preference/discrimination` first. Likelihood preference needs no judging."
+    )
+
+    authors: list[Author] = field(default_factory=list)
+    """Further authors, the same for every arm."""
+    table: Table | None = None
+    """A file of requests, with a context that is the source text; null: the test prompts of the study, with their human
+    answers."""
+    with_source: bool = False
+    """Also ask with the source text in view (rubric preference_with_source)."""
+    decoding: str = ""
+    """The decoding whose answers are compared; empty: the first."""
+    prompts: int = setting(100, least=0)
+    """How many prompts, the first in their order; 0: all."""
+    seed: int = setting(0, least=0)
+    """Seed of the intervals."""
+
+    def check(self, name: str) -> list[str]:
+        names = [author.name for author in self.authors]
+        twice = sorted({each for each in names if names.count(each) > 1})
+        problems = [f"{name}.authors: {each!r} is listed twice; authors need different names" for each in twice]
+        if HUMAN in names and not self.table:
+            problems.append(f"{name}.authors: {HUMAN!r} is the author of the study's human answers; name it otherwise")
+        return problems
+
+    def prompt_sets(self) -> dict[str, Resolvable]:
+        sets: dict[str, Resolvable] = {f"authors.{index}": author for index, author in enumerate(self.authors)}
+        return sets | ({"table": self.requests()} if self.table else {})
+
+    def requests(self, **rendering: Any) -> Questions:
+        assert self.table
+        table = replace(self.table, columns=replace(self.table.columns, response=None))
+        return Questions(table, None, **rendering)
+
+    def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
+        asked = self.asked(arm)
+        fixed = self.fixed(vanilla or arm, asked)
+        if len(fixed) < 2:
+            return None
+        extra = self.extra(arm, asked, fixed) if vanilla else {}
+        rubrics = [PAIRWISE, *([SOURCED] if self.with_source else []), RATING]
+        toy = bool(getattr(asked.stage, "toy", None))
+        able = [judge for judge in arm.judges if all(judge.judges(getattr(arm.rubrics, name), toy) for name in rubrics)]
+        panel = [judge for judge in able if judge.name in panel_of(able)]
+        inputs = dict[str, Node]()
+        for name, authors in {FIXED: fixed, **{name: fixed | {name: node} for name, node in extra.items()}}.items():
+            for judge in (judge_of(arm), *panel):
+                verdicts = self.verdicts(arm, judge, rubrics, asked, authors, name)
+                inputs |= {f"{name}/{rubric}/{judge.name}": node for rubric, node in verdicts.items()}
+            for model, prefix in ((arm.model, ""), (arm.vanilla_model, "vanilla/")) if vanilla else ():
+                texts = fixed if name == FIXED else {name: extra[name]}
+                stage = Likelihood(
+                    Target.authors, self.prompts, arm.settings.precision, arm.settings.batch_tokens, len(texts)
+                )
+                numbered = {str(at): node for at, node in enumerate(texts.values())}
+                inputs[f"{prefix}{name}/likelihood"] = Node(stage, {"prompts": asked, "model": model} | numbered)
+        if vanilla:
+            verdicts = self.verdicts(arm, judge_of(vanilla), rubrics, asked, fixed, FIXED)
+            inputs |= {f"vanilla/{FIXED}/{rubric}/{STUDENT}": node for rubric, node in verdicts.items()}
+        names = [judge.name for judge in panel]
+        return Node(Preference([*fixed], [*extra], names, rubrics[:-1], vanilla is None, self.seed), inputs)
+
+    def asked(self, arm: EvaluatedStudent) -> Node:
+        """The prompts to which authors wrote, rendered as those of the study."""
+        study: Any = arm.prompts.stage
+        if not self.table:
+            return arm.prompts
+        return Node(self.requests(system=study.system, date=study.date, template=study.template))
+
+    def answers(self, arm: EvaluatedStudent, asked: Node) -> Node:
+        """The answers of a student to them."""
+        decoding = self.decoding or next(iter(arm.responses))
+        if not self.table:
+            return arm.responses[decoding]
+        how = next(each.sampling for each in arm.settings.respond.decodings if each.name == decoding)
+        return arm.source(how).answers(asked, **self.which(asked))
+
+    def which(self, asked: Node) -> dict[str, Any]:
+        count: int = asked.stage.test  # type: ignore[attr-defined]
+        return {"split": Split.test, "rows": min(self.prompts or count, count)}
+
+    def fixed(self, vanilla: EvaluatedStudent, asked: Node) -> dict[str, Node]:
+        """The answers of the authors that do not depend on an arm."""
+        authors = {UNTOUCHED: self.answers(vanilla, asked)}
+        if getattr(asked.stage, "human", False):
+            authors[HUMAN] = asked
+        for author in self.authors:
+            source = Source(author.name, Backend.recorded, recorded=author.recorded)
+            authors[author.name] = source.answers(asked, **self.which(asked))
+        return authors
+
+    def extra(self, arm: EvaluatedStudent, asked: Node, fixed: Mapping[str, Node]) -> dict[str, Node]:
+        """The answers of the tuned student and of its sources, unless they are recorded or listed as authors."""
+        authors = {STUDENT: self.answers(arm, asked)}
+        for source in arm.sources:
+            if source.backend is not Backend.recorded and source.name not in fixed:
+                authors[f"source/{source.name}"] = source.answers(asked, **self.which(asked))
+        return authors
+
+    def verdicts(
+        self,
+        arm: EvaluatedStudent,
+        judge: JudgeModel,
+        rubrics: list[str],
+        asked: Node,
+        authors: dict[str, Node],
+        name: str,
+    ) -> dict[str, Node]:
+        """The verdicts of a judge by rubric, on all authors or on pairs with the one of this name and on its texts."""
+        compared = 0 if name == FIXED else len(authors) - 1
+        rated = [*authors.values()][compared:]
+        nodes = {}
+        for each in rubrics:
+            texts, more = (rated, {}) if each == RATING else ([*authors.values()], {"compared": compared})
+            nodes[each] = judge.verdicts(getattr(arm.rubrics, each), asked, *texts, limit=self.prompts, **more)
+        return nodes
+
+
+def judge_of(arm: EvaluatedStudent) -> JudgeModel:
+    """The student as a judge, by raw logits."""
+    return JudgeModel(arm.source(Sampling(), Backend.logits), headline=False)
+
+
+@dataclass
+class Preference(Stage):
+    """Inputs: by set of authors S (`fixed`, and each of `extra` with the fixed ones), rubric R and judge J (`student`
+    and the panel) `S/R/J`, its verdicts. Unless the student is the vanilla one `S/likelihood` and
+    `vanilla/S/likelihood`, of the texts under the student and the vanilla student, and `vanilla/fixed/R/student`.
+
+    Output: `scores.json` and `items.parquet`.
+    """
+
+    name = "preference"
+
+    authors: list[str] = field(default_factory=list)
+    """The authors that every arm of a student has."""
+    extra: list[str] = field(default_factory=list)
+    """The authors of this arm: the student and its sources. Each is compared with the fixed ones."""
+    panel: list[str] = field(default_factory=list)
+    """The judges whose mean is the reference."""
+    protocols: list[str] = field(default_factory=lambda: [PAIRWISE])
+    """The rubrics by which pairs are judged."""
+    vanilla: bool = False
+    """This is the vanilla student itself."""
+    seed: int = 0
+    """Seed of the intervals."""
+
+    def input_names(self) -> Iterator[str]:
+        for name in (FIXED, *self.extra):
+            for rubric in (*self.protocols, RATING):
+                yield from (f"{name}/{rubric}/{judge}" for judge in (STUDENT, *self.panel))
+            if not self.vanilla:
+                yield from (f"{name}/likelihood", f"vanilla/{name}/likelihood")
+        if not self.vanilla:
+            yield from (f"vanilla/{FIXED}/{rubric}/{STUDENT}" for rubric in (*self.protocols, RATING))
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        estimates, items, incomplete = dict[str, Estimate](), list[dict[str, Any]](), list[str]()
+        for protocol in self.protocols:
+            prefix = "with_source/" * (protocol == SOURCED)
+            judge, *panel = votes = [self.votes(inputs, protocol, name) for name in (STUDENT, *self.panel)]
+            before = None if self.vanilla else self.votes(inputs, protocol, STUDENT, before=True)
+            actual, able, missing = pair_estimates(judge, before, panel, self.authors, self.extra, self.seed)
+            if not prefix:
+                actual |= self.ratings(rubric_of(inputs, RATING), judge, before, panel)
+            reason = unable(able)
+            estimates |= {f"{prefix}{name}": blocked(name, each, reason) for name, each in actual.items()}
+            incomplete += [f"{prefix}{prompt}: {one}, {other}" for prompt, one, other in missing]
+            for name, each in zip((STUDENT, *self.panel), votes, strict=True):
+                items += each.items(f"preference/{prefix}{name}")
+                problems = problem_estimates(rubric_of(inputs, protocol), {name: each.rows})
+                estimates |= {one.measure.name: one for one in problems}
+        if not self.vanilla:
+            more, rows = self.likelihoods(inputs)
+            estimates, items = estimates | more, items + rows
+        scores = [named(f"preference/{name}", each) for name, each in estimates.items()]
+        write_suite(out, scores, items, PreferenceSuite)
+        undefined = sum(score.value != score.value for score in scores)
+        return {"scores": len(scores), "undefined": undefined, "incomplete": incomplete}
+
+    def votes(self, inputs: Mapping[str, Artifact], protocol: str, judge: str, before: bool = False) -> Votes:
+        """The verdicts of a judge; those of the student `before` fine-tuning are on the fixed authors."""
+        votes = Votes()
+        for name in (FIXED,) if before else (FIXED, *self.extra):
+            prefix, authors = "vanilla/" * before, self.authors + [name] * (name != FIXED)
+            votes.add(inputs[f"{prefix}{name}/{protocol}/{judge}"], authors)
+            votes.add(inputs[f"{prefix}{name}/{RATING}/{judge}"], authors if name == FIXED else [name])
+        return votes
+
+    def ratings(self, rubric: Rubric, judge: Votes, before: Votes | None, panel: list[Votes]) -> Estimates:
+        """The mean rating of each author by the student and the panel, with differences from the vanilla student."""
+        actual = rating_levels(rating_measure(rubric, ""), judge, panel, [*self.authors, *self.extra])
+        base = rating_levels(rating_measure(rubric, ""), before, [], self.authors) if before else {}
+        return actual | {f"{name}{VANILLA}": actual[name].minus(each) for name, each in base.items()}
+
+    def likelihoods(self, inputs: Mapping[str, Artifact]) -> tuple[Estimates, list[dict[str, Any]]]:
+        """By how much fine-tuning raised the log-likelihood of each author's texts, and of those of the vanilla student
+        more than of the other fixed authors'; and the items."""
+        values: dict[str, Gains] = {}
+        for name in (FIXED, *self.extra):
+            after, before = (read_likelihood(inputs[f"{prefix}{name}/likelihood"]) for prefix in ("", "vanilla/"))
+            values |= gains_by_author(after, before, self.authors if name == FIXED else [name])
+        items = [
+            item(key, f"preference/likelihood/{author}", gain, bytes=size)
+            for author, texts in values.items()
+            for key, (gain, size) in texts.items()
+        ]
+        return likelihood_estimates(values, self.authors, UNTOUCHED), items
+
+
+def unable(able: Estimate) -> str:
+    """Why nothing can be measured: the vanilla student cannot judge; empty where it can, or where that is unknown."""
+    if not able.value < MIN_DISCRIMINATION:
+        return ""
+    numbers = f"discrimination {able.value:.2f}, below {MIN_DISCRIMINATION}"
+    return f"not measurable: the vanilla student cannot judge ({numbers})"
+
+
+def blocked(name: str, estimate: Estimate, reason: str) -> Estimate:
+    """The estimate, undefined for this reason unless it is of the panel or defined for any judge."""
+    free = name.startswith("panel") or name.removesuffix(VANILLA) in CONSISTENCY
+    return replace(estimate, value=math.nan, reason=reason) if reason and not free else estimate
+
+
+def named(name: str, estimate: Estimate) -> Score:
+    measure = estimate.measure._replace(name=name.removesuffix(VANILLA))
+    return replace(estimate, measure=measure).score()
+
+
+def rubric_of(inputs: Mapping[str, Artifact], rubric: str) -> Rubric:
+    """What the judges were asked."""
+    asked: Rubric = inputs[f"{FIXED}/{rubric}/{STUDENT}"].inputs["prompts"].stage.rubric
+    return asked
