@@ -146,7 +146,10 @@ NOT_SHOWN = {
         for name in ("name", "version")
     },
     "judge_prompts.rows": "a bound on the number of rows, for the graph",
-    "verdicts.shards": "the number of inputs",
+    "judge_prompts.compared": "pairs that are judged elsewhere: tests/evaluate/test_preference.py",
+    **dict.fromkeys(("verdicts.shards", "judge_prompts.authors", "likelihood.authors"), "the number of inputs"),
+    **{f"preference.{name}": "the names of inputs" for name in ("authors", "extra", "panel", "protocols", "vanilla")},
+    "preference.seed": "of the intervals, as in the measures of self-preference",
     **{f"quality.{name}": "the names of inputs" for name in ("quality", "refusal", "preference", "vanilla", "mix")},
     **{
         f"quality.{name}": "which of them count: tests/evaluate/test_quality.py" for name in ("panel", "probes", "seed")

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import Artifact
+from synthdiv.evaluate.judged import Groups, problem_estimates, rating_measure
+from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.suite import item
 from synthdiv.evaluate.verdicts import read_verdicts
+from synthdiv.measures.agreement import MIN_DISCRIMINATION
 from synthdiv.measures.estimates import VANILLA, Estimate, Measure, mean_of
 from synthdiv.measures.pairwise import (
     COVARIATES,
@@ -38,21 +41,25 @@ GAIN = Measure("", "nats per byte", None, "no text", caution="compare authors: f
 @dataclass
 class Votes:
     """What one judge says: of a pair P(first author wins) when it is shown first and when it is shown second, of a
-    text its rating; NaN where there is no verdict. `rows` are the verdicts by prompt id, `lengths` those of the rated
-    texts, in words."""
+    text its rating; NaN where there is no verdict. `lengths` are those of the rated texts, in words, `rubrics` what was
+    asked, and `rows` by rubric the verdicts by prompt id."""
 
     pairs: dict[Pair, list[float]] = field(default_factory=dict)
     ratings: dict[Text, float] = field(default_factory=dict)
     lengths: dict[Text, int] = field(default_factory=dict)
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    rubrics: dict[str, Rubric] = field(default_factory=dict)
+    rows: dict[str, Groups] = field(default_factory=dict)
 
     def add(self, artifact: Artifact, authors: Sequence[str]) -> None:
         """Take the verdicts of an artifact; `authors` are the names of its authors."""
         asked = artifact.inputs["prompts"]
         prompts = read_prompts(asked, asked.stage.split.value)
+        rubric: Rubric = asked.stage.rubric
+        self.rubrics[rubric.name] = rubric
+        groups = self.rows.setdefault(rubric.name, {})
         for prompt, row in zip(prompts, read_verdicts(artifact), strict=True):
             first, key = authors[prompt["first"]], prompt["prompt_id"]
-            self.rows.setdefault(key, []).append(row)
+            groups.setdefault(key, []).append(row)
             if prompt["second"] < 0:
                 self.ratings[key, first] = row["value"]
                 self.lengths[key, first] = len(words(prompt["response"]))
@@ -71,12 +78,17 @@ class Votes:
 
         return np.array([self.pairs[pair] for pair in self.among(authors)], dtype=float).reshape(-1, 2)
 
-    def items(self, name: str) -> Iterator[Row]:
+    def problems(self, judge: str) -> Estimates:
+        """The share of judge prompts without a verdict, and the probability that the options had."""
+        every = [problem_estimates(self.rubrics[name], {judge: groups}) for name, groups in self.rows.items()]
+        return {each.measure.name: each for estimates in every for each in estimates}
+
+    def items(self, name: str, ratings: bool = True) -> Iterator[Row]:
         """Every verdict, those without a value too."""
         for (prompt, first, second), values in self.pairs.items():
             for order, value in enumerate(values):
                 yield item(prompt, f"{name}/{first}>{second}", value, order=order)
-        for (prompt, author), value in self.ratings.items():
+        for (prompt, author), value in self.ratings.items() if ratings else ():
             yield item(prompt, f"{name}/{author}", value)
 
 
@@ -115,9 +127,9 @@ def standardised(lengths: Mapping[Text, int], authors: Iterable[str]) -> dict[Te
 
 def pair_estimates(
     judge: Votes, before: Votes | None, panel: Sequence[Votes], fixed: list[str], extra: list[str], seed: int
-) -> tuple[Estimates, Estimate, list[Pair]]:
-    """What pairs say of a judge: its estimates by name, with their differences from the judge `before` fine-tuning; the
-    discrimination of the latter; and the pairs without a verdict in both orders.
+) -> tuple[Estimates, str, list[Pair]]:
+    """What pairs say of a judge: its estimates by name, with their differences from the judge `before` fine-tuning; why
+    the latter cannot judge, or ""; and the pairs without a verdict in both orders.
 
     The numbers of the `fixed` authors come from pairs of these alone, and those of each of `extra` from pairs of it and
     these, so that none depends on which other authors an arm has.
@@ -125,12 +137,11 @@ def pair_estimates(
     lengths = standardised(judge.lengths, fixed)
     pairs = pairs_among(fixed, judge, panel, lengths)
     levels = fixed_estimates(pairs, judge.orders(fixed), fixed, seed)
-    able, missing = levels["discrimination"], missing_pairs(pairs)
-    actual = dict(levels)
+    actual, missing, reason = dict(levels), missing_pairs(pairs), unable(pairs, levels)
     if before:
         others, orders = pairs_among(fixed, before, panel, lengths), (judge.orders(fixed), before.orders(fixed))
         base = fixed_estimates(others, orders[1], fixed, seed)
-        able = base["discrimination"]
+        reason = unable(others, base)
         if (pairs.wins - others.wins != pairs.wins - others.wins).any():  # a difference is of what both have judged
             levels, base = (
                 fixed_estimates(replace(each, wins=each.wins + 0 * other.wins), order + 0 * more, fixed, seed)
@@ -142,7 +153,21 @@ def pair_estimates(
         pairs = pairs_among([*fixed, author], judge, panel, lengths)
         actual |= {f"wins/{author}": author_scores(pairs)[author]} | bias_estimates(pairs, author, seed)
         missing += missing_pairs(pairs)
-    return actual, able, sorted({(str(prompt), one, other) for prompt, one, other in missing})
+    return actual, reason, sorted({(str(prompt), one, other) for prompt, one, other in missing})
+
+
+def unable(pairs: Pairs, estimates: Estimates) -> str:
+    """Why the judge of these pairs, the vanilla student, cannot judge; "" where it can, or where nothing says so."""
+    import numpy as np
+
+    able = estimates["discrimination"].value
+    if len(pairs.wins) and np.isnan(pairs.wins).all():
+        return "not measurable: the vanilla student gave no verdict on any pair in both orders"
+    if able < MIN_DISCRIMINATION:
+        return (
+            f"not measurable: the vanilla student cannot judge (discrimination {able:.2f}, below {MIN_DISCRIMINATION})"
+        )
+    return ""
 
 
 def fixed_estimates(pairs: Pairs, orders: np.ndarray, authors: list[str], seed: int) -> Estimates:
@@ -173,16 +198,25 @@ def bias_estimates(pairs: Pairs, author: str, seed: int) -> Estimates:
     }
 
 
-def rating_levels(measure: Measure, judge: Votes, panel: Sequence[Votes], authors: list[str]) -> Estimates:
-    """The mean rating of each author by a judge, and by the panel."""
-    prompts = dict.fromkeys(prompt for prompt, _ in judge.ratings)
+def author_ratings(
+    judge: Votes, before: Votes | None, panel: Sequence[Votes], rubric: str, fixed: list[str], extra: list[str]
+) -> Estimates:
+    """The mean rating of each author by a judge and by the panel, and of the `fixed` authors the difference from the
+    judge `before` fine-tuning."""
+    measure, prompts = rating_measure(judge.rubrics[rubric], ""), dict.fromkeys(prompt for prompt, _ in judge.ratings)
     actual = dict[str, Estimate]()
-    for author in authors:
-        values = [[each.ratings.get((prompt, author), math.nan) for prompt in prompts] for each in (judge, *panel)]
-        actual[f"rating/{author}"] = mean_of(measure, values[0])
+    for author in (*fixed, *extra):
+
+        def ratings(one: Votes, author: str = author) -> list[float]:
+            return [one.ratings.get((prompt, author), math.nan) for prompt in prompts]
+
+        actual[f"rating/{author}"] = mean_of(measure, ratings(judge))
         if panel:
-            means = [sum(each) / len(panel) for each in zip(*values[1:], strict=True)]
+            means = [sum(each) / len(panel) for each in zip(*map(ratings, panel), strict=True)]
             actual[f"panel_rating/{author}"] = mean_of(measure, means)
+        if before and author in fixed:
+            gap = actual[f"rating/{author}"].minus(mean_of(measure, ratings(before)))
+            actual[f"rating/{author}{VANILLA}"] = gap
     return actual
 
 

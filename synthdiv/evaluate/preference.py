@@ -17,20 +17,18 @@ from synthdiv.evaluate.author_pairs import (
     Estimates,
     Gains,
     Votes,
+    author_ratings,
     gains_by_author,
     likelihood_estimates,
     pair_estimates,
-    rating_levels,
 )
-from synthdiv.evaluate.judged import panel_of, problem_estimates, rating_measure
+from synthdiv.evaluate.judged import panel_of
 from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood
-from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.suite import EvaluatedStudent, Resolvable, Suite, item, write_suite
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.measures.agreement import MIN_DISCRIMINATION
 from synthdiv.measures.estimates import VANILLA, Estimate
 from synthdiv.prompts.questions import Questions
 from synthdiv.prompts.table import Table
@@ -238,23 +236,21 @@ class Preference(Stage):
             prefix = "with_source/" * (protocol == SOURCED)
             judge, *panel = votes = [self.votes(inputs, protocol, name) for name in (STUDENT, *self.panel)]
             before = None if self.vanilla else self.votes(inputs, protocol, STUDENT, before=True)
-            actual, able, missing = pair_estimates(judge, before, panel, self.authors, self.extra, self.seed)
+            actual, reason, missing = pair_estimates(judge, before, panel, self.authors, self.extra, self.seed)
             if not prefix:
-                actual |= self.ratings(rubric_of(inputs, RATING), judge, before, panel)
-            reason = unable(able)
+                actual |= author_ratings(judge, before, panel, RATING, self.authors, self.extra)
             estimates |= {f"{prefix}{name}": blocked(name, each, reason) for name, each in actual.items()}
             incomplete += [f"{prefix}{prompt}: {one}, {other}" for prompt, one, other in missing]
             for name, each in zip((STUDENT, *self.panel), votes, strict=True):
-                items += each.items(f"preference/{prefix}{name}")
-                problems = problem_estimates(rubric_of(inputs, protocol), {name: each.rows})
-                estimates |= {one.measure.name: one for one in problems}
+                items += each.items(f"preference/{prefix}{name}", not prefix)
+                estimates |= each.problems(name)
         if not self.vanilla:
             more, rows = self.likelihoods(inputs)
             estimates, items = estimates | more, items + rows
         scores = [named(f"preference/{name}", each) for name, each in estimates.items()]
         write_suite(out, scores, items, PreferenceSuite)
         undefined = sum(score.value != score.value for score in scores)
-        return {"scores": len(scores), "undefined": undefined, "incomplete": incomplete}
+        return {"scores": len(scores), "undefined": undefined, "incomplete": len(incomplete), "such": incomplete[:20]}
 
     def votes(self, inputs: Mapping[str, Artifact], protocol: str, judge: str, before: bool = False) -> Votes:
         """The verdicts of a judge; those of the student `before` fine-tuning are on the fixed authors."""
@@ -264,12 +260,6 @@ class Preference(Stage):
             votes.add(inputs[f"{prefix}{name}/{protocol}/{judge}"], authors)
             votes.add(inputs[f"{prefix}{name}/{RATING}/{judge}"], authors if name == FIXED else [name])
         return votes
-
-    def ratings(self, rubric: Rubric, judge: Votes, before: Votes | None, panel: list[Votes]) -> Estimates:
-        """The mean rating of each author by the student and the panel, with differences from the vanilla student."""
-        actual = rating_levels(rating_measure(rubric, ""), judge, panel, [*self.authors, *self.extra])
-        base = rating_levels(rating_measure(rubric, ""), before, [], self.authors) if before else {}
-        return actual | {f"{name}{VANILLA}": actual[name].minus(each) for name, each in base.items()}
 
     def likelihoods(self, inputs: Mapping[str, Artifact]) -> tuple[Estimates, list[dict[str, Any]]]:
         """By how much fine-tuning raised the log-likelihood of each author's texts, and of those of the vanilla student
@@ -286,14 +276,6 @@ class Preference(Stage):
         return likelihood_estimates(values, self.authors, UNTOUCHED), items
 
 
-def unable(able: Estimate) -> str:
-    """Why nothing can be measured: the vanilla student cannot judge; empty where it can, or where that is unknown."""
-    if not able.value < MIN_DISCRIMINATION:
-        return ""
-    numbers = f"discrimination {able.value:.2f}, below {MIN_DISCRIMINATION}"
-    return f"not measurable: the vanilla student cannot judge ({numbers})"
-
-
 def blocked(name: str, estimate: Estimate, reason: str) -> Estimate:
     """The estimate, undefined for this reason unless it is of the panel or defined for any judge."""
     free = name.startswith("panel") or name.removesuffix(VANILLA) in CONSISTENCY
@@ -303,9 +285,3 @@ def blocked(name: str, estimate: Estimate, reason: str) -> Estimate:
 def named(name: str, estimate: Estimate) -> Score:
     measure = estimate.measure._replace(name=name.removesuffix(VANILLA))
     return replace(estimate, measure=measure).score()
-
-
-def rubric_of(inputs: Mapping[str, Artifact], rubric: str) -> Rubric:
-    """What the judges were asked."""
-    asked: Rubric = inputs[f"{FIXED}/{rubric}/{STUDENT}"].inputs["prompts"].stage.rubric
-    return asked

@@ -83,6 +83,7 @@ def test_a_mistake_in_a_suite_is_named(folder, field, message):
 
 
 def test_a_module_has_one_suite():
-    assert {"collapse", "downstream", "quality", "truth"} <= {*own_suites()} <= {p.stem for p in SUITES.glob("*.py")}
+    known = {"collapse", "downstream", "preference", "quality", "truth"}
+    assert known <= {*own_suites()} <= {path.stem for path in SUITES.glob("*.py")}
     with pytest.raises(ConfigError, match="defines 0 subclasses of Suite"):
         suite_class("likelihood")
