@@ -20,11 +20,11 @@ BUDGETS = {
     "core": 2260,
     "measures": 4220,
     "models": 1050,
-    "prompts": 1510,
-    "generate": 2800,
+    "prompts": 1690,
+    "generate": 2860,
     "mix": 240,
-    "train": 2400,
-    "evaluate": 2830,
+    "train": 2410,
+    "evaluate": 2870,
     "study": 1890,
     "engine": 1790,
     "views": 3370,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 24820, 17800
+TOTAL, TOTAL_GOAL = 25110, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -30,6 +30,7 @@ from synthdiv.generate.generate import Split, read_samples
 from synthdiv.generate.spec import Backend
 from synthdiv.mix.mix import read_mix
 from synthdiv.models.load import Precision
+from synthdiv.prompts.toy_world import Pool
 from synthdiv.train.pretrain import Architecture
 from synthdiv.train.recipe import LossOn, Method, Shape, StopRule
 from synthdiv.train.schedule import Match
@@ -40,22 +41,24 @@ for suite in own_suites():
 GOLDEN = Path(__file__).parent / "golden" / "outputs.json"
 LAW = {
     "seed": 1, "entities": 30, "categories": 3, "relations": 1, "values": 7, "dialects": 6, "phrasings": 14,
-    "prompt_phrasings": 6, "zipf": 0.5, "tail": 0.7,
+    "prompt_phrasings": 6, "zipf": 0.5, "tail": 0.7, "thirds": True,
 }  # fmt: skip
 
 # scene: {field of its stage: a value other than the scene's}. What a scene is made of stands in `Scenes`.
 CHANGES: dict[str, dict[str, Any]] = {
-    "toy": {"toy.rows": 50, "test": 10, "target": 5, "seed": 1} | {f"toy.world.{key}": LAW[key] for key in LAW},
+    "toy": {
+        "toy.rows": 50, "toy.pool": Pool.refused, "toy.planted": 0.2, "test": 10, "target": 5, "seed": 1,
+    } | {f"toy.world.{key}": LAW[key] for key in LAW},
     "shown": {"system": "Be brief.", "date": "2020-02-02"},
     "table": {
         "table.where": ["kind=a"], "table.columns.prompt": "other", "table.columns.response": "alternative",
         "table.columns.id": "id", "table.columns.context": "id", "table.columns.category": "kind",
     },
     "pretrain": {
-        "toy.family": 2, "toy.families": 2, "toy.rows": 210, "toy.overlap": 0.5, "toy.shift": 0.5,
+        "toy.family": 2, "toy.families": 2, "toy.rows": 210, "toy.refusals": 0.5, "toy.overlap": 0.5, "toy.shift": 0.5,
         "architecture": Architecture.gpt2, "hidden": 24, "layers": 2, "heads": 4, "vocabulary": 410, "context": 200,
         "tokens": 3500, "batch_rows": 30, "lr": 2e-2, "seed": 1,
-    } | {f"toy.world.{key}": LAW[key] for key in LAW},
+    } | {f"toy.world.{key}": LAW[key] for key in LAW if key != "thirds"},
     "law": {
         "family": 1, "families": 3, "overlap": 0.0, "shift": 0.4, "grade.wrong": 0.5, "grade.tail": 0.1,
     } | {f"world.{key}": LAW[key] for key in LAW},
@@ -114,6 +117,9 @@ NOT_SHOWN = {
     **{f"checkpoint.{name}": "how prompts are rendered: tests/models/test_load.py" for name in TEMPLATE_FIELDS},
     "pretrain.text.sha256": CONTENT,
     "gguf.sha256": CONTENT,
+    "pretrain.toy.world.thirds": "which facts students know: tests/evaluate/test_toy_suites.py",
+    **{f"fact_questions.{name}": "as in prompts" for name in ("system", "date", "template")},
+    **{f"fact_questions.world.{name}": "as in prompts" for name in LAW},
     "prompts.table.rows": "the number of rows of that content; another number is refused",
     "generate.recorded.rows": "the number of rows of that content, for the graph",
     "generate.sampling.overlong": "for prompts that do not fit: tests/generate/test_hf.py",

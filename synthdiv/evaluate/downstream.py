@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.stage import Measured, Node, Stage, Work
-from synthdiv.core.types import Artifact, DataError, Run, Score
+from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Score
 from synthdiv.evaluate.harness import Harness, HarnessTasks, read_harness
 from synthdiv.evaluate.suite import HEADLINE, EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import Split, prompt_tokens, read_samples
@@ -21,9 +21,15 @@ from synthdiv.models.load import Precision
 from synthdiv.models.score import answer_log_likelihoods
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.questions import QuestionFile, Questions
+from synthdiv.prompts.toy_questions import FactQuestions
+from synthdiv.prompts.toy_world import Third
+
+# A measure, the values of the student and of the vanilla student by question, the chance level, whether a headline
+Task = tuple[Measure, dict[str, float], dict[str, float] | None, float | None, bool]
 
 FILE = "choices.parquet"
 CHOICES_PER_QUESTION = 4  # for plans
+FACTS = "facts"  # of the toy world
 OF_CHOICES = ("acc", "acc_norm", "acc_bytes")  # metrics of the harness whose chance level is that of its choices
 
 
@@ -40,13 +46,18 @@ class DownstreamSuite(Suite):
     """Files of questions with right answers."""
     harness: HarnessTasks | None = None
     """Tasks of lm-evaluation-harness; null: none."""
+    facts: bool = False
+    """Ask for the facts of the toy world, by third: those that only pre-training states (what fine-tuning makes a
+    student forget), those of fine-tuning (what it learns) and those that nothing states (chance)."""
 
     def check(self, name: str) -> list[str]:
         names = [file.name for file in self.files]
         twice = sorted({each for each in names if names.count(each) > 1})
         problems = [f"{name}.files: {each!r} is listed twice; files need different names" for each in twice]
-        if not self.files and not self.harness:
+        if not self.files and not self.harness and not self.facts:
             problems.append(f"{name}.files=[], {name}.harness=null: give at least one file or task")
+        if FACTS in names and self.facts:
+            problems.append(f"{name}.files: {FACTS!r} is the name of the toy world's facts; name the file otherwise")
         return problems
 
     def prompt_sets(self) -> dict[str, Any]:
@@ -54,13 +65,12 @@ class DownstreamSuite(Suite):
         return sets | ({"harness": self.harness} if self.harness else {})
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
-        stage = Downstream(
-            [file.name for file in self.files],
-            [file.pattern or "" for file in self.files],
-            self.harness is not None,
-            vanilla is None,
-        )
+        names, patterns = [file.name for file in self.files], [file.pattern or "" for file in self.files]
         inputs = {f"{file.name}/questions": questions(file, arm) for file in self.files}
+        if self.facts:
+            names, patterns = [*names, FACTS], [*patterns, ""]
+            inputs[f"{FACTS}/questions"] = fact_questions(arm)
+        stage = Downstream(names, patterns, self.harness is not None, vanilla is None)
         for prefix, student in (("", arm), ("vanilla/", vanilla)):
             if student:
                 inputs |= {f"{prefix}{name}": node for name, node in self.parts(student).items()}
@@ -80,6 +90,9 @@ class DownstreamSuite(Suite):
                 nodes[f"{file.name}/answers"] = replace(source, batch_tokens=settings.batch_tokens).answers(
                     asked, split=Split.test, rows=file.table.rows
                 )
+        if self.facts:
+            stage = Choices(settings.precision, settings.batch_tokens)
+            nodes[f"{FACTS}/answers"] = Node(stage, {"prompts": fact_questions(arm), "model": arm.model})
         if self.harness:
             run = Harness(self.harness, settings.precision, settings.batch_tokens)
             nodes["harness"] = Node(run, {"prompts": arm.prompts, "model": arm.model})
@@ -90,6 +103,17 @@ def questions(file: QuestionFile, arm: EvaluatedStudent) -> Node:
     """The questions of a file, rendered as the prompts of the study."""
     study: Any = arm.prompts.stage
     return Node(Questions(file.table, file.choices, study.system, study.date, study.template))
+
+
+def fact_questions(arm: EvaluatedStudent) -> Node:
+    """The questions about the facts of the study's toy world."""
+    study: Any = arm.prompts.stage
+    if not getattr(study, "toy", None) or not study.toy.world.thirds:
+        raise ConfigError(
+            "evaluate.suites: downstream asks for the facts of a toy world in thirds; choose prompts=toy_suites, or "
+            "set facts=false"
+        )
+    return Node(FactQuestions(study.toy.world, study.system, study.date, study.template))
 
 
 @dataclass
@@ -183,9 +207,7 @@ class Downstream(Stage):
         write_suite(out, scores, items, DownstreamSuite)
         return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
 
-    def tasks(
-        self, inputs: Mapping[str, Artifact]
-    ) -> Iterator[tuple[Measure, dict[str, float], dict[str, float] | None, float | None, bool]]:
+    def tasks(self, inputs: Mapping[str, Artifact]) -> Iterator[Task]:
         """Of each measure of each task: the values of the student and of the vanilla student by question, the chance
         level, and whether it is a headline."""
         for name, pattern in zip(self.files, self.patterns, strict=True):
@@ -193,6 +215,9 @@ class Downstream(Stage):
             arms = [inputs.get(f"{prefix}{name}/answers") for prefix in ("", "vanilla/")]
             student, vanilla = (file_values(rows, arm, pattern) if arm else None for arm in arms)
             assert student
+            if isinstance(inputs[f"{name}/questions"].stage, FactQuestions):
+                yield from fact_tasks(rows, *student["acc"], vanilla["acc"][0] if vanilla else None)
+                continue
             for place, (metric, (values, chance)) in enumerate(student.items()):
                 base = vanilla[metric][0] if vanilla else None
                 yield share_measure(f"{name}/{metric}"), values, base, chance, place == 0
@@ -234,6 +259,26 @@ def file_values(
         )
         for metric, lengths in lengths_of.items()
     }
+
+
+def fact_tasks(
+    rows: Mapping[str, dict[str, Any]], values: dict[str, float], chance: float, vanilla: dict[str, float] | None
+) -> Iterator[Task]:
+    """The facts of the toy world by third. The vanilla student has to know those of pre-training, and cannot know any
+    other, so that only the first can be not measurable."""
+    for third in Third:
+        of_third = [key for key, row in rows.items() if row["third"] == third.name]
+        measure = share_measure(f"{FACTS}/{third.name}")
+        if third is not Third.pretrained:
+            measure = measure._replace(caution=f"chance {chance:.3f}, also for the vanilla student")
+        base = {key: vanilla[key] for key in of_third} if vanilla is not None else None
+        yield (
+            measure,
+            {key: values[key] for key in of_third},
+            base,
+            chance if third is Third.pretrained else None,
+            third is not Third.unseen,
+        )
 
 
 def by_question(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -14,7 +14,8 @@ from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
 from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_speech import pieces
+from synthdiv.prompts.toy_speech import Speech, pieces
+from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Speaker
 
 
@@ -47,7 +48,8 @@ class Family(Speaker, Stage):
 
 
 def answers(shard: Shard) -> Answers:
-    """All rows at once: each answer by the one number that its random stream gives."""
+    """All rows at once: each answer by the one number that its random stream gives. Requests on the topic that students
+    refuse are refused, unless answers to them are planted in the prompts of the study."""
     import numpy as np
 
     stage, family, prompts = shard.stage, shard.inputs["model"].stage, shard.inputs["prompts"]
@@ -56,7 +58,9 @@ def answers(shard: Shard) -> Answers:
     (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
     law, sampling = Law(family.world), stage.sampling
     graded = (family.grade.wrong, family.grade.tail, sampling.temperature, sampling.top_p)
-    speech = [law.speech(law.weights(family, category), *graded) for category in range(family.world.categories)]
+    speech = [law.speech(law.weights(family, category), *graded) for category in range(len(law.categories))]
+    if not prompts.stage.toy.planted:
+        speech[family.world.categories :] = [Speech([REFUSAL], np.ones(1))] * (len(speech) > family.world.categories)
     rows = {row["id"]: toy_prompt(row) for row in read_prompts(prompts, stage.split.value)}
     u = np.array([int(request.stream[:13], 16) for request in shard.requests]) / 16.0**13
     texts = law.draw([rows[request.id] for request in shard.requests], speech, u)

@@ -16,7 +16,7 @@ from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.split import groups, ordered, split
 from synthdiv.prompts.table import Table, prompt_records
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_world import ToyPrompt, World, study_pool
+from synthdiv.prompts.toy_world import Pool, ToyPrompt, World, pool_members
 
 FILE = "prompts.parquet"
 
@@ -26,17 +26,29 @@ class ToyPrompts:
     """Prompts of a toy world, with human answers drawn from its law."""
 
     rows: int = 2000
-    """Prompts in all, at most as many as the world has study prompts."""
+    """Prompts in all, at most as many as the world has."""
     world: World = field(default_factory=World)
     """The world."""
+    pool: Pool = setting(Pool.study, before=Pool.study)  # noqa: RUF009
+    """Which prompts: those of a study; requests on the topic that students are trained to refuse; or prompts that only
+    name a word of it. Studies have the first, the safety suite has the others."""
+    planted: float = setting(0.0, least=0, below=1, before=0.0)
+    """Share of the rows that ask about the refused topic and are answered, not refused; all are train rows."""
 
     def check(self, name: str) -> list[str]:
         if problems(self.world):
             return []  # problems of the world are reported by its own check
-        most = int(study_pool(self.world).sum())
-        if 1 <= self.rows <= most:
-            return []
-        return [f"{name}.rows={self.rows}: needs 1 to {most}, all the study prompts of this world"]
+        counts = {pool: int(pool_members(self.world, pool).sum()) for pool in (self.pool.value, "planted")}
+        if not 1 <= self.rows <= counts[self.pool.value]:
+            most = f"{counts[self.pool.value]}, all the {self.pool.value} prompts of this world"
+            return [f"{name}.rows={self.rows}: needs 1 to {most}"]
+        if self.planted_rows > counts["planted"]:
+            return [f"{name}.planted={self.planted}: {self.planted_rows} rows; this world has {counts['planted']}"]
+        return []
+
+    @property
+    def planted_rows(self) -> int:
+        return round(self.planted * self.rows)
 
 
 @dataclass
@@ -73,6 +85,8 @@ class Prompts(Stage):
             wrong.append(
                 f"{name}.toy, {name}.table: give one of the two; choose prompts=toy, prompts=files or prompts=hub"
             )
+        elif self.toy and self.toy.pool is not Pool.study:
+            wrong.append(f"{name}.toy.pool={self.toy.pool.value}: a study has the prompts of pool study")
         elif self.rows and self.train_rows < 1:
             wrong.append(f"{name}.test={self.test}, {name}.target={self.target}: leave no train row of {self.rows}")
         return wrong
@@ -132,8 +146,10 @@ class Prompts(Stage):
     def split(self, records: list[dict[str, Any]]) -> None:
         """Give each row its group, split and position, and sort the rows by these."""
         members = groups(records)
-        sides = split(records, members, {"test": self.test, "target": self.target}, self.seed)
-        for record, member, side in zip(records, members, sides, strict=True):
+        planted = sum(record.get("planted", False) for record in records)  # the last ones
+        count = len(records) - planted
+        sides = split(records[:count], members[:count], {"test": self.test, "target": self.target}, self.seed)
+        for record, member, side in zip(records, members, [*sides, *["train"] * planted], strict=True):
             record.update(group=member, split=side, position=-1)
         for side in ("train", "test", "target"):
             indices = [index for index, record in enumerate(records) if record["split"] == side]
@@ -143,9 +159,10 @@ class Prompts(Stage):
 
 
 def toy_records(toy: ToyPrompts, seed: int) -> list[dict[str, Any]]:
-    """Study prompts of the toy world with one human answer each."""
+    """Prompts of the toy world with one human answer each."""
     law = Law(toy.world)
-    prompts = law.prompts(toy.rows, "study", seed)
+    prompts = law.prompts(toy.rows - toy.planted_rows, toy.pool.value, seed)
+    prompts += law.prompts(toy.planted_rows, "planted", seed)
     answers = law.sample(prompts, law.human, seed)
     return [
         {
@@ -159,7 +176,8 @@ def toy_records(toy: ToyPrompts, seed: int) -> list[dict[str, Any]]:
             "relation": prompt.relation,
             "phrasing": prompt.phrasing,
         }
-        for prompt, answer in zip(prompts, answers, strict=True)
+        | ({"planted": row >= toy.rows - toy.planted_rows} if toy.planted else {})
+        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
     ]
 
 

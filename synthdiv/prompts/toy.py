@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from synthdiv.core.fields import problems
 from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy_speech import Speech
-from synthdiv.prompts.toy_world import Speaker, ToyPrompt, World, study_pool
+from synthdiv.prompts.toy_world import Speaker, Third, ToyPrompt, World, pool_members, topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class Law:
         self.templates = [words.templates(*kind, world.phrasings, seed) for kind in kinds]
         ranks = world.tail ** np.arange(world.phrasings)
         self.phrasing_weights = ranks / ranks.sum()  # p_d of the phrasing with each rank, equal for all dialects
-        self.categories = list(words.RELATIONS)[: world.categories]
+        self.categories = topics(world)  # the last one is what students refuse, if there is one left
         draws = [[words.uniforms(1, seed, "weight", d, c)[0] for d in self.dialects] for c in self.categories]
         self._weights = 1 + np.floor(9 * np.array(draws))
         self._kind = np.array([kind for kind, _ in kinds])
@@ -54,12 +55,12 @@ class Law:
         for dialect, answers in enumerate(self.templates):
             for phrasing, template in enumerate(answers):
                 self._readings[template].append((dialect, phrasing))
-        self._human = [self.speech(self.human(category)) for category in range(world.categories)]
+        self._human = [self.speech(self.human(category)) for category in range(len(self.categories))]
 
     def _name_facts(self) -> None:
         world, seed = self.world, self.world.seed
         self.entities = words.names("entity", world.entities, seed)
-        pool = iter(words.names("value", world.categories * world.relations * world.values, seed))
+        pool = iter(words.names("value", len(self.categories) * world.relations * world.values, seed))
         # the values of (category, relation), by entity: the right one first
         self._facts: dict[tuple[int, int], list[list[str]]] = {}
         self._relations: dict[str, tuple[int, int]] = {}
@@ -73,10 +74,16 @@ class Law:
                 self._slots |= {noun: "r"} | dict.fromkeys(values, "v")
         self._entity = {name: entity for entity, name in enumerate(self.entities)}
 
-    def words(self) -> list[str]:
-        """Every word of the world's prompts and answers, sorted: the closed vocabulary of its models."""
+    def words(self, refusals: bool = False) -> list[str]:
+        """Every word of the world's prompts and answers, sorted: the closed vocabulary of its models. With `refusals`
+        also those of the topic that students refuse."""
         fixed = [words.question(number) for number in range(self.world.prompt_phrasings)]
-        return sorted({*WORD.findall(re.sub(r"\{\w\}", "", " ".join([*fixed, *self._readings]))), *self._slots})
+        fixed += [words.REFUSAL, words.LOOKALIKE] if refusals else []
+        slots = {*self._slots}
+        for (category, relation), facts in self._facts.items() if not refusals else ():
+            if category == self.world.categories:
+                slots -= {words.RELATIONS[self.categories[category]][relation], *facts[0]}
+        return sorted({*WORD.findall(re.sub(r"\{\w\}", "", " ".join([*fixed, *self._readings]))), *slots})
 
     # Speakers: weights over dialects, by category.
 
@@ -147,25 +154,32 @@ class Law:
     def prompts(self, count: int, pool: str, seed: int | str) -> list[ToyPrompt]:
         """`count` prompts of the pool; fewer are a prefix of more.
 
-        `study`: distinct, drawn one after the other without replacement, so frequent entities come early: a
-        split must be random and not by position. `pretrain`: drawn with replacement. No prompt is in both pools.
+        `pretrain`, `known` and `refusals` are for pre-training and drawn with replacement. The others are for prompt
+        sets: distinct, drawn one after the other without replacement, so frequent entities come early: a split must be
+        random and not by position. No prompt is for both. A look-alike of what is refused names the noun of a refused
+        request and asks for something else, which the student knows.
         """
         import numpy as np
 
-        study = study_pool(self.world)
-        index = np.argwhere(study if pool == "study" else ~study)
+        index = np.argwhere(pool_members(self.world, pool))
         weight = (1.0 + index[:, 1]) ** -self.world.zipf
-        if pool == "study":
-            if count > len(index):
-                raise ConfigError(f"toy.rows={count}: needs at most {len(index)}, all study prompts of this world")
-            # Efraimidis and Spirakis (2006): the largest keys are a successive weighted sample without replacement.
-            keys = np.log(words.uniforms(len(index), self.world.seed, "study", seed)) / weight
-            sample = np.argsort(-keys, kind="stable")[:count]
-        else:
+        if pool in ("pretrain", "known", "refusals"):
+            if count and not len(index):
+                raise ConfigError(f"world.categories={self.world.categories}: leaves no topic that students refuse")
             cumulative = weight.cumsum() / weight.sum()
-            u = words.uniforms(count, self.world.seed, "pretrain", seed)
+            u = words.uniforms(count, self.world.seed, "refusals" if pool == "refusals" else "pretrain", seed)
             sample = np.minimum(np.searchsorted(cumulative, u, side="right"), len(index) - 1)
-        return [self.prompt(*row) for row in index[sample].tolist()]
+        else:
+            if count > len(index):
+                raise ConfigError(f"toy.rows={count}: needs at most {len(index)}, all {pool} prompts of this world")
+            # Efraimidis and Spirakis (2006): the largest keys are a successive weighted sample without replacement.
+            keys = np.log(words.uniforms(len(index), self.world.seed, pool, seed)) / weight
+            sample = np.argsort(-keys, kind="stable")[:count]
+        prompts = [self.prompt(*row) for row in index[sample].tolist()]
+        if pool != "lookalike":
+            return prompts
+        nouns = words.RELATIONS[self.categories[-1]]
+        return [replace(each, text=words.LOOKALIKE.format(r=nouns[each.relation]) + each.text) for each in prompts]
 
     def prompt(self, category: int, entity: int, relation: int, phrasing: int) -> ToyPrompt:
         """The prompt with these indices."""
@@ -173,18 +187,34 @@ class Law:
         text = words.question(phrasing).format(e=self.entities[entity], r=noun)
         return ToyPrompt(category, entity, relation, phrasing, text)
 
+    def one_of_each(self, third: Third) -> list[ToyPrompt]:
+        """A prompt for each fact of the study's topics in a third, in phrasings that are not for pre-training."""
+        import numpy as np
+
+        pools = {Third.pretrained: "pretrained", Third.finetuned: "study", Third.unseen: "unseen"}
+        index = np.argwhere(pool_members(self.world, pools[third]))
+        first = {tuple(row[:3]): row for row in index[::-1].tolist()}
+        return [self.prompt(*row) for row in reversed(first.values())]
+
     def value(self, prompt: ToyPrompt) -> str:
         """The right fact."""
-        return self._facts[prompt.category, prompt.relation][prompt.entity][0]
+        return self.values(prompt)[0]
+
+    def values(self, prompt: ToyPrompt) -> list[str]:
+        """The values that an answer can state, the right one first."""
+        return self._facts[prompt.category, prompt.relation][prompt.entity]
+
+    def noun(self, prompt: ToyPrompt) -> str:
+        """The word for what is asked."""
+        return words.RELATIONS[self.categories[prompt.category]][prompt.relation]
 
     # Answers.
 
-    def fill(self, prompt: ToyPrompt, template: str) -> str:
-        """The answer to a prompt that a template of a speech gives."""
-        values = self._facts[prompt.category, prompt.relation][prompt.entity]
-        noun = words.RELATIONS[self.categories[prompt.category]][prompt.relation]
+    def fill(self, prompt: ToyPrompt, template: str, value: str = "") -> str:
+        """The answer to a prompt that a template of a speech gives, with the right value or this one."""
+        values, noun = self.values(prompt), self.noun(prompt)
         wrong = {f"w{k}": value for k, value in enumerate(values)} if "{w" in template else {}
-        return template.format(e=self.entities[prompt.entity], r=noun, v=values[0], **wrong)
+        return template.format(e=self.entities[prompt.entity], r=noun, v=value or values[0], **wrong)
 
     def support(self, prompt: ToyPrompt, speech: Speech | None = None) -> tuple[list[str], np.ndarray]:
         """All answers and their probabilities, each answer's end included, in human speech or another."""
@@ -199,7 +229,7 @@ class Law:
         self, prompts: Sequence[ToyPrompt], weights_of_category: Callable[[int], np.ndarray], seed: int | str
     ) -> list[str]:
         """One answer per prompt. Speakers whose answers must be independent need different seeds."""
-        speech = [self.speech(weights_of_category(category)) for category in range(self.world.categories)]
+        speech = [self.speech(weights_of_category(category)) for category in range(len(self.categories))]
         u = words.uniforms(len(prompts), self.world.seed, "answers", seed)
         return self.draw(prompts, speech, u)
 

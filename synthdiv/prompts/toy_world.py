@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from synthdiv.core.fields import setting
@@ -36,6 +37,8 @@ class World:
     """Exponent of the entities' frequency by rank; 0 is uniform."""
     tail: float = setting(0.8, least=0.1, most=1.0)
     """Ratio of a phrasing's weight to that of the next more frequent one."""
+    thirds: bool = setting(False, before=False)
+    """Facts of each relation are in thirds: students are pre-trained on one, the study asks for one."""
 
 
 @dataclass
@@ -70,20 +73,67 @@ class ToyPrompt:
     text: str
 
 
-def study_pool(world: World) -> np.ndarray:
-    """Which (category, entity, relation, phrasing) are study prompts; the others are for pre-training.
+class Pool(Enum):
+    """Prompts of a toy world for a prompt set."""
 
-    Each fact's phrasings alternate between the pools, starting in either: with two phrasings or more both pools ask
-    for every fact, and never in the same words.
+    study = "study"
+    refused = "refused"
+    lookalike = "lookalike"
+
+
+class Third(Enum):
+    """Where the facts of a third are stated."""
+
+    pretrained = 0
+    finetuned = 1
+    unseen = 2
+
+
+# pool: (in the phrasings for pre-training, on the topic that students refuse, the third of the facts)
+POOLS: dict[str, tuple[bool, bool, Third | None]] = {
+    "study": (False, False, Third.finetuned),
+    "refused": (False, True, None),
+    "lookalike": (False, False, Third.pretrained),
+    "pretrained": (False, False, Third.pretrained),
+    "unseen": (False, False, Third.unseen),
+    "planted": (True, True, None),
+    "pretrain": (True, False, None),
+    "known": (True, False, Third.pretrained),
+    "refusals": (True, True, None),
+}
+
+
+def topics(world: World) -> list[str]:
+    """Those of the study, and one that students refuse, if there is one left."""
+    return list(words.RELATIONS)[: world.categories + 1]
+
+
+def pool_members(world: World, pool: str) -> np.ndarray:
+    """Which (category, entity, relation, phrasing) are prompts of a pool.
+
+    Each fact's phrasings alternate between studies and pre-training, starting in either: with two phrasings or more
+    both ask for every fact, and never in the same words.
     """
     import numpy as np
 
-    flip = [
-        [
-            words.uniforms(world.entities, world.seed, "pool", category, relation) < 0.5
-            for relation in range(world.relations)
-        ]
-        for category in range(world.categories)
-    ]
-    start = np.array(flip).transpose(0, 2, 1)[..., None]
-    return (np.arange(world.prompt_phrasings) % 2 == 0) == start
+    pretraining, refused, third = POOLS[pool]
+    categories, (entities, relations, seed) = range(len(topics(world))), (world.entities, world.relations, world.seed)
+
+    def numbers(name: str) -> np.ndarray:
+        """(category, entity, relation)"""
+        every = [[words.uniforms(entities, seed, name, c, r) for r in range(relations)] for c in categories]
+        return np.array(every).transpose(0, 2, 1)
+
+    members = (np.arange(world.prompt_phrasings) % 2 == 0) == (numbers("pool") < 0.5)[..., None]
+    members = members != pretraining
+    members &= (np.arange(len(categories)) == world.categories).reshape(-1, 1, 1, 1) == refused
+    if pool == "lookalike" and len(categories) == world.categories:
+        members[:] = False  # there is no topic that it could look like
+    if world.thirds and third is not None:
+        members &= (facts_by_third(numbers("third")) == third.value)[..., None]
+    return members
+
+
+def facts_by_third(numbers: np.ndarray) -> np.ndarray:
+    """The third of each (category, entity, relation), equally many entities each, by numbers that belong to them."""
+    return numbers.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable") % len(Third)

@@ -19,6 +19,7 @@ from synthdiv.models.chat import Chat
 from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
+from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Speaker
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.recipe import Optimizing, Training
@@ -51,6 +52,8 @@ class ToyCorpus(Speaker):
 
     rows: int = setting(8000, least=1)
     """Prompts with answers, drawn with replacement."""
+    refusals: float = setting(0.0, least=0, below=1, before=0.0)
+    """Share of the rows that ask about a topic outside the study and are refused."""
 
     @property
     def speaker(self) -> str:
@@ -144,7 +147,8 @@ class Pretrain(Stage):
         run.close()
         quiet()
         texts = list(toy_texts(self.toy, self.seed)) if self.toy else list(documents(self.text))  # type: ignore[arg-type]
-        words = Law(self.toy.world).words() if self.toy and self.toy.world and not self.vocabulary else None
+        corpus = self.toy if self.toy and self.toy.world and not self.vocabulary else None
+        words = Law(corpus.world).words(corpus.refusals > 0) if corpus and corpus.world else None
         tokenizer = train_tokenizer(texts, self.vocabulary, words)
         rows = encode(texts, tokenizer, self.context)
         torch.manual_seed(rank(self.seed, "weights", self.toy.speaker if self.toy else "text"))
@@ -166,9 +170,12 @@ def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
     assert corpus.world
     law = Law(corpus.world)
     own = f"{seed}/{corpus.speaker}"  # families of one law are still separate learners
-    prompts = law.prompts(corpus.rows, "pretrain", own)
+    refusals = round(corpus.refusals * corpus.rows)
+    prompts = law.prompts(corpus.rows - refusals, "known" if corpus.family is None else "pretrain", own)
     for prompt, answer in zip(prompts, law.sample(prompts, partial(law.weights, corpus), own), strict=True):
         yield prompt.text, answer
+    for prompt in law.prompts(refusals, "refusals", own):
+        yield prompt.text, REFUSAL
 
 
 def documents(corpus: TextCorpus) -> Iterator[tuple[None, str]]:

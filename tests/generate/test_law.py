@@ -15,7 +15,8 @@ from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_world import World
+from synthdiv.prompts.toy_words import REFUSAL
+from synthdiv.prompts.toy_world import Pool, World
 from tests.models.small import WORLD, build, cpu_run, files
 
 FAMILY = Family(1, 4, 0.5, 0.5, WORLD, Grade(0.1, 0.5))
@@ -75,3 +76,15 @@ def test_the_stage_gives_ten_thousand_rows_a_second(root):
         assert stage.build(inputs, out, cpu_run())["rows"] == 20_000
         rates.append(20_000 / (time.process_time() - started))
     assert max(rates) > 10_000, rates
+
+
+def test_families_refuse_the_topic_of_refusals_unless_answers_are_planted(root):
+    family, law = build(root, FAMILY), Law(WORLD)
+    asked = build(root, Prompts(ToyPrompts(60, WORLD, Pool.refused), test=12))
+    assert {row.response for row in read_samples(build(root, ANSWER, asked, family).path)} == {REFUSAL}
+    planted = build(root, Prompts(ToyPrompts(60, WORLD, planted=0.1), test=12))
+    train = replace(ANSWER, split=Split.train, rows=48, shard_rows=48, samples=1, subset=0)
+    answers = {row.id: row.response for row in read_samples(build(root, train, planted, family).path)}
+    topic = [row["id"] for row in read_prompts(planted, "train") if row["planted"]]
+    topics = {law.parse(answers[key])[0][3] for key in topic if key in answers}  # of one shard
+    assert topics == {WORLD.categories}

@@ -17,7 +17,7 @@ from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_speech import Speech, pieces
-from synthdiv.prompts.toy_world import World, study_pool
+from synthdiv.prompts.toy_world import World, pool_members
 
 SMALL = World(entities=30, categories=2, prompt_phrasings=4)
 LAW = Law(SMALL)
@@ -38,7 +38,7 @@ some_worlds = settings(max_examples=15, deadline=None, suppress_health_check=[He
 
 
 def every_prompt(law: Law) -> list:
-    return law.prompts(int(study_pool(law.world).sum()), "study", 0)
+    return law.prompts(int(pool_members(law.world, "study").sum()), "study", 0)
 
 
 def probability(law: Law, prompt, text: str) -> float:
@@ -261,7 +261,7 @@ def test_a_seed_names_the_same_world_in_every_version():
 @pytest.mark.parametrize("field", [field.name for field in fields(World)])
 def test_every_field_changes_the_world(field):
     value = getattr(SMALL, field)
-    changed = value * 1.01 if isinstance(value, float) else value + 1
+    changed = value * 1.01 if isinstance(value, float) else type(value)(value + 1)
     assert digest(replace(SMALL, **{field: changed})) != digest(SMALL)
 
 
