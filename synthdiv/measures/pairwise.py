@@ -167,8 +167,8 @@ def strengths(pairs: Pairs, covariates: tuple[str, ...] = (), seed: int = 0) -> 
     note = f"{left_out} of {len(pairs.wins)} pairs left out: no verdict or no {' or '.join(covariates)}" * bool(
         left_out
     )
-    found = set_estimates(measures, fit, rows.prompt.tolist(), len(rows.wins), seed)
-    return {name: each.with_note(note) for name, each in zip(names, found, strict=True)}
+    estimates = set_estimates(measures, fit, rows.prompt.tolist(), len(rows.wins), seed)
+    return {name: each.with_note(note) for name, each in zip(names, estimates, strict=True)}
 
 
 def usable(pairs: Pairs, covariates: tuple[str, ...] = ()) -> np.ndarray:

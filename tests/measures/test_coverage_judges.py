@@ -9,7 +9,7 @@ from measures.pairs import every_pair, sigmoid
 from synthdiv.measures.agreement import agreement, discrimination, krippendorff_alpha
 from synthdiv.measures.length_control import length_controlled
 from synthdiv.measures.pairwise import author_scores, order_scores, strengths
-from synthdiv.measures.self_preference import over_baseline, self_bias, votes_for_own
+from synthdiv.measures.self_preference import over_baseline, self_bias, votes_for_author
 
 QUALITY = np.array([0.5, 0.1, -0.2])
 STUDIES, PROMPTS, LEAST, WIDEST = 150, 40, 0.89, 1.5
@@ -51,7 +51,7 @@ def scores(seed):
         *terms.values(),
         *bias[:3],
         over_baseline(pairs, "a"),
-        votes_for_own(pairs, "a")[2],
+        votes_for_author(pairs, "a")[2],
         author_scores(pairs)["a"],
     ]
     return [each.score() for each in found]

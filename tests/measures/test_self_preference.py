@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from measures.pairs import NO, every_pair, sigmoid, swapped
 
-from synthdiv.measures.self_preference import over_baseline, self_bias, votes_at_equal_quality, votes_for_own
+from synthdiv.measures.self_preference import over_baseline, self_bias, votes_at_equal_quality, votes_for_author
 
 QUALITY = np.array([0.5, 0.1, -0.2, -0.4])  # mean quality of authors a to d
 
@@ -76,7 +76,11 @@ def test_self_preference_ignores_who_is_first_and_the_order_of_rows():
     pairs = judged(bias=0.8, prompts=40)
     other = swapped(pairs, np.arange(len(pairs.wins)) % 2 == 0)
     backward = pairs.take(np.arange(len(pairs.wins))[::-1])
-    functions = [over_baseline, votes_at_equal_quality, *(lambda p, o, k=k: votes_for_own(p, o)[k] for k in range(3))]
+    functions = [
+        over_baseline,
+        votes_at_equal_quality,
+        *(lambda p, o, k=k: votes_for_author(p, o)[k] for k in range(3)),
+    ]
     functions += [lambda p, o, k=k: self_bias(p, o)[k] for k in range(4)]
     for function in functions:
         value = function(pairs, "a").value
@@ -105,10 +109,10 @@ def test_bad_answers_are_compared_on_the_same_prompt_and_within_the_caliper():
     assert "2 of 3 pairs have no equally bad answer of another" in score.note
 
 
-def test_votes_for_own_are_paired_with_labels_and_stay_0_5_at_equal_quality():
+def test_votes_for_author_are_paired_with_labels_and_stay_0_5_at_equal_quality():
     pairs = judged("ab", bias=1.0, prompts=300)
     pairs.panel[:5] = NO
-    judge, panel, gap = votes_for_own(pairs, "a")
+    judge, panel, gap = votes_for_author(pairs, "a")
     assert judge.n == panel.n == 295
     assert gap.value == pytest.approx(judge.value - panel.value)
     assert gap.value > 0.05
@@ -119,7 +123,7 @@ def test_votes_for_own_are_paired_with_labels_and_stay_0_5_at_equal_quality():
 @pytest.mark.parametrize("own", ["nobody", "a"])
 def test_without_pairs_of_its_own_everything_is_undefined_with_a_reason(own):
     pairs = judged("bc" if own == "a" else "abc", prompts=20)
-    found = [*self_bias(pairs, "nobody")[:3], *votes_for_own(pairs, "nobody"), over_baseline(pairs, "nobody")]
+    found = [*self_bias(pairs, "nobody")[:3], *votes_for_author(pairs, "nobody"), over_baseline(pairs, "nobody")]
     for each in found:
         assert math.isnan(each.value)
         assert each.score().note

@@ -70,17 +70,17 @@ def calibration(outputs: Path, judge: str, rubric: str, version: int = 1) -> Cal
     if not path.exists():
         return None
     try:
-        found = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+        stored = Calibration(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         advice = "run `synthdiv judge` again, or remove the file"
         raise DataError(f"{path}: is no calibration of a judge ({error}); {advice}") from error
-    return found if found.version == version else None
+    return stored if stored.version == version else None
 
 
 def judge_status(outputs: Path, judge: str, rubric: str, version: int = 1) -> str:
     """Return the line that a page shows beside a judge's scores: the summary of its calibration, or `unvalidated`."""
-    found = calibration(outputs, judge, rubric, version)
-    return found.summary() if found else "unvalidated: never compared with labels; see docs/judges.md"
+    stored = calibration(outputs, judge, rubric, version)
+    return stored.summary() if stored else "unvalidated: never compared with labels; see docs/judges.md"
 
 
 def json_scores(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:

@@ -178,10 +178,9 @@ def refuse_useless(made: Labelled, rows: FileRows, options: argparse.Namespace) 
     if options.pair and (known == 0.5).all():
         made.remarks.append("All verdicts are ties: the judge takes no side.")
     counts = Counter(name for names in made.authors for name in names)
-    if options.own is not None and options.own not in counts:
-        raise ConfigError(
-            f"--own {options.own}: is no author of {rows.source}; it has {', '.join(sorted(counts)[:20])}"
-        )
+    if options.judge_author is not None and options.judge_author not in counts:
+        names = ", ".join(sorted(counts)[:20])
+        raise ConfigError(f"--judge-author {options.judge_author}: is no author of {rows.source}; it has {names}")
     if len(set(counts.values())) > 1:
         low, high = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
         texts = f"from {counts[low]:,} ({low}) to {counts[high]:,} ({high})"

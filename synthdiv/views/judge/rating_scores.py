@@ -18,31 +18,33 @@ if TYPE_CHECKING:
 LEVELS: tuple[Level, ...] = ("ordinal", "interval")
 NO_LABEL = "no item has a verdict and a label"
 EXCESS = Measure("rating_over_labels", "rating", None, NO_LABEL)
-OWN_EXCESS = Measure("own_rating_over_labels", "rating", None, "no prompt has labelled answers of both sides")
+EXCESS_OF_ITSELF = Measure(
+    "rating_over_labels_of_itself", "rating", None, "no prompt has labelled answers of both sides"
+)
 LENGTH = Measure("length_slope", "rating per tanh of a standard deviation", None, NO_LABEL)
 
 
-def rating_scores(rows: Labelled, own: str | None) -> dict[str, list[Score]]:
+def rating_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
     """The scores of the judge; without labels only the share of rows without a verdict."""
     import numpy as np
 
     number = prompt_numbers(rows.prompt, len(rows.prompt))
-    found: list[Estimate] = [mean_of(NO_VERDICT, prompt_means(np.isnan(rows.verdict), number))]
+    estimates: list[Estimate] = [mean_of(NO_VERDICT, prompt_means(np.isnan(rows.verdict), number))]
     if rows.labels:
         labels = rows.panel()
         excess = rows.verdict - labels
         raters = np.array([rows.verdict, *rows.labels.values()])
         alphas = [renamed(krippendorff_alpha(raters, level, rows.prompt), f"alpha/{level}") for level in LEVELS]
-        found += [renamed(alphas[0], "alpha"), alphas[1]]
-        found += [discrimination(rows.verdict, labels, rows.prompt, pairs=False)]
-        found += [mean_of(EXCESS, prompt_means(excess, number))]
+        estimates += [renamed(alphas[0], "alpha"), alphas[1]]
+        estimates += [discrimination(rows.verdict, labels, rows.prompt, pairs=False)]
+        estimates += [mean_of(EXCESS, prompt_means(excess, number))]
         if rows.lengths is not None:
-            found.append(length_slope(rows.lengths[:, 0], excess, number))
-        if own is not None:
-            mine = np.array([names == [own] for names in rows.authors])
-            sides = (prompt_means(np.where(part, excess, math.nan), number) for part in (mine, ~mine))
-            found.append(mean_of(OWN_EXCESS, next(sides) - next(sides)))
-    scores = {JUDGE: [each.score() for each in found]}
+            estimates.append(length_slope(rows.lengths[:, 0], excess, number))
+        if author is not None:
+            by_itself = np.array([names == [author] for names in rows.authors])
+            sides = (prompt_means(np.where(part, excess, math.nan), number) for part in (by_itself, ~by_itself))
+            estimates.append(mean_of(EXCESS_OF_ITSELF, next(sides) - next(sides)))
+    scores = {JUDGE: [each.score() for each in estimates]}
     if len(rows.labels) > 1:  # how well a judge could agree
         scores[LABELS] = [renamed(krippendorff_alpha(raters[1:], "ordinal", rows.prompt), "alpha").score()]
     return scores

@@ -46,7 +46,7 @@ def parser() -> Parser:
     add("--rubric-version", metavar="N", type=whole_number(1), default=1, help="version of the rubric (default: 1)")
     add("--verdict", metavar="COLUMN", default="verdict", help="verdicts of the judge (default: verdict)")
     add("--label", metavar="COLUMN", action="append", default=[], help="verdicts of humans or of another judge; repeat")
-    add("--prompt", metavar="COLUMN", help="ids of prompts, the unit of intervals (default: each row is its own)")
+    add("--prompt", metavar="COLUMN", help="ids of prompts, the unit of intervals (default: each row is its author)")
     add("--pair", metavar="COLUMN", nargs=2, help="the authors of the two answers of a pair, first and second")
     add("--author", metavar="COLUMN", help="the author of a rated answer")
     add(
@@ -54,7 +54,7 @@ def parser() -> Parser:
     )
     add("--order", metavar="COLUMN", help="0 where the first author's text was shown first, 1 where the second's was")
     add("--text", metavar="COLUMN", nargs="+", default=[], help="texts, one or, for pairs, two: lengths in characters")
-    add("--own", metavar="AUTHOR", help="the author whose texts are the judge's own")
+    add("--judge-author", metavar="AUTHOR", help="the author whose texts are the judge's own")
     add("--json", action="store_true", help="print JSON instead of a table")
     return made
 
@@ -73,12 +73,12 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
     with log.status(text(f"reading {options.file}"), spinner="line"):
         rows = read_labelled(options)
     with log.status(text(f"comparing {len(rows.verdict):,} verdicts"), spinner="line"):
-        scores = (pair_scores if options.pair else rating_scores)(rows, options.own)
+        scores = (pair_scores if options.pair else rating_scores)(rows, options.judge_author)
     labels = {name: rows.labelled(name) for name in options.label}
     rubric = options.rubric or ("preference" if options.pair else "quality")
     about = [f"{options.file}: {len(rows.verdict):,} verdicts of {options.judge}, rubric {rubric}.", *rows.remarks]
     if labels:
-        found = Calibration(
+        measured = Calibration(
             options.judge,
             rubric,
             options.rubric_version,
@@ -87,7 +87,7 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
             rows.labelled(),
             json_scores(scores[JUDGE]),
         )
-        about += [f"{write_calibration(outputs, found)}: {found.summary()}"]
+        about += [f"{write_calibration(outputs, measured)}: {measured.summary()}"]
     else:
         about += ["No --label: without labels the judge stays unvalidated, and no calibration is written."]
     if options.json:
@@ -108,8 +108,9 @@ def refuse_options(options: argparse.Namespace) -> None:
         )
     if options.pair and options.author:
         raise ConfigError(f"--author {options.author}: is for ratings; --pair names the authors of pairs")
-    if options.own and not (options.pair or options.author):
-        raise ConfigError(f"--own {options.own}: needs the column of authors, --pair FIRST SECOND or --author COLUMN")
+    if options.judge_author and not (options.pair or options.author):
+        needed = "the column of authors, --pair FIRST SECOND or --author COLUMN"
+        raise ConfigError(f"--judge-author {options.judge_author}: needs {needed}")
     if options.order and not options.pair:
         raise ConfigError(f"--order {options.order}: is for pairs (--pair FIRST SECOND)")
     if len(options.values) == 1 or len({*options.values}) < len(options.values):

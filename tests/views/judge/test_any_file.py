@@ -28,14 +28,24 @@ COMMON = ["rows.jsonl", "--judge", "j", "--prompt", "id", "--label", "human", "-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.fixed_dictionaries(PAIR), min_size=1, max_size=12), st.booleans())
 def test_pairs(tmp_path_factory, rows, own):
-    words = ["--pair", "first", "second", "--order", "order", "--text", "a", "b", *(["--own", "me"] if own else [])]
+    words = [
+        "--pair",
+        "first",
+        "second",
+        "--order",
+        "order",
+        "--text",
+        "a",
+        "b",
+        *(["--judge-author", "me"] if own else []),
+    ]
     examine(tmp_path_factory, rows, words, pair_scores)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.fixed_dictionaries(RATING), min_size=1, max_size=12))
 def test_ratings(tmp_path_factory, rows):
-    examine(tmp_path_factory, rows, ["--author", "author", "--text", "a", "--own", "me"], rating_scores)
+    examine(tmp_path_factory, rows, ["--author", "author", "--text", "a", "--judge-author", "me"], rating_scores)
 
 
 def examine(tmp_path_factory, rows, words, scores_of):
@@ -43,7 +53,7 @@ def examine(tmp_path_factory, rows, words, scores_of):
     write_rows(file, rows)
     options = parser().parse_args([str(file), *COMMON[1:], *words])
     with contextlib.suppress(SynthdivError):
-        scores = scores_of(read_labelled(options), options.own)
+        scores = scores_of(read_labelled(options), options.judge_author)
         for score in (score for members in scores.values() for score in members):
             assert score.note or not math.isnan(score.value), score
             assert math.isnan(score.low) or score.low <= score.value <= score.high, score

@@ -18,7 +18,7 @@ from tests.conftest import ROOT, write_rows
 
 AUTHORS = ("me", "oak", "elm")
 PAIRS = ["pairs.jsonl", "--judge", "gpt", "--pair", "first", "second", "--prompt", "id"]
-EVERY = [*PAIRS, "--label", "human", "--order", "order", "--text", "a", "b", "--own", "me"]
+EVERY = [*PAIRS, "--label", "human", "--order", "order", "--text", "a", "b", "--judge-author", "me"]
 RATINGS = ["ratings.jsonl", "--judge", "gpt", "--rubric", "harm/2", "--prompt", "id", "--label", "human"]
 MISTAKES = {
     "no judge": (["pairs.jsonl"], ["required: --judge", "synthdiv judge --help"]),
@@ -32,8 +32,11 @@ MISTAKES = {
     "values of ratings": ([*RATINGS, "--values", "1", "2"], ["--values: is for pairs"]),
     "one text": ([*PAIRS, "--text", "a"], ["--text a: pairs need two columns"]),
     "two texts": ([*RATINGS, "--text", "text", "id"], ["--text text id: a rating needs one column"]),
-    "own without authors": ([*RATINGS, "--own", "me"], ["--own me: needs the column of authors"]),
-    "unknown own": ([*PAIRS, "--own", "ash"], ["--own ash: is no author of pairs.jsonl; it has elm, me, oak"]),
+    "own without authors": ([*RATINGS, "--judge-author", "me"], ["--judge-author me: needs the column of authors"]),
+    "unknown own": (
+        [*PAIRS, "--judge-author", "ash"],
+        ["--judge-author ash: is no author of pairs.jsonl; it has elm, me, oak"],
+    ),
     "order of ratings": ([*RATINGS, "--order", "id"], ["--order id: is for pairs"]),
     "no order": ([*PAIRS, "--order", "id"], ["pairs.jsonl, line 1: column id is a text; it needs 0"]),
     "one author": ([*PAIRS[:3], "--pair", "me", "me"], ["every pair is of 'me' with itself; two authors are needed"]),
@@ -119,11 +122,11 @@ def test_planted_effects_are_found_and_the_calibration_is_written(scores_of, tmp
     assert judge["discrimination"]["low"] > 0.7
     assert judge["alpha"]["n"] == 120
     assert gap["votes_for_longer"]["low"] > 0
-    assert gap["votes_for_own"]["low"] > 0
-    assert abs(labels["votes_for_own"]["value"] - 0.5) < 0.1
+    assert gap["votes_for_itself"]["low"] > 0
+    assert abs(labels["votes_for_itself"]["value"] - 0.5) < 0.1
     assert judge["self_bias"]["low"] > 0.3
     assert judge["term/length"]["low"] > 0
-    assert judge["votes_for_own_at_equal_length"]["low"] > 0.5
+    assert judge["votes_for_itself_at_equal_length"]["low"] > 0.5
     found = calibration(tmp_path / "outputs", "gpt", "preference")
     assert (found.items, dict(found.labels), found.validated) == (360, {"human": 360}, True)
     assert found.scores["alpha"]["value"] == judge["alpha"]["value"]
@@ -148,7 +151,7 @@ def test_a_fair_judge_has_none_of_these_effects(scores_of):
     judge, gap = scores["judge"], scores["judge - labels"]
     assert judge["position_bias"]["value"] == pytest.approx(0, abs=1e-9)
     assert judge["flips"]["value"] == 0
-    for score in (judge["self_bias"], judge["term/length"], gap["votes_for_own"], gap["votes_for_longer"]):
+    for score in (judge["self_bias"], judge["term/length"], gap["votes_for_itself"], gap["votes_for_longer"]):
         assert score["low"] < 0 < score["high"]
 
 
@@ -200,9 +203,11 @@ def test_a_pair_without_one_of_its_two_orders_is_left_out_and_counted(scores_of)
 
 
 def test_ratings_are_compared_with_labels_of_the_same_answers(scores_of, tmp_path):
-    scores, about = scores_of(labelled_ratings(), *RATINGS, "--author", "author", "--own", "me", "--text", "text")
+    scores, about = scores_of(
+        labelled_ratings(), *RATINGS, "--author", "author", "--judge-author", "me", "--text", "text"
+    )
     judge = scores["judge"]
-    assert judge["own_rating_over_labels"]["value"] == pytest.approx(0.5, abs=0.1)
+    assert judge["rating_over_labels_of_itself"]["value"] == pytest.approx(0.5, abs=0.1)
     assert judge["rating_over_labels"]["value"] == pytest.approx(0.45, abs=0.1)
     assert judge["length_slope"]["value"] == pytest.approx(0.2 / math.tanh(1), abs=0.05)
     assert judge["alpha"]["value"] > 0.8
