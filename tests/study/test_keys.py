@@ -54,6 +54,9 @@ MORE = {  # what a cell of a preset needs beside it
     "judge/rules": ["evaluate=quality"],
     "judge/toy": ["evaluate=quality"],
     "evaluate/quality": ["judge=toy"],
+    "prompts/dolly": ["mix=human", *ROWS],
+    "experiment/eggs_8b": ["generators=small", "prompts.table.rows=15000"],
+    "experiment/eggs_70b": ["generators=small", "prompts.table.rows=15000"],
     "experiment/gsm8k_real": ["mix=human", "prompts.table.rows=9000"],
 }
 GROUPS = ("prompts", "generators", "mix", "student", "train", "evaluate", "judge", "experiment")
