@@ -116,7 +116,7 @@ class Collapse(Stage, TextBudget):
     """
 
     name = "collapse"
-    version = 3
+    version = 4
 
     decodings: list[str] = field(default_factory=list)
     """Names of the decodings."""
