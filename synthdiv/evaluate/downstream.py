@@ -12,7 +12,6 @@ from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Score
 from synthdiv.evaluate.harness import Harness, HarnessTasks, read_harness
 from synthdiv.evaluate.suite import HEADLINE, EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import Split, prompt_tokens, read_samples
-from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Sampling
 from synthdiv.measures.accuracy import choice_is_right, exact_match, guess_share, share_measure, task_scores
 from synthdiv.measures.estimates import Measure
@@ -86,10 +85,8 @@ class DownstreamSuite(Suite):
                 nodes[f"{file.name}/answers"] = Node(stage, {"prompts": asked, "model": arm.model})
             else:
                 greedy = Sampling(0.0, 1.0, file.max_new_tokens)
-                source = Source("student", settings.backend, arm.model, None, greedy, settings.precision)
-                nodes[f"{file.name}/answers"] = replace(source, batch_tokens=settings.batch_tokens).answers(
-                    asked, split=Split.test, rows=file.table.rows
-                )
+                source = replace(arm.source(greedy), seed=0)  # greedy answers are the same in every replicate
+                nodes[f"{file.name}/answers"] = source.answers(asked, split=Split.test, rows=file.table.rows)
         if self.facts:
             stage = Choices(settings.precision, settings.batch_tokens)
             nodes[f"{FACTS}/answers"] = Node(stage, {"prompts": fact_questions(arm), "model": arm.model})

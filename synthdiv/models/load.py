@@ -17,6 +17,7 @@ from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.types import Artifact, ConfigError, DataError, SynthdivError
 from synthdiv.models.checkpoint import Checkpoint, folder_problem
 
+FITS = 0.8  # share of an accelerator's memory that weights may take, so that there is room for a batch
 PROBE = 64  # tokens on which an adapter must change a logit
 
 
@@ -253,10 +254,26 @@ def open_model(artifact: Artifact, precision: str, device: str) -> OpenModel:
     if adapter.is_dir():
         model = with_saved_adapter(model, adapter)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = model.to(device).eval()
+    model = placed(model, device).eval()
     if adapter.is_dir():
         require_active(model, adapter)
     return OpenModel(model, tokenizer, device, end_ids(weights_folder(base_of(artifact))))
+
+
+def placed(model: Any, device: str) -> Any:
+    """Put a model on its device; one that does not fit on an accelerator, layer by layer on all that this process may
+    use, by accelerate."""
+    import torch
+
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if device != "cuda" or torch.cuda.device_count() < 2:
+        return model.to(device)
+    if size < FITS * torch.cuda.get_device_properties(0).total_memory:
+        return model.to(device)
+    import accelerate
+
+    places = accelerate.infer_auto_device_map(model, no_split_module_classes=[*model._no_split_modules])
+    return accelerate.dispatch_model(model, places)
 
 
 def require_active(model: Any, adapter: Path) -> None:

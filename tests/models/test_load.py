@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -16,7 +17,7 @@ from synthdiv.core.resolver import Resolver
 from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.load import tokenizer_of
+from synthdiv.models.load import placed, tokenizer_of
 from synthdiv.train.pretrain import TEMPLATE
 from synthdiv.train.recipe import Method
 from synthdiv.train.train import Train
@@ -177,3 +178,26 @@ def test_a_model_without_its_output_layer_is_refused(copy):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"tie_word_embeddings": False}))
     with pytest.raises(DataError, match=r"lacks 1 weights.*lm_head"):
         opened(copy)
+
+
+@pytest.mark.parametrize(("memory", "devices", "spread"), [(10**4, 2, True), (10**9, 2, False), (10**4, 1, False)])
+def test_a_model_that_does_not_fit_on_one_of_several_accelerators_is_laid_on_all(
+    adapted, monkeypatch, memory, devices, spread
+):
+    """The devices are pretended; the decision, the layers that stay whole, and the adapter are real."""
+    import accelerate
+
+    model = opened(adapted).model
+    expected, asked = logits(model), []
+
+    def map_of(model, no_split_module_classes):
+        asked.append(no_split_module_classes)
+        return {"": "cpu"}
+
+    monkeypatch.setattr(accelerate, "infer_auto_device_map", map_of)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory))
+    monkeypatch.setattr(type(model), "to", lambda self, device: self)
+    laid = placed(model, "cuda")
+    assert asked == ([["LlamaDecoderLayer"]] if spread else [])
+    torch.testing.assert_close(logits(laid), expected, rtol=0, atol=0)
