@@ -86,6 +86,10 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     ratings = [row | {"source": "gpt-4", "verdict": index % 5, "human": 3} for index, row in enumerate(rows)]
     (folder / "ratings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ratings))
+    questions = [{"question": f"What is {i} + 1?", "options": [f"{i}", f"{i + 1}"], "answer": "B"} for i in range(9)]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    texts = [row | {"source": source, "article": row["prompt"]} for row in rows[:60] for source in ("human", "qwen")]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     problems = [{"id": f"q{i}", "instruction": f"Add {i} to {i * 37}", "dataset": "gsm8k-test"} for i in range(1319)]
     write_gz(folder / "instructions_human.jsonl.gz", [row | {"response": "It is 4."} for row in problems])
     preset = (ROOT / "conf" / "generators" / "gsm8k_6b.yaml").read_text(encoding="utf-8")
