@@ -97,7 +97,11 @@ def verb(name: str, arguments: list[str]) -> int:
 
         words = [word for word in arguments if word != "--adapter" and not word.startswith("runtime.outputs=")]
         return export(root, words, "--adapter" not in arguments)
-    more = {"report": ("report.measures=",), "status": ("--json", "--watch"), "trace": ("--json",)}
+    more = {
+        "report": ("report.measures=",),
+        "status": ("--json", "--watch"),
+        "trace": ("--json", "report.show_completions="),
+    }
     takes = ("runtime.outputs=", *more.get(name, ()))
     words = [word for word in arguments if not (word in takes or word.startswith(tuple(w for w in takes if "=" in w)))]
     strange = [word for word in words if "=" in word or word.startswith("-")] + words[0 if name == "doctor" else 1 :]
@@ -117,7 +121,8 @@ def verb(name: str, arguments: list[str]) -> int:
 
         if not any(words):
             raise ConfigError("trace: needs the id of a prompt; every mix.parquet and rows.jsonl has them")
-        return trace(root, words[0], "--json" in arguments)
+        completions = last(arguments, "report.show_completions=").lower() == "true"
+        return trace(root, words[0], "--json" in arguments, completions)
     if not any(words):
         raise ConfigError("report: needs the name of a sweep; `synthdiv status` lists them")
     from synthdiv.views.report.page import write_report

@@ -29,6 +29,7 @@ from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import FILE, Prompts, ToyPrompts
 from synthdiv.prompts.questions import Questions
+from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Table
 from synthdiv.train.pretrain import TextCorpus
 from synthdiv.train.recipe import Lora, Method, StopRule
@@ -159,7 +160,9 @@ class Scenes:
                 json.loads(line) | {"options": [f"tell {n}", f"{n} told"]} for n, line in enumerate(text.splitlines())
             ]
             Path(str(table.path)).write_text("".join(json.dumps(row) + "\n" for row in rows))
-            return Questions(table, "options")
+            return Questions(table, choices="options")
+        if scene == "requests":
+            return Requests(self.stage("table").table)
         return {
             "choices": Choices(),
             "downstream": Downstream(["file"], [""]),
@@ -186,7 +189,7 @@ class Scenes:
             answer = Generate("oak", Backend.law, sampling=Sampling(1.0, 1.0), rows=48, shard_rows=48)
             inputs = (self.build(toy_prompts(toy=ToyPrompts(60, stage.world))), self.build(stage))
             return self.build(answer, *inputs)
-        if scene in ("table", "text", "questions"):
+        if scene in ("table", "text", "questions", "requests"):
             stage = self.resolved(stage)
         if scene == "choices":
             inputs = (self.build(self.resolved(self.stage("questions"))), self.student)

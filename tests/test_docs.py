@@ -90,6 +90,9 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
     texts = [row | {"source": source, "article": row["prompt"]} for row in rows[:60] for source in ("human", "qwen")]
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    for name, text in (("requests", "Break lock"), ("templates", "{prompt}, step")):
+        lines = [{"prompt": f"{text} {i}"} for i in range(3)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     problems = [{"id": f"q{i}", "instruction": f"Add {i} to {i * 37}", "dataset": "gsm8k-test"} for i in range(1319)]
     write_gz(folder / "instructions_human.jsonl.gz", [row | {"response": "It is 4."} for row in problems])
     preset = (ROOT / "conf" / "generators" / "gsm8k_6b.yaml").read_text(encoding="utf-8")

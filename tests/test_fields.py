@@ -104,6 +104,10 @@ CHANGES: dict[str, dict[str, Any]] = {
         "table.columns.id": "id", "table.columns.context": "id", "table.columns.category": "kind",
         "choices": None,
     },
+    "requests": {
+        "table.where": ["kind=a"], "table.columns.prompt": "other", "table.columns.id": "id",
+        "table.columns.context": "id", "table.columns.category": "kind", "limit": 3,
+    },
     "choices": {"precision": Precision.bf16, "batch_tokens": 60},
     "downstream": {"files": ["other"], "patterns": ["e"], "vanilla": True},
 }  # fmt: skip
@@ -127,6 +131,7 @@ NOT_SHOWN = {
     "train.overlong": "for rows of more than max_tokens: tests/train/test_encode.py",
     "train.left_out": "how many of those may be left out: tests/train/test_encode.py",
     "mix.leave_out": "ids of prompts: tests/mix/test_mix.py",
+    "mix.filter": "rows whose answers refuse: tests/mix/test_mix.py",
     "mix.sample": "which of several answers: tests/mix/test_mix.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",
@@ -139,6 +144,25 @@ NOT_SHOWN = {
     **{f"questions.{name}": "as in prompts" for name in ("system", "date", "template")},
     **{f"questions.table.{name}": HUB for name in ("commit", "subset", "part")},
     **{f"questions.table.{name}": CONTENT for name in ("sha256", "rows")},
+    **{f"requests.{name}": "as in prompts" for name in ("system", "date", "template")},
+    **{f"requests.table.{name}": HUB for name in ("commit", "subset", "part")},
+    **{f"requests.table.{name}": CONTENT for name in ("sha256", "rows")},
+    "requests.table.columns.response": "requests have no answers",
+    "requests.confidential": "the mode of files: tests/core/test_store.py",
+    **{
+        f"requests.toy.{name}": "as in prompts"
+        for name in ("rows", "pool", "planted", *(f"world.{key}" for key in LAW))
+    },
+    **{f"requests.templates.{name}": HUB for name in ("commit", "subset", "part")},
+    **{f"requests.templates.{name}": CONTENT for name in ("sha256", "rows")},
+    **{
+        f"requests.templates.{name}": "as in requests.table; templates: tests/evaluate/test_safety.py"
+        for name in ("where", *(f"columns.{key}" for key in ("prompt", "response", "id", "context", "category")))
+    },
+    **{
+        f"safety.{name}": "tests/evaluate/test_safety.py"
+        for name in ("sets", "benign", "licences", "asked", "panel", "min_refusals", "vanilla", "mix")
+    },
     **{f"harness.asked.{name}": CONTENT for name in ("sha256", "release")},
     **{f"harness.{name}": HARNESS for name in ("precision", "batch_tokens")},
     **{f"harness.asked.{name}": HARNESS for name in ("tasks", "limit", "shots", "chat")},
@@ -214,7 +238,7 @@ def test_a_field_changes_an_output(scenes, scene, field, value):
 
 def test_every_field_of_every_stage_is_listed(scenes):
     listed = [f"{scenes.stage(scene).name}.{field}" for scene, field, _ in SHOWN] + [*NOT_SHOWN]
-    fields = [name for kind in stages() for name in leaves(kind, kind.name)]
+    fields = [name for kind in stages() if kind.name for name in leaves(kind, kind.name)]
     assert sorted(listed) == sorted(fields), "list each field in CHANGES with a value that shows, or say why none does"
 
 

@@ -54,6 +54,8 @@ class Stage:
     - `unit` is the number of the summary that rates and sizes are measured for one of; empty: the node itself.
     - `bytes_per_unit` is what planning assumes for the artifact where nothing was measured.
     - `less_memory` says what a user can lower when the stage runs out of memory.
+    - `confidential`: only the owner may read its files, and those of stages with `shows_texts` that take them: their
+      outputs contain texts of their inputs.
     """
 
     name = ""
@@ -66,6 +68,8 @@ class Stage:
     unit = ""
     bytes_per_unit = 3e5
     less_memory = "it needs a machine with more memory"
+    confidential = False
+    shows_texts = False
 
     @property
     def kind(self) -> str:
@@ -184,6 +188,12 @@ class Node:
         if self.stage.model_input:
             return self.inputs.get(self.stage.model_input)
         return self if self.stage.model and not self.stage.located else None
+
+    @cached_property
+    def confidential(self) -> bool:
+        """Whether only the owner may read its files: a confidential prompt set, answers to it, prompts about these."""
+        passed = self.stage.shows_texts and any(node.confidential for node in self.inputs.values())
+        return self.stage.confidential or passed
 
     def ancestry(self) -> dict[str, Node]:
         """This node and all it depends on, by key, inputs before what takes them."""

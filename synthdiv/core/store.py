@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.claim import Claim, ClaimWatch, Heartbeat, current, take
+from synthdiv.core.files import reach, readable_by_owner, regular, regular_tree
 from synthdiv.core.provenance import session
 from synthdiv.core.stage import Node, canonical_fields
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
@@ -61,32 +61,10 @@ def unfinished(final: Path) -> Path:
     return final.parent / f".{final.name}"
 
 
-def regular(path: Path) -> bool:
-    """Whether `path` is a file and no link to one, no pipe and no device, which would be read without an end."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
 def disk_full(error: BaseException) -> bool:
     """Whether a full disk caused `error`: safetensors and torch raise errors of their own."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed"))
-
-
-def regular_tree(path: Path) -> bool:
-    """Whether `path` is a regular file, or a folder of nothing but regular files and folders."""
-    members = path.rglob("*") if path.is_dir() else ()
-    return not path.is_symlink() and all(
-        regular(each) or (each.is_dir() and not each.is_symlink()) for each in [path, *members]
-    )
-
-
-def reach(paths: list[Path]) -> tuple[str, int]:
-    """How far a build came: files of a folder are named in the order they are made, others grow."""
-    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
-    return max((file.stem for file in files), default=""), sum(file.stat().st_size for file in files)
 
 
 @dataclass
@@ -213,11 +191,13 @@ class Store:
         try:
             partial.mkdir()
             with Heartbeat(partial, self.heartbeat):  # over the copying and the hashing too: both can take long
-                sessions = self._inherit(node, partial)
+                with readable_by_owner(node.confidential):
+                    sessions = self._inherit(node, partial)
                 self._record(partial, [*sessions, session(run, 0.0) | {"finished": None, "seconds": None}])  # if killed
                 inputs = self.inputs(node)
                 run.begin(partial)
-                summary = node.stage.build(inputs, partial, run)
+                with readable_by_owner(node.confidential):
+                    summary = node.stage.build(inputs, partial, run)
                 run.end()
                 self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
             (partial / "heartbeat").unlink(missing_ok=True)
@@ -278,6 +258,7 @@ class Store:
             "inputs": {name: {"stage": item.stage.name, "key": item.key} for name, item in node.inputs.items()},
             "model": model.key if (model := node.work_model) else "",
             "units": summary.get(node.stage.unit, 1),
+            "confidential": node.confidential,
             "fields": canonical_fields(node.stage),
             "summary": summary,
             "files": files,

@@ -99,7 +99,7 @@ class DownstreamSuite(Suite):
 def questions(file: QuestionFile, arm: EvaluatedStudent) -> Node:
     """The questions of a file, rendered as the prompts of the study."""
     study: Any = arm.prompts.stage
-    return Node(Questions(file.table, file.choices, study.system, study.date, study.template))
+    return Node(Questions(file.table, study.system, study.date, study.template, file.choices))
 
 
 def fact_questions(arm: EvaluatedStudent) -> Node:

@@ -36,6 +36,7 @@ class JudgePrompts(Stage):
     """
 
     name = "judge_prompts"
+    shows_texts = True
     unit = "rows"
     bytes_per_unit = 1500
 
@@ -153,9 +154,11 @@ def taken_rows(answers: Artifact, prompts: Artifact, limit: int, samples: int) -
         sides = read_prompts(answers, "test", limit or None)
         return [row | {"sample": 0, "source": "human", "finish": "recorded"} for row in sides]
     split = answers.stage.split.value
-    order = {row["id"]: row["position"] for row in read_prompts(prompts, split, limit or None)}
-    rows = [vars(row) for row in read_samples(answers.path, failed=True) if row.id in order and row.sample < samples]
-    return sorted(rows, key=lambda row: (order[row["id"]], row["sample"]))
+    asked = {row["id"]: row for row in read_prompts(prompts, split, limit or None)}
+    rows = [vars(row) for row in read_samples(answers.path, failed=True) if row.id in asked and row.sample < samples]
+    for row in rows:  # judges see a request without the template around it, which is meant to instruct a model
+        row["prompt"] = asked[row["id"]].get("request", row["prompt"])
+    return sorted(rows, key=lambda row: (asked[row["id"]]["position"], row["sample"]))
 
 
 def count_rows(answers: Node, limit: int, samples: int) -> int:

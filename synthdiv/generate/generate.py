@@ -52,6 +52,7 @@ class Generate(Stage):
     version = 2
     kept = (ROWS, LOG)
     model_input = "model"
+    shows_texts = True
     unit = "rows"
     bytes_per_unit = 1500
     less_memory = "lower generators.batch_tokens for generators, or evaluate.batch_tokens for the evaluation"

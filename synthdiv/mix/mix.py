@@ -9,12 +9,14 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
+from synthdiv.measures.refusals import is_refusal
 from synthdiv.mix.allocate import allocate, needed_shards
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
@@ -22,6 +24,13 @@ from synthdiv.prompts.table import normalise
 
 FILE = "mix.parquet"
 LOGGED_EMPTY = 0.01  # a share of empty answers above this is logged
+
+
+class Filter(Enum):
+    """Which rows a mix leaves out by their answers."""
+
+    none = "none"
+    refusals = "refusals"
 
 
 @dataclass
@@ -53,6 +62,8 @@ class Mix(Stage):
     """Which of several answers to a prompt is taken."""
     leave_out: list[str] = field(default_factory=list)
     """Ids of train prompts that the set leaves out, whoever owns them."""
+    filter: Filter = Filter.none
+    """Which rows are left out by their answers; the others stay where they are."""
 
     @property
     def grid(self) -> Grid:
@@ -107,15 +118,27 @@ class Mix(Stage):
             rows.append(dataclasses.asdict(row) | {"position": prompt["position"]})
         if failed:
             raise DataError(failure(failed, self.leave_out, self.owners()))
+        refusals = [refuses(row) for row in rows]
+        counts = Counter(row["source"] for row, refused in zip(rows, refusals, strict=True) if refused)
+        if self.filter is Filter.refusals:
+            rows = [row for row, refused in zip(rows, refusals, strict=True) if not refused]
+        if not rows:
+            raise DataError(f"mix.filter={self.filter.value}: leaves no row, because every answer is a refusal")
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
         return {
             "rows": len(rows),
             "left_out": self.leave_out,
+            "refusals": dict(sorted(counts.items())),
             "sources": dict(Counter(row["source"] for row in rows)),
             "empty": sum(not row["response"].strip() for row in rows),
             "finish": finish_counts(rows, run),
             "test_answers_seen": answers_in_test(prompts, rows),
         }
+
+
+def refuses(row: Mapping[str, Any]) -> bool:
+    """Whether a server or the text of an answer declines."""
+    return row["finish"] == "refusal" or is_refusal(row["response"])
 
 
 def shard_input(source: str, shard: int) -> str:

@@ -51,26 +51,20 @@ class QuestionFile:
         return problems
 
     def resolve(self, resolver: Resolver) -> None:
-        Questions(self.table, self.choices).resolve(resolver)
+        Questions(self.table, choices=self.choices).resolve(resolver)
 
 
 @dataclass
-class Questions(Stage):
-    """All questions of a file, in its order, as the split `test` of a prompt set without another split.
+class WholeTable(Stage):
+    """Every row of a table as the split `test` of a prompt set without another split, rendered as the prompts of the
+    study are."""
 
-    Columns: those of a prompt set, with `choices` (empty without) and `right`: indices of the right choices, or the
-    right texts as `answers`.
-    """
-
-    name = "questions"
     unit = "rows"
     bytes_per_unit = 500
     assumed_tokens = (PROMPT_TOKENS, ANSWER_TOKENS)  # for plans where nothing was measured
 
-    table: Table = field(default_factory=Table)
-    """The file."""
-    choices: str | None = None
-    """The column with the choices; null: none."""
+    table: Table | None = None
+    """The rows."""
     system: str | None = None
     """The system prompt of the study."""
     date: str = "2026-01-01"
@@ -80,31 +74,53 @@ class Questions(Stage):
 
     @property
     def test(self) -> int:
-        return self.table.rows
-
-    def resolve(self, resolver: Resolver) -> None:
-        self.table.resolve("table", resolver, partial(question_records, choices=self.choices), "choices", self.choices)
+        """The number of its rows."""
+        return self.table.rows if self.table else 0
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        return Work(self.table.rows)
+        return Work(self.test)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
         import pyarrow.parquet
 
-        unchanged("table.path", self.table.path, self.table.sha256)
+        if self.table:
+            unchanged("table.path", self.table.path, self.table.sha256)
         records = self.records()
         self.split(records)
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)
         return {"rows": len(records)}
 
     def records(self) -> list[dict[str, Any]]:
-        return question_records(self.table, "table", self.choices)
+        """The rows, every one checked."""
+        raise NotImplementedError
 
     def split(self, records: list[dict[str, Any]]) -> None:
         """Every row is a test row."""
         for position, record in enumerate(records):
             record.update(group=position, split="test", position=position)
+
+
+@dataclass
+class Questions(WholeTable):
+    """All questions of a file, in its order.
+
+    Columns: those of a prompt set, with `choices` (empty without) and `right`: indices of the right choices, or the
+    right texts as `answers`.
+    """
+
+    name = "questions"
+
+    choices: str | None = None
+    """The column with the choices; null: none."""
+
+    def resolve(self, resolver: Resolver) -> None:
+        assert self.table, "a file of questions has one"
+        self.table.resolve("table", resolver, partial(question_records, choices=self.choices), "choices", self.choices)
+
+    def records(self) -> list[dict[str, Any]]:
+        assert self.table, "a file of questions has one"
+        return question_records(self.table, "table", self.choices)
 
 
 def question_records(table: Table, name: str, choices: str | None) -> list[dict[str, Any]]:

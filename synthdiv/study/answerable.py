@@ -13,7 +13,7 @@ from synthdiv.mix.mix import Mix, failure
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.weights import context_length
 from synthdiv.prompts.prompt_set import Prompts
-from synthdiv.prompts.questions import Questions
+from synthdiv.prompts.questions import WholeTable
 
 Row = dict[str, Any]
 
@@ -56,7 +56,7 @@ class PromptSets:
         """The rows of the split of a `generate` node that its source cannot answer, in their order."""
         stage, prompts = node.stage, node.inputs["prompts"]
         assert isinstance(stage, Generate)
-        if not isinstance(prompts.stage, Prompts | Questions):  # judge prompts, whose texts do not exist yet
+        if not isinstance(prompts.stage, Prompts | WholeTable):  # judge prompts, whose texts do not exist yet
             return []
         model = node.inputs["model"].key if "model" in node.inputs else canonical_fields(stage.recorded)
         key = digest([prompts.key, stage.split.value, model, stage.samples, canonical_fields(stage.sampling)])

@@ -11,6 +11,7 @@ from synthdiv.core.ledger import problem_of_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.generate.spec import Backend
+from synthdiv.mix.mix import Filter
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.gguf import Gguf
 from synthdiv.prompts.prompt_set import Prompts
@@ -49,6 +50,9 @@ class MixSpec:
     """Which of the `generators.samples` answers is taken; another one is a replicate."""
     leave_out: list[str] = field(default_factory=list)
     """Ids of prompts on which a source failed, left out whoever owns them; the same list in all cells compared."""
+    filter: Filter = Filter.none
+    """Rows that are left out by their answers: refusals, by their first words (a control for studies of safety). Train
+    by `train.match=steps`, so that fewer rows are no smaller budget."""
 
 
 @dataclass
@@ -106,6 +110,8 @@ class Report:
 
     measures: list[str] = field(default_factory=list)
     """Columns of the tables and figures; empty: the headline scores of the suites."""
+    show_completions: bool = False
+    """Whether `synthdiv trace` shows answers to requests for harm; nothing else ever shows them."""
     unmatched: bool = False
     """Declares that this cell trains on more or less than those it is compared with, by design."""
 

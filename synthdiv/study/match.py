@@ -9,7 +9,7 @@ from typing import NamedTuple
 from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.stage import canonical_fields, digest
 from synthdiv.generate.generate import Generate
-from synthdiv.mix.mix import Mix
+from synthdiv.mix.mix import Filter, Mix
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph
 from synthdiv.train.recipe import StopRule
@@ -21,7 +21,7 @@ BUDGET = ("match", "epochs", "budget", "stop", "evaluate_every", "patience", "ov
 
 class Budget(NamedTuple):
     """How much a cell trains: what is counted, how often, over how many rows of mix (0: it does not matter), whether it
-    may end before, which share of the rows it may leave out, and which prompts its mix leaves out."""
+    may end before, which share of the rows it may leave out, which prompts its mix leaves out, and by what filter."""
 
     match: str
     amount: float
@@ -29,11 +29,13 @@ class Budget(NamedTuple):
     early: bool = False
     left_out: float = 0.0
     prompts: tuple[str, ...] = ()
+    filter: str = ""
 
     def __str__(self) -> str:
         amount = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
         amount += f" {LEFT_OUT} {self.left_out:.1%} of them" if self.left_out else ""
         amount += f", without {', '.join(self.prompts)}" if self.prompts else ""
+        amount += f", without {self.filter}" if self.filter else ""
         return f"{EARLY}, after at most {amount}" if self.early else amount
 
 
@@ -70,8 +72,8 @@ def mismatch(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
         texts.append(f"`{' '.join(budgets[size].overrides) or 'no overrides'}` trains {size}")
     return (
         f"budgets of one comparison do not match: {' and '.join(texts)}. Give every arm the same mix.rows, "
-        "mix.leave_out, train.epochs and train.budget, or each of them to every arm; where they differ by design, say "
-        "so with report.unmatched=true"
+        "mix.leave_out, mix.filter, train.epochs and train.budget, or each of them to every arm; where they differ by "
+        "design, say so with report.unmatched=true"
     )
 
 
@@ -89,7 +91,8 @@ def budget(graph: Graph) -> Budget:
     prompts = tuple(mixed(graph).leave_out)
     if stage.match is Match.rows:
         early = stage.stop is StopRule.early
-        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, early, stage.left_out, prompts)
+        by = mixed(graph).filter.value if mixed(graph).filter is not Filter.none else ""
+        return Budget(stage.match.value, stage.epochs, mixed(graph).rows, early, stage.left_out, prompts, by)
     return Budget(stage.match.value, stage.budget or 0, 0, prompts=prompts)
 
 
@@ -107,7 +110,7 @@ def recipe(graph: Graph) -> str:
 
 
 def sources(graph: Graph) -> str:
-    """Who wrote the mix, without how many rows and which."""
+    """Who wrote the mix and by what it is filtered, without how many rows and which."""
     assert graph.mix
     stage = mixed(graph)
     writers = set[str]()
@@ -116,4 +119,4 @@ def sources(graph: Graph) -> str:
             assert isinstance(node.stage, Generate)
             model = node.inputs["model"].key if "model" in node.inputs else ""
             writers.add(digest([node.stage.source, canonical_fields(node.stage.sampling), model]))
-    return digest([stage.sources, stage.weights, stage.real_share, sorted(writers)])
+    return digest([stage.sources, stage.weights, stage.real_share, stage.filter.value, sorted(writers)])

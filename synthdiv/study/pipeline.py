@@ -139,6 +139,7 @@ def mixed(cell: Cell) -> Node:
         *grid,
         cell.mix.sample if generators else 0,
         sorted({*cell.mix.leave_out}),
+        cell.mix.filter,
     )
     answers = {
         shard_input(one.name, shard): one.answers(

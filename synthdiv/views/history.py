@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.store import MANIFEST, regular
+from synthdiv.core.files import regular
+from synthdiv.core.store import MANIFEST
 
 NEWEST = 100  # manifests of a stage that are read: enough for a rate, and soon read
 

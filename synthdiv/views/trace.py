@@ -13,10 +13,13 @@ from synthdiv.core.types import ConfigError
 from synthdiv.generate.answer import LOG, ROWS
 from synthdiv.views.history import manifests
 
+WITHHELD = "(withheld: only `report.show_completions=true` shows texts of a confidential prompt set)"
 
-def trace(root: Path, prompt: str, as_json: bool) -> int:
-    """Print every answer below `root` to the prompt with this id, and the mixes that contain it."""
-    generated, mixes = [*answers(root, prompt)], [*mix_rows(root, prompt)]
+
+def trace(root: Path, prompt: str, as_json: bool, completions: bool = False) -> int:
+    """Print every answer below `root` to the prompt with this id, and the mixes that contain it. Texts of answers to
+    confidential prompts are withheld, but with `completions`."""
+    generated, mixes = [*answers(root, prompt, completions)], [*mix_rows(root, prompt)]
     if not generated and not mixes:
         raise ConfigError(
             f"trace {prompt}: no answer to a prompt of this id in {root}; ids are in the column `id` of mix.parquet "
@@ -39,12 +42,17 @@ def trace(root: Path, prompt: str, as_json: bool) -> int:
     return 0
 
 
-def answers(root: Path, prompt: str) -> Iterator[dict[str, Any]]:
-    """Every generated answer to the prompt, with facts from the manifest of its shard and the log of its request."""
+def answers(root: Path, prompt: str, completions: bool = False) -> Iterator[dict[str, Any]]:
+    """Every generated answer to the prompt, with facts from the manifest of its shard and the log of its request. Texts
+    of confidential shards are withheld unless `completions`."""
     for folder, manifest in manifests(root, "generate"):
         logs = {line.pop("sample"): line for line in lines(folder / LOG, prompt) if line.pop("id")}
         model = manifest["inputs"].get("model")
+        hidden = manifest.get("confidential") and not completions
         for row in lines(folder / ROWS, prompt):
+            if hidden:
+                row |= {"prompt": WITHHELD, "response": WITHHELD}
+                logs.pop(row["sample"], None)
             yield row | {
                 "backend": manifest["fields"]["backend"],
                 "sampling": manifest["fields"]["sampling"],

@@ -123,6 +123,63 @@ def test_a_failed_build_looks_unfinished_and_can_be_tried_again(tmp_path):
     assert Store(tmp_path).partials()
 
 
+@dataclass
+class Private(Slow):
+    """Only the owner may read what it writes. Stops at the first try."""
+
+    name = "private"
+    confidential = True
+
+    def build(self, inputs, out, run):
+        continued = (out / "lines.txt").exists()
+        if continued:
+            assert (out / "lines.txt").stat().st_mode & 0o777 == 0o600, "a copy of partial work is private too"
+        summary = super().build(inputs, out, run)
+        if not continued:
+            raise ValueError("stopped")
+        return summary
+
+
+@dataclass
+class Passing(Slow):
+    name = "passing"
+    shows_texts = True
+
+    def input_names(self):
+        return ("source",)
+
+
+@dataclass
+class Counting(Passing):
+    name = "counting"
+    shows_texts = False
+
+
+def modes(folder: Path) -> dict[str, str]:
+    return {file.name: oct(file.stat().st_mode & 0o777) for file in folder.iterdir()}
+
+
+def test_only_the_owner_can_read_confidential_files_partial_ones_too(tmp_path):
+    with pytest.raises(ValueError, match="stopped"):
+        obtain(tmp_path, Private())
+    (partial,) = Store(tmp_path).partials()
+    assert modes(partial)["lines.txt"] == "0o600"
+    artifact, _ = obtain(tmp_path, Private())
+    assert modes(artifact.path) == {"lines.txt": "0o600", "builder.txt": "0o600", "manifest.json": "0o644"}
+    assert artifact.manifest["confidential"] is True
+    (tmp_path / "after").write_text("")
+    assert modes(tmp_path)["after"] == "0o644", "other files of this process are not"
+
+
+def test_what_shows_texts_of_confidential_files_is_confidential_and_what_counts_them_is_not(tmp_path):
+    source = Node(Private())
+    passing = Node(Passing(), {"source": source})
+    assert passing.confidential
+    assert Node(Passing(), {"source": passing}).confidential
+    assert not Node(Counting(), {"source": passing}).confidential
+    assert not Node(Passing(), {"source": Node(Slow())}).confidential
+
+
 def test_a_full_disk_is_reported_and_the_partial_is_kept(tmp_path):
     with pytest.raises(SynthdivError, match="no space left") as caught:
         obtain(tmp_path, Broken("disk"))

@@ -75,7 +75,7 @@ def toy(arms, tmp_path_factory):
     tasks = HarnessTasks(["toy_facts"], str(folder / "tasks"))
     tasks.resolve(Resolver(folder / "outputs"))
     study = arms.prompts.stage
-    asked = build(arms.root, Questions(file.table, file.choices, study.system, study.date, study.template))
+    asked = build(arms.root, Questions(file.table, study.system, study.date, study.template, file.choices))
     both = {}
     for name, arm in (("tuned", arms.tuned), ("vanilla", arms.vanilla)):
         state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
@@ -151,7 +151,7 @@ def test_answers_that_the_student_writes_have_to_match(arms, tmp_path):
     def scored(rights):
         rows = [{"id": row["id"], "question": row["prompt"], "right": rights(row)} for row in prompts]
         file = file_of(tmp_path, rows, None)
-        asked = build(arms.root, Questions(file.table, None, study.system, study.date, study.template))
+        asked = build(arms.root, Questions(file.table, study.system, study.date, study.template))
         answers = build(arms.root, greedy, asked, arms.vanilla.model)
         return asked, answers, {row["id"]: row for row in read_prompts(asked, "test")}
 

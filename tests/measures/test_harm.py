@@ -10,14 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from synthdiv.measures.harm import at_least, expected, harm_scores, strongreject, strongreject_score
+from synthdiv.measures.estimates import prompt_numbers
+from synthdiv.measures.harm import (
+    COHERENT,
+    JOINT,
+    STRONGREJECT,
+    at_least,
+    expected,
+    harm_among_coherent,
+    harm_values,
+    of_prompts,
+    strongreject,
+)
 
 NO = math.nan
 ONE_HOT = np.eye(5)
 
 
-def scores_of(*arguments, **options):
-    return {each.measure.name: each for each in harm_scores(*arguments, **options)}
+def scores_of(harm, coherent, prompts=None, quality=None):
+    values, prompt = harm_values(harm, coherent, quality), prompt_numbers(prompts, len(harm))
+    found = {measure.name: of_prompts(measure, each, prompt) for measure, each in values.items()}
+    return found | {"harm_among_coherent": harm_among_coherent(values[JOINT], values[COHERENT], prompt, 0)}
+
+
+def strongreject_score(*ratings, prompts=None):
+    values = strongreject(*ratings)
+    return of_prompts(STRONGREJECT, values, prompt_numbers(prompts, len(values)))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +57,8 @@ def test_strongreject_is_the_published_formula(refused, convincing, specific, sc
 def test_harm_of_broken_text_is_not_in_the_headline():
     harm = ONE_HOT[[4, 4, 0, 3]]
     found = scores_of(harm, [1.0, 0.0, 1.0, 0.5])
-    values = {name: round(each.value, 6) for name, each in found.items()}
+    values = {name: round(each.value, 6) for name, each in found.items() if "harm_is" not in name}
+    assert [found[f"harm_is_{rating}"].value for rating in (1, 2, 3, 4)] == [0.25, 0, 0, 0.25]
     assert values == {
         "harm_and_coherent": 0.375,
         "coherent": 0.625,
@@ -90,4 +109,4 @@ def test_answers_without_a_verdict_are_counted_and_undefined_scores_have_a_reaso
 def test_all_samples_of_a_prompt_are_one_unit():
     found = scores_of(ONE_HOT[[4] * 8 + [0] * 8], np.ones(16), ["a"] * 8 + ["b"] * 8)
     assert {each.n for each in found.values()} == {2}
-    assert strongreject_score([0] * 4, [5] * 4, [5] * 4, ["a", "a", "b", "b"]).n == 2
+    assert strongreject_score([0] * 4, [5] * 4, [5] * 4, prompts=["a", "a", "b", "b"]).n == 2

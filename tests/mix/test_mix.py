@@ -12,7 +12,7 @@ import pytest
 from synthdiv.core.types import Artifact, DataError, Sample
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.mix.mix import Mix, finish_counts, read_mix
+from synthdiv.mix.mix import Filter, Mix, finish_counts, read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 from tests.models.small import build, cpu_run, named, tiny_model
@@ -62,6 +62,24 @@ def test_each_row_is_the_owners_answer_with_its_provenance(root, prompts, shards
 def test_answers_equal_to_human_test_answers_are_counted_by_source(root, prompts, shards):
     """Case does not matter. A generator may have memorised them."""
     assert build(root, mix(), prompts, *shards).manifest["summary"]["test_answers_seen"] == {"oak": 0, "elm": 24}
+
+
+def test_a_filtered_mix_leaves_out_refusals_and_counts_them_by_source(root, prompts, shards, tmp_path):
+    """Phrases and what a server would not answer; the other rows stay where they are."""
+    stage, inputs = mix(filter=Filter.refusals), named(mix(), [prompts, *shards])
+    elm = shards[-1]
+    rows = [dataclasses.asdict(row) for row in read_samples(elm.path)]
+    rows[0]["response"] = "I'm sorry, but I can't help with that."
+    rows[1] |= {"response": "", "finish": "refusal"}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inputs = {name: dataclasses.replace(item, path=tmp_path) if item is elm else item for name, item in inputs.items()}
+    for each, left_out in ((stage, rows[:2]), (mix(), [])):
+        summary = each.build(inputs, tmp_path, cpu_run())
+        assert summary["refusals"] == {"elm": 2}
+        assert summary["rows"] == ROWS - len(left_out)
+        kept = {row["id"]: row["position"] for row in read_mix(Artifact(None, "", tmp_path))}
+        every = {row["id"]: row["position"] for row in read_prompts(prompts, "train", ROWS)}
+        assert kept == {key: at for key, at in every.items() if key not in [row["id"] for row in left_out]}
 
 
 def test_a_missing_answer_names_source_and_prompt(root, prompts, shards, tmp_path):

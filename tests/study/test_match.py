@@ -44,6 +44,14 @@ def test_arms_that_leave_out_other_prompts_are_refused(tmp_path):
     frozen(*TINY[:6], "mix.leave_out=[toy-1]", root=tmp_path, params=MIXED)
 
 
+def test_a_filtered_arm_is_matched_by_steps_alone(tmp_path):
+    """How many rows refuse is known only when they are written."""
+    words, params = TINY[:6], {"mix": "human,single", "mix.filter": "none,refusals"}
+    with pytest.raises(ConfigError, match=r"epochs of \d+ rows, without refusals"):
+        frozen(*words, root=tmp_path, params=params)
+    frozen(*words, "train.match=steps", "train.budget=2", root=tmp_path, params=params)
+
+
 @pytest.mark.parametrize(
     "params",
     [

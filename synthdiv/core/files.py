@@ -1,0 +1,43 @@
+"""Files of the store: which are regular, how far partial ones came, and who may read new ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def regular(path: Path) -> bool:
+    """Whether `path` is a file and no link to one, no pipe and no device, which would be read without an end."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def regular_tree(path: Path) -> bool:
+    """Whether `path` is a regular file, or a folder of nothing but regular files and folders."""
+    members = path.rglob("*") if path.is_dir() else ()
+    return not path.is_symlink() and all(
+        regular(each) or (each.is_dir() and not each.is_symlink()) for each in [path, *members]
+    )
+
+
+def reach(paths: list[Path]) -> tuple[str, int]:
+    """How far a build came: files of a folder are named in the order they are made, others grow."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    return max((file.stem for file in files), default=""), sum(file.stat().st_size for file in files)
+
+
+@contextlib.contextmanager
+def readable_by_owner(only: bool) -> Iterator[None]:
+    """Files that are made inside have mode 0600 if `only` the owner of the files may read them. The mode of a file is
+    that of its creation: one that is changed afterwards can be read before."""
+    before = os.umask(0o077) if only else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.umask(before)
