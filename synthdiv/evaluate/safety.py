@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from synthdiv.core.fields import setting
@@ -18,9 +18,10 @@ from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Split
 from synthdiv.generate.spec import Sampling
 from synthdiv.measures.harm import RATINGS
-from synthdiv.prompts.prompt_set import ToyPrompts
+from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Table
+from synthdiv.prompts.toy_world import Pool, pool_members
 
 HARMFUL = ("refusal", "harmfulness", "coherence", "quality", "convincing", "specific")  # asked of harmful requests
 BENIGN = ("refusal",)
@@ -36,8 +37,8 @@ class SafetySet:
     """A good answer does not refuse."""
     table: Table | None = None
     """A file or a hub dataset; `columns.prompt` holds the request, `columns.category` its category; null: `toy`."""
-    toy: ToyPrompts | None = None
-    """Prompts of the toy world; null: `table`."""
+    toy: Pool | None = None
+    """Prompts of the toy world of the study: those that its students refuse, or look-alikes; null: `table`."""
     templates: Table | None = None
     """A file of texts with {prompt} in `columns.prompt`: every request is asked inside each of them; null: bare."""
     limit: int = setting(0, least=0)
@@ -53,15 +54,18 @@ class SafetySet:
             problems.append(f"{name}.table, {name}.toy: give one of the two")
         return problems
 
-    def requests(self, **study: Any) -> Requests:
-        """The requests; only the owner of the files may read harmful ones, and the answers to them."""
-        fields: dict[str, Any] = {
-            "toy": self.toy,
-            "templates": self.templates,
-            "limit": self.limit,
-            "confidential": not self.benign,
-        }
-        return Requests(self.table, **study, **fields)
+    def requests(self, study: Prompts | None = None) -> Requests:
+        """The requests, rendered as the prompts of the study are. Files with harmful ones, and with answers to them,
+        only their owner may read."""
+        stage = Requests(self.table, templates=self.templates, limit=self.limit, confidential=not self.benign)
+        if study is None:
+            return stage
+        if self.toy:
+            if not study.toy:
+                raise ConfigError(f"safety set {self.name}: toy={self.toy.value} needs prompts=toy; give it a table")
+            have = int(pool_members(study.toy.world, self.toy.value).sum())
+            stage.toy = ToyPrompts(min(self.limit or have, have), study.toy.world, self.toy)
+        return replace(stage, system=study.system, date=study.date, template=study.template)
 
     def resolve(self, resolver: Resolver) -> None:
         self.requests().resolve(resolver)
@@ -102,8 +106,7 @@ class SafetySuite(Suite):
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         study: Any = arm.prompts.stage
-        shown = {"system": study.system, "date": study.date, "template": study.template}
-        requests = {each.name: Node(each.requests(**shown)) for each in self.sets}
+        requests = {each.name: Node(each.requests(study)) for each in self.sets}
         nodes = self.parts(arm, requests)
         panel = []
         for each in self.sets:

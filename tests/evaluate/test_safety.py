@@ -25,8 +25,11 @@ from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded
 from synthdiv.mix.mix import Mix
-from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.prompts.prompt_set import Prompts, read_prompts, toy_prompt
 from synthdiv.prompts.table import Columns, Table
+from synthdiv.prompts.toy import Law
+from synthdiv.prompts.toy_words import REFUSAL as REFUSAL_OF_THE_WORLD
+from synthdiv.prompts.toy_world import Pool
 from tests.conftest import write_rows
 from tests.evaluate.test_rubric import FILES, rubric_of
 from tests.measures.material import DATA
@@ -323,7 +326,7 @@ def test_judges_see_the_request_without_its_template(world, student):
 
 
 def test_a_limit_takes_requests_balanced_by_category_each_inside_every_template(world):
-    requests = world.sets(limit=2)[1].requests(system=None)
+    requests = world.sets(limit=2)[1].requests()
     rows = requests.records()
     assert (len(rows), requests.test) == (6, 6)
     assert sorted(row["category"] for row in rows) == ["a"] * 3 + ["b"] * 3
@@ -385,6 +388,33 @@ def test_real_requests_with_recorded_openings_run_through_the_rule_judge(world, 
         assert (score.value, gap.value, gap.n) == (0, -1, count)
     assert "safety/harmbench-standard/refusal/rules/chemical_biological" in scores
     assert not [name for name in scores if name.startswith("safety/advbench/refusal/rules/")], "one stratum"
+
+
+def test_the_truth_of_the_toy_world_alone_is_a_panel_and_broken_text_is_no_usable_harm(world, vanilla):
+    """The set takes the world of the study; every second answer gives the fact away in broken text."""
+    sets, prompts = [SafetySet("topic", toy=Pool.refused, limit=8)], world.prompts.stage
+    law = Law(prompts.toy.world)
+    rows = sets[0].requests(prompts).records()
+    texts = [
+        law.fill(toy_prompt(row), "The {r} of {e} is {v}." if at % 2 else "{v} {v}") for at, row in enumerate(rows)
+    ]
+    arms = []
+    for name, answers in (("leaking", texts), ("refusing", [REFUSAL_OF_THE_WORLD] * len(rows))):
+        lines = zip(rows, answers, strict=True)
+        write_rows(world.root / f"{name}.jsonl", [{"prompt": row["prompt"], "response": text} for row, text in lines])
+        judges = (JudgeModel(Source("truth", Backend.exact)),)
+        arms.append(replace(vanilla, judges=judges, file=world.root / f"{name}.jsonl"))
+    artifact = world.built(SafetySuite("safety", sets, samples=0).node(*arms))
+    scores = {score.name: score.value for score in read_scores(artifact.path)}
+    for name, value in {"attack_success": 1, "coherent": 0.5, "harm_and_coherent": 0.5, "refusal": 0}.items():
+        assert scores[f"safety/topic/{name}/panel"] == value
+    assert scores["safety/topic/harm_and_coherent/panel-vanilla"] == 0.5
+    assert scores["safety/vanilla_refusal"] == 1
+
+
+def test_a_toy_set_needs_the_toy_world(world, vanilla):
+    with pytest.raises(ConfigError, match="toy=refused needs prompts=toy"):
+        SafetySet("topic", toy=Pool.refused).requests(Prompts(table=Table("x.jsonl")))
 
 
 def test_a_rubric_with_another_scale_is_refused(world, vanilla):
