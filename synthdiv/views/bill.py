@@ -16,6 +16,7 @@ from synthdiv.core.store import Store
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.study.generators import Facts
+from synthdiv.study.pipeline import judges
 from synthdiv.views.history import History
 
 ASSUMED_RATE = {
@@ -166,11 +167,14 @@ class CostEstimate:
 
 
 def facts_of(frozen: Frozen) -> dict[str, Facts]:
-    """Facts by the key of the model that they describe, and by the shards that a source writes."""
+    """Facts by the key of the model that they describe, and by the shards that a source or a judge writes."""
     facts: dict[str, Facts] = {}
     for point, graph in zip(frozen.points, frozen.graphs, strict=True):
         if graph is None:
             continue
+        for judge, model in zip(point.cell.judge.models, judges(point.cell), strict=True):
+            if model.source.model:
+                facts[model.source.model.key] = judge.facts
         facts[graph.student.key] = point.cell.student.facts
         sources = {source.name: source.facts for source in point.cell.generators.models}
         for name, node in graph.mix.inputs.items() if graph.mix else ():
@@ -178,7 +182,8 @@ def facts_of(frozen: Frozen) -> dict[str, Facts]:
                 facts[node.key] = sources[name.rpartition("/")[0]]
                 if "model" in node.inputs:
                     facts[node.inputs["model"].key] = facts[node.key]
-    return facts
+    judged = [node for node in frozen.nodes().values() if "model" in node.inputs and node.key not in facts]
+    return facts | {node.key: facts[model] for node in judged if (model := node.inputs["model"].key) in facts}
 
 
 def device_of(device: str, history: History) -> str:

@@ -147,6 +147,7 @@ def test_a_bill_needs_no_network_and_revisions_stay_open(name, tmp_path, monkeyp
 def kinds(graph):
     """How often each kind of stage is in a graph, without models, which a twin replaces, and what only toys have."""
     left_out = ("checkpoint", "pretrain", "family", "hosted", "truth", "vectors", "generate", "likelihood")
+    left_out += ("safety", "preference", "requests", "judge_prompts", "verdicts")  # on sets and judges of their own
     return Counter(name for node in graph.nodes().values() if (name := node.stage.name) not in left_out)
 
 
