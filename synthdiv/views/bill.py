@@ -172,9 +172,9 @@ def facts_of(frozen: Frozen) -> dict[str, Facts]:
     for point, graph in zip(frozen.points, frozen.graphs, strict=True):
         if graph is None:
             continue
-        for judge, model in zip(point.cell.judge.models, judges(point.cell), strict=True):
-            if model.source.model:
-                facts[model.source.model.key] = judge.facts
+        for spec, judge in zip(point.cell.judge.models, judges(point.cell), strict=True):
+            if judge.source.model:
+                facts[judge.source.model.key] = spec.facts
         facts[graph.student.key] = point.cell.student.facts
         sources = {source.name: source.facts for source in point.cell.generators.models}
         for name, node in graph.mix.inputs.items() if graph.mix else ():
