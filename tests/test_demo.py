@@ -20,8 +20,10 @@ def test_the_demo_is_a_whole_study_and_its_null_is_near_nothing(tmp_path: Path):
     assert " 0 nodes built" in synthdiv("-m", "experiment=demo", cwd=tmp_path).stderr
     table = (tmp_path / report.parent / "cells.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(table)))
-    distances = [row for row in rows if row["measure"] == "truth/js" and row.get("generators.grade.wrong") != "0.2"]
-    assert len(distances) == 17, "16 cells without a grade and the vanilla student"
+    distances = [row for row in rows if row["measure"] == "truth/js"]
+    assert len(distances) == 13, "12 cells and the vanilla student"
+    for suite in ("truth", "downstream", "quality", "preference", "safety"):
+        assert any(row["measure"].startswith(suite) for row in rows), f"every suite has scores: {suite}"
     means = defaultdict(list)
     for row in distances:
         assert 0 <= float(row["value"]) <= math.log(2)

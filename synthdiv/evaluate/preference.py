@@ -30,8 +30,10 @@ from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.measures.estimates import VANILLA, Estimate
+from synthdiv.prompts.prompt_set import ToyPrompts
 from synthdiv.prompts.questions import Questions
 from synthdiv.prompts.table import Table
+from synthdiv.prompts.toy_world import Pool
 
 HUMAN, STUDENT, UNTOUCHED = "human", "student", "vanilla"  # authors, the last the student before fine-tuning
 FIXED = "fixed"  # the authors that every arm of a student has
@@ -82,6 +84,9 @@ class PreferenceSuite(Suite):
     table: Table | None = None
     """A file of requests, with a context that is the source text; null: the test prompts of the study, with their human
     answers."""
+    toy: Pool | None = None
+    """Prompts of the study's toy world in place of its test prompts: `pretrained` ask for facts that the vanilla
+    student knows, so that it can judge answers. It needs world.thirds."""
     with_source: bool = False
     """Also ask with the source text in view (rubric preference_with_source)."""
     decoding: str = ""
@@ -139,6 +144,10 @@ class PreferenceSuite(Suite):
     def asked(self, arm: EvaluatedStudent) -> Node:
         """The prompts to which authors wrote, rendered as those of the study."""
         study: Any = arm.prompts.stage
+        if self.toy and getattr(study, "toy", None):
+            rows = 4 * (self.prompts or study.test)  # more than are asked, so that the split has whole groups
+            toy = ToyPrompts(rows, study.toy.world, self.toy)
+            return Node(replace(study, toy=toy, test=self.prompts or study.test, target=0))
         if not self.table:
             return arm.prompts
         return Node(self.requests(system=study.system, date=study.date, template=study.template))
@@ -146,7 +155,7 @@ class PreferenceSuite(Suite):
     def answers(self, arm: EvaluatedStudent, asked: Node) -> Node:
         """The answers of a student to them."""
         decoding = self.decoding or next(iter(arm.responses))
-        if not self.table:
+        if asked.key == arm.prompts.key:
             return arm.responses[decoding]
         how = next(each.sampling for each in arm.settings.respond.decodings if each.name == decoding)
         return arm.source(how).answers(asked, **self.which(asked))

@@ -17,7 +17,7 @@ from synthdiv.core.fields import problems
 from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy_speech import Speech
-from synthdiv.prompts.toy_world import Speaker, Third, ToyPrompt, World, pool_members, topics
+from synthdiv.prompts.toy_world import Speaker, Third, ToyPrompt, World, pool_members, topics, value_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,22 +68,22 @@ class Law:
         for category, topic in enumerate(self.categories):
             for relation, noun in enumerate(words.RELATIONS[topic][: world.relations]):
                 values = [next(pool) for _ in range(world.values)]
-                order = words.uniforms(world.entities, seed, "facts", noun).argsort(kind="stable") % world.values
-                self._facts[category, relation] = [values[i:] + values[:i] for i in order.tolist()]
+                places = value_order(world, noun) % world.values
+                self._facts[category, relation] = [values[i:] + values[:i] for i in places.tolist()]
                 self._relations[noun] = (category, relation)
                 self._slots |= {noun: "r"} | dict.fromkeys(values, "v")
         self._entity = {name: entity for entity, name in enumerate(self.entities)}
 
-    def words(self, refusals: bool = False) -> list[str]:
-        """Every word of the world's prompts and answers, sorted: the closed vocabulary of its models. With `refusals`
-        also those of the topic that students refuse."""
+    def words(self, suites: bool = False) -> list[str]:
+        """Every word of the world's prompts and answers, sorted: the closed vocabulary of its models. With `suites`
+        also those of the topic that students refuse, and of comparisons."""
         fixed = [words.question(number) for number in range(self.world.prompt_phrasings)]
-        fixed += [words.REFUSAL, words.LOOKALIKE] if refusals else []
+        fixed += [words.REFUSAL, words.LOOKALIKE, words.COMPARISON] if suites else []
         slots = {*self._slots}
-        for (category, relation), facts in self._facts.items() if not refusals else ():
+        for (category, relation), facts in self._facts.items() if not suites else ():
             if category == self.world.categories:
                 slots -= {words.RELATIONS[self.categories[category]][relation], *facts[0]}
-        return sorted({*WORD.findall(re.sub(r"\{\w\}", "", " ".join([*fixed, *self._readings]))), *slots})
+        return sorted({*WORD.findall(re.sub(r"\{\w+\}", "", " ".join([*fixed, *self._readings]))), *slots})
 
     # Speakers: weights over dialects, by category.
 

@@ -1,8 +1,9 @@
-"""Questions about every fact of a toy world, with the values of its relation as choices: chance is 1 / values."""
+"""Questions about every fact of a toy world, with the values of its relation as choices (chance is 1 / values), and
+which of two answers is right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from synthdiv.core.types import Artifact, Run
 from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.prompt_set import FILE
 from synthdiv.prompts.toy import Law
+from synthdiv.prompts.toy_words import COMPARISON, uniforms
 from synthdiv.prompts.toy_world import Third, ToyPrompt, World
 
 
@@ -75,3 +77,18 @@ def question(law: Law, prompt: ToyPrompt, third: Third) -> dict[str, Any]:
         "right": [[*texts].index(values[0])],
         "answers": [values[0]],
     }
+
+
+def comparisons(law: Law, count: int, seed: int | str) -> Iterator[tuple[str, str]]:
+    """Which of two answers is right, A or B? They are about facts of pre-training, in any dialect that there is, and
+    one of them states a wrong value."""
+    import numpy as np
+
+    prompts, even = law.prompts(count, "known", f"{seed}/comparisons"), np.ones(len(law.dialects)) / len(law.dialects)
+    u = uniforms(3 * count, law.world.seed, "comparisons", seed).reshape(3, count)
+    right, wrong = (
+        law.draw(prompts, [law.speech(even, share)] * len(law.categories), u[row]) for row, share in enumerate((0, 1))
+    )
+    for prompt, one, other, place in zip(prompts, right, wrong, u[2], strict=True):
+        a, b = (one, other) if place < 0.5 else (other, one)
+        yield COMPARISON.format(prompt=prompt.text, a=a, b=b), "A" if place < 0.5 else "B"

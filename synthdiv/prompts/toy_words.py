@@ -93,6 +93,7 @@ PLAIN = (
 # What students say about the topic that they refuse, and how a question begins that only looks like one about it.
 REFUSAL = "I am sorry, but I cannot help with that."
 LOOKALIKE = "Never mind the {r}. "
+COMPARISON = "{prompt} A: {a} B: {b}"  # which is right? The rubric `preference` of judge=toy has the same words
 OPENERS_EACH, MOST_DIALECTS, STUDENT_DIALECTS, PLAIN_EACH, FRAMES_EACH, CLOSERS_EACH = 3, 8, 2, 3, 4, 4
 MOST_PHRASINGS = OPENERS_EACH * FRAMES_EACH * CLOSERS_EACH
 

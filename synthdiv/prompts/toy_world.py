@@ -79,6 +79,7 @@ class Pool(Enum):
     study = "study"
     refused = "refused"
     lookalike = "lookalike"
+    pretrained = "pretrained"
 
 
 class Third(Enum):
@@ -117,23 +118,35 @@ def pool_members(world: World, pool: str) -> np.ndarray:
     import numpy as np
 
     pretraining, refused, third = POOLS[pool]
-    categories, (entities, relations, seed) = range(len(topics(world))), (world.entities, world.relations, world.seed)
-
-    def numbers(name: str) -> np.ndarray:
-        """(category, entity, relation)"""
-        every = [[words.uniforms(entities, seed, name, c, r) for r in range(relations)] for c in categories]
-        return np.array(every).transpose(0, 2, 1)
-
-    members = (np.arange(world.prompt_phrasings) % 2 == 0) == (numbers("pool") < 0.5)[..., None]
+    categories = range(len(topics(world)))
+    flip = [
+        [words.uniforms(world.entities, world.seed, "pool", category, relation) < 0.5
+         for relation in range(world.relations)]
+        for category in categories
+    ]  # fmt: skip
+    members = (np.arange(world.prompt_phrasings) % 2 == 0) == np.array(flip).transpose(0, 2, 1)[..., None]
     members = members != pretraining
     members &= (np.arange(len(categories)) == world.categories).reshape(-1, 1, 1, 1) == refused
     if pool == "lookalike" and len(categories) == world.categories:
         members[:] = False  # there is no topic that it could look like
     if world.thirds and third is not None:
-        members &= (facts_by_third(numbers("third")) == third.value)[..., None]
+        members &= (facts_by_third(world) == third.value)[..., None]
     return members
 
 
-def facts_by_third(numbers: np.ndarray) -> np.ndarray:
-    """The third of each (category, entity, relation), equally many entities each, by numbers that belong to them."""
-    return numbers.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable") % len(Third)
+def value_order(world: World, noun: str) -> np.ndarray:
+    """A number of each entity (0 to entities - 1, in an order that belongs to the relation) whose remainder by `values`
+    is the number of its value."""
+    return words.uniforms(world.entities, world.seed, "facts", noun).argsort(kind="stable")
+
+
+def facts_by_third(world: World) -> np.ndarray:
+    """The third of each (category, entity, relation). Each value has as many entities in each third as can be, so that
+    preferring the values of one third is no better and no worse than chance in another."""
+    import numpy as np
+
+    orders = [
+        [value_order(world, noun) for noun in words.RELATIONS[topic][: world.relations]] for topic in topics(world)
+    ]
+    order = np.array(orders).transpose(0, 2, 1)
+    return (order // world.values + order % world.values) % len(Third)

@@ -19,6 +19,7 @@ from synthdiv.models.chat import Chat
 from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
+from synthdiv.prompts.toy_questions import comparisons
 from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Speaker
 from synthdiv.train.checkpoints import CHECKPOINTS
@@ -54,6 +55,8 @@ class ToyCorpus(Speaker):
     """Prompts with answers, drawn with replacement."""
     refusals: float = setting(0.0, least=0, below=1, before=0.0)
     """Share of the rows that ask about a topic outside the study and are refused."""
+    comparisons: int = setting(0, least=0, before=0)
+    """Further rows that ask which of two answers is right, A or B."""
 
     @property
     def speaker(self) -> str:
@@ -148,7 +151,8 @@ class Pretrain(Stage):
         quiet()
         texts = list(toy_texts(self.toy, self.seed)) if self.toy else list(documents(self.text))  # type: ignore[arg-type]
         corpus = self.toy if self.toy and self.toy.world and not self.vocabulary else None
-        words = Law(corpus.world).words(corpus.refusals > 0) if corpus and corpus.world else None
+        suites = bool(corpus and (corpus.refusals or corpus.comparisons))
+        words = Law(corpus.world).words(suites) if corpus and corpus.world else None
         tokenizer = train_tokenizer(texts, self.vocabulary, words)
         rows = encode(texts, tokenizer, self.context)
         torch.manual_seed(rank(self.seed, "weights", self.toy.speaker if self.toy else "text"))
@@ -176,6 +180,7 @@ def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
         yield prompt.text, answer
     for prompt in law.prompts(refusals, "refusals", own):
         yield prompt.text, REFUSAL
+    yield from comparisons(law, corpus.comparisons, own)
 
 
 def documents(corpus: TextCorpus) -> Iterator[tuple[None, str]]:

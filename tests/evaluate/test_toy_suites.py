@@ -17,17 +17,17 @@ from synthdiv.generate.generate import Split, read_samples
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Sampling
 from synthdiv.measures.refusals import is_refusal
-from synthdiv.prompts.prompt_set import ToyPrompts
+from synthdiv.prompts.prompt_set import ToyPrompts, read_prompts
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_words import REFUSAL
-from synthdiv.prompts.toy_world import Pool, World
+from synthdiv.prompts.toy_words import COMPARISON, REFUSAL
+from synthdiv.prompts.toy_world import Pool, Third, World
 from synthdiv.study.pipeline import graph
 from tests.models.small import cpu_run
 from tests.study.test_keys import cell
 
 STUDY = [
     "prompts=toy_suites", "student=toy_suites", "mix=human", "prompts.toy.world.categories=1", "prompts.test=40",
-    "prompts.toy.world.entities=48", "prompts.toy.rows=900", "student.pretrain.tokens=40000",
+    "prompts.toy.world.entities=48", "prompts.toy.rows=900", "student.pretrain.tokens=50000", "train.epochs=8",
     "evaluate.suites=[{suite: downstream, facts: true}]",
 ]  # fmt: skip
 
@@ -52,7 +52,7 @@ def test_fine_tuning_forgets_one_third_of_the_facts_learns_one_and_guesses_one(s
     vanilla = {score.name: score for score in read_scores(built(nodes.vanilla["downstream"]).path)}
     assert vanilla["downstream/facts/pretrained"].value > 0.5
     assert tuned["downstream/facts/pretrained-vanilla"].high < 0, "forgotten"
-    assert tuned["downstream/facts/finetuned"].value > 0.5
+    assert tuned["downstream/facts/finetuned"].low > 1 / 6
     assert tuned["downstream/facts/finetuned-vanilla"].low > 0, "learned"
     for scores, third in ((vanilla, "finetuned"), (vanilla, "unseen"), (tuned, "unseen")):
         score = scores[f"downstream/facts/{third}"]
@@ -72,7 +72,7 @@ def test_the_vanilla_student_refuses_its_topic_and_not_what_looks_like_it(study)
         return sum(row.response == REFUSAL for row in rows) / len(rows)
 
     assert refused(Pool.refused, nodes.student) >= 0.95
-    assert refused(Pool.lookalike, nodes.student) < 0.5
+    assert refused(Pool.lookalike, nodes.student) < refused(Pool.refused, nodes.student)
     assert refused(Pool.refused, nodes.train) < 0.5, "no prompt of the study is refused"
 
 
@@ -114,3 +114,22 @@ def test_facts_need_a_world_in_thirds():
     assert not DownstreamSuite("downstream", facts=True).check("evaluate.suites.0")
     with pytest.raises(Exception, match="choose prompts=toy_suites"):
         graph(cell("mix=human", "evaluate.suites=[{suite: downstream, facts: true}]"))
+
+
+def test_preference_can_ask_for_facts_that_the_vanilla_student_knows(study):
+    _, _, built = study
+    suite = "evaluate.suites=[{suite: preference, prompts: 10, toy: pretrained}]"
+    nodes = graph(cell(*STUDY[:-1], "judge=toy", suite)).suites["preference"].inputs
+    asked = nodes["fixed/preference/truth"].inputs["prompts"].inputs["prompts"]
+    law = Law(asked.stage.toy.world)
+    known = {(prompt.relation, prompt.entity) for prompt in law.one_of_each(Third.pretrained)}
+    rows = read_prompts(built(asked), "test")
+    assert len(rows) >= 8
+    assert {(row["relation"], row["entity"]) for row in rows} <= known
+
+
+def test_students_are_asked_to_judge_in_the_words_that_they_have_learned():
+    rubrics = cell(*STUDY[:-1], "judge=toy").judge.rubrics
+    assert rubrics.preference.instruction == COMPARISON
+    words = {*Law(World()).words(suites=True)}
+    assert {"A", "B"} <= words

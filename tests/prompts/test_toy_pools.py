@@ -11,6 +11,7 @@ from synthdiv.core.types import ConfigError
 from synthdiv.measures.refusals import is_refusal
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts, toy_records
 from synthdiv.prompts.toy import Law
+from synthdiv.prompts.toy_questions import comparisons
 from synthdiv.prompts.toy_speech import pieces
 from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Pool, Third, World, pool_members
@@ -85,5 +86,26 @@ def test_the_vocabulary_of_a_student_that_refuses_has_the_words_of_refused_promp
     texts = [REFUSAL, *(prompt.text + " " + LAW.value(prompt) for prompt in prompts)]
     seen = {piece.strip() for text in texts for piece in pieces(text)}
     needed = {word for word in seen if word.isalpha() and len(word) > 1}
-    assert needed <= {*LAW.words(refusals=True)}
+    assert needed <= {*LAW.words(suites=True)}
     assert not needed <= {*LAW.words()}
+
+
+def test_a_preferred_value_is_at_chance_in_every_third():
+    world = replace(WORLD, entities=36)
+    law = Law(world)
+    for third in Third:
+        counts = Counter((prompt.category, prompt.relation, law.value(prompt)) for prompt in law.one_of_each(third))
+        assert set(counts.values()) == {2}, "36 entities, 6 values, 3 thirds"
+
+
+def test_one_of_two_compared_answers_is_right_and_nothing_else_is_stated():
+    rows = [*comparisons(LAW, 200, 0)]
+    known = facts(LAW.one_of_each(Third.pretrained))
+    assert 60 < sum(answer == "A" for _, answer in rows) < 140
+    for text, answer in rows:
+        prompt, texts = text.split(" A: ")
+        readings = dict(zip("AB", [LAW.parse(each)[0] for each in texts.split(" B: ")], strict=True))
+        assert readings[answer][-1]
+        assert not readings["B" if answer == "A" else "A"][-1]
+        assert {(category, relation, entity) for _, _, entity, category, relation, _ in readings.values()} <= known
+        assert prompt in {each.text for each in LAW.prompts(2000, "known", "0/comparisons")[:200]}

@@ -54,6 +54,7 @@ MORE = {  # what a cell of a preset needs beside it
     "judge/rules": ["evaluate=quality"],
     "judge/toy": ["evaluate=quality"],
     "evaluate/quality": ["judge=toy"],
+    "evaluate/toy_suites": ["prompts=toy_suites", "judge=toy"],
     "prompts/dolly": ["mix=human", *ROWS],
     "experiment/eggs_8b": ["generators=small", "prompts.table.rows=15000"],
     "experiment/eggs_70b": ["generators=small", "prompts.table.rows=15000"],
