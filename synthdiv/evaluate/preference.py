@@ -31,7 +31,7 @@ from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.measures.estimates import VANILLA, Estimate
 from synthdiv.prompts.prompt_set import ToyPrompts
-from synthdiv.prompts.questions import Questions
+from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Table
 from synthdiv.prompts.toy_world import Pool
 
@@ -106,12 +106,7 @@ class PreferenceSuite(Suite):
 
     def prompt_sets(self) -> dict[str, Resolvable]:
         sets: dict[str, Resolvable] = {f"authors.{index}": author for index, author in enumerate(self.authors)}
-        return sets | ({"table": self.requests()} if self.table else {})
-
-    def requests(self, **rendering: Any) -> Questions:
-        assert self.table
-        table = replace(self.table, columns=replace(self.table.columns, response=None))
-        return Questions(table, None, **rendering)
+        return sets | ({"table": Requests(self.table)} if self.table else {})
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         asked = self.asked(arm)
@@ -150,7 +145,7 @@ class PreferenceSuite(Suite):
             return Node(replace(study, toy=toy, test=self.prompts or study.test, target=0))
         if not self.table:
             return arm.prompts
-        return Node(self.requests(system=study.system, date=study.date, template=study.template))
+        return Node(Requests(self.table, study.system, study.date, study.template))
 
     def answers(self, arm: EvaluatedStudent, asked: Node) -> Node:
         """The answers of a student to them."""

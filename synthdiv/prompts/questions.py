@@ -127,8 +127,6 @@ def question_records(table: Table, name: str, choices: str | None) -> list[dict[
     """The rows of a file of questions, every one checked."""
     without = replace(table, columns=replace(table.columns, response=None))
     records = prompt_records(without, name)
-    if not table.columns.response:  # requests without right answers
-        return [record | {"choices": [], "right": [], "answers": []} for record in records]
     rows = table_rows(table, name, {"columns.response": table.columns.response, "choices": choices})
     for index, (record, label) in enumerate(zip(records, rows.cells[str(table.columns.response)], strict=True)):
         labels = label if isinstance(label, list) else [label]

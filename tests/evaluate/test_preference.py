@@ -358,14 +358,11 @@ def test_a_file_of_requests_has_its_authors_and_shows_the_source_to_one_rubric(w
     shown = {}
     for protocol in node.stage.protocols:
         asked = node.inputs[f"fixed/{protocol}/panel0"].inputs["prompts"]
-        assert asked.stage.limit == 100
-        inputs = [Node(each.stage, each.inputs) for each in asked.inputs.values()]
-        authors = [world.author(name) for name in ("human", "one")]
-        texts = [
-            Source(each.name, Backend.recorded, recorded=each.recorded).answers(inputs[0], split=Split.test, rows=62)
-            for each in authors
-        ]
-        prompts = world.built(judge_prompts(getattr(RUBRICS, protocol), inputs[0], *texts, limit=4))
+        requests = asked.inputs["prompts"]
+        assert asked.stage.rows == 2 * 3 * (ROWS + 2), "three pairs of authors in both orders"
+        assert asked.inputs["0"].stage.rows == requests.stage.test == ROWS + 2, "the student answers them"
+        texts = [asked.inputs[place] for place in ("1", "2")]
+        prompts = world.built(judge_prompts(getattr(RUBRICS, protocol), requests, *texts, limit=4))
         shown[protocol] = [row["prompt"] for row in read_prompts(prompts, "test")]
     assert not any("sank" in text for text in shown["preference"])
     assert all("sank" in text for text in shown["preference_with_source"])
