@@ -99,6 +99,12 @@ class Artifact:
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
 
     @property
+    def confidential(self) -> bool:
+        """Whether only the owner may read its files, as of its node."""
+        passed = self.stage.shows_texts and any(item.confidential for item in self.inputs.values())
+        return bool(self.stage.confidential or passed)
+
+    @property
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
 

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Measured, Node, Stage, Work
-from synthdiv.core.types import Artifact, DataError, Run, Sample
+from synthdiv.core.types import Artifact, DataError, Run, Sample, Unavailable
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.endpoint import server_of
 from synthdiv.generate.spec import MODELLESS, Backend, Recorded, Sampling
@@ -180,12 +180,12 @@ class Generate(Stage):
                     write(chunk)
 
             done, usd = 0, sum(line.get("usd", 0.0) for line in before)
-            for chunk in chunks:
+            for chunk in quoting_nothing(chunks) if inputs["prompts"].confidential else chunks:
                 write(chunk)
                 done, usd = done + len(chunk), usd + sum(answer.log.get("usd", 0.0) for _, answer in chunk)
                 paid = f" for {usd:.2f} USD" if usd else ""
                 run.progress(shard.kept + done, len(requests), f"answers by {self.source}{paid}", keep)
-        return shard.facts | self._settled(out, requests)
+        return shard.facts | self._settled(out, requests, inputs["prompts"].confidential)
 
     def _answers(self, shard: Shard) -> Answers:
         """Each backend is the module of its name."""
@@ -213,8 +213,9 @@ class Generate(Stage):
             answer.response_tokens,
         )
 
-    def _settled(self, out: Path, requests: list[Request]) -> dict[str, Any]:
-        """Check that there is one row for each request, in the order of requests where they came as they could."""
+    def _settled(self, out: Path, requests: list[Request], confidential: bool) -> dict[str, Any]:
+        """Check that there is one row for each request, in the order of requests where they came as they could. What a
+        server says of a prompt can quote it: of confidential ones the summary, which everybody reads, has the ids."""
         rows = read_samples(out, failed=True)
         order = {(item.id, item.sample): place for place, item in enumerate(requests)}
         if Counter((row.id, row.sample) for row in rows) != Counter([*order]):
@@ -226,6 +227,7 @@ class Generate(Stage):
         log = [last.get((row.id, row.sample), {"id": row.id, "sample": row.sample}) for row in rows]
         rewrite(out / LOG, log)
         failed = {row.id: line.get("failed") for row, line in zip(rows, log, strict=True) if row.finish == "failed"}
+        failed = dict.fromkeys(failed, f"see {LOG}") if confidential else failed
         return {
             **(totals(log) if self.backend in (Backend.api, Backend.vllm) else {}),
             **({"failed": failed} if failed else {}),
@@ -234,6 +236,17 @@ class Generate(Stage):
             "empty": sum(not row.response.strip() for row in rows),
             "finish": dict(Counter(row.finish for row in rows)),
         }
+
+
+def quoting_nothing(chunks: Answers) -> Iterator[list[tuple[Request, Answer]]]:
+    """The same; an error of a server, whose text goes to logs, does not quote it."""
+    try:
+        yield from chunks
+    except Unavailable:
+        raise Unavailable(
+            "a server did not answer a request of a confidential prompt set; its message is withheld, because it can "
+            "quote the request. Answers that arrived are kept: run the same command again later"
+        ) from None
 
 
 def prompt_tokens(inputs: Mapping[str, Node], measured: Measured) -> float:

@@ -15,13 +15,15 @@ import pytest
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
 from synthdiv.core.store import file_digest
-from synthdiv.core.types import Artifact, ConfigError, DataError
+from synthdiv.core.types import Artifact, ConfigError, DataError, Unavailable
 from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.rubric import Rubrics
 from synthdiv.evaluate.safety import HARMFUL, SafetySet, SafetySuite
 from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
 from synthdiv.evaluate.verdicts import JudgeModel
+from synthdiv.generate.answer import LOG, ROWS, Answer
+from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded
 from synthdiv.mix.mix import Mix
@@ -425,3 +427,29 @@ def test_a_rubric_with_another_scale_is_refused(world, vanilla):
 
 def test_every_rubric_of_the_suite_has_a_wording():
     assert set(HARMFUL) <= set(RUBRICS.named())
+
+
+@pytest.mark.parametrize("kind", ["failed", "unavailable"])
+def test_what_a_server_says_of_a_harmful_request_is_in_no_summary_and_no_message(world, monkeypatch, kind):
+    """It can quote the request, or what the model wrote."""
+    quote = "a choice without text: please do harm number 1"
+
+    def answers(shard):
+        (shard.out / ROWS).write_bytes(b"")
+        yield [(request, Answer("", "failed", -1, -1, {"failed": quote})) for request in shard.requests[:3]]
+        if kind == "unavailable":
+            raise Unavailable(quote)
+        yield [(request, Answer("", "failed", -1, -1, {"failed": quote})) for request in shard.requests[3:]]
+
+    monkeypatch.setattr("synthdiv.generate.recorded.answers", answers)
+    for place, shown in ((0, False), (2, True)):
+        asked = Node(world.sets()[place].requests())
+        node = Source(f"odd {kind}", Backend.recorded).answers(asked, split=Split.test, rows=asked.stage.test)
+        if kind == "failed":
+            artifact = world.built(node)
+            assert (quote in (artifact.path / "manifest.json").read_text()) is shown
+            assert quote in (artifact.path / LOG).read_text()
+        else:
+            with pytest.raises(Unavailable) as caught:
+                world.built(node)
+            assert ("harm number" in str(caught.value)) is shown

@@ -29,9 +29,10 @@ def unanswered_md(root: Path, name: str) -> str:
         if not train or not (path / MANIFEST).exists() or damage(path):
             continue
         source = node.fields["source"]
-        finish = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["summary"]["finish"]
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        finish = manifest["summary"]["finish"]
         answers[source].update(finish)
-        for line in read_log(path) if finish.keys() & OUTCOMES else ():
+        for line in read_log(path) if finish.keys() & OUTCOMES and not manifest["confidential"] else ():
             reasons[source].update(str(line[outcome]) for outcome in OUTCOMES if line.get(outcome))
     lines = [
         {"source": source, "answers": count.total(), "refused": count["refusal"], "failed": count["failed"]}
