@@ -398,6 +398,7 @@ def test_a_study_of_students_too_small_to_judge_has_likelihood_preference(tmp_pa
     """The whole command: judges by truth, sources by law, a student whose context holds no judge prompt."""
     tiny = [word for word in TINY if not word.startswith(("evaluate.suites", "generators.models"))]
     words = ["-m", "mix=human,single", "generators=toy", "sweep=preferred", "judge=toy", *tiny]
+    words.append(f"judge.rubrics.preference.instruction='{{prompt}} {{a}} {{b}}{' which is better' * 400}'")
     synthdiv(*words, "evaluate.suites=[{suite: preference}]", cwd=tmp_path)
     folders = sorted((tmp_path / "outputs" / "artifacts" / "preference").iterdir())
     arms = [{score.name: score for score in read_scores(folder)} for folder in folders]
