@@ -66,8 +66,10 @@ class QualitySuite(Suite):
             inputs["vanilla/answers"] = vanilla.responses[decoding]
             inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, decoding).items()}
             answers = (arm.responses[decoding], vanilla.responses[decoding])
+            study: Any = arm.prompts.stage
+            sourced = bool(study.table and study.table.columns.context)  # a judge has to see what an answer is about
+            rubric = arm.rubrics.preference_with_source if sourced else arm.rubrics.preference
             for judge in judges["preference"]:
-                rubric = arm.rubrics.preference
                 node = judge.verdicts(rubric, arm.prompts, *answers, limit=self.prompts)
                 inputs[f"preference/{judge.name}"] = node
         if arm.mix and self.mix_rows:

@@ -127,7 +127,7 @@ class Estimate:
                 return NONE, ON_BOUND
             a, b = share_interval((value - low) / (high - low), self.n)  # a mean is at most a share of nonzero values
             return (low + a * (high - low), low + b * (high - low)), ""
-        if half <= 1e-12 * abs(value) or not half:
+        if half <= max(1e-12 * abs(value), 1e-15):  # rounding
             return NONE, NO_SPREAD
         return bounded_interval(value, half, low, high) if level else (value - half, value + half), ""
 

@@ -14,6 +14,8 @@ from synthdiv.core.resolver import Resolver, Unresolved, pinned
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.formats import ENDINGS, FORMATS, FileRows, read_columns, require_columns
 
+SHOWN = 12  # values of a column in a message
+
 
 @dataclass
 class Columns:
@@ -93,11 +95,19 @@ def table_rows(table: Table, name: str, wanted: Mapping[str, str | None]) -> Fil
     kept = [
         index
         for index in range(len(rows.numbers))
-        if all(str(rows.cells[column][index]) == value for column, value in terms)
+        if all(value in spellings(rows.cells[column][index]) for column, value in terms)
     ]
     if not kept:
-        raise ConfigError(f"{name}: {rows.source} has no row" + (f" with {' and '.join(table.where)}" if terms else ""))
+        wanted_rows = f" with {' and '.join(table.where)}" if terms else ""
+        values = {column: sorted({*map(str, rows.cells[column])})[:SHOWN] for column, _ in terms}
+        choices = "".join(f"; {column} is {', '.join(each)}" for column, each in values.items())
+        raise ConfigError(f"{name}: {rows.source} has no row{wanted_rows}{choices}")
     return rows.take(kept)
+
+
+def spellings(cell: Any) -> tuple[str, ...]:
+    """How a cell may be written in `where`: booleans as in JSON, too."""
+    return (str(cell), str(cell).lower()) if isinstance(cell, bool) else (str(cell),)
 
 
 def hub_columns(table: Table, wanted: Mapping[str, str]) -> FileRows:

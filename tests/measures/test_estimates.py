@@ -232,3 +232,10 @@ def test_prompts_are_numbered_as_they_appear():
         prompt_numbers(["a", "b"], 3)
     with pytest.raises(ValueError, match="a prompt id is NaN"):
         prompt_numbers(["a", math.nan], 2)
+
+
+def test_rounding_is_no_spread():
+    noise = np.array([1e-17, -1e-17, 2e-17, 0.0])
+    score = mean_of(Measure("bias", "points", None, "no pair"), noise).score()
+    assert math.isnan(score.low)
+    assert NO_SPREAD in score.note

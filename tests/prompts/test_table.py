@@ -9,7 +9,7 @@ import pytest
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.prompt_set import Prompts
-from synthdiv.prompts.table import Columns, Table, prompt_records
+from synthdiv.prompts.table import Columns, Table, prompt_records, table_rows
 from tests.conftest import write_rows
 from tests.prompts.test_formats import write_csv, write_parquet
 
@@ -72,7 +72,7 @@ def test_every_format_gives_the_same_records(tmp_path, no_cache):
 def test_where_keeps_rows_whose_columns_equal_the_text(tmp_path):
     assert [row["id"] for row in records(tmp_path / "r.csv", where=["topic=sea"])] == ["a1", "a3"]
     assert [row["id"] for row in records(tmp_path / "r.jsonl", where=["topic=sea", "answer=An inlet."])] == ["a3"]
-    with pytest.raises(ConfigError, match=r"r\.jsonl has no row with topic=land"):
+    with pytest.raises(ConfigError, match=r"r\.jsonl has no row with topic=land; topic is "):
         records(tmp_path / "r.jsonl", where=["topic=land"])
     with pytest.raises(ConfigError, match=r"where 'theme=sea': no such column .* key, question, answer, about, topic"):
         records(tmp_path / "r.jsonl", where=["theme=sea"])
@@ -179,3 +179,10 @@ def test_a_damaged_file_of_a_data_set_is_an_error_of_one_line(name, content, tmp
     (tmp_path / "set" / name).write_bytes(content)
     with pytest.raises(DataError, match=r"set: the data set cannot be read \([^\n]+\)$"):
         prompt_records(Table(hub=str(tmp_path / "set")), "t")
+
+
+def test_a_boolean_is_selected_as_json_writes_it(tmp_path):
+    write_rows(tmp_path / "r.jsonl", [{"prompt": f"ask {n}", "harmful": n % 2 == 0} for n in range(4)])
+    for word in ("harmful=true", "harmful=True"):
+        rows = table_rows(Table(str(tmp_path / "r.jsonl"), where=[word]), "table", {"prompt": "prompt"})
+        assert rows.cells["prompt"] == ["ask 0", "ask 2"]
