@@ -25,8 +25,9 @@ UNJUDGED = "no verdict"
 
 
 def panel_of(judges: Iterable[JudgeModel]) -> list[str]:
-    """The judges whose mean is a headline, or none: the exact one alone, else at least two of those meant for it."""
-    members = [judge for judge in judges if judge.headline]
+    """The judges whose mean is a headline, or none: the exact one alone, else at least two models of those meant for
+    it. Rules are no model: with them one judge would be a panel."""
+    members = [judge for judge in judges if judge.headline and judge.source.backend is not Backend.rules]
     exact = [judge.name for judge in members if judge.source.backend is Backend.exact]
     return exact[:1] or ([judge.name for judge in members] if len(members) > 1 else [])
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from synthdiv.core.fields import setting
 
 SLOT = re.compile(r"\{(\w+)\}")
-TAG = re.compile(r"</?[a-z_]+>")
+TAG = re.compile(r"</?(\w+)>")
 RATING, PAIR = {"prompt", "response"}, {"prompt", "a", "b"}
 STATED = r"(?:answer|verdict|rating|score|choice)\W{{1,6}}(?:is\W{{1,4}})?({options})\b"
 
@@ -66,10 +66,11 @@ class Rubric:
 
     def render(self, texts: dict[str, str]) -> str:
         """The judge prompt about these texts, by slot. Braces and tags in a text are text."""
-        tags = {*TAG.findall(self.instruction)}
+        names = "|".join({*TAG.findall(self.instruction)})
+        tags = re.compile(rf"<(\s*(?:/\s*)?(?:{names})\b[^<>]*)>", re.IGNORECASE)  # a model reads a tag in any spelling
 
         def text_of(match: re.Match[str]) -> str:
-            return TAG.sub(lambda tag: f"({tag[0][1:-1]})" if tag[0] in tags else tag[0], texts[match[1]])
+            return tags.sub(r"(\1)", texts[match[1]]) if names else texts[match[1]]
 
         return SLOT.sub(text_of, self.instruction)
 

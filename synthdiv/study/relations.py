@@ -6,24 +6,29 @@ A judge prefers texts of its own family, and traits pass between models of one b
 
 from __future__ import annotations
 
+from synthdiv.generate.spec import MODELLESS
 from synthdiv.study.config import Cell, Student
 from synthdiv.study.generators import Generator, Judge
 
 
-def base_of(model: Generator | Student) -> str:
-    """The base checkpoint: what `facts` say, else the checkpoint itself; "" where there is none."""
-    if model.facts.base:
-        return model.facts.base
+def checkpoints(model: Generator | Student) -> set[str]:
+    """The names of the checkpoint and of its base, in lower case; empty where none is known."""
+    names = [model.facts.base]
     if model.checkpoint:
-        return model.checkpoint.hub or model.checkpoint.path or ""
-    return model.hosted.id if isinstance(model, Generator) and model.hosted else ""
+        names.append(model.checkpoint.hub or model.checkpoint.path or "")
+    if model.gguf:
+        names.append((model.gguf.package or "").partition("==")[0] or model.gguf.file or "")
+    if isinstance(model, Generator) and model.hosted:
+        names.append(model.hosted.id)
+    return {name.casefold() for name in names if name}
 
 
 def related(one: Generator | Student, other: Generator | Student) -> str:
     """How two models are related: `same_base`, `family`, or "" where nothing is known of a relation."""
-    if base_of(one) and base_of(one) == base_of(other):
+    if checkpoints(one) & checkpoints(other):
         return "same_base"
-    return "family" if one.facts.family and one.facts.family == other.facts.family else ""
+    family = one.facts.family.casefold()
+    return "family" if family and family == other.facts.family.casefold() else ""
 
 
 def relations(cell: Cell, sources: list[Generator]) -> list[str]:
@@ -49,8 +54,9 @@ def asked(cell: Cell) -> list[Judge]:
 
 
 def problems_of_judges(cell: Cell) -> list[str]:
-    """Members of the panel that are related to the student, to a generator of the preset or to each other, and suites
-    that need judges where there are none. Every generator counts, so that all arms have the same panel."""
+    """Members of the panel that are related to the student, to a generator of the preset or to each other, or of which
+    no family is known, and suites that need judges where there are none. Every generator counts, so that all arms have
+    the same panel."""
     problems = []
     for index, suite in enumerate(cell.evaluate.suites):
         if suite.rubrics and not cell.judge.models:
@@ -67,5 +73,11 @@ def problems_of_judges(cell: Cell) -> list[str]:
             problems.append(
                 f"judge.models.{index}.headline=true: {judge.name} is related to {', '.join(relatives)} (facts.family, "
                 f"facts.base), so its scores cannot be a headline; set judge.models.{index}.headline=false"
+            )
+        elif judge.backend not in MODELLESS and not judge.facts.family:
+            name = f"judge.models.{index}"
+            problems.append(
+                f"{name}.facts.family: the family of {judge.name} is not known, so it may be related to what it "
+                f"judges; set {name}.facts.family=FAMILY, or {name}.headline=false"
             )
     return problems

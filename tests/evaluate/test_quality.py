@@ -23,11 +23,14 @@ WORDS = [
 ]
 WORDS += [word for word in TINY if not word.startswith(("evaluate.suites", "generators.models"))]
 
+RELATIVES = ["student.facts={family: Oak, base: Org/Bud}", "judge.models.1.facts.base=org/bud"]
+RELATIVES += ["generators.models.1.facts.base=ORG/bud"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judged")
-    synthdiv(*WORDS, cwd=folder)
+    synthdiv(*WORDS, *RELATIVES, cwd=folder)
     return folder
 
 
@@ -61,6 +64,13 @@ def test_the_report_says_who_judged_and_who_is_related(folder):
     assert "| truth" in table
     assert "exact: the truth of the toy world" in table
     assert "| rules | refusal 1 | by the phrases" in " ".join(table.split()).replace("|  ", "| ")
+    lines = [line for line in table.splitlines() if line.startswith("- ")]
+    assert sorted(lines) == [
+        "- judge rules has the base checkpoint of source elm",
+        "- judge rules has the base checkpoint of student toy_small",
+        "- source elm has the base checkpoint of student toy_small",
+        "- source oak is of the family of student toy_small",
+    ]
 
 
 def test_a_judge_that_no_text_can_instruct_moves_by_nothing_or_down(scores):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields
 
 import pytest
@@ -48,7 +49,17 @@ def test_a_rubric_without_its_parts_is_refused(changes, message):
     assert any(message in problem for problem in problems(Rubric(**vars(SCALE) | changes), "rubric"))
 
 
-PIECES = [*"ab <>/{}", "</answer>", "<answer>", "{prompt}", "{response}", "answer"]
+PIECES = [
+    *"ab <>/{}\n",
+    "</answer>",
+    "<answer>",
+    "</ANSWER >",
+    "< / Answer x>",
+    "Answer",
+    "{prompt}",
+    "{response}",
+    "answer",
+]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 
 
@@ -57,7 +68,8 @@ def test_a_text_fills_its_slot_and_cannot_leave_it(prompt, response):
     shown = SCALE.render({"prompt": prompt, "response": response})
     assert shown.count("<answer>") == shown.count("</answer>") == 1
     inside = shown[len("<answer>") : shown.index("</answer>")]
-    assert inside == response.replace("</answer>", "(/answer)").replace("<answer>", "(answer)")
+    assert inside.replace("(", "<").replace(")", ">") == response, "nothing but brackets changes"
+    assert not re.search(r"<[\s/]*answer\b[^<>]*>", inside, re.IGNORECASE), "in any spelling"
 
 
 @pytest.mark.parametrize(

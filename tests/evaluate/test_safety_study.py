@@ -13,7 +13,10 @@ from synthdiv.evaluate.suite import read_scores
 from tests.conftest import TINY, synthdiv, write_rows
 
 JUDGE = "pretrain: {toy: {family: %d, rows: 200}, hidden: 16, layers: 1, heads: 2, tokens: 3000, context: 4000}"
-JUDGES = [f"{{name: {name}, backend: logits, {JUDGE % at}}}" for at, name in enumerate(("first", "second"))]
+JUDGES = [
+    f"{{name: {name}, backend: logits, facts: {{family: {name}}}, {JUDGE % at}}}"
+    for at, name in enumerate(("first", "second"))
+]
 SETS = (
     "[{name: bare, table: {path: harmful.jsonl, columns: {category: kind}}, licence: CC0},"
     " {name: inside, table: {path: harmful.jsonl}, templates: {path: templates.jsonl}, limit: 2},"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from synthdiv.core.stage import Node
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.judge_prompts import judge_prompts
+from synthdiv.evaluate.judged import panel_of
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.verdicts import JudgeModel, read_verdicts, verdict
 from synthdiv.generate.generate import Generate, Split
@@ -83,6 +84,15 @@ def test_the_truth_of_the_toy_world_prefers_what_is_right_in_either_order(world)
     pairs = read_verdicts(built(judge(Backend.exact).verdicts(PAIR, prompts, prompts, answers)))
     assert min(row["value"] for row in pairs) >= 0.5
     assert [row["value"] for row in pairs[::2]] == [row["value"] for row in pairs[1::2]]
+
+
+@pytest.mark.parametrize(
+    ("backends", "members"),
+    [("logits rules", []), ("rules rules", []), ("logits api rules", ["0", "1"]), ("logits exact rules", ["1"])],
+)
+def test_rules_are_no_member_of_a_panel(backends, members):
+    judges = [JudgeModel(Source(str(at), Backend(name))) for at, name in enumerate(backends.split())]
+    assert panel_of(judges) == members
 
 
 def test_rules_say_which_answers_refuse(world):
