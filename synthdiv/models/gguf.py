@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +76,7 @@ class Gguf(Stage):
         weights: Counter[str] = Counter()
         for tensor in gguf.GGUFReader(file).tensors:
             weights[tensor.tensor_type.name] += int(tensor.n_elements)
-        with opening(file.parent):
+        with opening(file.parent), contextlib.redirect_stderr(io.StringIO()):  # a bar that `quiet` does not reach
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
             read: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float32
