@@ -172,7 +172,9 @@ def unable(pairs: Pairs, estimates: Estimates) -> str:
 
 def fixed_estimates(pairs: Pairs, orders: np.ndarray, authors: list[str], seed: int) -> Estimates:
     """The estimates of the authors, and those of the judge: its terms of length and quality beside those of the panel,
-    what it discriminates, how it depends on the order."""
+    what it discriminates, how it depends on the order, of pairs with a verdict in both orders."""
+    import numpy as np
+
     actual = {f"wins/{author}": each for author, each in author_scores(pairs).items()}
     for author in authors:
         actual |= bias_estimates(pairs, author, seed)
@@ -181,8 +183,11 @@ def fixed_estimates(pairs: Pairs, orders: np.ndarray, authors: list[str], seed: 
     for name, wins in (("term", pairs.wins), ("panel_term", pairs.panel)):
         terms = strengths(replace(pairs, wins=wins), COVARIATES, seed)
         actual |= {f"{name}/{each}": terms[each] for each in COVARIATES}
-    consistency = order_scores(orders[:, 0], orders[:, 1], pairs.prompt.tolist())
-    return actual | {each.measure.name: each for each in consistency}
+    both = orders + 0 * orders[:, ::-1]  # orders are not missing at random: a verdict in one has who wins in it
+    single = int((np.isnan(both) & ~np.isnan(orders)).sum())
+    note = f"{single} of {len(orders)} pairs have a verdict in one order only and are left out" if single else ""
+    consistency = order_scores(both[:, 0], both[:, 1], pairs.prompt.tolist())
+    return actual | {each.measure.name: each.with_note(note) for each in consistency}
 
 
 def bias_estimates(pairs: Pairs, author: str, seed: int) -> Estimates:

@@ -240,7 +240,7 @@ def file_values(
     if not isinstance(answers.stage, Choices):
         right = {key: row["answers"] for key, row in rows.items()}
         values = {row.id: exact_match(row.response, right[row.id], pattern) for row in read_samples(answers.path)}
-        return {"exact_match": (values, guess_share(list(right.values())))}
+        return {"exact_match": (values, guess_share(list(right.values()), pattern))}
     likelihoods = pyarrow.parquet.read_table(answers.path / FILE).to_pylist()
     chance = sum(len(row["right"]) / len(row["choices"]) for row in rows.values()) / len(rows)
     lengths_of = {"acc": None, "acc_norm": "characters", "acc_bytes": "bytes"}

@@ -42,9 +42,10 @@ def choice_is_right(nll: Sequence[float], lengths: Sequence[int], right: Sequenc
     return float(values.index(min(values)) in right)
 
 
-def guess_share(right: Sequence[Sequence[str]]) -> float:
-    """Return the share of questions that the one best constant answer gets right, in 0 to 1; 0 without questions."""
-    counts = Counter(each for answers in right for each in {normal_form(answer) for answer in answers})
+def guess_share(right: Sequence[Sequence[str]], pattern: str = "") -> float:
+    """Return the share of questions that the one best constant answer gets right, in 0 to 1; 0 without questions.
+    Answers are compared as by `exact_match`, of which an empty one is never right."""
+    counts = Counter(each for answers in right for each in {normal_form(answer, pattern) for answer in answers} - {""})
     return max(counts.values(), default=0) / max(len(right), 1)
 
 

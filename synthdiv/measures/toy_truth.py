@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from synthdiv.core.types import Score
-from synthdiv.measures.intervals import mean_interval
+from synthdiv.measures.estimates import VANILLA, Measure, join_notes, mean_of, undefined
 
 TERCILES = ("head", "middle", "tail")
 COVERAGE_RATIO = 0.1  # an answer is covered if q >= this ratio times p
 FLOOR = 0.05  # a mean coverage below it says only that q is far from p
 INTERVAL_SCOPE = "interval over prompts: this model, not this method"
 COVERAGES = ("truth/coverage", *(f"truth/coverage_{tercile}" for tercile in TERCILES))
-SHARE = ("share", (0.0, 1.0))
-MEASURES = {  # name: (unit, bounds)
-    "truth/js": ("nats", (0.0, math.log(2))),
-    "truth/excess_nll": ("nats/answer", (0.0, math.inf)),
-    "truth/excess_nll_facts": ("nats/answer", (-math.inf, math.inf)),
-    "truth/excess_nll_words": ("nats/answer", (-math.inf, math.inf)),
-    "truth/off_support": SHARE,
-    "truth/support_kl": ("nats/answer", (0.0, math.inf)),
-    **dict.fromkeys(COVERAGES, SHARE),
-}
+SHARE = "share"
+INFINITE = "q is 0 on a human answer"
+ALL = (  # their prompts without a value are those of a difference of two infinite values
+    Measure("truth/js", "nats", False, INFINITE, 0.0, math.log(2)),
+    Measure("truth/excess_nll", "nats/answer", False, INFINITE, 0.0),
+    Measure("truth/excess_nll_facts", "nats/answer", False, INFINITE),
+    Measure("truth/excess_nll_words", "nats/answer", False, INFINITE),
+    Measure("truth/off_support", SHARE, False, INFINITE, 0.0, 1.0),
+    Measure("truth/support_kl", "nats/answer", False, "q has no mass on the human answers", 0.0),
+    *(Measure(name, SHARE, True, "no human answer in this part", 0.0, 1.0) for name in COVERAGES),
+)
+MEASURES = {each.name: each for each in ALL}
 
 
 def js_divergence(p: np.ndarray, log_q: np.ndarray) -> float:
@@ -95,33 +98,29 @@ def truth_values(p: np.ndarray, log_q: np.ndarray, law_nll: np.ndarray, value_nl
     if p.shape != log_q.shape or abs(p.sum() - 1) > 1e-6 or (p <= 0).any() or not np.exp(log_q).sum() < 1.001:
         raise ValueError("needs p > 0 that sums to 1 and as many log q, whose mass is at most 1")
     excess, facts = excess_nll(p, log_q), float(p @ (value_nll - law_nll))
-    words = excess - facts
+    words = math.inf if math.isinf(excess) else excess - facts  # which part is infinite is not defined
     columns = js_divergence(p, log_q), excess, facts, words, off_support(log_q), support_kl(p, log_q)
     return dict(zip(MEASURES, (*columns, *coverage(p, log_q)), strict=True))
 
 
 def truth_score(name: str, values: Sequence[float]) -> Score:
-    """Return the mean over prompts with a t interval within the measure's bounds. NaN values are left out and counted
-    in the note; a coverage on its floor is NaN."""
-    unit, bounds = MEASURES.get(name.removesuffix("-vanilla"), SHARE)
-    bounds = (-math.inf, math.inf) if name.endswith("-vanilla") else bounds
-    higher_is_better = None if name.startswith("truth/dialect/") else name in COVERAGES
-    every = np.asarray(values, dtype=float)
-    defined = every[~np.isnan(every)]
-    n, low, high = len(defined), math.nan, math.nan
-    notes = [f"undefined for {len(every) - n} of {len(every)} prompts"] if n < len(every) else []
-    mean = float(defined.mean()) if n else math.nan
-    if not n:
-        notes.append("no prompts")
-    elif infinite := int(np.isinf(defined).sum()):
-        notes.append(f"infinite for {infinite} of {n} prompts: q is 0 on a human answer")
-    elif name in COVERAGES and mean < FLOOR:
-        notes.append(f"on its floor: q has at least p/10 on {mean:.1%} of p; read truth/js")
-        mean = math.nan
+    """Return the mean over prompts, or that of differences where the name ends in `VANILLA`, with an interval over
+    them. NaN values are left out and counted in the note; a coverage on its floor is NaN, and a difference with an
+    infinite value."""
+    difference = name.endswith(VANILLA)
+    name = name.removesuffix(VANILLA)
+    measure = MEASURES.get(name) or Measure(name, SHARE, None, "no answer", 0.0, 1.0)
+    infinite = int(np.isinf(np.asarray(values, dtype=float)).sum())
+    note = f"infinite for {infinite} of {len(values)} prompts: {INFINITE}" if infinite else ""
+    if infinite and difference:
+        estimate = undefined(measure, note, len(values))
     else:
-        low, high = np.clip(mean_interval(defined), *bounds).tolist()
-        notes.append("one prompt has no interval" if n == 1 else INTERVAL_SCOPE)
-    return Score(name, mean, n, low, high, unit, higher_is_better, "; ".join(notes))
+        estimate = mean_of(measure, values, note=note)
+    if name in COVERAGES and not difference and estimate.value < FLOOR:
+        reason = f"on its floor: q has at least p/10 on {estimate.value:.1%} of p; read truth/js"
+        estimate = replace(estimate, value=math.nan, reason=reason)
+    score = replace(estimate, difference=difference).score()
+    return score if math.isnan(score.low) else replace(score, note=join_notes(score.note, INTERVAL_SCOPE))
 
 
 def dialect_scores(posteriors: Sequence[np.ndarray], dialects: Sequence[str]) -> list[Score]:

@@ -160,8 +160,18 @@ def test_answers_that_the_student_writes_have_to_match(arms, tmp_path):
     half = {row["id"] for row in prompts[::2]}
     right = scored(lambda row: ["no", f"“{written[row['id']].upper()}!”"] if row["id"] in half else "no")
     values, chance = file_values(right[2], right[1], "")["exact_match"]
+    assert file_values(right[2], right[1], "never")["exact_match"][1] == 0, "chance is of the pattern, too"
     assert {key for key, value in values.items() if value} == {key for key in half if normal_form(written[key])}
     assert chance == 1.0, "'no' is right everywhere, so a student that always writes it knows nothing"
+
+
+@pytest.mark.parametrize(("pattern", "chance"), [("yes|no", 1.0), ("", 0.1), (r"\d+", 0.1), ("maybe", 0.0)])
+def test_chance_compares_what_scoring_compares(pattern, chance):
+    """Of ten answers with reasons the part that the pattern takes is the same everywhere: a constant gets it right."""
+    right = [[f"so the answer {index} is yes"] for index in range(10)]
+    assert guess_share(right, pattern) == chance
+    constants = ["yes", right[0][0], "0", ""]
+    assert max(sum(exact_match(each, one, pattern) for one in right) / 10 for each in constants) == chance
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import torch
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
+from synthdiv.evaluate.author_pairs import Votes, fixed_estimates, pairs_among
 from synthdiv.evaluate.judge_prompts import judge_prompts, pairs_of
 from synthdiv.evaluate.preference import Author, PreferenceSuite
 from synthdiv.evaluate.respond import Decoding, Evaluate, Respond
@@ -278,6 +279,21 @@ def test_an_empty_answer_is_judged_and_has_no_likelihood(run):
     assert [math.isnan(row["value"]) for row in empty] == [True] * len(empty)
     assert result.scores["likelihood/two-vanilla"].n == ROWS - len(empty)
     assert result.scores["wins/two"].n == ROWS
+
+
+def test_a_position_is_not_read_off_pairs_with_a_verdict_in_one_order():
+    """An unbiased judge whose verdict in the second order is missing where the better text is long: the missing orders
+    depend on who wins."""
+    draw, fair = random.Random(0), Votes()
+    for index in range(200):
+        wins = draw.random()
+        fair.pairs[str(index), *(("a", "b") if index % 2 else ("b", "a"))] = [wins, math.nan if wins > 0.6 else wins]
+    pairs = pairs_among(("a", "b"), fair, [], {})
+    estimates = fixed_estimates(pairs, fair.orders(("a", "b")), ["a", "b"], 0)
+    score = estimates["position_bias"].score()
+    assert score.value == pytest.approx(0)
+    assert "pairs have a verdict in one order only and are left out" in score.note
+    assert estimates["flips"].value == 0
 
 
 def test_without_a_panel_preference_is_described_and_no_bias_is_claimed(run):

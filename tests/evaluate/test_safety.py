@@ -20,6 +20,7 @@ from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.rubric import Rubrics
 from synthdiv.evaluate.safety import HARMFUL, SafetySet, SafetySuite
+from synthdiv.evaluate.safety_scores import BothArms, judge_values
 from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.answer import LOG, ROWS, Answer
@@ -227,9 +228,25 @@ def test_answers_and_verdicts_that_are_missing_are_counted(world, vanilla, stude
     odd, _ = world.scores(arm, vanilla)
     score = odd["safety/plain/harm/one"]
     assert score.value == pytest.approx((1 + 5 + 3 + 1 + 4) / 5)
-    assert "1 of 6 answers without a verdict" in score.note
+    assert "1 of 6 requests without a verdict" in score.note
     assert "parse" in odd["safety/plain/unjudged/any/one"].note
     assert odd["safety/plain/unjudged/any/one"].value > 0
+
+
+def test_a_missing_verdict_does_not_hide_the_most_harmful_of_several_answers():
+    """Judges that refuse harmful texts would else leave out the requests with the most harmful answers."""
+    certain = np.eye(5)[[[4, 4, 0], [0, 0, 0], [0, 0, 0]]]  # ratings of three answers to three requests
+    certain[0, 2] = certain[1, 0] = certain[2] = np.nan
+    whole = np.ones((3, 3))
+    verdicts = {"harmfulness/drawn": (whole, certain), "coherence/drawn": (whole, certain)}
+    values = {measure.name: (measure, each) for measure, each in judge_values(verdicts, benign=False).items()}
+    measure, most = values["harm_and_coherent_of_3"]
+    assert np.array_equal(most, [1, 0, np.nan], equal_nan=True)
+    assert "at least" in measure.caution
+    assert values["incomplete_of_3"][1].tolist() == [1, 1, 1]
+    rows = [{"position": at, "request_id": at, "template_id": ""} for at in range(3)]
+    estimate = BothArms("plain", "one", rows, {measure: most}, None, "").estimate(measure, {measure: most}, rows)
+    assert "1 of 3 requests without a verdict" in estimate.note
 
 
 def test_a_vanilla_student_that_does_not_refuse_has_nothing_that_erodes(world, student):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from synthdiv.measures import toy_truth as truth
+from synthdiv.measures.intervals import bounded_interval
 
 masses = st.lists(st.floats(0.01, 1), min_size=2, max_size=12)
 P, Q = np.array([0.75, 0.25]), np.log([0.5, 0.25])
@@ -36,7 +37,7 @@ def test_divergences_are_their_definitions(pair):
     assert excess >= -1e-12
     within = truth.excess_nll(p, log_q - math.log(mass))
     assert excess == pytest.approx(within - math.log(mass), abs=1e-9), "KL = KL within the support - log q(support)"
-    whole = np.append(p, 0.0), np.append(np.exp(log_q), 1 - mass)
+    whole = np.append(p, 0.0), np.append(np.exp(log_q), max(1 - mass, 0))  # rounding
     assert truth.js_divergence(p, log_q) == pytest.approx(jensenshannon(*whole) ** 2, abs=1e-9)
     reverse, q = truth.support_kl(p, log_q), np.exp(log_q) / mass
     assert reverse == pytest.approx(float(q @ np.log(q / p)), abs=1e-9)
@@ -87,6 +88,8 @@ def test_an_answer_that_q_cannot_give_is_infinite_and_not_smoothed():
     assert truth.js_divergence(p, nothing) == pytest.approx(math.log(2))
     assert math.isnan(truth.support_kl(p, nothing))
     assert truth.off_support(nothing) == 1
+    parts = truth.truth_values(p, log_q, np.zeros(3), np.array([0.0, 0.0, math.inf]))
+    assert parts["truth/excess_nll_words"] == math.inf, "no prompt is left out of the mean of words"
     score = truth.truth_score("truth/excess_nll", [1.0, math.inf])
     assert (score.value, score.n) == (math.inf, 2)
     assert math.isnan(score.low)
@@ -132,16 +135,36 @@ def test_dialect_shares_are_means_within_prompts():
 
 @pytest.mark.parametrize("name", truth.MEASURES)
 def test_scores_carry_n_units_directions_and_an_interval_within_the_bounds(name):
-    unit, (least, most) = truth.MEASURES[name]
+    measure = truth.MEASURES[name]
+    unit, least, most = measure.unit, measure.low, measure.high
     score = truth.truth_score(name, [0.1, 0.3, 0.6, math.nan])
     assert (score.value, score.n, score.unit) == (pytest.approx(1 / 3), 3, unit)
     half = 4.30265273 * np.std([0.1, 0.3, 0.6], ddof=1) / math.sqrt(3)  # t with two degrees of freedom
-    assert (score.low, score.high) == pytest.approx((max(least, 1 / 3 - half), min(most, 1 / 3 + half)))
+    assert (score.low, score.high) == pytest.approx(bounded_interval(1 / 3, half, least, most))
     assert score.higher_is_better is ("coverage" in name)
-    assert score.note == f"undefined for 1 of 4 prompts; {truth.INTERVAL_SCOPE}"
+    assert score.note == f"1 of 4 prompts left out: {measure.undefined}; {truth.INTERVAL_SCOPE}"
     gap = truth.truth_score(f"{name}-vanilla", [-0.5, -0.1])
-    assert (gap.value, gap.unit, gap.higher_is_better) == (pytest.approx(-0.3), unit, False)
-    assert "one prompt has no interval" in truth.truth_score(name, [0.5]).note
+    assert (gap.value, gap.unit, gap.higher_is_better) == (pytest.approx(-0.3), unit, measure.higher_is_better)
+    assert "fewer than two prompts" in truth.truth_score(name, [0.5]).note
+
+
+@pytest.mark.parametrize("name", [*truth.MEASURES, "truth/dialect/human0"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_no_interval_has_zero_width(name, value):
+    """Of 16 equal values on the bound of a finite range, the interval is that of a binomial share; others have none."""
+    score = truth.truth_score(name, [value] * 16)
+    if math.isnan(score.low):
+        assert "no interval" in score.note or "floor" in score.note
+    else:
+        assert 0.1 < score.high - score.low < 0.3
+        assert score.low <= score.value <= score.high
+
+
+def test_a_difference_of_infinite_values_is_undefined():
+    for values in ([math.inf, 1.0], [math.inf, -math.inf]):
+        score = truth.truth_score("truth/excess_nll-vanilla", values)
+        assert math.isnan(score.value)
+        assert "infinite for" in score.note
 
 
 def test_a_coverage_on_its_floor_is_undefined_with_the_reason():
