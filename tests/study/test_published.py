@@ -17,6 +17,8 @@ from omegaconf import OmegaConf
 from synthdiv.__main__ import conf_dir
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.resolver import Resolver
+from synthdiv.engine.profile import Profile
+from synthdiv.generate.spec import Backend
 from synthdiv.measures.vectors import mean_cosine_distance
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
@@ -74,6 +76,8 @@ SOURCES = {  # of each size class, in the order of the quarters
 TINY = ["prompts.toy.rows=80", "prompts.test=12", "generators.shard_rows=17", "evaluate.respond.samples=2"]
 TINY += ["evaluate.suites.0.words=60", "evaluate.suites.0.texts=6", "evaluate.suites.0.draws=2", "train.seed=0"]
 TINY += ["student.pretrain.tokens=3000", "student.pretrain.toy.rows=200", "evaluate.respond.subset=4"]
+TINY += [f"evaluate.suites.1.sets.{index}.limit=4" for index in range(2)] + ["evaluate.suites.2.prompts=4"]
+TINY += [f"judge.models.{index}.pretrain.{word}" for index in range(2) for word in ("tokens=3000", "toy.rows=200")]
 
 
 def points(name, *words):
@@ -144,11 +148,26 @@ def test_a_bill_needs_no_network_and_revisions_stay_open(name, tmp_path, monkeyp
     assert all({*graph.vanilla} == {*graph.suites} for graph in frozen.graphs), "vanilla stands beside every arm"
 
 
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_node_that_runs_a_model_has_accelerators_in_the_profile_of_its_experiment(name, tmp_path):
+    profile = Profile.of(str(ROOT / f"launchers/slurm/{name}.yaml"), {})
+    graphs = freeze(points(name, "train.seed=0"), Resolver(tmp_path)).graphs
+    nodes = {node.key: node for graph in graphs for node in graph.nodes().values()}
+    models = [node for node in nodes.values() if node.work_model or node.stage.name == "vectors"]
+    running = [node for node in models if node.stage.kind != Backend.api.value]
+    assert {node.stage.kind for node in running} > {"train", "likelihood", "vectors", "logits"}
+    bare = {node.stage.kind for node in running if not dict(profile.shape(node)).get("gpus-per-node")}
+    assert not bare, "a model on a node without an accelerator"
+
+
 def kinds(graph):
-    """How often each kind of stage is in a graph, without models, which a twin replaces, and what only toys have."""
-    left_out = ("checkpoint", "pretrain", "family", "hosted", "truth", "vectors", "generate", "likelihood")
-    left_out += ("safety", "preference", "requests", "judge_prompts", "verdicts")  # on sets and judges of their own
-    return Counter(name for node in graph.nodes().values() if (name := node.stage.name) not in left_out)
+    """How often each stage is in a graph, without models, which a twin replaces, the sentence encoder among them; of
+    the shards of sources, whose number depends on the rows, only whether there are any."""
+    models = ("checkpoint", "pretrain", "family", "hosted", "vectors")
+    stages = [node.stage for node in graph.nodes().values() if node.stage.name not in models]
+    names = Counter((stage.name, stage.name == "generate" and stage.split.value == "train") for stage in stages)
+    names["generate", True] = bool(names["generate", True])
+    return names
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -164,6 +183,7 @@ def test_a_twin_is_the_same_study_with_toy_models(name, tmp_path):
     assert [each.name for each in tiny[0].cell.evaluate.respond.decodings] == ["published", "plain"]
     graphs = [freeze(points(each, "train.seed=0"), Resolver(tmp_path)).graphs for each in (name, f"{name}_tiny")]
     assert [kinds(graph) for graph in graphs[0]] == [kinds(graph) for graph in graphs[1]]
+    assert [{*graph.suites} for graph in graphs[1]] == [{"collapse", "safety", "preference"}] * len(graphs[1])
 
 
 @pytest.mark.parametrize(
