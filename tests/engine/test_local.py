@@ -15,7 +15,7 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.failure import INPUT, LOST, MEMORY
-from synthdiv.engine.local import Local, LocalWorker, accelerators, environments
+from synthdiv.engine.local import Local, LocalWorker, accelerators, environments, torchrun
 from tests.conftest import FILES, command, sources, synthdiv, write_files
 from tests.engine.evidence import WAIT, built, manifests, orphans, transitions
 from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
@@ -192,6 +192,19 @@ def test_attempts_are_counted_over_workers_and_launches(engine, tmp_path):
         ("failed", 1),
         ("failed", 2),
     ]
+
+
+def test_ranks_meet_at_a_static_rendezvous_that_unpickles_nothing():
+    """`--standalone` means that of c10d, as `--rdzv-backend` can."""
+    from torch.distributed.run import config_from_args, get_args_parser
+
+    words = torchrun(2)
+    assert words[0] == "torch.distributed.run"
+    options = get_args_parser().parse_args([*words[1:], "synthdiv.worker"])
+    assert not options.standalone
+    config = config_from_args(options)[0]
+    assert (config.rdzv_backend, config.min_nodes, config.max_nodes, config.nproc_per_node) == ("static", 1, 1, 2)
+    assert config.rdzv_endpoint == f"127.0.0.1:{options.master_port}"
 
 
 def test_torchrun_starts_several_ranks_and_a_stage_of_one_rank_gets_one(engine, tmp_path):
