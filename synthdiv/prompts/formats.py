@@ -24,6 +24,7 @@ TEXT_FORMATS = (".jsonl", ".json", ".csv", ".tsv")
 ENDINGS = (*(ending + packed for ending in TEXT_FORMATS for packed in ("", ".gz", ".zst")), ".parquet")
 FORMATS = f"{', '.join(TEXT_FORMATS)} (each also with .gz or .zst) or .parquet"
 LARGEST_CELL = 2**31 - 1  # characters; the default limit of csv is 131,072
+LARGEST_LINE = 2**30  # bytes; a megabyte of .gz or .zst can unpack to a line of that length
 KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
 
 
@@ -103,6 +104,8 @@ def read_columns(path: Path, wanted: Mapping[str, str]) -> FileRows:
                 numbers.append(number)
                 for column, cells in rows.cells.items():
                     cells.append(value_at(record, column))
+    except MemoryError as error:
+        raise DataError(f"{path}: does not fit into memory; give a part of its rows") from error
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:  # it cannot be opened, or is damaged
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not numbers:
@@ -191,7 +194,11 @@ def records(path: Path, file: BinaryIO, ending: str, wanted: Mapping[str, str]) 
 
 def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
     """The lines of a UTF-8 file with their ends, without the byte order mark that spreadsheets write."""
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(lambda: file.readline(LARGEST_LINE + 1), b""), 1):
+        if len(line) > LARGEST_LINE:
+            raise DataError(
+                f"{path}, line {number}: has more than {LARGEST_LINE:,} bytes; give one record a line, as .jsonl"
+            )
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from synthdiv.core.types import DataError, SynthdivError
+from synthdiv.prompts import formats
 from synthdiv.prompts.formats import read_columns
 from tests.conftest import write_rows
 
@@ -156,6 +157,22 @@ def test_a_cell_of_any_size_is_read_and_the_limit_of_csv_is_restored(tmp_path):
     with pytest.raises(DataError):
         read_columns(path, {"--column": "response"})
     assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_a_packed_file_that_unpacks_to_an_endless_line_is_an_error_of_one_line(name, pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "LARGEST_LINE", 1000)
+    (tmp_path / name).write_bytes(pack(b"response\n" * (name == "a.csv") + b'"' + b"x" * 100_000))
+    with pytest.raises(DataError, match=r"a\.\w+, line [12]: has more than 1,000 bytes"):
+        read_columns(tmp_path / name, {"--column": "response"})
+    monkeypatch.setattr(formats, "text_lines", exhausted)
+    with pytest.raises(DataError, match=r"a\.\w+: does not fit into memory"):
+        read_columns(tmp_path / name, {"--column": "response"})
+
+
+def exhausted(*_: object) -> None:
+    raise MemoryError
 
 
 def test_a_file_without_permission_is_an_error_of_one_line(tmp_path, monkeypatch):
