@@ -195,7 +195,7 @@ def explain(error: Exception) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, HydraException | OmegaConfBaseException):
-        from synthdiv.study.expand import one_line
+        from synthdiv.study.hydra_errors import one_line
 
         echo(f"error: {one_line(error)}", error=True)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,42 @@ def test_swept_experiments_are_the_union_of_their_grids(typed, experiments):
 def test_an_experiment_chooses_the_launcher_and_the_command_line_overrides_it(words, launcher, typed, experiments):
     shown = typed(*experiments, "-m", "experiment=one", *words, "--cfg", "hydra", "--package", "hydra.launcher").out
     assert f"_target_: hydra_plugins.synthdiv.plugins.{launcher}Launcher" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra.launcher.jobs=3"], "hydra.launcher.jobs: the launcher of this run has no such field; it is one of "
+         "hydra/launcher=local: add that"),
+        (["hydra.launcher.job=3", "hydra/launcher=local"], "hydra.launcher.job: the launcher of this run has no such "
+         "field; no launcher has: local has jobs, devices; slurm has profile, "),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_launcher_is_one_line_that_names_it_however_it_is_added(words, message, typed):
+    for prefix in ("", "+", "++"):
+        done = typed("plan", prefix + words[0], *words[1:], "prompts.test=12")
+        assert done.code == 2
+        assert done.err.startswith(f"error: {message}")
+        assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ('generators.models.0.hosted.extra={"a": 1, "b": ["c", true]}',
+         """'generators.models.0.hosted.extra={a: 1, b: ["c", true]}'"""),
+        ("prompts.system=Be brief (please), and kind", """'prompts.system="Be brief (please), and kind"'"""),
+        ("prompts.table.path=a=b.jsonl", """'prompts.table.path="a=b.jsonl"'"""),
+        ("evaluate.suites.0.words=1{", """'evaluate.suites.0.words="1{"'"""),
+    ],
+)  # fmt: skip
+def test_a_value_that_hydra_cannot_parse_is_written_anew_with_the_right_quotes(word, advice, typed):
+    done = typed("plan", "-m", word)
+    assert done.code == 2
+    assert done.err.endswith(f"Write {advice}\n")
+    (written,) = shlex.split(advice)
+    assert "Write" not in typed("plan", "-m", written).err, "Hydra can parse the advice"
+    assert """'prompts.system="a, b"'""" in typed("plan", "prompts.system=be brief, please").err
 
 
 def test_words_that_are_no_fields_and_the_order_of_options_are_as_in_hydra(typed, experiments, monkeypatch):

@@ -3,6 +3,7 @@
 No postponed annotations here: Hydra executes this module before it is in `sys.modules`, where dataclasses look them up.
 """
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -110,7 +111,10 @@ class EngineLauncher(Launcher):
         """What is wrong with its fields, and with devices that this machine does not have."""
         from synthdiv.core.types import ConfigError
         from synthdiv.engine.local import accelerators, environments
+        from synthdiv.study.hydra_errors import no_launcher_field
 
+        if added := self.fields.keys() - {item.name for item in dataclasses.fields(self.schema)}:
+            return [no_launcher_field(name) for name in sorted(added)]
         wrong, device = problems(self.schema(**self.fields), "hydra.launcher"), runtime.device
         workers = self.schema is LocalConfig and device != "cpu" and not wrong
         if self.schema is SlurmConfig or not (workers or device.startswith("cuda")):

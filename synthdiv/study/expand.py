@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -25,6 +25,7 @@ from synthdiv.evaluate.suite import field_names, typed_items
 from synthdiv.study.config import Cell, Kind
 from synthdiv.study.generators import EVERY
 from synthdiv.study.grid import GridSpec, Words, combinations, confirm_cells, settings
+from synthdiv.study.hydra_errors import one_line
 from synthdiv.study.origin import cell_of, paths_from
 from synthdiv.study.schema import key_of
 
@@ -242,16 +243,6 @@ def check_reachable(composed: Composition, key: str) -> None:
             raise ConfigError(f"{key.rstrip('.')}: {below}; choose a {group} preset that has it")
         if OmegaConf.is_list(block) and parts[length] and not int(parts[length]) < len(block):
             raise ConfigError(f"{key}: {prefix} has {len(block)} items with {preset}, and the first is number 0")
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error of OmegaConf or Hydra without the lines about their internals."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: no such preset; choose one of {', '.join(error.options)}"
-    messages = (str(error) or type(error).__name__, str(error.__cause__ or ""))
-    lines = [line.strip() for text in messages for line in text.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("object_type", "reference", "full_key")))
 
 
 def try_out(conf: Path, folder: str | None, overrides: list[str]) -> None:

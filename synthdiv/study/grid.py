@@ -224,7 +224,8 @@ def canonical_value(value: Any) -> str:
 def confirm_cells(count: int, cells: int, command: str) -> None:
     """Ask whether so many cells are meant; without -m they are refused."""
     if cells == 1:
-        raise ConfigError(f"{count:,} cells are a sweep, which needs -m: `{command}`")
+        comma = """a comma within a text needs quotes, as 'prompts.system="a, b"'"""
+        raise ConfigError(f"{count:,} cells are a sweep, which needs -m: `{command}`; {comma}")
     advice = f"to run them all add hydra.sweeper.cells={count}"
     confirm(f"{count:,} cells are more than the {cells:,} that need no confirmation", advice)
 
