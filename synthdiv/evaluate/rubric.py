@@ -67,10 +67,12 @@ class Rubric:
     def render(self, texts: dict[str, str]) -> str:
         """The judge prompt about these texts, by slot. Braces and tags in a text are text."""
         names = "|".join({*TAG.findall(self.instruction)})
-        tags = re.compile(rf"<(\s*(?:/\s*)?(?:{names})\b[^<>]*)>", re.IGNORECASE)  # a model reads a tag in any spelling
+        # a model reads a tag in any spelling
+        tags = re.compile(rf"<(\s*(?:/\s*)?(?:{names})\b[^<>]*)(>?)", re.IGNORECASE)
 
         def text_of(match: re.Match[str]) -> str:
-            return tags.sub(r"(\1)", texts[match[1]]) if names else texts[match[1]]
+            text = texts[match[1]]
+            return tags.sub(lambda tag: f"({tag[1]}{')' * len(tag[2])}", text) if names else text
 
         return SLOT.sub(text_of, self.instruction)
 

@@ -49,17 +49,7 @@ def test_a_rubric_without_its_parts_is_refused(changes, message):
     assert any(message in problem for problem in problems(Rubric(**vars(SCALE) | changes), "rubric"))
 
 
-PIECES = [
-    *"ab <>/{}\n",
-    "</answer>",
-    "<answer>",
-    "</ANSWER >",
-    "< / Answer x>",
-    "Answer",
-    "{prompt}",
-    "{response}",
-    "answer",
-]
+PIECES = [*"ab <>/{}\n", "</answer>", "<answer>", "</ANSWER >", "< / Answer x>", "Answer", "{prompt}", "{response}"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 
 
@@ -69,7 +59,7 @@ def test_a_text_fills_its_slot_and_cannot_leave_it(prompt, response):
     assert shown.count("<answer>") == shown.count("</answer>") == 1
     inside = shown[len("<answer>") : shown.index("</answer>")]
     assert inside.replace("(", "<").replace(")", ">") == response, "nothing but brackets changes"
-    assert not re.search(r"<[\s/]*answer\b[^<>]*>", inside, re.IGNORECASE), "in any spelling"
+    assert not re.search(r"<[\s/]*answer\b", inside, re.IGNORECASE), "in any spelling"
 
 
 @pytest.mark.parametrize(
