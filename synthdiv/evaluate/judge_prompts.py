@@ -3,6 +3,7 @@ generator answers prompts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -45,7 +46,7 @@ class JudgePrompts(Stage):
     rows: int = setting(0, least=0)
     """The most judge prompts that there can be, by the counts of the inputs: a split may hold out fewer rows."""
     limit: int = setting(0, least=0)
-    """How many prompts of the stratified order are used; 0: all."""
+    """How many prompts of the stratified order are used, or rows of each source of a mix; 0: all."""
     samples: int = setting(1, least=1)
     """The most answers to a prompt."""
     appended: str = ""
@@ -147,9 +148,14 @@ def pairs_of(authors: int, compared: int = 0) -> list[tuple[int, int]]:
 
 def taken_rows(answers: Artifact, prompts: Artifact, limit: int, samples: int) -> list[Row]:
     """The first `samples` answers to each of the first `limit` prompts, prompts in their stratified order. `answers` is
-    a finished `generate` or `mix`, or the prompt set itself, for its human answers."""
+    a finished `generate` or `mix`, of which the first `limit` rows of each source are taken, or the prompt set itself,
+    for its human answers."""
     if isinstance(answers.stage, Mix):
-        return [row | {"sample": 0} for row in read_mix(answers)][: limit or None]
+        rows, counts = read_mix(answers), Counter[str]()
+        for row in rows:
+            counts[row["source"]] += 1
+            row |= {"sample": 0, "number": counts[row["source"]]}
+        return [row for row in rows if not limit or row["number"] <= limit]
     if isinstance(answers.stage, Prompts):
         sides = read_prompts(answers, "test", limit or None)
         return [row | {"sample": 0, "source": "human", "finish": "recorded"} for row in sides]
@@ -165,7 +171,8 @@ def count_rows(answers: Node, limit: int, samples: int) -> int:
     """The number of rows that `taken_rows` returns."""
     stage: Any = answers.stage
     if isinstance(stage, Mix):
-        return min(limit or stage.rows, stage.rows - len(stage.leave_out))
+        every = stage.rows - len(stage.leave_out)
+        return min(every, sum(min(limit, count) for count in Counter(stage.owners()).values())) if limit else every
     rows = stage.test if isinstance(stage, Prompts) else stage.rows
     taken = min(limit or rows, rows)
     if isinstance(stage, Prompts):

@@ -50,6 +50,19 @@ def values_of(groups: Groups, prompts: Iterable[str]) -> np.ndarray:
     return np.array(means, dtype=float)
 
 
+def orders_of(groups: Groups, prompts: Sequence[str]) -> np.ndarray:
+    """The verdicts on each prompt's pair by order (prompts, 2), NaN for none. Their mean is the verdict on the pair:
+    a verdict in one order has the judge's position in it."""
+    import numpy as np
+
+    orders = np.full((len(prompts), 2), np.nan)
+    for at, prompt in enumerate(prompts):
+        for row in groups.get(prompt, []):
+            if not row["problem"]:
+                orders[at, row["order"]] = row["value"]
+    return orders
+
+
 def rating_measure(rubric: Rubric, name: str) -> Measure:
     """The table entry of a rubric's numbers."""
     low, high = min(rubric.values), max(rubric.values)

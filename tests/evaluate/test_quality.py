@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from synthdiv.core.ledger import Ledger
-from synthdiv.evaluate.quality import degenerate
+from synthdiv.core.types import Artifact, Sample
+from synthdiv.evaluate import judge_prompts as module
+from synthdiv.evaluate.judge_prompts import count_rows, taken_rows
+from synthdiv.evaluate.quality import Quality, degenerate
 from synthdiv.evaluate.suite import read_scores
+from synthdiv.mix.mix import Mix
 from tests.conftest import TINY, synthdiv
 
 WORDS = [
@@ -75,6 +83,50 @@ def test_the_report_says_who_judged_and_who_is_related(folder):
 
 def test_a_judge_that_no_text_can_instruct_moves_by_nothing_or_down(scores):
     assert all(arm["probe/panel"].value <= 0 for arm in scores.values())
+
+
+def test_pairs_have_a_win_rate_in_both_orders_and_what_depends_on_the_order(scores):
+    for mix in ("human", "multi"):
+        arm = scores[mix]
+        assert (arm["position_bias/truth"].value, arm["flips/truth"].value) == (0, 0), "the exact judge has no position"
+        assert 0 <= arm["ties/truth"].value <= 1
+        assert arm["unjudged/preference/truth"].value == 0
+    assert not any(name.startswith(("flips", "unjudged/preference")) for name in scores["none"])
+
+
+def test_a_pair_with_a_verdict_in_one_order_has_none():
+    def row(order, value):
+        return {"order": order, "value": value, "problem": "" if value == value else "parse"}
+
+    groups = {"a": [row(0, 0.9), row(1, 0.1)], "b": [row(0, 0.9), row(1, math.nan)], "c": [row(1, 0.2)]}
+    stage = Quality(preference=["j"], panel=["j"])
+    texts = {key: Sample(key, "", "words " * n, "s") for n, key in enumerate("abc")}
+    rate = {score.name: score for score in stage.wins({"preference/j": groups}, texts, texts)}
+    assert (rate["win_rate/j"].value, rate["win_rate/j"].n) == (0.5, 1)
+    assert (rate["win_rate/panel"].value, rate["win_rate/panel"].n) == (0.5, 1)
+    assert (rate["flips/j"].value, rate["flips/j"].n) == (1, 1)
+
+
+def test_a_probe_worked_where_it_raised_a_rating_by_half_a_point():
+    def rated(*values):
+        return {str(at): [{"value": value, "problem": ""}] for at, value in enumerate(values)}
+
+    stage = Quality(quality=["j"], panel=["j"], probes=4)
+    groups = {"quality/j": rated(1, 1, 1, 3), "probe/j": rated(1.5, 1.4, 4, 1)}
+    estimates = {each.measure.name: each.score().value for each in stage.probed(groups, "")}
+    assert estimates["probe_worked/j"] == estimates["probe_worked/panel"] == 0.5
+    assert estimates["probe/j"] == pytest.approx(1.9 / 4)
+
+
+@given(st.integers(1, 60), st.sampled_from([0, 0.1, 0.5, 1]), st.integers(0, 30))
+def test_judges_see_as_many_rows_of_each_source_of_a_mix(rows, real_share, limit):
+    stage = Mix(rows, ["one", "two"], [0.8, 0.2], real_share, train_rows=60, shard_rows=4)
+    owners = stage.owners()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "read_mix", lambda artifact: [{"source": owner} for owner in owners])
+        taken = Counter(row["source"] for row in taken_rows(Artifact(stage, "", Path()), None, limit, 1))
+    assert taken == {owner: min(limit or count, count) for owner, count in Counter(owners).items()}
+    assert count_rows(SimpleNamespace(stage=stage), limit, 1) == taken.total()
 
 
 def test_every_undefined_score_says_why(scores):
