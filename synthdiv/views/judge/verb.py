@@ -113,6 +113,8 @@ def refuse_options(options: argparse.Namespace) -> None:
         raise ConfigError(f"--judge-author {options.judge_author}: needs {needed}")
     if options.order and not options.pair:
         raise ConfigError(f"--order {options.order}: is for pairs (--pair FIRST SECOND)")
+    if options.order and not options.prompt:
+        raise ConfigError(f"--order {options.order}: needs --prompt COLUMN, so that both orders of a pair are one item")
     if len(options.values) == 1 or len({*options.values}) < len(options.values):
         given = " ".join(options.values)
         raise ConfigError(f"--values {given}: needs the cells for first wins and second wins, then of ties, each once")

@@ -38,6 +38,10 @@ MISTAKES = {
         ["--judge-author ash: is no author of pairs.jsonl; it has elm, me, oak"],
     ),
     "order of ratings": ([*RATINGS, "--order", "id"], ["--order id: is for pairs"]),
+    "order without prompts": (
+        [*PAIRS[:6], "--order", "order"],
+        ["--order order: needs --prompt COLUMN, so that both orders of a pair are one item"],
+    ),
     "no order": ([*PAIRS, "--order", "id"], ["pairs.jsonl, line 1: column id is a text; it needs 0"]),
     "one author": ([*PAIRS[:3], "--pair", "me", "me"], ["every pair is of 'me' with itself; two authors are needed"]),
     "no verdicts": ([*PAIRS, "--verdict", "none"], ["column none holds no verdict"]),
