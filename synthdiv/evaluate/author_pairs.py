@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import Artifact
-from synthdiv.evaluate.judged import Groups, problem_estimates, rating_measure
+from synthdiv.evaluate.judged import Groups, order_estimates, problem_estimates, rating_measure
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.suite import item
 from synthdiv.evaluate.verdicts import read_verdicts
@@ -19,7 +19,6 @@ from synthdiv.measures.pairwise import (
     Pairs,
     author_scores,
     missing_pairs,
-    order_scores,
     strengths,
     usable,
 )
@@ -173,8 +172,6 @@ def unable(pairs: Pairs, estimates: Estimates) -> str:
 def fixed_estimates(pairs: Pairs, orders: np.ndarray, authors: list[str], seed: int) -> Estimates:
     """The estimates of the authors, and those of the judge: its terms of length and quality beside those of the panel,
     what it discriminates, how it depends on the order, of pairs with a verdict in both orders."""
-    import numpy as np
-
     actual = {f"wins/{author}": each for author, each in author_scores(pairs).items()}
     for author in authors:
         actual |= bias_estimates(pairs, author, seed)
@@ -183,11 +180,8 @@ def fixed_estimates(pairs: Pairs, orders: np.ndarray, authors: list[str], seed: 
     for name, wins in (("term", pairs.wins), ("panel_term", pairs.panel)):
         terms = strengths(replace(pairs, wins=wins), COVARIATES, seed)
         actual |= {f"{name}/{each}": terms[each] for each in COVARIATES}
-    both = orders + 0 * orders[:, ::-1]  # orders are not missing at random: a verdict in one has who wins in it
-    single = int((np.isnan(both) & ~np.isnan(orders)).sum())
-    note = f"{single} of {len(orders)} pairs have a verdict in one order only and are left out" if single else ""
-    consistency = order_scores(both[:, 0], both[:, 1], pairs.prompt.tolist())
-    return actual | {each.measure.name: each.with_note(note) for each in consistency}
+    consistency = order_estimates(orders, pairs.prompt.tolist())
+    return actual | {each.measure.name: each for each in consistency}
 
 
 def bias_estimates(pairs: Pairs, author: str, seed: int) -> Estimates:

@@ -10,6 +10,7 @@ from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.verdicts import JudgeModel, read_verdicts
 from synthdiv.generate.spec import Backend
 from synthdiv.measures.estimates import SHARE, Estimate, Measure, mean_of, undefined
+from synthdiv.measures.pairwise import order_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,17 @@ def orders_of(groups: Groups, prompts: Sequence[str]) -> np.ndarray:
             if not row["problem"]:
                 orders[at, row["order"]] = row["value"]
     return orders
+
+
+def order_estimates(orders: np.ndarray, prompts: Sequence[str]) -> list[Estimate]:
+    """Position bias, flips and ties of pairs (pairs, 2) with a verdict in both orders. Orders do not miss at random:
+    a verdict in one order has who wins in it."""
+    import numpy as np
+
+    both = orders + 0 * orders[:, ::-1]
+    single = int((np.isnan(both) & ~np.isnan(orders)).sum())
+    note = f"{single} of {len(orders)} pairs have a verdict in one order only and are left out" if single else ""
+    return [each.with_note(note) for each in order_scores(both[:, 0], both[:, 1], prompts)]
 
 
 def rating_measure(rubric: Rubric, name: str) -> Measure:

@@ -14,6 +14,7 @@ from synthdiv.evaluate.judged import (
     NO_PANEL,
     PANEL,
     Groups,
+    order_estimates,
     orders_of,
     panel_of,
     problem_estimates,
@@ -27,7 +28,6 @@ from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import LOOPING, repetitions
 from synthdiv.measures.estimates import SHARE, Estimate, Measure, mean_of, scores_of, undefined
 from synthdiv.measures.length_control import CONTROLLED, length_controlled
-from synthdiv.measures.pairwise import order_scores
 from synthdiv.measures.words import words
 
 RATED = ("quality", "refusal")
@@ -215,7 +215,7 @@ class Quality(Stage):
             orders = orders_of(pairs, [*pairs])
             rates[judge] = orders.mean(axis=1)
             scores.append(mean_of(WIN._replace(name=f"win_rate/{judge}"), rates[judge]).score())
-            for each in order_scores(orders[:, 0], orders[:, 1], [*pairs]):
+            for each in order_estimates(orders, [*pairs]):
                 measure = each.measure._replace(name=f"{each.measure.name}/{judge}")
                 scores.append(replace(each, measure=measure).score())
         members = [judge for judge in self.panel if judge in of_judges]

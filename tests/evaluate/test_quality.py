@@ -105,6 +105,8 @@ def test_a_pair_with_a_verdict_in_one_order_has_none():
     assert (rate["win_rate/j"].value, rate["win_rate/j"].n) == (0.5, 1)
     assert (rate["win_rate/panel"].value, rate["win_rate/panel"].n) == (0.5, 1)
     assert (rate["flips/j"].value, rate["flips/j"].n) == (1, 1)
+    assert rate["position_bias/j"].value == pytest.approx(0.4)
+    assert "2 of 3 pairs have a verdict in one order only" in rate["position_bias/j"].note
 
 
 def test_a_probe_worked_where_it_raised_a_rating_by_half_a_point():
