@@ -147,7 +147,7 @@ class Choices(Stage):
         opened = run.model(inputs["model"], self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
         every = [(row, choice) for row in rows for choice in row["choices"]]
-        pairs = chat.pairs([row["prompt"] for row, _ in every], [choice for _, choice in every])
+        pairs = chat.scored_pairs([row["prompt"] for row, _ in every], [choice for _, choice in every])
         scored = [(prompt, ids[:-1]) for prompt, ids in pairs]
         values = iter(answer_log_likelihoods(opened, scored, self.batch_tokens, run.progress))
         table = [

@@ -58,7 +58,8 @@ class Likelihood(Stage):
     also nll_at: nll at each of `TEMPERATURES`, for sharpness and support; for `support` value_nll: nll of the tokens of
     the value stated.
 
-    Template applied, answer tokens plus one EOS, T = 1, nothing removed. An own answer that was cut at the token limit
+    Template applied, answer tokens plus one EOS, T = 1, nothing removed; what the template writes before an answer
+    belongs to the prompt. An own answer that was cut at the token limit
     has no EOS, because the model did not end there; an empty one is its EOS alone. Own answers are tokenised again from
     their text, which may give other tokens than were drawn; what then exceeds the context is left out, of `bytes` too,
     and the summary counts such answers as `cut`.
@@ -122,7 +123,7 @@ class Likelihood(Stage):
         answers = self.answers(inputs)
         opened = run.model(model, self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, prompts)
-        every = chat.pairs([given.row["prompt"] for given in answers], [given.text for given in answers])
+        every = chat.scored_pairs([given.row["prompt"] for given in answers], [given.text for given in answers])
         whole = [
             (prompt, (ids[:-1] or ids) if given.finish == "length" else ids)
             for given, (prompt, ids) in zip(answers, every, strict=True)

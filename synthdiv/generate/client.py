@@ -177,10 +177,11 @@ class Client:
                     backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** (failures - 1)) * self._random.uniform(0.5, 1.0)
                     await batch.pause(max(backoff, error.after))
                     continue
-                if not await self._is_fault_of(request, account, error, first_begin, batch):
+                if not await self._is_fault_of(request, account, error, begun, batch):
                     raise self._unavailable(request, account, first_begin, error) from None
                 data, outcome, message = None, "failed", f"{error} ({failures} attempts)"
-            self._answered_at = time.monotonic()
+            if outcome != "failed":  # which is no sign that the server works
+                self._answered_at = time.monotonic()
             return replace(
                 reply, data=data, outcome=outcome, message=message, seconds=round(time.monotonic() - begun, 3)
             )
@@ -197,7 +198,8 @@ class Client:
     async def _is_fault_of(
         self, request: ApiRequest, account: Account, error: Retryable, since: float, batch: Batch
     ) -> bool:
-        """Whether such failures are the fault of the prompt: the server answers others meanwhile, or one now."""
+        """Whether such failures are the fault of the prompt: the server answered another one since the last attempt
+        began, or answers one now."""
         if error.kind not in PROMPT_FAULTS or "messages" not in request.payload:
             return False
         if self._answered_at > since:
@@ -246,7 +248,7 @@ class Client:
     async def _attempt(self, request: ApiRequest, reservation: str, account: Account) -> dict[str, Any]:
         """Send one request and return its JSON. Its cost is settled; if it is unknown, the whole reservation counts."""
         usage: tuple[int, int] | None = None
-        unbilled = False
+        data, unbilled = None, False
         self.attempts += 1
         account.attempts += 1
         try:
@@ -258,7 +260,7 @@ class Client:
             self._check_model(data)
             return data
         except Exception as error:
-            unbilled = getattr(error, "unbilled", usage is None)
+            unbilled = getattr(error, "unbilled", data is None)
             raise
         finally:
             if not unbilled:

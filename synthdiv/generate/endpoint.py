@@ -66,6 +66,12 @@ def loopback(url: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
+class OversizedAnswer(DataError):
+    """An answer that is not read to its end, but may be paid."""
+
+    unbilled = False
+
+
 class Endpoint:
     """One of PATHS at `server`, for `model`. `refused` holds the optional parameters that the server rejects. `folded`
     means that it rejects the system role; the system message then goes to the front of the user turn."""
@@ -150,7 +156,9 @@ class Endpoint:
         async for part in response.content.iter_any():
             content += part
             if len(content) > MOST_BYTES:
-                raise DataError(f"{self.label} sends an answer of more than {MOST_BYTES >> 20} MiB; it is not read on")
+                raise OversizedAnswer(
+                    f"{self.label} sends an answer of more than {MOST_BYTES >> 20} MiB; it is not read on"
+                )
         return bytes(content)
 
     async def _refusal(self, name: str, body: dict[str, Any], status: int, headers: Any, content: bytes) -> Any:

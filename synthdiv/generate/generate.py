@@ -17,11 +17,11 @@ from typing import Any
 
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Measured, Node, Stage, Work
-from synthdiv.core.types import Artifact, DataError, Run, Sample, Unavailable
+from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.endpoint import server_of
 from synthdiv.generate.spec import MODELLESS, Backend, Recorded, Sampling
-from synthdiv.generate.spend import totals
+from synthdiv.generate.spend import OverBudget, totals
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.chat import part_thinking
 from synthdiv.models.load import Precision
@@ -239,13 +239,16 @@ class Generate(Stage):
 
 
 def quoting_nothing(chunks: Answers) -> Iterator[list[tuple[Request, Answer]]]:
-    """The same; an error of a server, whose text goes to logs, does not quote it."""
+    """The same; an error, whose text goes to logs, does not quote a request."""
     try:
         yield from chunks
-    except Unavailable:
-        raise Unavailable(
-            "a server did not answer a request of a confidential prompt set; its message is withheld, because it can "
-            "quote the request. Answers that arrived are kept: run the same command again later"
+    except OverBudget:  # it quotes nothing
+        raise
+    except DataError as error:
+        raise type(error)(
+            "a request of a confidential prompt set was not answered; the message is withheld, because it can quote "
+            "the request. Answers that arrived are kept: run the same command again later. If that does not help, let "
+            "the model answer a prompt set that is not confidential, whose errors are shown"
         ) from None
 
 

@@ -115,7 +115,7 @@ def answer_batch(opened: OpenModel, chat: Chat, requests: list[TokenizedRequest]
         body = row if stop is None else row[:stop]
         text, length = cut_at_stop(opened.tokenizer, body, sampling.stop)
         ended = stop is not None or length < len(body)
-        answers.append(Answer(chat.text(text), "stop" if ended else "length", len(prompt), length))
+        answers.append(Answer(chat.text(text, body), "stop" if ended else "length", len(prompt), length))
     return answers
 
 

@@ -200,7 +200,9 @@ def answer(reply: Reply, chat: Chat) -> Answer:
     """Return the answer in a reply; the end token is not counted."""
     data = reply.data or {}
     choice, usage = data["choices"][0], data["usage"]
-    ended = (choice.get("token_ids") or [None])[-1] in chat.stop_ids
+    ids = choice.get("token_ids") or []
+    ended = bool(ids) and ids[-1] in chat.stop_ids
     log = {"logprobs": choice["logprobs"]} if choice.get("logprobs") else {}
     tokens = usage["completion_tokens"] - ended
-    return Answer(chat.text(choice["text"]), choice["finish_reason"], usage["prompt_tokens"], tokens, log)
+    text = chat.text(choice["text"], ids)
+    return Answer(text, choice["finish_reason"], usage["prompt_tokens"], tokens, log)

@@ -56,6 +56,8 @@ class Chat:
         self._start = self._render(turns[:1], True, "a question")
         lead, shown, tail = self._whole.removeprefix(self._start).rpartition("answer")
         self._lead = lead if shown and self._whole.startswith(self._start) else None
+        self._lead_ids = self._token_ids([self._lead or ""])[0]
+        self._lead_text = tokenizer.decode(self._lead_ids, skip_special_tokens=True)
         self.end = self._end_id(tail if shown else "")
         eos = tokenizer.eos_token_id
         self.stop_ids = sorted({self.end, *ends} | ({eos} if eos is not None else set()))
@@ -124,11 +126,12 @@ class Chat:
             )
         return int(self.tokenizer.eos_token_id)
 
-    def text(self, generated: str) -> str:
-        """Return what a model generated as an answer: with the tag of thinking that the generation prompt opens, and
-        without what the template writes before an answer."""
+    def text(self, generated: str, ids: list[int]) -> str:
+        """Return what a model generated, as text without special tokens and as `ids`, as an answer: with the tag of
+        thinking that the generation prompt opens, and without what the template writes before an answer."""
         opened = THINK if self._start.rstrip().endswith(THINK) else ""
-        return opened + generated.removeprefix(self._lead or "")
+        with_lead = ids[: len(self._lead_ids)] == self._lead_ids
+        return opened + generated.removeprefix(self._lead_text if with_lead else self._lead or "")
 
     def prompt(self, prompt: str) -> list[int]:
         """Return the token ids of everything before the answer, with at most one BOS."""
@@ -150,13 +153,23 @@ class Chat:
         stays text, the answer is tokenised by itself. Raises DataError if the template renders a prompt and its answer
         otherwise than the generation prompt and the answer.
         """
+        return self._pairs(self._texts(prompts, row_ids), self._checked_lead(), answers)
+
+    def scored_pairs(self, prompts: list[str], answers: list[str]) -> list[Pair]:
+        """Return `pairs` for likelihoods of answers: what the template writes before is part of the prompt."""
+        lead = self._checked_lead()
+        return self._pairs([text + lead for text in self._texts(prompts, None)], "", answers)
+
+    def _checked_lead(self) -> str:
         if self._lead is None:
             raise DataError(
                 f"the chat template begins an answer with {self._start[-60:]!r} and renders a whole conversation as "
                 f"{self._whole[-60:]!r}: a student would be trained on a text that it never answers to. Set "
                 "checkpoint.template_kwargs, such as '{\"enable_thinking\": false}', or checkpoint.chat_template"
             )
-        lead, texts = self._lead, self._texts(prompts, row_ids)
+        return self._lead
+
+    def _pairs(self, texts: list[str], lead: str, answers: list[str]) -> list[Pair]:
         lead_ids = self._token_ids([lead])[0]
         special = [token for token in lead_ids if token in self._special]
         wholes = [text + lead + answer for text, answer in zip(texts, answers, strict=True)]

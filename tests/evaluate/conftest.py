@@ -6,13 +6,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from synthdiv.core.types import Artifact
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import Sampling
 from synthdiv.mix.mix import Mix
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.train.pretrain import TEMPLATE
 from synthdiv.train.recipe import Method
 from synthdiv.train.train import Train
 from tests.models.small import build, tiny_model, toy_prompts
+
+LEAD = "<think>\n\n</think>\n\n"  # as Qwen3 writes before an answer
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +40,12 @@ def arms(tmp_path_factory):
         )
 
     return SimpleNamespace(root=root, prompts=prompts, vanilla=arm(student), tuned=arm(tuned))
+
+
+def student_with_lead(arms):
+    """The vanilla student with a template that writes LEAD."""
+    folder = arms.vanilla.model.path / "model"
+    template = TEMPLATE.replace(
+        "message['content']", f"({LEAD!r} if message['role'] == 'assistant' else '') + message['content']"
+    )
+    return Artifact(Checkpoint(str(folder), chat_template=template), "0", folder)

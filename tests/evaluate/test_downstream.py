@@ -31,7 +31,8 @@ from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.questions import QuestionFile, Questions, right_choice
 from synthdiv.prompts.table import Columns, Table
 from tests.conftest import TINY, write_rows
-from tests.models.small import build
+from tests.evaluate.conftest import student_with_lead
+from tests.models.small import build, cpu_run
 
 TASK = """\
 task: {name}
@@ -96,6 +97,11 @@ def test_the_harness_gives_our_own_accuracies_item_by_item(toy):
             lines = sorted(theirs[f"toy_facts/{metric}"], key=lambda line: int(line["id"]))
             assert [line["value"] for line in lines] == list(values.values()), metric
         assert 0.1 < np.mean(list(ours["acc"][0].values())) < 0.9, "far from 0 and 1, or equality would show nothing"
+
+
+def test_what_the_template_writes_before_an_answer_is_in_no_choice(arms, toy, tmp_path):
+    summary = Choices().build({"prompts": toy.asked, "model": student_with_lead(arms)}, tmp_path, cpu_run())
+    assert summary["tokens"] == toy.vanilla.choices.manifest["summary"]["tokens"]
 
 
 def test_choices_and_tasks_are_scored_beside_the_vanilla_student(arms, toy):

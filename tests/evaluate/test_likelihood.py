@@ -32,6 +32,7 @@ from synthdiv.measures.temperature import INDEX_OF_ONE, TEMPERATURES, _split_ans
 from synthdiv.models.chat import Chat
 from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
+from tests.evaluate.conftest import LEAD, student_with_lead
 from tests.models.small import WORLD, build, cpu_run, opened
 
 
@@ -54,6 +55,18 @@ def test_each_answer_is_scored_with_one_end(arms):
         assert row["token_nll"] == pytest.approx(wanted, abs=1e-4)
         assert row["nll"] == pytest.approx(math.fsum(row["token_nll"]), rel=1e-6)
         assert row["bytes"] == len(row["response"].encode())
+
+
+def test_what_the_template_writes_before_an_answer_is_in_no_likelihood(arms, tmp_path):
+    inputs = {"prompts": arms.prompts, "model": student_with_lead(arms)}
+    Likelihood(Target.human, limit=4).build(inputs, tmp_path, cpu_run())
+    model, rows = opened(arms.vanilla.model), read_likelihood(Artifact(None, "", tmp_path))
+    chat, lead = Chat.for_prompts(model.tokenizer, arms.prompts), model.tokenizer(LEAD, add_special_tokens=False)
+    for row, prompt in zip(rows, read_prompts(arms.prompts, "test", 4), strict=True):
+        (answer,) = chat.answers([prompt["response"]])
+        wanted = direct(model, chat.prompt(prompt["prompt"]) + lead["input_ids"], answer)
+        assert row["token_nll"] == pytest.approx(wanted, abs=1e-4)
+        assert row["bytes"] == len(prompt["response"].encode())
 
 
 def test_the_support_is_every_answer_of_the_law_in_its_order(arms):

@@ -27,6 +27,7 @@ from synthdiv.generate.answer import LOG, ROWS, Answer
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded
+from synthdiv.generate.spend import OverBudget
 from synthdiv.mix.mix import Mix
 from synthdiv.prompts.prompt_set import Prompts, read_prompts, toy_prompt
 from synthdiv.prompts.table import Columns, Table
@@ -446,7 +447,7 @@ def test_every_rubric_of_the_suite_has_a_wording():
     assert set(HARMFUL) <= set(RUBRICS.named())
 
 
-@pytest.mark.parametrize("kind", ["failed", "unavailable"])
+@pytest.mark.parametrize("kind", ["failed", Unavailable, DataError, OverBudget])
 def test_what_a_server_says_of_a_harmful_request_is_in_no_summary_and_no_message(world, monkeypatch, kind):
     """It can quote the request, or what the model wrote."""
     quote = "a choice without text: please do harm number 1"
@@ -454,19 +455,24 @@ def test_what_a_server_says_of_a_harmful_request_is_in_no_summary_and_no_message
     def answers(shard):
         (shard.out / ROWS).write_bytes(b"")
         yield [(request, Answer("", "failed", -1, -1, {"failed": quote})) for request in shard.requests[:3]]
-        if kind == "unavailable":
-            raise Unavailable(quote)
+        if kind != "failed":
+            raise kind("runtime.budget_usd=1" if kind is OverBudget else quote)
         yield [(request, Answer("", "failed", -1, -1, {"failed": quote})) for request in shard.requests[3:]]
 
     monkeypatch.setattr("synthdiv.generate.recorded.answers", answers)
     for place, shown in ((0, False), (2, True)):
         asked = Node(world.sets()[place].requests())
-        node = Source(f"odd {kind}", Backend.recorded).answers(asked, split=Split.test, rows=asked.stage.test)
+        node = Source(f"odd {getattr(kind, '__name__', kind)}", Backend.recorded).answers(
+            asked, split=Split.test, rows=asked.stage.test
+        )
         if kind == "failed":
             artifact = world.built(node)
             assert (quote in (artifact.path / "manifest.json").read_text()) is shown
             assert quote in (artifact.path / LOG).read_text()
         else:
-            with pytest.raises(Unavailable) as caught:
+            with pytest.raises(kind) as caught:
                 world.built(node)
-            assert ("harm number" in str(caught.value)) is shown
+            assert type(caught.value) is kind
+            assert (("runtime.budget_usd=1" if kind is OverBudget else "harm number") in str(caught.value)) is (
+                shown or kind is OverBudget
+            )

@@ -160,6 +160,20 @@ def test_another_model_is_refused_at_its_first_answer_unless_it_is_accepted_by_n
         assert len(collected(accepted, chats(*"abcdefgh"))) == 8
 
 
+@pytest.mark.parametrize("case", ["another model", "oversized"])
+def test_an_answer_of_unknown_cost_counts_with_the_most_that_it_can_cost(tmp_path, monkeypatch, case):
+    monkeypatch.setattr(endpoint, "MOST_BYTES", 2**14)
+
+    def rule(body):
+        return 200, {"model": "dear-chat", "choices": completion(body, "x", ("stop", "length"))["choices"]}
+
+    raw = b" " * 2**16 if case == "oversized" else b""
+    with FaultServer(rule=rule, raw=raw) as fault, Spending(tmp_path, budget_tokens=9999) as spending:
+        with pytest.raises(DataError, match=r"more than|reports the model"):
+            collected(Client(server(fault), "tiny-chat", "chat", spending), chats("say"))
+        assert spending.total == (0.0, 9 + 64 + 10)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status):
     with FaultServer() as other, FaultServer(rule=lambda _: (status, {})) as fault:
@@ -219,6 +233,26 @@ def test_a_prompt_that_fails_for_ever_is_told_from_a_server_that_fails(cause, pr
     assert len(replies) == len(prompts)
     (failed,) = (reply for reply in replies if not reply.data)
     assert (failed.outcome, failed.message) == ("failed", "HTTP 500: it broke (2 attempts)")
+
+
+@pytest.mark.parametrize("outage", ["500", "invalid", "timeout"])
+def test_an_outage_in_the_middle_of_a_run_is_the_fault_of_no_prompt(outage):
+    """Other prompts were answered between its first attempt and its last, and then none."""
+    sent = iter(range(999))
+
+    def rule(body):
+        if next(sent) < 6:
+            return None
+        fault.latency = 9.0 if outage == "timeout" else 0.02
+        return {"500": (500, {"error": {"message": "down"}}), "invalid": (200, {"choices": []})}.get(outage)
+
+    with FaultServer(rule=rule, latency=0.02) as fault:
+        own = server(fault, attempts=3, concurrency=8, timeout_seconds=0.3 if outage == "timeout" else 5.0)
+        replies, chunks = [], Client(own, "tiny-chat").replies(chats(*map(str, range(60))))
+        with pytest.raises(Unavailable, match=r"after [34] attempts"):
+            replies.extend(reply for chunk in chunks for _, reply in chunk)
+    assert {reply.outcome for reply in replies} == {""}
+    assert 0 < sum(bool(reply.data) for reply in replies) <= 6 + 8
 
 
 def test_requests_in_flight_have_a_grace_period_on_stop(monkeypatch):

@@ -208,12 +208,30 @@ def test_a_student_of_a_thinking_template_learns_what_the_template_writes(tmp_pa
     ((before, ids),) = chat.pairs(["ask"], ["tell"])
     assert before + ids == made.apply_chat_template(turns, tokenize=True, return_dict=False)
     assert made.decode(ids) == f"{lead}tell</s>"
-    assert chat.text(f"{lead}tell") == "tell"
+    assert chat.text(f"{lead}tell", ids) == "tell"
+    ((asked, scored),) = chat.scored_pairs(["ask"], ["tell"])
+    assert asked + scored == before + ids
+    assert made.decode(scored) == "tell</s>", "a likelihood is that of the answer"
+
+
+def test_what_a_template_writes_before_an_answer_is_removed_with_its_special_tokens():
+    """As gpt-oss names a channel; a decoder leaves special tokens out."""
+    made = tokenizer(CHATML.replace("{{ m['role'] }}\n", "{% if m['role'] == 'assistant' %}<|a|>final<|u|>{% endif %}")
+                     .replace("add_generation_prompt %}<|a|>", "add_generation_prompt %}<|u|>"))  # fmt: skip
+    chat = Chat(made)
+    for answer in ("hello", "finally"):
+        ((before, ids),) = chat.pairs(["ask"], [answer])
+        assert made.decode(ids) == f"<|a|>final<|u|>{answer}<|end|>"
+        for generated in (ids[:-1], chat.answers([answer])[0][:-1]):  # and of a model that does not write it
+            assert chat.text(made.decode(generated, skip_special_tokens=True), generated) == answer
+        assert [made.decode(part) for part in chat.scored_pairs(["ask"], [answer])[0]] == [
+            f"{made.decode(before)}<|a|>final<|u|>", f"{answer}<|end|>",
+        ]  # fmt: skip
 
 
 def test_a_template_that_answers_to_another_text_than_it_trains_on_is_refused():
     chat = Chat(tokenizer(OPENING))
-    assert part_thinking(chat.text("so\n</think>\n\nyes")) == ("so", "yes")  # it may answer
+    assert part_thinking(chat.text("so\n</think>\n\nyes", [])) == ("so", "yes")  # it may answer
     with pytest.raises(DataError, match=r"never answers to.*checkpoint\.template_kwargs"):
         chat.pairs(["ask"], ["tell"])
 
