@@ -24,13 +24,30 @@ from synthdiv.prompts.prompt_set import Prompts
 TokenizedRequest = tuple[Request, list[int]]  # a request and the token ids of its prompt
 
 
+def tokenize_shard(shard: Shard, chat: Chat, context: int) -> tuple[list[TokenizedRequest], dict[str, str]]:
+    """Return the requests of a shard that fit the context, and the others' prompts with the reason: a mix can leave
+    these out, and a judge has no verdict on them, even where none fits."""
+    prompts, failed = shard.inputs["prompts"].stage, dict[str, str]()
+    leaves_out = shard.stage.split.value == "train" or not isinstance(prompts, Prompts)
+    tokenized, shard.facts["truncated"] = tokenize_requests(
+        chat, context, shard.requests, shard.stage.sampling, failed if leaves_out else None, hasattr(prompts, "rubric")
+    )
+    return tokenized, failed
+
+
 def tokenize_requests(
-    chat: Chat, context: int, requests: list[Request], sampling: Sampling, failed: dict[str, str] | None = None
+    chat: Chat,
+    context: int,
+    requests: list[Request],
+    sampling: Sampling,
+    failed: dict[str, str] | None = None,
+    none_may_fit: bool = False,
 ) -> tuple[list[TokenizedRequest], int]:
     """Return requests with their token ids, and the number of truncated prompts. Each text is rendered once.
 
     A prompt that does not fit the context together with the new tokens goes into `failed`, with the reason, and its
-    requests are left out. Raises DataError if there is no `failed`, if no prompt fits, or for a prompt without a token.
+    requests are left out. Raises DataError if there is no `failed`, if no prompt fits (unless `none_may_fit`), or for
+    a prompt without a token.
     """
     room, ids = context - sampling.max_new_tokens, dict[str, list[int]]()
     overlong, reasons = dict[str, str](), dict[str, str]()
@@ -53,7 +70,7 @@ def tokenize_requests(
                     "sampling.max_new_tokens"
                 )
     if sampling.overlong is LongPrompt.error and reasons:
-        if failed is None or len(reasons) == len(ids):
+        if failed is None or (len(reasons) == len(ids) and not none_may_fit):
             first = next(iter(reasons))
             others = f" (nor do {len(reasons) - 1} other prompts)" if len(reasons) > 1 else ""
             raise DataError(
@@ -200,9 +217,7 @@ def answers(shard: Shard) -> Answers:
     if shard.run.runtime.compile and base_model(opened)._compiled_call_impl is None:
         base_model(opened).compile(dynamic=True)
     chat = Chat.for_prompts(opened.tokenizer, prompts, opened.ends)
-    leaves_out = shard.stage.split.value == "train" or not isinstance(prompts.stage, Prompts)  # mixes and judges can
-    failed: dict[str, str] | None = {} if leaves_out else None
-    requests, facts["truncated"] = tokenize_requests(chat, opened.context, shard.requests, sampling, failed)
+    requests, failed = tokenize_shard(shard, chat, opened.context)
     plan = batches([len(ids) + sampling.max_new_tokens for _, ids in requests], shard.stage.batch_tokens)
     facts["batches"] = len(plan)
     facts["system_folded"] = len(requests) if chat.folded else 0

@@ -13,9 +13,10 @@ FINISH_REASONS = {"stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn"
 FINISH_REASONS |= {"length": "length", "max_tokens": "length"}
 FILTER_FINISH = r"content_filter|safety|recitation|prohibited_content|blocklist|spii"  # finish reasons of filters
 FILTER_ERROR = (  # messages and codes by which a filter refuses a prompt
-    r"content[ _-]?(filter|policy|management policy|exists risk)|moderation|inappropriate content|\bflagged\b|"
-    r"invalid_prompt"
+    r"content[ _-]?(filter|policy|management policy|exists risk)|inappropriate content|invalid_prompt"
 )
+FLAGGED, TEXT = r"\b(moderation|flagged)\b", r"\b(prompt|input|content|message)s?\b"  # an account can be flagged, too
+FILTER_MESSAGE = rf"{FILTER_ERROR}|{TEXT}.{{0,60}}{FLAGGED}|{FLAGGED}.{{0,60}}{TEXT}"
 TOO_LONG = r"context[ _-]?(length|window|size)|max_model_len|(prompt|input|request|messages?)\b.{0,30} too (long|large)"
 RETRIED_STATUSES = (408, 409, 425, 429, 498)  # and 500 or more: another attempt may succeed
 MAYBE_BILLED_STATUSES = (504, 524)  # a gateway timed out; the server behind it may have answered and charged
@@ -24,7 +25,8 @@ OPTIONAL_PARAMETERS = {"max_tokens": "max_completion_tokens", "seed": "", "top_l
 # values that change nothing: sent because a server of one's own would apply a checkpoint's defaults instead
 NEUTRAL = {"temperature": 1, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
 REJECTED = r"unsupported|n[o'’]t support|unknown|unrecogni|unexpected|not permitted|not allowed|not enabled|extra"
-REJECTED_VALUE = rf"{REJECTED}|cannot|can't|only|must|invalid|deprecated|incompatible|ignored|out of range"
+REJECTED_VALUE = rf"{REJECTED}|cannot|can't|only|must|should|expected|(in|not )valid"
+REJECTED_VALUE += "|deprecated|incompatible|ignored|out of range"
 SYSTEM_ROLE = (
     r"\b(system|developer)\W{1,2}(role|message|prompt|instruction)|\brole\b.{0,60}\bsystem\b|roles must alternate"
 )
@@ -115,9 +117,9 @@ def invalid_reason(data: Any, kind: str) -> tuple[str, str] | None:
 
 def prompt_outcome(status: int, message: str, code: str) -> str:
     """Return the outcome of a prompt that this error rejects for good: `refusal`, `failed` (too long), or empty."""
-    if re.search(FILTER_ERROR, code, re.IGNORECASE):
+    if re.search(rf"{FILTER_ERROR}|moderation|flagged", code, re.IGNORECASE):
         return "refusal"
-    if status in (400, 403) and re.search(FILTER_ERROR, message, re.IGNORECASE):
+    if status in (400, 403) and re.search(FILTER_MESSAGE, message, re.IGNORECASE):
         return "refusal"
     too_long = status in (400, 422) and re.search(TOO_LONG, f"{code} {message}", re.IGNORECASE)
     return "failed" if too_long or status == 413 else ""
@@ -143,7 +145,8 @@ def rejected_parameters(message: str, parameter: str, sent: dict[str, Any]) -> t
     if "logprobs" in optional and "top_logprobs" in sent and "top_logprobs" not in optional:
         optional.append("top_logprobs")  # it needs logprobs
     values = named((*NEUTRAL, "stop"), REJECTED_VALUE)
-    neutral = [name for name in values if sent[name] == NEUTRAL.get(name)]
+    unmistakable = named([name for name in NEUTRAL if "_" in name], "")  # no word of a prompt: whatever is said of it
+    neutral = [name for name in NEUTRAL if name in {*values, *unmistakable} and sent[name] == NEUTRAL[name]]
     return optional + neutral, [name for name in values if name not in neutral]
 
 

@@ -27,7 +27,7 @@ from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.generate.answer import Answer, Answers, Request, Shard
 from synthdiv.generate.api import collect_answers, kept_rows, sampling_fields
 from synthdiv.generate.client import Client
-from synthdiv.generate.hf import failed_answers, tokenize_requests
+from synthdiv.generate.hf import failed_answers, tokenize_shard
 from synthdiv.generate.replies import ApiRequest, Reply
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import base_of, end_ids, load_context, stacked, tokenizer_of, weights_folder
@@ -163,10 +163,7 @@ def answers(shard: Shard) -> Answers:
         shard.run.close()
         served = shard.run.model(model, shard.stage.precision.value, "vllm")
     chat = Chat.for_prompts(served.tokenizer, prompts, served.ends)
-    failed: dict[str, str] | None = {} if shard.stage.split.value == "train" else None  # a mix can leave them out
-    tokenized, shard.facts["truncated"] = tokenize_requests(
-        chat, served.context, shard.requests, shard.stage.sampling, failed
-    )
+    tokenized, failed = tokenize_shard(shard, chat, served.context)
     if failed:
         yield [pair for pair in failed_answers(shard, failed) if (pair[0].id, pair[0].sample) not in kept]
     shard.facts |= {"system_folded": len(tokenized) if chat.folded else 0, "vllm": served.facts}

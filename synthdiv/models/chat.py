@@ -212,11 +212,14 @@ class Chat:
 
 
 def part_thinking(text: str) -> tuple[str, str]:
-    """Return the thinking that begins an answer, and the answer. Thinking that does not end leaves no answer."""
-    opened = text.lstrip().startswith(THINK)
-    if not opened and (END_OF_THINKING not in text or THINK in text.partition(END_OF_THINKING)[0]):
-        return "", text
+    """Return the thinking that begins an answer, and the answer. Thinking that does not end leaves no answer. An end
+    without a beginning counts where it is a line, as an answer may name it."""
     thinking, _, answer = text.partition(END_OF_THINKING)
+    if not text.lstrip().startswith(THINK):
+        end = re.search(rf"^{END_OF_THINKING}[^\S\n]*$", text, re.MULTILINE)
+        if not end or THINK in text[: end.start()]:
+            return "", text
+        thinking, answer = text[: end.start()], text[end.end() :]
     return thinking.strip().removeprefix(THINK).strip(), answer.lstrip()
 
 

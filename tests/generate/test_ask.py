@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from synthdiv.core.types import DataError
-from synthdiv.generate.answer import Request
+from synthdiv.core.types import Artifact, DataError
+from synthdiv.evaluate.judge_prompts import JudgePrompts
+from synthdiv.generate.answer import Request, Shard
 from synthdiv.generate.generate import Generate, Split, read_samples
-from synthdiv.generate.hf import answer_batch, tokenize_requests
-from synthdiv.generate.spec import LongPrompt, Sampling
+from synthdiv.generate.hf import answer_batch, failed_answers, tokenize_requests, tokenize_shard
+from synthdiv.generate.spec import Backend, LongPrompt, Sampling
 from synthdiv.models.chat import Chat
-from tests.models.small import build, opened, tiny_model
+from tests.models.small import build, cpu_run, opened, tiny_model
 
 PLAIN = Sampling(1.0, 1.0, 12)
 
@@ -59,6 +60,19 @@ def test_too_long_a_train_prompt_is_an_outcome_and_the_others_are_answered(root,
     assert {*failed} == {name for name, length in lengths.items() if length == longest}
     assert all(reason.startswith(f"{longest} tokens and ") for reason in failed.values())
     assert {row.id for row in read_samples(done.path, failed=True) if row.finish != "failed"} == {*lengths} - {*failed}
+
+
+@pytest.mark.parametrize("backend", [Backend.hf, Backend.vllm])
+@pytest.mark.parametrize("short", [0, 1, 999])
+def test_a_judge_prompt_that_does_not_fit_is_an_outcome_also_where_none_fits(requests, model, tmp_path, backend, short):
+    chat, inputs = Chat(opened(model).tokenizer), {"prompts": Artifact(JudgePrompts(), "0", tmp_path)}
+    lengths = [len(chat.prompt(request.prompt)) for request in requests]
+    stage = Generate("judge", backend, sampling=PLAIN, split=Split.test)
+    shard = Shard(stage, requests, inputs, tmp_path, cpu_run(), {})
+    room = max(lengths) - short
+    tokenized, failed = tokenize_shard(shard, chat, room + PLAIN.max_new_tokens)
+    assert {*failed} == {request.prompt for request, tokens in zip(requests, lengths, strict=True) if tokens > room}
+    assert len(tokenized) + len(failed_answers(shard, failed)) == len(requests)
 
 
 CUT = Sampling(1.0, 1.0, 12, LongPrompt.truncate)

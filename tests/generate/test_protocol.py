@@ -32,6 +32,10 @@ from synthdiv.generate.protocol import (
         ("`temperature` and `top_p` cannot both be specified for this model", ["top_p"], ["temperature"]),
         ("'temperature' does not support 0.7. Only the default (1) value is supported", [], ["temperature"]),
         ("max_tokens must be at most 4096", [], []),
+        ("body.top_k: Input should be greater than or equal to 0", ["top_k"], []),
+        ("Expected top_k >= 0", ["top_k"], []),
+        ("top_k: 0 or more", ["top_k"], []),
+        ("the value of min_p is not valid", ["min_p"], []),
         ("we do not talk of seed here", [], []),
         ("unknown field seeds", [], []),
     ],
@@ -116,13 +120,20 @@ def test_a_list_of_models_may_be_wrapped_or_bare_or_none():
 
 
 def test_errors_of_filters_and_about_the_system_role_are_recognised():
-    for words in ("Content Exists Risk", "content_filter", "your input was flagged", "flagged by moderation"):
+    for words in ("Content Exists Risk", "content_filter", "your input was flagged", "Content flagged by moderation"):
         assert prompt_outcome(400, words, "") == prompt_outcome(403, words, "") == "refusal"
     for code in ("content_policy_violation", "invalid_prompt"):
         assert prompt_outcome(400, "no", code) == "refusal"
     for words in ("This model's maximum context length is 4096 tokens", "prompt is too long: 5 tokens > 4 maximum"):
         assert prompt_outcome(400, words, "") == prompt_outcome(413, "", "") == "failed"
-    for words in ("", "risk", "policy", "too long"):
+    for words in (
+        "",
+        "risk",
+        "policy",
+        "too long",
+        "Your organization has been flagged for review",
+        "moderation is off",
+    ):
         assert prompt_outcome(400, words, "") == prompt_outcome(404, "context length", "") == ""
     for words in (
         "System role not supported",

@@ -239,8 +239,10 @@ def test_a_template_that_answers_to_another_text_than_it_trains_on_is_refused():
 @pytest.mark.parametrize(
     ("text", "thinking", "answer"),
     [
-        ("plain", "", "plain"), ("<think>\nso\n</think>\n\nyes", "so", "yes"), ("so\n</think>yes", "so", "yes"),
+        ("plain", "", "plain"), ("<think>\nso\n</think>\n\nyes", "so", "yes"), ("so\n</think>\nyes", "so", "yes"),
         ("<think>cut by the limit", "cut by the limit", ""), ("<think>\n\n</think>\n\nyes", "", "yes"),
+        ("The tag is </think> and it ends.", "", "The tag is </think> and it ends."),
+        ("</think>\n\nyes", "", "yes"),
         ("the tags <think> and </think>", "", "the tags <think> and </think>"), ("", "", ""),
     ],
 )  # fmt: skip
