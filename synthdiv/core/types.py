@@ -83,6 +83,9 @@ class Score:
     higher_is_better: bool | None = None
     note: str = ""
     role: str = ""
+    least: float = -math.inf
+    most: float = math.inf
+    """`least` and `most` bound what is possible."""
 
     def __post_init__(self) -> None:
         if math.isnan(self.value) and not self.note:

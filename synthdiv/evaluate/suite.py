@@ -204,6 +204,7 @@ def read_scores(path: Path) -> list[Score]:
     """The scores of a finished suite."""
     scores = []
     for record in json.loads((path / "scores.json").read_text(encoding="utf-8")):
-        numbers = {name: math.nan if record[name] is None else float(record[name]) for name in ("value", "low", "high")}
+        names = [name for name in ("value", "low", "high", "least", "most") if name in record]
+        numbers = {name: math.nan if record[name] is None else float(record[name]) for name in names}
         scores.append(Score(**record | numbers))
     return scores

@@ -97,7 +97,7 @@ class Estimate:
         caution = measure.caution if not math.isnan(value) else ""
         name = measure.name + VANILLA * self.difference
         note = join_notes(reason, left_out, self.note, caution)
-        return Score(name, value, self.n, *ends, measure.unit, measure.higher_is_better, note)
+        return Score(name, value, self.n, *ends, measure.unit, measure.higher_is_better, note, least=low, most=high)
 
     def bounds(self) -> Ends:
         low, high = self.measure.low, self.measure.high

@@ -14,11 +14,13 @@ from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
-from synthdiv.measures.intervals import mean_interval
+from synthdiv.measures.estimates import VANILLA, join_notes
+from synthdiv.measures.intervals import NONE, bounded_interval, half_width
 from synthdiv.views.report.collect import CellRow
 
 ENOUGH = 3  # trained models; with fewer the spread is only described
 DESCRIPTIVE, INTERVAL = "range, descriptive", "95 % t interval"
+NO_INTERVAL = "no interval: all trained models have the same value, or one is infinite"
 SEVERAL = ("multi", "multi_decoding")
 
 
@@ -92,8 +94,25 @@ def mean(rows: Sequence[CellRow], name: str) -> Mean:
     if not values:
         return Mean(math.nan, math.nan, math.nan, 0, n, "", note, like)
     centre, enough = math.fsum(values) / len(values), len(values) >= ENOUGH
-    low, high = mean_interval(values) if enough else (min(values), max(values))
-    return Mean(centre, low, high, len(values), n, INTERVAL if enough else DESCRIPTIVE, note, like)
+    if not enough:
+        return Mean(centre, min(values), max(values), len(values), n, DESCRIPTIVE, note, like)
+    low, high = replicate_interval(values, centre, like)
+    if math.isnan(low):
+        return Mean(centre, low, high, len(values), n, "", join_notes(note, NO_INTERVAL), like)
+    return Mean(centre, low, high, len(values), n, INTERVAL, note, like)
+
+
+def replicate_interval(values: Sequence[float], centre: float, like: Score) -> tuple[float, float]:
+    """The t interval over trained models, of a level on a scale without bounds, of a difference cut at its bounds;
+    (NaN, NaN) where they do not differ, which says nothing of others."""
+    import numpy as np
+
+    half = half_width(np.array(values)) if all(map(math.isfinite, values)) else math.nan
+    if not half > max(1e-12 * abs(centre), 1e-15):  # rounding
+        return NONE
+    if not like.name.endswith(VANILLA) and like.least < centre < like.most:
+        return bounded_interval(centre, half, like.least, like.most)
+    return max(centre - half, like.least), min(centre + half, like.most)
 
 
 def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[tuple[Arm, dict[str, Any]]]:

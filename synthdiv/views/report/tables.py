@@ -14,6 +14,7 @@ from synthdiv.views.report.arms import DESCRIPTIVE, ENOUGH, Arm, Mean, contrasts
 from synthdiv.views.report.collect import VANILLA, CellRow
 from synthdiv.views.report.labels import Labels
 
+HIDDEN = ("name", "role", "note", "least", "most")  # the last two are in scores.json
 MISSING = "not measured: the suite is not finished, or does not have this measure"
 
 
@@ -22,7 +23,7 @@ def cell_rows(rows: Sequence[CellRow]) -> list[Row]:
     blank = {name: "" for row in rows for name in (*row.axes, *row.seeds)}
     return [
         {"cell": row.key, "arm": row.arm, "state": row.state, **blank, **row.axes, **row.seeds, "measure": score.name}
-        | {name: value for name, value in dataclasses.asdict(score).items() if name not in ("name", "role", "note")}
+        | {name: value for name, value in dataclasses.asdict(score).items() if name not in HIDDEN}
         | {"note": score.note, "role": score.role}
         for row in rows
         for score in row.scores.values()

@@ -65,7 +65,7 @@ class Collapse(Taking):
         self_bleu = Score(bleu, 10 * x, 9, 9 * x, 11 * x, "0-100", False)
         if self.undefined:
             self_bleu = Score(bleu, math.nan, 0, unit="0-100", higher_is_better=False, note="too few words")
-        scores = [Score("nll_2", x, 9, x - 0.1, x + 0.1, "nats/token", False), self_bleu]
+        scores = [Score("nll_2", x, 9, x - 0.1, x + 0.1, "nats/token", False, least=0), self_bleu]
         write_suite(out, scores, [item("p0", "nll_2", x)], Headlines)
         return {}
 

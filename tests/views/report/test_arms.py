@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,25 @@ def test_three_models_have_a_t_interval() -> None:
     low, high = stats.t.interval(0.95, 2, loc=3.0, scale=stats.sem(values))
     assert (arm.means["x"].low, arm.means["x"].high) == pytest.approx((low, high))
     assert arm.means["x"].spread == INTERVAL
+
+
+@pytest.mark.parametrize("name", ["x", "x-vanilla"])
+@pytest.mark.parametrize("values", [[0.9, 0.95, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.02, 0.3]])
+def test_the_interval_of_an_arm_is_within_what_is_possible_and_never_of_zero_width(
+    name: str, values: list[float]
+) -> None:
+    rows = [row("human", value, f"m{at}") for at, value in enumerate(values)]
+    score = replace(rows[0].scores["x"], name=name, least=0.0 if name == "x" else -1.0, most=1.0)
+    for each, value in zip(rows, values, strict=True):
+        each.scores[name] = replace(score, value=value)
+    mean = arms_of(rows)[0].means[name]
+    if len({*values}) == 1:
+        assert math.isnan(mean.low)
+        assert math.isnan(mean.high)
+        assert (mean.spread, mean.note.partition(":")[0]) == ("", "no interval")
+    else:
+        assert score.least <= mean.low < mean.value < mean.high <= score.most
+        assert mean.spread == INTERVAL
 
 
 def test_cells_of_one_model_are_one_replicate() -> None:
