@@ -24,10 +24,10 @@ BUDGETS = {
     "generate": 2900,
     "mix": 260,
     "train": 2410,
-    "evaluate": 3390,
+    "evaluate": 3400,
     "study": 1970,
     "engine": 1790,
-    "views": 3390,
+    "views": 3410,
     "command": 300,
     "hydra_plugins": 220,
 }
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 26010, 17800
+TOTAL, TOTAL_GOAL = 26060, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -29,6 +29,7 @@ from synthdiv.prompts.prompt_set import read_prompts
 if TYPE_CHECKING:
     import numpy as np
 
+CHANCE = 0.5  # a discrimination
 Row = dict[str, Any]
 Pair = tuple[str, str, str]  # prompt id, first and second author
 Text = tuple[str, str]  # prompt id and author
@@ -156,16 +157,24 @@ def pair_estimates(
 
 
 def unable(pairs: Pairs, estimates: Estimates) -> str:
-    """Why the judge of these pairs, the vanilla student, cannot judge; "" where it can, or where nothing says so."""
+    """Why the judge of these pairs, the vanilla student, is not known to judge: its discrimination is below
+    `MIN_DISCRIMINATION`, or its interval does not exclude chance. "" where it can, and without a panel, where win rates
+    only describe."""
     import numpy as np
 
-    able = estimates["discrimination"].value
+    score = estimates["discrimination"].score()
+    able, low = score.value, 1.0 if score.value == 1 else score.low  # on its bound there is no interval
     if len(pairs.wins) and np.isnan(pairs.wins).all():
         return "not measurable: the vanilla student gave no verdict on any pair in both orders"
     if able < MIN_DISCRIMINATION:
         return (
             f"not measurable: the vanilla student cannot judge (discrimination {able:.2f}, below {MIN_DISCRIMINATION})"
         )
+    if np.isnan(pairs.panel).all():
+        return ""
+    if not low > CHANCE:
+        ends = f"{able:.2f} [{low:.2f}, {score.high:.2f}]"
+        return f"not measurable: the vanilla student is not known to judge (discrimination {ends}, chance {CHANCE})"
     return ""
 
 

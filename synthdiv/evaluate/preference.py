@@ -22,7 +22,7 @@ from synthdiv.evaluate.author_pairs import (
     likelihood_estimates,
     pair_estimates,
 )
-from synthdiv.evaluate.judged import panel_of
+from synthdiv.evaluate.judged import NO_PANEL, panel_of
 from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood
 from synthdiv.evaluate.suite import EvaluatedStudent, Resolvable, Suite, item, write_suite
 from synthdiv.evaluate.verdicts import JudgeModel
@@ -243,6 +243,8 @@ class Preference(Stage):
             actual, reason, missing = pair_estimates(judge, before, panel, self.authors, self.extra, self.seed)
             if not prefix:
                 actual |= author_ratings(judge, before, panel, RATING, self.authors, self.extra)
+            if not panel:
+                actual = {name: without_panel(name, each) for name, each in actual.items()}
             estimates |= {f"{prefix}{name}": blocked(name, each, reason) for name, each in actual.items()}
             incomplete += [f"{prefix}{prompt}: {one}, {other}" for prompt, one, other in missing]
             for name, each in zip((STUDENT, *self.panel), votes, strict=True):
@@ -284,6 +286,12 @@ def blocked(name: str, estimate: Estimate, reason: str) -> Estimate:
     """The estimate, undefined for this reason unless it is of the panel or defined for any judge."""
     free = name.startswith("panel") or name.removesuffix(VANILLA) in CONSISTENCY
     return replace(estimate, value=math.nan, reason=reason) if reason and not free else estimate
+
+
+def without_panel(name: str, estimate: Estimate) -> Estimate:
+    """The estimate, undefined for lack of a panel if it needs one."""
+    free = name.startswith(("wins/", "rating/")) or name.removesuffix(VANILLA) in CONSISTENCY[1:]
+    return estimate if free else replace(estimate, value=math.nan, reason=NO_PANEL, note="")
 
 
 def named(name: str, estimate: Estimate) -> Score:

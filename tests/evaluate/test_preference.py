@@ -20,8 +20,9 @@ import torch
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
-from synthdiv.evaluate.author_pairs import Votes, fixed_estimates, pairs_among
+from synthdiv.evaluate.author_pairs import Votes, fixed_estimates, pairs_among, unable
 from synthdiv.evaluate.judge_prompts import judge_prompts, pairs_of
+from synthdiv.evaluate.judged import NO_PANEL
 from synthdiv.evaluate.preference import Author, PreferenceSuite
 from synthdiv.evaluate.respond import Decoding, Evaluate, Respond
 from synthdiv.evaluate.rubric import Rubrics
@@ -30,6 +31,8 @@ from synthdiv.evaluate.verdicts import FILE, JudgeModel, read_verdicts, verdict
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded, Sampling
+from synthdiv.measures.agreement import discrimination
+from synthdiv.measures.pairwise import Pairs
 from synthdiv.models.chat import Chat
 from synthdiv.prompts.prompt_set import Prompts, read_prompts
 from synthdiv.prompts.table import Columns, Table
@@ -300,8 +303,23 @@ def test_without_a_panel_preference_is_described_and_no_bias_is_claimed(run):
     for panel in ((), ("fair",)):
         scores = run(panel=panel).scores
         assert scores["wins/vanilla"].value > 0.5
-        assert math.isnan(scores["bias/vanilla"].value)
-        assert scores["bias/vanilla"].note
+        for name in ("bias/vanilla", "over_baseline/vanilla", "discrimination", "bias/vanilla-vanilla"):
+            assert math.isnan(scores[name].value)
+            assert scores[name].note.startswith(NO_PANEL), "no other reason"
+
+
+@pytest.mark.parametrize(("labels", "reason"), [(0, "not known"), (6, "not known"), (200, "")])
+def test_a_judge_of_which_nothing_shows_that_it_can_judge_is_not_measurable(labels, reason):
+    """A discrimination that is unknown, or whose interval holds chance, is none."""
+    draw = np.random.default_rng(1)
+    panel = np.where(np.arange(200) < labels, draw.random(200), 0.5)
+    wins = np.where(draw.random(200) < 0.65, panel, 1 - panel)
+    names = np.array([str(index) for index in range(200)])
+    first, second = np.array(["a"] * 200), np.array(["b"] * 200)
+    pairs = Pairs(names, first, second, wins, panel, np.zeros(200), panel - 0.5)
+    actual = unable(pairs, {"discrimination": discrimination(wins, panel, names.tolist())})
+    assert bool(actual) == bool(reason)
+    assert reason in actual
 
 
 def test_a_related_judge_is_not_in_the_panel(world):
