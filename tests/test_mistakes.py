@@ -30,7 +30,7 @@ MISTAKES = {
     "stray word of a verb": (["status", "train.lr=1"], ["status train.lr=1", "runtime.outputs"]),
     "two sweeps": (["report", "a", "b"], ["report b", "the name of a sweep"]),
     # a preset
-    "preset": (["mix=mutli"], ["mix=mutli: no such preset", "human, multi, multi_decoding, none, single"]),
+    "preset": (["mix=mutli"], ["mix=mutli: no such preset", "human, human_benign, multi, multi_decoding"]),
     "swept preset": (["-m", "mix=human,mutli"], ["mix=mutli: no such preset", "multi_decoding"]),
     "experiment": (["experiment=nope"], ["experiment=nope: no such preset", "demo"]),
     "launcher": (["hydra/launcher=nope"], ["hydra/launcher=nope: no such preset", "inline"]),
