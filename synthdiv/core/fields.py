@@ -6,7 +6,8 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -88,6 +89,12 @@ def out_of_bounds(record: Any, name: str) -> Iterator[str]:
             yield f"{dotted(name, field)}={value}: needs a finite number, {expected(bounds)}"
         elif not all(BOUNDS[kind][0](value, bound) for kind, bound in bounds.items()):
             yield f"{dotted(name, field)}={value}: needs {expected(bounds)}"
+
+
+def listed_twice(name: str, names: Iterable[str], what: str) -> list[str]:
+    """A problem for each name that stands more than once in the list `name` of `what`."""
+    counts = sorted(Counter(names).items())
+    return [f"{name}: {each!r} is listed twice; {what} need different names" for each, count in counts if count > 1]
 
 
 @cache

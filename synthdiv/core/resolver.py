@@ -6,6 +6,7 @@ Results are remembered by (real path, size, modification time, inode), so each c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,13 +90,11 @@ class Resolver:
         """Write what was resolved; where outputs are read-only, files are read again next time."""
         if not self.changed or not self.online:
             return
-        try:
+        with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             draft = self.path.with_suffix(f".{os.getpid()}")
             draft.write_text(json.dumps(self.known), encoding="utf-8")
             draft.replace(self.path)
-        except OSError:
-            return
 
 
 @cache

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from synthdiv.core.fields import setting
+from synthdiv.core.fields import listed_twice, setting
 from synthdiv.core.strategy import Strategy, deepspeed_problems, trainer_problems
 
 
@@ -92,8 +92,7 @@ class Runtime:
         problems = []
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
             problems.append(f"{name}.device={self.device!r}: choose auto, cpu, cuda, cuda:N or mps")
-        names = [server.name for server in self.servers]
-        problems += [f"{name}.servers: {each!r} is listed twice" for each in sorted({*names}) if names.count(each) > 1]
+        problems += listed_twice(f"{name}.servers", (server.name for server in self.servers), "servers")
         problems += trainer_problems(self.trainer) + deepspeed_problems(self.deepspeed, self.strategy)
         if self.device == "mps" and self.strategy.sharded:
             problems.append(f"{name}.strategy={self.strategy.value}: needs {name}.device=cuda or cpu, not mps")

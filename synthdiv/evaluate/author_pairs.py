@@ -14,14 +14,7 @@ from synthdiv.evaluate.suite import item
 from synthdiv.evaluate.verdicts import read_verdicts
 from synthdiv.measures.agreement import MIN_DISCRIMINATION
 from synthdiv.measures.estimates import VANILLA, Estimate, Measure, mean_of
-from synthdiv.measures.pairwise import (
-    COVARIATES,
-    Pairs,
-    author_scores,
-    missing_pairs,
-    strengths,
-    usable,
-)
+from synthdiv.measures.pairwise import COVARIATES, Pairs, author_scores, missing_pairs, strengths, usable
 from synthdiv.measures.self_preference import over_baseline, self_bias, votes_at_equal_quality
 from synthdiv.measures.words import words
 from synthdiv.prompts.prompt_set import read_prompts
@@ -80,7 +73,7 @@ class Votes:
 
     def problems(self, judge: str) -> Estimates:
         """The share of judge prompts without a verdict, and the probability that the options had."""
-        every = [problem_estimates(self.rubrics[name], {judge: groups}) for name, groups in self.rows.items()]
+        every = [problem_estimates(name, {judge: groups}) for name, groups in self.rows.items()]
         return {each.measure.name: each for estimates in every for each in estimates}
 
     def items(self, name: str, ratings: bool = True) -> Iterator[Row]:

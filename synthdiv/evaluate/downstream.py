@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import listed_twice
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Score
 from synthdiv.evaluate.harness import Harness, HarnessTasks, read_harness
@@ -51,8 +52,7 @@ class DownstreamSuite(Suite):
 
     def check(self, name: str) -> list[str]:
         names = [file.name for file in self.files]
-        twice = sorted({each for each in names if names.count(each) > 1})
-        problems = [f"{name}.files: {each!r} is listed twice; files need different names" for each in twice]
+        problems = listed_twice(f"{name}.files", names, "files")
         if not self.files and not self.harness and not self.facts:
             problems.append(f"{name}.files=[], {name}.harness=null: give at least one file or task")
         if FACTS in names and self.facts:
@@ -84,8 +84,7 @@ class DownstreamSuite(Suite):
                 stage = Choices(settings.precision, settings.batch_tokens)
                 nodes[f"{file.name}/answers"] = Node(stage, {"prompts": asked, "model": arm.model})
             else:
-                greedy = Sampling(0.0, 1.0, file.max_new_tokens)
-                source = replace(arm.source(greedy), seed=0)  # greedy answers are the same in every replicate
+                source = arm.source(Sampling(0.0, 1.0, file.max_new_tokens))
                 nodes[f"{file.name}/answers"] = source.answers(asked, split=Split.test, rows=file.table.rows)
         if self.facts:
             stage = Choices(settings.precision, settings.batch_tokens)
@@ -98,8 +97,7 @@ class DownstreamSuite(Suite):
 
 def questions(file: QuestionFile, arm: EvaluatedStudent) -> Node:
     """The questions of a file, rendered as the prompts of the study."""
-    study: Any = arm.prompts.stage
-    return Node(Questions(file.table, study.system, study.date, study.template, file.choices))
+    return Node(Questions(file.table, *arm.rendering, file.choices))
 
 
 def fact_questions(arm: EvaluatedStudent) -> Node:
@@ -110,7 +108,7 @@ def fact_questions(arm: EvaluatedStudent) -> Node:
             "evaluate.suites: downstream asks for the facts of a toy world in thirds; choose prompts=toy_suites, or "
             "set facts=false"
         )
-    return Node(FactQuestions(study.toy.world, study.system, study.date, study.template))
+    return Node(FactQuestions(study.toy.world, *arm.rendering))
 
 
 @dataclass

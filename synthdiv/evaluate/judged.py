@@ -83,13 +83,15 @@ def rating_measure(rubric: Rubric, name: str) -> Measure:
 
 
 def rating_estimates(
-    rubric: Rubric, judges: Mapping[str, Groups], panel: Sequence[str], prompts: Sequence[str]
+    rubric: Rubric, judges: Mapping[str, Groups], prompts: Sequence[str], panel: Sequence[str] | None = None
 ) -> dict[str, Estimate]:
-    """The estimate of each judge by its name, and of the panel: the mean over prompts of its members' mean, where all
-    members have a verdict."""
+    """The estimate of each judge by its name, and with a `panel` of that: the mean over prompts of its members' mean,
+    where all members have a verdict."""
     values = {name: values_of(groups, prompts) for name, groups in judges.items()}
     counts = {name: sum(not row["problem"] for rows in judges[name].values() for row in rows) for name in judges}
     estimates = {name: mean_of(rating_measure(rubric, name), values[name], counts[name]) for name in values}
+    if panel is None:
+        return estimates
     measure = rating_measure(rubric, PANEL)
     members = [values[name] for name in panel if name in values]
     if not members:
@@ -98,7 +100,7 @@ def rating_estimates(
     return estimates | {PANEL: mean_of(measure, sum(members) / len(members), trials)}
 
 
-def problem_estimates(rubric: Rubric, judges: Mapping[str, Groups]) -> list[Estimate]:
+def problem_estimates(rubric: str, judges: Mapping[str, Groups]) -> list[Estimate]:
     """Of each judge the share of judge prompts without a verdict, with the reasons, and the probability that the
     options had together."""
     import numpy as np
@@ -109,10 +111,10 @@ def problem_estimates(rubric: Rubric, judges: Mapping[str, Groups]) -> list[Esti
         reasons = [row["problem"] for each in rows for row in each if row["problem"]]
         note = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted({*reasons}))
         shares = [sum(bool(row["problem"]) for row in each) / len(each) for each in rows]
-        missing = Measure(f"unjudged/{rubric.name}/{name}", SHARE, False, "no judge prompt", 0, 1)
+        missing = Measure(f"unjudged/{rubric}/{name}", SHARE, False, "no judge prompt", 0, 1)
         estimates.append(mean_of(missing, shares, sum(map(len, rows))).with_note(note))
         mass = [float(np.mean([row["mass"] for row in each])) for each in rows]
         if not np.isnan(mass).all():
             unit = "probability of the options together"
-            estimates.append(mean_of(Measure(f"mass/{rubric.name}/{name}", unit, True, "no logits", 0, 1), mass))
+            estimates.append(mean_of(Measure(f"mass/{rubric}/{name}", unit, True, "no logits", 0, 1), mass))
     return estimates

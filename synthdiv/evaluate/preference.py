@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.fields import setting
+from synthdiv.core.fields import listed_twice, setting
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run, Score
@@ -98,8 +98,7 @@ class PreferenceSuite(Suite):
 
     def check(self, name: str) -> list[str]:
         names = [author.name for author in self.authors]
-        twice = sorted({each for each in names if names.count(each) > 1})
-        problems = [f"{name}.authors: {each!r} is listed twice; authors need different names" for each in twice]
+        problems = listed_twice(f"{name}.authors", names, "authors")
         if HUMAN in names and not self.table:
             problems.append(f"{name}.authors: {HUMAN!r} is the author of the study's human answers; name it otherwise")
         return problems
@@ -145,7 +144,7 @@ class PreferenceSuite(Suite):
             return Node(replace(study, toy=toy, test=self.prompts or study.test, target=0))
         if not self.table:
             return arm.prompts
-        return Node(Requests(self.table, study.system, study.date, study.template))
+        return Node(Requests(self.table, *arm.rendering))
 
     def answers(self, arm: EvaluatedStudent, asked: Node) -> Node:
         """The answers of a student to them."""

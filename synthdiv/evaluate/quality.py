@@ -64,24 +64,21 @@ class QualitySuite(Suite):
     """Seed of the intervals."""
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
-        judges = {name: arm.judges_of(getattr(arm.rubrics, name)) for name in self.rubrics}
+        asked = {name: getattr(arm.rubrics, name) for name in RATED} | {"preference": pair_rubric(arm)}
+        judges = {name: arm.judges_of(rubric) for name, rubric in asked.items()}
         decoding = self.decoding or next(iter(arm.responses))
         inputs = {"answers": arm.responses[decoding]} | self.parts(arm, decoding)
         if vanilla:
             inputs["vanilla/answers"] = vanilla.responses[decoding]
             inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, decoding).items()}
             answers = (arm.responses[decoding], vanilla.responses[decoding])
-            study: Any = arm.prompts.stage
-            sourced = bool(study.table and study.table.columns.context)  # a judge has to see what an answer is about
-            rubric = arm.rubrics.preference_with_source if sourced else arm.rubrics.preference
             for judge in judges["preference"]:
-                node = judge.verdicts(rubric, arm.prompts, *answers, limit=self.prompts)
+                node = judge.verdicts(asked["preference"], arm.prompts, *answers, limit=self.prompts)
                 inputs[f"preference/{judge.name}"] = node
         if arm.mix and self.mix_rows:
             for name in RATED:
-                rubric = getattr(arm.rubrics, name)
                 for judge in judges[name]:
-                    node = judge.verdicts(rubric, arm.prompts, arm.mix, limit=self.mix_rows)
+                    node = judge.verdicts(asked[name], arm.prompts, arm.mix, limit=self.mix_rows)
                     inputs[f"mix/{name}/{judge.name}"] = node
         stage = Quality(
             **{name: [judge.name for judge in judges[name]] for name in self.rubrics},
@@ -160,7 +157,7 @@ class Quality(Stage):
             of_judges = {judge: groups[f"{name}/{judge}"] for judge in getattr(self, name)}
             if of_judges:
                 rubric = rubric_of(inputs, f"{name}/{next(iter(of_judges))}")
-                scores += [each.score() for each in problem_estimates(rubric, of_judges)]
+                scores += [each.score() for each in problem_estimates(rubric.name, of_judges)]
         write_suite(out, scores, items, QualitySuite)
         return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
 
@@ -176,9 +173,7 @@ class Quality(Stage):
             if not of_judges:
                 continue
             rubric, prompts = rubric_of(inputs, f"{name}/{next(iter(of_judges))}"), list(next(iter(of_judges.values())))
-            rated = rating_estimates(rubric, of_judges, self.panel if name == "quality" else [], prompts)
-            if name != "quality":
-                rated.pop(PANEL)
+            rated = rating_estimates(rubric, of_judges, prompts, self.panel if name == "quality" else None)
             estimates += rated.values()
             for each in rated.values():
                 pairs = zip(prompts, each.units, strict=False)
@@ -205,8 +200,8 @@ class Quality(Stage):
 
     def wins(self, groups: dict[str, Groups], answers: dict[str, Sample], vanilla: dict[str, Sample]) -> list[Score]:
         """The win rate against the vanilla student, where both orders have a verdict, and at equal length; what depends
-        on the order. Differences of length are in
-        units of √2 standard deviations of the vanilla student's lengths: the same for all arms."""
+        on the order. Differences of length are in units of √2 standard deviations of the vanilla student's lengths: the
+        same for all arms."""
         import numpy as np
 
         of_judges = {judge: groups[f"preference/{judge}"] for judge in self.preference}
@@ -241,10 +236,18 @@ class Quality(Stage):
                 rubric = rubric_of(inputs, f"mix/{name}/{judge}")
                 for source in sorted({rows[0]["source"] for rows in verdicts.values()}):
                     of_source = {key: rows for key, rows in verdicts.items() if rows[0]["source"] == source}
-                    rated = rating_estimates(rubric, {judge: of_source}, [], list(of_source))[judge]
+                    rated = rating_estimates(rubric, {judge: of_source}, list(of_source))[judge]
                     measure = rated.measure._replace(name=f"mix/{source}/{rubric.name}/{judge}")
                     scores.append(mean_of(measure, rated.units).score())
         return scores
+
+
+def pair_rubric(arm: EvaluatedStudent) -> Rubric:
+    """What is asked about two answers: with the context in view where prompts have one, because a judge has to see what
+    an answer is about."""
+    table: Any = getattr(arm.prompts.stage, "table", None)
+    sourced = bool(table and table.columns.context)
+    return arm.rubrics.preference_with_source if sourced else arm.rubrics.preference
 
 
 def rubric_of(inputs: Mapping[str, Artifact], name: str) -> Rubric:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from synthdiv.core.fields import setting
+from synthdiv.core.fields import listed_twice, setting
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError
@@ -96,9 +96,7 @@ class SafetySuite(Suite):
     from it are not measurable."""
 
     def check(self, name: str) -> list[str]:
-        names = [each.name for each in self.sets]
-        twice = sorted({each for each in names if names.count(each) > 1})
-        problems = [f"{name}.sets: {each!r} is listed twice; sets need different names" for each in twice]
+        problems = listed_twice(f"{name}.sets", (each.name for each in self.sets), "sets")
         return problems + ([] if self.sets else [f"{name}.sets=[]: needs at least one set of requests"])
 
     def prompt_sets(self) -> dict[str, Any]:

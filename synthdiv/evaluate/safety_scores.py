@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, Run, Score
 from synthdiv.evaluate.judged import NO_PANEL, PANEL, problem_estimates, verdicts_by_prompt
-from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.suite import CAVEAT, HEADLINE, item, write_suite
 from synthdiv.evaluate.verdicts import read_verdicts
 from synthdiv.generate.generate import read_samples
@@ -93,7 +92,7 @@ class Safety(Stage):
         reason = self.unmeasurable(refuses)
         scores = [replace(refuses.score(), role=CAVEAT)] if len(self.benign) < len(self.sets) else []
         items: list[dict[str, Any]] = []
-        trained = [row["prompt"] for row in read_mix(inputs["mix"])] if self.mix else []
+        repeated = overlap(rows, [row["prompt"] for row in read_mix(inputs["mix"])]) if self.mix else {}
         for name, licence in zip(self.sets, self.licences, strict=True):
             before = arms.get("vanilla/", {}).get(name, {})
             for judge, values in arms[""][name].items():
@@ -102,7 +101,7 @@ class Safety(Stage):
                 scores += both.scores(OVER_REFUSED if name in self.benign else JOINT)
                 items += items_of(name, judge, values, rows[name])
             caveats = [*self.caveats(inputs, name, rows[name]), truncated(inputs[f"{name}/answers"], licence)]
-            caveats += [overlap(rows[name], trained)] if self.mix else []
+            caveats += [repeated[name]] if self.mix else []
             scores += [
                 replace(each.score(), name=f"safety/{name}/{each.measure.name}", role=CAVEAT) for each in caveats
             ]
@@ -158,7 +157,7 @@ class Safety(Stage):
             for place in (each for each in asked if each.split("/")[1] == judge):
                 for prompt, verdicts in verdicts_by_prompt(inputs[place]).items():
                     pooled.setdefault(prompt, []).extend(verdicts)
-            yield from problem_estimates(Rubric("any"), {judge: pooled})
+            yield from problem_estimates("any", {judge: pooled})
         ids, requests = [row["id"] for row in rows], [row["request_id"] for row in rows]
         for rubric in COMPARED:
             places = [place for place in asked if place.split("/", 2)[2] == rubric]
@@ -282,9 +281,12 @@ def truncated(answers: Artifact, licence: str) -> Estimate:
     return mean_of(CUT, [float(row.finish == "length") for row in read_samples(answers.path, failed=True)], note=note)
 
 
-def overlap(rows: list[Row], trained: list[str]) -> Estimate:
-    """The share of requests that are prompts of the fine-tuning set, or nearly (3-grams of words, Jaccard ≥ 0.8)."""
-    requests = list({row["request_id"]: row["request"] for row in rows}.values())
-    pairs = near_duplicates([*requests, *trained])
-    repeated = {one for one, other in pairs if one < len(requests) <= other}
-    return mean_of(REPEATED, [float(at in repeated) for at in range(len(requests))])
+def overlap(rows: Mapping[str, list[Row]], trained: list[str]) -> dict[str, Estimate]:
+    """By set the share of its requests that are nearly prompts of the fine-tuning set (word 3-grams, Jaccard ≥ 0.8)."""
+    requests = {name: {row["request_id"]: row["request"] for row in each} for name, each in rows.items()}
+    texts = list(dict.fromkeys(text for each in requests.values() for text in each.values()))
+    pairs = near_duplicates([*texts, *trained])
+    repeated = {texts[one] for one, other in pairs if one < len(texts) <= other}
+    return {
+        name: mean_of(REPEATED, [float(text in repeated) for text in each.values()]) for name, each in requests.items()
+    }

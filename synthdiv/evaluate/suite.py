@@ -54,10 +54,17 @@ class EvaluatedStudent:
     mix: Node | None = None
     sources: tuple[Source, ...] = ()
 
+    @property
+    def rendering(self) -> tuple[str | None, str, str]:
+        """How the prompts of the study are rendered: the system prompt, the date and the template."""
+        study: Any = self.prompts.stage
+        return (study.system, study.date, study.template)
+
     def source(self, sampling: Sampling, backend: Backend | None = None) -> Source:
         """The student as a generator with this decoding, or with `Backend.logits` as a judge."""
         settings = self.settings
-        how = (settings.precision, settings.respond.seed, settings.batch_tokens)
+        seed = settings.respond.seed if sampling.temperature else 0  # greedy answers are the same in every replicate
+        how = (settings.precision, seed, settings.batch_tokens)
         return Source("student", backend or settings.backend, self.model, None, sampling, *how)
 
     def judges_of(self, rubric: Rubric) -> list[JudgeModel]:

@@ -46,8 +46,8 @@ class JudgeModel:
         return self.source.backend is not Backend.rules or rubric.name in rules.RUBRICS
 
     def verdicts(self, rubric: Rubric, prompts: Node, *answers: Node, **which: Any) -> Node:
-        """The node of its verdicts on the answers of one author, or on the pairs of two. `which` are `limit`, `samples`
-        and `appended` of `JudgePrompts`."""
+        """The node of its verdicts on the answers of each author, or on every pair of authors. `which` are `limit`,
+        `samples`, `appended` and `compared` of `JudgePrompts`."""
         asked = judge_prompts(rubric, prompts, *answers, **which)
         rows: int = asked.stage.rows  # type: ignore[attr-defined]
         if asked.stage.split is Split.test:  # type: ignore[attr-defined]
@@ -66,11 +66,10 @@ class Verdicts(Stage):
     """The verdicts of one judge. Inputs: `prompts`, its judge prompts, and by number the shards of its answers.
 
     Output: `verdicts.parquet`, one row a judge prompt. Columns: prompt_id, sample, order, source (the author; of a pair
-    ""), option (the verdict, or ""),
-    value (the expected number of the rubric; of a pair the probability that the author `a` wins, in either order; NaN
-    with a `problem`), p (the probability of each option, given that one was chosen; one-hot for a judge that writes
-    text), mass (the probability that the options had together; NaN for text) and problem: "", `failed` (the judge or
-    the author gave no answer), `refusal` (the judge would not judge) or `parse`.
+    ""), option (the verdict, or ""), value (the expected number of the rubric; of a pair the probability that the first
+    author wins, in either order; NaN with a `problem`), p (the probability of each option, given that one was chosen;
+    one-hot for a judge that writes text), mass (the probability that the options had together; NaN for text) and
+    problem: "", `failed` (the judge or the author gave no answer), `refusal` (the judge would not judge) or `parse`.
     """
 
     name = "verdicts"
@@ -99,7 +98,7 @@ class Verdicts(Stage):
             result = dict(answered[row["id"]])
             if row["finish"] == "failed":
                 result = unjudged(rubric, "failed")
-            if rubric.pair and row["order"] == 1:  # the second text was that of `a`
+            if rubric.pair and row["order"] == 1:  # the second text was that of the first author
                 result["value"] = 1 - result["value"]
             place = {name: row[name] for name in ("prompt_id", "sample", "order")}
             rows.append(place | {"source": row.get("source", "")} | result)
@@ -125,13 +124,8 @@ def verdict(rubric: Rubric, text: str, finish: str, log: Row) -> Row:
 
 
 def unjudged(rubric: Rubric, problem: str) -> Row:
-    return {
-        "option": "",
-        "value": math.nan,
-        "p": [math.nan] * len(rubric.options),
-        "mass": math.nan,
-        "problem": problem,
-    }
+    p = [math.nan] * len(rubric.options)
+    return {"option": "", "value": math.nan, "p": p, "mass": math.nan, "problem": problem}
 
 
 def option_probabilities(rubric: Rubric, log: Row) -> list[float]:

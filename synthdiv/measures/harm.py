@@ -16,7 +16,6 @@ from synthdiv.measures.estimates import (
     Measure,
     estimates,
     jackknife,
-    mean_of,
     prompt_groups,
     prompt_means,
 )
@@ -99,15 +98,6 @@ def harm_values(harm: Any, coherent: Any = None, quality: Any = None) -> dict[Me
         hard = np.where(np.isnan(zone), math.nan, (most_likely(harm) >= HIGH) & (most_likely(quality) >= HIGH))
         values |= {DANGER: zone, DANGER_HARD: hard}
     return values
-
-
-def of_prompts(measure: Measure, values: np.ndarray, prompt: np.ndarray) -> Estimate:
-    """Return the mean over prompts of each prompt's mean over answers; the note counts answers without a verdict."""
-    import numpy as np
-
-    missing = int(np.isnan(values).sum())
-    note = f"{missing} of {len(values)} answers without a verdict" if missing else ""
-    return mean_of(measure, prompt_means(values, prompt), len(values) - missing, note=note)
 
 
 def harm_among_coherent(joint: np.ndarray, coherent: np.ndarray, prompt: np.ndarray, seed: int) -> Estimate:

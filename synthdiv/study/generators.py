@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
-from synthdiv.core.fields import locator, setting
+from synthdiv.core.fields import listed_twice, locator, setting
 from synthdiv.evaluate.rubric import Rubrics
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.law import Family, Grade
@@ -120,8 +119,7 @@ class Judges:
     """Of so many first tokens servers (vllm, api) report the probability; 0: their text alone counts."""
 
     def check(self, name: str) -> list[str]:
-        twice = [judge for judge, count in Counter(model.name for model in self.models).items() if count > 1]
-        return [f"{name}.models: {judge!r} is listed twice; judges need different names" for judge in twice]
+        return listed_twice(f"{name}.models", (model.name for model in self.models), "judges")
 
 
 @dataclass
@@ -152,9 +150,7 @@ class Generators:
     """How much worse toy families answer than their law; only those of backend law have a grade."""
 
     def check(self, name: str) -> list[str]:
-        problems = []
-        twice = sorted(source for source, count in Counter(model.name for model in self.models).items() if count > 1)
-        problems += [f"{name}.models: {source!r} is listed twice; sources need different names" for source in twice]
+        problems = listed_twice(f"{name}.models", (model.name for model in self.models), "sources")
         if self.top_logprobs and any(model.backend is Backend.hf for model in self.models):
             problems.append(f"{name}.top_logprobs: only servers give them (backend vllm or api); set it to 0 for hf")
         if self.grade != Grade() and not any(model.law for model in self.models):

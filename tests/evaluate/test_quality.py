@@ -19,7 +19,9 @@ from synthdiv.evaluate.judge_prompts import count_rows, taken_rows
 from synthdiv.evaluate.quality import Quality, degenerate
 from synthdiv.evaluate.suite import read_scores
 from synthdiv.mix.mix import Mix
+from synthdiv.study.pipeline import graph
 from tests.conftest import TINY, synthdiv
+from tests.study.test_keys import FILES, ROWS, cell
 
 WORDS = [
     "-m",
@@ -141,6 +143,16 @@ def test_every_undefined_score_says_why(scores):
 )
 def test_empty_and_looping_answers_are_degenerate(text, bad):
     assert degenerate(text) is bad
+
+
+@pytest.mark.parametrize(("context", "rubric"), [("about", "preference_with_source"), ("null", "preference")])
+def test_judges_of_pairs_see_the_context_of_prompts_that_have_one(context, rubric):
+    words = ["mix=human", "judge=panel", "evaluate=quality", *FILES, *ROWS, f"prompts.table.columns.context={context}"]
+    inputs = graph(cell(*words)).suites["quality"].inputs
+    pairs = [
+        node.inputs["prompts"].stage.rubric.name for name, node in inputs.items() if name.startswith("preference/")
+    ]
+    assert pairs == [rubric] * 2, "two models of the panel"
 
 
 def test_a_suite_that_asks_judges_needs_some(tmp_path: Path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from synthdiv.measures.answers import answer_estimate
 from synthdiv.measures.estimates import prompt_numbers
 from synthdiv.measures.harm import (
     COHERENT,
@@ -19,7 +20,6 @@ from synthdiv.measures.harm import (
     expected,
     harm_among_coherent,
     harm_values,
-    of_prompts,
     strongreject,
 )
 
@@ -29,13 +29,13 @@ ONE_HOT = np.eye(5)
 
 def scores_of(harm, coherent, prompts=None, quality=None):
     values, prompt = harm_values(harm, coherent, quality), prompt_numbers(prompts, len(harm))
-    found = {measure.name: of_prompts(measure, each, prompt) for measure, each in values.items()}
+    found = {measure.name: answer_estimate(measure, each, prompt) for measure, each in values.items()}
     return found | {"harm_among_coherent": harm_among_coherent(values[JOINT], values[COHERENT], prompt, 0)}
 
 
 def strongreject_score(*ratings, prompts=None):
     values = strongreject(*ratings)
-    return of_prompts(STRONGREJECT, values, prompt_numbers(prompts, len(values)))
+    return answer_estimate(STRONGREJECT, values, prompt_numbers(prompts, len(values)))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_answers_without_a_verdict_are_counted_and_undefined_scores_have_a_reaso
     harm = np.vstack([ONE_HOT[[4, 0]], np.full((1, 5), NO)])
     found = scores_of(harm, [1.0, 0.0, 1.0], ["a", "b", "b"])
     assert found["harm"].value == 3.0
-    assert "1 of 3 answers without a verdict" in found["harm"].score().note
+    assert "1 of 3 answers have no value: no answer has the verdicts" in found["harm"].score().note
     none = scores_of(np.full((2, 5), NO), [NO, NO], quality=np.full((2, 5), NO))
     for each in [*none.values(), strongreject_score([NO], [NO], [NO])]:
         assert math.isnan(each.value)

@@ -218,6 +218,12 @@ def test_human_and_vanilla_are_the_same_under_every_generator_preset():
     assert key("mix=none", "train=full") == key("mix=none", "train=lora")
 
 
+def test_greedy_answers_are_those_of_every_replicate():
+    greedy = "evaluate.respond.decodings.0.sampling.temperature=0"
+    one, other = (graph(cell("mix=none", greedy, f"evaluate.respond.seed={seed}")).responses for seed in (0, 1))
+    assert {name for name in one if one[name].key == other[name].key} == {"published"}
+
+
 @settings(max_examples=10)
 @given(st.permutations(["mix=single", "train.lr=2", "student=toy_large", "prompts.seed=7", "generators.seed=1"]))
 def test_the_order_of_overrides_is_irrelevant(words):

@@ -32,13 +32,7 @@ validated from 200 labelled items on. docs/judges.md explains every score.
 
 
 def parser() -> Parser:
-    made = Parser(
-        prog="synthdiv judge",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser("judge", DESCRIPTION, EPILOG)
     add = made.add_argument
     add("file", metavar="FILE", type=Path, help="table of verdicts and labels, or - for JSON in standard input")
     add("--judge", metavar="NAME", required=True, help="the judge whose verdicts these are, as `judge.models` names it")

@@ -46,20 +46,18 @@ higher_is_better and note. An undefined value is null, an infinite one "inf".
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports wrong arguments as every other command does: one line, without the usage."""
+    """The options of a verb. Reports wrong arguments as every other command does: one line, without the usage."""
+
+    def __init__(self, verb: str, description: str, epilog: str):
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"synthdiv {verb}", None, description, epilog, formatter_class=raw, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{self.prog.split()[-1]}: {message}; see `{self.prog} --help`")
 
 
 def parser() -> Parser:
-    parser = Parser(
-        prog="synthdiv measure",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("measure", DESCRIPTION, EPILOG)
     add, whole = parser.add_argument, whole_number
     add("file", metavar="FILE", type=Path, help="the file; - is standard input")
     add("--column", metavar="COLUMN", default="response", help="the column of texts (default: response)")
