@@ -13,6 +13,7 @@ from synthdiv.measures.order import compression_ratio, mtld
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
 from synthdiv.measures.reference import cluster_entropy, frechet_distance, mauve
 from synthdiv.measures.semantic import semantic_scores
+from synthdiv.measures.similarity import ngram_vectors, source_similarity
 from synthdiv.measures.spectrum import vendi
 from synthdiv.measures.tails import own_answer_tail_scores, tail_scores
 from synthdiv.measures.temperature import TemperatureCurve, temperature_scores
@@ -36,6 +37,7 @@ __all__ = [
     "mtld",
     "nearest_neighbour_entropy",
     "ngram_entropy",
+    "ngram_vectors",
     "own_answer_scores",
     "own_answer_tail_scores",
     "repetition_rate",
@@ -45,6 +47,7 @@ __all__ = [
     "self_bleu_individual",
     "semantic_scores",
     "sentence_count",
+    "source_similarity",
     "support_precision",
     "support_recall",
     "tail_scores",
