@@ -47,6 +47,7 @@ benchmark: .venv/ready  ## compare speed with peers and floors (docs/performance
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/judge.py

@@ -262,6 +262,13 @@ class Law:
         right = self._facts[category, relation][entity][0] == slots["v"][0]
         return [(dialect, phrasing, entity, category, relation, right) for dialect, phrasing in speakers]
 
+    def likelihood(self, prompt: ToyPrompt, text: str) -> float:
+        """p(y|x) of human answers, exactly; 0 for what no human says to the prompt."""
+        human, asked = self.human(prompt.category), (prompt.entity, prompt.category, prompt.relation, True)
+        return float(
+            sum(human[d] * self.phrasing_weights[rank] for d, rank, *said in self.parse(text) if (*said,) == asked)
+        )
+
     def posterior(self, prompt: ToyPrompt, text: str) -> np.ndarray:
         """Probability of each dialect given the wording of the answer, right or wrong; all zeros if no dialect has it.
         The prior is pi(category) on human dialects and even on the others, which share no string with them."""
