@@ -79,7 +79,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "mix": {
         "rows": 30, "sources": ["elm", "oak"], "weights": [0.5, 0.5], "real_share": 0.5, "train_rows": 36,
-        "shard_rows": 4,
+        "shard_rows": 4, "real_rows": 9, "real_rotation": 1,
     },
     "even": {"rotation": 1},
     "full": {

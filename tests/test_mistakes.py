@@ -163,8 +163,14 @@ MISTAKES = {
     "weights": (["mix.weights=[1,2]"], ["mix.weights=[1.0, 2.0]", "oak, elm, ash, fir"]),
     "no human answers": (
         [*FILES, "mix=human", "prompts.table.columns.response=null"],
-        ["prompts.table.columns.response=null", "human answers"],
+        ["prompts.table.columns.response=null", "needs 24 human answers"],
     ),
+    "no human answers for a real share": (
+        [*FILES, "mix=single", "mix.real_share=0.5", "prompts.table.columns.response=null", sources("one")],
+        ["the mix needs 12 human answers"],
+    ),
+    "more real rows than rows": (["mix.real_rows=50", "mix.rows=40"], ["mix.real_rows=50: at most the 40 rows"]),
+    "no weight at all": (["mix.weights=[0,0,0,0]"], ["mix.weights=[0.0, 0.0, 0.0, 0.0]", "oak, elm, ash, fir"]),
     "toys and files": ([*FILES, "mix=single", "generators=toy_small"], ["oak: a toy model", "prompts=toy"]),
     # a model
     "pickle": (

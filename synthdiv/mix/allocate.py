@@ -23,38 +23,52 @@ def owners(shards: int, weights: list[float], rotation: int) -> list[int]:
     return owner[rotation:]
 
 
-def allocate(grid: Grid, rows: int, weights: list[float], real_share: float, rotation: int = 0) -> list[int]:
-    """The source index of each of the first `rows` positions, -1 for human. Counts are exact by largest remainder.
+def window(total: int, rows: int, turn: int) -> list[int]:
+    """The positions of `rows` of `total` prompts: the first ones, or those from the place that belongs to a `turn` on,
+    around the end. Places follow the golden ratio: however many turns there are, they are far apart."""
+    first = total * (turn * 618_034 % 1_000_000) // 1_000_000
+    return [(first + row) % total for row in range(rows)] if first else list(range(rows))
 
-    Generated rows come first and human rows follow, so a larger real share needs the shards of a smaller mix. If whole
-    shards do not give the exact counts, sources with too many rows give up the last rows of their first shard.
+
+def allocate(
+    grid: Grid, rows: int, weights: list[float], real_share: float, rotation: int = 0, real_rows: int = 0, turn: int = 0
+) -> list[int]:
+    """The source index of each row of the `window`, -1 for human. Counts are exact by largest remainder.
+
+    With a share of real rows, generated rows come first and human rows follow, so a larger share needs the shards of a
+    smaller mix. A number of real rows is the first ones, whatever is generated on top. If whole shards do not give the
+    exact counts, sources with too many rows give up the last rows of their first shard.
     """
     real, generated = largest_remainder(rows, [real_share, 1 - real_share])
-    if not generated:
+    if real_rows:
+        real, generated = real_rows, rows - real_rows
+    if generated < 1:
         return [-1] * rows
-    order = [(rotation + index) % len(weights) for index in range(len(weights))]
+    shards, positions = grid.shard_of(), window(grid.rows, rows, turn)
+    positions = positions[real:] if real_rows else positions[:generated]
+    shard_of = [shards[position] for position in positions]
+    order = [(rotation + positions[0] + index) % len(weights) for index in range(len(weights))]
     exact = dict(zip(order, largest_remainder(generated, [weights[source] for source in order]), strict=True))
-    shard_of = grid.shard_of()[:generated]
     owner = owners(grid.shards, weights, rotation)
     result = [owner[shard] for shard in shard_of]
     counts = Counter(result)
     for giver in order:
-        spare = [position for position in range(generated) if result[position] == giver]
-        spare.sort(key=lambda position: (shard_of[position], -position))
+        spare = [row for row in range(generated) if result[row] == giver]
+        spare.sort(key=lambda row: (shard_of[row], -row))
         for taker in order:
             moved = min(counts[giver] - exact[giver], exact[taker] - counts[taker])
-            for position in spare[: max(0, moved)]:
-                result[position] = taker
+            for row in spare[: max(0, moved)]:
+                result[row] = taker
                 counts.update({giver: -1, taker: 1})
             spare = spare[max(0, moved) :]
-    return result + [-1] * real
+    return [-1] * real + result if real_rows else result + [-1] * real
 
 
-def needed(grid: Grid, allocation: list[int]) -> dict[int, list[int]]:
+def needed(grid: Grid, allocation: list[int], turn: int = 0) -> dict[int, list[int]]:
     """Source index → the shards it must answer, in order."""
     shard_of = grid.shard_of()
     shards: dict[int, set[int]] = {}
-    for position, source in enumerate(allocation):
+    for position, source in zip(window(grid.rows, len(allocation), turn), allocation, strict=True):
         if source >= 0:
             shards.setdefault(source, set()).add(shard_of[position])
     return {source: sorted(numbers) for source, numbers in sorted(shards.items())}
@@ -62,7 +76,7 @@ def needed(grid: Grid, allocation: list[int]) -> dict[int, list[int]]:
 
 @lru_cache(maxsize=256)
 def needed_shards(
-    grid: Grid, rows: int, weights: tuple[float, ...], real_share: float, rotation: int
+    grid: Grid, rows: int, weights: tuple[float, ...], real_share: float, rotation: int, real_rows: int, turn: int
 ) -> dict[int, list[int]]:
     """`needed` of `allocate`, computed once for the many cells of a sweep that share a mix."""
-    return needed(grid, allocate(grid, rows, list(weights), real_share, rotation))
+    return needed(grid, allocate(grid, rows, list(weights), real_share, rotation, real_rows, turn), turn)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.refusals import is_refusal
-from synthdiv.mix.allocate import allocate, needed_shards
+from synthdiv.mix.allocate import allocate, needed_shards, window
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 from synthdiv.prompts.table import normalise
@@ -55,7 +57,7 @@ class Mix(Stage):
     rotation: int = 0
     """Shifts which source owns which shard."""
     train_rows: int = 0
-    """Train prompts that the grid of shards covers; 0 for a human set."""
+    """Train prompts that the grid of shards covers; 0 for a human set of the first ones."""
     shard_rows: int = 0
     """The most prompts of a shard; 0 for a human set."""
     sample: int = 0
@@ -64,20 +66,30 @@ class Mix(Stage):
     """Ids of train prompts that the set leaves out, whoever owns them."""
     filter: Filter = Filter.none
     """Which rows are left out by their answers; the others stay where they are."""
+    real_rows: int = setting(0, least=0, before=0)
+    """The first so many rows have human answers, in place of a share; 0: `real_share` counts."""
+    real_rotation: int = setting(0, before=0)
+    """Shifts where the rows begin in the order of the train prompts."""
 
     @property
     def grid(self) -> Grid:
         return Grid(self.train_rows, self.shard_rows)
 
     def allocation(self) -> list[int]:
-        """The index of the source of each position, -1 for human."""
-        return allocate(self.grid, self.rows, self.weights, self.real_share, self.rotation)
+        """The index of the source of each row, -1 for human."""
+        how = (self.rotation, self.real_rows, self.real_rotation)
+        return allocate(self.grid, self.rows, self.weights, self.real_share, *how)
+
+    def positions(self) -> list[int]:
+        """The place of each row in the order of the train prompts."""
+        return window(self.train_rows or self.rows, self.rows, self.real_rotation)
 
     def shards(self) -> dict[int, list[int]]:
         """The shards that each source must answer, by the index of the source."""
         if not self.sources:
             return {}
-        return needed_shards(self.grid, self.rows, tuple(self.weights), self.real_share, self.rotation)
+        how = (self.real_share, self.rotation, self.real_rows, self.real_rotation)
+        return needed_shards(self.grid, self.rows, tuple(self.weights), *how)
 
     def input_names(self) -> list[str]:
         return ["prompts", *(shard_input(self.sources[index], shard) for index, shards in self.shards().items()
@@ -87,7 +99,7 @@ class Mix(Stage):
         return Work(self.rows)
 
     def owners(self) -> list[str]:
-        """The source of each position."""
+        """The source of each row."""
         return ["human" if index < 0 else self.sources[index] for index in self.allocation()]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
@@ -104,7 +116,9 @@ class Mix(Stage):
         }
         rows: list[dict[str, Any]] = []
         failed: dict[str, list[str]] = {}
-        for prompt, owner in zip(read_prompts(prompts, "train", self.rows), self.owners(), strict=True):
+        train = read_prompts(prompts, "train")
+        for place, (position, owner) in enumerate(zip(self.positions(), self.owners(), strict=True)):
+            prompt = train[position]
             if prompt["id"] in self.leave_out:
                 continue
             if owner == "human":
@@ -115,7 +129,7 @@ class Mix(Stage):
                 raise DataError(f"{owner} has no answer to prompt {prompt['id']}, which it owns")
             if row.finish == "failed":
                 failed.setdefault(owner, []).append(prompt["id"])
-            rows.append(dataclasses.asdict(row) | {"position": prompt["position"]})
+            rows.append(dataclasses.asdict(row) | {"position": place})
         if failed:
             raise DataError(failure(failed, self.leave_out, self.owners()))
         refusals = [refuses(row) for row in rows]
@@ -125,15 +139,23 @@ class Mix(Stage):
         if not rows:
             raise DataError(f"mix.filter={self.filter.value}: leaves no row, because every answer is a refusal")
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+        sources = Counter(row["source"] for row in rows)
         return {
             "rows": len(rows),
             "left_out": self.leave_out,
             "refusals": dict(sorted(counts.items())),
-            "sources": dict(Counter(row["source"] for row in rows)),
+            "sources": dict(sources),
+            "effective_sources": effective_number(sources.values()),
             "empty": sum(not row["response"].strip() for row in rows),
             "finish": finish_counts(rows, run),
             "test_answers_seen": answers_in_test(prompts, rows),
         }
+
+
+def effective_number(counts: Iterable[float]) -> float:
+    """exp of the entropy of the shares: K for K sources of equal share, 1 for one source."""
+    shares = [count / total for counts in [[*counts]] for total in [sum(counts)] for count in counts if count]
+    return math.exp(-math.fsum(share * math.log(share) for share in shares))
 
 
 def refuses(row: Mapping[str, Any]) -> bool:

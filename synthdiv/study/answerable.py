@@ -27,8 +27,9 @@ def unanswerable(nodes: Iterable[Node]) -> list[str]:
         if isinstance(stage, Mix):
             left_out |= {*stage.leave_out}
             shards = {name.rpartition("/")[0]: inner for name, inner in node.inputs.items() if name != "prompts"}
-            for name, owner in ((name, stage.owners()) for name in shards):
-                owned[name] |= {place for place, source in enumerate(owner) if source == name}
+            rows = list(zip(stage.positions(), stage.owners(), strict=True))
+            for name in shards:
+                owned[name] |= {position for position, source in rows if source == name}
                 bad = [row for row in prompts.unanswered_by(shards[name]) if row["position"] in owned[name]]
                 failed[name] |= dict.fromkeys(row["id"] for row in bad if row["id"] not in stage.leave_out)
         elif not isinstance(stage, Generate) or stage.split is Split.train or stage.recorded:

@@ -39,11 +39,15 @@ class MixSpec:
     source: str | None = None
     """The one source of mix=single; null: the first; `every`: a cell of each. Other mixes ignore it."""
     weights: list[float] | None = None
-    """Relative weights, one per generator; null: equal."""
+    """Relative weights, one per generator, 0 leaves one out; null: equal."""
     rows: int | None = setting(None, least=1)
     """Prompts of the mix; null: every train prompt."""
     real_share: float = setting(0.0, least=0, most=1)
     """Share of the prompts with human answers."""
+    real_rows: int | None = setting(None, least=1)
+    """Number of prompts with human answers, the first ones, whatever is generated on top; null: `real_share` counts."""
+    real_rotation: int = setting(0, least=0, seed=True)
+    """Takes other prompts for the human rows and for a mix of fewer than all prompts; another one is a replicate."""
     rotation: int = setting(0, seed=True)
     """Shifts which source owns which shards; another rotation is a replicate."""
     sample: int = setting(0, seed=True)

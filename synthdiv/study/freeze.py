@@ -16,16 +16,14 @@ from synthdiv.core.ledger import CellRecord
 from synthdiv.core.resolver import Resolver, Unresolved
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, DataError
-from synthdiv.mix.allocate import allocate
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.gguf import Gguf
-from synthdiv.prompts.shards import Grid
 from synthdiv.study.answerable import unanswerable
 from synthdiv.study.config import Cell, Kind, Student
 from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator
 from synthdiv.study.match import mismatches
-from synthdiv.study.pipeline import Graph, Known, graph, once, shares
+from synthdiv.study.pipeline import Graph, Known, fine_tuning_set, graph, once, shares
 from synthdiv.study.records import cell_record
 from synthdiv.study.relations import problems_of_judges
 from synthdiv.study.student_fit import unfit
@@ -197,7 +195,7 @@ def check(cell: Cell) -> list[str]:
     """Problems that only a resolved cell shows: rows that do not exist, answers that are missing."""
     mix, have = cell.mix, cell.prompts.train_rows
     problems = [*cell.prompts.check("prompts"), *problems_of_judges(cell)]
-    sources, weights, real_share = ([], [], 0.0) if mix.kind is Kind.none else shares(cell)
+    sources = [] if mix.kind is Kind.none else shares(cell)[0]
     specs: list[Student | Generator] = [cell.student, *sources]
     for spec in specs:
         if not cell.prompts.toy and ((spec.pretrain and spec.pretrain.toy) or getattr(spec, "law", None)):
@@ -211,13 +209,18 @@ def check(cell: Cell) -> list[str]:
     taken = cell.generators.samples
     if sources and not 0 <= mix.sample < taken:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
-    if real_share > 0 and not cell.prompts.human:
-        problems.append("prompts.table.columns.response=null: the mix needs human answers and the prompts have none")
-    grid = Grid(have, cell.generators.shard_rows)
+    if mix.real_rows and (mix.real_share or mix.real_rows > rows):
+        problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
+    stage = fine_tuning_set(cell)
+    allocation = stage.allocation()
+    if (real := allocation.count(-1)) and not cell.prompts.human:
+        problems.append(
+            f"the mix needs {real:,} human answers and the prompts have none (prompts.table.columns.response=null)"
+        )
     for index, source in enumerate(sources):
         if not source.recorded:
             continue
-        need = allocate(grid, rows, weights, real_share, mix.rotation).count(index)
+        need = allocation.count(index)
         if source.recorded.rows + len(mix.leave_out) < need:
             enough = f" prompts with {taken} answers (generators.samples)" if taken > 1 else ""
             problems.append(

@@ -119,4 +119,5 @@ def sources(graph: Graph) -> str:
             assert isinstance(node.stage, Generate)
             model = node.inputs["model"].key if "model" in node.inputs else ""
             writers.add(digest([node.stage.source, canonical_fields(node.stage.sampling), model]))
-    return digest([stage.sources, stage.weights, stage.real_share, stage.filter.value, sorted(writers)])
+    real = (stage.real_share, stage.real_rows)
+    return digest([stage.sources, stage.weights, real, stage.filter.value, sorted(writers)])

@@ -125,25 +125,39 @@ def source(cell: Cell, generator: Generator) -> Source:
     )
 
 
-def mixed(cell: Cell) -> Node:
-    """The mix, and the shards of answers by the sources that it needs."""
-    prompts = Node(cell.prompts)
+def fine_tuning_set(cell: Cell) -> Mix:
+    """Who answers which prompt. What makes no difference to a mix is not in it."""
     generators, weights, real_share = shares(cell)
-    grid = (cell.prompts.train_rows, cell.generators.shard_rows) if generators else (0, 0)  # no shards of human answers
-    stage = Mix(
-        cell.mix.rows or cell.prompts.train_rows,
+    have, mix = cell.prompts.train_rows, cell.mix
+    real_rows, turn = (mix.real_rows or 0) if generators else 0, mix.real_rotation if rotates(cell) else 0
+    return Mix(
+        mix.rows or have,
         [generator.name for generator in generators],
         weights,
-        real_share,
-        cell.mix.rotation % len(generators) if len(generators) > 1 else 0,
-        *grid,
-        cell.mix.sample if generators else 0,
-        sorted({*cell.mix.leave_out}),
-        cell.mix.filter,
+        0.0 if real_rows else real_share,
+        mix.rotation % len(generators) if len(generators) > 1 else 0,
+        have if generators or turn else 0,
+        cell.generators.shard_rows if generators else 0,  # no shards of human answers
+        mix.sample if generators else 0,
+        sorted({*mix.leave_out}),
+        mix.filter,
+        real_rows,
+        turn,
     )
+
+
+def rotates(cell: Cell) -> bool:
+    """Whether `mix.real_rotation` makes a difference: there are other prompts for the human rows, or for the mix."""
+    return 0 < shares(cell)[2] < 1 or 0 < (cell.mix.rows or 0) < cell.prompts.train_rows
+
+
+def mixed(cell: Cell) -> Node:
+    """The mix, and the shards of answers by the sources that it needs."""
+    prompts, stage, generators = Node(cell.prompts), fine_tuning_set(cell), shares(cell)[0]
+    grid = {"rows": stage.train_rows, "shard_rows": stage.shard_rows}
     answers = {
         shard_input(one.name, shard): one.answers(
-            prompts, cell.generators.samples, split=Split.train, rows=grid[0], shard_rows=grid[1], shard=shard
+            prompts, cell.generators.samples, split=Split.train, **grid, shard=shard
         )
         for index, shards in stage.shards().items()
         for one in [source(cell, generators[index])]
@@ -153,15 +167,18 @@ def mixed(cell: Cell) -> Node:
 
 
 def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
-    """Sources, their weights, and the real share. Without a generated row there are no sources: a human set is the same
-    whatever the generators."""
+    """Sources with a weight, their weights, and the real share. Without a generated row there are no sources: a human
+    set is the same whatever the generators."""
     mix, models = cell.mix, cell.generators.models
-    if mix.kind is Kind.human or mix.real_share == 1:
+    rows = mix.rows or cell.prompts.train_rows
+    real_share = mix.real_rows / rows if mix.real_rows and rows > 0 else mix.real_share
+    if mix.kind is Kind.human or real_share >= 1:
         return [], [], 1.0
     if mix.kind is Kind.single:
-        return [next(model for model in models if mix.source in (None, model.name))], [1.0], mix.real_share
-    total = sum(mix.weights or [1.0] * len(models))
-    return models, [weight / total for weight in mix.weights or [1.0] * len(models)], mix.real_share
+        return [next(model for model in models if mix.source in (None, model.name))], [1.0], real_share
+    weights = mix.weights or [1.0] * len(models)
+    used = [(model, weight / sum(weights)) for model, weight in zip(models, weights, strict=True) if weight]
+    return [model for model, _ in used], [weight for _, weight in used], real_share
 
 
 def judges(cell: Cell) -> tuple[JudgeModel, ...]:

@@ -18,7 +18,7 @@ from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator
 from synthdiv.study.match import unmatched
 from synthdiv.study.origin import NOT_IDENTITY
-from synthdiv.study.pipeline import Graph, graph, shares
+from synthdiv.study.pipeline import Graph, graph, rotates, shares
 from synthdiv.study.relations import relations
 
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
@@ -84,10 +84,11 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
 
 
 def source_label(cell: Cell, sources: list[Generator]) -> str:
-    """The one source of a mix; where nobody chose it, it says of how many it is the first."""
-    if len(sources) != 1:
-        return NOT_APPLICABLE
+    """The one source of a mix; where nobody chose it, it says of how many it is the first. Of several, those with a
+    weight, where not all have one."""
     count = len(cell.generators.models)
+    if len(sources) != 1:
+        return "+".join(source.name for source in sources) if len(sources) < count and sources else NOT_APPLICABLE
     return sources[0].name + (f" (1 of {count} sources)" if cell.mix.source is None and count > 1 else "")
 
 
@@ -104,6 +105,8 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
         return any(suite.rubrics for suite in cell.evaluate.suites)
     if key in ("mix.weights", "mix.rotation"):
         return len(sources) > 1
+    if key == "mix.real_rows":
+        return bool(sources)
     if group in ("train", "rows") or key.startswith("mix."):
         return item.train is not None
     return True
@@ -128,6 +131,7 @@ def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
         "generators.seed": sampled,
         "mix.sample": sampled or (bool(used_sources(cell, item)) and cell.generators.samples > 1),
         "mix.rotation": matters("mix.rotation", cell, item),
+        "mix.real_rotation": item.mix is not None and rotates(cell),
         "train.seed": item.train is not None,
     }
     return {name: value if applies.get(name, True) else NOT_APPLICABLE for name, value in values.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.mix.allocate import allocate, needed
+from synthdiv.mix.allocate import allocate, needed, window
 from synthdiv.prompts.shards import CYCLE, Grid
 from synthdiv.prompts.split import largest_remainder
 
@@ -84,6 +85,48 @@ def test_a_single_source_answers_every_shard_that_any_mix_needs(grid, shares, ro
     several = needed(grid, allocate(grid, rows, shares, 0.0, rotation % len(shares)))
     alone = needed(grid, allocate(grid, rows, [1.0], 0.0))[0]
     assert all(set(shards) <= set(alone) for shards in several.values())
+
+
+@given(grids, weights, st.integers(0, 5), st.integers(0, 30), st.data())
+def test_a_larger_real_share_keeps_the_human_rows_of_a_smaller_one(grid, shares, rotation, turn, data):
+    """In a regime of replacement the total stays, in one of scarce labels the human rows stay and the total grows."""
+    rows = data.draw(st.integers(1, grid.rows))
+    places = window(grid.rows, rows, turn)
+    low, high = sorted(data.draw(st.tuples(*[st.floats(0, 1)] * 2)))
+    owners = [allocate(grid, rows, shares, share, rotation % len(shares), 0, turn) for share in (low, high)]
+    less, greater = ({place for place, owner in zip(places, each, strict=True) if owner < 0} for each in owners)
+    assert less <= greater
+    few, more = sorted(data.draw(st.tuples(*[st.integers(1, rows)] * 2)))
+    assert allocate(grid, rows, shares, 0.0, 0, few, turn)[:few] == [-1] * few
+    assert window(grid.rows, few, turn) == window(grid.rows, more, turn)[:few] == places[:few]
+
+
+@given(grids, even, st.integers(0, 11), st.data())
+def test_rows_generated_on_top_of_fixed_human_ones_need_only_shards_of_the_largest_mix(grid, shares, rotation, data):
+    rows = data.draw(st.integers(1, grid.rows))
+    fewer = data.draw(st.integers(1, rows))
+    real = data.draw(st.integers(1, fewer))
+    more_real = data.draw(st.integers(real, fewer))
+    large = allocate(grid, rows, shares, 0.0, rotation % len(shares), real)
+    assert Counter(large)[-1] == real
+    assert pairs(grid, allocate(grid, fewer, shares, 0.0, rotation % len(shares), real)) <= pairs(grid, large)
+    assert pairs(grid, allocate(grid, rows, shares, 0.0, rotation % len(shares), more_real)) <= pairs(grid, large)
+
+
+@given(st.integers(1, 1500), st.integers(1, 10), st.data())
+def test_turns_take_prompts_far_apart(total, turns, data):
+    rows = data.draw(st.integers(1, total))
+    starts = sorted(window(total, rows, turn)[0] for turn in range(turns))
+    assert all(sorted(window(total, total, turn)) == list(range(total)) for turn in range(turns))
+    gaps = [after - before for before, after in itertools.pairwise([*starts, total + starts[0]])]
+    assert min(gaps) >= total / (3 * turns) - 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6, 12])
+def test_blocks_of_equal_sources_alternate_row_by_row(count):
+    """The order is dealt like cards: every `count` rows in a row are one of each source."""
+    owners = allocate(Grid(240, 5), 240, [1.0] * count, 0.0)
+    assert all(sorted(owners[at : at + count]) == list(range(count)) for at in range(0, 240, count))
 
 
 @given(st.sampled_from([2, 3, 4, 6]), st.integers(1, 40))

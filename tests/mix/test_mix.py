@@ -59,6 +59,25 @@ def test_each_row_is_the_owners_answer_with_its_provenance(root, prompts, shards
         assert row == dataclasses.asdict(expected) | {"position": prompt["position"]}
 
 
+@pytest.mark.parametrize("turn", [0, 1])
+def test_real_rows_stay_the_same_whatever_is_generated_on_top(root, prompts, shards, turn):
+    stages = [mix(rows=20, real_rows=8), mix(rows=40, real_rows=8), mix(rows=8, sources=[], weights=[], real_share=1.0)]
+    stages = [dataclasses.replace(stage, real_rotation=turn) for stage in stages]
+    few, more, human = (read_mix(build(root, stage, prompts, *shards)) for stage in stages)
+    assert few[:8] == more[:8] == human
+    assert {row["source"] for row in human} == {"human"}
+    assert {row["source"] for row in more[8:]} == {"oak", "elm"}
+
+
+def test_a_rotation_takes_other_prompts_with_their_answers(root, prompts, shards):
+    every = read_prompts(prompts, "train", ROWS)
+    made = build(root, mix(rows=40, real_share=0.5, real_rotation=1), prompts, *shards)
+    rows, first = read_mix(made), made.stage.positions()[0]
+    assert [row["id"] for row in rows] == [every[(first + at) % ROWS]["id"] for at in range(40)]
+    assert [row["position"] for row in rows] == list(range(40))
+    assert made.manifest["summary"]["effective_sources"] == pytest.approx(2**1.5), "a half, a quarter, a quarter"
+
+
 def test_answers_equal_to_human_test_answers_are_counted_by_source(root, prompts, shards):
     """Case does not matter. A generator may have memorised them."""
     assert build(root, mix(), prompts, *shards).manifest["summary"]["test_answers_seen"] == {"oak": 0, "elm": 24}

@@ -165,7 +165,10 @@ LOCATORS = ["*.path", "*.revision", "*.hub"]
 ONLY_ONE = ["mix.weights", "mix.rotation", *(f"generators.models.{index}.*" for index in (1, 2, 3))]
 INDIFFERENT = {
     "mix=none": ["generators.*", "mix.*", "train.*"],
-    "mix=human": ["generators.*", "mix.weights", "mix.source", "mix.real_share", "mix.rotation", "mix.sample"],
+    "mix=human": [
+        "generators.*",
+        *(f"mix.{x}" for x in ("weights", "source", "real_share", "real_rows", "rotation", "sample")),
+    ],
     "mix=single": [*ONLY_ONE, "generators.shift"],
     "mix=multi": ["mix.source"],
     "mix=multi mix.real_share=0.5": ["mix.source"],
@@ -197,7 +200,9 @@ def test_the_key_of_a_study_of_files_changes_with_every_field_but_these():
     recorded = ["*.models.*.sampling.*", "*.models.*.precision", "generators.seed", "generators.batch_tokens"]
     toy = ["generators.overlap", "generators.shift", "evaluate.suites.1.*"]
     same, every = indifferent(before)
-    assert same - {"mix.kind"} == expected(every, [*NEVER, *LOCATORS, *recorded, *toy, "mix.source"])
+    assert same - {"mix.kind"} == expected(
+        every, [*NEVER, *LOCATORS, *recorded, *toy, "mix.source", "mix.real_rotation"]
+    )
 
 
 def test_kinds_that_mean_another_set_have_another_key():

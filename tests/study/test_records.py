@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
@@ -29,6 +31,7 @@ def record(*words: str):
 AXES = {  # an axis, and two values of it
     "train.lr": ("1e-3", "1e-2"),
     "mix.weights": ("[1,2,3,4]", "[4,3,2,1]"),
+    "mix.real_rows": ("12", "24"),
     "generators.overlap": ("0", "1"),
     "generators.batch_tokens": ("512", "1024"),
     "generators.models.0.sampling.temperature": ("0.5", "1"),
@@ -40,13 +43,14 @@ AXES = {  # an axis, and two values of it
     "train": ("toy", "full"),
 }
 KINDS = ("mix=none", "mix=human", "mix=single", "mix=single mix.source=ash", "mix=multi", "mix=multi mix.real_share=1")
+OF_GENERATORS = {axis for axis in AXES if axis.startswith("generators.")}
 USED = {  # kind → the axes that make no difference
-    "mix=none": {"train.lr", "mix.weights", "train", "generators"} | {a for a in AXES if a.startswith("generators.")},
-    "mix=human": {"mix.weights", "generators"} | {axis for axis in AXES if axis.startswith("generators.")},
+    "mix=none": {"train.lr", "mix.weights", "mix.real_rows", "train", "generators"} | OF_GENERATORS,
+    "mix=human": {"mix.weights", "mix.real_rows", "generators"} | OF_GENERATORS,
     "mix=single": {"mix.weights", "generators.models.2.sampling.temperature"},
     "mix=single mix.source=ash": {"mix.weights", "generators.models.0.sampling.temperature"},
     "mix=multi": set(),
-    "mix=multi mix.real_share=1": {"mix.weights", "generators"} | {a for a in AXES if a.startswith("generators.")},
+    "mix=multi mix.real_share=1": {"mix.weights", "generators"} | OF_GENERATORS,
 }
 
 
@@ -94,6 +98,27 @@ def test_a_source_that_nobody_chose_says_of_how_many_it_is_the_first():
     assert record("mix=multi", "mix.source=oak").axes["source"] == "n/a"
 
 
+@pytest.mark.parametrize(
+    ("words", "other"),
+    [("mix=human", True), ("mix=human mix.rows=40", False), ("mix=multi", True), ("mix=multi mix.rows=40", False),
+     ("mix=multi mix.real_share=0.5", False), ("mix=multi mix.real_rows=50", False)],
+)  # fmt: skip
+def test_real_rows_rotate_where_there_are_other_prompts_for_them(words, other):
+    one, turned = record(*words.split()), record(*words.split(), "mix.real_rotation=1")
+    assert (one.key == turned.key) == other == (turned.seeds["mix.real_rotation"] == "n/a")
+    assert one.arm == turned.arm
+
+
+def test_a_source_without_a_weight_is_in_no_mix():
+    """The mix of three sources is that of a preset of three."""
+    (point,) = EXPANDER.expand({}, ["mix=multi", "mix.weights=[1,0,1,1]"])
+    few = copy.deepcopy(point.cell)
+    few.generators.models.pop(1)
+    few.mix.weights = None
+    assert graph(few).key == graph(point.cell).key
+    assert cell_record(point, graph(point.cell)).axes["source"] == "oak+ash+fir"
+
+
 def test_the_axes_of_every_cell():
     assert record("mix=single", "mix.source=elm", "train.lr=1").axes == {
         "prompts": "toy", "generators": "toy_small", "student": "toy_small", "train": "toy", "evaluate": "toy",
@@ -113,6 +138,7 @@ def test_the_axes_of_every_cell():
 SEEDS = [
     "prompts.seed",
     "generators.seed",
+    "mix.real_rotation",
     "mix.rotation",
     "mix.sample",
     "student.pretrain.seed",
@@ -125,8 +151,8 @@ SEEDS = [
 @given(st.fixed_dictionaries({seed: st.integers(0, 3) for seed in SEEDS}))
 def test_cells_of_one_arm_differ_in_seeds_alone(values):
     words = [f"{seed}={value}" for seed, value in values.items()]
-    one = record("mix=multi", *words)
-    assert one.arm == record("mix=multi").arm
+    one = record("mix=multi", "mix.real_share=0.5", *words)
+    assert one.arm == record("mix=multi", "mix.real_share=0.5").arm
     assert one.seeds == values
     assert not set(SEEDS) & set(one.axes)
 
@@ -146,7 +172,7 @@ def test_an_arm_needs_no_change_of_its_cell():
 
 def test_seeds_that_enter_nothing_are_not_applicable():
     assert record("mix=none").seeds | {"prompts.seed": 42, "evaluate.respond.seed": 0} == {
-        "prompts.seed": 42, "generators.seed": "n/a", "mix.rotation": "n/a", "mix.sample": "n/a",
+        "prompts.seed": 42, "generators.seed": "n/a", "mix.real_rotation": "n/a", "mix.rotation": "n/a", "mix.sample": "n/a",
         "student.pretrain.seed": 0, "train.seed": "n/a", "evaluate.respond.seed": 0,
     }  # fmt: skip
     recorded = [*FILES, "prompts.table.rows=30", sources("one", "two")]

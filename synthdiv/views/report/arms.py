@@ -121,6 +121,8 @@ def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[tuple[Arm, d
     result = []
     for name, arm in itertools.product(measures, arms):
         singles = [other for other in arms if other.axes.get("mix") == "single" and context(other) == context(arm)]
+        if (own := value_of(arm, "source")) not in (NOT_APPLICABLE, "default"):
+            singles = [other for other in singles if value_of(other, "source").partition(" ")[0] in own.split("+")]
         parts = [other.means[name] for other in (arm, *singles) if name in other.means]
         if arm.axes.get("mix") in SEVERAL and singles and len(parts) == 1 + len(singles):
             average = math.fsum(part.value for part in parts[1:]) / len(singles)
