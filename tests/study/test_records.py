@@ -172,8 +172,8 @@ def test_an_arm_needs_no_change_of_its_cell():
 
 def test_seeds_that_enter_nothing_are_not_applicable():
     assert record("mix=none").seeds | {"prompts.seed": 42, "evaluate.respond.seed": 0} == {
-        "prompts.seed": 42, "generators.seed": "n/a", "mix.real_rotation": "n/a", "mix.rotation": "n/a", "mix.sample": "n/a",
-        "student.pretrain.seed": 0, "train.seed": "n/a", "evaluate.respond.seed": 0,
+        "prompts.seed": 42, "generators.seed": "n/a", "mix.real_rotation": "n/a", "mix.rotation": "n/a",
+        "mix.sample": "n/a", "student.pretrain.seed": 0, "train.seed": "n/a", "evaluate.respond.seed": 0,
     }  # fmt: skip
     recorded = [*FILES, "prompts.table.rows=30", sources("one", "two")]
     assert record(*recorded, "mix=multi").seeds["generators.seed"] == "n/a"
