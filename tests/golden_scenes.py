@@ -147,7 +147,7 @@ class Study:
 
     def packing(self) -> None:
         """Rows of a training as they are labelled, cut and scheduled, and which of them share a sequence."""
-        mix, pairs = read_mix(self.mixed), read_tokens(self.known).values()
+        mix, pairs = read_mix(self.mixed), read_tokens(self.known)
         actual: dict[str, Any] = {}
         for name, fields in {
             "answer": {}, "all": {"loss_on": LossOn.all}, "cut": {"max_tokens": 36},

@@ -15,7 +15,7 @@ from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, St
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.generate.generate import Generate, Split, read_samples
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.mix import FineTuningSet, Mix, read_mix
 from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.prompt_set import FILE, Prompts, read_prompts
 
@@ -150,11 +150,11 @@ def taken_rows(answers: Artifact, prompts: Artifact, limit: int, samples: int) -
     """The first `samples` answers to each of the first `limit` prompts, prompts in their stratified order. `answers` is
     a finished `generate` or `mix`, of which the first `limit` rows of each source are taken, or the prompt set itself,
     for its human answers."""
-    if isinstance(answers.stage, Mix):
+    if isinstance(answers.stage, FineTuningSet):
         rows, counts = read_mix(answers), Counter[str]()
         for row in rows:
             counts[row["source"]] += 1
-            row |= {"sample": 0, "number": counts[row["source"]]}
+            row |= {"sample": row.get("round", 0), "number": counts[row["source"]]}  # a prompt can be in several rounds
         return [row for row in rows if not limit or row["number"] <= limit]
     if isinstance(answers.stage, Prompts):
         sides = read_prompts(answers, "test", limit or None)
@@ -173,6 +173,8 @@ def count_rows(answers: Node, limit: int, samples: int) -> int:
     if isinstance(stage, Mix):
         every = stage.rows - len(stage.leave_out)
         return min(every, sum(min(limit, count) for count in Counter(stage.owners()).values())) if limit else every
+    if isinstance(stage, FineTuningSet):
+        return int(stage.rows)  # type: ignore[attr-defined]
     rows = stage.test if isinstance(stage, Prompts) else stage.rows
     taken = min(limit or rows, rows)
     if isinstance(stage, Prompts):

@@ -107,7 +107,7 @@ class Likelihood(Stage):
         if self.target is Target.authors:
             asked = {row["id"]: row for row in rows}
             return [
-                Given(asked[row["id"]], author, row["response"], row["finish"])
+                Given(asked.get(row["id"], row), author, row["response"], row["finish"])
                 for author in range(self.authors)
                 for row in taken_rows(inputs[str(author)], prompts, self.limit, 1)
                 if row["finish"] != "failed"

@@ -42,7 +42,8 @@ class Resolvable(Protocol):
 @dataclass(frozen=True)
 class EvaluatedStudent:
     """One student under evaluation: its model, the vanilla student's model (its own where it is vanilla), and its
-    answers to the test prompts by decoding. `sources` are those of its mix. It answers further prompts as a source."""
+    answers to the test prompts by decoding. `sources` are those of its mix; `members` are the answers of each member of
+    its population, by decoding, if it has one. It answers further prompts as a source."""
 
     prompts: Node
     model: Node
@@ -53,6 +54,7 @@ class EvaluatedStudent:
     rubrics: Rubrics = field(default_factory=Rubrics)
     mix: Node | None = None
     sources: tuple[Source, ...] = ()
+    members: dict[str, list[Node]] = field(default_factory=dict)
 
     @property
     def rendering(self) -> tuple[str | None, str, str]:

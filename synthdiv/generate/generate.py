@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
@@ -81,6 +82,8 @@ class Generate(Stage):
     """The most prompts of a shard of the train split."""
     shard: int = 0
     """The number of the shard; other splits are one shard."""
+    first: int = setting(0, before=0)
+    """The place in the order of the train prompts of the first of `rows`."""
     samples: int = 1
     """Answers to each prompt; outside of the train split, to the first `subset` prompts."""
     subset: int = 0
@@ -130,7 +133,7 @@ class Generate(Stage):
         rows = read_prompts(prompts, self.split.value)
         train = self.split is Split.train
         if train:
-            positions = Grid(self.rows, self.shard_rows).positions(self.shard)
+            positions = [self.first + place for place in Grid(self.rows, self.shard_rows).positions(self.shard)]
             rows = [rows[position] for position in positions if position < len(rows)]  # judge prompts may be fewer
         elif self.rows:
             rows = rows[: self.rows]

@@ -35,16 +35,24 @@ class Filter(Enum):
     refusals = "refusals"
 
 
+class FineTuningSet(Stage):
+    """A stage whose artifact is a fine-tuning set, `mix.parquet`. Its field `rows` is how many rows it has at most."""
+
+    unit = "rows"
+    bytes_per_unit = 500
+
+    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
+        return Work(self.rows)  # type: ignore[attr-defined]
+
+
 @dataclass
-class Mix(Stage):
+class Mix(FineTuningSet):
     """A fine-tuning set. Inputs: `prompts`, and `SOURCE/SHARD` for every shard that a source must answer.
 
     Output: `mix.parquet`, one row a prompt, in order, with the columns of `Sample` and `position`.
     """
 
     name = "mix"
-    unit = "rows"
-    bytes_per_unit = 500
 
     rows: int = 0
     """Prompts of the set."""
@@ -70,6 +78,12 @@ class Mix(Stage):
     """The first so many rows have human answers, in place of a share; 0: `real_share` counts."""
     real_rotation: int = setting(0, before=0)
     """Shifts where the rows begin in the order of the train prompts."""
+    first: int = setting(0, before=0)
+    """The place in the order of the train prompts of the first row's prompt."""
+    real_first: int = setting(0, before=0)
+    """The same of human rows."""
+    round: int = setting(0, before=0)
+    """The round of the study; rows of later rounds have it as a column."""
 
     @property
     def grid(self) -> Grid:
@@ -82,7 +96,11 @@ class Mix(Stage):
 
     def positions(self) -> list[int]:
         """The place of each row in the order of the train prompts."""
-        return window(self.train_rows or self.rows, self.rows, self.real_rotation)
+        places = window(self.train_rows or self.rows, self.rows, self.real_rotation)
+        if not self.first and not self.real_first:
+            return places
+        begins = [self.real_first if owner < 0 else self.first for owner in self.allocation()]
+        return [place + begin for place, begin in zip(places, begins, strict=True)]
 
     def shards(self) -> dict[int, list[int]]:
         """The shards that each source must answer, by the index of the source."""
@@ -94,9 +112,6 @@ class Mix(Stage):
     def input_names(self) -> list[str]:
         return ["prompts", *(shard_input(self.sources[index], shard) for index, shards in self.shards().items()
                              for shard in shards)]  # fmt: skip
-
-    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        return Work(self.rows)
 
     def owners(self) -> list[str]:
         """The source of each row."""
@@ -129,9 +144,13 @@ class Mix(Stage):
                 raise DataError(f"{owner} has no answer to prompt {prompt['id']}, which it owns")
             if row.finish == "failed":
                 failed.setdefault(owner, []).append(prompt["id"])
-            rows.append(dataclasses.asdict(row) | {"position": place})
+            in_round = {"round": self.round} if self.round else {}
+            rows.append(dataclasses.asdict(row) | {"position": place} | in_round)
         if failed:
             raise DataError(failure(failed, self.leave_out, self.owners()))
+        for source in self.sources if self.round else ():
+            if not any(row["response"].strip() for row in rows if row["source"] == source):
+                raise DataError(only_empty(source, self.round))
         refusals = [refuses(row) for row in rows]
         counts = Counter(row["source"] for row, refused in zip(rows, refusals, strict=True) if refused)
         if self.filter is Filter.refusals:
@@ -166,6 +185,14 @@ def refuses(row: Mapping[str, Any]) -> bool:
 def shard_input(source: str, shard: int) -> str:
     """The name of the input that is a shard of a source."""
     return f"{source}/{shard}"
+
+
+def only_empty(source: str, number: int) -> str:
+    """The message that a student has collapsed to silence."""
+    return (
+        f"round {number}: {source} wrote only empty text, from which nothing can be learned; earlier rounds are kept. "
+        "Look at its answers with `synthdiv trace`, or change rounds.sampling or the recipe"
+    )
 
 
 def failure(failed: dict[str, list[str]], left_out: list[str], owners: list[str]) -> str:

@@ -19,13 +19,14 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.gguf import Gguf
 from synthdiv.study.answerable import unanswerable
-from synthdiv.study.config import Cell, Kind, Student
+from synthdiv.study.config import Cell, Kind
 from synthdiv.study.expand import Point
-from synthdiv.study.generators import Generator
+from synthdiv.study.generators import Generator, Student
 from synthdiv.study.match import mismatches
 from synthdiv.study.pipeline import Graph, Known, fine_tuning_set, graph, once, shares
 from synthdiv.study.records import cell_record
-from synthdiv.study.relations import problems_of_judges
+from synthdiv.study.relations import asked, problems_of_judges
+from synthdiv.study.rounds import Lineage
 from synthdiv.study.student_fit import unfit
 from synthdiv.train.pretrain import Pretrain
 
@@ -101,13 +102,16 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
     A commit that cannot be known offline is marked in its place, so that a plan still has the shape of the graph.
     """
     parts: list[tuple[str, Callable[[], None]]] = [("", partial(settle, cell.prompts, resolver, unresolved))]
-    parts += [("student.", partial(settle, part, resolver, unresolved)) for part in models(cell.student)]
+    students = {"student.": cell.student}
+    students |= {f"rounds.students.{index}.": student for index, student in enumerate(cell.rounds.students)}
+    for name, student in students.items():
+        parts += [(name, partial(settle, part, resolver, unresolved)) for part in models(student)]
     for index, suite in enumerate(cell.evaluate.suites):
         for name, part in suite.models().items():
             parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, part, resolver, unresolved)))
         for name, prompts in suite.prompt_sets().items():
             parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, prompts, resolver, unresolved)))
-    if any(suite.rubrics for suite in cell.evaluate.suites):
+    if asked(cell):
         for index, judge in enumerate(cell.judge.models):
             name = f"judge.models.{index}."
             parts += [(name, partial(settle, part, resolver, unresolved)) for part in models(judge)]
@@ -196,7 +200,7 @@ def check(cell: Cell) -> list[str]:
     mix, have = cell.mix, cell.prompts.train_rows
     problems = [*cell.prompts.check("prompts"), *problems_of_judges(cell)]
     sources = [] if mix.kind is Kind.none else shares(cell)[0]
-    specs: list[Student | Generator] = [cell.student, *sources]
+    specs: list[Student | Generator] = [cell.student, *cell.rounds.students, *sources]
     for spec in specs:
         if not cell.prompts.toy and ((spec.pretrain and spec.pretrain.toy) or getattr(spec, "law", None)):
             problems.append(f"{spec.name}: a toy model speaks of the world of prompts=toy; choose that, or another one")
@@ -206,6 +210,20 @@ def check(cell: Cell) -> list[str]:
     if rows > have:
         less = f"{cell.prompts.rows} rows less {cell.prompts.test} test and {cell.prompts.target} target"
         return [f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({less})"]
+    rounds, size = cell.rounds, cell.rounds.size
+    if (blocks := rounds.blocks()) * rows > have:
+        problems.append(
+            f"rounds.round={rounds.round}: {blocks} blocks of {rows:,} fresh prompts need {blocks * rows:,} train "
+            f"prompts and there are {have:,}; set mix.rows={have // blocks}, or rounds.prompts=same"
+        )
+    if rounds.round and mix.real_rotation:
+        problems.append("mix.real_rotation: blocks of rounds have fixed places; prompts.seed gives them other prompts")
+    if rounds.lineage is Lineage.segmented and mix.real_rows:
+        problems.append("mix.real_rows: a segment has a share of human rows; set mix.real_share")
+    if rounds.lineage is Lineage.segmented and rows % size:
+        problems.append(f"mix.rows={rows}: {size} segments of equal length need a multiple of {size}")
+    if rounds.round and rounds.real_share and not cell.prompts.human:
+        problems.append("rounds.real_share: the prompts have no human answers (prompts.table.columns.response=null)")
     taken = cell.generators.samples
     if sources and not 0 <= mix.sample < taken:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")

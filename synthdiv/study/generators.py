@@ -1,4 +1,4 @@
-"""The schema of sources and judges: models with what they need to answer, and what is known of them."""
+"""The schema of sources, judges and students: models with what they need, and what is known of them."""
 
 from __future__ import annotations
 
@@ -156,3 +156,24 @@ class Generators:
         if self.grade != Grade() and not any(model.law for model in self.models):
             problems.append(f"{name}.grade: only sources of backend law have a grade; choose generators=toy")
         return problems
+
+
+@dataclass
+class Student:
+    """The model that is fine-tuned: an existing checkpoint, or one trained from nothing."""
+
+    name: str = ""
+    """The name shown."""
+    checkpoint: Checkpoint | None = None
+    """An existing model; null: another block."""
+    pretrain: Pretrain | None = None
+    """A model trained from nothing; null: another block."""
+    gguf: Gguf | None = None
+    """A model in a GGUF file; null: another block."""
+    facts: Facts = field(default_factory=Facts)
+    """What planning and reports know about it."""
+
+    def check(self, name: str) -> list[str]:
+        if sum(map(bool, (self.checkpoint, self.pretrain, self.gguf))) != 1:
+            return [f"{name}.checkpoint, {name}.pretrain, {name}.gguf: give one of the three"]
+        return []

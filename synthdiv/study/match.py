@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.stage import canonical_fields, digest
-from synthdiv.generate.generate import Generate
-from synthdiv.mix.mix import Filter, Mix
+from synthdiv.generate.generate import Generate, Split
+from synthdiv.mix.mix import Filter, FineTuningSet, Mix
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph
 from synthdiv.train.recipe import StopRule
@@ -78,9 +78,10 @@ def mismatch(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
 
 
 def mixed(graph: Graph) -> Mix:
+    """The mix, or the newest one that the set of a round is made of."""
     assert graph.mix
-    assert isinstance(graph.mix.stage, Mix)
-    return graph.mix.stage
+    *_, mix = (node.stage for node in graph.mix.ancestry().values() if isinstance(node.stage, Mix))
+    return mix
 
 
 def budget(graph: Graph) -> Budget:
@@ -113,11 +114,13 @@ def sources(graph: Graph) -> str:
     """Who wrote the mix and by what it is filtered, without how many rows and which."""
     assert graph.mix
     stage = mixed(graph)
-    writers = set[str]()
-    for name, node in graph.mix.inputs.items():
-        if name != "prompts":
-            assert isinstance(node.stage, Generate)
-            model = node.inputs["model"].key if "model" in node.inputs else ""
-            writers.add(digest([node.stage.source, canonical_fields(node.stage.sampling), model]))
+    kinds, writers = set[str](), set[str]()
+    for node in graph.mix.ancestry().values():  # the students of earlier rounds are told by what they were trained on
+        if isinstance(node.stage, Generate) and node.stage.split is Split.train:
+            model = node.inputs.get("model")
+            known = "" if not model or isinstance(model.stage, Train) else model.key
+            writers.add(digest([node.stage.source, node.stage.round, canonical_fields(node.stage.sampling), known]))
+        elif isinstance(node.stage, FineTuningSet) and not isinstance(node.stage, Mix):
+            kinds.add(digest(canonical_fields(node.stage) | {"rows": 0}))
     real = (stage.real_share, stage.real_rows)
-    return digest([stage.sources, stage.weights, real, stage.filter.value, sorted(writers)])
+    return digest([stage.sources, stage.weights, real, stage.filter.value, sorted(writers), sorted(kinds)])

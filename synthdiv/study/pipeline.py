@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from synthdiv.core.stage import Node, digest
+from synthdiv.evaluate.likelihood import Likelihood, Target
+from synthdiv.evaluate.row_filter import RoundFilter, RowFilter
 from synthdiv.evaluate.suite import EvaluatedStudent
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import MODELLESS
 from synthdiv.mix.mix import Mix, shard_input
-from synthdiv.study.config import Cell, Kind, Student
-from synthdiv.study.generators import Generator
+from synthdiv.study.config import Cell, Kind
+from synthdiv.study.generators import Generator, Student
+from synthdiv.study.lineage import Block, decoded, fine_tuned, kept, of_member, population
+from synthdiv.study.rounds import Init, Lineage, Real, RoundPrompts, Writers
 from synthdiv.train.pretrain import Pretrain
-from synthdiv.train.tokens import Tokens
 
 Known = dict[tuple[Callable[..., Any], bytes], Any]
 
@@ -60,14 +63,18 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
     Cells with the same `known` share the nodes of parts that are equal."""
     known = {} if known is None else known
     data = Cell(prompts=cell.prompts, generators=cell.generators)
-    part = replace(data, student=cell.student, evaluate=cell.evaluate, judge=cell.judge)
+    part = replace(data, student=of_member(cell).student, evaluate=cell.evaluate, judge=cell.judge)
     prompts, student, vanilla, vanilla_suites = once(known, untouched, part)
     if cell.mix.kind is Kind.none:
         return Graph(prompts, student, None, None, vanilla.responses, vanilla_suites, vanilla_suites)
-    mix = once(known, mixed, replace(data, mix=cell.mix))
-    tokens = Node(Tokens(), {"student": student, "mix": mix, "prompts": prompts})
-    tuned = Node(cell.train, {"student": student, "mix": mix, "prompts": prompts, "tokens": tokens})
-    arm = evaluated(cell, prompts, tuned, student, mix)
+    if cell.rounds.round or cell.rounds.size > 1:
+        loop = replace(part, student=cell.student, mix=cell.mix, train=cell.train)
+        members = once(known, trained, replace(loop, rounds=replace(cell.rounds, member=0)))
+    else:
+        members = [fine_tuned(prompts, student, cell.train, once(known, mixed, replace(data, mix=cell.mix)))]
+    tuned = members[cell.rounds.member]
+    mix = tuned.inputs["mix"]
+    arm = evaluated(cell, prompts, tuned, student, mix, members)
     return Graph(prompts, student, mix, tuned, arm.responses, suites(cell, arm, vanilla), vanilla_suites)
 
 
@@ -125,24 +132,32 @@ def source(cell: Cell, generator: Generator) -> Source:
     )
 
 
-def fine_tuning_set(cell: Cell) -> Mix:
-    """Who answers which prompt. What makes no difference to a mix is not in it."""
+def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[Source] = ()) -> Mix:
+    """Who answers which prompt. What makes no difference to a mix is not in it. Of a round it has a `block` of prompts,
+    which `students` answer if there are any."""
     generators, weights, real_share = shares(cell)
-    have, mix = cell.prompts.train_rows, cell.mix
+    have, mix, names = cell.prompts.train_rows, cell.mix, [generator.name for generator in generators]
     real_rows, turn = (mix.real_rows or 0) if generators else 0, mix.real_rotation if rotates(cell) else 0
+    if students:
+        names, weights = [each.name for each in students], [1 / len(students)] * len(students)
+        real_rows, real_share = 0, cell.rounds.real_share
+    block = block or Block(mix.rows or have, have)
     return Mix(
-        mix.rows or have,
-        [generator.name for generator in generators],
+        block.rows,
+        names,
         weights,
         0.0 if real_rows else real_share,
-        mix.rotation % len(generators) if len(generators) > 1 else 0,
-        have if generators or turn else 0,
-        cell.generators.shard_rows if generators else 0,  # no shards of human answers
-        mix.sample if generators else 0,
+        mix.rotation % len(names) if len(names) > 1 else 0,
+        block.grid_rows if names or turn else 0,
+        cell.generators.shard_rows if names else 0,  # no shards of human answers
+        mix.sample if names and not students else 0,
         sorted({*mix.leave_out}),
         mix.filter,
         real_rows,
         turn,
+        block.first if names else 0,
+        block.real_first if real_rows or real_share else 0,
+        block.round,
     )
 
 
@@ -151,16 +166,17 @@ def rotates(cell: Cell) -> bool:
     return 0 < shares(cell)[2] < 1 or 0 < (cell.mix.rows or 0) < cell.prompts.train_rows
 
 
-def mixed(cell: Cell) -> Node:
-    """The mix, and the shards of answers by the sources that it needs."""
-    prompts, stage, generators = Node(cell.prompts), fine_tuning_set(cell), shares(cell)[0]
-    grid = {"rows": stage.train_rows, "shard_rows": stage.shard_rows}
+def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = ()) -> Node:
+    """The mix, and the shards of answers by the sources that it needs, or by the `students` of the round before."""
+    prompts, stage = Node(cell.prompts), fine_tuning_set(cell, block, students)
+    sources, samples = students or [source(cell, each) for each in shares(cell)[0]], cell.generators.samples
+    which = {"rows": stage.train_rows, "shard_rows": stage.shard_rows, "first": stage.first, "round": stage.round}
     answers = {
         shard_input(one.name, shard): one.answers(
-            prompts, cell.generators.samples, split=Split.train, **grid, shard=shard
+            prompts, 1 if students else samples, split=Split.train, shard=shard, **which
         )
         for index, shards in stage.shards().items()
-        for one in [source(cell, generators[index])]
+        for one in [sources[index]]
         for shard in shards
     }
     return Node(stage, {"prompts": prompts, **answers})
@@ -181,6 +197,62 @@ def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
     return [model for model, _ in used], [weight for _, weight in used], real_share
 
 
+def trained(cell: Cell) -> list[Node]:
+    """The student of each member after the round of the cell. Round 0 is fine-tuning on the mix; the students of each
+    round are the sources of the next."""
+    rounds, prompts = cell.rounds, Node(cell.prompts)
+    members = [(model(cell, student), recipe) for student, recipe in population(cell)]
+    sets: list[list[Node]] = [[] for _ in members]
+    students = list[Node]()
+    for number in range(rounds.round + 1):
+        for member, each in enumerate(sets):
+            each.append(rows_of_round(cell, number, member, students))
+        starts = students if rounds.init is Init["continue"] else []
+        students = [
+            fine_tuned(prompts, *members[member], kept(cell, each), starts[member] if starts else None)
+            for member, each in enumerate(sets)
+        ]
+    return students
+
+
+def rows_of_round(cell: Cell, number: int, member: int, students: list[Node]) -> Node:
+    """The rows of one round for a member: the mix in round 0, later what the students of the round before write."""
+    rounds, rows = cell.rounds, cell.mix.rows or cell.prompts.train_rows
+    segmented = rounds.lineage is Lineage.segmented
+    number = 0 if rounds.writers is Writers.initial else number
+    if not number and not segmented:
+        return mixed(cell)
+    count = rows // rounds.size if segmented else rows
+    begin = member * count if segmented else 0
+    first = begin + (number * rows if rounds.prompts is RoundPrompts.fresh_block else 0)
+    block = Block(count, count, first, begin if rounds.real is Real.same else first, number)
+    if number and rounds.writers is Writers.students:
+        answering = [
+            Source(f"student-{index}", cell.evaluate.backend, student, None, rounds.sampling, cell.evaluate.precision,
+                   cell.generators.seed, cell.evaluate.batch_tokens)
+            for index, student in enumerate(students)
+            if index == member or rounds.lineage is Lineage.pooled
+        ]  # fmt: skip
+        return filtered(cell, mixed(cell, block, answering))
+    fresh = mixed(decoded(cell, number) if rounds.writers is Writers.decoding else cell, block)
+    return filtered(cell, fresh) if number else fresh
+
+
+def filtered(cell: Cell, mix: Node) -> Node:
+    """The rows of a round that pass its filter."""
+    rounds, prompts, rows = cell.rounds, Node(cell.prompts), mix.stage.rows  # type: ignore[attr-defined]
+    if rounds.filter is RoundFilter.verifier:
+        values = judges(cell)[0].verdicts(cell.judge.rubrics.quality, prompts, mix)
+        stage = RowFilter(rows, rounds.filter, least=rounds.least)
+    elif rounds.filter is RoundFilter.surprise:
+        how = Likelihood(Target.authors, 0, cell.evaluate.precision, cell.evaluate.batch_tokens, 1)
+        values = Node(how, {"prompts": prompts, "model": model(cell, cell.student), "0": mix})
+        stage = RowFilter(rows, rounds.filter, drop=rounds.drop)
+    else:
+        return mix
+    return Node(stage, {"prompts": prompts, "mix": mix, "values": values})
+
+
 def judges(cell: Cell) -> tuple[JudgeModel, ...]:
     """Judges are sources: generators of verdicts, the same in every replicate."""
     models = [(judge, source(cell, judge)) for judge in cell.judge.models]
@@ -191,8 +263,10 @@ def judges(cell: Cell) -> tuple[JudgeModel, ...]:
     )
 
 
-def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node, mix: Node | None = None) -> EvaluatedStudent:
-    """A student is a source: it answers the test prompts in every decoding."""
+def evaluated(
+    cell: Cell, prompts: Node, student: Node, vanilla: Node, mix: Node | None = None, members: Sequence[Node] = ()
+) -> EvaluatedStudent:
+    """A student is a source: it answers the test prompts in every decoding, and so do the other `members`."""
     respond = cell.evaluate.respond
     which = {"split": Split.test, "rows": cell.prompts.test, "subset": respond.subset}
     arm = EvaluatedStudent(
@@ -201,6 +275,9 @@ def evaluated(cell: Cell, prompts: Node, student: Node, vanilla: Node, mix: Node
     )  # fmt: skip
     for decoding in respond.decodings:
         arm.responses[decoding.name] = arm.source(decoding.sampling).answers(prompts, respond.samples, **which)
+        for each in members if len(members) > 1 else ():
+            answers = replace(arm, model=each).source(decoding.sampling).answers(prompts, respond.samples, **which)
+            arm.members.setdefault(decoding.name, []).append(answers)
     return arm
 
 

@@ -13,13 +13,15 @@ from synthdiv.core.fields import blocks, dotted
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord, NodeRecord
 from synthdiv.core.stage import Node
 from synthdiv.generate.spec import Backend
-from synthdiv.study.config import Cell
+from synthdiv.study.config import Cell, Kind
 from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator
+from synthdiv.study.lineage import of_member
 from synthdiv.study.match import unmatched
 from synthdiv.study.origin import NOT_IDENTITY
 from synthdiv.study.pipeline import Graph, graph, rotates, shares
 from synthdiv.study.relations import relations
+from synthdiv.study.rounds import Lineage
 
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
 
@@ -40,8 +42,8 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
         prompts=item.prompts.key,
         config=list(point.config),
         unmatched=unmatched(item, point.cell.report.unmatched),
-        relations=relations(point.cell, used_sources(point.cell, item)),
-        licences={"student": point.cell.student.facts.licence}
+        relations=relations(of_member(point.cell), used_sources(point.cell, item)),
+        licences={"student": of_member(point.cell).student.facts.licence}
         | {source.name: source.facts.licence for source in used_sources(point.cell, item)},
     )
 
@@ -75,6 +77,8 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         "rows": cell.mix.rows or cell.prompts.train_rows,
         "real_share": shares(cell)[2] if item.mix else NOT_APPLICABLE,
     }
+    if point.choices.get("rounds", "none") != "none":
+        values |= {"rounds": point.choices["rounds"], "rounds.round": str(cell.rounds.round)}
     seed_names = {name for name, _, _ in seed_fields(cell)}
     for override in point.overrides:
         key, value = override.split("=", 1)
@@ -107,9 +111,23 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
         return len(sources) > 1
     if key == "mix.real_rows":
         return bool(sources)
+    if group == "rounds":
+        return key == "rounds.round" or in_rounds(key, cell)
     if group in ("train", "rows") or key.startswith("mix."):
         return item.train is not None
     return True
+
+
+def in_rounds(key: str, cell: Cell) -> bool:
+    """Whether an axis of the rounds can make a difference. Round 0 is that of any study, but for segments."""
+    rounds = cell.rounds
+    if key == "rounds.member":
+        return rounds.size > 1
+    if cell.mix.kind is Kind.none:
+        return False
+    if key in ("rounds.seeds", "rounds.students") and rounds.lineage is Lineage.single:
+        return False  # how many others there are
+    return rounds.round > 0 or rounds.lineage is Lineage.segmented
 
 
 def seed_fields(record: Any, name: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -124,7 +142,7 @@ def seed_fields(record: Any, name: str = "") -> Iterator[tuple[str, Any, str]]:
 def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
     """What tells the replicates of an arm apart; those of generators are in `generators.seed`."""
     values = {name: getattr(block, field) for name, block, field in seed_fields(cell)}
-    values = {name: value for name, value in values.items() if not name.startswith("generators.models.")}
+    values = {name: value for name, value in values.items() if not name.startswith(("generators.models.", "rounds."))}
     values.setdefault("student.pretrain.seed", NOT_APPLICABLE)
     sampled = any(source.backend is not Backend.recorded for source in used_sources(cell, item))
     applies = {

@@ -6,9 +6,10 @@ A judge prefers texts of its own family, and traits pass between models of one b
 
 from __future__ import annotations
 
+from synthdiv.evaluate.row_filter import RoundFilter
 from synthdiv.generate.spec import MODELLESS
-from synthdiv.study.config import Cell, Student
-from synthdiv.study.generators import Generator, Judge
+from synthdiv.study.config import Cell
+from synthdiv.study.generators import Generator, Judge, Student
 
 
 def checkpoints(model: Generator | Student) -> set[str]:
@@ -49,8 +50,9 @@ def relations(cell: Cell, sources: list[Generator]) -> list[str]:
 
 
 def asked(cell: Cell) -> list[Judge]:
-    """The judges, where a suite asks them."""
-    return cell.judge.models if any(suite.rubrics for suite in cell.evaluate.suites) else []
+    """The judges, where a suite or a filter of rounds asks them."""
+    verifies = cell.rounds.round and cell.rounds.filter is RoundFilter.verifier
+    return cell.judge.models if verifies or any(suite.rubrics for suite in cell.evaluate.suites) else []
 
 
 def problems_of_judges(cell: Cell) -> list[str]:

@@ -61,13 +61,12 @@ def rendered(chat: Chat, mix: list[dict[str, Any]]) -> list[Pair]:
     return chat.pairs(prompts, answers, ids)
 
 
-def read_tokens(artifact: Artifact) -> dict[str, Pair]:
-    """Token ids of each row by its id."""
+def read_tokens(artifact: Artifact) -> list[Pair]:
+    """Token ids of each row of the mix, in its order."""
     import pyarrow.parquet
 
     columns = pyarrow.parquet.read_table(artifact.path / FILE).to_pydict()
-    pairs = zip(columns["prompt"], columns["answer"], strict=True)
-    return dict(zip(columns["id"], pairs, strict=True))
+    return list(zip(columns["prompt"], columns["answer"], strict=True))
 
 
 def encode(stage: Recipe, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> tuple[list[Row], dict[str, int]]:

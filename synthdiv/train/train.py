@@ -10,6 +10,7 @@ from typing import Any
 
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
+from synthdiv.generate.generate import Generate
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.recipe import Method, Recipe
 from synthdiv.train.schedule import Match
@@ -60,7 +61,7 @@ class Train(Recipe, Stage):
 
 def row_tokens(mix: Node, measured: Measured) -> float:
     """Tokens of a prompt and its answer in a mix, where no training was measured: as its sources answer."""
-    shards = [node for name, node in mix.inputs.items() if name != "prompts" and "model" in node.inputs]
-    lengths: list[float] = [node.stage.answer_tokens(node.inputs, measured) for node in shards]  # type: ignore[attr-defined]
+    shards = [node for node in mix.inputs.values() if isinstance(node.stage, Generate) and "model" in node.inputs]
+    lengths = [node.stage.answer_tokens(node.inputs, measured) for node in shards]  # type: ignore[attr-defined]
     prompt, answer = mix.inputs["prompts"].stage.assumed_tokens  # type: ignore[attr-defined]
     return float(prompt + (sum(lengths) / len(lengths) if lengths else answer))

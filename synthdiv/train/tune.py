@@ -38,13 +38,15 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
     run.close()
     model, tokenizer = load_whole(student, *as_frozen(stage, run))
     chat = Chat.for_prompts(tokenizer, prompts)
-    trained, held_out = sides(read_mix(mix), stage.validation)
+    mixed = read_mix(mix)
+    places = [row["position"] for row in mixed]  # ids can repeat over rounds
+    known = dict(zip(places, read_tokens(tokens), strict=True))
+    trained, held_out = sides(mixed, stage.validation)
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
-    known = read_tokens(tokens)
-    present, counts = encode(stage, trained, [known[row["id"]] for row in trained])
+    present, counts = encode(stage, trained, [known[row["position"]] for row in trained])
     rows, steps, budget = scheduled(stage, present)
-    own = [known[row["id"]] for row in held_out]
+    own = [known[row["position"]] for row in held_out]
     human = {row["id"]: row["response"] for row in read_prompts(prompts, "train")}
     validation = {
         "own": cut(own, stage.max_tokens),

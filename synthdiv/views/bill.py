@@ -13,10 +13,12 @@ from typing import Any
 
 from synthdiv.core.stage import Node, Work
 from synthdiv.core.store import Store
+from synthdiv.generate.generate import Generate
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.study.generators import Facts
-from synthdiv.study.pipeline import judges
+from synthdiv.study.lineage import population
+from synthdiv.study.pipeline import judges, model
 from synthdiv.views.history import History
 
 ASSUMED_RATE = {
@@ -175,15 +177,15 @@ def facts_of(frozen: Frozen) -> dict[str, Facts]:
         for spec, judge in zip(point.cell.judge.models, judges(point.cell), strict=True):
             if judge.source.model:
                 facts[judge.source.model.key] = spec.facts
-        facts[graph.student.key] = point.cell.student.facts
+        facts |= {model(point.cell, student).key: student.facts for student, _ in population(point.cell)}
         sources = {source.name: source.facts for source in point.cell.generators.models}
-        for name, node in graph.mix.inputs.items() if graph.mix else ():
-            if name != "prompts":
-                facts[node.key] = sources[name.rpartition("/")[0]]
+        for node in graph.mix.ancestry().values() if graph.mix else ():
+            if isinstance(node.stage, Generate) and node.stage.source in sources:  # no student of a round before
+                facts[node.key] = sources[node.stage.source]
                 if "model" in node.inputs:
                     facts[node.inputs["model"].key] = facts[node.key]
     judged = [node for node in frozen.nodes().values() if "model" in node.inputs and node.key not in facts]
-    return facts | {node.key: facts[model] for node in judged if (model := node.inputs["model"].key) in facts}
+    return facts | {node.key: facts[key] for node in judged if (key := node.inputs["model"].key) in facts}
 
 
 def device_of(device: str, history: History) -> str:

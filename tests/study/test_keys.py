@@ -57,12 +57,14 @@ MORE = {  # what a cell of a preset needs beside it
     "evaluate/quality": ["judge=toy"],
     "evaluate/toy_suites": ["prompts=toy_suites", "judge=toy"],
     "evaluate/eggs_tiny": ["prompts=toy_suites", "judge=toy_panel"],
+    "rounds/verifier": ["judge=toy"],
+    "rounds/decoding_only": ["mix=single", "generators=toy"],
     "prompts/dolly": ["mix=human", *ROWS],
     "experiment/eggs_8b": ["generators=small", "prompts.table.rows=15000"],
     "experiment/eggs_70b": ["generators=small", "prompts.table.rows=15000"],
     "experiment/gsm8k_real": ["mix=human", "prompts.table.rows=9000"],
 }
-GROUPS = ("prompts", "generators", "mix", "student", "train", "evaluate", "judge", "experiment")
+GROUPS = ("prompts", "generators", "mix", "student", "train", "rounds", "evaluate", "judge", "experiment")
 FROZEN = {
     f"{group}/{path.stem}": [f"{group}={path.stem}", *MORE.get(f"{group}/{path.stem}", [])]
     for group in GROUPS
@@ -145,8 +147,8 @@ def indifferent(before: Cell) -> tuple[set[str], set[str]]:
     """The fields whose change leaves the key of the cell as it was, and all fields."""
     was, same, every = graph(copy.deepcopy(before)).key, set(), set()
     for place, (name, *_) in enumerate(list(spots(before))):
-        if name.endswith(".backend"):
-            continue  # another backend needs other blocks; that is another generator
+        if name.endswith(".backend") or name in ("rounds.member", "rounds.lineage"):
+            continue  # another backend needs other blocks, and a member needs a population
         changed = copy.deepcopy(before)
         _, owner, field, hint = list(spots(changed))[place]
         setattr(owner, field, another(getattr(owner, field), hint, name))
@@ -161,10 +163,12 @@ NEVER += ["judge.*"]  # no suite here asks judges
 NEVER += ["generators.top_logprobs", "generators.grade.*"]  # transformers keep none; only backend law has a grade
 VOICES = [*(f"student.pretrain.toy.{name}" for name in ("families", "overlap", "shift"))]  # a student has its own law
 VOICES += ["generators.models.0.pretrain.toy.shift"]  # and the first family speaks no foreign dialect
+IN_ROUNDS = [f"rounds.{name}" for name in ("prompts", "data", "init", "writers", "seeds", "real*", "filter", "least")]
+NEVER += [*IN_ROUNDS, "rounds.drop", "rounds.sampling.*"]  # round 0 is the study without rounds
 LOCATORS = ["*.path", "*.revision", "*.hub"]
 ONLY_ONE = ["mix.weights", "mix.rotation", *(f"generators.models.{index}.*" for index in (1, 2, 3))]
 INDIFFERENT = {
-    "mix=none": ["generators.*", "mix.*", "train.*"],
+    "mix=none": ["generators.*", "mix.*", "train.*", "rounds.round"],
     "mix=human": [
         "generators.*",
         *(f"mix.{x}" for x in ("weights", "source", "real_share", "real_rows", "rotation", "sample")),

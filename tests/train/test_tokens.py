@@ -15,12 +15,12 @@ def test_tokens_are_those_of_the_texts(root, prompts):
     mix = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
     tokens = build(root, Tokens(), student, mix, prompts)
     chat, rows = Chat(opened(student).tokenizer), read_mix(mix)
-    for row, (prompt, answer) in zip(rows, read_tokens(tokens).values(), strict=True):
+    for row, (prompt, answer) in zip(rows, read_tokens(tokens), strict=True):
         assert prompt == chat.prompt(row["prompt"])
         assert answer == chat.answers([row["response"]])[0]
     summary = tokens.manifest["summary"]
     assert summary["rows"] == 48
-    assert summary["tokens"] == sum(len(ask) + len(say) for ask, say in read_tokens(tokens).values())
+    assert summary["tokens"] == sum(len(ask) + len(say) for ask, say in read_tokens(tokens))
 
 
 def test_tokens_of_a_tuned_student_are_those_of_its_base(root):

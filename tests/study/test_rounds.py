@@ -1,0 +1,231 @@
+"""The graph of a round: who writes, which prompts, which rows are kept, and what is shared between cells."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthdiv.core.types import ConfigError
+from synthdiv.generate.generate import Generate, Split
+from synthdiv.mix.mix import Mix
+from synthdiv.study.pipeline import graph
+from synthdiv.study.records import cell_record
+from synthdiv.train.train import Train
+from tests.study.test_keys import cell, expander
+from tests.views.test_plan import estimate, frozen
+
+SMALL = ["prompts.toy.rows=312", "prompts.test=12", "generators=toy", "generators.shard_rows=5", "mix.rows=60"]
+STEPS = ["train.match=steps", "train.budget=9"]
+
+
+def made(*words: str):
+    return graph(cell(*SMALL, *words))
+
+
+def chain(item) -> list:
+    """The trainings of a cell, oldest first."""
+    return [node for node in item.nodes().values() if isinstance(node.stage, Train)]
+
+
+def mixes(item) -> dict[int, list]:
+    found: dict[int, list] = {}
+    for node in item.mix.ancestry().values():
+        if isinstance(node.stage, Mix):
+            found.setdefault(node.stage.round, []).append(node)
+    return found
+
+
+@pytest.mark.parametrize("preset", ["replace", "accumulate", "accumulate_fixed", "trained_again", "surprise", "pooled"])
+def test_round_0_is_the_study_without_rounds(preset):
+    assert made(f"rounds={preset}", "rounds.round=0").key == made().key
+
+
+@settings(max_examples=15)
+@given(
+    data=st.sampled_from(["replace", "accumulate", "accumulate_fixed"]),
+    init=st.sampled_from(["base", "continue"]),
+    lineage=st.sampled_from(["single", "pooled"]),
+    rounds=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+def test_round_r_of_two_cells_that_begin_alike_is_one_node(data, init, lineage, rounds):
+    """The later cell has every node of the earlier student in its graph; so has one with other settings at round 0."""
+    words = [f"rounds.data={data}", f"rounds.init={init}", f"rounds.lineage={lineage}", "rounds.seeds=2"]
+    early, late = (made(*words, f"rounds.round={number}") for number in sorted(rounds))
+    assert early.train.key in late.nodes()
+    assert early.mix.key in late.nodes()
+    assert len(chain(late)) == (max(rounds) + 1 if lineage == "single" else 2 * max(rounds) + 1)
+    if data != "replace" and max(rounds) > 1:  # of one mix of rounds 0 and 1 the students differ, of the next all does
+        other = made(*words, "rounds.data=replace", f"rounds.round={max(rounds)}")
+        assert {node.key for node in mixes(other)[1]} == {node.key for node in mixes(late)[1]}
+        assert made("rounds.lineage=single", "rounds.seeds=2").train.key in {*late.nodes()} & {*other.nodes()}
+
+
+@settings(max_examples=25)
+@given(
+    kind=st.sampled_from(["human", "single", "multi"]),
+    prompts=st.sampled_from(["fresh_block", "same"]),
+    lineage=st.sampled_from(["single", "pooled", "segmented"]),
+    real=st.sampled_from([0.0, 0.25]),
+    round=st.integers(1, 4),
+)
+def test_fresh_blocks_are_disjoint_and_never_test_prompts(kind, prompts, lineage, real, round):
+    words = [f"mix={kind}", f"rounds.round={round}", f"rounds.prompts={prompts}", f"rounds.real_share={real}"]
+    item = made(*words, "rounds.seeds=3", f"rounds.lineage={lineage}", "rounds.member=1", *STEPS)
+    blocks = {number: {*nodes[0].stage.positions()} for number, nodes in mixes(item).items()}
+    assert [*blocks] == list(range(round + 1))
+    assert {len(block) for block in blocks.values()} == {20 if lineage == "segmented" else 60}
+    if prompts == "same":
+        assert all(block == blocks[0] for block in blocks.values())
+    else:
+        assert not any(one & other for one, other in combinations(blocks.values(), 2))
+        assert set().union(*blocks.values()) <= set(range(300)), "the train prompts"
+    for number, nodes in mixes(item).items():  # students answer exactly these prompts, each one of them
+        shards = [shard for name, shard in nodes[0].inputs.items() if name != "prompts"]
+        for shard in shards if number else ():
+            assert isinstance(shard.stage, Generate)
+            assert (shard.stage.split, shard.stage.round) == (Split.train, number)
+            assert isinstance(shard.inputs["model"].stage, Train)
+        owners = nodes[0].stage.owners()
+        assert owners.count("human") == (round_half(real, len(owners)) if number else owners.count("human"))
+
+
+def round_half(share: float, rows: int) -> int:
+    return int(share * rows + 0.5)
+
+
+def test_members_of_a_pool_write_equal_parts_and_train_on_the_same_rows():
+    items = [made("rounds.round=2", "rounds=pooled", f"rounds.member={member}") for member in range(4)]
+    assert len({item.mix.key for item in items}) == 1
+    assert len({item.train.key for item in items}) == 4
+    owners = items[0].mix.stage.owners()
+    assert {owners.count(f"student-{member}") for member in range(4)} == {15}
+    writers = {items[0].mix.inputs[name].inputs["model"].key for name in items[0].mix.inputs if name != "prompts"}
+    assert writers == {made("rounds.round=1", "rounds=pooled", f"rounds.member={k}").train.key for k in range(4)}
+
+
+def test_a_segment_is_the_prompts_that_a_member_answers():
+    words = ("rounds=segmented", *STEPS)
+    items = [made(*words, f"rounds.member={member}") for member in range(4)]
+    for number in (0, 1):
+        parts = [item.mix if number else mixes(item)[0][0] for item in items]
+        positions = [{*part.stage.positions()} for part in parts]
+        assert set().union(*positions) == set(range(60 * number, 60 * number + 60))
+        assert {len(each) for each in positions} == {15}
+    assert {node.inputs["model"].key for name, node in items[2].mix.inputs.items() if name != "prompts"} == {
+        made(*words, "rounds.member=2", "rounds.round=0").train.key
+    }
+
+
+def test_single_lineages_have_the_members_of_the_population():
+    """So the mean over them is what a population is compared with."""
+    for member in range(4):
+        single, pooled = (
+            made("rounds=pooled", f"rounds.lineage={lineage}", "rounds.round=0", f"rounds.member={member}")
+            for lineage in ("single", "pooled")
+        )
+        assert single.key == pooled.key
+    families = ["rounds=toy_families", "student=toy_family", "rounds.member=2", "rounds.round=1"]
+    single, pooled = (made(*families, f"rounds.lineage={lineage}") for lineage in ("single", "pooled"))
+    assert single.student.key == pooled.student.key
+    assert single.student.stage.toy.family == 2
+    assert single.vanilla["truth"].key == pooled.vanilla["truth"].key
+
+
+def test_a_continued_student_starts_from_the_weights_before():
+    base, item = made("rounds.round=2"), made("rounds.round=2", "rounds.init=continue")
+    assert [node.inputs["student"].key for node in chain(base)] == [base.student.key] * 3
+    trainings = chain(item)
+    assert [node.inputs["student"].key for node in trainings[1:]] == [node.key for node in trainings[:-1]]
+    again = made("rounds=trained_again", "rounds.round=3")
+    assert len(chain(again)) == 4
+    assert {node.inputs["mix"].key for node in chain(again)} == {made().mix.key}
+    assert {node.inputs["tokens"].key for node in chain(again)} == {made().train.inputs["tokens"].key}
+
+
+def test_controls_have_no_student_among_their_writers():
+    fresh = made("mix=multi", "rounds=fresh_sources", "rounds.round=3")
+    assert len(chain(fresh)) == 1
+    assert {node.stage.source for name, node in fresh.mix.inputs.items() if name != "prompts"} == {
+        "oak", "elm", "ash", "fir"
+    }  # fmt: skip
+    assert min(fresh.mix.stage.positions()) == 180
+    human = made("mix=human", "rounds=fresh_sources", "rounds.round=3")
+    assert human.mix.stage.positions() == list(range(180, 240))
+    cooled = made("mix=single", "rounds=decoding_only", "rounds.sampling.temperature=0.5", "rounds.round=3")
+    answers = [node for name, node in cooled.mix.inputs.items() if name != "prompts"]
+    assert {node.stage.sampling.temperature for node in answers} == {0.125}
+    assert len(chain(cooled)) == 1
+
+
+@pytest.mark.parametrize(("real", "first"), [("same", 0), ("new", 120)])
+def test_human_rows_rotate_or_stay(real, first):
+    item = made("mix=human", "rounds.round=2", "rounds.real_share=0.25", f"rounds.real={real}")
+    places, owners = item.mix.stage.positions(), item.mix.stage.owners()
+    assert [place for place, owner in zip(places, owners, strict=True) if owner == "human"] == [
+        *range(first + 45, first + 60)
+    ]
+    assert [place for place, owner in zip(places, owners, strict=True) if owner != "human"] == [*range(120, 165)]
+
+
+@pytest.mark.parametrize("data", ["replace", "accumulate", "accumulate_fixed"])
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_round_has_so_many_rows_and_equal_steps(data, number):
+    item = made(f"rounds.data={data}", f"rounds.round={number}", *STEPS)
+    assert item.mix.stage.rows == (60 * (number + 1) if data == "accumulate" else 60)
+    assert {node.stage.budget for node in chain(item)} == {9}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["rounds.round=5"], r"6 blocks of 60 fresh prompts need 360 train prompts and there are 300; set mix.rows=50"),
+        (["rounds=accumulate"], "rounds.data=accumulate: its sets have other numbers of rows"),
+        (["rounds=segmented"], "rounds.lineage=segmented: its sets have other numbers of rows"),
+        (["rounds=segmented", *STEPS, "rounds.seeds=7"], "7 segments of equal length need a multiple of 7"),
+        (["rounds.lineage=pooled", "rounds.round=1"], "rounds.lineage=pooled: needs a population"),
+        (["rounds=pooled", "rounds.member=4"], "rounds.member=4: the population has members 0 to 3"),
+        (["rounds=trained_again", "rounds.init=base"], "rounds.writers=initial: needs rounds.init=continue"),
+        (["rounds=decoding_only", "mix=multi"], "rounds.writers=decoding: answers by law only"),
+        (["rounds=decoding_only", "mix=single", "rounds.sampling.top_p=0.9"], "needs rounds.sampling.top_p=1"),
+        (["rounds=verifier", *STEPS], "rounds.filter=verifier: needs a judge"),
+        (["rounds=toy_families", "rounds.seeds=2"], "a population is of families or of seeds"),
+        (["rounds=replace", "train.method=qlora", "rounds.init=continue"], "cannot be merged into 4-bit weights"),
+    ],
+)  # fmt: skip
+def test_rounds_that_cannot_be_are_refused_at_plan(words, problem, tmp_path):
+    with pytest.raises(ConfigError, match=problem):
+        frozen(*SMALL, *words, root=tmp_path)
+
+
+def test_arms_of_a_sweep_of_rounds_are_matched_and_share_their_beginning(tmp_path):
+    rounds = {"rounds": "replace,accumulate", "rounds.round": "0,1,2", "train.budget": "5,9"}
+    plan = frozen(*SMALL, "train.match=steps", root=tmp_path, params=rounds)
+    assert len({item.key for item in plan.graphs}) == 2 * (1 + 2 + 2)
+    records = [cell_record(point, item) for point, item in zip(plan.points, plan.graphs, strict=True)]
+    assert {(record.axes["rounds"], record.axes["rounds.round"]) for record in records} == {
+        ("n/a", "0"), ("replace", "1"), ("accumulate", "1"), ("replace", "2"), ("accumulate", "2")
+    }  # fmt: skip
+
+
+def test_an_axis_of_rounds_is_not_applicable_where_it_changes_no_key():
+    for axis, one, other in (
+        ("rounds.data", "replace", "accumulate_fixed"),
+        ("rounds.seeds", "2", "3"),
+        ("rounds.init", "base", "continue"),
+        ("rounds.member", "0", "1"),
+    ):
+        for more in (["rounds.round=0"], ["rounds.round=1"], ["rounds.round=1", "rounds.lineage=pooled"]):
+            points = [
+                expander().expand({}, [*SMALL, "rounds.seeds=2", *more, f"{axis}={value}"])[0] for value in (one, other)
+            ]
+            records = [cell_record(point, graph(point.cell)) for point in points]
+            assert (records[0].axes[axis] == "n/a") == (records[0].key == records[1].key), (axis, more)
+
+
+def test_the_bill_of_rounds_counts_every_training_once(tmp_path):
+    costs = estimate(*SMALL, root=tmp_path, params={"rounds": "pooled", "rounds.member": "0,1,2,3"})
+    assert sum(node.stage.name == "train" for node in costs.nodes.values()) == 8
+    assert not costs.bill.unknown
