@@ -98,6 +98,8 @@ def verb(name: str, arguments: list[str]) -> int:
         words = [word for word in arguments if word != "--adapter" and not word.startswith("runtime.outputs=")]
         return export(root, words, "--adapter" not in arguments)
     more = {
+        "publish": ("track=", "track.name=", "track.project=", "track.entity="),
+        "dashboard": ("track.project=", "track.entity="),
         "report": ("report.measures=",),
         "status": ("--json", "--watch"),
         "trace": ("--json", "report.show_completions="),
@@ -124,7 +126,13 @@ def verb(name: str, arguments: list[str]) -> int:
         completions = last(arguments, "report.show_completions=").lower() == "true"
         return trace(root, words[0], "--json" in arguments, completions)
     if not any(words):
-        raise ConfigError("report: needs the name of a sweep; `synthdiv status` lists them")
+        raise ConfigError(f"{name}: needs the name of a sweep; `synthdiv status` lists them")
+    if name in ("publish", "dashboard"):
+        from synthdiv.views.track.dashboard import dashboard
+        from synthdiv.views.track.publish import publish, track_words
+
+        run = publish if name == "publish" else dashboard
+        return run(root, words[0], track_words([word for word in arguments if word.startswith("track")]))
     from synthdiv.views.report.page import write_report
 
     measures = last(arguments, "report.measures=").strip("[]").split(",")

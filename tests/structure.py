@@ -27,15 +27,15 @@ BUDGETS = {
     "evaluate": 3470,
     "study": 2330,
     "engine": 1790,
-    "views": 3410,
-    "command": 300,
+    "views": 3960,
+    "command": 310,
     "hydra_plugins": 220,
 }
 GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 26880, 17800
+TOTAL, TOTAL_GOAL = 27440, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -125,7 +125,7 @@ def test_a_command_of_the_documentation_runs(command, typed, readers_files, tmp_
         words += FEW_CELLS
     launch = words and words[0] not in VERBS and not {"--help", "--version", "--cfg"} & set(words)
     done = typed(*(["plan"] if launch else []), *words)
-    if words[0] in ("status", "report", "trace", "export", "doctor"):
+    if words[0] in ("status", "report", "publish", "dashboard", "trace", "export", "doctor"):
         missing = ("no sweep", "no answer to a prompt", "names no model", "nothing to check")
         assert (done.code, any(text in done.err for text in missing)) == (2, True), done.err
     else:

@@ -65,6 +65,7 @@ class TrackerName(Enum):
 
     none = "none"
     wandb = "wandb"
+    trackio = "trackio"
 
 
 @dataclass
@@ -73,16 +74,16 @@ class Track:
 
     name: TrackerName = TrackerName.none
     """The tracker. W&B writes offline where there is no key."""
-    project: str = "synthdiv"
-    """The project in W&B."""
+    project: str | None = None
+    """The project; null: WANDB_PROJECT, else `synthdiv`."""
     entity: str | None = None
-    """The account or team in W&B; null: the account's own."""
+    """The account or team in W&B; null: WANDB_ENTITY, else the account's own."""
     samples: int = 50
-    """Answers in the table of each cell."""
+    """Answers, and prompts with their scores, in the tables of each cell."""
 
     def check(self, name: str) -> list[str]:
         """The project is also the name of a folder of the outputs."""
-        if re.fullmatch(r"(?!\.)[^/\\#?%:\0]{1,128}", self.project):
+        if re.fullmatch(r"(?!\.)[^/\\#?%:\0]{1,128}", self.project or "synthdiv"):
             return []
         needs = "needs 1 to 128 characters without / \\ # ? % : and without a leading dot"
         return [f"{name}.project={self.project!r}: {needs}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-VERBS = ("plan", "status", "report", "doctor", "trace", "export", "measure", "judge")
+VERBS = ("plan", "status", "report", "publish", "dashboard", "doctor", "trace", "export", "measure", "judge")
 TEXT = """\
 synthdiv: what the diversity of synthetic data does to a language model that is fine-tuned on it
 
@@ -13,6 +13,8 @@ synthdiv: what the diversity of synthetic data does to a language model that is 
   synthdiv mix=multi train.lr=1e-4            run one cell, with any field overridden
   synthdiv status [NAME] [--json] [--watch]   show what is done, running and failed, and why
   synthdiv report NAME                        write the tables and figures of a sweep
+  synthdiv publish NAME                       write every cell of a sweep to W&B or trackio, offline without a key
+  synthdiv dashboard NAME                     make a workspace and a report of W&B for these runs
   synthdiv measure FILE                       compute the diversity measures of any file of texts
   synthdiv judge FILE                         compare the verdicts of a judge with labels, before it is trusted
   synthdiv trace ID [--json]                  show the source and request of every answer to a prompt

@@ -1,51 +1,127 @@
-"""Writes a finished cell to a tracker: a run with the key of the cell, grouped by arm and tagged with the sweep."""
+"""Writes a cell to a tracker: a run with the key of the cell, grouped by arm and tagged with its sweeps."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
+from synthdiv.core.stage import digest
 from synthdiv.core.store import MANIFEST
 from synthdiv.core.types import Score
 from synthdiv.views.report.collect import finished, suite_scores
-from synthdiv.views.track.wandb import WandbTracker
 
 TAG = 64  # characters; W&B refuses a longer tag
 COLUMNS = ("id", "prompt", "response", "sample", "temperature", "top_p", "finish", "response_tokens")
+MODEL_FOLDERS = ("adapter",)  # of a train artifact; models that are trained whole are too large for a tracker
+
+
+class Tracker(Protocol):
+    """Where runs are shown, one at a time, from `begin` to `finish`."""
+
+    project: str | None
+
+    @property
+    def place(self) -> Path: ...
+
+    def begin(
+        self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any], kind: str
+    ) -> None: ...
+
+    def curve(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def summary(self, values: Mapping[str, float]) -> None: ...
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def image(self, name: str, file: Path) -> None: ...
+
+    def artifact(self, name: str, kind: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None: ...
+
+    def finish(self, exit_code: int) -> None: ...
+
+    def remove(self, place: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrackedFiles:
+    """Files of one artifact by name; `metadata` has its stage and key, and those of what it was made from."""
+
+    name: str
+    kind: str
+    files: dict[str, Path]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Publishable:
-    """What a tracker is given of a finished cell, beside its record. What is not finished is empty."""
+    """What a tracker is given of a cell, beside its record. What is not finished is empty."""
 
     curve: list[dict[str, Any]] = field(default_factory=list)
     """The steps of the training."""
     scores: list[Score] = field(default_factory=list)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    """The student's first answers."""
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """`samples`: the student's first answers; `prompts`: the mean of each measure over the answers to each prompt."""
     training: dict[str, float] = field(default_factory=dict)
     """Every number of the summary of the training, those of its sources and of validation too."""
+    made_by: dict[str, str] = field(default_factory=dict)
+    """The commit and the versions that the last of its artifacts was made with."""
+    artifacts: list[TrackedFiles] = field(default_factory=list)
+    """The mix, the adapter, and the files with the scores."""
 
 
 def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishable:
-    """What is finished of a cell. The answers are those to the first `samples` prompts by id, the same in every cell,
-    in decoding `published` if there is one, else in the first."""
+    """What is finished of a cell. The prompts are the first `samples` by id, the same in every cell, and the answers
+    those in decoding `published` if there is one, else in the first."""
+    suites = {name: path for name, key in record.suites.items() if (path := finished(root, key))}
     scores = [score for key in record.suites.values() for score in suite_scores(root, key)]
     decoding = "published" if "published" in record.responses else next(iter(record.responses), "")
     responses = finished(root, record.responses[decoding]) if decoding else None
     train = finished(root, record.train) if record.train else None
-    if train is None:
-        return Publishable([], scores, answers(responses, samples))
-    import pyarrow.parquet
+    tables = {"samples": answers(responses, samples), "prompts": prompt_means(suites.values(), samples)}
+    curve, training = list[dict[str, Any]](), dict[str, float]()
+    artifacts = [files_of(path, "report", ("scores.json", "items.parquet")) for path in suites.values()]
+    if train is not None:
+        import pyarrow.parquet
 
-    curve = pyarrow.parquet.read_table(train / "metrics.parquet").to_pylist()
-    summary = json.loads((train / MANIFEST).read_text(encoding="utf-8"))["summary"]
-    return Publishable(curve, scores, answers(responses, samples), dict(numbers(summary, "training")))
+        curve = pyarrow.parquet.read_table(train / "metrics.parquet").to_pylist()
+        training = dict(numbers(manifest(train)["summary"], "training"))
+        mixes = [finished(root, item["key"]) for name, item in manifest(train)["inputs"].items() if name == "mix"]
+        artifacts += [files_of(mix, "mix", ("mix.parquet",)) for mix in mixes if mix]
+        artifacts.append(files_of(train, "model", MODEL_FOLDERS))
+    parts = [*suites.values(), *([train] if train else [])]
+    return Publishable(curve, scores, tables, training, made_by(parts), artifacts)
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return record
+
+
+def files_of(path: Path, kind: str, names: Sequence[str]) -> TrackedFiles:
+    """These files of an artifact, or those in folders of these names; of a confidential one none."""
+    record = manifest(path)
+    shown = [] if record.get("confidential") else [name for name in record["files"] if name.split("/")[0] in names]
+    inputs = {name: f"{item['stage']}-{item['key']}" for name, item in record["inputs"].items()}
+    metadata = {"stage": record["stage"], "key": record["key"], "inputs": inputs}
+    return TrackedFiles(
+        f"{record['stage']}-{record['key'][:16]}", kind, {name: path / name for name in shown}, metadata
+    )
+
+
+def made_by(artifacts: Sequence[Path]) -> dict[str, str]:
+    """The commit and versions of the session that finished last; no host and no path."""
+    sessions = [manifest(path)["sessions"][-1] for path in artifacts if manifest(path)["sessions"]]
+    if not sessions:
+        return {}
+    last = max(sessions, key=lambda session: str(session["finished"]))
+    commit = {"commit": last["commit"] + "-dirty" * bool(last.get("dirty"))} if last.get("commit") else {}
+    return commit | {f"version.{name}": str(value) for name, value in last["versions"].items()}
 
 
 def numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
@@ -64,38 +140,113 @@ def answers(folder: Path | None, limit: int) -> list[dict[str, Any]]:
     return [{name: row[name] for name in COLUMNS if name in row} for row in rows]
 
 
-def track_cell(tracker: WandbTracker, sweep: str, cell: CellRecord, results: Publishable, published: Path) -> bool:
-    """Write a cell once, and return whether this call wrote it.
+def prompt_means(suites: Iterable[Path], limit: int) -> list[dict[str, Any]]:
+    """A row a prompt, a column a measure: the mean over its answers, None where there is none or it is undefined."""
+    import pyarrow.parquet
 
-    `published` is a folder with a file for each cell that was written, because two offline runs with one id overwrite
-    each other when they are synced. A failed attempt leaves no file and is repeated; remove a file to publish again.
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for path in suites:
+        for row in pyarrow.parquet.read_table(path / "items.parquet").to_pylist():
+            name = "/".join(filter(None, (row["decoding"], row["measure"])))
+            values[row["prompt"]][name].append(row["value"])
+    names = sorted({name for row in values.values() for name in row})
+    return [
+        {"id": prompt} | {name: mean(values[prompt].get(name, [])) for name in names}
+        for prompt in sorted(values)[:limit]
+    ]
+
+
+def mean(values: Sequence[float]) -> float | None:
+    result = sum(values) / len(values) if values else math.nan
+    return result if math.isfinite(result) else None
+
+
+def track_cell(
+    tracker: Tracker,
+    sweeps: Sequence[str],
+    cell: CellRecord,
+    results: Publishable,
+    published: Path,
+    failed: bool = False,
+) -> bool:
+    """Write a cell, unless what would be written was written before; return whether this call wrote it.
+
+    `published` is a folder with a file for each cell, which says what was written of it and where. A cell of which
+    there is more now replaces its offline run. A failed attempt leaves no file and is repeated; remove a file to
+    publish again. A failed cell is a run that failed.
     """
-    published.mkdir(parents=True, exist_ok=True)
-    try:
-        (published / cell.key).touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    exit_code = 1
-    try:
-        tags = [sweep[:TAG]] + ["unmatched"] * bool(cell.unmatched)
-        tracker.begin(cell.key, title(cell), cell.arm, tags, {**cell.axes, **cell.seeds})
+    content = digest([sorted(sweeps), failed, *contents(results)])
+    tags = [*(sweep[:TAG] for sweep in sweeps), *["unmatched"] * bool(cell.unmatched)]
+    config = {**cell.axes, **cell.seeds, **results.made_by}
+
+    def write() -> None:
         if results.curve:
             tracker.curve(results.curve)
-        tracker.summary({**results.training, **flat(results.scores)})
-        if results.samples:
-            tracker.table("samples", results.samples)
-        exit_code = 0
+        tracker.summary({**results.training, **flat([score for score in results.scores if score.role])})
+        for name, rows in (results.tables | {"scores": [table_row(score) for score in results.scores]}).items():
+            if rows:
+                tracker.table(name, rows)
+        for files in results.artifacts:
+            if files.files:
+                tracker.artifact(files.name, files.kind, files.files, files.metadata)
+
+    run = (cell.key, title(cell), group(cell), tags, config, "cell")
+    return written_once(tracker, published / cell.key, content, run, write, int(failed))
+
+
+def written_once(
+    tracker: Tracker, state: Path, content: str, run: tuple[Any, ...], write: Callable[[], None], exit_code: int = 0
+) -> bool:
+    """Open `run`, `write` and close it, unless the file `state` says that this content was written; whether it was."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    if before.get("content") == content:
+        return False
+    state.unlink(missing_ok=True)
+    code = 1
+    try:
+        if before:
+            tracker.remove(before["place"])
+        tracker.begin(*run)
+        place = tracker.place.name
+        write()
+        code = exit_code
+        state.write_text(json.dumps({"content": content, "place": place}), encoding="utf-8")
     finally:
-        tracker.finish(exit_code)
-        if exit_code:
-            (published / cell.key).unlink(missing_ok=True)
+        tracker.finish(code)
     return True
 
 
+def contents(results: Publishable) -> list[Any]:
+    """What is written of a cell, as far as it can change: artifacts by their keys, and the scores."""
+    return [[files.metadata["key"] for files in results.artifacts], [repr(score) for score in results.scores]]
+
+
 def title(cell: CellRecord) -> str:
-    """The name of the run: the sources of the mix, the student, and the start of the key."""
-    values = (cell.axes.get(axis) for axis in ("mix", "source", "generators", "student"))
-    return " ".join([str(value) for value in values if value not in (None, "", NOT_APPLICABLE)] + [cell.key[:8]])
+    """The name of the run, for a person: `multi · small → llama_8b · seed 0`."""
+    seed = cell.seeds.get("train.seed")
+    return arm_title(cell) + (f" · seed {seed}" if seed not in (None, NOT_APPLICABLE) else "")
+
+
+def arm_title(cell: CellRecord) -> str:
+    """The mix, its source or sources, and the student."""
+    mix = "vanilla" if cell.axes.get("mix") == "none" else str(cell.axes.get("mix", ""))
+    named = (cell.axes.get(name) for name in ("source", "generators"))
+    sources = next((str(value) for value in named if value not in (None, "", NOT_APPLICABLE)), "")
+    student = f" → {cell.axes['student']}" if cell.axes.get("student") else ""
+    return " · ".join(filter(None, [mix, sources])) + student
+
+
+def group(cell: CellRecord) -> str:
+    """The arm, for a person, with the start of its key: arms that differ in other axes have other groups."""
+    return f"{arm_title(cell)[:100]} · {cell.arm.removeprefix('vanilla-')[:8]}"
+
+
+def table_row(score: Score) -> dict[str, Any]:
+    """A score as a row of a table; what is undefined is empty and has its note."""
+    ends = {name: getattr(score, name) for name in ("value", "low", "high")}
+    numbers = {name: value if math.isfinite(value) else None for name, value in ends.items()}
+    return {"name": score.name, **numbers, "n": score.n, "unit": score.unit, "role": score.role, "note": score.note}
 
 
 def flat(scores: Sequence[Score]) -> dict[str, float]:

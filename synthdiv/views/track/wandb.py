@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,39 +12,58 @@ from typing import Any
 
 from synthdiv.core.types import ConfigError, SynthdivError
 
-# W&B records only what the caller passes: no console, command line, package list or git remote.
+# W&B records only what the caller passes: no console, command line, path, host name, list of packages or git remote.
 PRIVATE: dict[str, Any] = {
     "silent": True,
     "console": "off",
     "disable_code": True,
     "disable_git": True,
     "disable_job_creation": True,
+    "x_disable_machine_info": True,
     "x_disable_meta": True,
     "x_disable_stats": True,
     "x_save_requirements": False,
+    "host": "synthdiv",
+    "program": "synthdiv",
+    "program_relpath": "synthdiv",
 }
 
 
 @dataclass
 class WandbTracker:
-    """Writes runs of one project, one at a time, from `begin` to `finish`. It never prompts and never prints."""
+    """Writes runs of one project, one at a time, from `begin` to `finish`. It never prompts and never prints.
 
-    project: str
+    The environment is honoured: WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_DIR, WANDB_BASE_URL and WANDB_TAGS."""
+
+    project: str | None
+    """None: WANDB_PROJECT, else `synthdiv`."""
     entity: str | None
-    """The account or team; None: the default of the account."""
+    """The account or team; None: WANDB_ENTITY, else the default of the account."""
     folder: Path
-    """The files of runs are in `<folder>/wandb/`."""
+    """The files of runs are in `<folder>/wandb/`, unless WANDB_DIR says otherwise."""
     resume: bool = False
     """Whether `begin` continues a run that exists."""
     _run: Any = field(default=None, init=False)
 
-    def begin(self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any]) -> None:
-        """Open the run `run_id`; `config` has no nested values."""
+    def __post_init__(self) -> None:
+        self.project = project_name(self.project)
+        self.folder = Path(os.environ.get("WANDB_DIR") or self.folder)
+
+    @property
+    def place(self) -> Path:
+        """The folder of the open run, named by its id where it is offline."""
+        return Path(self._run.dir).parent
+
+    def begin(
+        self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any], kind: str
+    ) -> None:
+        """Open the run `run_id` of job type `kind`; `config` has no nested values."""
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)  # otherwise W&B uses a temporary folder
         # Tables are staged here until they are synced; W&B's default is the home directory, which may not be shared.
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder.resolve() / "wandb" / "data"))
+        more = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
         try:
             self._run = wandb.init(
                 project=self.project,
@@ -52,7 +72,8 @@ class WandbTracker:
                 id=run_id,
                 name=name,
                 group=group,
-                tags=list(tags),
+                job_type=kind,
+                tags=[*tags, *more],
                 config=dict(config),
                 mode=mode(),
                 resume="allow" if self.resume else None,
@@ -80,11 +101,35 @@ class WandbTracker:
         data = [[row[str(column)] for column in columns] for row in rows]
         self._run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
 
+    def image(self, name: str, file: Path) -> None:
+        """Add a picture."""
+        import wandb
+
+        self._run.log({name: wandb.Image(str(file))})
+
+    def artifact(self, name: str, kind: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """Add files, by their names in the artifact. They are not copied: they stay where they are until a sync."""
+        import wandb
+
+        artifact = wandb.Artifact(name, kind, metadata=dict(metadata))
+        for path, file in files.items():
+            artifact.add_file(str(file.resolve()), path, policy="immutable", skip_cache=True)
+        self._run.log_artifact(artifact)
+
     def finish(self, exit_code: int) -> None:
-        """Close the run, with exit code 0 if all of it was written. Does nothing if no run is open."""
+        """Close the run, with exit code 0 if it shows something that succeeded. Does nothing if no run is open."""
         run, self._run = self._run, None
         if run is not None:
             run.finish(exit_code=exit_code)
+
+    def remove(self, place: str) -> None:
+        """Remove an offline run that another one replaces: at a sync, two of one id would overwrite each other."""
+        if place.startswith("offline-run-"):
+            shutil.rmtree(self.folder / "wandb" / place, ignore_errors=True)
+
+
+def project_name(project: str | None) -> str:
+    return project or os.environ.get("WANDB_PROJECT") or "synthdiv"
 
 
 def mode() -> Any:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.stage import Node
+from synthdiv.core.types import SynthdivError
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Track, TrackerName
-from synthdiv.views.track.cell import TAG, publishable, track_cell
-from synthdiv.views.track.wandb import WandbTracker, mode
+from synthdiv.views.report.collect import vanilla_cells
+from synthdiv.views.track.cell import TAG, Tracker, publishable, track_cell
+from synthdiv.views.track.publish import published_folder, tracker_of
+from synthdiv.views.track.wandb import mode
 
 LOGGER = logging.getLogger("synthdiv")
 
@@ -28,8 +31,9 @@ class TrackWatcher(Watcher):
         self.track, self.root, self.sweep = track, root, sweep
         self.shows = track.name is not TrackerName.none
         self.node: Node | None = None
-        self.tracker: WandbTracker | None = None
+        self.tracker: Tracker | None = None
         self.written: set[str] = set()
+        self.vanilla: list[CellRecord] | None = None
 
     def begin(self, node: Node) -> None:
         """Remember a training, which makes a model of another one; its run is opened at the first point."""
@@ -39,10 +43,10 @@ class TrackWatcher(Watcher):
         node, self.node = self.node, None  # after a failure nothing more is shown of it
         if node is None:
             return
-        with caught(node.label):
+        with self.caught(node.label):
             if self.tracker is None and (tracker := online(self.track, self.root)):
                 self.tracker = tracker
-                tracker.begin(node.key, node.label, "training", [self.sweep[:TAG]], {"node": node.key})
+                tracker.begin(node.key, node.label, "training", [self.sweep[:TAG]], {"node": node.key}, "train")
             if self.tracker:  # offline the curve is written with the finished cell
                 self.tracker.curve([point])
                 self.node = node
@@ -50,27 +54,36 @@ class TrackWatcher(Watcher):
     def end(self, succeeded: bool) -> None:
         tracker, self.tracker, self.node = self.tracker, None, None
         if tracker:
-            with caught("a training"):
+            with self.caught("a training"):
                 tracker.finish(0 if succeeded else 1)
 
     def cells(self, records: Iterable[CellRecord], done: Callable[[str], bool]) -> None:
-        for record in records if self.shows else ():
-            if record.key not in self.written and all(map(done, record.nodes)):
+        records = list(records) if self.shows else []
+        if self.vanilla is None and records:
+            self.vanilla = vanilla_cells(records)
+        for record in (*(self.vanilla or ()), *records):
+            if self.shows and record.key not in self.written and all(map(done, record.nodes or record.suites.values())):
                 self.written.add(record.key)
-                with caught(f"cell {record.key[:8]}"):
-                    results = publishable(self.root, record, self.track.samples)
-                    tracker = WandbTracker(self.track.project, self.track.entity, self.root)
-                    track_cell(tracker, self.sweep, record, results, self.root / "tracked" / self.track.project)
+                with self.caught(f"cell {record.key[:8]}"):
+                    results, tracker = (
+                        publishable(self.root, record, self.track.samples),
+                        tracker_of(self.track, self.root),
+                    )
+                    track_cell(tracker, [self.sweep], record, results, published_folder(self.root, tracker))
+
+    @contextlib.contextmanager
+    def caught(self, what: str) -> Iterator[None]:
+        """Log what fails. A server that cannot be reached costs a minute and more, so it is not asked again."""
+        try:
+            yield
+        except Exception as error:
+            self.shows = self.shows and not isinstance(error, SynthdivError)
+            kind = "" if isinstance(error, SynthdivError) else f"{type(error).__name__}: "
+            again = f"; `synthdiv publish {self.sweep}` writes what is missing"
+            LOGGER.error("tracking of %s failed: %s%s%s", what, kind, error, again)
 
 
-@contextlib.contextmanager
-def caught(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        LOGGER.error("tracking of %s failed: %s: %s", what, type(error).__name__, error)
-
-
-def online(track: Track, root: Path) -> WandbTracker | None:
+def online(track: Track, root: Path) -> Tracker | None:
     """A tracker that shows points as they come; None if it works offline."""
-    return WandbTracker(track.project, track.entity, root, resume=True) if mode() == "online" else None
+    live = track.name is TrackerName.trackio or mode() == "online"
+    return tracker_of(track, root, resume=True) if live else None

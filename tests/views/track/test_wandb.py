@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pty
+import re
 import socket
 import struct
 import subprocess
@@ -17,13 +19,15 @@ import pytest
 
 pytest.importorskip("wandb")
 
+ROOT = Path(__file__).resolve().parents[3]
 KEY = "a1b2c3d4" * 8
 SECRET = "5ec3e7" * 6 + "abcd"
 SCRIPT = f"""
 import math, sys
 from pathlib import Path
+PROJECT = "eggs"
 from synthdiv.core.ledger import CellRecord
-from synthdiv.views.track.cell import Publishable, track_cell
+from synthdiv.views.track.cell import Publishable, TrackedFiles, track_cell
 from synthdiv.views.track.wandb import WandbTracker
 from synthdiv.core.types import Score
 
@@ -31,18 +35,23 @@ axes = {{"mix": "multi", "source": "n/a", "train.lr": "1e-4"}}
 cell = CellRecord("{KEY}", "b" * 64, [], axes, {{"train.seed": 3}}, {{}}, {{}}, {{}}, [], None, "")
 curve = [{{"step": step, "loss": 1.5 / step, "lr": 1e-4}} for step in (1, 2, 3)]
 scores = [
-    Score("nll_2", 1.25, 40, 1.0, 1.5),
-    Score("truth/excess_nll", math.inf, 16),
-    Score("plain/self_bleu_3@words", math.nan, 0, note="too few words"),
+    Score("nll_2", 1.25, 40, 1.0, 1.5, role="headline"),
+    Score("truth/excess_nll", math.inf, 16, role="headline"),
+    Score("plain/distinct_2", 0.5, 16),
+    Score("plain/self_bleu_3@words", math.nan, 0, note="too few words", role="headline"),
 ]
 training = {{"training/undefined": math.nan, "training/zero": 0.0}}
 samples = [
     {{"prompt": "p", "response": "r", "temperature": 0.7}},
     {{"prompt": "q", "response": "", "temperature": None}},
 ]
-folder, results = Path(sys.argv[1]), Publishable(curve, scores, samples, training)
+folder = Path(sys.argv[1])
+(folder / "mix.parquet").write_text("rows")
+metadata = {{"stage": "mix", "key": "c0ffee", "inputs": {{"prompts": "prompts-1"}}}}
+files = [TrackedFiles("mix-c0ffee", "mix", {{"mix.parquet": folder / "mix.parquet"}}, metadata)]
+results = Publishable(curve, scores, {{"samples": samples}}, training, {{"commit": "4f1c"}}, files)
 for _ in range(2):
-    track_cell(WandbTracker("eggs", None, folder), "my_sweep", cell, results, folder / "published")
+    track_cell(WandbTracker(PROJECT, None, folder), ["my_sweep"], cell, results, folder / "published")
 """
 
 
@@ -152,12 +161,12 @@ def test_nothing_is_prompted_printed_or_sent(written: Any) -> None:
 
 def test_run_is_named_by_its_cell(written: Any) -> None:
     run = written[1]["run"][0]
-    assert (run.run_id, run.project, run.run_group) == (KEY, "eggs", "b" * 64)
-    assert list(run.tags) == ["my_sweep"]
-    assert run.display_name == "multi a1b2c3d4"
+    assert (run.run_id, run.project, run.run_group) == (KEY, "eggs", "multi · bbbbbbbb")
+    assert (list(run.tags), run.job_type) == (["my_sweep"], "cell")
+    assert run.display_name == "multi · seed 3"
     config = items(run.config.update)
     assert config.pop("_wandb") == {}
-    assert config == {"mix": "multi", "source": "n/a", "train.lr": "1e-4", "train.seed": 3}
+    assert config == {"mix": "multi", "source": "n/a", "train.lr": "1e-4", "train.seed": 3, "commit": "4f1c"}
     assert [record.exit_code for record in written[1]["exit"]] == [0]
 
 
@@ -176,22 +185,49 @@ def test_summary_omits_undefined_scores(written: Any) -> None:
     assert summary["truth/excess_nll"] == float("inf")
     assert "truth/excess_nll/low" not in summary
     assert not [name for name in summary if "self_bleu" in name]
+    assert "plain/distinct_2" not in summary, "it is in the table of all scores alone"
     assert summary["training/zero"] == 0.0
     assert "training/undefined" not in summary
 
 
-def test_samples_are_a_table(written: Any) -> None:
-    (file,) = written[0].glob("wandb/offline-run-*/files/media/table/*.json")
-    table = json.loads(file.read_text())
-    assert table["columns"] == ["prompt", "response", "temperature"]
-    assert table["data"] == [["p", "r", 0.7], ["q", "", None]]
+def tables(folder: Path) -> dict[str, Any]:
+    files = folder.glob("wandb/offline-run-*/files/media/table/*.json")
+    return {file.name.split("_")[0]: json.loads(file.read_text()) for file in files}
+
+
+def test_samples_and_scores_are_tables(written: Any) -> None:
+    found = tables(written[0])
+    assert found["samples"]["columns"] == ["prompt", "response", "temperature"]
+    assert found["samples"]["data"] == [["p", "r", 0.7], ["q", "", None]]
+    assert found["scores"]["columns"] == ["name", "value", "low", "high", "n", "unit", "role", "note"]
+    assert [row[0] for row in found["scores"]["data"]][:3] == ["nll_2", "truth/excess_nll", "plain/distinct_2"]
+    assert found["scores"]["data"][3][-1] == "too few words"
+
+
+def test_artifacts_are_not_copied_and_know_what_they_were_made_from(written: Any) -> None:
+    folder, by_kind, _, _ = written
+    (mix,) = [record for record in by_kind["artifact"] if record.type == "mix"]
+    (content,) = mix.manifest.contents
+    assert (content.path, Path(content.local_path)) == ("mix.parquet", folder / "mix.parquet")
+    metadata = json.loads(mix.metadata)
+    assert metadata == {"stage": "mix", "key": "c0ffee", "inputs": {"prompts": "prompts-1"}}
 
 
 def test_files_for_a_later_sync_are_in_the_folder(written: Any) -> None:
     folder, by_kind, _, _ = written
     staged = [Path(content.local_path) for record in by_kind["artifact"] for content in record.manifest.contents]
     assert staged
-    assert all(path.is_file() and path.is_relative_to(folder / "wandb") for path in staged)
+    assert all(path.is_file() and path.is_relative_to(folder) for path in staged)
+
+
+def test_nothing_of_the_machine_is_in_a_run(written: Any) -> None:
+    """Neither its name, nor the user's, nor a path of the program, the environment or the working folder."""
+    (file,) = written[0].glob("wandb/offline-run-*/*.wandb")
+    private = {platform.node(), sys.executable, sys.prefix, str(ROOT), str(Path.home()), str(Path.cwd())}
+    data, shown = file.read_bytes(), [name for name in private if len(name) > 1]
+    assert len(shown) > 3
+    assert not [name for name in shown if re.search(rb"(?<![\w.-])" + re.escape(name.encode()) + rb"(?![\w-])", data)]
+    assert {record.host for record in written[1]["run"]} == {"synthdiv"}
 
 
 def test_a_failed_run_has_its_exit_code_and_can_be_repeated(tmp_path: Path, listener: Listener) -> None:
@@ -210,6 +246,15 @@ def test_the_mode_of_the_environment_wins_and_the_key_is_in_no_file(tmp_path: Pa
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_the_environment_names_project_folder_and_tags(tmp_path: Path, listener: Listener) -> None:
+    more = {"WANDB_PROJECT": "other", "WANDB_ENTITY": "team", "WANDB_DIR": str(tmp_path / "runs"), "WANDB_TAGS": "a, b"}
+    code, output = on_terminal(SCRIPT.replace('PROJECT = "eggs"', "PROJECT = None"), tmp_path, listener, **more)
+    assert (code, output) == (0, "")
+    (file,) = tmp_path.glob("runs/wandb/offline-run-*/*.wandb")
+    run = next(record.run for record in records(file) if record.WhichOneof("record_type") == "run")
+    assert (run.project, run.entity, list(run.tags)) == ("other", "team", ["my_sweep", "a", "b"])
 
 
 def test_mode_disabled_writes_no_run(tmp_path: Path, listener: Listener) -> None:

@@ -55,7 +55,7 @@ def test_each_step_is_shown_before_the_next(tmp_path: Path, monkeypatch: pytest.
     node = nodes()["train"]
     verbs = [call[0] for call in recorder.calls]
     assert verbs == ["begin", *["curve"] * (len(verbs) - 2), "finish"], "of the training alone, and of all its steps"
-    assert recorder.calls[0] == ("begin", node.key, node.label, "training", ["eggs"], {"node": node.key})
+    assert recorder.calls[0] == ("begin", node.key, node.label, "training", ["eggs"], {"node": node.key}, "train")
     points = [call[1][0] for call in recorder.calls[1:-1]]
     assert [point["step"] for point in points] == list(range(1, len(points) + 1))
     assert all(point["loss"] > 0 and point["tokens_per_second"] > 0 for point in points)

@@ -1,0 +1,113 @@
+"""`synthdiv publish NAME`: write every cell of a sweep to a tracker. The store is the truth, a tracker a mirror."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthdiv.core.ledger import Ledger
+from synthdiv.core.stage import digest
+from synthdiv.core.store import file_digest
+from synthdiv.core.terminal import echo
+from synthdiv.core.types import ConfigError, DataError
+from synthdiv.study.config import Track, TrackerName
+from synthdiv.views.report.collect import finished, vanilla_cells
+from synthdiv.views.status import Observer
+from synthdiv.views.track.cell import Tracker, publishable, track_cell, written_once
+from synthdiv.views.track.trackio import TrackioTracker
+from synthdiv.views.track.wandb import WandbTracker, mode
+
+IMAGES = "figures"  # of a report, and the name under which a tracker shows them
+LARGE = ("cells",)  # tables of a report that each cell has itself
+
+
+def tracker_of(track: Track, root: Path, resume: bool = False) -> Tracker:
+    """The tracker that the configuration names."""
+    if track.name is TrackerName.trackio:
+        return TrackioTracker(track.project, root)
+    return WandbTracker(track.project, track.entity, root, resume=resume)
+
+
+def published_folder(root: Path, tracker: Tracker) -> Path:
+    """Where the written cells of a project are remembered."""
+    return root / "tracked" / str(tracker.project)
+
+
+def publish(root: Path, name: str, track: Track) -> int:
+    """Write finished and failed cells that were not written yet, or of which there is more now; print how many."""
+    status = Observer(root, name).look()
+    launched = list(status.records.values())
+    cells = [*vanilla_cells(launched), *launched]
+    tags, counts, resume = sweeps_of(root, name), Counter[str](), resumes(track)
+    for cell in cells:
+        failed = status.cell_states.get(cell.key) in ("failed", "blocked")
+        if not failed and not all(finished(root, key) for key in cell.suites.values()):
+            counts["not finished"] += 1
+            continue
+        tracker = tracker_of(track, root, resume)
+        try:
+            results = publishable(root, cell, track.samples)
+        except DataError as error:
+            counts["damaged"] += 1
+            echo(f"cell {cell.key[:8]} is left out: {error}", error=True)
+            continue
+        sweeps = tags.get(cell.key, [name])
+        written = track_cell(tracker, sweeps, cell, results, published_folder(root, tracker), failed)
+        counts["published" if written else "unchanged"] += 1
+    if (root / "reports" / name).is_dir():
+        tracker = tracker_of(track, root, resume)
+        counts[
+            "report"
+            if track_report(tracker, name, root / "reports" / name, published_folder(root, tracker))
+            else "unchanged report"
+        ] += 1
+    echo(f"{name}: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no cells"))
+    return int(bool(counts["damaged"]))
+
+
+def track_report(tracker: Tracker, name: str, folder: Path, published: Path) -> bool:
+    """Write the report of a sweep as a run of its own, of job type `sweep`: its tables and figures are of no one cell.
+    Return whether this call wrote it."""
+    tables = {file.stem: file for file in sorted(folder.glob("*.csv")) if file.stem not in LARGE}
+    images = {f"{IMAGES}/{file.stem}": file for file in sorted((folder / IMAGES).glob("*.png"))}
+    key = digest(["sweep", name])[:32]
+    content = digest([[file.name, file_digest(file)] for file in (*tables.values(), *images.values())])
+
+    def write() -> None:
+        for table, file in tables.items():
+            with file.open(encoding="utf-8", newline="") as handle:
+                if rows := list(csv.DictReader(handle)):
+                    tracker.table(table, rows)
+        for image, file in images.items():
+            tracker.image(image, file)
+
+    return written_once(tracker, published / key, content, (key, name, "sweep", [name], {}, "sweep"), write)
+
+
+def resumes(track: Track) -> bool:
+    """Whether a run that exists is continued: an offline one cannot be."""
+    return track.name is not TrackerName.trackio and mode() == "online"
+
+
+def sweeps_of(root: Path, name: str) -> dict[str, list[str]]:
+    """The sweeps that have each cell of the sweep `name`, which are its tags."""
+    found: dict[str, list[str]] = {}
+    for folder in sorted((root / "sweeps").iterdir()):
+        for cell in Ledger(root, folder.name).unique_cells():
+            found.setdefault(cell.key, []).append(folder.name)
+    return found
+
+
+def track_words(words: Sequence[str]) -> Track:
+    """The fields `track.*` that the verb was given. Raises ConfigError for a tracker that does not exist."""
+    given = dict(word.removeprefix("track.").split("=", 1) for word in words)
+    trackers = [name.value for name in TrackerName if name is not TrackerName.none]
+    kind = given.pop("track", given.pop("name", "wandb"))
+    if kind not in trackers:
+        raise ConfigError(f"track={kind}: choose {', '.join(trackers)}")
+    track = Track(TrackerName(kind), given.get("project") or None, given.get("entity") or None)
+    if problems := track.check("track"):
+        raise ConfigError("; ".join(problems))
+    return track
