@@ -16,6 +16,7 @@ from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.downstream import Choices, Downstream
+from synthdiv.evaluate.instrument import Instrument
 from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.rubric import Rubric
@@ -173,6 +174,7 @@ class Scenes:
             "collapse": Collapse(decodings=["plain"], words=30, texts=2, length=2, cap=2, within=2, draws=2),
             "vectors": Vectors(),
             "truth": Truth(),
+            "instrument": Instrument([12], [0.5], 3, 0),
         }[scene]
 
     def artifact(self, scene: str, stage: Any) -> Artifact:
@@ -200,6 +202,8 @@ class Scenes:
             inputs = (questions, *(self.build(greedy, questions, model) for model in models))
         if scene in ("generate", "rounded", "respond", "recorded", "likelihood"):
             inputs = (self.prompts, self.student)[: len(stage.input_names())]
+        if scene == "instrument":
+            inputs = (self.prompts, self.encoder)[: len(stage.input_names())]
         if scene in ("mix", "even"):
             inputs = (self.prompts, *(self.shard(stage, name) for name in stage.input_names()[1:]))
         if scene in ("early", "full", "budget", "lora"):

@@ -22,7 +22,6 @@ from synthdiv.measures.estimates import (
     estimates,
     jackknife,
     mean_of,
-    prompt_groups,
     scores_of,
     undefined,
 )
@@ -136,11 +135,11 @@ def words_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
         return [undefined(measure, short, len(sample)) for measure in measures]
     shares = np.full(len(arm.first), math.nan)
     shares[: len(cut)] = pseudo_values(cut, [len(text) for text in arm.first[: len(cut)]])
-    return [*set_estimates(sample, "@words", arm.seed), mean_of(measures[-1], shares)]
+    return [*set_estimates(sample, "@words", arm), mean_of(measures[-1], shares)]
 
 
-def set_estimates(sample: Sequence[list[str]], suffix: str, seed: int) -> list[Estimate]:
-    """Return POOLED of a sample of texts, one for each prompt."""
+def set_estimates(sample: Sequence[list[str]], suffix: str, arm: WordArm) -> list[Estimate]:
+    """Return POOLED of a sample of the texts of an arm, one for each prompt."""
     import numpy as np
 
     measures = [m._replace(name=m.name + suffix) for m in POOLED]
@@ -148,7 +147,7 @@ def set_estimates(sample: Sequence[list[str]], suffix: str, seed: int) -> list[E
     if sum(map(len, sample)) < MIN_WORDS:
         reason = f"{sum(map(len, sample))} words: at least {MIN_WORDS} are needed"
         return [undefined(m, reason, len(sample)) for m in measures]
-    table, prompt, group = ngrams(sample, 3), np.arange(len(sample)), prompt_groups(len(sample), seed)
+    table, prompt, group, seed = ngrams(sample, 3), np.arange(len(sample)), arm.groups(len(sample)), arm.seed
     value, pseudo = jackknife(lambda keep: count_values(table, keep[group]), np.bincount(group, table.lengths))
     counts = estimates(bounded_by(table, measures[: len(COUNT_MEASURES)]), value, pseudo, len(sample))
     joined = [" ".join(text) for text in sample]
@@ -183,7 +182,7 @@ def sampled(arm: WordArm, chosen: np.ndarray, budget: TextBudget, reason: str) -
     """Return POOLED of the first answers to the prompts in `chosen` (k,), or NaN with a `reason`."""
     if reason:
         return [undefined(m._replace(name=f"{m.name}@texts"), reason, len(chosen)) for m in POOLED]
-    return set_estimates([arm.first[prompt][: budget.length] for prompt in chosen], "@texts", arm.seed)
+    return set_estimates([arm.first[prompt][: budget.length] for prompt in chosen], "@texts", arm)
 
 
 def within_values(arm: WordArm, budget: TextBudget) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,11 @@ class WordArm:
 
     texts: list[Sequence[str]]
     seed: int = 0
+    intervals: bool = True
+
+    def groups(self, prompts: int) -> np.ndarray:
+        """The jackknife group of each prompt; without intervals all are in one, which is 20 times as fast."""
+        return prompt_groups(prompts, self.seed) * self.intervals
 
     @cached_property
     def tokens(self) -> list[list[list[str]]]:
@@ -72,7 +77,7 @@ def published_estimates(arm: WordArm) -> list[Estimate]:
 
     table, owner = bleu.sentence_table(arm.sentences, 3)
     first = np.flatnonzero(np.diff(arm.prompt, prepend=-1))  # the first answer to each prompt that has one
-    group = prompt_groups(len(arm.texts), arm.seed)
+    group = arm.groups(len(arm.texts))
     is_first, place = np.isin(owner, first), np.searchsorted(first, owner, side="right") - 1
     prompt = arm.prompt[first]
     codes = ngrams([arm.all_answers[answer] for answer in first], 1)

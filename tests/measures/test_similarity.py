@@ -22,8 +22,8 @@ def made(k=3, prompts=25, d=8, common=1.0, seed=0):
     return {f"s{i}": common * topic + cloud(seed + 100 + i, prompts, d) for i in range(k)}
 
 
-def values(vectors, sets=None, seed=0):
-    return {score.name: score.value for score in source_similarity(vectors, sets, seed)}
+def values(vectors, seed=0):
+    return {score.name: score.value for score in source_similarity(vectors, seed)}
 
 
 def plain(vectors):
@@ -46,15 +46,14 @@ def test_equals_the_plain_definition(missing):
     if missing:
         vectors["s0"][3], vectors["s1"][:2] = math.nan, math.nan
     excess, alike = plain(vectors)
-    actual = values(vectors, {"all": [*vectors], "two": ["s0", "s2"]})
+    actual = values(vectors)
     for a, b in combinations(vectors, 2):
         assert actual[f"similarity/{a}+{b}"] == pytest.approx(excess[a, b])
         assert actual[f"alike/{a}+{b}"] == pytest.approx(alike[a, b])
     matrix = np.array([[alike[a, b] for a in vectors] for b in vectors])
-    assert actual["voices/all"] == pytest.approx(9 / matrix.sum())
-    assert actual["voices_vendi/all"] == pytest.approx(effective_number(matrix / 3, 1))
-    assert actual["alike/two"] == pytest.approx(alike["s0", "s2"])
-    assert actual["alike_outside/two"] == pytest.approx((alike["s0", "s1"] + alike["s1", "s2"]) / 2)
+    assert actual["voices"] == pytest.approx(9 / matrix.sum())
+    assert actual["voices_vendi"] == pytest.approx(effective_number(matrix / 3, 1))
+    assert actual["alike"] == pytest.approx((matrix.sum() - 3) / 6)
 
 
 def test_sparse_and_dense_rows_are_the_same():
@@ -68,10 +67,10 @@ def test_bounds_and_permutations(k, common, seed, order):
     vectors = made(k, common=common, seed=seed)
     actual = values(vectors)
     assert all(-1 <= value <= 1 for name, value in actual.items() if name.startswith("alike/"))
-    assert 1 <= actual["voices/all"] <= k
-    assert 1 - 1e-9 <= actual["voices_vendi/all"] <= k + 1e-9
+    assert 1 <= actual["voices"] <= k
+    assert 1 - 1e-9 <= actual["voices_vendi"] <= k + 1e-9
     mixed = values({name: vectors[name] for name in [f"s{i}" for i in order if i < k]})
-    for name in ("voices/all", "voices_vendi/all", "alike/all"):
+    for name in ("voices", "voices_vendi", "alike"):
         assert mixed[name] == pytest.approx(actual[name])
 
 
@@ -79,11 +78,11 @@ def test_one_voice_and_as_many_as_sources():
     """Copies are one voice; sources that have nothing in common on a prompt are as many as they are."""
     one = cloud(0, 40, 30, shift=0)
     copies = values(dict.fromkeys("abcd", one))
-    assert (copies["voices/all"], copies["voices_vendi/all"], copies["alike/all"]) == pytest.approx((1, 1, 1))
+    assert (copies["voices"], copies["voices_vendi"], copies["alike"]) == pytest.approx((1, 1, 1))
     different = values({name: cloud(seed, 400, 200, shift=0) for seed, name in enumerate("abcd")})
-    assert different["voices/all"] == pytest.approx(4, abs=0.05)
+    assert different["voices"] == pytest.approx(4, abs=0.05)
     two = values({"a": one, "b": one, "c": cloud(1, 40, 30, shift=0), "d": cloud(1, 40, 30, shift=0)})
-    assert two["voices/all"] == pytest.approx(2, abs=0.1)
+    assert two["voices"] == pytest.approx(2, abs=0.1)
 
 
 def test_what_all_answers_share_is_no_similarity():
@@ -101,7 +100,7 @@ def test_a_pair_depends_on_no_other_source():
 def test_intervals_hold_the_value_and_narrow_with_prompts():
     width = {}
     for prompts in (40, 640):
-        score = next(each for each in source_similarity(made(prompts=prompts)) if each.name == "voices/all")
+        score = next(each for each in source_similarity(made(prompts=prompts)) if each.name == "voices")
         assert score.low < score.value < score.high
         width[prompts] = score.high - score.low
     assert width[640] < width[40] / 2
@@ -115,10 +114,9 @@ def test_undefined_has_a_reason():
     apart["s0"][::2], apart["s1"][1::2] = math.nan, 0.0
     for vectors in (made(2, prompts=1), parrot, apart):
         scores = {score.name: score for score in source_similarity(vectors)}
-        for name in ("alike/s0+s1", "voices/all", "voices_vendi/all"):
+        for name in ("alike/s0+s1", "voices", "voices_vendi"):
             assert math.isnan(scores[name].value)
             assert "fewer than two prompts" in scores[name].note
-    assert math.isnan(values(made(3), {"one": ["s0"]})["voices/one"])
 
 
 def test_empty_answers_are_counted():
@@ -127,13 +125,10 @@ def test_empty_answers_are_counted():
     assert "1 of 25 prompts lack the vector of a source" in source_similarity(vectors)[0].note
 
 
-@pytest.mark.parametrize(
-    ("vectors", "sets"),
-    [(made(1), None), (made(2), {"x": ["s0", "nobody"]}), ({"a": np.eye(3), "b": np.eye(4)[:, :3]}, None)],
-)
-def test_wrong_arguments_are_refused(vectors, sets):
-    with pytest.raises(ValueError, match="two sources"):
-        source_similarity(vectors, sets)
+@pytest.mark.parametrize("vectors", [made(1), {"a": np.eye(3), "b": np.eye(4)[:, :3]}])
+def test_wrong_arguments_are_refused(vectors):
+    with pytest.raises(ValueError, match="needs two or more"):
+        source_similarity(vectors)
 
 
 def test_ngrams_of_texts():
