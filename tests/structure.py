@@ -20,12 +20,12 @@ BUDGETS = {
     "core": 2300,
     "measures": 4370,
     "models": 1090,
-    "prompts": 1970,
+    "prompts": 1990,
     "generate": 2910,
-    "mix": 490,
+    "mix": 660,
     "train": 2420,
-    "evaluate": 3620,
-    "study": 2330,
+    "evaluate": 3630,
+    "study": 2360,
     "engine": 1790,
     "views": 3960,
     "command": 310,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 27680, 17800
+TOTAL, TOTAL_GOAL = 27910, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

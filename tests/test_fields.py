@@ -134,6 +134,10 @@ NOT_SHOWN = {
     "train.left_out": "how many of those may be left out: tests/train/test_encode.py",
     "mix.leave_out": "ids of prompts: tests/mix/test_mix.py",
     "mix.filter": "rows whose answers refuse: tests/mix/test_mix.py",
+    **{
+        f"mix.{name}": "rows left out or replaced by their texts: tests/mix/test_mix.py"
+        for name in ("duplicates", "min_words", "max_words", "overlap", "evaluated", "spare")
+    },
     "mix.sample": "which of several answers: tests/mix/test_mix.py",
     **{f"mix.{name}": "rounds: tests/mix/test_accumulate.py" for name in ("first", "real_first", "round")},
     **{f"accumulate.{name}": "tests/mix/test_accumulate.py" for name in ("rounds", "rows", "sampled", "seed")},

@@ -170,6 +170,15 @@ MISTAKES = {
         ["the mix needs 12 human answers"],
     ),
     "more real rows than rows": (["mix.real_rows=50", "mix.rows=40"], ["mix.real_rows=50: at most the 40 rows"]),
+    "too few further prompts": (
+        ["mix.min_words=2", "mix.spare=0.5", "mix.rows=2800"],
+        ["mix.spare=0.5: needs 1,400 further prompts and there are 100"],
+    ),
+    "further prompts in rounds": (
+        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1"],
+        ["mix.spare: blocks of rounds"],
+    ),
+    "no length of answers": (["mix.min_words=9", "mix.max_words=8"], ["mix.max_words=8: needs mix.min_words=9"]),
     "no weight at all": (["mix.weights=[0,0,0,0]"], ["mix.weights=[0.0, 0.0, 0.0, 0.0]", "oak, elm, ash, fir"]),
     "toys and files": ([*FILES, "mix=single", "generators=toy_small"], ["oak: a toy model", "prompts=toy"]),
     # a model

@@ -32,7 +32,7 @@ from synthdiv.measures.harm import (
 )
 from synthdiv.mix.mix import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
-from synthdiv.prompts.split import near_duplicates
+from synthdiv.prompts.split import nearly_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -283,10 +283,9 @@ def truncated(answers: Artifact, licence: str) -> Estimate:
 
 def overlap(rows: Mapping[str, list[Row]], trained: list[str]) -> dict[str, Estimate]:
     """By set the share of its requests that are nearly prompts of the fine-tuning set (word 3-grams, Jaccard ≥ 0.8)."""
-    requests = {name: {row["request_id"]: row["request"] for row in each} for name, each in rows.items()}
-    texts = list(dict.fromkeys(text for each in requests.values() for text in each.values()))
-    pairs = near_duplicates([*texts, *trained])
-    repeated = {texts[one] for one, other in pairs if one < len(texts) <= other}
-    return {
-        name: mean_of(REPEATED, [float(text in repeated) for text in each.values()]) for name, each in requests.items()
-    }
+    result = {}
+    for name, each in rows.items():
+        requests = {row["request_id"]: row["request"] for row in each}.values()
+        repeated = nearly_in(requests, trained)
+        result[name] = mean_of(REPEATED, [float(text in repeated) for text in requests])
+    return result

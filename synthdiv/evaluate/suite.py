@@ -12,7 +12,7 @@ import importlib
 import json
 import math
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.prompts.questions import WholeTable
 
 if TYPE_CHECKING:
     from synthdiv.core.resolver import Resolver
@@ -102,6 +103,17 @@ class Suite:
         """The node whose artifact has the scores of `arm`, compared with those of the vanilla student (None: this is
         the vanilla student). None where the suite does not apply to this study."""
         raise NotImplementedError
+
+
+def prompt_sets(suites: Mapping[str, Node]) -> dict[str, Node]:
+    """The prompt sets that suites, given by their end nodes, ask beside those of the study: `SUITE:INPUT` → node."""
+    sets: dict[str, Node] = {}
+    for suite, end in suites.items():
+        for name, node in [each for item in reversed(end.ancestry().values()) for each in item.inputs.items()]:
+            if isinstance(node.stage, WholeTable) and node.key not in {other.key for other in sets.values()}:
+                label = f"{suite}:{name.partition('/')[0]}"
+                sets[f"{label} {node.key[:4]}" if label in sets else label] = node
+    return sets
 
 
 @cache

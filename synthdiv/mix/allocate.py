@@ -76,7 +76,21 @@ def needed(grid: Grid, allocation: list[int], turn: int = 0) -> dict[int, list[i
 
 @lru_cache(maxsize=256)
 def needed_shards(
-    grid: Grid, rows: int, weights: tuple[float, ...], real_share: float, rotation: int, real_rows: int, turn: int
-) -> dict[int, list[int]]:
-    """`needed` of `allocate`, computed once for the many cells of a sweep that share a mix."""
-    return needed(grid, allocate(grid, rows, list(weights), real_share, rotation, real_rows, turn), turn)
+    grid: Grid, rows: int, weights: tuple[float, ...], real_share: float, rotation: int, real_rows: int, turn: int,
+    spares: int = 0,
+) -> dict[int, list[int]]:  # fmt: skip
+    """`needed` of `allocate` and of further rows, computed once for the many cells of a sweep that share a mix."""
+    allocation = allocate(grid, rows, list(weights), real_share, rotation, real_rows, turn)
+    further = [source for _, source in further_rows(grid, rows, list(weights), rotation, turn, spares)]
+    return needed(grid, allocation + further, turn)
+
+
+def further_rows(
+    grid: Grid, rows: int, weights: list[float], rotation: int, turn: int, count: int
+) -> list[tuple[int, int]]:
+    """The next `count` positions after a mix, each with the source that owns its shard (-1: there is no source)."""
+    positions = window(grid.rows, rows + count, turn)[rows:] if count else []
+    if not weights:
+        return [(position, -1) for position in positions]
+    owner, shard_of = owners(grid.shards, weights, rotation) if count else [], grid.shard_of() if count else []
+    return [(position, owner[shard_of[position]]) for position in positions]

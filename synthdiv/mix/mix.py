@@ -10,7 +10,6 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,13 @@ from synthdiv.core.fields import setting
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
-from synthdiv.measures.refusals import is_refusal
-from synthdiv.mix.allocate import allocate, needed_shards, window
+from synthdiv.mix.allocate import allocate, further_rows, needed_shards, window
+from synthdiv.mix.filters import Duplicates, Filter, Overlap, filtered
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
-from synthdiv.prompts.table import normalise
 
-FILE = "mix.parquet"
+FILE, OVERLAP = "mix.parquet", "overlap:"  # and what names of inputs that are evaluation sets begin with
 LOGGED_EMPTY = 0.01  # a share of empty answers above this is logged
-
-
-class Filter(Enum):
-    """Which rows a mix leaves out by their answers."""
-
-    none = "none"
-    refusals = "refusals"
 
 
 class FineTuningSet(Stage):
@@ -84,6 +75,18 @@ class Mix(FineTuningSet):
     """The same of human rows."""
     round: int = setting(0, before=0)
     """The round of the study; rows of later rounds have it as a column."""
+    duplicates: Duplicates = setting(Duplicates.none, before=Duplicates.none)  # noqa: RUF009
+    """Answers of which only the first stays."""
+    min_words: int = setting(0, before=0)
+    """Rows with shorter answers are left out."""
+    max_words: int = setting(0, before=0)
+    """Rows with longer answers are left out; 0: none."""
+    overlap: Overlap = setting(Overlap.report, before=Overlap.report)  # noqa: RUF009
+    """What is done about rows that are nearly in an evaluation set: the splits test and target, and `evaluated`."""
+    evaluated: list[str] = setting(make=list, before=[])  # noqa: RUF009
+    """Evaluation sets of suites, each an input."""
+    spare: float = setting(0.0, before=0.0)
+    """How many further prompts are answered, as a share of the rows, for the place of rows that filters remove."""
 
     @property
     def grid(self) -> Grid:
@@ -107,11 +110,27 @@ class Mix(FineTuningSet):
         if not self.sources:
             return {}
         how = (self.real_share, self.rotation, self.real_rows, self.real_rotation)
-        return needed_shards(self.grid, self.rows, tuple(self.weights), *how)
+        return needed_shards(self.grid, self.rows, tuple(self.weights), *how, len(self.spares()))
+
+    def spares(self) -> list[tuple[int, int]]:
+        """The positions of further prompts, each with the source that owns its shard, -1 without sources."""
+        count = min(math.ceil(self.spare * self.rows), self.train_rows - self.rows) if self.spare else 0
+        return further_rows(self.grid, self.rows, self.weights, self.rotation, self.real_rotation, count)
+
+    def filters(self) -> str:
+        """What leaves rows out by their texts, in words; empty where nothing does."""
+        length = [f"answers of {self.min_words} to {self.max_words or 'any number of'} words only"]
+        return ", ".join([
+            *["without refusals"] * (self.filter is Filter.refusals),
+            *[f"without {self.duplicates.value} duplicates"] * (self.duplicates is not Duplicates.none),
+            *length * bool(self.min_words or self.max_words),
+            *["without overlap"] * (self.overlap is Overlap.remove),
+        ])  # fmt: skip
 
     def input_names(self) -> list[str]:
-        return ["prompts", *(shard_input(self.sources[index], shard) for index, shards in self.shards().items()
-                             for shard in shards)]  # fmt: skip
+        sets = [f"{OVERLAP}{name}" for name in self.evaluated]
+        return ["prompts", *sets, *(shard_input(self.sources[index], shard) for index, shards in self.shards().items()
+                                    for shard in shards)]  # fmt: skip
 
     def owners(self) -> list[str]:
         """The source of each row."""
@@ -125,7 +144,7 @@ class Mix(FineTuningSet):
         answers = {
             (row.source, row.id): row
             for name, shard in inputs.items()
-            if name != "prompts"
+            if "/" in name
             for row in read_samples(shard.path, failed=True)
             if row.sample == self.sample
         }
@@ -151,35 +170,39 @@ class Mix(FineTuningSet):
         for source in self.sources if self.round else ():
             if not any(row["response"].strip() for row in rows if row["source"] == source):
                 raise DataError(only_empty(source, self.round))
-        refusals = [refuses(row) for row in rows]
-        counts = Counter(row["source"] for row, refused in zip(rows, refusals, strict=True) if refused)
-        if self.filter is Filter.refusals:
-            rows = [row for row, refused in zip(rows, refusals, strict=True) if not refused]
+        sets = {side: held_out for side in ("test", "target") if (held_out := read_prompts(prompts, side))}
+        sets |= {name: read_prompts(inputs[f"{OVERLAP}{name}"], "test") for name in self.evaluated}
+        rows, counts = filtered(self, rows, self.further(train, answers), sets)
         if not rows:
-            raise DataError(f"mix.filter={self.filter.value}: leaves no row, because every answer is a refusal")
+            raise DataError(f"mix: its filters ({self.filters()}) leave no row; {counts['removed']}")
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
         sources = Counter(row["source"] for row in rows)
         return {
             "rows": len(rows),
             "left_out": self.leave_out,
-            "refusals": dict(sorted(counts.items())),
             "sources": dict(sources),
             "effective_sources": effective_number(sources.values()),
             "empty": sum(not row["response"].strip() for row in rows),
             "finish": finish_counts(rows, run),
-            "test_answers_seen": answers_in_test(prompts, rows),
+            **counts,
         }
+
+    def further(self, train: list[dict[str, Any]], answers: dict[tuple[str, str], Sample]) -> list[dict[str, Any]]:
+        """The rows of spare prompts: the answer of the source that owns the shard, and the human one."""
+        rows = []
+        for place, (position, source) in enumerate(self.spares(), self.rows):
+            prompt, name = train[position], self.sources[source] if source >= 0 else ""
+            human = [Sample(prompt["id"], prompt["prompt"], prompt["response"], "human")] if prompt["response"] else []
+            written = [row for row in [answers.get((name, prompt["id"]))] if row and row.finish != "failed"]
+            if prompt["id"] not in self.leave_out:
+                rows += [dataclasses.asdict(row) | {"position": place} for row in (*written, *human)]
+        return rows
 
 
 def effective_number(counts: Iterable[float]) -> float:
     """exp of the entropy of the shares: K for K sources of equal share, 1 for one source."""
     shares = [count / total for counts in [[*counts]] for total in [sum(counts)] for count in counts if count]
     return math.exp(-math.fsum(share * math.log(share) for share in shares))
-
-
-def refuses(row: Mapping[str, Any]) -> bool:
-    """Whether a server or the text of an answer declines."""
-    return row["finish"] == "refusal" or is_refusal(row["response"])
 
 
 def shard_input(source: str, shard: int) -> str:
@@ -220,13 +243,6 @@ def finish_counts(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, i
             refused = f", {count['refusal']} of them refusals" if count["refusal"] else ""
             run.log(f"mix: {empty[source]} of the {count.total()} answers of {source} are empty{refused}")
     return {source: dict(count) for source, count in sorted(counts.items())}
-
-
-def answers_in_test(prompts: Artifact, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """The number of answers of each source that equal a human test answer: a generator may have memorised them."""
-    human = {normalise(row["response"]) for row in read_prompts(prompts, "test") if row["response"]}
-    seen = Counter(row["source"] for row in rows if normalise(row["response"]) in human)
-    return {source: seen[source] for source in sorted({row["source"] for row in rows})}
 
 
 def read_mix(artifact: Artifact) -> list[dict[str, Any]]:

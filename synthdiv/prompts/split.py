@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from synthdiv.prompts.table import normalise
@@ -76,6 +76,23 @@ def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
                 pairs.append((other, number))
         index.insert(number, sketch)
     return pairs
+
+
+def nearly_in(texts: Iterable[str], others: Iterable[str]) -> set[str]:
+    """Those of `texts` that are near-duplicates of one of `others`: exact, through the 3-grams that both have."""
+    sets, having = [shingles(text) for text in dict.fromkeys(others)], defaultdict[str, list[int]](list)
+    for number, words in enumerate(sets):
+        for word in words:
+            having[word].append(number)
+    result = set()
+    for text in dict.fromkeys(texts):
+        words = shingles(text)
+        known = [word for word in words if word in having]
+        if known and len(known) >= SIMILAR * len(words):
+            shared = Counter(number for word in known for number in having[word])
+            if any(both >= SIMILAR * (len(words) + len(sets[at]) - both) for at, both in shared.items()):
+                result.add(text)
+    return result
 
 
 def split(records: list[dict[str, Any]], members: list[int], sizes: dict[str, int], seed: int) -> list[str]:

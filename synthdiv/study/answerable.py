@@ -26,7 +26,7 @@ def unanswerable(nodes: Iterable[Node]) -> list[str]:
         stage = node.stage
         if isinstance(stage, Mix):
             left_out |= {*stage.leave_out}
-            shards = {name.rpartition("/")[0]: inner for name, inner in node.inputs.items() if name != "prompts"}
+            shards = {name.rpartition("/")[0]: inner for name, inner in node.inputs.items() if "/" in name}
             rows = list(zip(stage.positions(), stage.owners(), strict=True))
             for name in shards:
                 owned[name] |= {position for position, source in rows if source == name}

@@ -12,7 +12,7 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.row_filter import RoundFilter
 from synthdiv.generate.spec import Backend
-from synthdiv.mix.mix import Filter
+from synthdiv.mix.filters import Duplicates, Filter, Overlap
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.study.generators import Generator, Generators, Judges, Student
 from synthdiv.study.rounds import Data, Init, Lineage, Rounds, Writers
@@ -57,7 +57,19 @@ class MixSpec:
     """Ids of prompts on which a source failed, left out whoever owns them; the same list in all cells compared."""
     filter: Filter = Filter.none
     """Rows that are left out by their answers: refusals, by their first words (a control for studies of safety). Train
-    by `train.match=steps`, so that fewer rows are no smaller budget."""
+    by `train.match=steps`, so that fewer rows are no smaller budget, or set `spare`."""
+    duplicates: Duplicates = Duplicates.none
+    """Answers of which only the first stays: `exact` but for case and white space, or `near` (word 3-grams, .8)."""
+    min_words: int = setting(0, least=0)
+    """Rows with shorter answers are left out; 1: empty answers."""
+    max_words: int = setting(0, least=0)
+    """Rows with longer answers are left out; 0: none."""
+    overlap: Overlap = Overlap.report
+    """Rows whose prompt or answer is nearly one of an evaluation set, those of suites included, are counted (`report`),
+    left out (`remove`), or stop the build (`refuse`)."""
+    spare: float = setting(0.0, least=0)
+    """Further prompts that are answered, as a share of the rows: they take the place of rows that filters remove, each
+    for its own source, so that the budget stays; 0: filtered mixes are smaller."""
 
 
 class TrackerName(Enum):

@@ -218,6 +218,8 @@ def check(cell: Cell) -> list[str]:
         )
     if rounds.round and mix.real_rotation:
         problems.append("mix.real_rotation: blocks of rounds have fixed places; prompts.seed gives them other prompts")
+    if mix.spare and (rounds.round or size > 1):
+        problems.append("mix.spare: blocks of rounds have no further prompts; set mix.spare=0 and train.match=steps")
     if rounds.lineage is Lineage.segmented and mix.real_rows:
         problems.append("mix.real_rows: a segment has a share of human rows; set mix.real_share")
     if rounds.lineage is Lineage.segmented and rows % size:
@@ -230,6 +232,12 @@ def check(cell: Cell) -> list[str]:
     if mix.real_rows and (mix.real_share or mix.real_rows > rows):
         problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
     stage = fine_tuning_set(cell)
+    if 0 < mix.max_words < mix.min_words:
+        problems.append(f"mix.max_words={mix.max_words}: needs mix.min_words={mix.min_words} or more")
+    if stage.spare and (most := have - rows) < (needs := math.ceil(stage.spare * rows)):
+        problems.append(
+            f"mix.spare={mix.spare:g}: needs {needs:,} further prompts and there are {most:,}; lower mix.rows"
+        )
     allocation = stage.allocation()
     if (real := allocation.count(-1)) and not cell.prompts.human:
         problems.append(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.stage import canonical_fields, digest
 from synthdiv.generate.generate import Generate, Split
-from synthdiv.mix.mix import Filter, FineTuningSet, Mix
+from synthdiv.mix.mix import FineTuningSet, Mix
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph
 from synthdiv.train.recipe import StopRule
@@ -35,7 +35,7 @@ class Budget(NamedTuple):
         amount = f"{self.amount:g} epochs of {self.rows:,} rows" if self.rows else f"{self.amount:,g} {self.match}"
         amount += f" {LEFT_OUT} {self.left_out:.1%} of them" if self.left_out else ""
         amount += f", without {', '.join(self.prompts)}" if self.prompts else ""
-        amount += f", without {self.filter}" if self.filter else ""
+        amount += f", {self.filter}" if self.filter else ""
         return f"{EARLY}, after at most {amount}" if self.early else amount
 
 
@@ -72,8 +72,8 @@ def mismatch(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
         texts.append(f"`{' '.join(budgets[size].overrides) or 'no overrides'}` trains {size}")
     return (
         f"budgets of one comparison do not match: {' and '.join(texts)}. Give every arm the same mix.rows, "
-        "mix.leave_out, mix.filter, train.epochs and train.budget, or each of them to every arm; where they differ by "
-        "design, say so with report.unmatched=true"
+        "mix.leave_out, filters, train.epochs and train.budget, or each of them to every arm (mix.spare replaces rows "
+        "that filters remove); where they differ by design, say so with report.unmatched=true"
     )
 
 
@@ -92,7 +92,7 @@ def budget(graph: Graph) -> Budget:
     prompts = tuple(mixed(graph).leave_out)
     if stage.match is Match.rows:
         early = stage.stop is StopRule.early
-        by = mixed(graph).filter.value if mixed(graph).filter is not Filter.none else ""
+        by = "" if mixed(graph).spare else mixed(graph).filters()
         return Budget(stage.match.value, stage.epochs, mixed(graph).rows, early, stage.left_out, prompts, by)
     return Budget(stage.match.value, stage.budget or 0, 0, prompts=prompts)
 
@@ -123,4 +123,4 @@ def sources(graph: Graph) -> str:
         elif isinstance(node.stage, FineTuningSet) and not isinstance(node.stage, Mix):
             kinds.add(digest(canonical_fields(node.stage) | {"rows": 0}))
     real = (stage.real_share, stage.real_rows)
-    return digest([stage.sources, stage.weights, real, stage.filter.value, sorted(writers), sorted(kinds)])
+    return digest([stage.sources, stage.weights, real, stage.filters(), sorted(writers), sorted(kinds)])

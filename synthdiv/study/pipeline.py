@@ -11,12 +11,13 @@ from typing import Any
 from synthdiv.core.stage import Node, digest
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.row_filter import RoundFilter, RowFilter
-from synthdiv.evaluate.suite import EvaluatedStudent
+from synthdiv.evaluate.suite import EvaluatedStudent, prompt_sets
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import MODELLESS
-from synthdiv.mix.mix import Mix, shard_input
+from synthdiv.mix.filters import Overlap
+from synthdiv.mix.mix import OVERLAP, Mix, shard_input
 from synthdiv.study.config import Cell, Kind
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.lineage import Block, decoded, fine_tuned, kept, of_member, population
@@ -71,7 +72,8 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
         loop = replace(part, student=cell.student, mix=cell.mix, train=cell.train)
         members = once(known, trained, replace(loop, rounds=replace(cell.rounds, member=0)))
     else:
-        members = [fine_tuned(prompts, student, cell.train, once(known, mixed, replace(data, mix=cell.mix)))]
+        own = replace(data if cell.mix.overlap is Overlap.report else part, mix=cell.mix)
+        members = [fine_tuned(prompts, student, cell.train, once(known, mixed, own))]
     tuned = members[cell.rounds.member]
     mix = tuned.inputs["mix"]
     arm = evaluated(cell, prompts, tuned, student, mix, members)
@@ -142,7 +144,7 @@ def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[S
         names, weights = [each.name for each in students], [1 / len(students)] * len(students)
         real_rows, real_share = 0, cell.rounds.real_share
     block = block or Block(mix.rows or have, have)
-    return Mix(
+    stage = Mix(
         block.rows,
         names,
         weights,
@@ -158,7 +160,14 @@ def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[S
         block.first if names else 0,
         block.real_first if real_rows or real_share else 0,
         block.round,
+        mix.duplicates,
+        mix.min_words,
+        mix.max_words,
+        mix.overlap,
     )
+    if stage.filters() and mix.spare:
+        stage = replace(stage, spare=mix.spare, train_rows=block.grid_rows)
+    return stage
 
 
 def rotates(cell: Cell) -> bool:
@@ -169,6 +178,8 @@ def rotates(cell: Cell) -> bool:
 def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = ()) -> Node:
     """The mix, and the shards of answers by the sources that it needs, or by the `students` of the round before."""
     prompts, stage = Node(cell.prompts), fine_tuning_set(cell, block, students)
+    sets = {} if stage.overlap is Overlap.report else prompt_sets(untouched(cell)[3])
+    stage.evaluated = [*sets]
     sources, samples = students or [source(cell, each) for each in shares(cell)[0]], cell.generators.samples
     which = {"rows": stage.train_rows, "shard_rows": stage.shard_rows, "first": stage.first, "round": stage.round}
     answers = {
@@ -179,7 +190,7 @@ def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = (
         for one in [sources[index]]
         for shard in shards
     }
-    return Node(stage, {"prompts": prompts, **answers})
+    return Node(stage, {"prompts": prompts, **{f"{OVERLAP}{name}": sets[name] for name in sets}, **answers})
 
 
 def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:

@@ -12,9 +12,12 @@ import pytest
 from synthdiv.core.types import Artifact, DataError, Sample
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.mix.mix import Filter, Mix, finish_counts, read_mix
+from synthdiv.mix.filters import Duplicates, Filter, Overlap
+from synthdiv.mix.mix import OVERLAP, Mix, finish_counts, read_mix
 from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.shards import Grid
+from synthdiv.prompts.table import Columns, Table
 from tests.models.small import build, cpu_run, named, tiny_model
 
 ROWS, SHARD = 48, 4
@@ -80,7 +83,88 @@ def test_a_rotation_takes_other_prompts_with_their_answers(root, prompts, shards
 
 def test_answers_equal_to_human_test_answers_are_counted_by_source(root, prompts, shards):
     """Case does not matter. A generator may have memorised them."""
-    assert build(root, mix(), prompts, *shards).manifest["summary"]["test_answers_seen"] == {"oak": 0, "elm": 24}
+    counts = build(root, mix(), prompts, *shards).manifest["summary"]["overlap"]
+    assert counts == {"test": {"prompts": {"elm": 0, "oak": 0}, "answers": {"elm": 24, "oak": 0}}}
+
+
+def test_rows_that_overlap_an_evaluation_set_are_removed_or_refused(root, prompts, shards):
+    """Sets of suites are inputs; their names stand in the counts."""
+    asked = [read_prompts(prompts, "train")[at]["prompt"] for at in (0, 3)]
+    file = root / "asked.jsonl"
+    file.write_text("".join(json.dumps({"prompt": text.upper()}) + "\n" for text in asked))
+    requests = build(root, Requests(Table(str(file), rows=2, columns=Columns(response=None))))
+    sets = {"evaluated": ["safety:bad"]}
+    inputs = named(mix(), [prompts, *shards]) | {f"{OVERLAP}safety:bad": requests}
+    out = root / "removed"
+    out.mkdir()
+    summary = mix(overlap=Overlap.remove, **sets).build(inputs, out, cpu_run())
+    assert summary["removed"] == {"elm": {"overlap": 24}, "oak": {"overlap": 1}}
+    assert summary["overlap"]["safety:bad"]["prompts"] == {"elm": 1, "oak": 1}
+    with pytest.raises(DataError, match=r"mix\.overlap=refuse: .*'safety:bad': .'prompts': .'elm': 1"):
+        mix(overlap=Overlap.refuse, **sets).build(inputs, out, cpu_run())
+
+
+def answered(root, prompts, *answers):
+    """Shards of a source `ash` that answers the train prompts, in order, and says `ash N` where no answer is given."""
+    name = f"ash{len(list(root.glob('ash*')))}"
+    train = read_prompts(prompts, "train")
+    texts = [*answers, *(f"ash says the number {at}" for at in range(len(answers), ROWS))]
+    lines = [{"id": row["id"], "prompt": "", "response": text} for row, text in zip(train, texts, strict=True)]
+    (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recorded = Recorded(str(root / f"{name}.jsonl"), id="id")
+    grid = {"rows": ROWS, "shard_rows": SHARD}
+    stages = [Generate(name, Backend.recorded, recorded, **grid, shard=at) for at in range(Grid(ROWS, SHARD).shards)]
+    return name, [build(root, stage, prompts) for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        ({"duplicates": Duplicates.exact}, [0, 2, 3, 5]),
+        ({"duplicates": Duplicates.near}, [0, 3, 5]),
+        ({"min_words": 1}, [0, 1, 2, 3, 4]),
+        ({"min_words": 4, "max_words": 9}, [3]),
+        ({"duplicates": Duplicates.near, "filter": Filter.refusals}, [0, 5]),
+    ],
+)
+def test_rows_are_left_out_by_the_text_of_their_answer(root, prompts, filters, kept):
+    long = "one two three four five six seven eight nine ten eleven twelve"
+    name, shards = answered(root, prompts, long, long.upper() + " ", f"{long} plus", "I can't help you.", long, "")
+    stage = mix(rows=6, sources=[name], weights=[1.0], **filters)
+    made = build(root, stage, prompts, *shards)
+    assert [row["position"] for row in read_mix(made)] == kept
+    assert sum(made.manifest["summary"]["removed"][name].values()) == 6 - len(kept)
+    if filters != {"min_words": 4, "max_words": 9}:
+        refilled = read_mix(build(root, dataclasses.replace(stage, spare=1.0), prompts, *shards))
+        assert [row["position"] for row in refilled] == [*kept, *range(6, 12 - len(kept))]
+
+
+@pytest.mark.parametrize("real", [{}, {"real_share": 0.5}, {"real_rows": 10, "real_rotation": 1}])
+def test_rows_of_further_prompts_take_the_place_of_those_removed_for_each_source(root, prompts, real):
+    """Every third answer is empty."""
+    texts = ["" if at % 3 == 0 else f"an answer with the number {at}" for at in range(ROWS)]
+    names, shards = zip(*(answered(root, prompts, *texts[shift:]) for shift in (0, 1)), strict=True)
+    stage = mix(rows=24, sources=[*names], min_words=1, spare=0.9, **real)
+    made = build(root, stage, prompts, *shards[0], *shards[1])
+    rows, summary = read_mix(made), made.manifest["summary"]
+    assert Counter(row["source"] for row in rows) == Counter(stage.owners())
+    assert len({row["id"] for row in rows}) == 24
+    assert all(row["response"] for row in rows)
+    assert summary["refilled"] == {name: reasons["length"] for name, reasons in summary["removed"].items()}
+    assert set(summary["removed"]) == set(names)
+
+
+def test_a_mix_without_enough_further_prompts_is_refused(root, prompts):
+    name, shards = answered(root, prompts, *["the same"] * 20)
+    stage = mix(rows=20, sources=[name], weights=[1.0], duplicates=Duplicates.exact, spare=0.5)
+    with pytest.raises(DataError, match=rf"mix\.spare=0\.5: no further prompt takes the place of 9 of {name}"):
+        stage.build(named(stage, [prompts, *shards]), root, cpu_run())
+
+
+def test_filters_that_leave_nothing_say_what_they_removed(root, prompts):
+    stage = mix(rows=6, sources=[], weights=[], real_share=1.0, min_words=99)
+    with pytest.raises(DataError, match=r"answers of 99 to any number of words only\) leave no row; .'human'"):
+        stage.build({"prompts": prompts}, root, cpu_run())
 
 
 def test_a_filtered_mix_leaves_out_refusals_and_counts_them_by_source(root, prompts, shards, tmp_path):
@@ -94,7 +178,7 @@ def test_a_filtered_mix_leaves_out_refusals_and_counts_them_by_source(root, prom
     inputs = {name: dataclasses.replace(item, path=tmp_path) if item is elm else item for name, item in inputs.items()}
     for each, left_out in ((stage, rows[:2]), (mix(), [])):
         summary = each.build(inputs, tmp_path, cpu_run())
-        assert summary["refusals"] == {"elm": 2}
+        assert summary["refusals"] == {"elm": 2, "oak": 0}
         assert summary["rows"] == ROWS - len(left_out)
         kept = {row["id"]: row["position"] for row in read_mix(Artifact(None, "", tmp_path))}
         every = {row["id"]: row["position"] for row in read_prompts(prompts, "train", ROWS)}

@@ -50,6 +50,7 @@ def test_a_filtered_arm_is_matched_by_steps_alone(tmp_path):
     with pytest.raises(ConfigError, match=r"epochs of \d+ rows, without refusals"):
         frozen(*words, root=tmp_path, params=params)
     frozen(*words, "train.match=steps", "train.budget=2", root=tmp_path, params=params)
+    frozen(*words, "mix.rows=24", "mix.spare=0.5", root=tmp_path, params=params)  # further prompts take their places
 
 
 @pytest.mark.parametrize(

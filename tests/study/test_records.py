@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synthdiv.__main__ import conf_dir
+from synthdiv.mix.mix import OVERLAP
 from synthdiv.study import pipeline
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
@@ -117,6 +118,15 @@ def test_a_source_without_a_weight_is_in_no_mix():
     few.mix.weights = None
     assert graph(few).key == graph(point.cell).key
     assert cell_record(point, graph(point.cell)).axes["source"] == "oak+ash+fir"
+
+
+def test_a_mix_without_overlap_takes_the_prompt_sets_of_all_suites():
+    """Otherwise it does not depend on the evaluation."""
+    words = ["mix=human", "prompts=toy_suites", "student=toy_suites", "judge=toy", "evaluate=toy,toy_suites"]
+    sets = {f"{OVERLAP}safety:{name}" for name in ("topic", "look_alikes")}
+    for overlap, names in (("report", set()), ("remove", sets)):
+        graphs = [graph(point.cell) for point in EXPANDER.expand({}, [*words, f"mix.overlap={overlap}"])]
+        assert [item.mix.inputs.keys() - {"prompts"} for item in graphs] == [set(), names]
 
 
 def test_the_axes_of_every_cell():

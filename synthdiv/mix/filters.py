@@ -1,0 +1,142 @@
+"""Rows that a mix leaves out by their texts, rows that replace them, and what a mix shares with evaluation sets."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from synthdiv.core.types import DataError
+from synthdiv.measures.refusals import is_refusal
+from synthdiv.measures.words import words
+from synthdiv.prompts.split import near_duplicates, nearly_in
+from synthdiv.prompts.table import normalise
+
+if TYPE_CHECKING:
+    from synthdiv.mix.mix import Mix
+
+CHANCE = 3  # answers of fewer words are equal by chance ("Yes."), and no sign of leakage
+Row = dict[str, Any]
+
+
+class Filter(Enum):
+    """Which rows a mix leaves out by what their answers do."""
+
+    none = "none"
+    refusals = "refusals"
+
+
+class Duplicates(Enum):
+    """Answers of which only the first stays: `exact` but for case and white space, `near` by word 3-grams."""
+
+    none = "none"
+    exact = "exact"
+    near = "near"
+
+
+class Overlap(Enum):
+    """What is done about rows whose prompt or answer is nearly one of an evaluation set."""
+
+    report = "report"
+    remove = "remove"
+    refuse = "refuse"
+
+
+def refuses(row: Mapping[str, Any]) -> bool:
+    """Whether a server or the text of an answer declines."""
+    return row["finish"] == "refusal" or is_refusal(row["response"])
+
+
+def overlap(rows: list[Row], sets: Mapping[str, Iterable[Row]]) -> dict[str, dict[str, list[bool]]]:
+    """By evaluation set, of each row: whether its prompt is nearly one of the set, and whether its answer is."""
+    result = {}
+    for name, members in sets.items():
+        members = list(members)
+        asked = nearly_in([row["prompt"] for row in rows], [row.get("request") or row["prompt"] for row in members])
+        answers = [row["response"] for row in members if row["response"] and len(words(row["response"])) >= CHANCE]
+        given = nearly_in([row["response"] for row in rows], answers)
+        result[name] = {
+            "prompts": [row["prompt"] in asked for row in rows],
+            "answers": [row["response"] in given for row in rows],
+        }
+    return result
+
+
+def by_source(rows: list[Row], flags: Iterable[bool]) -> dict[str, int]:
+    """How many rows of each source are flagged."""
+    counts = Counter(row["source"] for row, flag in zip(rows, flags, strict=True) if flag)
+    return {source: counts[source] for source in sorted({row["source"] for row in rows})}
+
+
+class Copies:
+    """Recognises answers of which a copy was kept before."""
+
+    def __init__(self, texts: list[str], how: Duplicates):
+        self.how, self.kept = how, set[str]()
+        self.near = defaultdict[str, set[str]](set)
+        every = list(dict.fromkeys(map(normalise, texts if how is Duplicates.near else [])))
+        for one, other in near_duplicates(every):
+            self.near[every[other]].add(every[one])
+            self.near[every[one]].add(every[other])
+
+    def copied(self, text: str) -> bool:
+        """Whether a copy of `text` was kept; if not, it is kept now."""
+        text = normalise(text)
+        if self.how is Duplicates.none or not (text in self.kept or self.near[text] & self.kept):
+            self.kept.add(text)
+            return False
+        return True
+
+
+def reason(stage: Mix, row: Row, leaked: bool, copies: Copies) -> str:
+    """Why a row is left out; empty where it stays."""
+    length = len(words(row["response"]))
+    rules = {
+        "refusals": stage.filter is Filter.refusals and refuses(row),
+        "overlap": stage.overlap is Overlap.remove and leaked,
+        "length": not stage.min_words <= length <= (stage.max_words or length),
+    }
+    other = next((name for name, bad in rules.items() if bad), "")
+    return other or ("duplicates" if copies.copied(row["response"]) else "")
+
+
+def filtered(
+    stage: Mix, rows: list[Row], spares: list[Row], sets: Mapping[str, Iterable[Row]]
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows that pass every filter of a mix, with spare rows of the same source in the place of the others, and the
+    counts by source: `overlap` with evaluation sets, `refusals`, what was `removed` and why, what was `refilled`."""
+    every = [*rows, *spares]
+    shared = overlap(every, sets)
+    leaked = list(map(any, zip(*(flags for kinds in shared.values() for flags in kinds.values()), strict=True)))
+    overlaps = {
+        name: {kind: by_source(rows, flags[: len(rows)]) for kind, flags in kinds.items()}
+        for name, kinds in shared.items()
+    }
+    if stage.overlap is Overlap.refuse and any(leaked[: len(rows)]):
+        raise DataError(
+            f"mix.overlap=refuse: prompts or answers of evaluation sets are in the mix, {overlaps}; mix.overlap=remove "
+            "leaves these rows out"
+        )
+    copies, kept = Copies([row["response"] for row in every], stage.duplicates), dict[str, Row]()
+    removed, refilled, missing = defaultdict[str, Counter[str]](Counter), Counter[str](), Counter[str]()
+    for place, row in enumerate(every):
+        spare, source = place >= len(rows), row["source"]
+        if spare and (missing[source] < 1 or row["id"] in kept):
+            continue
+        if why := reason(stage, row, leaked[place], copies):
+            if not spare:
+                removed[source][why] += 1
+                missing[source] += 1
+            continue
+        kept[row["id"]] = row
+        refilled[source] += spare
+        missing[source] -= spare
+    if stage.spare and +missing:
+        short = ", ".join(f"{count} of {source}" for source, count in (+missing).items())
+        raise DataError(
+            f"mix.spare={stage.spare:g}: no further prompt takes the place of {short} that filters remove; raise "
+            "mix.spare, lower mix.rows, or set mix.spare=0 and train.match=steps"
+        )
+    counts = {"overlap": overlaps, "refusals": by_source(rows, map(refuses, rows)), "refilled": dict(+refilled)}
+    return list(kept.values()), counts | {"removed": {source: dict(each) for source, each in sorted(removed.items())}}
