@@ -18,6 +18,7 @@ from synthdiv.study.expand import Expander, Point
 from synthdiv.study.freeze import Frozen, freeze
 from synthdiv.views.bill import CostEstimate
 from synthdiv.views.disk import shortage, unwritable
+from synthdiv.views.live import live_view
 from synthdiv.views.track.watcher import TrackWatcher
 
 LOGGER = logging.getLogger("synthdiv")
@@ -58,7 +59,8 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     runner = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
     if cell.rerun:
         rerun(cell.rerun, frozen, Store(root))
-    return runner.run()
+    with live_view(root, cell.sweep):
+        return runner.run()
 
 
 def rerun(name: str, frozen: Frozen, store: Store) -> None:

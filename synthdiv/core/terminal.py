@@ -10,9 +10,15 @@ import logging
 import re
 import sys
 import traceback
+from collections.abc import Callable
+from pathlib import Path
 
 # C0 but tab and newline, DEL, C1, line separators, marks that reverse a line, halves of surrogate pairs
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+end_live: Callable[[], None] | None = None
+"""Ends the view that is redrawn, where there is one: before a question to the user, and at the end."""
 
 
 def clean(text: str) -> str:
@@ -30,8 +36,8 @@ def echo_traceback(error: BaseException) -> None:
 
 
 def overwrite(text: str = "") -> None:
-    """Replace the last line of the error output, if that is a terminal."""
-    if sys.stderr.isatty():
+    """Replace the last line of the error output, if that is a terminal on which nothing else is drawn."""
+    if sys.stderr.isatty() and end_live is None:
         print(f"\r\033[K{clean(text)}", end="", file=sys.stderr, flush=True)
 
 
@@ -42,8 +48,8 @@ class CleanFormatter(logging.Formatter):
         return clean(super().format(record))
 
 
-def log_handler() -> logging.Handler:
-    """Writes log messages to the error output."""
-    handler = logging.StreamHandler()
+def log_handler(file: Path | None = None) -> logging.Handler:
+    """Writes log messages to a file, or to the error output."""
+    handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler()
     handler.setFormatter(CleanFormatter("%(message)s"))
     return handler

@@ -3,7 +3,6 @@ and the summary at the end."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -24,7 +23,6 @@ from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
 from synthdiv.study.records import node_record
 
-LOGGER = logging.getLogger("synthdiv")
 INTERRUPTED = 130
 LOG_LINES = 5  # shown of the log of a failure
 POLL = 0.02  # seconds between two looks at workers and ledger, or ten times as long as a look takes
@@ -70,11 +68,9 @@ class Engine:
             stop.leave()
         states = list(self.states.values())
         if stop.reason or len(states) == len(self.nodes):  # a detached launch leaves the rest to the cluster
-            LOGGER.info(
-                "%s: %d cells (%d unique), %d nodes built, %d reused, in %.1f s",
-                self.cell.sweep, len(self.records), len({record.key for record in self.records}),
-                states.count("built"), states.count("reused"), time.monotonic() - begun,
-            )  # fmt: skip
+            cells = f"{len(self.records)} cells ({len({record.key for record in self.records})} unique)"
+            nodes = f"{states.count('built')} nodes built, {states.count('reused')} reused"
+            echo(f"{self.cell.sweep}: {cells}, {nodes}, in {time.monotonic() - begun:.1f} s", error=True)
         self.print_failures()
         if stop.reason:
             echo(f"{stop.reason}; unfinished work is kept, the same command goes on", error=True)

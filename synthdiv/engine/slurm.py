@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core import terminal
 from synthdiv.core.events import DONE, Event
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
@@ -237,6 +238,8 @@ class Slurm(Engine):
         """Whether to cancel the jobs: asked at a terminal, else yes."""
         question = f"cancel the {len(self.jobs)} jobs of this launch that have not ended? [Y/n] "
         with contextlib.suppress(EOFError, KeyboardInterrupt):
+            if terminal.end_live:
+                terminal.end_live()
             return not (sys.stdin.isatty() and input(question).strip().lower().startswith("n"))
         return True
 
