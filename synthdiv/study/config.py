@@ -95,7 +95,7 @@ class Track:
 
     def check(self, name: str) -> list[str]:
         """The project is also the name of a folder of the outputs."""
-        if re.fullmatch(r"(?!\.)[^/\\#?%:\0]{1,128}", self.project or "synthdiv"):
+        if re.fullmatch(r"(?!\.)[^/\\#?%:\0]{1,128}", "synthdiv" if self.project is None else self.project):
             return []
         needs = "needs 1 to 128 characters without / \\ # ? % : and without a leading dot"
         return [f"{name}.project={self.project!r}: {needs}"]
