@@ -34,6 +34,9 @@ def test_a_wheel_brings_the_command_its_plugins_and_its_presets(tmp_path):
     assert {
         str(path.relative_to(site / "synthdiv/conf")) for path in (site / "synthdiv/conf").rglob("*.yaml")
     } == presets
+    assets = {path.name for path in (site / "synthdiv/views/report/assets").iterdir()}
+    page = {"page.html", "page.css", "page.js", "plotly-cartesian-4.1.1.min.js", "plotly-LICENSE"}
+    assert assets == page, "the page of a report, and plotly.js with its notice"
     assert not (site / "hydra_plugins" / "__init__.py").exists(), "it must stay a namespace package"
 
     def run(*words: str) -> str:

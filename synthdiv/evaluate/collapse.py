@@ -52,6 +52,7 @@ class CollapseSuite(Suite, TextBudget):
         "plain/vendi_1",
         "plain/recall",
     )
+    diversity = ("plain/distinct_2_within@texts", "plain/distinct_2@texts", "plain/vendi_1")
     caveats = tuple(
         f"{decoding}/{name}"
         for decoding in ("published", "plain")

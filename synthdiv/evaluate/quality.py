@@ -46,6 +46,7 @@ class QualitySuite(Suite):
     rubrics = ("quality", "refusal", "preference")
     headlines = ("quality/panel", "quality/panel-vanilla", "length_controlled_win_rate", "degenerate")
     caveats = ("probe/panel",)
+    quality = ("quality/panel",)
     reading = (
         "`quality/JUDGE` is a judge's rating of answers without the name of their author. A judge can prefer long "
         "answers: `length_controlled_win_rate` is the win rate against the untouched student at equal length. "

@@ -85,6 +85,9 @@ class Suite:
     """What it asks judges, by the names of `Rubrics`."""
     headlines = tuple[str, ...]()
     caveats = tuple[str, ...]()
+    diversity = tuple[str, ...]()
+    quality = tuple[str, ...]()
+    """Scores that say how diverse and how good ordinary answers are: reports draw each against each."""
     reading = ""
     """What a reader of its scores must know, for reports."""
 
@@ -137,12 +140,17 @@ def suite_class(module: str) -> type[Suite]:
 
 
 def readings(modules: Iterable[str]) -> list[str]:
-    """What a reader of the scores of these suites must know. A module that is gone has none."""
-    texts = []
+    """What a reader of the scores of these suites must know."""
+    return [text for text in declared(modules, "reading") if text]
+
+
+def declared(modules: Iterable[str], attribute: str) -> list[Any]:
+    """What each of these suites declares. A module that is gone declares nothing."""
+    values = []
     for module in modules:
         with contextlib.suppress(ImportError, ConfigError):
-            texts.append(suite_class(module).reading)
-    return [text for text in texts if text]
+            values.append(getattr(suite_class(module), attribute))
+    return values
 
 
 def own_suites() -> list[str]:

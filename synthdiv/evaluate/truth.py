@@ -26,6 +26,7 @@ class TruthSuite(Suite):
     """The exact distance to the human law. It needs toy prompts and a decoding at temperature 1 and top-p 1."""
 
     headlines = ("truth/js", "truth/excess_nll_words", "truth/coverage")
+    quality = ("truth/js",)
     reading = (
         "With the toy world's defaults the ordering human < multi < single nearly follows from its construction. In "
         "the null world (`generators.overlap=1`) all families share one distribution, so differences there come only "

@@ -22,6 +22,7 @@ from synthdiv.mix.mix import Mix
 from synthdiv.study.pipeline import graph
 from tests.conftest import TINY, synthdiv
 from tests.study.test_keys import FILES, ROWS, cell
+from tests.views.report.reading import Page, rows
 
 WORDS = [
     "-m",
@@ -69,17 +70,20 @@ def test_the_exact_judge_rates_students_and_their_mixes(scores):
 
 def test_the_report_says_who_judged_and_who_is_related(folder):
     synthdiv("report", "judged", cwd=folder)
-    page = (folder / "outputs" / "reports" / "judged" / "report.md").read_text()
-    table = page.partition("## Judges and relatives")[2].partition("##")[0]
-    assert "| truth" in table
-    assert "exact: the truth of the toy world" in table
-    assert "| rules | refusal 1 | by the phrases" in " ".join(table.split()).replace("|  ", "| ")
-    lines = [line for line in table.splitlines() if line.startswith("- ")]
+    page = Page((folder / "outputs" / "reports" / "judged" / "index.html").read_text())
+    checked = {
+        (line["judge"], line["rubric"]): line["checked against labels"] for line in rows(page, "threats", "judge")
+    }
+    assert "exact: the truth of the toy world" in checked.values()
+    assert checked["rules", "refusal 1"].startswith("by the phrases")
+    lines = [
+        line for line in page.texts["threats"].splitlines() if "has the base" in line or "is of the family" in line
+    ]
     assert sorted(lines) == [
-        "- judge rules has the base checkpoint of source elm",
-        "- judge rules has the base checkpoint of student toy_small",
-        "- source elm has the base checkpoint of student toy_small",
-        "- source oak is of the family of student toy_small",
+        "judge rules has the base checkpoint of source elm",
+        "judge rules has the base checkpoint of student toy_small",
+        "source elm has the base checkpoint of student toy_small",
+        "source oak is of the family of student toy_small",
     ]
 
 

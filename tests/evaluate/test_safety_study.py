@@ -79,7 +79,7 @@ def test_completions_of_harmful_requests_are_in_files_of_the_owner_alone(folder)
     assert len(texts) > 3
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
-    assert any(path.name == "report.md" for path in files)
+    assert any(path.name == "index.html" for path in files)
     for path in files:
         data = path.read_bytes()
         if any(text.encode() in data or json.dumps(text)[1:-1].encode() in data for text in texts):

@@ -47,7 +47,7 @@ def test_a_suite_of_a_user_is_planned_built_reported_and_tracked(folder):
     with (folder / "outputs" / "reports" / "tiny" / "arms.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["measure"] == "toy/words"]
     assert len(rows) >= 3
-    assert "toy/words" in (folder / "outputs" / "reports" / "tiny" / "report.md").read_text(), "a headline is shown"
+    assert "toy/words" in (folder / "outputs" / "reports" / "tiny" / "index.html").read_text(), "a headline is shown"
     cells = [
         cell for cell in Ledger(folder / "outputs", "tiny").unique_cells() if "tests.evaluate.toy_suite" in cell.suites
     ]

@@ -62,11 +62,11 @@ class Arm:
         return [name for name in names if len({str(row.seeds.get(name)) for row in self.rows}) > 1]
 
 
-def arms_of(rows: Sequence[CellRow]) -> list[Arm]:
-    """The arms of all cells that have scores."""
+def arms_of(rows: Sequence[CellRow], scored: bool = True) -> list[Arm]:
+    """The arms of all cells that have scores, or of all cells."""
     groups: dict[str, list[CellRow]] = defaultdict(list)
     for row in rows:
-        if row.scores:
+        if row.scores or not scored:
             groups[row.arm].append(row)
     return [
         Arm(key, members[0].axes, members, {name: mean(members, name) for name in measures_of(members)})

@@ -38,6 +38,8 @@ class CellRow:
     reason: str = ""
     scores: dict[str, Score] = field(default_factory=dict)
     unmatched: str = ""
+    suites: dict[str, str] = field(default_factory=dict)
+    """The suite of each score."""
 
 
 def collect(root: Path, name: str) -> list[CellRow]:
@@ -48,10 +50,11 @@ def collect(root: Path, name: str) -> list[CellRow]:
 
 
 def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
-    scores, damaged = dict[str, Score](), list[str]()
-    for key in cell.suites.values():
+    scores, damaged, suites = dict[str, Score](), list[str](), dict[str, str]()
+    for suite, key in cell.suites.items():
         try:
             scores |= {score.name: score for score in suite_scores(root, key)}
+            suites |= {name: suites.get(name, suite) for name in scores}
         except DataError as error:
             damaged.append(str(error))
     nodes = cell.nodes or list(cell.suites.values())
@@ -64,7 +67,8 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
         reason = f"{failed['stage']} {failed['node'][:8]}: {failed['reason'] or f'see `synthdiv status {sweep}`'}"
     elif state == "done":  # and removed since
         state = "queued"
-    return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, model(cell), state, reason, scores, cell.unmatched)
+    made = (model(cell), state, reason, scores, cell.unmatched, suites)
+    return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, *made)
 
 
 def model(cell: CellRecord) -> str:

@@ -1,4 +1,4 @@
-"""One kind of figure: a panel per measure, a line per arm with a point per cell and a dash at the mean of the arm."""
+"""Figures for papers, as PDF and PNG: a panel for each measure, a line for each arm."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.types import Score
-from synthdiv.views.report.arms import Arm
+from synthdiv.views.layout import number
+from synthdiv.views.report.arms import INTERVAL, Arm
+from synthdiv.views.report.collect import VANILLA
+from synthdiv.views.report.heat import spread_of
 from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.plots import colour, known
 from synthdiv.views.report.tables import heading
 
-POINT, BAR, INK = "#0072B2", "#56B4E9", "#333333"  # of Okabe and Ito: safe for colour-blind readers
-CAPTION = "point: one cell, bar: 95 % over prompts (this model, not this method), dash: mean of the arm"
-COLUMNS = 3  # panels side by side, at most
+INK = "#333333"
+COLUMNS = 2  # panels side by side, at most
 
 
 def draw(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) -> None:
-    """Draw these measures of all arms."""
+    """Draw these measures of all arms into `path` with the suffixes .pdf and .png."""
     arms = sorted(arms, key=labels.order)
     across = min(COLUMNS, len(names))
-    down, words = math.ceil(len(names) / across), [labels.name(arm) for arm in arms]
-    figure = new_figure(across * 3.2 + max(map(len, words)) * 0.075, down * (len(arms) * 0.26 + 0.9) + 0.3)
+    down = math.ceil(len(names) / across)
+    models = {arm.key: f"{labels.name(arm)} ({arm.replicates})" for arm in arms}
+    figure = new_figure(across * 3.4 + max(map(len, models.values())) * 0.075, down * (len(arms) * 0.24 + 1.0) + 0.3)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axis, name in zip(panels, names, strict=False):
         draw_panel(axis, arms, name)
     for axis in panels[len(names) :]:
         axis.set_axis_off()
-    panels[0].set_yticks(range(len(arms)), words)
+    panels[0].set_yticks(range(len(arms)), list(models.values()))
     panels[0].set_ylim(len(arms) - 0.5, -0.5)
-    figure.supxlabel(CAPTION + special_marks(arms, names), fontsize=7, color="#666666")
+    figure.supxlabel(caption(arms, names), fontsize=7, color="#666666")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+        figure.savefig(path.with_suffix(suffix), metadata=metadata)
 
 
 def new_figure(wide: float, high: float) -> Any:
@@ -45,37 +49,47 @@ def new_figure(wide: float, high: float) -> Any:
 
 
 def draw_panel(axis: Any, arms: Sequence[Arm], name: str) -> None:
-    """The points, bars and dashes of one measure."""
-    like = next(arm.means[name].like for arm in arms if name in arm.means)
-    axis.set_title(heading(like), fontsize=9, color=INK)
+    """The trained models of each arm as rings, their mean as a point, and its interval. The axis has the range of the
+    trained arms: a vanilla student outside it is named at the edge."""
+    means = [arm.means[name] for arm in arms if name in arm.means]
+    axis.set_title(f"{heading(means[0].like)}, n {spread_of([mean.n for mean in means])}", fontsize=9, color=INK)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(labelsize=8, colors=INK)
     axis.tick_params(axis="y", length=0)
     axis.locator_params(axis="x", nbins=5)
     axis.grid(axis="x", color="#E4E4E4", lw=0.6)
     axis.set_axisbelow(True)
-    if name.endswith("-vanilla"):
-        axis.axvline(0, color="#999999", lw=0.8)
+    trained = [arm for arm in arms if arm.axes.get("mix") != VANILLA]
     for place, arm in enumerate(arms):
-        scores = [row.scores[name] for row in arm.rows if name in row.scores]
-        for index, score in enumerate(scores):
-            draw_score(axis, score, place + (index - (len(scores) - 1) / 2) * 0.6 / len(scores))
-        for sign, at, test in (("∞", 0.99, math.isinf), ("×", 0.01, math.isnan)):
-            if any(test(score.value) for score in scores):
-                axis.text(at, place, sign, transform=axis.get_yaxis_transform(), ha="center", va="center", color=POINT)
-        if scores and math.isfinite(centre := arm.means[name].value):
-            axis.plot([centre, centre], [place - 0.4, place + 0.4], color=INK, lw=1.4)
+        if known(arm, name) and arm in trained:
+            draw_arm(axis, arm, name, place)
+    low, high = axis.get_xlim() if axis.lines else (math.nan, math.nan)
+    for place, arm in enumerate(arms):
+        value = arm.means[name].value if name in arm.means else math.nan
+        if low <= value <= high and arm not in trained:
+            draw_arm(axis, arm, name, place)
+            axis.set_xlim(low, high)
+        elif not math.isfinite(value) or arm not in trained:
+            left = value < low or value == -math.inf
+            words = "×" if math.isnan(value) else f"← {number(value)}" if left else f"{number(value)} →"
+            side = {"ha": "left", "x": 0.01} if left else {"ha": "right", "x": 0.99}
+            transform = axis.get_yaxis_transform()
+            axis.text(side["x"], place, words, transform=transform, ha=side["ha"], va="center", color=INK, fontsize=7)
 
 
-def draw_score(axis: Any, score: Score, height: float) -> None:
-    """A point and its interval."""
-    if math.isfinite(score.value):
-        if math.isfinite(score.low) and math.isfinite(score.high):
-            axis.plot([score.low, score.high], [height, height], color=BAR, lw=1.0)
-        axis.plot([score.value], [height], color=POINT, marker="o", ms=3.5, mec="white", mew=0.4, ls="")
+def draw_arm(axis: Any, arm: Arm, name: str, place: int) -> None:
+    mean, shade = arm.means[name], colour(arm)
+    values = [row.scores[name].value for row in arm.rows if name in row.scores]
+    if mean.spread == INTERVAL:
+        axis.plot([mean.low, mean.high], [place, place], color=shade, lw=1.4)
+    axis.plot(values, [place] * len(values), color=shade, marker="o", mfc="none", ms=3.5, mew=0.7, ls="")
+    axis.plot([mean.value], [place], color=shade, marker="o", ms=4.5, ls="")
 
 
-def special_marks(arms: Sequence[Arm], names: Sequence[str]) -> str:
-    values = [row.scores[name].value for arm in arms for row in arm.rows for name in names if name in row.scores]
-    infinite, undefined = any(map(math.isinf, values)), any(map(math.isnan, values))
-    return (", ∞: infinite" if infinite else "") + (", ×: undefined, see cells.md" if undefined else "")
+def caption(arms: Sequence[Arm], names: Sequence[str]) -> str:
+    """What the marks are, of those that are drawn. In brackets behind an arm: its trained models."""
+    means = [arm.means[name] for arm in arms for name in names if name in arm.means]
+    words = "ring: a trained model, point: their mean"
+    words += ", bar: 95 % t interval over them" if any(mean.spread == INTERVAL for mean in means) else ""
+    words += ", ×: undefined or not measured" if any(math.isnan(mean.value) for mean in means) else ""
+    return words + "; in brackets: number of trained models"

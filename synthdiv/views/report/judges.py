@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from synthdiv.core.ledger import Ledger
-from synthdiv.core.terminal import clean
 from synthdiv.generate.spec import Backend
 from synthdiv.views.judge.calibration import judge_status
-from synthdiv.views.layout import markdown
+from synthdiv.views.layout import Row
 
 CERTAIN = {
     Backend.exact.value: "exact: the truth of the toy world",
@@ -16,8 +16,8 @@ CERTAIN = {
 }
 
 
-def judges_md(root: Path, name: str) -> str:
-    """A line for each judge and rubric of the sweep `name`, and one for each relation; empty where nobody judged."""
+def judge_rows(root: Path, name: str) -> tuple[Sequence[Row], list[str]]:
+    """A row for each judge and rubric of the sweep `name`, and each relation of a judge, a student and a source."""
     ledger = Ledger(root, name)
     nodes = {node.key: node for node in ledger.nodes()}
     asked = dict[tuple[str, str, int], str]()
@@ -26,11 +26,9 @@ def judges_md(root: Path, name: str) -> str:
         if node.stage == "generate" and prompts and prompts.stage == "judge_prompts":
             rubric = prompts.fields["rubric"]
             asked[node.fields["source"], rubric["name"], rubric["version"]] = node.fields["backend"]
-    lines = [
+    rows = [
         {"judge": judge, "rubric": f"{rubric} {version}"}
         | {"checked against labels": CERTAIN.get(backend) or judge_status(root, judge, rubric, version)}
         for (judge, rubric, version), backend in sorted(asked.items())
     ]
-    relations = dict.fromkeys(clean(line) for cell in ledger.cells() for line in cell.relations)
-    text = markdown(lines) if lines else ""
-    return text + ("\n" if text and relations else "") + "".join(f"- {line}\n" for line in relations)
+    return rows, list(dict.fromkeys(line for cell in ledger.cells() for line in cell.relations))

@@ -21,15 +21,20 @@ class Labels:
     def __init__(self, arms: Sequence[Arm]):
         self.varying = varying(arms)
 
-    def name(self, arm: Arm) -> str:
+    def mix(self, arm: Arm) -> str:
         mix = str(arm.axes.get("mix"))
         words = ["vanilla" if mix == "none" else mix.replace("_", " ")]
         if mix == "single" and value_of(arm, "source") != NOT_APPLICABLE:
             words.append(value_of(arm, "source"))
+        return " ".join(words)
+
+    def name(self, arm: Arm) -> str:
+        """The mix and its source, then what else differs; `→` stands before the student."""
+        words = [self.mix(arm)]
         for axis in self.varying:
             value = value_of(arm, axis)
             if axis != "source" and value not in (NOT_APPLICABLE, "default"):
-                words.append(value if axis in PLAIN else f"{axis.split('.')[-1].replace('_', ' ')} {value}")
+                words.append(axis_words(axis, value))
         return " ".join(words)
 
     def order(self, arm: Arm) -> tuple[Any, ...]:
@@ -38,6 +43,12 @@ class Labels:
         axes = ["generators", *(axis for axis in self.varying if axis != "generators")]
         rank = MIXES.index(mix) if mix in MIXES else len(MIXES)
         return (rank, *(natural(value_of(arm, axis)) for axis in axes))
+
+
+def axis_words(axis: str, value: str) -> str:
+    if axis in PLAIN:
+        return f"→ {value}" if axis == "student" else value
+    return f"{axis.split('.')[-1].replace('_', ' ')} {value}"
 
 
 def varying(arms: Sequence[Arm]) -> list[str]:

@@ -1,41 +1,50 @@
-"""`synthdiv report`: tables, figures and the page that contains them, in `<outputs>/reports/<sweep>/`."""
+"""`synthdiv report`: one page that answers, and beside it tables and figures, in `<outputs>/reports/<sweep>/`."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
-from synthdiv.evaluate.suite import readings
-from synthdiv.views.layout import csv_text, plural
-from synthdiv.views.report.arms import ENOUGH, Arm, arms_of, measures_of
+from synthdiv.evaluate.suite import CAVEAT, HEADLINE, declared, readings
+from synthdiv.views.layout import Row, csv_text, plural
+from synthdiv.views.report.arms import ENOUGH, Arm, arms_of, contrasts, measures_of, value_of
 from synthdiv.views.report.collect import CellRow, collect
 from synthdiv.views.report.figures import draw
-from synthdiv.views.report.judges import judges_md
+from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
+from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.plots import against, losses
+from synthdiv.views.report.render import render
+from synthdiv.views.report.samples import Samples, samples_of
+from synthdiv.views.report.sessions import Provenance, provenance
 from synthdiv.views.report.tables import (
     arm_rows,
-    arms_md,
     cell_rows,
-    cells_md,
-    contrasts_md,
-    unfinished_md,
-    unmatched_md,
+    heading,
+    latex,
+    measure_rows,
+    unfinished_rows,
+    unmatched,
 )
-from synthdiv.views.report.unanswered import unanswered_md
+from synthdiv.views.report.unanswered import unanswered_rows
 
-OVERVIEW = 6  # measures in the overview
+HEADLINES = 12  # measures that are drawn; all others are behind the search
+PAPER = 6  # measures of the figure for papers
 
 
 def write_report(root: Path, name: str, measures: list[str]) -> Path:
-    """Write the report of a sweep and return the path of its page. `measures` are those of the tables and the figures;
-    an empty list selects the headline scores of the suites."""
+    """Write the report of a sweep and return the path of its page. `measures` are those that are drawn; an empty list
+    selects the headline scores of the suites."""
     rows = collect(root, name)
     arms = arms_of(rows)
     if not arms:
@@ -43,31 +52,166 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
         raise ConfigError(
             f"sweep {name!r} has no finished cell yet ({states(rows)}); see `synthdiv status {name}`{lines}"
         )
-    available = measures_of(rows)
-    selected = checked(measures, available) or of_role(rows, "headline") or available[:OVERVIEW]
-    labels = Labels(arms)
-    suites = dict.fromkeys(suite for cell in Ledger(root, name).cells() for suite in cell.suites)
+    selected = checked(measures, measures_of(rows))
+    ledger = Ledger(root, name)
+    facts = provenance(root, ledger.nodes())
+    labels = Labels(arms_of(rows, scored=False))
+    headlines, minor, undefined = shown_headlines(rows, of_role(rows, HEADLINE) or measures_of(rows), HEADLINES)
+    drawn = selected or headlines
+    samples = samples_of(root, name, arms, labels)
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
-        draw(arms, selected[:OVERVIEW], labels, draft / "figures" / "overview.png")
-        for measure in selected:
-            draw(arms, [measure], labels, draft / "figures" / file_name(measure))
-        for file, text in {
+        write_answers(draft, samples)
+        draw(arms, drawn[:PAPER], labels, draft / "figures" / "overview")
+        files = {
             "cells.csv": csv_text(cell_rows(rows)),
-            "cells.md": unmatched_md(arms, labels) + cells_md(rows, selected, labels, arms),
             "arms.csv": csv_text(arm_rows(arms, labels)),
-            "report.md": page(
-                name, rows, arms, selected, labels, list(suites), unanswered_md(root, name), judges_md(root, name)
-            ),
-        }.items():
+            **swarm_files(rows, labels, arms, facts, drawn),
+            **{f"tables/{file_name(measure)}.tex": tex(arms, measure, labels) for measure in drawn},
+        }
+        files["index.html"] = render(
+            page(root, name, rows, arms, labels, drawn, facts)
+            | {"minor": minor, "undefined": undefined, "samples": samples.page(), "files": beside(draft, files)}
+        )
+        for file, text in files.items():
+            (draft / file).parent.mkdir(parents=True, exist_ok=True)
             (draft / file).write_text(text, encoding="utf-8")
         replace(draft, final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return final / "report.md"
+    return final / "index.html"
 
 
-def states(rows: Sequence[CellRow]) -> str:
+def page(
+    root: Path, name: str, rows: list[CellRow], arms: list[Arm], labels: Labels, drawn: list[str], facts: Provenance
+) -> dict[str, Any]:
+    """What the template shows, section by section."""
+    everyone = arms_of(rows, scored=False)
+    grid = grid_of(everyone, labels)
+    suites = list(dict.fromkeys(suite for row in rows for suite in row.suites.values()))
+    scores = {name: next(arm.means[name].like for arm in arms if name in arm.means) for name in measures_of(rows)}
+    judges, relations = judge_rows(root, name)
+    unanswered, left_out = unanswered_rows(root, name)
+    plots = {
+        "quality": [plot for x in chain(*declared(suites, "diversity")) for y in chain(*declared(suites, "quality"))
+                    if (plot := against(x, y, arms, labels))],
+        "loss": [plot for plot in (losses(root, arms, labels),) if plot],
+    }  # fmt: skip
+    caveats = of_role(rows, CAVEAT)
+    return {
+        "name": name,
+        "states": states(rows),
+        "partial": sum(row.state != "done" for row in rows),
+        "cells": len(rows),
+        "question": question(everyone, labels),
+        "grid": grid,
+        "design": design(grid, rows),
+        "answer": answers(arms, drawn, labels),
+        "unmatched": unmatched(arms, labels),
+        "heats": [
+            (heading(scores[measure]), counts([arm.means[measure] for arm in arms if measure in arm.means]),
+             heat(grid, measure), measure_rows(arms, measure, labels))
+            for measure in drawn
+        ],
+        "plots": plots,
+        "caveats": [(heading(scores[measure]), measure_rows(arms, measure, labels)) for measure in caveats],
+        "facts": facts,
+        "unfinished": unfinished_rows(rows),
+        "unanswered": unanswered,
+        "left_out": left_out,
+        "judges": judges,
+        "relations": relations,
+        "notes": notes(arms, suites, facts),
+        "every": every(arms, labels, scores),
+    }  # fmt: skip
+
+
+def question(arms: Sequence[Arm], labels: Labels) -> str:
+    """What the sweep varies, as a question."""
+    mixes = dict.fromkeys(labels.mix(arm) for arm in sorted(arms, key=labels.order))
+    others = [
+        f"{axis} ({', '.join(dict.fromkeys(v for arm in arms if (v := value_of(arm, axis)) != NOT_APPLICABLE))})"
+        for axis in labels.varying
+        if axis != "source"
+    ]
+    text = f"What does the source of the training answers ({', '.join(mixes)}) do to the student"
+    return text + (f", and does it depend on {', '.join(others)}?" if others else "?")
+
+
+def answers(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> dict[str, list[Row]]:
+    """Several sources minus the mean of their singles: by contrast, one row per measure."""
+    tables: dict[str, list[Row]] = {}
+    for arm, row in contrasts(sorted(arms, key=labels.order), measures):
+        kept = {name: row[name] for name in ("measure", "difference", "models", "n")}
+        verdict = "descriptive" if row["models"] < ENOUGH else "not tested"
+        title = f"{labels.name(arm)} − mean of its singles ({row['singles']})"
+        tables.setdefault(title, []).append(kept | {"verdict": verdict})
+    return tables
+
+
+def every(arms: Sequence[Arm], labels: Labels, scores: dict[str, Any]) -> dict[str, Any]:
+    """All scores of all arms for the search: names once, then `[arm, measure, mean, low, high, models, n, note]`."""
+    places, notes_seen = {name: at for at, name in enumerate(scores)}, dict[str, int]()
+    lines = [
+        (
+            at,
+            places[name],
+            mean.value,
+            mean.low,
+            mean.high,
+            mean.replicates,
+            mean.n,
+            notes_seen.setdefault(mean.note, len(notes_seen)),
+        )
+        for at, arm in enumerate(sorted(arms, key=labels.order))
+        for name, mean in arm.means.items()
+    ]
+    names = [labels.name(arm) for arm in sorted(arms, key=labels.order)]
+    return {"arms": names, "measures": [heading(score) for score in scores.values()], "lines": lines,
+            "notes": list(notes_seen)}  # fmt: skip
+
+
+def write_answers(folder: Path, samples: Samples) -> None:
+    """The first answers of one cell of each arm to every prompt, those of the page among them."""
+    folder.mkdir(parents=True)
+    if samples.every:
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.Table.from_pylist(samples.every)
+        pyarrow.parquet.write_table(table, folder / "answers.parquet", compression="zstd")
+
+
+def beside(folder: Path, files: Iterable[str]) -> list[str]:
+    """The files of a report, by name."""
+    written = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted({*written, *files})
+
+
+def swarm_files(
+    rows: Sequence[CellRow], labels: Labels, arms: Sequence[Arm], facts: Provenance, measures: Sequence[str]
+) -> dict[str, str]:
+    """`ratios.csv` and `metrics.csv`, as `olmix fit` reads them: the share of each source and the measures of each
+    finished trained cell, joined by `run_id`."""
+    ratios, metrics = list[Row](), list[Row]()
+    sources = list(dict.fromkeys(source for mix in facts.mixes.values() for source in mix.get("sources", ())))
+    for arm in sorted(arms, key=labels.order):
+        for row in arm.rows:
+            counts = facts.mixes.get(row.model, {}).get("sources", {})
+            if total := sum(counts.values()):
+                run = {"run_id": row.key, "name": labels.name(arm)}
+                ratios.append(run | {source: counts.get(source, 0) / total for source in sources})
+                values = {name: row.scores[name].value if name in row.scores else math.nan for name in measures}
+                metrics.append(run | {name: value if math.isfinite(value) else "" for name, value in values.items()})
+    return {"ratios.csv": csv_text(ratios), "metrics.csv": csv_text(metrics)} if ratios else {}
+
+
+def tex(arms: Sequence[Arm], measure: str, labels: Labels) -> str:
+    like = next(arm.means[measure].like for arm in arms if measure in arm.means)
+    return latex(measure_rows(arms, measure, labels), f"{heading(like)}; the replicate is a trained model.")
+
+
+def states(rows: Iterable[CellRow]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
 
 
@@ -89,59 +233,18 @@ def checked(measures: Sequence[str], available: Sequence[str]) -> list[str]:
 
 
 def file_name(measure: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", measure) + ".png"
+    return re.sub(r"[^\w.-]+", "_", measure)
 
 
 def replace(draft: Path, final: Path) -> None:
-    """Replace each file, the page last, and remove figures that the new report does not have."""
+    """Replace each file, the page last, and remove figures and tables that the new report does not have."""
     fresh = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
-    (final / "figures").mkdir(parents=True, exist_ok=True)
-    for path in sorted(fresh, key=lambda path: path.name == "report.md"):
+    for path in sorted(fresh, key=lambda path: path.name == "index.html"):
+        (final / path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(draft / path, final / path)
-    for path in (final / "figures").glob("*.png"):
+    for path in (*final.glob("figures/*"), *final.glob("tables/*")):
         if path.relative_to(final) not in fresh:
             path.unlink()
-
-
-def page(
-    name: str,
-    rows: Sequence[CellRow],
-    arms: Sequence[Arm],
-    selected: Sequence[str],
-    labels: Labels,
-    suites: Sequence[str],
-    unanswered: str = "",
-    judges: str = "",
-) -> str:
-    """The report itself."""
-    models = sorted({arm.replicates for arm in arms})
-    parts = [
-        f"# {name}\n",
-        f"{len(rows)} unique cells, vanilla students included ({states(rows)}), in {plural(len(arms), 'arm')} with "
-        f"{' to '.join(map(str, dict.fromkeys((models[0], models[-1]))))} trained models each. Launched cells with the "
-        "same key count once.\n",
-        unmatched_md(arms, labels).removesuffix("\n"),
-        "![overview](figures/overview.png)\n",
-    ]
-    for measure in selected:
-        parts += [arms_md(arms, measure, labels), f"![{measure}](figures/{file_name(measure)})\n"]
-    if differences := contrasts_md(arms, selected, labels):
-        parts.append(
-            "## Several sources minus the mean of their singles\n\nThe mean is over the singles that were launched, "
-            f"named in the table.\n\n{differences}"
-        )
-    if caveats := of_role(rows, "caveat"):
-        parts.append("## How far the scores can be trusted\n")
-        parts += [arms_md(arms, measure, labels, "###") for measure in caveats]
-    parts += [
-        "Every score is in the CSV files; `report.measures=NAME,…` shows any of them here.\n",
-        judges and f"## Judges and relatives\n\n{judges}",
-        unanswered and f"## Prompts without an answer\n\n{unanswered}",
-        f"## Not finished\n\n{unfinished_md(rows)}",
-        f"## How to read this\n\n{notes(arms, suites)}",
-        "Files: `cells.csv` (one line per score), `cells.md`, `arms.csv`, `figures/`.\n",
-    ]
-    return "\n".join(part for part in parts if part)
 
 
 def seeds_note(arms: Sequence[Arm]) -> str:
@@ -155,20 +258,25 @@ def seeds_note(arms: Sequence[Arm]) -> str:
     return over + (f"; {', '.join(fixed)} did not vary, and no interval covers what they do." if fixed else ".")
 
 
-def notes(arms: Sequence[Arm], suites: Sequence[str]) -> str:
+def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list[str]:
     few = sum(arm.replicates < ENOUGH for arm in arms)
-    return "".join(
-        f"- {note}\n"
+    seen = ", ".join(facts.seen())
+    return [
+        note
         for note in (
-            "The replicate is a trained model, not a prompt. Intervals of single cells are over prompts: this model, "
-            "not this method. n counts prompts, of the cell that has the fewest.",
+            few
+            and f"{few} of {plural(len(arms), 'arm')} have fewer than three replicates: they are descriptive and "
+            "show a range, which supports no conclusion about the method.",
+            facts.differing and f"Not the same in all sessions: {', '.join(facts.differing)}.",
+            seen and f"Fine-tuning sets have answers that are equal to human test answers: up to {seen}.",
+            "The replicate is a trained model, not a prompt. n counts prompts, of the cell that has the fewest.",
             seeds_note(arms),
-            f"{few} of {len(arms)} arms have fewer than three replicates: they are descriptive and show a range, which "
-            "supports no conclusion about the method.",
             "Sources are fixed effects: the results do not extend to sources that were not used.",
-            "Whether a source shares the student's family is not separated from the number of sources.",
+            "Whether a source shares the student's family is not separated from the number of sources, and generator "
+            "size not from family.",
             "There are no tests, and nothing is corrected for multiplicity.",
             "Undefined is shown as — with its reason, never as 0. ↑ ↓: better, or more diverse.",
             *readings(suites),
         )
-    )
+        if note
+    ]

@@ -1,21 +1,27 @@
-"""The tables of a report as rows: for CSV with every digit (`docs/outputs.md` has the columns), and as text."""
+"""The tables of a report as rows: for CSV with every digit (`docs/outputs.md` has the columns), for the page, LaTeX."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from synthdiv.core.ledger import EARLY, LEFT_OUT, NOT_APPLICABLE
 from synthdiv.core.types import Score
-from synthdiv.views.layout import Row, arrow, interval, markdown, number
-from synthdiv.views.report.arms import DESCRIPTIVE, ENOUGH, Arm, Mean, contrasts
+from synthdiv.views.layout import Row, arrow, cell_text, columns, interval, markdown, number
+from synthdiv.views.report.arms import DESCRIPTIVE, Arm, Mean
 from synthdiv.views.report.collect import VANILLA, CellRow
 from synthdiv.views.report.labels import Labels
 
 HIDDEN = ("name", "role", "note", "least", "most")  # the last two are in scores.json
 MISSING = "not measured: the suite is not finished, or does not have this measure"
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$",
+    "∞": r"$\infty$", "−": "$-$", "—": "---", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}", "·": r"$\cdot$",
+}  # fmt: skip
 
 
 def cell_rows(rows: Sequence[CellRow]) -> list[Row]:
@@ -48,41 +54,20 @@ def heading(score: Score) -> str:
     return score.name + arrow(score.higher_is_better) + (f" ({score.unit})" if score.unit else "")
 
 
-def cells_md(rows: Sequence[CellRow], measures: Sequence[str], labels: Labels, arms: Sequence[Arm]) -> str:
-    """A table for each measure, a line for each cell that has scores, in the order of the arms."""
-    ordered = [(arm, row) for arm in sorted(arms, key=labels.order) for row in sorted(arm.rows, key=seeds_text)]
-    parts = []
-    for name in measures:
-        lines = [
-            {"cell": row.key[:8], "arm": labels.name(arm), "seeds": seeds_text(row), "state": row.state}
-            | score_text(row.scores.get(name))
-            for arm, row in ordered
-        ]
-        like = next(row.scores[name] for _, row in ordered if name in row.scores)
-        parts.append(f"## {heading(like)}\n\n{markdown(lines)}")
-    return "Intervals: 95 % over prompts: this model, not this method.\n\n" + "\n".join(parts)
+def measure_rows(arms: Sequence[Arm], name: str, labels: Labels) -> list[Row]:
+    """One measure: a row for each arm with its mean over trained models, and their interval or range."""
+    return [
+        {"arm": labels.name(arm)} | mean_row(arm.means.get(name), arm) for arm in sorted(arms, key=labels.order)
+    ]  # fmt: skip
 
 
-def seeds_text(row: CellRow) -> str:
-    named = (f"{name.removesuffix('.seed')}={value}" for name, value in row.seeds.items() if value != NOT_APPLICABLE)
-    return " ".join(named)
-
-
-def score_text(score: Score | None) -> dict[str, Any]:
-    if score is None:
-        return {"value": math.nan, "note": MISSING}
-    note = score.note or ("infinite" if math.isinf(score.value) else "")
-    return {"value": score.value, "95 %": interval(score.low, score.high), "n": score.n, "note": note}
-
-
-def arms_md(arms: Sequence[Arm], name: str, labels: Labels, level: str = "##") -> str:
-    """One measure: a line for each arm with its mean over trained models, and their interval or range."""
+def arms_md(arms: Sequence[Arm], name: str, labels: Labels) -> str:
+    """One measure as Markdown, for the report of a tracker."""
     like = next(arm.means[name].like for arm in arms if name in arm.means)
-    lines = [{"arm": labels.name(arm)} | mean_text(arm.means.get(name), arm) for arm in sorted(arms, key=labels.order)]
-    return f"{level} {heading(like)}\n\n{markdown(lines)}"
+    return f"## {heading(like)}\n\n{markdown(measure_rows(arms, name, labels))}"
 
 
-def mean_text(mean: Mean | None, arm: Arm) -> dict[str, Any]:
+def mean_row(mean: Mean | None, arm: Arm) -> dict[str, Any]:
     if mean is None:
         return {"mean": math.nan, "models": 0, "note": MISSING}
     spread = ""
@@ -94,36 +79,27 @@ def mean_text(mean: Mean | None, arm: Arm) -> dict[str, Any]:
     return {"mean": mean.value, "spread": spread, **facts}
 
 
-def contrasts_md(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> str:
-    """Several sources minus the mean of their singles, one line per measure and arm; empty without such arms."""
-    lines = []
-    for arm, row in contrasts(sorted(arms, key=labels.order), measures):
-        difference, test = row["difference"], "descriptive" if row["models"] < ENOUGH else "not tested"
-        note = "" if math.isfinite(difference) else "undefined or infinite in one of the arms"
-        lines.append(
-            {"measure": row.pop("measure"), "several sources": labels.name(arm), **row, "note": note or test}
-            | {"difference": f"{difference:+.4g}" if math.isfinite(difference) else "—"}
-        )
-    return markdown(lines) if lines else ""
+def seeds_text(row: CellRow) -> str:
+    named = (f"{name.removesuffix('.seed')}={value}" for name, value in row.seeds.items() if value != NOT_APPLICABLE)
+    return " ".join(named)
 
 
-def unfinished_md(rows: Sequence[CellRow]) -> str:
+def unfinished_rows(rows: Sequence[CellRow]) -> list[Row]:
     """Every cell that is not done, with its state and the reason."""
-    lines = [
+    return [
         {"cell": row.key[:8], "axes": axes_text(row.axes), "seeds": seeds_text(row), "state": row.state}
         | {"why": row.reason}
         for row in rows
         if row.state != "done"
     ]
-    return markdown(lines) if lines else "Every cell is finished.\n"
 
 
 def axes_text(axes: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in axes.items() if value not in (NOT_APPLICABLE, ""))
 
 
-def unmatched_md(arms: Iterable[Arm], labels: Labels) -> str:
-    """The warning above the tables if arms train different amounts, by `report.unmatched` or by stopping early."""
+def unmatched(arms: Sequence[Arm], labels: Labels) -> str:
+    """The warning if arms train different amounts, by `report.unmatched` or by stopping early; else empty."""
     budgets: dict[str, dict[str, None]] = {}
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
@@ -132,4 +108,21 @@ def unmatched_md(arms: Iterable[Arm], labels: Labels) -> str:
     if len(budgets) < 2 and not any(word in budget for budget in budgets for word in (EARLY, LEFT_OUT)):
         return ""  # all arms train the same amount
     groups = (f"{', '.join(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
-    return f"**arms are not matched: {'; '.join(groups)}**\n\n"
+    return f"arms are not matched: {'; '.join(groups)}"
+
+
+def latex(rows: Sequence[Row], caption: str) -> str:
+    """A table for a paper, with the rules of `booktabs`."""
+    names = [name for name in columns(rows) if any(row.get(name) not in (None, "") for row in rows)]
+    kinds = "".join("r" if all(isinstance(row.get(name), (int, float)) for row in rows) else "l" for name in names)
+    lines = [names, *([cell_text(row.get(name)) for name in names] for row in rows)]
+    top, *body = (" & ".join(map(escaped, line)) + r" \\" for line in lines)
+    return "\n".join([
+        r"% \usepackage{booktabs}", r"\begin{table}", rf"\caption{{{escaped(caption)}}}",
+        rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", top, r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}", r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def escaped(words: str) -> str:
+    return re.sub("[" + re.escape("".join(LATEX)) + "]", lambda match: LATEX[match[0]], words.replace("\n", " "))

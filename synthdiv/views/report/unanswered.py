@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.store import MANIFEST
-from synthdiv.core.terminal import clean
 from synthdiv.generate.generate import Split, read_log
-from synthdiv.views.layout import markdown
+from synthdiv.views.layout import Row
 from synthdiv.views.report.collect import damage
 
 OUTCOMES = ("refusal", "failed")
 SHOWN = 10  # ids of prompts that are left out
 
 
-def unanswered_md(root: Path, name: str) -> str:
-    """A line for each source of the sweep `name` that refused or failed a prompt to train on, with the most frequent
-    reason, and the prompts left out of mixes; empty where there is none. Damaged shards do not count."""
+def unanswered_rows(root: Path, name: str) -> tuple[Sequence[Row], str]:
+    """A row for each source of the sweep `name` that refused or failed a prompt to train on, with the most frequent
+    reason, and the prompts left out of mixes as a line; empty where there is none. Damaged shards do not count."""
     answers, reasons = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
     left_out = dict[str, None]()
     for node in Ledger(root, name).nodes():
@@ -34,14 +34,11 @@ def unanswered_md(root: Path, name: str) -> str:
         answers[source].update(finish)
         for line in read_log(path) if finish.keys() & OUTCOMES and not manifest["confidential"] else ():
             reasons[source].update(str(line[outcome]) for outcome in OUTCOMES if line.get(outcome))
-    lines = [
+    rows = [
         {"source": source, "answers": count.total(), "refused": count["refusal"], "failed": count["failed"]}
         | {"most frequent reason": next((reason for reason, _ in reasons[source].most_common(1)), "")}
         for source, count in sorted(answers.items())
         if count["refusal"] or count["failed"]
     ]
-    text = markdown(lines) if lines else ""
-    if left_out:
-        ids = clean(", ".join([*left_out][:SHOWN])) + (", …" if len(left_out) > SHOWN else "")
-        text += f"\nLeft out of mixes (`mix.leave_out`): {len(left_out)} ({ids}).\n"
-    return text
+    ids = ", ".join([*left_out][:SHOWN]) + (", …" if len(left_out) > SHOWN else "")
+    return rows, f"Left out of mixes (mix.leave_out): {len(left_out)} ({ids})." if left_out else ""

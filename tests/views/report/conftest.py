@@ -39,13 +39,34 @@ class Train(Stage):
 
 
 @dataclass
+class Prompts(Stage):
+    name = "prompts"
+    words: str = ""
+
+    def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [
+            {"id": f"p{at}", "category": "riddle", "prompt": f"question {at}{self.words}", "response": "a human answer"}
+            | {"split": "test" if at < 3 else "train", "position": at}
+            for at in range(5)
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / "prompts.parquet")
+        return {}
+
+
+@dataclass
 class Generate(Taking):
     name = "generate"
     decoding: str = ""
+    words: str = ""
 
     def build(self, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
         places = [(prompt, sample) for prompt in (2, 0, 1) for sample in (1, 0)]
-        rows = [Sample(f"p{p}", "question", f"{self.decoding} {p} {s}", "student", sample=s) for p, s in places]
+        rows = [
+            Sample(f"p{p}", "question", f"{self.decoding} {p} {s}{self.words}", "student", sample=s) for p, s in places
+        ]
         (out / "rows.jsonl").write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
         return {}
 
@@ -87,11 +108,18 @@ class Study:
 
     def __init__(self, root: Path, name: str = "eggs") -> None:
         self.root, self.ledger, self.store = root, Ledger(root, name, "test"), Store(root)
+        self.prompts, self.words = "p", ""  # the key of the prompt set, and what every answer ends with
+
+    def ask(self, words: str) -> None:
+        """Build a prompt set whose prompts end with these words, for the cells that are added next."""
+        node = Node(Prompts(words))
+        self.store.obtain(node, RUN)
+        self.prompts, self.words = node.key, words
 
     def suites(self, tag: str, value: float, undefined: bool) -> tuple[Node | None, dict[str, Node]]:
         train = None if tag == "vanilla" else Node(Train(tag))
         inputs = (train,) if train else ()
-        answers = [taking(Generate(decoding), *inputs) for decoding in ("plain", "published")]
+        answers = [taking(Generate(decoding, self.words), *inputs) for decoding in ("plain", "published")]
         truth = taking(Truth(value=value), *inputs)
         return train, {"collapse": taking(Collapse(value=value, undefined=undefined), *answers), "truth": truth}
 
@@ -118,7 +146,7 @@ class Study:
             vanilla={name: node.key for name, node in vanilla.items()},
             nodes=list(nodes),
             train=train.key if train else None,
-            prompts="p",
+            prompts=self.prompts,
             unmatched=unmatched,
         )
         inputs = {node.key: {name: inner.key for name, inner in node.inputs.items()} for node in nodes.values()}

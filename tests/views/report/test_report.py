@@ -20,6 +20,7 @@ from synthdiv.views.report.collect import collect
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.page import write_report
 from tests.views.report.conftest import Study
+from tests.views.report.reading import Page, rows
 from tests.views.report.test_arms import row as cell_row
 
 
@@ -55,6 +56,11 @@ def report(eggs: Any) -> Path:
     return write_report(eggs.root, "eggs", []).parent
 
 
+@pytest.fixture(scope="module")
+def shown(report: Path) -> Page:
+    return Page((report / "index.html").read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are empty files: for tests of what else a report writes."""
@@ -62,23 +68,16 @@ def empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(*arguments: Any) -> None:
         path = arguments[-1]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.with_suffix(".png").touch()
 
     monkeypatch.setattr(page, "draw", write)
 
 
-def lines_of(text: str, heading: str) -> list[dict[str, str]]:
-    """The rows of the table below a heading of Markdown."""
-    part = text.partition(f"# {heading}")[2].partition("\n#")[0]
-    rows = [[cell.strip() for cell in line[2:-2].split(" | ")] for line in part.splitlines() if line[:1] == "|"]
-    return [dict(zip(rows[0], row, strict=False)) for row in rows[2:]]
-
-
 def test_csv_holds_every_score_unchanged(eggs: Any, report: Path) -> None:
     lines = {(line["cell"], line["measure"]): line for line in table(report / "cells.csv")}
-    rows = [row for row in collect(eggs.root, "eggs") if row.scores]
-    assert len(lines) == sum(len(row.scores) for row in rows) == 8 * 4
-    for row in rows:
+    scored = [row for row in collect(eggs.root, "eggs") if row.scores]
+    assert len(lines) == sum(len(row.scores) for row in scored) == 8 * 4
+    for row in scored:
         for score in row.scores.values():
             line = lines[row.key, score.name]
             for end in ("value", "low", "high"):
@@ -88,22 +87,20 @@ def test_csv_holds_every_score_unchanged(eggs: Any, report: Path) -> None:
             assert (line["mix"], line["train.seed"]) == (row.axes["mix"], str(row.seeds["train.seed"]))
 
 
-def test_undefined_scores_are_shown_with_their_reason(report: Path) -> None:
-    cells, page = (report / "cells.md").read_text(), (report / "report.md").read_text()
-    lines = lines_of(cells, "published/self_bleu_3@words ↓ (0-100)")
-    assert {(line["arm"], line["value"], line["n"], line["note"]) for line in lines if line["note"]} == {
-        ("single ada overlap 0", "—", "0", "too few words")
+def test_undefined_scores_are_shown_with_their_reason(report: Path, shown: Page) -> None:
+    lines = [line for line in table(report / "cells.csv") if line["measure"].startswith("published")]
+    assert {(line["mix"], line["value"], line["n"], line["note"]) for line in lines if line["note"]} == {
+        ("single", "nan", "0", "too few words")
     }
-    (line,) = (line for line in lines_of(page, "published/self_bleu_3@words ↓ (0-100)") if line["mean"] == "—")
+    (line,) = (line for line in rows(shown, "heat", "arm", "note") if line["mean"] == "—")
     assert (line["arm"], line["models"], line["note"]) == (
         "single ada overlap 0", "0", "undefined in 1 of 1 cells: too few words"
     )  # fmt: skip
-    assert all(line["value"] == "∞" for line in lines_of(cells, "truth/excess_nll ↓ (nats/answer)"))
 
 
-def test_the_number_of_replicates_decides_between_interval_and_range(report: Path) -> None:
-    rows = {line["arm"]: line for line in lines_of((report / "report.md").read_text(), "nll_2 ↓ (nats/token)")}
-    assert {name: (line["mean"], line["spread"], line["models"], line["n"]) for name, line in rows.items()} == {
+def test_the_number_of_replicates_decides_between_interval_and_range(report: Path, shown: Page) -> None:
+    lines = {line["arm"]: line for line in rows(shown, "heat", "arm", "mean")}
+    assert {name: (line["mean"], line["spread"], line["models"], line["n"]) for name, line in lines.items()} == {
         "vanilla": ("9", "one model", "1", "9"),
         "human": ("2", "[0.5776, 6.926]", "3", "9"),
         "single ada overlap 0": ("2", "one model", "1", "9"),
@@ -111,33 +108,45 @@ def test_the_number_of_replicates_decides_between_interval_and_range(report: Pat
         "multi overlap 0": ("1.25", "one model", "1", "9"),
         "multi overlap 1": ("4.75", "one model", "1", "9"),
     }
-    assert rows["human"]["seeds that vary"] == "train.seed"
-    assert "Intervals and ranges are over train.seed; evaluate.respond.seed" in (report / "report.md").read_text()
+    assert lines["human"]["seeds that vary"] == "train.seed"
+    assert "Intervals and ranges are over train.seed; evaluate.respond.seed" in shown.texts["threats"]
     means = {(line["name"], line["measure"]): line for line in table(report / "arms.csv")}
     assert (means["human", "nll_2"]["mean"], means["human", "nll_2"]["replicates"]) == ("2.0", "3")
     assert means["multi overlap 0", "nll_2"]["spread"] == "range, descriptive"
 
 
-def test_unfinished_cells_are_on_the_page(eggs: Any, report: Path) -> None:
-    text = (report / "report.md").read_text()
-    part = text.split("## Not finished")[1].split("##")[0]
-    (line,) = [line for line in part.splitlines() if eggs.waiting.key[:8] in line]
-    assert "queued" in line
-    assert "train=1" in line
-    assert "9 unique cells" in text
-    assert "(8 done, 1 queued)" in text
+def test_a_partial_sweep_gives_a_report_that_says_so_and_what_is_missing(eggs: Any, shown: Page) -> None:
+    (line,) = rows(shown, "unfinished", "cell", "state")
+    assert (line["cell"], line["state"]) == (eggs.waiting.key[:8], "queued")
+    assert "train=1" in line["seeds"]
+    assert "This report is partial: of 9 cells 8 done, 1 queued." in shown.texts[""]
 
 
-def test_the_contrast_is_shown_in_both_worlds(report: Path) -> None:
-    lines = lines_of((report / "report.md").read_text(), "Several sources")
-    differences = {line["several sources"]: line["difference"] for line in lines if line["measure"] == "nll_2"}
-    assert differences == {"multi overlap 0": "-0.75", "multi overlap 1": "+0.25"}
-    assert {line["n"] for line in lines if line["measure"] == "nll_2"} == {"9"}
+def test_the_contrast_is_shown_in_both_worlds(shown: Page) -> None:
+    tables = [
+        [dict(zip(each[0], row, strict=True)) for row in each[1:]] for each in shown.tables[""] if "verdict" in each[0]
+    ]
+    lines = [line for each in tables for line in each if line["measure"] == "nll_2"]
+    assert [line["difference"] for line in lines] == ["-0.75", "0.25"]
+    assert {(line["models"], line["n"], line["verdict"]) for line in lines} == {("1", "9", "descriptive")}
 
 
-def test_a_suite_says_how_its_scores_are_read(report: Path) -> None:
+def test_the_picture_of_the_design_has_one_box_for_an_arm_to_which_the_axes_do_not_apply(shown: Page) -> None:
+    design = shown.tables[""][0]
+    assert design[0] == ["", "generators.overlap"]
+    assert design[2:] == [["vanilla", "●"], ["human", "●●●"], ["single ada", "●", "●"], ["multi", "●", "●○"]]
+    heat = shown.tables["heat"][0]
+    assert heat[2:] == [
+        ["vanilla", "9"],
+        ["human", "2 0.5776 – 6.926"],
+        ["single ada", "2", "4.5"],
+        ["multi", "1.25", "4.75"],
+    ]
+
+
+def test_a_suite_says_how_its_scores_are_read(shown: Page) -> None:
     """The suites `collapse` and `truth` of the package; a suite whose module is gone has nothing to say."""
-    assert f"- {TruthSuite.reading}\n" in (report / "report.md").read_text()
+    assert TruthSuite.reading in shown.texts["threats"]
     assert readings(["collapse", "no_such_suite", "truth"]) == [TruthSuite.reading]
 
 
@@ -146,12 +155,12 @@ def test_a_damaged_suite_costs_one_cell(study: Any) -> None:
     cells = [study.cell("human", 1.0), study.cell("multi", 2.0)]
     file = study.root / "artifacts" / "collapse" / cells[0].suites["collapse"] / "scores.json"
     file.write_text(file.read_text()[:-10])
-    text = write_report(study.root, "eggs", []).read_text()
-    assert "(1 damaged, 2 done)" in text
-    (line,) = lines_of(text, "Not finished")
+    shown = Page(write_report(study.root, "eggs", []).read_text())
+    assert "of 3 cells 1 damaged, 2 done" in shown.texts[""]
+    (line,) = rows(shown, "unfinished", "cell")
     assert (line["cell"], line["state"]) == (cells[0].key[:8], "damaged")
     assert f"`rm -r {file.parent}`, and run the same command again" in line["why"]
-    means = {line["arm"]: line["mean"] for line in lines_of(text, "nll_2 ↓ (nats/token)")}
+    means = {line["arm"]: line["mean"] for line in rows(shown, "heat", "arm", "mean")}
     assert means == {"vanilla": "9", "human": "—", "multi": "2"}
     for cell in cells:
         for key in cell.suites.values():
@@ -169,49 +178,49 @@ def test_unmatched_arms_are_named_above_every_table(study: Any) -> None:
     assert "not matched" not in write_report(study.root, "eggs", []).read_text(), "all train the same amount"
     study.cell("multi_decoding", 2.0)
     study.cell("single", 3.0, unmatched="400 steps", source="ada")
-    folder = write_report(study.root, "eggs", []).parent
+    text = write_report(study.root, "eggs", []).read_text()
     line = (
         "arms are not matched: human, multi (2 epochs of 600 rows); single ada (400 steps); "
         "multi decoding (launched as matched)"
     )
-    for file in ("report.md", "cells.md"):
-        above, _, table = (folder / file).read_text().partition(line)
-        assert "| single ada |" in table
-        assert "|" not in above, file
+    above, _, below = text.partition(line)
+    assert "<table" in below
+    assert "<table" not in above
 
 
-def test_figures_are_drawn_and_shown(report: Path) -> None:
-    names = {"overview", "nll_2", "published_self_bleu_3_words", "truth_coverage", "truth_excess_nll"}
-    files = {path.stem: path for path in (report / "figures").iterdir()}
-    assert set(files) == names
-    for path in files.values():
-        width, height = png_size(path)
-        assert width > 700
-        assert height > 400
-        assert path.stat().st_size > 8000
-        assert f"(figures/{path.name})" in (report / "report.md").read_text()
+def test_the_figure_for_papers_is_written_as_pdf_and_png(report: Path) -> None:
+    width, height = png_size(report / "figures" / "overview.png")
+    assert width > 700
+    assert height > 400
+    assert (report / "figures" / "overview.pdf").read_bytes()[:5] == b"%PDF-"
+    assert {path.stem for path in (report / "figures").iterdir()} == {"overview"}
 
 
 def test_figures_show_the_scores(eggs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The artists of the figure: the point of each cell, the mean of an arm, the ends of the bars."""
+    """The artists of the figure: a ring for each model, the mean of an arm, the ends of its interval; the vanilla
+    student does not squeeze the others; the caption promises only what is drawn."""
     drawn: list[Any] = []
     make = figures.new_figure
     monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
     arms = arms_of(collect(eggs.root, "eggs"))
-    figures.draw(arms, ["nll_2", "truth/excess_nll"], Labels(arms), tmp_path / "x.png")
+    figures.draw(arms, ["nll_2", "truth/excess_nll"], Labels(arms), tmp_path / "x")
     axis, infinite = drawn[0].axes
     assert [panel.get_title() for panel in (axis, infinite)] == [
-        "nll_2 ↓ (nats/token)",
-        "truth/excess_nll ↓ (nats/answer)",
+        "nll_2 ↓ (nats/token), n 9",
+        "truth/excess_nll ↓ (nats/answer), n 4",
     ]
-    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
-    assert sorted(points) == sorted([9.0, 1.0, 2.0, 3.0, 2.0, 1.25, 4.5, 4.75])
-    names = ["vanilla", "human", "single ada overlap 0", "single ada overlap 1", "multi overlap 0", "multi overlap 1"]
+    rings = [x for line in axis.lines if line.get_mfc() == "none" for x in line.get_xdata()]
+    assert sorted(rings) == sorted([1.0, 2.0, 3.0, 2.0, 1.25, 4.5, 4.75])
+    names = ["vanilla (1)", "human (3)", "single ada overlap 0 (1)", "single ada overlap 1 (1)", "multi overlap 0 (1)",
+             "multi overlap 1 (1)"]  # fmt: skip
     assert [label.get_text() for label in axis.get_yticklabels()] == names
-    flat = [list(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
-    assert [2.0, 2.0] in flat  # the mean of the human arm
-    assert [0.9, 1.1] in flat  # the interval of its first cell
-    assert [text.get_text() for text in infinite.texts] == ["∞"] * 6
+    (bar,) = [line for line in axis.lines if line.get_linestyle() == "-"]
+    assert list(bar.get_xdata()) == pytest.approx([0.5776, 6.926], rel=1e-3), "the human arm alone has three models"
+    assert [text.get_text() for text in axis.texts] == ["9 →"]
+    assert [text.get_text() for text in infinite.texts] == ["∞ →"] * 6
+    assert "95 % t interval" in drawn[0].get_supxlabel()
+    few = [arm for arm in arms if arm.axes["mix"] != "human"]
+    assert "interval" not in figures.caption(few, ["nll_2"])
 
 
 def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -222,7 +231,7 @@ def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     ]
     arms, drawn, make = arms_of([cell_row("none", 9.0), *cells]), [], figures.new_figure
     monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
-    figures.draw(arms, ["x"], Labels(arms), tmp_path / "x.png")
+    figures.draw(arms, ["x"], Labels(arms), tmp_path / "x")
     boxes = [text.get_window_extent() for text in drawn[0].axes[0].get_yticklabels()]
     assert len(boxes) == 29
     assert all(upper.y0 > lower.y1 for upper, lower in itertools.pairwise(boxes))
@@ -230,13 +239,15 @@ def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("empty_figures")
-def test_selected_measures_are_the_columns_and_the_figures(study: Any) -> None:
+def test_selected_measures_are_the_heat_maps_and_the_tables(study: Any) -> None:
     study.cell("human", 1.0)
     first = write_report(study.root, "eggs", [])
-    assert len(list((first.parent / "figures").iterdir())) == 5
+    assert len(list((first.parent / "tables").iterdir())) == 4
     report = write_report(study.root, "eggs", ["truth/coverage"])
-    assert {path.stem for path in (report.parent / "figures").iterdir()} == {"overview", "truth_coverage"}
-    assert "nll_2" not in report.read_text() + (report.parent / "cells.md").read_text()
+    assert {path.name for path in (report.parent / "tables").iterdir()} == {"truth_coverage.tex"}
+    shown = Page(report.read_text())
+    assert [each[0] for each in shown.tables["heat"] if "arm" in each[0]] == [["arm", "mean", "spread", "models", "n"]]
+    assert "nll_2" not in shown.texts["heat"]
     assert not list((study.root / "reports").glob(".*"))
 
 
@@ -258,7 +269,7 @@ def test_importing_the_report_loads_nothing_heavy() -> None:
     import subprocess
 
     script = "import sys, synthdiv.views.report.page, synthdiv.views.track.wandb, synthdiv.views.track.cell\n"
-    script += "heavy = ('matplotlib', 'numpy', 'pyarrow', 'wandb', 'pandas', 'torch')\n"
+    script += "heavy = ('matplotlib', 'numpy', 'pyarrow', 'wandb', 'pandas', 'torch', 'jinja2')\n"
     script += "print([name for name in heavy if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

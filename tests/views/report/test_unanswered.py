@@ -16,7 +16,7 @@ from tests.conftest import write_rows
 from tests.generate.fault_server import FaultServer, prompt_of
 from tests.generate.hosting import built_prompts, run_of, stage
 from tests.views.report.conftest import Study
-from tests.views.report.test_report import lines_of
+from tests.views.report.reading import Page, rows
 
 FILTERED = {"error": {"message": "blocked | by a filter", "code": "content_filter"}}
 
@@ -24,7 +24,7 @@ FILTERED = {"error": {"message": "blocked | by a filter", "code": "content_filte
 def test_prompts_without_an_answer_are_in_the_report_with_their_reason(study: Study) -> None:
     prompts = Node(built_prompts(study.root).stage)
     study.cell("human", 1.0)
-    assert "Prompts without" not in write_report(study.root, "eggs", []).read_text()
+    assert "without an answer" not in write_report(study.root, "eggs", []).read_text()
     write_rows(study.root / "gaps.jsonl", [{"id": f"q{number}", "response": "yes"} for number in range(0, 2016, 2)])
     gaps = Recorded(str(study.root / "gaps.jsonl"), id="id")
     elm = Generate(source="elm", backend=Backend.recorded, recorded=gaps, rows=96, shard_rows=8)
@@ -41,14 +41,14 @@ def test_prompts_without_an_answer_are_in_the_report_with_their_reason(study: St
     nodes.append(Node(Mix(real_share=1.0, rows=96, leave_out=["q1", "q3"]), {"prompts": prompts}))
     study.ledger.add([], [node_record(node) for node in nodes])
 
-    text = write_report(study.root, "eggs", []).read_text()
+    shown = Page(write_report(study.root, "eggs", []).read_text())
     refused, failed = (sum(file.read_text().count(word) for file in files) for word in ('"refusal"', '"failed"'))
     assert 0 < refused < 8
     assert 0 < failed < 16
-    assert lines_of(text, "Prompts without") == [
+    assert rows(shown, "unfinished", "source", "refused") == [
         {"source": "elm", "answers": "16", "refused": "0", "failed": str(failed)}
         | {"most frequent reason": "the file has no answer"},
         {"source": "oak", "answers": "8", "refused": str(refused), "failed": "0"}
-        | {"most frequent reason": "blocked \\| by a filter"},
+        | {"most frequent reason": "blocked | by a filter"},
     ]
-    assert "\nLeft out of mixes (`mix.leave_out`): 2 (q1, q3).\n" in text
+    assert "Left out of mixes (mix.leave_out): 2 (q1, q3)." in shown.texts["unfinished"]

@@ -1,0 +1,143 @@
+"""Interactive figures as plotly specifications: data and layout, without colours of the page, which the browser adds.
+
+Every figure has its table, because plotly cannot be used by keyboard.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthdiv.views.layout import Row, number
+from synthdiv.views.report.arms import INTERVAL, Arm, Mean
+from synthdiv.views.report.collect import VANILLA, damage, finished
+from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.tables import heading, mean_row
+
+COLOURS = {  # of Okabe and Ito: safe for colour-blind readers
+    "none": "#999999", "human": "#009E73", "single": "#0072B2", "multi": "#D55E00", "multi_decoding": "#CC79A7",
+}  # fmt: skip
+OTHER = "#E69F00"
+POINTS = 120  # of a curve
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
+OUTSIDE = (
+    "A bar is the 95 % interval over at least three trained models. The axes have the range of the trained arms: "
+    "double-click to see the vanilla student where it is outside."
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: its identifier in the page, what it shows, its specification, and the same numbers as a table."""
+
+    name: str
+    title: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    rows: Sequence[Row]
+    note: str = ""
+
+
+def colour(arm: Arm) -> str:
+    return COLOURS.get(str(arm.axes.get("mix")), OTHER)
+
+
+def text(words: str) -> str:
+    """Words in a figure: plotly reads tags."""
+    return html.escape(words, quote=False)
+
+
+def bar(mean: Mean) -> dict[str, Any]:
+    """The interval over trained models; a range of one or two models is no interval and has no bar."""
+    known = mean.spread == INTERVAL
+    return {"type": "data", "symmetric": False, "array": [mean.high - mean.value if known else None],
+            "arrayminus": [mean.value - mean.low if known else None], "thickness": 1.2, "width": 4}  # fmt: skip
+
+
+def against(x: str, y: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
+    """Two measures of every arm that has both."""
+    both = [arm for arm in sorted(arms, key=labels.order) if all(known(arm, name) for name in (x, y))]
+    if len(both) < 2:
+        return None
+    data: list[dict[str, Any]] = []
+    for arm in both:
+        across, up = arm.means[x], arm.means[y]
+        symbol = SYMBOLS[sum(trace["marker"]["color"] == colour(arm) for trace in data) % len(SYMBOLS)]
+        data.append({
+            "type": "scatter", "mode": "markers", "name": text(labels.name(arm)), "x": [across.value], "y": [up.value],
+            "hovertext": f"{text(labels.name(arm))}<br>{tip(across)}<br>{tip(up)}", "hoverinfo": "text",
+            "error_x": bar(across), "error_y": bar(up),
+            "marker": {"size": 11, "color": colour(arm), "symbol": symbol}, "cliponaxis": True,
+        })  # fmt: skip
+    axes = {
+        f"{axis}axis": {"title": {"text": text(heading(both[0].means[name].like))}, **trained_range(both, name)}
+        for axis, name in (("x", x), ("y", y))
+    }
+    rows = [
+        {"arm": labels.name(arm)}
+        | {f"{name}: {key}": value for name in (x, y) for key, value in mean_row(arm.means[name], arm).items()}
+        for arm in both
+    ]
+    return Plot(f"{x} {y}", f"{y} against {x}", data, axes | {"height": 420}, rows, OUTSIDE)
+
+
+def trained_range(arms: Sequence[Arm], name: str) -> dict[str, Any]:
+    """The range of an axis: that of the trained arms, which the vanilla student would squeeze."""
+    means = [arm.means[name] for arm in arms if arm.axes.get("mix") != VANILLA]
+    ends = [end for mean in means for end in (mean.value, mean.low, mean.high) if math.isfinite(end)]
+    margin = 0.06 * (max(ends, default=0) - min(ends, default=0))
+    return {"range": [min(ends) - margin, max(ends) + margin]} if margin else {}
+
+
+def known(arm: Arm, name: str) -> bool:
+    return name in arm.means and math.isfinite(arm.means[name].value)
+
+
+def tip(mean: Mean) -> str:
+    """A measure of an arm in a tooltip."""
+    ends = f" [{number(mean.low)}, {number(mean.high)}]" if mean.spread == INTERVAL else ""
+    return f"{text(mean.like.name)}: {number(mean.value)}{ends}, {mean.replicates} models, n {mean.n:,}"
+
+
+def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
+    """Training loss by step: the mean over the trained models of an arm, averaged in at most `POINTS` stretches."""
+    data: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    for arm in sorted(arms, key=labels.order):
+        curves = [curve for model in {row.model for row in arm.rows} if (curve := loss_curve(root, model))]
+        if not curves:
+            continue
+        shortest = min(len(steps) for steps, _ in curves)
+        steps, mean = curves[0][0][:shortest], [
+            math.fsum(values[at] for _, values in curves) / len(curves) for at in range(shortest)
+        ]  # fmt: skip
+        name = labels.name(arm)
+        dash = DASHES[sum(trace["line"]["color"] == colour(arm) for trace in data) % len(DASHES)]
+        data.append({
+            "type": "scatter", "mode": "lines", "name": text(name), "x": steps, "y": mean,
+            "line": {"color": colour(arm), "width": 1.6, "dash": dash},
+            "hovertemplate": f"{text(name)}<br>step %{{x:.0f}}: %{{y:.4g}}<extra></extra>",
+        })  # fmt: skip
+        rows.append({"arm": name, "models": len(curves), "first": mean[0], "last": mean[-1], "steps": steps[-1]})
+    axes = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "loss (nats per supervised token)"}}}
+    note = "The mean over the trained models of an arm. The table has the first and the last stretch."
+    return Plot("loss", "Training loss", data, axes | {"height": 420}, rows, note) if data else None
+
+
+def loss_curve(root: Path, model: str) -> tuple[list[float], list[float]] | None:
+    """The steps and losses of a training, averaged in stretches of equal length; None where nothing was trained."""
+    path = finished(root, model) if model.isalnum() else None
+    if path is None or not (path / "metrics.parquet").exists() or damage(path):
+        return None
+    import numpy as np
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path / "metrics.parquet", columns=["step", "loss"])
+    parts = [np.array_split(table[name].to_numpy(), min(POINTS, len(table))) for name in ("step", "loss")]
+    steps, loss = ([float(np.mean(part)) for part in column] for column in parts)
+    return steps, loss

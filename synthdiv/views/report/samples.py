@@ -1,0 +1,102 @@
+"""Answers to the same prompts by every arm, side by side. Confidential answers are in no page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
+from synthdiv.core.store import MANIFEST
+from synthdiv.views.report.arms import Arm
+from synthdiv.views.report.collect import damage, finished, vanilla_key
+from synthdiv.views.report.labels import Labels
+
+MOST = 40  # prompts in the page
+PAGE_CHARACTERS = 4_000_000  # of answers in the page; answers are cut to keep it
+LONGEST = 1500  # characters of an answer in the page
+
+
+@dataclass
+class Samples:
+    """`prompts` have `id`, `category`, `prompt` and the `human` answer; `answers` are by arm, then by prompt."""
+
+    decoding: str = ""
+    prompts: list[dict[str, str]] = field(default_factory=list)
+    arms: list[str] = field(default_factory=list)
+    answers: list[list[str | None]] = field(default_factory=list)
+    every: list[dict[str, Any]] = field(default_factory=list)
+    """The first answers of these cells to all prompts, as the file beside the page has them."""
+
+    def page(self) -> dict[str, Any]:
+        cells = max(1, len(self.arms) * len(self.prompts))
+        most = max(80, min(LONGEST, PAGE_CHARACTERS // cells))
+        answers = [[cut(answer, most) for answer in row] for row in self.answers]
+        prompts = [{name: cut(words, LONGEST) for name, words in prompt.items()} for prompt in self.prompts]
+        return {"decoding": self.decoding, "prompts": prompts, "arms": self.arms, "answers": answers}
+
+
+def cut(words: str | None, most: int) -> str | None:
+    return words if words is None or len(words) <= most else f"{words[:most]} … ({len(words):,} characters)"
+
+
+def samples_of(root: Path, name: str, arms: Sequence[Arm], labels: Labels) -> Samples:
+    """The first answers of one cell of each arm to the first prompts of the stratified order."""
+    ledger, made = Ledger(root, name), Samples()
+    nodes = {node.key: node for node in ledger.nodes()}
+    records = {cell.key: cell for cell in ledger.unique_cells()}
+    untouched = {vanilla_key(cell.vanilla): cell for cell in records.values() if cell.vanilla}
+    sets = dict.fromkeys(cell.prompts for cell in records.values())
+    for key in sets:
+        made.prompts += prompts_of(root, key, MOST // len(sets) or 1)
+    for arm in sorted(arms, key=labels.order):
+        for row in arm.rows:
+            cell = records.get(row.key) or untouched[row.key]
+            made.decoding = "published" if "published" in cell.responses else next(iter(cell.responses), "")
+            key = cell.responses.get(made.decoding, "")
+            if rows := rows_of(finished(root, key if row.key in records else vanilla_response(nodes, cell, key))):
+                answers = {row["id"]: row["response"] for row in rows}
+                made.arms.append(labels.name(arm))
+                made.answers.append([answers.get(prompt["id"]) for prompt in made.prompts])
+                made.every += [{"arm": labels.name(arm), "cell": row.key} | answer for answer in rows]
+                break
+    return made
+
+
+def vanilla_response(nodes: dict[str, NodeRecord], cell: CellRecord, key: str) -> str:
+    """The vanilla student's answers to the same prompts with the same sampling, empty where no suite has them."""
+
+    def asks(node: NodeRecord | None) -> Any:
+        return node and (node.stage, node.inputs.get("prompts"), node.fields.get("sampling"))
+
+    wanted = asks(nodes.get(key))
+    inputs = (inner for suite in cell.vanilla.values() if suite in nodes for inner in nodes[suite].inputs.values())
+    return next((inner for inner in inputs if wanted and asks(nodes.get(inner)) == wanted), "")
+
+
+def prompts_of(root: Path, key: str, most: int) -> list[dict[str, str]]:
+    """The first test prompts of the stratified order. A confidential set has none."""
+    path = finished(root, key)
+    if path is None or damage(path) or confidential(path):
+        return []
+    import pyarrow.parquet
+
+    columns = ["id", "category", "prompt", "response", "split", "position"]
+    rows = pyarrow.parquet.read_table(path / "prompts.parquet", columns=columns).to_pylist()
+    test = sorted((row for row in rows if row["split"] == "test"), key=lambda row: row["position"])[:most]
+    return [{name: row[name] or "" for name in columns[:3]} | {"human": row["response"] or ""} for row in test]
+
+
+def confidential(path: Path) -> bool:
+    return json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("confidential", True)
+
+
+def rows_of(path: Path | None) -> list[dict[str, Any]]:
+    """The first answer to each prompt; none of an artifact that is absent, damaged or confidential."""
+    if path is None or damage(path) or confidential(path):
+        return []
+    with (path / "rows.jsonl").open(encoding="utf-8") as handle:
+        rows = [row for row in map(json.loads, handle) if row["sample"] == 0]
+    return [{name: row[name] for name in ("id", "response", "finish")} for row in rows]

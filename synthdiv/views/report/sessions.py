@@ -1,0 +1,89 @@
+"""What the numbers stand on: what each model was trained on, what the work cost, and which code made it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.ledger import NodeRecord
+from synthdiv.core.store import MANIFEST
+from synthdiv.core.tail import Tail
+from synthdiv.generate.spend import FILE, Totals
+from synthdiv.views.layout import Row, duration
+
+
+@dataclass
+class Provenance:
+    """Of the nodes of a sweep whose artifacts are finished. Manifests that cannot be read do not count."""
+
+    time: list[Row] = field(default_factory=list)
+    """By stage: nodes, and the seconds of all sessions that worked on them, whichever sweep they belonged to."""
+    seconds: float = 0.0
+    usd: float = 0.0
+    tokens: int = 0
+    """`usd` and `tokens` are of hosted models, by all sweeps of these outputs."""
+    versions: list[Row] = field(default_factory=list)
+    """Each commit, and each version, device and accelerator that is not the same in all sessions."""
+    mixes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By the key of a trained model, the summary of the mix it was trained on."""
+
+    @property
+    def differing(self) -> list[str]:
+        """What is not the same in all sessions."""
+        counts = Counter(str(row["what"]) for row in self.versions)
+        return [what for what, count in counts.items() if count > 1]
+
+    def seen(self) -> list[str]:
+        """A line for each source of which the fine-tuning set has answers that are equal to human test answers."""
+        counts: dict[str, int] = {}
+        for mix in self.mixes.values():
+            for source, count in (mix.get("test_answers_seen") or {}).items():
+                counts[source] = max(count, counts.get(source, 0))
+        return [f"{count:,} of {source}" for source, count in sorted(counts.items()) if count]
+
+
+def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
+    made, sessions = Provenance(), defaultdict[str, Counter[str]](Counter)
+    time: dict[str, list[float]] = defaultdict(list)
+    summaries: dict[str, dict[str, Any]] = {}
+    for node, manifest in manifests(root, graph):
+        seconds = 0.0
+        for session in manifest.get("sessions", ()):
+            seconds += float(session.get("seconds", 0.0))
+            commit = f"{session.get('commit') or 'unknown'}{' with changes' if session.get('dirty') else ''}"
+            facts = {"commit": commit, "device": session.get("device"), "accelerator": session.get("accelerator")}
+            for what, value in {**facts, **session.get("versions", {})}.items():
+                sessions[what][str(value)] += 1
+        time[node.stage].append(seconds)
+        if node.stage == "mix":
+            summaries[node.key] = manifest.get("summary", {})
+    made.time = [
+        {"stage": stage, "nodes": len(each), "time": duration(sum(each)), "mean": duration(sum(each) / len(each))}
+        for stage, each in sorted(time.items(), key=lambda item: -sum(item[1]))
+    ]
+    made.seconds = sum(map(sum, time.values()))
+    made.versions = [
+        {"what": what, "value": value, "sessions": count}
+        for what, values in sessions.items()
+        if what == "commit" or len(values) > 1
+        for value, count in values.most_common()
+    ]
+    made.mixes = {node.key: summaries[node.inputs["mix"]] for node in graph if node.inputs.get("mix") in summaries}
+    totals = Totals()
+    for line in Tail(root / FILE).read():
+        totals.take(line)
+    made.usd, made.tokens = float(totals.total[0]), int(totals.total[1])
+    return made
+
+
+def manifests(root: Path, graph: Sequence[NodeRecord]) -> Iterable[tuple[NodeRecord, dict[str, Any]]]:
+    for node in graph:
+        try:
+            text = (root / "artifacts" / node.stage / node.key / MANIFEST).read_text(encoding="utf-8")
+            yield node, dict(json.loads(text))
+        except (OSError, ValueError, TypeError):
+            continue
