@@ -138,5 +138,7 @@ def filtered(
             f"mix.spare={stage.spare:g}: no further prompt takes the place of {short} that filters remove; raise "
             "mix.spare, lower mix.rows, or set mix.spare=0 and train.match=steps"
         )
-    counts = {"overlap": overlaps, "refusals": by_source(rows, map(refuses, rows)), "refilled": dict(+refilled)}
-    return list(kept.values()), counts | {"removed": {source: dict(each) for source, each in sorted(removed.items())}}
+    refusals = Counter(row["source"] for row in rows if refuses(row))
+    counts: dict[str, Any] = {"overlap": overlaps, "refusals": dict(sorted(refusals.items()))}
+    counts["removed"] = {source: dict(each) for source, each in sorted(removed.items())}
+    return list(kept.values()), counts | {"refilled": dict(+refilled)}

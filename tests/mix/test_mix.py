@@ -178,7 +178,7 @@ def test_a_filtered_mix_leaves_out_refusals_and_counts_them_by_source(root, prom
     inputs = {name: dataclasses.replace(item, path=tmp_path) if item is elm else item for name, item in inputs.items()}
     for each, left_out in ((stage, rows[:2]), (mix(), [])):
         summary = each.build(inputs, tmp_path, cpu_run())
-        assert summary["refusals"] == {"elm": 2, "oak": 0}
+        assert summary["refusals"] == {"elm": 2}
         assert summary["rows"] == ROWS - len(left_out)
         kept = {row["id"]: row["position"] for row in read_mix(Artifact(None, "", tmp_path))}
         every = {row["id"]: row["position"] for row in read_prompts(prompts, "train", ROWS)}
