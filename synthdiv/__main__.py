@@ -136,7 +136,8 @@ def verb(name: str, arguments: list[str]) -> int:
     from synthdiv.views.report.page import write_report
 
     measures = last(arguments, "report.measures=").strip("[]").split(",")
-    echo(str(write_report(root, words[0], [measure.strip() for measure in measures if measure.strip()])))
+    page = write_report(root, words[0], [measure.strip() for measure in measures if measure.strip()])
+    echo(page.with_name("answer.txt").read_text(encoding="utf-8") + str(page))
     return 0
 
 

@@ -10,15 +10,18 @@ from typing import Any
 
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.store import Store, require_format
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.engine import Engine
 from synthdiv.engine.watcher import Watcher
+from synthdiv.study.claims import declare
 from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander, Point
 from synthdiv.study.freeze import Frozen, freeze
 from synthdiv.views.bill import CostEstimate
 from synthdiv.views.disk import shortage, unwritable
 from synthdiv.views.live import live_view
+from synthdiv.views.report.findings import answer, planned
 from synthdiv.views.track.watcher import TrackWatcher
 
 LOGGER = logging.getLogger("synthdiv")
@@ -38,20 +41,23 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     """Freeze the points and run them with an engine, or print the plan. Returns the exit code. `problems` of the
     launcher are reported with those of the cells."""
     cell = points[0].cell
-    if len({repr((point.cell.sweep, point.cell.rerun, point.cell.runtime, point.cell.track)) for point in points}) > 1:
+    cells = (point.cell for point in points)
+    if len({repr((one.sweep, one.rerun, one.runtime, one.track, one.report.claims)) for one in cells}) > 1:
         raise ConfigError(
-            "sweep, rerun, runtime and track belong to a whole launch and cannot be swept; start one launch for each"
+            "sweep, rerun, runtime, track and report.claims belong to a whole launch and cannot be swept; start one "
+            "launch for each"
         )
     root, plan = Path(cell.runtime.outputs), os.environ.get(PLAN)
     require_format(root)
     planning = plan in ("text", "json")
     problems = [*problems, *([] if planning else unwritable(root))]
     frozen = freeze(points, Resolver(root, online=not planning), problems)
-    estimate = CostEstimate(frozen, cell)
+    estimate, records = CostEstimate(frozen, cell), frozen.records()
+    detects = planned(root, cell.report.pilot, cell.report.claims, records)
     if planning:
         from synthdiv.views.plan import print_plan
 
-        print_plan(estimate, as_json=plan == "json")
+        print_plan(estimate, plan == "json", detects)
         return 0
     if short := shortage(estimate.bill.disk_bytes, root):
         raise ConfigError(short)
@@ -59,8 +65,14 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     runner = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
     if cell.rerun:
         rerun(cell.rerun, frozen, Store(root))
+    trained = [item for item in frozen.graphs if item and item.train]
+    finished = sum(all(Store(root).has(node) for node in item.suites.values()) for item in trained)
+    declare(runner.ledger.folder, cell.report.claims, finished)
     with live_view(root, cell.sweep):
-        return runner.run()
+        code = runner.run()
+    for line in answer(root, cell.sweep):
+        echo(line)
+    return code
 
 
 def rerun(name: str, frozen: Frozen, store: Store) -> None:

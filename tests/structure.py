@@ -18,24 +18,24 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2310,
-    "measures": 4370,
+    "measures": 4710,
     "models": 1090,
     "prompts": 1990,
     "generate": 2910,
     "mix": 660,
     "train": 2420,
     "evaluate": 3640,
-    "study": 2360,
+    "study": 2450,
     "engine": 1790,
-    "views": 4760,
-    "command": 310,
+    "views": 5280,
+    "command": 330,
     "hydra_plugins": 220,
 }
 GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 28730, 17800
+TOTAL, TOTAL_GOAL = 29730, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

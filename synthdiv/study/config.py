@@ -14,6 +14,7 @@ from synthdiv.evaluate.row_filter import RoundFilter
 from synthdiv.generate.spec import Backend
 from synthdiv.mix.filters import Duplicates, Filter, Overlap
 from synthdiv.prompts.prompt_set import Prompts
+from synthdiv.study.claims import DeclaredClaim
 from synthdiv.study.generators import Generator, Generators, Judges, Student
 from synthdiv.study.rounds import Data, Init, Lineage, Rounds, Writers
 from synthdiv.train.recipe import Method
@@ -111,6 +112,10 @@ class Report:
     """Whether `synthdiv trace` shows answers to requests for harm; nothing else ever shows them."""
     unmatched: bool = False
     """Declares that this cell trains on more or less than those it is compared with, by design."""
+    claims: list[DeclaredClaim] = field(default_factory=list)
+    """What the study sets out to show, written into the sweep at launch (docs/statistics.md)."""
+    pilot: str = ""
+    """A noise-floor sweep, whose variances say what the claims can detect; its replicates are used for nothing else."""
 
 
 @dataclass

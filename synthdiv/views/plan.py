@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Node
 from synthdiv.core.terminal import echo
@@ -17,12 +18,12 @@ from synthdiv.views.layout import bytes_text, show, table
 Cells = dict[str, tuple[Graph, list[str]]]
 
 
-def print_plan(plan: CostEstimate, as_json: bool) -> None:
-    """Cells, equal ones once; nodes by stage; the bill."""
+def print_plan(plan: CostEstimate, as_json: bool, detects: Sequence[str] = ()) -> None:
+    """Cells, equal ones once; nodes by stage; the bill; what claims can detect."""
     common = common_words(plan.frozen.points)
     cells, stages, missing = unique_cells(plan, common), by_stage(plan), plan.missing
     if as_json:
-        echo(json.dumps(record(plan, cells, stages), ensure_ascii=False))
+        echo(json.dumps(record(plan, cells, stages) | {"claims": [*detects]}, ensure_ascii=False))
         return
     if common:
         show("in every cell: " + " ".join(common))
@@ -42,7 +43,7 @@ def print_plan(plan: CostEstimate, as_json: bool) -> None:
         hidden = [sum(node.key in plan.unresolved for node in nodes)] if last else []
         lines.append([stage, *map(str, [len(nodes) - absent, absent, shared, *hidden])])
     show("\nnodes", table(["stage", ">present", ">to build", ">shared by 2 or more cells", *last], lines))
-    show("\n" + "\n".join(bill_lines(plan, cells)))
+    show("\n" + "\n".join([*bill_lines(plan, cells), *detects]))
 
 
 def record(plan: CostEstimate, cells: Cells, stages: dict[str, list[Node]]) -> dict[str, object]:

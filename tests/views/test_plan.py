@@ -53,7 +53,7 @@ def test_the_json_of_a_plan_is_what_a_launch_builds(typed, tmp_path):
     assert (result.code, result.err) == (0, "")
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
     plan = json.loads(result.out)
-    assert list(plan) == ["cells", "unique_cells", "nodes", "estimate"]
+    assert list(plan) == ["cells", "unique_cells", "nodes", "estimate", "claims"]
     assert (plan["cells"], plan["unique_cells"]) == (8, 6)
     assert all(list(counts) == ["present", "to_build"] for counts in plan["nodes"].values())
     actual = estimate(*words[1:], root=tmp_path)

@@ -1,11 +1,10 @@
-"""Statistics of arms: the mean over trained models, and the contrast of several sources with each of them alone.
+"""Statistics of arms: the mean over trained models.
 
 The replicate is a trained model. With fewer than three of them the range is shown and labelled descriptive.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,12 +15,11 @@ from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.measures.estimates import VANILLA, join_notes
 from synthdiv.measures.intervals import NONE, bounded_interval, half_width
+from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.report.collect import CellRow
 
-ENOUGH = 3  # trained models; with fewer the spread is only described
 DESCRIPTIVE, INTERVAL = "range, descriptive", "95 % t interval"
 NO_INTERVAL = "no interval: all trained models have the same value, or one is infinite"
-SEVERAL = ("multi", "multi_decoding")
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,10 @@ class Arm:
     @property
     def replicates(self) -> int:
         return len({row.model for row in self.rows})
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.rows[0].sources
 
     @property
     def seeds(self) -> list[str]:
@@ -113,30 +115,6 @@ def replicate_interval(values: Sequence[float], centre: float, like: Score) -> t
     if not like.name.endswith(VANILLA) and like.least < centre < like.most:
         return bounded_interval(centre, half, like.least, like.most)
     return max(centre - half, like.least), min(centre + half, like.most)
-
-
-def contrasts(arms: Sequence[Arm], measures: Sequence[str]) -> list[tuple[Arm, dict[str, Any]]]:
-    """Of each arm with several sources and each measure: the mean of the arm, that of the single-source arms that are
-    otherwise equal (each source has the same weight), and the smallest numbers of replicates and of units."""
-    result = []
-    for name, arm in itertools.product(measures, arms):
-        singles = [other for other in arms if other.axes.get("mix") == "single" and context(other) == context(arm)]
-        if (own := value_of(arm, "source")) not in (NOT_APPLICABLE, "default"):
-            singles = [other for other in singles if value_of(other, "source").partition(" ")[0] in own.split("+")]
-        parts = [other.means[name] for other in (arm, *singles) if name in other.means]
-        if arm.axes.get("mix") in SEVERAL and singles and len(parts) == 1 + len(singles):
-            average = math.fsum(part.value for part in parts[1:]) / len(singles)
-            row = {"measure": name, "several": parts[0].value, "mean of singles": average}
-            row |= {"difference": parts[0].value - average}
-            row |= {"singles": ", ".join(str(other.axes.get("source")) for other in singles)}
-            row |= {"models": min(part.replicates for part in parts), "n": min(part.n for part in parts)}
-            result.append((arm, row))
-    return result
-
-
-def context(arm: Arm) -> dict[str, str]:
-    """The axes that must be equal in a contrast: all but the sources of the answers and their shares."""
-    return {name: shown(value) for name, value in arm.axes.items() if name not in ("mix", "source", "mix.weights")}
 
 
 def value_of(arm: Arm, axis: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class CellRow:
     `state` is that of `synthdiv status`, but `done` where all suites are finished, whatever an event says, and
     `damaged` where one cannot be read; `reason` says why it is failed or damaged. Scores of finished suites count in
     every state. `unmatched` is how much it trains, where it was launched with `report.unmatched` or stops early.
+    `origin` is the suite of each score, `likelihood` that of human answers, `sources` are those of the mix (by key).
     """
 
     key: str
@@ -40,6 +42,10 @@ class CellRow:
     unmatched: str = ""
     suites: dict[str, str] = field(default_factory=dict)
     """The suite of each score."""
+    launch: str = ""
+    origin: dict[str, str] = field(default_factory=dict)
+    likelihood: str = ""
+    sources: tuple[str, ...] = ()
 
 
 def collect(root: Path, name: str) -> list[CellRow]:
@@ -49,12 +55,18 @@ def collect(root: Path, name: str) -> list[CellRow]:
     return [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
 
 
+def of_role(rows: Sequence[CellRow], role: str) -> list[str]:
+    """The names of the scores that their suites call a headline or a caveat."""
+    return list(dict.fromkeys(name for row in rows for name, score in row.scores.items() if score.role == role))
+
+
 def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
-    scores, damaged, suites = dict[str, Score](), list[str](), dict[str, str]()
+    scores, damaged, suites, origin = dict[str, Score](), list[str](), dict[str, str](), dict[str, str]()
     for suite, key in cell.suites.items():
         try:
             scores |= {score.name: score for score in suite_scores(root, key)}
             suites |= {name: suites.get(name, suite) for name in scores}
+            origin |= {name: origin.get(name, key) for name in scores}
         except DataError as error:
             damaged.append(str(error))
     nodes = cell.nodes or list(cell.suites.values())
@@ -67,8 +79,19 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
         reason = f"{failed['stage']} {failed['node'][:8]}: {failed['reason'] or f'see `synthdiv status {sweep}`'}"
     elif state == "done":  # and removed since
         state = "queued"
-    made = (model(cell), state, reason, scores, cell.unmatched, suites)
-    return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, *made)
+    inputs = [status.graph[key].inputs for key in cell.suites.values() if key in status.graph]
+    likelihood = next((each["human"] for each in inputs if "human" in each), "")
+    made = (model(cell), state, reason, scores, cell.unmatched, suites, cell.launch, origin, likelihood)
+    return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, *made, sources(cell, status))
+
+
+def sources(cell: CellRecord, status: Status) -> tuple[str, ...]:
+    """The sources that write answers of the mix of a cell."""
+    train = status.graph.get(cell.train or "")
+    mix = status.graph.get(train.inputs.get("mix", "")) if train else None
+    fields = mix.fields if mix else {}
+    pairs = zip(fields.get("sources", ()), fields.get("weights", ()), strict=False)
+    return tuple(source for source, weight in pairs if weight > 0)
 
 
 def model(cell: CellRecord) -> str:

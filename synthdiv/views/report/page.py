@@ -16,10 +16,13 @@ from typing import Any
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import CAVEAT, HEADLINE, declared, readings
+from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, csv_text, plural
-from synthdiv.views.report.arms import ENOUGH, Arm, arms_of, contrasts, measures_of, value_of
-from synthdiv.views.report.collect import CellRow, collect
+from synthdiv.views.report.arms import Arm, arms_of, measures_of, value_of
+from synthdiv.views.report.collect import CellRow, collect, of_role
+from synthdiv.views.report.contrasts import Contrast, contrasts
 from synthdiv.views.report.figures import draw
+from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_results
 from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
 from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import Labels
@@ -30,6 +33,9 @@ from synthdiv.views.report.sessions import Provenance, provenance
 from synthdiv.views.report.tables import (
     arm_rows,
     cell_rows,
+    claim_rows,
+    comparison_rows,
+    contrast_rows,
     heading,
     latex,
     measure_rows,
@@ -59,6 +65,8 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     headlines, minor, undefined = shown_headlines(rows, of_role(rows, HEADLINE) or measures_of(rows), HEADLINES)
     drawn = selected or headlines
     samples = samples_of(root, name, arms, labels)
+    made = contrasts(root, sorted(arms, key=labels.order), drawn)
+    claims = claim_results(root, name, arms)
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         write_answers(draft, samples)
@@ -66,11 +74,14 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
         files = {
             "cells.csv": csv_text(cell_rows(rows)),
             "arms.csv": csv_text(arm_rows(arms, labels)),
+            "contrasts.csv": csv_text(contrast_rows(made, labels)),
+            "answer.txt": "".join(f"{line}\n" for line in answer_lines(claims, made, labels)),
             **swarm_files(rows, labels, arms, facts, drawn),
             **{f"tables/{file_name(measure)}.tex": tex(arms, measure, labels) for measure in drawn},
         }
         files["index.html"] = render(
             page(root, name, rows, arms, labels, drawn, facts)
+            | {"answer": answers(claims, made, labels), "compared": comparison_rows(made, labels)}
             | {"minor": minor, "undefined": undefined, "samples": samples.page(), "files": beside(draft, files)}
         )
         for file, text in files.items():
@@ -106,7 +117,6 @@ def page(
         "question": question(everyone, labels),
         "grid": grid,
         "design": design(grid, rows),
-        "answer": answers(arms, drawn, labels),
         "unmatched": unmatched(arms, labels),
         "heats": [
             (heading(scores[measure]), counts([arm.means[measure] for arm in arms if measure in arm.means]),
@@ -138,14 +148,13 @@ def question(arms: Sequence[Arm], labels: Labels) -> str:
     return text + (f", and does it depend on {', '.join(others)}?" if others else "?")
 
 
-def answers(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> dict[str, list[Row]]:
-    """Several sources minus the mean of their singles: by contrast, one row per measure."""
-    tables: dict[str, list[Row]] = {}
-    for arm, row in contrasts(sorted(arms, key=labels.order), measures):
-        kept = {name: row[name] for name in ("measure", "difference", "models", "n")}
-        verdict = "descriptive" if row["models"] < ENOUGH else "not tested"
-        title = f"{labels.name(arm)} − mean of its singles ({row['singles']})"
-        tables.setdefault(title, []).append(kept | {"verdict": verdict})
+def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> dict[str, list[Row]]:
+    """The claims, then the primary comparisons, one table each."""
+    tables = {"Claims": claim_rows(claims, labels)} if claims else {}
+    for each in made:
+        if each.primary:
+            title = f"{each.name}: {labels.name(each.arm)}"
+            tables.setdefault(title, []).extend(comparison_rows([each], labels, titled=False))
     return tables
 
 
@@ -215,11 +224,6 @@ def states(rows: Iterable[CellRow]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
 
 
-def of_role(rows: Sequence[CellRow], role: str) -> list[str]:
-    """The names of the scores that their suites call a headline or a caveat."""
-    return list(dict.fromkeys(name for row in rows for name, score in row.scores.items() if score.role == role))
-
-
 def checked(measures: Sequence[str], available: Sequence[str]) -> list[str]:
     """The measures; refuses one that no cell has and lists the nearest names."""
     problems = []
@@ -274,7 +278,8 @@ def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list
             "Sources are fixed effects: the results do not extend to sources that were not used.",
             "Whether a source shares the student's family is not separated from the number of sources, and generator "
             "size not from family.",
-            "There are no tests, and nothing is corrected for multiplicity.",
+            "Comparisons that no claim declared are exploratory: p is corrected (Benjamini and Yekutieli) over the "
+            "measures of one comparison. Several sources below the *mean* of their singles are convexity.",
             "Undefined is shown as — with its reason, never as 0. ↑ ↓: better, or more diverse.",
             *readings(suites),
         )

@@ -10,9 +10,13 @@ from typing import Any
 
 from synthdiv.core.ledger import EARLY, LEFT_OUT, NOT_APPLICABLE
 from synthdiv.core.types import Score
+from synthdiv.measures.estimates import join_notes
+from synthdiv.measures.replicates import detectable
 from synthdiv.views.layout import Row, arrow, cell_text, columns, interval, markdown, number
 from synthdiv.views.report.arms import DESCRIPTIVE, Arm, Mean
 from synthdiv.views.report.collect import VANILLA, CellRow
+from synthdiv.views.report.contrasts import Contrast
+from synthdiv.views.report.findings import ClaimResult
 from synthdiv.views.report.labels import Labels
 
 HIDDEN = ("name", "role", "note", "least", "most")  # the last two are in scores.json
@@ -82,6 +86,48 @@ def mean_row(mean: Mean | None, arm: Arm) -> dict[str, Any]:
 def seeds_text(row: CellRow) -> str:
     named = (f"{name.removesuffix('.seed')}={value}" for name, value in row.seeds.items() if value != NOT_APPLICABLE)
     return " ".join(named)
+
+
+def contrast_rows(made: Sequence[Contrast], labels: Labels) -> list[Row]:
+    """A row for each comparison on one measure, with every digit and the keys of the suites it comes from."""
+    return [
+        {"contrast": each.name, "arm": labels.name(each.arm), "measure": each.measure, "difference": each.effect.value}
+        | dict(zip(("low", "high"), each.effect.interval(), strict=True))
+        | {"p": each.effect.p(), "p_by": each.adjusted, "verdict": each.verdict, "n": each.effect.n}
+        | {"replicates": each.effect.replicates, "df": each.effect.df, "pooled": each.effect.pooled}
+        | {"noise": each.noise, "detectable": detectable(each.effect.error, each.effect.df), "human_vanilla": each.span}
+        | dict(zip(("size", "size_low", "size_high"), each.size, strict=True))
+        | dict(zip(("ratio", "ratio_low", "ratio_high"), each.ratio, strict=True))
+        | {"unit": each.unit, "seeds": " ".join(each.seeds), "note": each.note, "keys": " ".join(each.keys)}
+        for each in made
+    ]
+
+
+def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = True) -> list[Row]:
+    """The same for readers."""
+    return [
+        ({"contrast": each.name, "arm": labels.name(each.arm)} if titled else {})
+        | {"measure": each.measure, "difference": each.effect.value, "95 %": interval(*each.effect.interval())}
+        | {"verdict": each.verdict, "p (BY)": each.adjusted, "noise ±": each.noise, "models": each.effect.replicates}
+        | {"n": each.effect.n or "sets", "note": each.note}
+        for each in made
+    ]
+
+
+def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:
+    """A row for each claim."""
+    return [
+        {"claim": each.text(labels), "verdict": each.verdict, "difference": each.contrast.effect.value}
+        | {
+            "interval": interval(*each.interval),
+            "p (Holm)": each.p,
+            "power": each.power,
+            "noise ±": each.contrast.noise,
+        }
+        | {"models": each.contrast.effect.replicates, "n": each.contrast.effect.n or "sets"}
+        | {"note": join_notes(each.late and f"{each.late}: exploratory", each.contrast.note)}
+        for each in claims
+    ]
 
 
 def unfinished_rows(rows: Sequence[CellRow]) -> list[Row]:

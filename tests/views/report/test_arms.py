@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from synthdiv.core.types import Score
-from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of, contrasts
+from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of
 from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.page import seeds_note
@@ -68,21 +68,6 @@ def test_undefined_cells_are_noted_and_not_counted_as_zero() -> None:
     (arm,) = arms_of([row("human", 4.0, "a"), row("human", math.nan, "b")])
     assert (arm.means["x"].value, arm.means["x"].replicates) == (4.0, 1)
     assert arm.means["x"].note == "undefined in 1 of 2 cells: too few words"
-
-
-def test_several_sources_are_contrasted_with_singles_of_the_same_context() -> None:
-    rows = [
-        row("multi", 5.0, "a", generators="small"),
-        row("single", 1.0, "b", generators="small", source="ada"),
-        row("single", 2.0, "c", generators="small", source="bell"),
-        row("single", 3.0, "d", generators="small", source="bell"),
-        row("single", 90.0, "e", generators="large", source="ada"),
-        row("human", 70.0, "f"),
-    ]
-    ((arm, item),) = contrasts(arms_of(rows), ["x"])
-    assert arm.axes["mix"] == "multi"
-    assert item == {"measure": "x", "several": 5.0, "mean of singles": 1.75, "difference": 3.25,
-                    "singles": "ada, bell", "models": 1, "n": 5}, "each source once"  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,22 @@ def test_the_contrast_is_shown_in_both_worlds(shown: Page) -> None:
         [dict(zip(each[0], row, strict=True)) for row in each[1:]] for each in shown.tables[""] if "verdict" in each[0]
     ]
     lines = [line for each in tables for line in each if line["measure"] == "nll_2"]
-    assert [line["difference"] for line in lines] == ["-0.75", "0.25"]
-    assert {(line["models"], line["n"], line["verdict"]) for line in lines} == {("1", "9", "descriptive")}
+    assert [line["difference"] for line in lines if "contrast" not in line] == ["-0.75", "0.25"], "the primary ones"
+    assert {(line["models"], line["verdict"]) for line in lines if line["models"] == "1"} == {("1", "descriptive")}
+    assert {line["contrast"] for line in lines if line["verdict"] == "shown"} == {"human - vanilla"}, "three replicates"
+
+
+def test_comparisons_name_the_suites_that_they_come_from_and_the_answer_is_beside_the_page(
+    eggs: Any, report: Path
+) -> None:
+    suites = {row.origin["nll_2"] for row in collect(eggs.root, "eggs") if row.scores}
+    for line in table(report / "contrasts.csv"):
+        if line["measure"] == "nll_2" and line["replicates"] != "0":
+            assert {*line["keys"].split()} <= suites
+    answer = (report / "answer.txt").read_text()
+    assert answer.startswith(
+        "descriptive: multi - best single (multi overlap 0), nll_2: -0.75; 1 prompts × 1 models; exp"
+    )
 
 
 def test_the_picture_of_the_design_has_one_box_for_an_arm_to_which_the_axes_do_not_apply(shown: Page) -> None:

@@ -1,0 +1,195 @@
+"""Comparisons of arms whose replicate is a trained model: the difference over shared prompts in closed form, its error
+pooled over arms, equivalence, power, and the smallest effect that a design detects (docs/statistics.md)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from synthdiv.measures.intervals import NONE, Ends
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ENOUGH = 3  # replicates; with fewer a comparison is only described
+ALPHA, POWER = 0.05, 0.8
+DESCRIPTIVE = f"descriptive: fewer than {ENOUGH} replicates"
+NO_VARIATION = "no interval: the same in every replicate"
+
+
+@dataclass(frozen=True)
+class ReplicateError:
+    """How much equal arms differ from replicate to replicate. `mean_square` (with `df`) is that of the interaction of
+    arms and replicates, the error of paired differences; `sd` that of the models of one arm, whose seeds alone differ.
+    `p` is that of Bartlett's test that arms have equal errors (NaN: an arm does not vary)."""
+
+    mean_square: float
+    df: int
+    sd: float
+    arms: int
+    p: float
+
+    @property
+    def homogeneous(self) -> bool:
+        return self.p >= ALPHA
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A difference of arms: its standard error and degrees of freedom (NaN: descriptive), over how many replicates and
+    prompts (`n`; 0: a measure of a whole set). `pooled`: its error comes from other arms too."""
+
+    value: float
+    error: float
+    df: float
+    replicates: int
+    n: int
+    pooled: bool = False
+    note: str = ""
+
+    def interval(self, level: float = 1 - ALPHA) -> Ends:
+        """The t interval; (NaN, NaN) where it is descriptive."""
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(self.df, (1 + level) / 2)) * self.error
+        return NONE if math.isnan(half) else (self.value - half, self.value + half)
+
+    def p(self, bound: float = 0.0, side: int = 0) -> float:
+        """Two-sided p that the difference is `bound`; 1 where it is on the other side of that than `side` (1 or -1):
+        a claim of a direction is not easier to show."""
+        from scipy.special import stdtr
+
+        t = (self.value - bound) / self.error
+        return float(2 * stdtr(self.df, -abs(t))) if side * t >= 0 or math.isnan(t) else 1.0
+
+    def p_within(self, margin: float) -> float:
+        """p of two one-sided tests that the difference lies within ± `margin`."""
+        from scipy.special import stdtr
+
+        return float(stdtr(self.df, (abs(self.value) - margin) / self.error))
+
+    def standardized(self, sd: float) -> tuple[float, float, float]:
+        """The difference in units of `sd` with its 95 % interval, from the noncentral t distribution."""
+        from scipy.special import nctdtrinc
+
+        t, scale = self.value / self.error, self.error / sd
+        low, high = (float(nctdtrinc(self.df, level, t)) * scale for level in (0.975, 0.025))
+        return self.value / sd, low, high
+
+
+def effect(differences: np.ndarray, error: ReplicateError | None = None, factor: float = 2.0) -> Effect:
+    """Return the mean of paired `differences` (prompts, replicates), or (1, replicates) of a measure of whole sets.
+
+    V = (MS_P + MS_R) / (P R): new prompts and new replicates both. R - 1 degrees of freedom where MS_R > MS_P, else
+    those of Satterthwaite for the sum. MS_P is not in V where P = 1. With a homogeneous `error` MS_R is
+    P * `factor` * its mean square, on its degrees of freedom; `factor` is the sum of the squared weights of the arms in
+    the difference. Prompts without a value in every replicate are left out.
+    """
+    import numpy as np
+
+    table = np.asarray(differences, dtype=float)
+    whole = len(table) == 1
+    table = table[np.isfinite(table).all(axis=1)]
+    prompts, replicates = table.shape
+    value, n = float(table.mean()) if table.size else math.nan, 0 if whole else prompts
+    if not table.size or replicates < ENOUGH:
+        note = DESCRIPTIVE if table.size else "no prompt has a finite value in every arm and replicate"
+        return Effect(value, math.nan, math.nan, replicates, n, note=note)
+    pooled = error is not None and error.homogeneous
+    if error is not None and pooled:
+        between, df = prompts * factor * error.mean_square, error.df
+    else:
+        between, df = prompts * float(table.mean(axis=0).var(ddof=1)), replicates - 1
+    within = replicates * float(table.mean(axis=1).var(ddof=1)) if prompts > 1 else 0.0
+    if not math.sqrt(between + within) > 1e-12 * abs(value):
+        return Effect(value, math.nan, math.nan, replicates, n, note=NO_VARIATION)
+    parts = between**2 / df + (within**2 / (prompts - 1) if prompts > 1 else 0.0)
+    dof = df if between > within else (between + within) ** 2 / parts
+    made = Effect(value, math.sqrt((between + within) / (prompts * replicates)), dof, replicates, n, pooled)
+    return made if error is None or pooled else replace(made, note=f"errors of arms differ (p = {error.p:.2g})")
+
+
+def replicate_error(arms: np.ndarray) -> ReplicateError:
+    """Return the error of `arms` (arms, replicates), at least two of each; columns are replicates with equal seeds."""
+    import numpy as np
+    from scipy.stats import bartlett
+
+    count, replicates = arms.shape
+    rest = arms - arms.mean(axis=0) - arms.mean(axis=1, keepdims=True) + arms.mean()
+    df = (count - 1) * (replicates - 1)
+    spreads = rest.var(axis=1)
+    varies = np.isfinite(spreads).all() and (spreads > 1e-24 * np.abs(arms).max() ** 2).all()
+    p = float(bartlett(*rest).pvalue) if varies and replicates >= ENOUGH else math.nan
+    sd = math.sqrt(float(arms.var(axis=1, ddof=1).mean()))
+    return ReplicateError(float((rest**2).sum() / df), df, sd, count, p if count > 2 else 1.0)
+
+
+def detectable(error: float, df: float, alpha: float = ALPHA) -> float:
+    """Return the difference that a two-sided t test at `alpha` shows with 80 % power."""
+    from scipy.special import nctdtrinc, stdtrit
+
+    return float(nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - alpha / 2))) * error
+
+
+def power_of_equivalence(margin: float, df: float) -> float:
+    """Return the probability that two one-sided tests at 5 % show a difference of 0 to be within ± `margin`, in units
+    of the true standard error, which is estimated on `df` degrees of freedom."""
+    import numpy as np
+    from scipy.special import chdtri, ndtr, stdtrit
+
+    if math.isnan(margin) or math.isnan(df):
+        return math.nan
+    spread = np.sqrt(chdtri(df, (np.arange(2000) + 0.5) / 2000) / df)  # of the estimated error, to the true one
+    return float(np.maximum(2 * ndtr(margin - stdtrit(df, 1 - ALPHA) * spread) - 1, 0).mean())
+
+
+def best_on_others(singles: np.ndarray, higher_is_better: bool) -> np.ndarray:
+    """Return for each replicate which of `singles` (sources, replicates) has the best mean over the *other* ones."""
+    import numpy as np
+
+    others = singles.sum(axis=1, keepdims=True) - singles
+    return np.asarray(others.argmax(axis=0) if higher_is_better else others.argmin(axis=0))
+
+
+def mixture_excess(singles: np.ndarray, multi: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the excess of several sources over a mixture of students of each source alone, and its size m.
+
+    `singles` (sources, replicates, prompts) and `multi` (replicates, prompts) are log-likelihoods of human answers.
+    The excess is log-mean-exp over K singles minus that of as many models of `multi`: 0 where these are no more than
+    a mixture, below 0 where they are better. It is averaged over the cyclic choices of m = min(K, R - 1) different
+    replicates of `multi`, each single from another replicate. Fewer models make a worse mixture, so with m < K the
+    excess is too large on average. Pseudo-values (prompts, replicates) of the jackknife over replicates.
+    """
+    import numpy as np
+    from scipy.special import logsumexp
+
+    sources, replicates, _ = singles.shape
+    size = min(sources, replicates - 1)
+
+    def value(kept: np.ndarray) -> np.ndarray:
+        rows = []
+        for first in range(len(kept)):
+            turn = np.roll(kept, -first)
+            alone = singles[np.arange(sources), np.resize(turn, sources)]
+            rows.append(logsumexp(alone, axis=0) - math.log(sources) - logsumexp(multi[turn[:size]], axis=0))
+        return np.mean(rows, axis=0) + math.log(size)
+
+    every = np.arange(replicates)
+    left = [value(np.delete(every, at)) for at in every]
+    return replicates * value(every)[:, None] - (replicates - 1) * np.array(left).T, size
+
+
+def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Ends:
+    """Return the percentile interval of the mean of `values` (prompts,): of these models, not of the method."""
+    import numpy as np
+
+    values = np.asarray(values, dtype=np.float32) - (centre := float(np.mean(values)))
+    random, n = np.random.default_rng(seed), len(values)
+    step = max(1, 1_000_000 // n)
+    means = np.concatenate([
+        values[random.integers(n, size=(min(step, resamples - first), n), dtype=np.uint32)].mean(axis=1)
+        for first in range(0, resamples, step)
+    ])  # fmt: skip
+    low, high = np.quantile(means, (ALPHA / 2, 1 - ALPHA / 2))
+    return centre + float(low), centre + float(high)

@@ -1,0 +1,85 @@
+"""What a study claims, declared before it runs; the names of comparisons that claims, reports and pages share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.fields import setting
+from synthdiv.core.stage import digest
+from synthdiv.core.tail import Tail
+
+BEST, MIXTURE, MEAN, SYNTHETIC = "best single", "mixture of singles", "mean of singles", "mean of synthetic"
+SEVERAL = ("multi", "multi_decoding")
+NAMES = tuple(f"{mix} - {other}" for mix in SEVERAL for other in (BEST, MIXTURE, MEAN, "human"))
+NAMES += ("single - human", f"human - {SYNTHETIC}", "human - vanilla")
+AXIS = r"([\w.]+)=([^= ]+) - \1=([^= ]+)"  # two arms that differ in this axis alone
+
+
+class Direction(Enum):
+    """On which side of ± margin the difference is."""
+
+    higher = "higher"
+    lower = "lower"
+    not_higher = "not_higher"
+    not_lower = "not_lower"
+    equivalent = "equivalent"
+
+
+@dataclass
+class DeclaredClaim:
+    """One thing that a study sets out to show."""
+
+    contrast: str = ""
+    """Which arms are compared: `multi - best single`, or two values of one axis, `student=small - student=large`."""
+    measure: str = ""
+    """The name of a score."""
+    direction: Direction = Direction.higher
+    """`higher`, `lower` (by more than the margin), `not_higher`, `not_lower`, `equivalent` (within the margin)."""
+    margin: float = setting(0.0, least=0)
+    """Share of |human - vanilla| of the measure."""
+    where: list[str] = field(default_factory=list)
+    """Only comparisons with these axes, like `student=toy_large`; empty: each one is a claim of its own."""
+
+    def check(self, name: str) -> list[str]:
+        problems = []
+        if self.contrast not in NAMES and not re.fullmatch(AXIS, self.contrast):
+            problems = [f"{name}.contrast={self.contrast!r}: choose {', '.join(NAMES)}, or AXIS=VALUE - AXIS=VALUE"]
+        if not self.measure:
+            problems.append(f"{name}.measure: needs the name of a score")
+        if self.margin == 0 and self.direction not in (Direction.higher, Direction.lower):
+            problems.append(f"{name}.margin=0: {self.direction.value} needs a margin, a share of |human - vanilla|")
+        return problems
+
+
+def declare(folder: Path, claims: Sequence[DeclaredClaim], results: int) -> None:
+    """Add the claims of a launch to `claims.jsonl` of a sweep, with their hash and how many cells had results by then,
+    unless they are those declared last."""
+    plain = json.loads(json.dumps([dataclasses.asdict(claim) for claim in claims], default=lambda item: item.value))
+    row = {"sha256": digest(plain), "results": results, "claims": plain}
+    before = Tail(folder / "claims.jsonl").read()
+    if row["sha256"] != (before[-1] if before else {"sha256": digest([])})["sha256"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "claims.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+
+def declared(folder: Path) -> list[tuple[DeclaredClaim, str]]:
+    """Every claim of a sweep, with what is to be known of it: empty for one declared before any result and kept."""
+    rows: list[dict[str, Any]] = Tail(folder / "claims.jsonl").read()
+    first: dict[str, Any] = next((row for row in reversed(rows) if not row["results"]), {"claims": []})
+    last = rows[-1] if rows else first
+    late = [(each, f"added after {row['results']} cells had results") for row in rows if row["results"]
+            for each in row["claims"]]  # fmt: skip
+    notes = [(each, "" if each in last["claims"] else "withdrawn after results") for each in first["claims"]]
+    notes += [pair for pair in late if pair[0] not in first["claims"]]
+    unique = {digest(each): (each, note) for each, note in reversed(notes)}
+    return [
+        (DeclaredClaim(**each | {"direction": Direction(each["direction"])}), note) for each, note in unique.values()
+    ][::-1]

@@ -1,0 +1,151 @@
+"""The answer of a sweep: its claims, each with a verdict, or where there are none the primary comparisons; and what a
+launch can detect."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from synthdiv.core.ledger import CellRecord, Ledger
+from synthdiv.core.types import ConfigError
+from synthdiv.evaluate.suite import HEADLINE
+from synthdiv.measures.intervals import Ends
+from synthdiv.measures.multiplicity import HOLM, adjusted
+from synthdiv.measures.replicates import ALPHA, Effect, detectable, power_of_equivalence
+from synthdiv.study.claims import SEVERAL, DeclaredClaim, Direction, declared
+from synthdiv.views.layout import interval, number
+from synthdiv.views.report.arms import Arm, arms_of, value_of
+from synthdiv.views.report.collect import collect, of_role
+from synthdiv.views.report.contrasts import (
+    DESCRIBED,
+    NOT_SHOWN,
+    SHOWN,
+    UNDEFINED,
+    Contrast,
+    comparisons,
+    contrast,
+    contrasts,
+)
+from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.shared_replicates import independent
+
+REFUTED = "the opposite is shown"
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A claim about one comparison. `p` is adjusted by Holm over the claims declared before any result; `margin` is in
+    the unit of the measure. `interval` is that of the test: of 90 % for equivalence, whose `power` is that at a
+    difference of 0. `late`: how it was changed after there were results; then it is exploratory."""
+
+    claim: DeclaredClaim
+    contrast: Contrast
+    margin: float
+    p: float
+    interval: Ends
+    power: float
+    verdict: str
+    late: str
+
+    def text(self, labels: Labels) -> str:
+        """What is claimed."""
+        claim, margin = self.claim, f" by {number(self.margin)}" * bool(self.claim.margin)
+        return f"{claim.contrast} ({labels.name(self.contrast.arm)}), {claim.measure}, {claim.direction.value}{margin}"
+
+
+def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResult]:
+    """The claims of a sweep, one for each comparison that they are about."""
+    results = [
+        judged(claim, contrast(root, what, claim.measure, arms), late)
+        for claim, late in declared(Ledger(root, name).folder)
+        for what in comparisons(arms, claim.contrast)
+        if what[0] == claim.contrast and holds(what[1], claim.where)
+    ]
+    for family in ([each for each in results if not each.late], [each for each in results if each.late]):
+        for each, p in zip(family, adjusted([each.p for each in family], HOLM), strict=True):
+            results[results.index(each)] = replace(each, p=p, verdict=SHOWN if p < ALPHA else each.verdict)
+    return results
+
+
+def holds(arm: Arm, where: Sequence[str]) -> bool:
+    return all(value_of(arm, axis) == value for axis, _, value in (text.partition("=") for text in where))
+
+
+def judged(claim: DeclaredClaim, made: Contrast, late: str) -> ClaimResult:
+    """The test of one claim, not adjusted yet."""
+    effect, margin = made.effect, claim.margin * made.span if claim.margin else 0.0
+    side = 1 if claim.direction in (Direction.higher, Direction.not_lower) else -1
+    low, high = ends = effect.interval()
+    if claim.direction is Direction.equivalent:
+        ends, power = effect.interval(1 - 2 * ALPHA), power_of_equivalence(margin / effect.error, effect.df)
+        return ClaimResult(claim, made, margin, effect.p_within(margin), ends, power, unproven(made, margin), late)
+    bound = side * margin * (1 if claim.direction in (Direction.higher, Direction.lower) else -1)
+    verdict = REFUTED if (high < bound if side > 0 else low > bound) else unproven(made, margin)
+    return ClaimResult(claim, made, margin, effect.p(bound, side), ends, math.nan, verdict, late)
+
+
+def unproven(made: Contrast, margin: float) -> str:
+    if math.isnan(made.effect.value) or math.isnan(margin):
+        return UNDEFINED
+    return DESCRIBED if math.isnan(made.effect.error) else NOT_SHOWN
+
+
+def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> list[str]:
+    """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure."""
+    lines = [
+        f"{each.verdict}: {each.text(labels)}: {numbers(each.contrast.effect, each.interval)}; "
+        f"Holm p = {number(each.p)}" + f"; {each.late}: exploratory" * bool(each.late)
+        for each in claims
+    ]
+    first = {(each.name, each.arm.key): each for each in reversed(made) if each.primary}
+    return lines or [
+        f"{each.verdict}: {each.name} ({labels.name(each.arm)}), {each.measure}: "
+        f"{numbers(each.effect, each.effect.interval())}; exploratory"
+        for each in reversed(first.values())
+    ]
+
+
+def numbers(effect: Effect, ends: Ends) -> str:
+    prompts = f"{effect.n} prompts × " * bool(effect.n)
+    return f"{number(effect.value)} {interval(*ends)}".rstrip() + f"; {prompts}{effect.replicates} models"
+
+
+def answer(root: Path, name: str) -> list[str]:
+    """The answer of a sweep as it stands; empty where there is nothing to compare."""
+    rows = collect(root, name)
+    if len(arms := arms_of(rows)) < 3:
+        return []
+    made = contrasts(root, arms, of_role(rows, HEADLINE))
+    return answer_lines(claim_results(root, name, arms), made, Labels(arms))
+
+
+def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:
+    """For each claim the smallest effect that this launch can show, from the variances of a pilot."""
+    arms = arms_of(collect(root, pilot)) if pilot and (root / "sweeps" / pilot / "cells.jsonl").exists() else []
+    trained = {cell.train for cell in Ledger(root, pilot).cells() if cell.train} if arms else set()
+    if reused := trained.intersection(record.train for record in records):
+        raise ConfigError(
+            f"report.pilot={pilot}: {len(reused)} of its models are in this sweep too; choose other seeds"
+        )
+    counts = Counter({record.key: record.arm for record in records if record.train}.values())
+    replicates, lines = min(counts.values(), default=0), []
+    for claim in claims:
+        text = "unknown: name a noise-floor sweep that has this measure, report.pilot=NAME"
+        rows = [independent(arm.rows) for arm in arms if arm.axes["mix"] in ("single", *SEVERAL)]
+        values = [[row.scores[claim.measure].value for row in each if claim.measure in row.scores] for each in rows]
+        spreads = [variance(each) for each in values if len(each) > 1]
+        if spreads and replicates > 2:
+            error = math.sqrt(2 * sum(spreads) / len(spreads) / replicates)
+            size = detectable(error, replicates - 1, ALPHA / len(claims))
+            text = f"{number(size)} with {replicates} replicates, 80 % power and Holm over {len(claims)} claims"
+        lines.append(f"detects   {claim.contrast}, {claim.measure}, {claim.direction.value}: {text}")
+    return lines
+
+
+def variance(values: Sequence[float]) -> float:
+    import statistics
+
+    return statistics.variance(values)

@@ -1,0 +1,127 @@
+"""The replicates that arms share, and what was measured in them: levels of whole sets, and values of prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.measures.estimates import VANILLA as GAP
+from synthdiv.views.report.arms import Arm
+from synthdiv.views.report.collect import VANILLA, CellRow, finished
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas
+
+
+def matched(arms: Sequence[Arm]) -> list[list[CellRow]]:
+    """The replicates of a comparison: independent models of the first arm, each with the cell of every other arm whose
+    seeds are equal where they apply to both. Other models have no partner and are left out."""
+    found = []
+    for row in independent(arms[0].rows):
+        partners = [[other for other in arm.rows if same_seeds(row, other)] for arm in arms[1:]]
+        if all(len(rows) == 1 for rows in partners):
+            found.append([row, *(rows[0] for rows in partners)])
+    fixed = [len({each[at].model for each in found}) < len(found) for at, arm in enumerate(arms)]
+    vanilla = [arm.axes.get("mix") == VANILLA for arm in arms]
+    return found[:1] if any(f and not v for f, v in zip(fixed, vanilla, strict=True)) else found
+
+
+def same_seeds(one: CellRow, other: CellRow) -> bool:
+    pairs = [(value, other.seeds.get(name, NOT_APPLICABLE)) for name, value in one.seeds.items()]
+    return all(NOT_APPLICABLE in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def varying(rows: Sequence[CellRow]) -> tuple[str, ...]:
+    """The seeds that differ between rows."""
+    names = dict.fromkeys(name for row in rows for name in row.seeds)
+    return tuple(name for name in names if len({str(row.seeds.get(name)) for row in rows}) > 1)
+
+
+def independent(rows: Sequence[CellRow]) -> list[CellRow]:
+    """Models that share no seed that varies: those that share one are no independent replicates."""
+    names, kept = varying(rows), list[CellRow]()
+    for row in sorted(rows, key=lambda row: [str(row.seeds.get(name)).zfill(20) for name in names]):
+        if not any(
+            row.model == one.model or any(row.seeds[n] == one.seeds[n] != NOT_APPLICABLE for n in names) for one in kept
+        ):
+            kept.append(row)
+    return kept
+
+
+def pool(arm: Arm, others: Sequence[Arm], arms: Sequence[Arm], measure: str) -> np.ndarray:
+    """The levels (arms, replicates) of the arms compared, and of the synthetic arms of their student that were launched
+    first: an arm that a later launch adds changes no number of the others."""
+    import numpy as np
+
+    student = [one for one in arms if one.axes.get("student") == arm.axes.get("student") and one is not arm]
+    student = [one for one in student if one.axes.get("mix") not in ("human", VANILLA)]
+    launch = {one.key: min(row.launch for row in one.rows) for one in (arm, *student)}
+    fixed = [one for one in student if one in others or launch[one.key] == min(launch.values())]
+    levels = [[row.scores[measure].value for row in independent(arm.rows) if measure in row.scores]]
+    for one in fixed:
+        rows = matched([arm, one])
+        values = [row[1].scores[measure].value for row in rows if measure in row[1].scores]
+        if len(values) == len(levels[0]) and np.isfinite(values).all():
+            levels.append(values)
+    return np.array(levels)
+
+
+def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights: np.ndarray) -> tuple[np.ndarray, int]:
+    """The differences (prompts, replicates) on the prompts that all arms share, and how many; one row of differences of
+    means where prompts change from replicate to replicate, one of scores where there are no values of prompts.
+
+    A difference to the vanilla student has the values of the measure itself, where that gives the same difference."""
+    import numpy as np
+    import pandas
+
+    whole = (weights * np.array([[row.scores[measure].value for row in each] for each in rows]).T).sum(axis=0)[None]
+    base = measure.removesuffix(GAP)
+    parts = [[prompt_values(root, row, base) for row in each] for each in rows]
+    if any(part is None for each in parts for part in each):
+        return whole, 0
+    columns = [pandas.concat(each, axis=1, join="inner") @ weights[:, at] for at, each in enumerate(parts)]
+    table, least = pandas.concat(columns, axis=1, join="inner"), min(map(len, columns))
+    if not least or (base != measure and not np.allclose([column.mean() for column in columns], whole)):
+        return whole, 0
+    if 2 * len(table) < least:
+        return np.array([[column.mean() for column in columns]]), least
+    return table.to_numpy(), len(table)
+
+
+def prompt_values(root: Path, row: CellRow, measure: str) -> pandas.Series | None:
+    """The value of each prompt, where their mean is the score."""
+    path, score = finished(root, row.origin.get(measure, "")), row.scores.get(measure)
+    for name, values in items(path).items() if path else ():
+        if score and (measure == name or measure.endswith(f"/{name}")):
+            return values if math.isclose(values.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9) else None
+    return None
+
+
+@cache
+def items(path: Path) -> dict[str, pandas.Series]:
+    """By measure the mean of what a suite measured of each prompt; empty where the file cannot be read."""
+    import pandas
+
+    try:
+        frame = pandas.read_parquet(path / "items.parquet", columns=["decoding", "measure", "prompt", "value"])
+    except (OSError, ValueError):
+        return {}
+    frame["measure"] = frame["measure"].where(frame["decoding"] == "", frame["decoding"] + "/" + frame["measure"])
+    means = frame.groupby(["measure", "prompt"])["value"].mean().dropna()
+    return {str(name): values.droplevel(0) for name, values in means.groupby(level=0)}
+
+
+@cache
+def human_likelihoods(path: Path) -> pandas.Series:
+    """The log-likelihood of each human answer under the student, nats; empty where the file cannot be read."""
+    import pandas
+
+    try:
+        return -pandas.read_parquet(path / "likelihood.parquet", columns=["id", "nll"]).set_index("id")["nll"]
+    except (OSError, ValueError):
+        return pandas.Series(dtype=float)

@@ -1,0 +1,208 @@
+"""Comparisons of arms: who is compared with whom, on which prompts and replicates, and what an added arm changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from synthdiv.core.types import Score
+from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.views.report.arms import Arm, arms_of
+from synthdiv.views.report.collect import CellRow
+from synthdiv.views.report.contrasts import EXCESS, Contrast, contrasts
+from synthdiv.views.report.shared_replicates import independent, matched
+
+SOURCES = {"multi": ("oak", "elm"), "oak": ("oak",), "elm": ("elm",)}
+
+
+class Sweep:
+    """Rows of a sweep whose suites are files; each row has values per prompt, and a whole-set measure."""
+
+    def __init__(self, root: Path):
+        self.root, self.rows = root, list[CellRow]()
+
+    def add(self, mix: str, values: Iterable[float], seed: int = 0, name: str = "nll", likelihood: Any = None,
+            seeds: Any = None, launch: str = "1", first_prompt: int = 0, **axes: Any) -> CellRow:  # fmt: skip
+        key = f"{len(self.rows):04d}"
+        arm = mix if mix in ("human", "none", "multi") else "single"
+        axes = {"mix": arm, "source": mix if arm == "single" else "n/a", "generators": "small", "student": "toy"} | axes
+        items = [item(f"p{at + first_prompt}", name, value) for at, value in enumerate(values)]
+        scores = [Score(name, float(np.mean([each["value"] for each in items])), len(items), higher_is_better=False)]
+        scores.append(Score("whole", scores[0].value * 2, 9, higher_is_better=True, least=0))
+        path = self.root / "artifacts" / "suite" / key
+        path.mkdir(parents=True)
+        write_suite(path, scores, items)
+        (path / "manifest.json").write_text("{}")
+        if likelihood is not None:
+            rows = [{"id": f"p{at}", "nll": -value} for at, value in enumerate(likelihood)]
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path / "likelihood.parquet")
+        seeds = seeds or {"train.seed": seed, "generators.seed": "n/a" if arm == "human" else seed}
+        row = CellRow(
+            key, repr(sorted(axes.items())), axes, seeds, f"m{key}", "done", "", {each.name: each for each in scores},
+            launch=launch, origin={each.name: key for each in scores}, likelihood=key, sources=SOURCES.get(mix, ()),
+        )  # fmt: skip
+        self.rows.append(row)
+        return row
+
+    def arms(self) -> list[Arm]:
+        return arms_of(self.rows)
+
+    def contrasts(self, *measures: str) -> dict[tuple[str, str], Contrast]:
+        made = contrasts(self.root, self.arms(), measures or ("nll", "whole"))
+        return {(each.name, each.measure): each for each in made}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path)
+
+
+def filled(sweep: Sweep, replicates: int = 4, prompts: int = 12, seed: int = 0) -> Sweep:
+    """Multi, its two singles, human; every model has an effect of its own, every prompt too."""
+    random = np.random.default_rng(seed)
+    hard = random.normal(size=prompts)
+    for mix, level in (("multi", 3.0), ("oak", 3.2), ("elm", 3.5), ("human", 2.5)):
+        for take in range(replicates):
+            values = level + hard + random.normal(0, 0.1) + random.normal(0, 0.2, prompts)
+            sweep.add(mix, values, take, likelihood=-values)
+    return sweep
+
+
+def test_values_of_prompts_are_paired_and_whole_sets_compared_by_replicate(sweep: Sweep) -> None:
+    made = filled(sweep).contrasts()
+    one, whole = made["multi - human", "nll"], made["multi - human", "whole"]
+    multi, human = (
+        [row.scores["nll"].value for row in sweep.rows if row.axes["mix"] == mix] for mix in ("multi", "human")
+    )
+    assert one.effect.value == pytest.approx(np.mean(multi) - np.mean(human))
+    assert (one.effect.n, one.effect.replicates, one.effect.pooled) == (12, 4, False)
+    assert (whole.effect.n, whole.effect.value) == (0, pytest.approx(2 * one.effect.value))
+    oracle = stats.ttest_rel(2 * np.array(multi), 2 * np.array(human))
+    assert whole.effect.p() == pytest.approx(oracle.pvalue)
+    assert len(one.keys) == 8, "every number names the suites it comes from"
+    assert one.seeds == ("train.seed", "generators.seed")
+    low, high = whole.ratio[1:]
+    assert low < whole.ratio[0] < high
+    assert whole.ratio[0] == pytest.approx(math.exp(np.mean(np.log(np.array(multi) / np.array(human)))))
+
+
+def test_the_best_single_is_chosen_on_other_replicates(sweep: Sweep) -> None:
+    for mix, levels in {"multi": (1, 1, 1), "oak": (2, 2, 9), "elm": (3, 3, 0)}.items():
+        for take, level in enumerate(levels):
+            sweep.add(mix, [level, level + 1.0], take)
+    best = sweep.contrasts("nll")["multi - best single", "nll"]
+    # without replicate 2 oak is the best: its 9 counts there; without 0 or 1 elm's mean is lower
+    assert best.effect.value == pytest.approx(np.mean([1 - 3, 1 - 3, 1 - 9]))
+
+
+def test_a_mixture_of_singles_has_no_excess_over_itself(sweep: Sweep) -> None:
+    values = np.random.default_rng(1).normal(-3, 1, 30)
+    for mix in ("multi", "oak", "elm"):
+        for take in range(4):
+            sweep.add(mix, values, take, likelihood=values)
+    excess = sweep.contrasts()["multi - mixture of singles", EXCESS]
+    assert excess.effect.value == pytest.approx(0, abs=1e-12)
+    assert (excess.effect.n, excess.unit) == (30, "nats/answer")
+
+
+def test_arms_with_different_prompts_are_paired_on_the_overlap(sweep: Sweep) -> None:
+    for take in range(3):
+        sweep.add("multi", np.arange(10.0) + 1 + take, take)
+        sweep.add("human", np.arange(10.0), take, first_prompt=4)
+    one = sweep.contrasts("nll")["multi - human", "nll"]
+    assert one.effect.n == 6
+    assert one.effect.value == pytest.approx(4 + 1 + 1), "p4 is 4 + 1 + take there and 0 here"
+
+
+def test_prompts_that_change_with_the_replicate_are_part_of_it(sweep: Sweep) -> None:
+    random = np.random.default_rng(0)
+    for take in range(4):
+        for mix in ("multi", "human"):
+            sweep.add(mix, random.normal(size=8), take, first_prompt=100 * take)
+    one = sweep.contrasts("nll")["multi - human", "nll"]
+    pairs = np.array(
+        [[row.scores["nll"].value for row in sweep.rows if row.axes["mix"] == mix] for mix in ("multi", "human")]
+    )
+    assert one.effect.n == 8
+    assert one.effect.p() == pytest.approx(stats.ttest_rel(*pairs).pvalue)
+
+
+def test_fewer_than_three_replicates_are_described(sweep: Sweep) -> None:
+    one = filled(sweep, replicates=2).contrasts("nll")["multi - human", "nll"]
+    assert one.verdict == "descriptive"
+    assert math.isnan(one.effect.interval()[0])
+    assert "fewer than 3" in one.note
+
+
+def test_a_score_without_a_value_leaves_out_its_replicate_in_every_arm_and_says_why(sweep: Sweep) -> None:
+    filled(sweep)
+    sweep.rows[0].scores["nll"] = Score("nll", math.nan, 0, note="too few words")
+    one = sweep.contrasts("nll")["multi - human", "nll"]
+    assert (one.effect.replicates, one.note) == (3, "too few words")
+
+
+def test_models_that_share_a_seed_are_not_independent(sweep: Sweep) -> None:
+    joint = [sweep.add("multi", [1.0], seeds={"train.seed": at, "generators.seed": at}) for at in range(3)]
+    for at in (1, 2):
+        sweep.add("multi", [1.0], seeds={"train.seed": at, "generators.seed": 0})
+    assert independent(sweep.rows) == joint
+
+
+def test_replicates_are_matched_by_the_seeds_that_apply_to_both_arms(sweep: Sweep) -> None:
+    for take in range(3):
+        sweep.add("multi", [1.0], take)
+        sweep.add("human", [1.0], take)
+    sweep.add("none", [5.0], seeds={"train.seed": "n/a", "generators.seed": "n/a"})
+    multi, human, vanilla = sweep.arms()
+    pairs = matched([multi, human])
+    assert [[row.seeds["train.seed"] for row in pair] for pair in pairs] == [[0, 0], [1, 1], [2, 2]]
+    assert len(matched([human, vanilla])) == 3, "the vanilla student is the same in each"
+    assert len(matched([human, multi, vanilla])) == 3
+
+
+def test_arms_are_compared_only_where_all_axes_are_equal(sweep: Sweep) -> None:
+    for generators, student in (("small", "a"), ("large", "a"), ("small", "b")):
+        for mix in ("multi", "oak"):
+            for take in range(3):
+                sweep.add(mix, [1.0 * take, 2.0], take, generators=generators, student=student)
+    best = [each for each in contrasts(sweep.root, sweep.arms(), ["nll"]) if each.name == "multi - best single"]
+    assert sorted((each.arm.axes["generators"], each.arm.axes["student"]) for each in best) == [
+        ("large", "a"), ("small", "a"), ("small", "b")]  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None)
+@given(level=st.floats(-5, 5), spread=st.floats(0, 3), seed=st.integers(0, 99))
+def test_an_arm_that_is_added_later_changes_no_verdict(
+    tmp_path_factory: pytest.TempPathFactory, level: float, spread: float, seed: int
+) -> None:
+    sweep = filled(Sweep(tmp_path_factory.mktemp("sweep")), seed=seed)
+    before = sweep.contrasts()
+    random = np.random.default_rng(seed)
+    for take in range(4):
+        sweep.add("multi", level + spread * random.normal(size=12), take, launch="2", generators="large")
+    after = {key: each for key, each in sweep.contrasts().items() if each.arm.axes["generators"] == "small"}
+    for key, each in before.items():
+        if not key[0].startswith("human"):  # the mean of synthetic arms has one more
+            assert after[key] == each
+
+
+def test_the_error_is_pooled_over_the_synthetic_arms_of_a_student(sweep: Sweep) -> None:
+    made = filled(sweep).contrasts("whole")
+    one = made["multi - mean of singles", "whole"]
+    levels = np.array(
+        [[row.scores["whole"].value for row in sweep.rows if row.sources == SOURCES[mix]] for mix in SOURCES]
+    )
+    rest = levels - levels.mean(axis=0) - levels.mean(axis=1, keepdims=True) + levels.mean()
+    assert (one.effect.pooled, one.effect.df) == (True, 6)
+    assert one.effect.error == pytest.approx(math.sqrt(1.5 * (rest**2).sum() / 6 / 4))
+    assert not made["multi - human", "whole"].effect.pooled
