@@ -47,7 +47,7 @@ class ArmGrid:
         """The name of each column: what the launch set."""
         pairs = ([*zip(self.axes, values, strict=True)] for values in self.columns)
         named = ([axis_words(axis, value) for axis, value in column if value != "default"] for column in pairs)
-        return [" · ".join(words) or ("default" if self.axes else "all") for words in named]
+        return [" · ".join(words).replace("→ ", "") or ("default" if self.axes else "all") for words in named]
 
     def boxes(self, row: Sequence[Arm | None]) -> Iterator[tuple[Arm | None, int]]:
         """Each arm of a row once, with the number of columns it covers."""
@@ -73,24 +73,25 @@ def grid_of(arms: Sequence[Arm], labels: Labels) -> ArmGrid:
     for arm in arms:
         row = rows.setdefault(row_label(arm, below, labels), [None] * len(columns))
         for at, column in enumerate(columns):
-            if row[at] is None and covers(arm, axes, column):
+            if row[at] is None and within(values_of(arm, axes), column):
                 row[at] = arm
     return ArmGrid(axes, columns, rows)
 
 
 def columns_of(arms: Sequence[Arm], axes: Sequence[str]) -> list[tuple[str, ...]]:
     """The combinations of the arms to which most axes apply, and of those that none of them covers."""
-    values = dict.fromkeys(tuple(value_of(arm, axis) for axis in axes) for arm in arms)
+    values = dict.fromkeys(values_of(arm, axes) for arm in arms)
     kept = [each for each in values if not any(other != each and within(each, other) for other in values)]
     return sorted(kept, key=lambda column: [natural(value) for value in column])
 
 
+def values_of(arm: Arm, axes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(value_of(arm, axis) for axis in axes)
+
+
 def within(column: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two combinations are equal on all axes that apply to the first."""
     return all(value in (NOT_APPLICABLE, there) for value, there in zip(column, other, strict=True))
-
-
-def covers(arm: Arm, axes: Sequence[str], column: tuple[str, ...]) -> bool:
-    return within(tuple(value_of(arm, axis) for axis in axes), column)
 
 
 def row_label(arm: Arm, below: Sequence[str], labels: Labels) -> str:
@@ -146,7 +147,9 @@ def counts(means: Sequence[Mean]) -> str:
         return "no value"
     models, n = spread_of([mean.replicates for mean in means]), spread_of([mean.n for mean in means])
     kinds = dict.fromkeys("interval" if mean.spread == INTERVAL else "range" for mean in means if mean.replicates > 1)
-    return f"{models} model{'s' * (models != '1')}, n {n}" + (f", below it {' or '.join(kinds)}" if kinds else "")
+    return f"{models} model{'s' * (models != '1')}, n {n}" + (
+        f"; below a mean its {' or '.join(kinds)}" if kinds else ""
+    )
 
 
 def spread_of(counts: Sequence[int]) -> str:

@@ -29,9 +29,9 @@ class Labels:
         return " ".join(words)
 
     def name(self, arm: Arm) -> str:
-        """The mix and its source, then what else differs; `→` stands before the student."""
+        """The mix and its source, what else differs, and behind `→` the student."""
         words = [self.mix(arm)]
-        for axis in self.varying:
+        for axis in sorted(self.varying, key=lambda axis: axis == "student"):
             value = value_of(arm, axis)
             if axis != "source" and value not in (NOT_APPLICABLE, "default"):
                 words.append(axis_words(axis, value))

@@ -26,7 +26,7 @@ from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_resu
 from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
 from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.plots import against, losses
+from synthdiv.views.report.plots import against, along, losses
 from synthdiv.views.report.render import render
 from synthdiv.views.report.samples import Samples, samples_of
 from synthdiv.views.report.sessions import Provenance, provenance
@@ -45,6 +45,7 @@ from synthdiv.views.report.tables import (
 from synthdiv.views.report.unanswered import unanswered_rows
 
 HEADLINES = 12  # measures that are drawn; all others are behind the search
+ALONG = 4  # measures that are drawn along an axis of numbers
 PAPER = 6  # measures of the figure for papers
 
 
@@ -106,6 +107,8 @@ def page(
     plots = {
         "quality": [plot for x in chain(*declared(suites, "diversity")) for y in chain(*declared(suites, "quality"))
                     if (plot := against(x, y, arms, labels))],
+        "drift": [plot for axis in labels.varying for measure in drawn[:ALONG]
+                  if (plot := along(axis, measure, arms, labels))],
         "loss": [plot for plot in (losses(root, arms, labels),) if plot],
     }  # fmt: skip
     caveats = of_role(rows, CAVEAT)

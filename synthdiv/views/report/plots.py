@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.views.layout import Row, number
-from synthdiv.views.report.arms import INTERVAL, Arm, Mean
+from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
 from synthdiv.views.report.collect import VANILLA, damage, finished
-from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.heat import columns_of, values_of, within
+from synthdiv.views.report.labels import Labels, axis_words
 from synthdiv.views.report.tables import heading, mean_row
 
 COLOURS = {  # of Okabe and Ito: safe for colour-blind readers
@@ -94,6 +95,41 @@ def trained_range(arms: Sequence[Arm], name: str) -> dict[str, Any]:
     return {"range": [min(ends) - margin, max(ends) + margin]} if margin else {}
 
 
+def along(axis: str, measure: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
+    """A measure along an axis of numbers, such as the rounds: a line for all arms that are equal but for it. An arm to
+    which another axis does not apply, as those of rounds to round 0, belongs to every line that it begins."""
+    arms = [arm for arm in sorted(arms, key=labels.order) if known(arm, measure) and is_number(value_of(arm, axis))]
+    others = ["mix", "source", *(other for other in labels.varying if other not in (axis, "source"))]
+    data, rows = list[dict[str, Any]](), list[Row]()
+    for line in columns_of(arms, others):
+        points = sorted((float(value_of(arm, axis)), arm) for arm in arms if within(values_of(arm, others), line))
+        if len({at for at, _ in points}) < 2:
+            continue
+        means, last = [arm.means[measure] for _, arm in points], points[-1][1]
+        name = labels.name(last).replace(axis_words(axis, value_of(last, axis)), "").strip()
+        bars = [bar(mean) for mean in means]
+        data.append({
+            "type": "scatter", "mode": "lines+markers", "name": text(name), "x": [at for at, _ in points],
+            "y": [mean.value for mean in means], "hovertext": [f"{text(name)}<br>{tip(mean)}" for mean in means],
+            "hoverinfo": "text+x", "line": {"color": colour(last), "dash": dash_of(data, colour(last))},
+            "error_y": bars[0] | {end: [each[end][0] for each in bars] for end in ("array", "arrayminus")},
+        })  # fmt: skip
+        rows += [{axis: at, "arm": labels.name(arm)} | mean_row(arm.means[measure], arm) for at, arm in points]
+    if not data:
+        return None
+    title = heading(arms[0].means[measure].like)
+    layout = {"xaxis": {"title": {"text": text(axis)}}, "yaxis": {"title": {"text": text(title)}}, "height": 360}
+    return Plot(f"{measure} along {axis}", f"{title} by {axis}", data, layout, rows)
+
+
+def is_number(value: str) -> bool:
+    return value.replace(".", "", 1).replace("-", "", 1).replace("e", "", 1).isdecimal()
+
+
+def dash_of(data: Sequence[dict[str, Any]], shade: str) -> str:
+    return DASHES[sum(trace["line"]["color"] == shade for trace in data) % len(DASHES)]
+
+
 def known(arm: Arm, name: str) -> bool:
     return name in arm.means and math.isfinite(arm.means[name].value)
 
@@ -117,10 +153,9 @@ def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
             math.fsum(values[at] for _, values in curves) / len(curves) for at in range(shortest)
         ]  # fmt: skip
         name = labels.name(arm)
-        dash = DASHES[sum(trace["line"]["color"] == colour(arm) for trace in data) % len(DASHES)]
         data.append({
             "type": "scatter", "mode": "lines", "name": text(name), "x": steps, "y": mean,
-            "line": {"color": colour(arm), "width": 1.6, "dash": dash},
+            "line": {"color": colour(arm), "width": 1.6, "dash": dash_of(data, colour(arm))},
             "hovertemplate": f"{text(name)}<br>step %{{x:.0f}}: %{{y:.4g}}<extra></extra>",
         })  # fmt: skip
         rows.append({"arm": name, "models": len(curves), "first": mean[0], "last": mean[-1], "steps": steps[-1]})

@@ -1,0 +1,73 @@
+"""Figures of the page: what each has on its axes, and a table with the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from synthdiv.views.report.arms import arms_of
+from synthdiv.views.report.heat import counts, grid_of, heat, shown_headlines
+from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.plots import against, along
+from tests.views.report.test_arms import row
+
+
+def test_a_line_along_the_rounds_begins_with_the_arm_of_round_0_to_which_no_other_axis_of_rounds_applies() -> None:
+    axes = {"rounds.prompts": "n/a", "rounds.round": "0"}
+    rows = [row("multi", 1.0, f"a{seed}", **axes) for seed in range(3)]
+    for prompts in ("same", "fresh"):
+        for at in (1, 2):
+            axes = {"rounds.prompts": prompts, "rounds.round": str(at)}
+            rows += [row("multi", at + seed / 10, f"{prompts}{at}{seed}", **axes) for seed in range(3)]
+    arms = arms_of(rows)
+    plot = along("rounds.round", "x", arms, Labels(arms))
+    assert plot is not None
+    assert [(trace["name"], trace["x"]) for trace in plot.data] == [
+        ("multi prompts fresh", [0, 1, 2]), ("multi prompts same", [0, 1, 2])
+    ]  # fmt: skip
+    assert all(value is not None for value in plot.data[0]["error_y"]["array"][1:]), "three models have an interval"
+    assert [line["rounds.round"] for line in plot.rows] == [0, 1, 2] * 2
+    assert along("rounds.prompts", "x", arms, Labels(arms)) is None, "no axis of numbers"
+
+
+def test_the_range_of_an_axis_is_that_of_the_trained_arms() -> None:
+    arms = arms_of([row("none", 90.0), row("human", 1.0), row("multi", 2.0)])
+    plot = against("x", "x", arms, Labels(arms))
+    assert plot is not None
+    assert plot.layout["xaxis"]["range"] == pytest.approx([0.94, 2.06])
+    assert [trace["name"] for trace in plot.data] == ["vanilla", "human", "multi"]
+    assert plot.data[0]["error_x"]["array"] == [None], "one model has no interval"
+    assert [line["arm"] for line in plot.rows] == ["vanilla", "human", "multi"]
+
+
+def test_shades_are_of_the_trained_arms_and_undefined_is_no_zero() -> None:
+    rows = [row("none", 90.0), row("human", 0.0), row("multi", float("nan"), generators="small")]
+    rows += [row("single", 2.0, generators=size, source="ada") for size in ("small", "large")]
+    arms = arms_of(rows)
+    boxes = {name: [(box.text, box.shade, box.wide) for box in each] for name, each in
+             heat(grid_of(arms, Labels(arms)), "x").items()}  # fmt: skip
+    assert boxes == {
+        "vanilla": [("90", "outside", 2)],
+        "human": [("0", "shade0", 2)],
+        "single ada": [("2", "shade6", 1), ("2", "shade6", 1)],
+        "multi": [("—", "undefined", 1), ("", "", 1)],
+    }
+    assert counts([arm.means["x"] for arm in arms]) == "1 model, n 5"
+
+
+def test_many_columns_become_rows() -> None:
+    axes = [{"generators": size, "rows": str(count)} for size in ("small", "large") for count in range(1, 8)]
+    arms = arms_of([row("multi", 1.0, **each) for each in axes])
+    grid = grid_of(arms, Labels(arms))
+    assert grid.headings == ["small", "large"]
+    assert list(grid.rows)[:2] == ["multi · rows 1", "multi · rows 2"]
+
+
+def test_each_suite_has_its_first_headline_before_another_has_its_second() -> None:
+    cell = row("human", 1.0)
+    score = cell.scores["x"]
+    names = ["a1", "a2", "a1-vanilla", "b1", "c1"]
+    cell.scores.clear()
+    cell.scores.update(dict.fromkeys(names, score) | {"c1": row("human", float("nan")).scores["x"]})
+    cell.suites.update({name: name[0] for name in names})
+    drawn, minor, undefined = shown_headlines([cell], names, 2)
+    assert (drawn, minor, undefined) == (["a1", "b1"], ["a2", "a1-vanilla"], {"c1": "too few words"})
