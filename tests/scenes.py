@@ -21,6 +21,7 @@ from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.sentence_vectors import Vectors
+from synthdiv.evaluate.sources_alike import SourcesAlike
 from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.law import Family, Grade
@@ -175,6 +176,7 @@ class Scenes:
             "vectors": Vectors(),
             "truth": Truth(),
             "instrument": Instrument([12], [0.5], 3, 0),
+            "sources_alike": SourcesAlike(["x", "y"], ["both=x,y"]),
         }[scene]
 
     def artifact(self, scene: str, stage: Any) -> Artifact:
@@ -202,6 +204,9 @@ class Scenes:
             inputs = (questions, *(self.build(greedy, questions, model) for model in models))
         if scene in ("generate", "rounded", "respond", "recorded", "likelihood"):
             inputs = (self.prompts, self.student)[: len(stage.input_names())]
+        if scene == "sources_alike":
+            made = (self.build(self.recorded(name), self.prompts) for name in stage.sources)
+            inputs = (*made, *[self.encoder] * stage.encoded)
         if scene == "instrument":
             inputs = (self.prompts, self.encoder)[: len(stage.input_names())]
         if scene in ("mix", "even"):

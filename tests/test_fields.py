@@ -100,6 +100,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "judge_prompts": {"rubric.instruction": "{response} {prompt}", "limit": 3, "samples": 2, "appended": "Give 2."},
     "vectors": {"human": True, "length": 2, "batch_rows": 3},
     "truth": {"vanilla": True},
+    "sources_alike": {"sources": ["y", "x"], "sets": [], "length": 2, "encoded": True},
     "instrument": {"sizes": [14], "strengths": [0.6], "draws": 4, "encoded": 12},
     "questions": {
         "table.where": ["kind=a"], "table.columns.prompt": "other", "table.columns.response": "alternative",

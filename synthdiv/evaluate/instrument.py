@@ -19,7 +19,7 @@ from synthdiv.measures.semantic import Prompted, Reference
 from synthdiv.measures.vectors import VectorArm
 from synthdiv.measures.word_arm import WordArm
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.encoder import encode_batches, open_encoder
+from synthdiv.models.encoder import encode_new, open_encoder
 from synthdiv.models.load import weights_folder
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_collapse import COLLAPSES, CONTROLS, TextLaw, divergence, text_law
@@ -140,9 +140,7 @@ class Reader:
         import numpy as np
 
         texts = [text for group in groups for text in group]
-        new = sorted({*texts} - {*self.known}, key=lambda text: (len(text), text))
-        for chunk, part in encode_batches(self.encoder, new, 32):
-            self.known.update(zip(chunk, part, strict=True))
+        encode_new(self.encoder, texts, self.known)
         prompt = np.repeat(np.arange(len(groups)), list(map(len, groups)))
         one_group = np.append(np.zeros(len(groups), dtype=int), -1)
         return VectorArm(np.stack([self.known[text] for text in texts]), prompt, one_group)

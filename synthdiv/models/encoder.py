@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,12 @@ def encode_batches(encoder: Any, texts: list[str], batch: int) -> Iterator[tuple
     for start in range(0, len(texts), BATCHES_PER_CHUNK * batch):
         chunk = texts[start : start + BATCHES_PER_CHUNK * batch]
         yield chunk, encoder.encode(chunk, batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
+
+
+def encode_new(encoder: Any, texts: Iterable[str], known: dict[str, np.ndarray]) -> None:
+    """Add the vectors of the texts that are not `known`; each is encoded once."""
+    for chunk, vectors in encode_batches(encoder, sorted({*texts} - {*known}, key=lambda text: (len(text), text)), 32):
+        known.update(zip(chunk, vectors, strict=True))
 
 
 def exceeds_context(encoder: Any, texts: list[str]) -> np.ndarray:
