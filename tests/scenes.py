@@ -19,6 +19,7 @@ from synthdiv.evaluate.downstream import Choices, Downstream
 from synthdiv.evaluate.instrument import Instrument
 from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.likelihood import Likelihood, Target
+from synthdiv.evaluate.reached import Reached
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.sources_alike import SourcesAlike
@@ -27,6 +28,7 @@ from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.mix import Mix
+from synthdiv.mix.selection import Selection
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import FILE, Prompts, ToyPrompts
@@ -177,6 +179,8 @@ class Scenes:
             "truth": Truth(),
             "instrument": Instrument([12], [0.5], 3, 0),
             "sources_alike": SourcesAlike(["x", "y"], ["both=x,y"]),
+            "selection": Selection(8, 1, 1.0, [0, 0, 48]),
+            "reached": Reached(20),
         }[scene]
 
     def artifact(self, scene: str, stage: Any) -> Artifact:
@@ -209,6 +213,12 @@ class Scenes:
             inputs = (*made, *[self.encoder] * stage.encoded)
         if scene == "instrument":
             inputs = (self.prompts, self.encoder)[: len(stage.input_names())]
+        if scene in ("selection", "reached"):
+            prompts = self.build(toy_prompts(toy=ToyPrompts(84, WORLD), target=24))
+            pools = [
+                Mix(48, real_share=1.0, train_rows=48, real_rotation=at) for at in range(getattr(stage, "pools", 1))
+            ]
+            inputs = (prompts, *(self.build(pool, prompts) for pool in pools))
         if scene in ("mix", "even"):
             inputs = (self.prompts, *(self.shard(stage, name) for name in stage.input_names()[1:]))
         if scene in ("early", "full", "budget", "lora"):

@@ -102,6 +102,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "truth": {"vanilla": True},
     "sources_alike": {"sources": ["y", "x"], "sets": [], "length": 2, "encoded": True},
     "instrument": {"sizes": [14], "strengths": [0.6], "draws": 4, "encoded": 12},
+    "selection": {"rows": 9, "pools": 2, "level": 0.0, "human": [0, 30, 48], "near": 0.4},
+    "reached": {"texts": 30},
     "questions": {
         "table.where": ["kind=a"], "table.columns.prompt": "other", "table.columns.response": "alternative",
         "table.columns.id": "id", "table.columns.context": "id", "table.columns.category": "kind",
@@ -139,6 +141,10 @@ NOT_SHOWN = {
         f"mix.{name}": "rows left out or replaced by their texts: tests/mix/test_mix.py"
         for name in ("duplicates", "min_words", "max_words", "overlap", "evaluated", "spare")
     },
+    "mix.level": "rows of an input: tests/mix/test_selection.py",
+    **dict.fromkeys(
+        ("selection.pattern", "reached.pattern"), "labels without a toy world: tests/mix/test_selection.py"
+    ),
     "mix.sample": "which of several answers: tests/mix/test_mix.py",
     **{f"mix.{name}": "rounds: tests/mix/test_accumulate.py" for name in ("first", "real_first", "round")},
     **{f"accumulate.{name}": "tests/mix/test_accumulate.py" for name in ("rounds", "rows", "sampled", "seed")},

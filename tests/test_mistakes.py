@@ -179,6 +179,21 @@ MISTAKES = {
         ["mix.spare: blocks of rounds"],
     ),
     "no length of answers": (["mix.min_words=9", "mix.max_words=8"], ["mix.max_words=8: needs mix.min_words=9"]),
+    "a pool that leaves no choice": (
+        ["mix=selected", "mix.rows=48", "prompts.toy.rows=60", "prompts.test=12"],
+        ["mix.rows=48", "the answers to 48 prompts", "leaves no choice", "mix.rows=12"],
+    ),
+    "near to no target": (["mix=selected", "mix.rows=9", "mix.diversity.near=0.5"], ["prompts.target=200"]),
+    "a level of no sampling": (["mix=sampled", "mix.level=null"], ["mix.level=null", "needs a level from 0 to 1"]),
+    "a level beyond the most diverse": (["mix=selected", "mix.level=1.5"], ["mix.level=1.5: needs 0 to 1"]),
+    "sampling that a law does not have": (
+        ["generators=toy", "mix=sampled", "mix.diversity.high.min_p=0.1"],
+        ["generators.models.0.sampling", "temperature, top_p and max_new_tokens only"],
+    ),
+    "selection in later rounds": (
+        ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1"],
+        ["mix.level: rows are selected in round 0", "rounds=none"],
+    ),
     "no weight at all": (["mix.weights=[0,0,0,0]"], ["mix.weights=[0.0, 0.0, 0.0, 0.0]", "oak, elm, ash, fir"]),
     "toys and files": ([*FILES, "mix=single", "generators=toy_small"], ["oak: a toy model", "prompts=toy"]),
     # a model

@@ -22,6 +22,8 @@ VARIANCE, SCALING, CURVE_POINTS = 0.9, 5, 25  # defaults of MAUVE: variance kept
 CLUSTERS = Measure("cluster_entropy", "bits", True, "no vectors", 0)
 MAUVE = Measure("mauve", "0-1", True, "fewer than 20 vectors", 0, 1)
 NEW_CLUSTERS = "no interval: its clusters differ from study to study as much as the answers do"
+AUC = Measure("auc", "0-1", False, "fewer than 20 vectors", 0, 1)
+FOLDS = 5
 FRECHET = Measure("frechet", "squared distance", False, "fewer than two vectors", 0)
 
 
@@ -231,3 +233,25 @@ def divergence_area(p: np.ndarray, q: np.ndarray) -> float:
     x, y = np.r_[1.0, x, 0.0], np.r_[0.0, y, 1.0]
     by_x, by_y = np.argsort(x), np.argsort(y)
     return min(1.0, 0.5 * float(np.trapezoid(y[by_x], x[by_x]) + np.trapezoid(x[by_y], y[by_y])))
+
+
+def two_sample_auc(vectors: Any, human: Any, seed: int = 0) -> Score:
+    """Return how well a logistic model tells `vectors` (n, d) from `human` (m, d): the area under the ROC curve of
+    predictions for the fifth of the rows on which it was not fitted. .5: not at all, 1: always; below .5 is chance. The
+    folds share vectors, so there is no interval. NaN with a note for fewer than 20 vectors in a set."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    smaller = min(len(vectors), len(human))
+    if smaller < 20:
+        return undefined(AUC, f"{smaller} vectors in a set, fewer than 20", smaller).score()
+    folds, label = (
+        StratifiedKFold(FOLDS, shuffle=True, random_state=seed),
+        np.repeat([1, 0], [len(vectors), len(human)]),
+    )
+    both = np.vstack([vectors, human])
+    p = cross_val_predict(LogisticRegression(C=10.0), both, label, cv=folds, method="predict_proba")[:, 1]
+    value = float(roc_auc_score(label, p))
+    return Estimate(AUC, value, np.empty(0), len(vectors), no_interval="no interval: folds share vectors").score()

@@ -87,6 +87,8 @@ class Mix(FineTuningSet):
     """Evaluation sets of suites, each an input."""
     spare: float = setting(0.0, before=0.0)
     """How many further prompts are answered, as a share of the rows, for the place of rows that filters remove."""
+    level: bool = setting(False, before=False)
+    """The generated rows are those of the input `level`, in their order."""
 
     @property
     def grid(self) -> Grid:
@@ -107,7 +109,7 @@ class Mix(FineTuningSet):
 
     def shards(self) -> dict[int, list[int]]:
         """The shards that each source must answer, by the index of the source."""
-        if not self.sources:
+        if not self.sources or self.level:
             return {}
         how = (self.real_share, self.rotation, self.real_rows, self.real_rotation)
         return needed_shards(self.grid, self.rows, tuple(self.weights), *how, len(self.spares()))
@@ -129,6 +131,7 @@ class Mix(FineTuningSet):
 
     def input_names(self) -> list[str]:
         sets = [f"{OVERLAP}{name}" for name in self.evaluated]
+        sets += ["level"] if self.level else []
         return ["prompts", *sets, *(shard_input(self.sources[index], shard) for index, shards in self.shards().items()
                                     for shard in shards)]  # fmt: skip
 
@@ -148,12 +151,15 @@ class Mix(FineTuningSet):
             for row in read_samples(shard.path, failed=True)
             if row.sample == self.sample
         }
-        rows: list[dict[str, Any]] = []
+        rows, selected = list[dict[str, Any]](), iter(read_mix(inputs["level"]) if self.level else ())
         failed: dict[str, list[str]] = {}
         train = read_prompts(prompts, "train")
         for place, (position, owner) in enumerate(zip(self.positions(), self.owners(), strict=True)):
             prompt = train[position]
             if prompt["id"] in self.leave_out:
+                continue
+            if owner != "human" and self.level:
+                rows.append(next(selected) | {"position": place})
                 continue
             if owner == "human":
                 row = Sample(prompt["id"], prompt["prompt"], prompt["response"], "human")

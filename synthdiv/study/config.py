@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from synthdiv.core.fields import setting
@@ -11,7 +11,7 @@ from synthdiv.core.ledger import problem_of_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.row_filter import RoundFilter
-from synthdiv.generate.spec import Backend
+from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.mix.filters import Duplicates, Filter, Overlap
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.study.claims import DeclaredClaim
@@ -30,6 +30,31 @@ class Kind(Enum):
     single = "single"
     multi = "multi"
     multi_decoding = "multi_decoding"
+
+
+class By(Enum):
+    """How the rows of one level of diversity differ from those of another."""
+
+    selection = "selection"
+    sampling = "sampling"
+
+
+@dataclass
+class Diversity:
+    """How `mix.level` is reached."""
+
+    by: By = By.selection
+    """Selection from a pool, `generators.samples` answers to every train prompt (`mix.rows=null` is a quarter of these
+    prompts); or sampling."""
+    near: float = setting(1.0, above=0, most=1)
+    """Selection: the share of the pool, nearest to the split `target`, that is chosen from: a bound on the shift."""
+    pattern: str = ""
+    """Selection: a regular expression whose last match in an answer and in the human one is its label; empty: none.
+    The toy world knows what is right."""
+    low: Sampling = field(default_factory=lambda: Sampling(0.5, 1.0))
+    """Sampling: temperature, top-p and min-p at level 0."""
+    high: Sampling = field(default_factory=lambda: Sampling(1.5, 1.0))
+    """Sampling: those at level 1; between they are linear."""
 
 
 @dataclass
@@ -71,6 +96,28 @@ class MixSpec:
     spare: float = setting(0.0, least=0)
     """Further prompts that are answered, as a share of the rows: they take the place of rows that filters remove, each
     for its own source, so that the budget stays; 0: filtered mixes are smaller."""
+    level: float | None = setting(None, least=0, most=1)
+    """How diverse the generated rows are, 0 to 1, by `diversity`; null: selection takes random rows of its pool."""
+    diversity: Diversity | None = None
+    """How a level is reached; null: as the sources answer, or by selection where there is a level."""
+
+    def way(self) -> Diversity | None:
+        """How its level is reached; None without one."""
+        return self.diversity or (None if self.level is None else Diversity())
+
+    def sampled(self, generator: Generator) -> Generator:
+        """A source with the sampling of the level."""
+        way, level = self.way(), self.level or 0.0
+        if not way or way.by is not By.sampling:
+            return generator
+        ends = {name: (getattr(way.low, name), getattr(way.high, name)) for name in ("temperature", "top_p", "min_p")}
+        at = {name: round(low + level * (high - low), 9) for name, (low, high) in ends.items()}
+        return replace(generator, sampling=replace(generator.sampling, **at))
+
+    def check(self, name: str) -> list[str]:
+        if self.level is None and self.diversity and self.diversity.by is By.sampling:
+            return [f"{name}.level=null: {name}.diversity.by=sampling needs a level from 0 to 1"]
+        return []
 
 
 class TrackerName(Enum):

@@ -19,7 +19,7 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.gguf import Gguf
 from synthdiv.study.answerable import unanswerable
-from synthdiv.study.config import Cell, Kind
+from synthdiv.study.config import By, Cell, Kind
 from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.match import mismatches
@@ -206,6 +206,10 @@ def check(cell: Cell) -> list[str]:
             problems.append(f"{spec.name}: a toy model speaks of the world of prompts=toy; choose that, or another one")
     if mix.kind is Kind.none or problems:
         return problems
+    way = mix.way() if sources else None
+    way = way if way and way.by is By.selection else None
+    if way and not mix.rows:
+        mix.rows = max(1, have // 4)
     rows = mix.rows or have
     if rows > have:
         less = f"{cell.prompts.rows} rows less {cell.prompts.test} test and {cell.prompts.target} target"
@@ -231,6 +235,16 @@ def check(cell: Cell) -> list[str]:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
     if mix.real_rows and (mix.real_share or mix.real_rows > rows):
         problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
+    if way and rows >= have + (taken > 1):
+        problems.append(
+            f"mix.rows={rows}: mix.level chooses them from the answers to {have} prompts, which leaves no choice; set "
+            f"mix.rows={have // 4}, for example"
+        )
+    if way and (rounds.round or size > 1):
+        problems.append("mix.level: rows are selected in round 0 of one student; choose rounds=none, or by=sampling")
+    if way and way.near < 1 and not cell.prompts.target:
+        problems.append(f"mix.diversity.near={way.near}: needs the split that it is near to; set prompts.target=200")
+    problems += [problem for index, each in enumerate(sources) for problem in each.check(f"generators.models.{index}")]
     stage = fine_tuning_set(cell)
     if 0 < mix.max_words < mix.min_words:
         problems.append(f"mix.max_words={mix.max_words}: needs mix.min_words={mix.min_words} or more")

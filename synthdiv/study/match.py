@@ -121,6 +121,6 @@ def sources(graph: Graph) -> str:
             known = "" if not model or isinstance(model.stage, Train) else model.key
             writers.add(digest([node.stage.source, node.stage.round, canonical_fields(node.stage.sampling), known]))
         elif isinstance(node.stage, FineTuningSet) and not isinstance(node.stage, Mix):
-            kinds.add(digest(canonical_fields(node.stage) | {"rows": 0}))
+            kinds.add(digest(canonical_fields(node.stage) | {"rows": 0, "human": []}))
     real = (stage.real_share, stage.real_rows)
     return digest([stage.sources, stage.weights, real, stage.filters(), sorted(writers), sorted(kinds)])

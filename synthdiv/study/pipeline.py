@@ -20,6 +20,7 @@ from synthdiv.mix.filters import Overlap
 from synthdiv.mix.mix import OVERLAP, Mix, shard_input
 from synthdiv.study.config import Cell, Kind
 from synthdiv.study.generators import Generator, Student
+from synthdiv.study.levels import level_inputs
 from synthdiv.study.lineage import Block, decoded, fine_tuned, kept, of_member, population
 from synthdiv.study.rounds import Init, Lineage, Real, RoundPrompts, Writers
 from synthdiv.train.pretrain import Pretrain
@@ -179,7 +180,7 @@ def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = (
     """The mix, and the shards of answers by the sources that it needs, or by the `students` of the round before."""
     prompts, stage = Node(cell.prompts), fine_tuning_set(cell, block, students)
     sets = {} if stage.overlap is Overlap.report else prompt_sets(untouched(cell)[3])
-    stage.evaluated = [*sets]
+    stage.evaluated, level = [*sets], {} if block else level_inputs(cell, stage, mixed)
     sources, samples = students or [source(cell, each) for each in shares(cell)[0]], cell.generators.samples
     which = {"rows": stage.train_rows, "shard_rows": stage.shard_rows, "first": stage.first, "round": stage.round}
     answers = {
@@ -190,13 +191,13 @@ def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = (
         for one in [sources[index]]
         for shard in shards
     }
-    return Node(stage, {"prompts": prompts, **{f"{OVERLAP}{name}": sets[name] for name in sets}, **answers})
+    return Node(stage, {"prompts": prompts, **{f"{OVERLAP}{name}": sets[name] for name in sets}, **level, **answers})
 
 
 def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
     """Sources with a weight, their weights, and the real share. Without a generated row there are no sources: a human
     set is the same whatever the generators."""
-    mix, models = cell.mix, cell.generators.models
+    mix, models = cell.mix, [cell.mix.sampled(each) for each in cell.generators.models]
     rows = mix.rows or cell.prompts.train_rows
     real_share = mix.real_rows / rows if mix.real_rows and rows > 0 else mix.real_share
     if mix.kind is Kind.human or real_share >= 1:

@@ -84,6 +84,9 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         key, value = override.split("=", 1)
         if "." in key and key not in SHOWN and key not in seed_names and key.split(".")[0] not in NOT_IDENTITY:
             values[key] = value
+    if (way := cell.mix.way()) and sources:
+        level = "random" if cell.mix.level is None else cell.mix.level
+        values |= {"mix.diversity.by": way.by.value, "mix.level": level}
     return {key: value if matters(key, cell, item) else NOT_APPLICABLE for key, value in values.items()}
 
 
@@ -109,7 +112,7 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
         return any(suite.rubrics for suite in cell.evaluate.suites)
     if key in ("mix.weights", "mix.rotation"):
         return len(sources) > 1
-    if key == "mix.real_rows":
+    if key == "mix.real_rows" or key.startswith(("mix.level", "mix.diversity")):
         return bool(sources)
     if group == "rounds":
         return key == "rounds.round" or in_rounds(key, cell)

@@ -40,7 +40,7 @@ def node_of(artifact: Artifact) -> Node:
 def named(stage: Stage, inputs: Sequence[Any]) -> dict[str, Any]:
     """Inputs (artifacts or nodes) by the names of a stage, in their order; a mix takes the shards it needs."""
     names = list(stage.input_names())
-    if isinstance(stage, Mix):
+    if isinstance(stage, Mix) and not stage.level:
         shards = {shard_input(item.stage.source, item.stage.shard): item for item in inputs[1:]}
         return {"prompts": inputs[0], **{name: shards[name] for name in names[1:]}}
     return dict(zip(names, inputs, strict=True))

@@ -33,6 +33,7 @@ AXES = {  # an axis, and two values of it
     "train.lr": ("1e-3", "1e-2"),
     "mix.weights": ("[1,2,3,4]", "[4,3,2,1]"),
     "mix.real_rows": ("12", "24"),
+    "mix.level": ("0", "1"),
     "generators.overlap": ("0", "1"),
     "generators.batch_tokens": ("512", "1024"),
     "generators.models.0.sampling.temperature": ("0.5", "1"),
@@ -46,12 +47,12 @@ AXES = {  # an axis, and two values of it
 KINDS = ("mix=none", "mix=human", "mix=single", "mix=single mix.source=ash", "mix=multi", "mix=multi mix.real_share=1")
 OF_GENERATORS = {axis for axis in AXES if axis.startswith("generators.")}
 USED = {  # kind → the axes that make no difference
-    "mix=none": {"train.lr", "mix.weights", "mix.real_rows", "train", "generators"} | OF_GENERATORS,
-    "mix=human": {"mix.weights", "mix.real_rows", "generators"} | OF_GENERATORS,
+    "mix=none": {"train.lr", "mix.weights", "mix.real_rows", "mix.level", "train", "generators"} | OF_GENERATORS,
+    "mix=human": {"mix.weights", "mix.real_rows", "mix.level", "generators"} | OF_GENERATORS,
     "mix=single": {"mix.weights", "generators.models.2.sampling.temperature"},
     "mix=single mix.source=ash": {"mix.weights", "generators.models.0.sampling.temperature"},
     "mix=multi": set(),
-    "mix=multi mix.real_share=1": {"mix.weights", "generators"} | OF_GENERATORS,
+    "mix=multi mix.real_share=1": {"mix.weights", "mix.level", "generators"} | OF_GENERATORS,
 }
 
 

@@ -1,0 +1,104 @@
+"""Rows chosen from a pool of answers by how diverse they are together, and what is right among them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.types import Artifact, DataError, Run
+from synthdiv.generate.exact import quality
+from synthdiv.measures.accuracy import exact_match
+from synthdiv.measures.words import words
+from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
+from synthdiv.mix.subset import choose
+from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
+from synthdiv.prompts.split import largest_remainder
+from synthdiv.prompts.toy import Law
+
+WORDS: dict[str, Any] = {"token_pattern": r"\w+", "ngram_range": (1, 2)}
+QUANTILES = (0.25, 0.5, 0.75)  # of length, which cut the pool into strata
+
+
+@dataclass
+class Selection(FineTuningSet):
+    """Rows with the same numbers by source, correctness and length at every level. Inputs: `prompts`, and by number
+    mixes of every prompt of the pool. Output: `mix.parquet`."""
+
+    name = "selection"
+
+    rows: int = 0
+    """How many rows are chosen, at most one answer to a prompt."""
+    pools: int = 1
+    """How many mixes there are, each with another answer to each prompt."""
+    level: float | None = None
+    """1: as spread out as possible; 0: near the medoids of a few parts; null: at random."""
+    human: list[int] = field(default_factory=list)
+    """The place of the first train prompt with a human answer in the mix, how many there are, and how many train
+    prompts: these are not in the pool."""
+    near: float = 1.0
+    """The share of the pool, nearest to the split `target`, that is chosen from."""
+    pattern: str = ""
+    """The regular expression for labels."""
+
+    def input_names(self) -> list[str]:
+        return ["prompts", *map(str, range(self.pools))]
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        """Small strata choose first, so that no large one takes their prompts."""
+        import numpy as np
+        import pyarrow
+        import pyarrow.parquet
+
+        first, count, total = self.human
+        pool = [row for at in range(self.pools) for row in read_mix(inputs[str(at)])]
+        shares = Counter(row["source"] for row in pool)
+        pool = [row for row in pool if (row["position"] - first) % total >= count]
+        vectors = hashed([row["response"] for row in pool], **WORDS)
+        if self.near < 1:
+            target = hashed([row["response"] for row in read_prompts(inputs["prompts"], "target")], **WORDS)
+            order = np.argsort(-(vectors @ target.T).max(axis=1), kind="stable")
+            kept = np.sort(order[: max(1, round(self.near * len(pool)))])
+            pool, vectors = [pool[at] for at in kept], vectors[kept]
+        lengths, prompts = [len(words(row["response"])) for row in pool], np.array([row["position"] for row in pool])
+        bins = np.searchsorted(np.quantile(lengths, QUANTILES), lengths).tolist()
+        right = right_answers(inputs["prompts"], self.pattern, pool)
+        strata = [(row["source"], value == 1, at) for row, value, at in zip(pool, right, bins, strict=True)]
+        sizes, chosen, quota = Counter(strata), list[int](), dict[Any, int]()
+        for source, rows in zip(shares, largest_remainder(self.rows, [*shares.values()]), strict=True):
+            own = [stratum for stratum in sizes if stratum[0] == source]
+            quota |= zip(own, largest_remainder(rows, [sizes[stratum] for stratum in own]), strict=True)
+        for stratum in sorted(sizes, key=lambda key: (sizes[key], key)):
+            left = ~np.isin(prompts, prompts[chosen])
+            members = np.array([at for at, each in enumerate(strata) if each == stratum and left[at]], dtype=int)
+            chosen += members[choose(vectors[members], quota[stratum], self.level, prompts[members])].tolist()
+        if len(chosen) < self.rows:
+            raise DataError(
+                f"mix.level={self.level}: {len(pool)} answers to {len({*prompts.tolist()})} prompts give "
+                f"{len(chosen)} of {self.rows} rows with equal numbers by length and correctness; lower mix.rows or "
+                "raise generators.samples"
+            )
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([pool[at] for at in sorted(chosen)]), out / FILE)
+        return {"rows": self.rows, "pool": len(pool), "strata": len(sizes)}
+
+
+def hashed(texts: Sequence[str], **ngrams: Any) -> Any:
+    """Unit vectors (n, 512) of hashed n-grams; zeros for a text without any."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    hashing = HashingVectorizer(n_features=512, dtype="float32", **ngrams)
+    return hashing.transform(texts or [""]).toarray()[: len(texts)]
+
+
+def right_answers(prompts: Artifact, pattern: str, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """1 for a right answer, 0 for a wrong one, by the toy world or by the label of the human answer; NaN: not known."""
+    train, toy = {row["id"]: row for row in read_prompts(prompts, "train")}, prompts.stage.toy
+    asked = [(train[row["id"]], row["response"]) for row in rows]
+    if toy:
+        law = Law(toy.world)
+        return [float(quality(law, toy_prompt(prompt), text) == 5) for prompt, text in asked]
+    known = [(text, prompt["response"] if pattern else None) for prompt, text in asked]
+    return [exact_match(text, [label], pattern) if label else math.nan for text, label in known]
