@@ -149,6 +149,7 @@ NOT_SHOWN = {
     **{f"mix.{name}": "rounds: tests/mix/test_accumulate.py" for name in ("first", "real_first", "round")},
     **{f"accumulate.{name}": "tests/mix/test_accumulate.py" for name in ("rounds", "rows", "sampled", "seed")},
     **{f"row_filter.{name}": "tests/evaluate/test_row_filter.py" for name in ("rows", "filter", "least", "drop")},
+    **{f"alike.{name}": "tests/evaluate/test_alike.py" for name in ("members", "n")},
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",
     "hosted.extra": "what is sent beside: tests/generate/test_api.py",

@@ -20,10 +20,10 @@ from synthdiv.measures.similarity import ngram_vectors, source_similarity, unit_
 class AlikeSuite(Suite):
     """Between-student similarity of a population, the same for each of its members."""
 
-    headlines = ("alike/students", "voices/students")
+    headlines = ("alike", "voices")
     reading = (
-        "`alike/students`: how alike members of a population answer the same test prompt, 0 (no more than different "
-        "prompts) to 1 (the same text); `voices/students`: for how many wholly different students they count."
+        "`alike` is how alike members of a population answer the same test prompt: 0 (no more than different ones) "
+        "to 1 (the same text); `voices` is for how many wholly different students they count."
     )
 
     decoding: str = ""
@@ -62,5 +62,5 @@ class Alike(Stage):
         pairs = list(combinations(map(unit_rows, vectors.values()), 2))
         cosines = sum(one.multiply(other).sum(axis=1) for one, other in pairs) / len(pairs)
         items = [item(key, "cosine", value) for key, value in zip(prompts, cosines, strict=True)]
-        write_suite(out, source_similarity(vectors, {"students": list(vectors)}), items, AlikeSuite)
+        write_suite(out, source_similarity(vectors), items, AlikeSuite)
         return {"prompts": len(prompts), "students": self.members}

@@ -35,11 +35,11 @@ def test_students_that_write_alike_are_few_voices(root, prompts):
             "laws": [answers(root, prompts, family, 0) for family in range(3)],
         }.items()
     }
-    voices = [made[name]["voices/students"].value for name in made]
+    voices = [made[name]["voices"].value for name in made]
     assert voices[0] == pytest.approx(1)
     assert all(one < other for one, other in pairwise(voices)), voices
-    assert made["copies"]["alike/students"].value == pytest.approx(1)
-    assert {name: score.n for name, score in made["laws"].items()}["alike/students"] == 12
+    assert made["copies"]["alike"].value == pytest.approx(1)
+    assert {name: score.n for name, score in made["laws"].items()}["alike"] == 12
 
 
 def test_the_items_are_the_cosines_of_each_prompt(root, prompts):

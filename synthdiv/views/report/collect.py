@@ -17,7 +17,7 @@ from synthdiv.evaluate.suite import read_scores
 from synthdiv.views.status import Observer, Status, cell_state
 
 VANILLA = "none"  # the mix of the vanilla students
-MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share")  # axes that say nothing of it
+MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share", "rounds")  # axes that say nothing of it
 DAMAGED = "damaged"
 
 
@@ -119,7 +119,7 @@ def vanilla_cells(cells: list[CellRecord]) -> list[CellRecord]:
 
 
 def vanilla_value(name: str, value: Any) -> Any:
-    return NOT_APPLICABLE if name.split(".")[0] in MEANINGLESS else value
+    return NOT_APPLICABLE if name.split(".")[0] in MEANINGLESS and name != "rounds.member" else value
 
 
 def vanilla_key(suites: dict[str, str]) -> str:

@@ -27,6 +27,7 @@ from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_head
 from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.plots import against, along, losses
+from synthdiv.views.report.populations import populations
 from synthdiv.views.report.render import render
 from synthdiv.views.report.samples import Samples, samples_of
 from synthdiv.views.report.sessions import Provenance, provenance
@@ -104,11 +105,13 @@ def page(
     scores = {name: next(arm.means[name].like for arm in arms if name in arm.means) for name in measures_of(rows)}
     judges, relations = judge_rows(root, name)
     unanswered, left_out = unanswered_rows(root, name)
+    together = populations(arms)
+    in_populations = Labels(together)
     plots = {
         "quality": [plot for x in chain(*declared(suites, "diversity")) for y in chain(*declared(suites, "quality"))
                     if (plot := against(x, y, arms, labels))],
-        "drift": [plot for axis in labels.varying for measure in drawn[:ALONG]
-                  if (plot := along(axis, measure, arms, labels))],
+        "drift": [plot for axis in in_populations.varying for measure in drawn[:ALONG]
+                  if (plot := along(axis, measure, together, in_populations))],
         "loss": [plot for plot in (losses(root, arms, labels),) if plot],
     }  # fmt: skip
     caveats = of_role(rows, CAVEAT)

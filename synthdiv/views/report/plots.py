@@ -102,7 +102,8 @@ def along(axis: str, measure: str, arms: Sequence[Arm], labels: Labels) -> Plot 
     others = ["mix", "source", *(other for other in labels.varying if other not in (axis, "source"))]
     data, rows = list[dict[str, Any]](), list[Row]()
     for line in columns_of(arms, others):
-        points = sorted((float(value_of(arm, axis)), arm) for arm in arms if within(values_of(arm, others), line))
+        inside = [(float(value_of(arm, axis)), arm) for arm in arms if within(values_of(arm, others), line)]
+        points = sorted(inside, key=lambda point: point[0])
         if len({at for at, _ in points}) < 2:
             continue
         means, last = [arm.means[measure] for _, arm in points], points[-1][1]

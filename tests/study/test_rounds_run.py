@@ -1,0 +1,65 @@
+"""The toy study of rounds, run small: every arm has scores for each round, and a silent student stops no other."""
+
+from __future__ import annotations
+
+import json
+import string
+
+import pyarrow.parquet
+import pytest
+
+from synthdiv.evaluate.suite import read_scores
+from synthdiv.views.report.arms import arms_of
+from synthdiv.views.report.collect import collect
+from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.plots import along
+from synthdiv.views.report.populations import populations
+from tests.conftest import synthdiv
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rounds")
+    synthdiv("-m", "experiment=toy_rounds_tiny", cwd=folder)
+    return folder
+
+
+def test_every_arm_has_scores_for_each_round(ran):
+    rows = collect(ran / "outputs", "toy_rounds_tiny")
+    assert {row.state for row in rows} == {"done"}
+    together = populations(arms_of(rows))
+    for measure in ("truth/js", "alike"):
+        plot = along("rounds.round", measure, together, Labels(together))
+        assert [trace["x"] for trace in plot.data if "pooled" in trace["name"]] == [[0, 1]] * 2
+        assert all(trace["x"] == [0, 1] for trace in plot.data)
+
+
+def test_rows_know_their_writer_its_model_and_the_round(ran):
+    """Of accumulated rows: those of round 0 and those that the students of round 0 wrote."""
+    files = [*(ran / "outputs" / "artifacts" / "accumulate").glob("*/mix.parquet")]
+    pooled = next(rows for rows in map(read, files) if {"student-0", "student-1"} <= {row["source"] for row in rows})
+    trained = {path.parent.name for path in (ran / "outputs" / "artifacts" / "train").glob("*/manifest.json")}
+    for row in pooled:
+        assert (row["source"], row["model"]) == ("human", "") if row["round"] == 0 else row["model"] in trained
+    assert [row["round"] for row in pooled] == [0] * 24 + [1] * 24
+    assert len({row["id"] for row in pooled}) == 48, "fresh prompts"
+
+
+def read(path):
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def test_trainings_of_all_rounds_take_equally_many_steps(ran):
+    manifests = (ran / "outputs" / "artifacts" / "train").glob("*/manifest.json")
+    assert {json.loads(path.read_text())["summary"]["steps"] for path in manifests} == {5}
+
+
+def test_a_round_whose_student_falls_silent_fails_and_the_others_go_on(ran):
+    silence = ",".join(f"'{letter}'" for letter in [*string.ascii_letters, *string.digits, *".,:;!?<>|/-_#&", "\ufffd"])
+    words = ["rounds=replace", "rounds.lineage=single", "rounds.member=0", "rounds.round=0,1", "hydra.sweeper.also=[]"]
+    words += [f"rounds.sampling.stop=[{silence}]", "rounds.sampling.temperature=0"]
+    done = synthdiv("-m", "experiment=toy_rounds_tiny", "sweep=silent", *words, cwd=ran, code=1)
+    assert "round 1: student-0 wrote only empty text, from which nothing can be learned" in done.stdout + done.stderr
+    rows = {row.axes["rounds.round"]: row for row in collect(ran / "outputs", "silent") if row.axes["mix"] != "none"}
+    assert {number: row.state for number, row in rows.items()} == {"0": "done", "1": "failed"}
+    assert read_scores(next((ran / "outputs" / "artifacts" / "truth").glob("*")))
