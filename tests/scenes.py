@@ -16,6 +16,7 @@ from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.downstream import Choices, Downstream
+from synthdiv.evaluate.gradient_diversity import GradientDiversity
 from synthdiv.evaluate.instrument import Instrument
 from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.likelihood import Likelihood, Target
@@ -178,6 +179,7 @@ class Scenes:
             "vectors": Vectors(),
             "truth": Truth(),
             "instrument": Instrument([12], [0.5], 3, 0),
+            "gradient_diversity": GradientDiversity(12, 16),
             "sources_alike": SourcesAlike(["x", "y"], ["both=x,y"]),
             "selection": Selection(8, 1, 1.0, [0, 0, 48]),
             "reached": Reached(20),
@@ -208,6 +210,8 @@ class Scenes:
             inputs = (questions, *(self.build(greedy, questions, model) for model in models))
         if scene in ("generate", "rounded", "respond", "recorded", "likelihood"):
             inputs = (self.prompts, self.student)[: len(stage.input_names())]
+        if scene == "gradient_diversity":
+            inputs = (self.prompts, self.human, self.student)
         if scene == "sources_alike":
             made = (self.build(self.recorded(name), self.prompts) for name in stage.sources)
             inputs = (*made, *[self.encoder] * stage.encoded)

@@ -100,6 +100,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "judge_prompts": {"rubric.instruction": "{response} {prompt}", "limit": 3, "samples": 2, "appended": "Give 2."},
     "vectors": {"human": True, "length": 2, "batch_rows": 3},
     "truth": {"vanilla": True},
+    "gradient_diversity": {"rows": 9, "dimensions": 0, "seed": 1, "precision": Precision.bf16},
     "sources_alike": {"sources": ["y", "x"], "sets": [], "length": 2, "encoded": True},
     "instrument": {"sizes": [14], "strengths": [0.6], "draws": 4, "encoded": 12},
     "selection": {"rows": 9, "pools": 2, "level": 0.0, "human": [0, 30, 48], "near": 0.4},

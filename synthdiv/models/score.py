@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Progress = Callable[[int, int, str], None]
+Pair = tuple[list[int], list[int]]  # token ids of a prompt and of its answer
 
 
 def batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -27,8 +28,23 @@ def batches(lengths: list[int], budget: int) -> list[list[int]]:
     return row_batches
 
 
+def checked_lengths(opened: OpenModel, pairs: list[Pair]) -> list[int]:
+    """Return the tokens of each pair. Raises DataError for a prompt without a token or a pair beyond the context."""
+    lengths = [len(prompt) + len(answer) for prompt, answer in pairs]
+    if not all(prompt for prompt, _ in pairs):
+        raise DataError(
+            "a prompt has no token, so nothing predicts the first token of its answer; leave it out of the set"
+        )
+    if max(lengths, default=0) > opened.context:
+        raise DataError(
+            f"a prompt and its answer take {max(lengths)} tokens and the model's context is {opened.context}; leave "
+            "such prompts out of the set, or choose a model with a longer context"
+        )
+    return lengths
+
+
 def answer_log_likelihoods(
-    opened: OpenModel, pairs: list[tuple[list[int], list[int]]], budget: int, progress: Progress = lambda *_: None
+    opened: OpenModel, pairs: list[Pair], budget: int, progress: Progress = lambda *_: None
 ) -> list[np.ndarray]:
     """Return the natural log-probabilities of the answer tokens of each pair (prompt ids, answer ids): float32, T = 1.
 
@@ -39,11 +55,58 @@ def answer_log_likelihoods(
 
 
 def answer_curves(
-    opened: OpenModel, pairs: list[tuple[list[int], list[int]]], budget: int, progress: Progress = lambda *_: None
+    opened: OpenModel, pairs: list[Pair], budget: int, progress: Progress = lambda *_: None
 ) -> list[np.ndarray]:
     """Return these log-probabilities at each of `TEMPERATURES`: float32 (tokens, temperatures), by one forward pass.
     The column of temperature 1 is bit-equal to `answer_log_likelihoods`."""
     return _score_pairs(opened, pairs, budget, progress, log_probability_curves)
+
+
+def answer_gradients(
+    opened: OpenModel, pairs: list[Pair], dimensions: int, seed: int, progress: Progress = lambda *_: None
+) -> np.ndarray:
+    """Return the gradient, by all weights, of the mean NLL of the answer tokens of each pair: float32 (n, dimensions).
+
+    A count sketch projects it: each weight is added to one of `dimensions` sums, place and sign at random (`seed`), so
+    that products are those of whole gradients in expectation (Charikar et al. 2002). 0 dimensions: no projection.
+    """
+    import numpy as np
+    import torch
+    from torch.func import functional_call, grad, vmap
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    lengths, model = checked_lengths(opened, pairs), opened.model
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    count = sum(weight.numel() for weight in weights.values())
+    places = torch.randint(2 * dimensions or 1, (count,), generator=torch.Generator().manual_seed(seed))
+    places = places.to(opened.device)
+
+    def nll(weights: Any, ids: Any, answer: Any) -> Any:
+        logits = functional_call(model, weights, (), {"input_ids": ids[None], "use_cache": False}).logits[0, :-1]
+        return -(log_probabilities(logits.float(), ids[1:])[:, 0] * answer[1:]).sum() / answer[1:].sum()
+
+    of_rows = vmap(grad(nll), in_dims=(None, 0, 0))
+    gradients = np.empty((len(pairs), dimensions or count), np.float32)
+    order, size = sorted(range(len(pairs)), key=lambda row: (lengths[row], row)), min(max(2**27 // count, 1), 32)
+    pad, model.config.pad_token_id = model.config.pad_token_id, None  # a check for padding cannot be batched
+    try:
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            texts = [torch.tensor([*pairs[row][0], *pairs[row][1]]) for row in rows]
+            ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(opened.device)  # none attends to the pads
+            ends = torch.tensor([(len(pairs[row][0]), lengths[row]) for row in rows]).T[:, :, None]
+            answer = (torch.arange(ids.shape[1]) >= ends[0]) & (torch.arange(ids.shape[1]) < ends[1])
+            with sdpa_kernel(SDPBackend.MATH):  # the only one that can be batched
+                parts = of_rows(weights, ids, answer.to(opened.device))
+            whole = torch.cat([part.flatten(1) for part in parts.values()], 1).float()
+            if dimensions:
+                sums = whole.new_zeros(len(rows), 2 * dimensions).index_add_(1, places, whole)
+                whole = sums[:, :dimensions] - sums[:, dimensions:]
+            gradients[rows] = whole.cpu().numpy()
+            progress(start + len(rows), len(order), "gradients taken")
+    finally:
+        model.config.pad_token_id = pad
+    return gradients
 
 
 def log_probabilities(logits: Any, targets: Any) -> Any:
@@ -72,7 +135,7 @@ def log_probability_curves(logits: Any, targets: Any) -> Any:
 
 def _score_pairs(
     opened: OpenModel,
-    pairs: list[tuple[list[int], list[int]]],
+    pairs: list[Pair],
     budget: int,
     progress: Progress,
     measure: Callable[[Any, Any], Any],
@@ -85,16 +148,7 @@ def _score_pairs(
     import torch
 
     result: list[Any] = [None] * len(pairs)
-    done, lengths = 0, [len(prompt) + len(answer) for prompt, answer in pairs]
-    if not all(prompt for prompt, _ in pairs):
-        raise DataError(
-            "a prompt has no token, so nothing predicts the first token of its answer; leave it out of the set"
-        )
-    if max(lengths, default=0) > opened.context:
-        raise DataError(
-            f"a prompt and its answer take {max(lengths)} tokens and the model's context is {opened.context}; leave "
-            "such prompts out of the set, or choose a model with a longer context"
-        )
+    done, lengths = 0, checked_lengths(opened, pairs)
     for rows in batches(lengths, budget):
         batch = [pairs[row] for row in rows]
         with torch.no_grad():  # not inference mode: gathered weights are trained later
@@ -109,7 +163,7 @@ def _score_pairs(
     return result
 
 
-def _answer_logits(opened: OpenModel, pairs: list[tuple[list[int], list[int]]]) -> tuple[Any, Any]:
+def _answer_logits(opened: OpenModel, pairs: list[Pair]) -> tuple[Any, Any]:
     """Return logits (pairs, positions, vocabulary), and of each answer token its pair, the position that predicts it,
     and its id: (3, tokens)."""
     import torch

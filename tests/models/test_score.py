@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +16,13 @@ from synthdiv.core.types import DataError
 from synthdiv.measures.temperature import INDEX_OF_ONE, PER_OCTAVE, TEMPERATURES
 from synthdiv.models import score
 from synthdiv.models.load import OpenModel
-from synthdiv.models.score import answer_curves, answer_log_likelihoods, batches, log_probability_curves
+from synthdiv.models.score import (
+    answer_curves,
+    answer_gradients,
+    answer_log_likelihoods,
+    batches,
+    log_probability_curves,
+)
 
 VOCABULARY = 50
 SHAPE = {
@@ -157,3 +164,40 @@ def test_batches_are_filled_up_to_the_budget(lengths, budget):
     actual = batches(lengths, budget)
     for batch, following in itertools.pairwise(actual):
         assert (len(batch) + 1) * lengths[following[0]] > budget
+
+
+def plain_gradient(model, prompt, answer):
+    """Of the mean NLL of the answer, by all weights, alone and without a mask."""
+    made = model.model
+    logits = made(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(answer))
+    return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(made.parameters()))])
+
+
+def test_gradients_are_those_of_each_row_alone(model):
+    pairs, pad = some_pairs(), model.model.config.pad_token_id
+    gradients = answer_gradients(model, pairs, 0, 0)
+    for (prompt, answer), gradient in zip(pairs, gradients, strict=True):
+        wanted = plain_gradient(model, prompt, answer)
+        assert torch.allclose(torch.from_numpy(gradient), wanted, atol=2e-4 * float(wanted.abs().max()))
+    assert model.model.config.pad_token_id == pad
+    assert all(weight.grad is None for weight in model.model.parameters())
+
+
+def test_projected_gradients_keep_products(model):
+    """Cosines of whole gradients within the error of a sketch, 1 / sqrt(dimensions), and another with another seed."""
+    whole, one, other = (answer_gradients(model, some_pairs(), *how) for how in ((0, 0), (2048, 0), (2048, 1)))
+
+    def cosines(rows):
+        units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return units @ units.T
+
+    assert one.shape == (12, 2048)
+    assert np.abs(cosines(one) - cosines(whole)).max() < 5 / math.sqrt(2048)
+    assert not np.allclose(one, other)
+    assert np.array_equal(one, answer_gradients(model, some_pairs(), 2048, 0))
+
+
+def test_gradients_of_a_row_beyond_the_context_are_refused(model):
+    with pytest.raises(DataError, match="context is 64"):
+        answer_gradients(model, [([5] * 60, [6] * 5)], 8, 0)
