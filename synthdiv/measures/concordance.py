@@ -10,7 +10,7 @@ from synthdiv.measures.intervals import NONE, Ends
 if TYPE_CHECKING:
     import numpy as np
 
-LEAST_VARIANCE = 1e-8  # of a random effect, to that of the residuals: below, MixedLM's fixed effects may be exactly 0
+LEAST_VARIANCE = 1e-4  # of a random effect, to that of the residuals: below, MixedLM's fixed effects may be exactly 0
 
 
 def consistency(values: np.ndarray) -> tuple[float, Ends]:

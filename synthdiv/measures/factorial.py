@@ -5,59 +5,70 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-NOT_ESTIMABLE = "cannot be estimated: no cell has {}"
+if TYPE_CHECKING:
+    import numpy as np
+
+NOT_ESTIMABLE = "cannot be estimated: combinations of these levels are missing"
 
 
-@dataclass(frozen=True)
-class FactorEffect:
-    """An effect of one factor, or an interaction of several. `value`, with two levels each, is the difference of the
-    means of the levels (of an interaction the difference of the differences), with more levels the root mean square of
-    the effects of the levels; in the unit of the measure. `p` is of the F test on (`df`, `error_df`)."""
+class FactorEffect(NamedTuple):
+    """An effect of one factor, or an interaction. `value`, with two levels each, is the difference of their means (of
+    an interaction that of the differences), with more the root mean square of the effects of the levels; in the unit of
+    the measure. `p` is of the F test on (`df`, `error_df`)."""
 
-    factors: tuple[str, ...]
+    name: str
     value: float
     df: int
-    error_df: float = math.nan
-    p: float = math.nan
+    error_df: int
+    p: float
     note: str = ""
 
 
 def factorial_effects(cells: Mapping[tuple[str, ...], Sequence[float]], factors: Sequence[str]) -> list[FactorEffect]:
-    """Return the effects of `factors` on `cells` (levels → a value per replicate, replicates in one order), main
-    effects before interactions. Sums of squares are of type III, replicates are blocks, levels count equally. An
-    interaction of which a combination of levels is missing is named with a note and not fitted."""
+    """Return the effects of `factors` on `cells` (levels → a value per replicate, in one order), main effects first.
+    Sums of squares are of type III, replicates are blocks, levels count equally. What the cells do not determine is
+    named with a note and leaves the model."""
     import numpy as np
-    import pandas
-    from statsmodels.formula.api import ols
-    from statsmodels.stats.anova import anova_lm
+    from scipy.special import fdtrc
 
-    levels = [list(dict.fromkeys(cell[at] for cell in cells)) for at in range(len(factors))]
-    varied = [at for at, each in enumerate(levels) if len(each) > 1]
-    terms = [term for size in range(1, len(varied) + 1) for term in itertools.combinations(varied, size)]
-    missing = {
-        term: [combination for combination in itertools.product(*(levels[at] for at in term))
-               if combination not in {tuple(cell[at] for at in term) for cell in cells}]
-        for term in terms
-    }  # fmt: skip
     rows = [(*cell, str(take), value) for cell, values in cells.items() for take, value in enumerate(values)]
-    frame = pandas.DataFrame(rows, columns=[*(f"f{at}" for at in range(len(factors))), "replicate", "y"])
-    names = {term: ":".join(f"C(f{at}, Sum)" for at in term) for term in terms}
-    fit = ols(" + ".join(["y ~ C(replicate, Sum)", *(names[term] for term in terms if not missing[term])]), frame).fit()
-    table = anova_lm(fit, typ=3) if fit.df_resid > 0 else None
-    effects = []
+    y, replicate = np.array([row[-1] for row in rows]), len(factors)
+    levels = [sorted({str(row[at]) for row in rows}) for at in range(replicate + 1)]
+    varied = [at for at in range(replicate) if len(levels[at]) > 1]
+    coded = {at: [[(row[at] == one) - (row[at] == levels[at][-1]) for row in rows] for one in levels[at][:-1]]
+             for at in (*varied, replicate)}  # fmt: skip
+    terms = [term for size in range(1, len(varied) + 1) for term in itertools.combinations(varied, size)]
+    columns: dict[tuple[int, ...], np.ndarray] = {(): np.array([[1] * len(rows), *coded[replicate]])}
     for term in terms:
-        labels, df = tuple(factors[at] for at in term), math.prod(len(levels[at]) - 1 for at in term)
-        if missing[term]:
-            lacks = "; ".join(" with ".join(each) for each in missing[term][:3])
-            effects.append(FactorEffect(labels, math.nan, df, note=NOT_ESTIMABLE.format(lacks)))
+        parts = itertools.product(*(coded[at] for at in term))
+        columns[term] = np.array([np.prod(each, axis=0) for each in parts])
+
+    def design(kept: Sequence[tuple[int, ...]]) -> np.ndarray:
+        return np.concatenate([columns[term] for term in kept]).astype(float).T
+
+    def fit(kept: Sequence[tuple[int, ...]]) -> tuple[float, np.ndarray]:
+        beta = np.linalg.lstsq(design(kept), y, rcond=None)[0]
+        return float(((y - design(kept) @ beta) ** 2).sum()), beta
+
+    kept: list[tuple[int, ...]] = [()]
+    for term in terms:
+        more = design([*kept, term])
+        kept += [term] * bool(np.linalg.matrix_rank(more) == more.shape[1])
+    rest, beta = fit(kept)
+    error_df, effects = len(rows) - len(beta), list[FactorEffect]()
+    for term in terms:
+        ends = {at: ": {} − {}".format(*levels[at]) if len(levels[at]) == 2 else "" for at in term}
+        name, df, p = " × ".join(factors[at] + ends[at] for at in term), len(columns[term]), math.nan
+        if term not in kept:
+            effects.append(FactorEffect(name, math.nan, df, error_df, p, NOT_ESTIMABLE))
             continue
-        columns = [column for column in fit.params.index if column.count("[S.") == len(term) and all(
-            f"C(f{at}, Sum)" in column for at in term)]  # fmt: skip
-        design = fit.model.exog[:, [list(fit.params.index).index(column) for column in columns]]
-        fitted = design @ fit.params[columns].to_numpy()
-        value = float(fit.params[columns].iloc[0]) * 2 ** len(term) if df == 1 else float(np.sqrt((fitted**2).mean()))
-        p = float(table.loc[names[term], "PR(>F)"]) if table is not None else math.nan
-        effects.append(FactorEffect(labels, value, df, float(fit.df_resid), p, "" if table is not None else "no test"))
+        first = sum(len(columns[other]) for other in kept[: kept.index(term)])
+        fitted = columns[term].T @ beta[first : first + df]
+        value = float(beta[first]) * 2 ** len(term) if df == 1 else float(np.sqrt((fitted**2).mean()))
+        if error_df and rest > 0:
+            without, _ = fit([other for other in kept if other != term])
+            p = float(fdtrc(df, error_df, (without - rest) / df / (rest / error_df)))
+        effects.append(FactorEffect(name, value, df, error_df, p, "" if error_df else "no replicates: no test"))
     return effects

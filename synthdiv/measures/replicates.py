@@ -184,7 +184,8 @@ def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 
     """Return the percentile interval of the mean of `values` (prompts,): of these models, not of the method."""
     import numpy as np
 
-    values = np.asarray(values, dtype=np.float32) - (centre := float(np.mean(values)))
+    centre = float(np.mean(values))
+    values = (np.asarray(values) - centre).astype(np.float32)
     random, n = np.random.default_rng(seed), len(values)
     step = max(1, 1_000_000 // n)
     means = np.concatenate([
@@ -193,3 +194,18 @@ def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 
     ])  # fmt: skip
     low, high = np.quantile(means, (ALPHA / 2, 1 - ALPHA / 2))
     return centre + float(low), centre + float(high)
+
+
+def false_positive_rate(levels: np.ndarray) -> float:
+    """Return how often two halves of equal models (replicates,) differ at 5 %: over all splits into halves, the paired
+    test of their differences. NaN for fewer than six."""
+    import itertools
+
+    import numpy as np
+
+    half = len(levels) // 2
+    if half < ENOUGH:
+        return math.nan
+    splits = [(list(one), [at for at in range(2 * half) if at not in one])
+              for one in itertools.combinations(range(2 * half), half) if 0 in one]  # fmt: skip
+    return float(np.mean([effect((levels[one] - levels[other])[None]).p() < ALPHA for one, other in splits]))

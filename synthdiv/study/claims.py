@@ -19,6 +19,7 @@ BEST, MIXTURE, MEAN, SYNTHETIC = "best single", "mixture of singles", "mean of s
 SEVERAL = ("multi", "multi_decoding")
 NAMES = tuple(f"{mix} - {other}" for mix in SEVERAL for other in (BEST, MIXTURE, MEAN, "human"))
 NAMES += ("single - human", f"human - {SYNTHETIC}", "human - vanilla")
+ADDED = "added"  # begins the note of a claim that was declared after results
 AXIS = r"([\w.]+)=([^= ]+) - \1=([^= ]+)"  # two arms that differ in this axis alone
 
 
@@ -75,7 +76,7 @@ def declared(folder: Path) -> list[tuple[DeclaredClaim, str]]:
     rows: list[dict[str, Any]] = Tail(folder / "claims.jsonl").read()
     first: dict[str, Any] = next((row for row in reversed(rows) if not row["results"]), {"claims": []})
     last = rows[-1] if rows else first
-    late = [(each, f"added after {row['results']} cells had results") for row in rows if row["results"]
+    late = [(each, f"{ADDED} after {row['results']} cells had results: exploratory") for row in rows if row["results"]
             for each in row["claims"]]  # fmt: skip
     notes = [(each, "" if each in last["claims"] else "withdrawn after results") for each in first["claims"]]
     notes += [pair for pair in late if pair[0] not in first["claims"]]

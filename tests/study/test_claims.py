@@ -28,7 +28,10 @@ def test_claims_may_be_edited_until_there_are_results(tmp_path: Path) -> None:
 def test_claims_edited_after_results_are_marked(tmp_path: Path) -> None:
     declare(tmp_path, [JS], results=0)
     declare(tmp_path, [NLL], results=3)
-    assert declared(tmp_path) == [(JS, "withdrawn after results"), (NLL, "added after 3 cells had results")]
+    assert declared(tmp_path) == [
+        (JS, "withdrawn after results"),
+        (NLL, "added after 3 cells had results: exploratory"),
+    ]
 
 
 def test_a_sweep_without_claims_declares_nothing(tmp_path: Path) -> None:

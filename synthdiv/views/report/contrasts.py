@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING
 
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.measures.estimates import join_notes
+from synthdiv.measures.intervals import NONE, Ends
 from synthdiv.measures.multiplicity import BENJAMINI_YEKUTIELI, adjusted
-from synthdiv.measures.replicates import ALPHA, Effect, best_on_others, effect, mixture_excess, replicate_error
+from synthdiv.measures.replicates import (
+    ALPHA,
+    ENOUGH,
+    Effect,
+    best_on_others,
+    bootstrap_interval,
+    effect,
+    mixture_excess,
+    replicate_error,
+)
 from synthdiv.study.claims import AXIS, BEST, MEAN, MIXTURE, SEVERAL, SYNTHETIC
 from synthdiv.views.report.arms import Arm, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
@@ -37,7 +47,8 @@ class Contrast:
 
     `noise`: 95 % of the differences of two models of one arm are smaller. `size` is the difference in standard
     deviations of such models, `ratio` that of measures that are positive, both with 95 % intervals; `span` is |human -
-    vanilla|, the unit of margins. `keys` are the suites that the numbers come from, `seeds` those that vary.
+    vanilla|, the unit of margins. `prompts` is the interval over prompts where there are too few replicates for another
+    one: of these models, not of the method. `keys` are the suites that the numbers come from, `seeds` those that vary.
     """
 
     name: str
@@ -51,6 +62,7 @@ class Contrast:
     size: tuple[float, float, float] = NO_RATIO
     ratio: tuple[float, float, float] = NO_RATIO
     span: float = math.nan
+    prompts: Ends = NONE
     seeds: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     note: str = ""
@@ -152,10 +164,12 @@ def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm]) ->
     error = replicate_error(levels) if min(levels.shape) > 1 else None
     table, n = differences(root, rows, measure, weights)
     done = replace(effect(table, error if synthetic else None, float((weights**2).sum(axis=0).mean())), n=n)
+    few = len(table) > 1 and len(rows) < ENOUGH
     sd = error.sd if error else float(level[0].std(ddof=1)) if len(rows) > 1 else math.nan
     return replace(
         made, effect=done, noise=1.96 * math.sqrt(2) * sd, size=done.standardized(sd) if sd > 0 else NO_RATIO,
         ratio=ratio(level, weights) if like.least >= 0 and math.isinf(like.most) and level.min() > 0 else NO_RATIO,
+        prompts=bootstrap_interval(table.mean(axis=1)) if few else NONE,
         span=span(arms, arm, measure), note=join_notes(done.note, reasons),
         keys=tuple(dict.fromkeys(row.origin[measure] for each in rows for row in each)),
     )  # fmt: skip

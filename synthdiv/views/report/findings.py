@@ -15,7 +15,7 @@ from synthdiv.evaluate.suite import HEADLINE
 from synthdiv.measures.intervals import Ends
 from synthdiv.measures.multiplicity import HOLM, adjusted
 from synthdiv.measures.replicates import ALPHA, Effect, detectable, power_of_equivalence
-from synthdiv.study.claims import SEVERAL, DeclaredClaim, Direction, declared
+from synthdiv.study.claims import ADDED, SEVERAL, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number
 from synthdiv.views.report.arms import Arm, arms_of, value_of
 from synthdiv.views.report.collect import collect, of_role
@@ -64,7 +64,8 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
         for what in comparisons(arms, claim.contrast)
         if what[0] == claim.contrast and holds(what[1], claim.where)
     ]
-    for family in ([each for each in results if not each.late], [each for each in results if each.late]):
+    for exploratory in (False, True):
+        family = [each for each in results if each.late.startswith(ADDED) is exploratory]
         for each, p in zip(family, adjusted([each.p for each in family], HOLM), strict=True):
             results[results.index(each)] = replace(each, p=p, verdict=SHOWN if p < ALPHA else each.verdict)
     return results
@@ -97,7 +98,7 @@ def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels
     """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure."""
     lines = [
         f"{each.verdict}: {each.text(labels)}: {numbers(each.contrast.effect, each.interval)}; "
-        f"Holm p = {number(each.p)}" + f"; {each.late}: exploratory" * bool(each.late)
+        f"Holm p = {number(each.p)}" + f"; {each.late}" * bool(each.late)
         for each in claims
     ]
     first = {(each.name, each.arm.key): each for each in reversed(made) if each.primary}

@@ -21,6 +21,7 @@ from synthdiv.views.layout import Row, csv_text, plural
 from synthdiv.views.report.arms import Arm, arms_of, measures_of, value_of
 from synthdiv.views.report.collect import CellRow, collect, of_role
 from synthdiv.views.report.contrasts import Contrast, contrasts
+from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_results
 from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
@@ -68,7 +69,7 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     drawn = selected or headlines
     samples = samples_of(root, name, arms, labels)
     made = contrasts(root, sorted(arms, key=labels.order), drawn)
-    claims = claim_results(root, name, arms)
+    claims, checks = claim_results(root, name, arms), cross_checks(root, arms, made, drawn, labels)
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         write_answers(draft, samples)
@@ -77,13 +78,17 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             "cells.csv": csv_text(cell_rows(rows)),
             "arms.csv": csv_text(arm_rows(arms, labels)),
             "contrasts.csv": csv_text(contrast_rows(made, labels)),
+            **{f"{file_name(title.lower())}.csv": csv_text(lines) for title, lines in checks.items()},
             "answer.txt": "".join(f"{line}\n" for line in answer_lines(claims, made, labels)),
             **swarm_files(rows, labels, arms, facts, drawn),
             **{f"tables/{file_name(measure)}.tex": tex(arms, measure, labels) for measure in drawn},
         }
         files["index.html"] = render(
             page(root, name, rows, arms, labels, drawn, facts)
-            | {"answer": answers(claims, made, labels), "compared": comparison_rows(made, labels)}
+            | {
+                "answer": answers(claims, made, labels),
+                "compared": {"All comparisons": comparison_rows(made, labels)} | checks,
+            }
             | {"minor": minor, "undefined": undefined, "samples": samples.page(), "files": beside(draft, files)}
         )
         for file, text in files.items():

@@ -98,6 +98,7 @@ def contrast_rows(made: Sequence[Contrast], labels: Labels) -> list[Row]:
         | {"noise": each.noise, "detectable": detectable(each.effect.error, each.effect.df), "human_vanilla": each.span}
         | dict(zip(("size", "size_low", "size_high"), each.size, strict=True))
         | dict(zip(("ratio", "ratio_low", "ratio_high"), each.ratio, strict=True))
+        | dict(zip(("prompts_low", "prompts_high"), each.prompts, strict=True))
         | {"unit": each.unit, "seeds": " ".join(each.seeds), "note": each.note, "keys": " ".join(each.keys)}
         for each in made
     ]
@@ -125,7 +126,7 @@ def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:
             "noise ±": each.contrast.noise,
         }
         | {"models": each.contrast.effect.replicates, "n": each.contrast.effect.n or "sets"}
-        | {"note": join_notes(each.late and f"{each.late}: exploratory", each.contrast.note)}
+        | {"note": join_notes(each.late, each.contrast.note)}
         for each in claims
     ]
 

@@ -140,6 +140,7 @@ def test_prompts_that_change_with_the_replicate_are_part_of_it(sweep: Sweep) -> 
 def test_fewer_than_three_replicates_are_described(sweep: Sweep) -> None:
     one = filled(sweep, replicates=2).contrasts("nll")["multi - human", "nll"]
     assert one.verdict == "descriptive"
+    assert one.prompts[0] < one.effect.value < one.prompts[1], "these models, not the method"
     assert math.isnan(one.effect.interval()[0])
     assert "fewer than 3" in one.note
 

@@ -1,0 +1,142 @@
+"""What stands beside the comparisons: where measures contradict one another, how they agree over cells, effects and
+interactions of the axes, the noise floor by kind of seed, consistency over seeds, and the published tests."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.measures.concordance import consistency, rank_correlation
+from synthdiv.measures.factorial import factorial_effects
+from synthdiv.measures.multiplicity import published_tests
+from synthdiv.measures.replicates import ENOUGH, false_positive_rate
+from synthdiv.study.claims import SEVERAL
+from synthdiv.views.layout import Row, interval
+from synthdiv.views.report.arms import Arm, value_of
+from synthdiv.views.report.contrasts import Contrast
+from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.shared_replicates import independent, prompt_values, varying
+
+
+def cross_checks(
+    root: Path, arms: Sequence[Arm], made: Sequence[Contrast], measures: Sequence[str], labels: Labels
+) -> dict[str, list[Row]]:
+    """Tables by title; those without a row are left out."""
+    tables = {
+        "Measures that contradict one another": contradictions(made, labels),
+        "Agreement of measures over cells": agreement(arms, measures),
+        "Effects and interactions": effects(arms, measures, labels),
+        "Noise floor by kind of seed": noise(arms, measures, labels),
+        "Consistency of prompts over seeds": repeated(root, arms, measures, labels),
+        "Published tests, over prompts": published(root, arms, measures, labels),
+    }
+    return {title: rows for title, rows in tables.items() if rows}
+
+
+def contradictions(made: Sequence[Contrast], labels: Labels) -> list[Row]:
+    """Comparisons in which one measure is better and another one worse, by their intervals."""
+    families: dict[tuple[str, str], list[Contrast]] = defaultdict(list)
+    for each in made:
+        families[each.name, each.arm.key].append(each)
+    return [
+        {"contrast": one.name, "arm": labels.name(one.arm), "better by": one.measure, "worse by": other.measure}
+        for family in families.values()
+        for one, other in itertools.product(family, family)
+        if one.better == 1 and other.better == -1
+    ]
+
+
+def agreement(arms: Sequence[Arm], measures: Sequence[str]) -> list[Row]:
+    """Rank correlations of measures over cells, each turned so that higher is better."""
+    import numpy as np
+
+    likes = {name: next(arm.means[name].like for arm in arms if name in arm.means) for name in measures}
+    signs = {
+        name: 2 * bool(like.higher_is_better) - 1 for name, like in likes.items() if like.higher_is_better is not None
+    }
+    rows = [row for arm in arms for row in arm.rows]
+    values = {
+        name: sign * np.array([row.scores[name].value if name in row.scores else math.nan for row in rows])
+        for name, sign in signs.items()
+    }
+    found = [(one, other, rank_correlation(values[one], values[other], len(arms)))
+             for one, other in itertools.combinations(values, 2)]  # fmt: skip
+    return [
+        {"measure": one, "other": other, "rank correlation": value, "95 %": interval(*ends), "arms": len(arms)}
+        for one, other, (value, ends) in found if not math.isnan(value)
+    ]  # fmt: skip
+
+
+def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
+    """Effects of source diversity and of the other axes that synthetic arms vary, with their interactions. Singles of
+    one setting are averaged over their sources; arms with fewer replicates than others are left out."""
+    kept = [arm for arm in arms if arm.axes.get("mix") in ("single", *SEVERAL)]
+    factors = ["mix", *(axis for axis in labels.varying if axis not in ("source", "mix", "mix.weights"))]
+    factors = [axis for axis in factors if len({value_of(arm, axis) for arm in kept} - {NOT_APPLICABLE}) > 1]
+    rows: list[Row] = []
+    for name in measures if len(factors) > 1 else ():
+        groups: dict[tuple[str, ...], list[list[float]]] = defaultdict(list)
+        for arm in kept:
+            scores = [row.scores[name].value for row in independent(arm.rows) if name in row.scores]
+            if scores and all(map(math.isfinite, scores)):
+                groups[tuple(value_of(arm, axis) for axis in factors)].append(scores)
+        most = max((len(each[0]) for each in groups.values()), default=0)
+        cells = {key: [statistics.fmean(each) for each in zip(*values, strict=True)] for key, values in groups.items()
+                 if {*map(len, values)} == {most}}  # fmt: skip
+        for each in factorial_effects(cells, factors) if len(cells) > 1 else ():
+            row = {"measure": name, "effect": each.name, "value": each.value, "df": each.df}
+            rows.append(row | {"p": each.p, "models": most, "note": each.note})
+    return rows
+
+
+def noise(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
+    """Standard deviations of models of one arm: all seeds that vary together, and each alone. Of six models or more how
+    often two halves differ at 5 %, though they are equal."""
+    import numpy as np
+
+    rows: list[Row] = []
+    for arm, name in itertools.product(arms, measures):
+        joint = independent(arm.rows)
+        kinds = {" ".join(varying(joint)): joint}
+        for seed in varying(arm.rows):
+            kinds[seed] = [
+                row for row in arm.rows if all(joint[0].seeds[s] == row.seeds[s] for s in row.seeds if s != seed)
+            ]
+        for seeds, members in kinds.items():
+            values = [row.scores[name].value for row in members if name in row.scores]
+            if len(values) >= ENOUGH and all(map(math.isfinite, values)):
+                row = {"measure": name, "arm": labels.name(arm), "seeds": seeds, "sd": statistics.stdev(values)}
+                rows.append(row | {"models": len(values), "false positives": false_positive_rate(np.array(values))})
+    return rows
+
+
+def repeated(root: Path, arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
+    """How consistent the values of prompts are over the replicates of an arm."""
+    import pandas
+
+    rows: list[Row] = []
+    for arm, name in itertools.product(arms, measures):
+        members = independent(arm.rows)
+        columns = [prompt_values(root, row, name) for row in members]
+        if len(members) > 1 and not any(column is None for column in columns):
+            value, ends = consistency(pandas.concat(columns, axis=1, join="inner").to_numpy())
+            row = {"measure": name, "arm": labels.name(arm), "consistency": value, "95 %": interval(*ends)}
+            rows.append(row | {"models": len(members)})
+    return rows
+
+
+def published(root: Path, arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
+    """S1's tests on the first model of each arm: prompts are taken for replicates."""
+    rows: list[Row] = []
+    for name in measures:
+        values = {labels.name(arm): prompt_values(root, independent(arm.rows)[0], name) for arm in arms}
+        known = {label: each.to_numpy() for label, each in values.items() if each is not None}
+        if len({value for each in known.values() for value in each}) < 2:
+            continue  # ties alone
+        rows += [{"measure": name, **row} for row in published_tests(known)]
+    return rows

@@ -1,0 +1,201 @@
+"""Comparisons of arms: closed forms against scipy and statsmodels, known power, coverage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from synthdiv.measures.replicates import (
+    Effect,
+    ReplicateError,
+    best_on_others,
+    bootstrap_interval,
+    detectable,
+    effect,
+    false_positive_rate,
+    mixture_excess,
+    power_of_equivalence,
+    replicate_error,
+)
+from tests.measures.simulated_replicates import LEAST, coverage
+
+
+def table(prompts: int = 40, replicates: int = 5, model: float = 1.0, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return (
+        0.5 + random.normal(size=(prompts, 1)) + model * random.normal(size=(1, replicates))
+        + random.normal(size=(prompts, replicates))
+    )  # fmt: skip
+
+
+def test_the_variance_is_that_of_prompts_and_of_models() -> None:
+    d = table()
+    ms_p, ms_r = 5 * d.mean(axis=1).var(ddof=1), 40 * d.mean(axis=0).var(ddof=1)
+    made = effect(d)
+    assert made.value == pytest.approx(d.mean())
+    assert made.error == pytest.approx(math.sqrt((ms_p + ms_r) / 200))
+    assert (made.df, made.replicates, made.n) == (4, 5, 40)
+    half = stats.t.ppf(0.975, 4) * made.error
+    assert made.interval() == pytest.approx((d.mean() - half, d.mean() + half))
+    assert made.p() == pytest.approx(2 * stats.t.sf(abs(d.mean()) / made.error, 4))
+
+
+def test_where_prompts_vary_more_the_degrees_of_freedom_are_of_the_sum() -> None:
+    d = table(model=0.0)
+    ms_p, ms_r = 5 * d.mean(axis=1).var(ddof=1), 40 * d.mean(axis=0).var(ddof=1)
+    assert ms_p > ms_r
+    assert effect(d).df == pytest.approx((ms_p + ms_r) ** 2 / (ms_p**2 / 39 + ms_r**2 / 4))
+
+
+def test_a_measure_of_whole_sets_has_the_paired_t_test_of_replicates() -> None:
+    one, other = np.random.default_rng(0).normal(size=(2, 6))
+    made, oracle = effect((one - other)[None]), stats.ttest_rel(one, other)
+    assert made.p() == pytest.approx(oracle.pvalue)
+    assert made.interval() == pytest.approx(tuple(oracle.confidence_interval()))
+    assert made.n == 0
+
+
+def test_a_prompt_without_a_value_in_one_replicate_is_left_out() -> None:
+    d = table()
+    d[3, 1] = math.nan
+    assert effect(d) == effect(np.delete(d, 3, axis=0))
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_fewer_than_three_replicates_have_no_interval(replicates: int) -> None:
+    made = effect(table(replicates=replicates))
+    assert all(map(math.isnan, (*made.interval(), made.p(), made.p_within(1.0), detectable(made.error, made.df))))
+    assert made.note.startswith("descriptive")
+
+
+def test_replicates_without_variation_have_no_interval() -> None:
+    assert math.isnan(effect(np.full((1, 4), 0.3)).error)
+    assert math.isnan(effect(np.full((9, 4), math.nan)).value)
+
+
+def test_the_pooled_error_is_the_interaction_of_arms_and_replicates() -> None:
+    random = np.random.default_rng(3)
+    arms = random.normal(size=(6, 1)) + random.normal(size=(1, 4)) + random.normal(size=(6, 4))
+    error = replicate_error(arms)
+    import pandas
+    from statsmodels.formula.api import ols
+
+    frame = pandas.DataFrame([(a, r, arms[a, r]) for a in range(6) for r in range(4)], columns=["a", "r", "y"])
+    assert error.mean_square == pytest.approx(ols("y ~ C(a) + C(r)", frame).fit().mse_resid)
+    assert error.df == 15
+    assert error.sd == pytest.approx(math.sqrt(arms.var(axis=1, ddof=1).mean()))
+    made = effect((arms[0] - arms[1])[None], error)
+    assert (made.pooled, made.df) == (True, 15)
+    assert made.error == pytest.approx(math.sqrt(2 * error.mean_square / 4))
+
+
+def test_errors_that_differ_between_arms_are_not_pooled() -> None:
+    random = np.random.default_rng(0)
+    error = replicate_error(random.normal(size=(4, 8)) * np.array([[0.01], [1], [1], [5]]))
+    made = effect(random.normal(size=(1, 8)), error)
+    assert not made.pooled
+    assert made.df == 7
+    assert made.note.startswith("errors of arms differ (p = ")
+
+
+def test_power_and_detectable_effects_are_those_that_were_simulated() -> None:
+    """science: six arms at three replicates, 11.3 to 3.3 standard deviations by pooling; equivalence with 80 % power
+    needs margins of 2.7, 1.6 and 1.0 at 3, 5 and 10 replicates."""
+    se = math.sqrt(2 / 3)
+    assert [round(detectable(se, df, 0.05 / 6), 1) for df in (2, 12)] == [11.3, 3.3]
+    for replicates, margin in ((3, 2.66), (5, 1.60), (10, 1.005)):
+        assert power_of_equivalence(margin * math.sqrt(replicates), replicates - 1) == pytest.approx(0.8, abs=0.003)
+
+
+@pytest.mark.parametrize("df", [2, 4, 30])
+def test_a_detectable_effect_has_the_power_of_the_t_test(df: int) -> None:
+    size = detectable(1 / math.sqrt(df + 1), df)
+    assert TTestPower().power(size, df + 1, 0.05, alternative="larger") > 0.8
+    assert TTestPower().power(size, df + 1, 0.05) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_claim_on_the_wrong_side_is_never_shown() -> None:
+    made = Effect(2.0, 0.5, 4, 5, 0)
+    assert made.p(side=1) == pytest.approx(made.p())
+    assert made.p(side=-1) == 1
+    assert made.p(bound=3.0, side=1) == 1
+    assert made.p(bound=1.0, side=1) == pytest.approx(2 * stats.t.sf(2, 4))
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    made, margin = Effect(0.2, 0.1, 4, 5, 0), 0.5
+    oracle = max(stats.t.sf((0.2 + margin) / 0.1, 4), stats.t.cdf((0.2 - margin) / 0.1, 4))
+    assert made.p_within(margin) == pytest.approx(oracle)
+    low, high = made.interval(0.9)
+    assert made.p_within(high) == pytest.approx(0.05)
+    assert low == pytest.approx(0.4 - high)
+
+
+def test_a_standardized_difference_has_the_interval_of_the_noncentral_t() -> None:
+    size, low, high = Effect(3.0, 0.5, 4, 5, 0).standardized(1.5)
+    assert size == 2.0
+    for end, level in ((low, 0.975), (high, 0.025)):
+        assert stats.nct.cdf(6.0, 4, end * 1.5 / 0.5) == pytest.approx(level, abs=1e-6)
+
+
+def test_the_best_is_chosen_without_the_replicate_in_which_it_counts() -> None:
+    singles = np.array([[2.0, 2.0, 9.0], [3.0, 3.0, 0.0]])
+    assert best_on_others(singles, higher_is_better=False).tolist() == [1, 1, 0]
+    assert best_on_others(singles, higher_is_better=True).tolist() == [0, 0, 1]
+
+
+@settings(max_examples=30)
+@given(arrays(float, 5, elements=st.floats(-9, 0)), st.integers(1, 5), st.integers(2, 6))
+def test_models_that_are_the_singles_have_no_excess(answers: np.ndarray, sources: int, replicates: int) -> None:
+    made, size = mixture_excess(np.tile(answers, (sources, replicates, 1)), np.tile(answers, (replicates, 1)))
+    assert size == min(sources, replicates - 1)
+    assert made == pytest.approx(0, abs=1e-9)
+
+
+def test_the_excess_is_the_mixture_of_singles_less_that_of_as_many_models() -> None:
+    random = np.random.default_rng(0)
+    singles, multi = random.normal(-3, 1, (2, 3, 50)), random.normal(-2, 1, (3, 50))
+    made, size = mixture_excess(singles, multi)
+    assert size == 2
+    pairs = [(first, (first + 1) % 3) for first in range(3)]
+    mixture = np.mean([np.log(np.exp([singles[0, a], singles[1, b]]).mean(axis=0)) for a, b in pairs], axis=0)
+    models = np.mean([np.log(np.exp(multi[[a, b]]).mean(axis=0)) for a, b in pairs], axis=0)
+    left = [
+        np.mean([
+            np.log(np.exp([singles[0, x], singles[1, y]]).mean(axis=0)) - np.log(np.exp(multi[[x, y]]).mean(axis=0))
+            for x, y in ((a, b), (b, a))], axis=0)
+        for a, b in ((1, 2), (0, 2), (0, 1))
+    ]  # fmt: skip
+    assert made == pytest.approx(3 * (mixture - models)[:, None] - 2 * np.array(left).T)
+
+
+def test_a_bootstrap_of_means_is_that_of_scipy() -> None:
+    values = np.random.default_rng(0).exponential(size=300)
+    oracle = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    assert bootstrap_interval(values) == pytest.approx((oracle.low, oracle.high), abs=0.01)
+    assert bootstrap_interval(values + 1e6) == pytest.approx((1e6 + oracle.low, 1e6 + oracle.high), abs=0.01)
+
+
+def test_equal_models_differ_in_five_percent_of_splits() -> None:
+    rates = [false_positive_rate(np.random.default_rng(seed).normal(size=8)) for seed in range(60)]
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.02)
+    assert math.isnan(false_positive_rate(np.ones(5)))
+
+
+@pytest.mark.parametrize(("replicates", "ratio"), [(3, 0.1), (3, 10), (10, 1)])
+def test_intervals_hold_the_truth(replicates: int, ratio: float) -> None:
+    """A small part of the simulation of `make slow`."""
+    share, pooled = coverage(replicates, ratio, studies=300)
+    assert min(share, pooled) > LEAST - 0.03
+
+
+def test_an_error_of_one_arm_is_no_error_of_others() -> None:
+    error = ReplicateError(1.0, 5, 1.0, 2, math.nan)
+    assert not effect(table(), error).pooled

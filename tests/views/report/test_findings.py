@@ -1,0 +1,158 @@
+"""The answer of a sweep: verdicts of claims, what was declared when, and what a launch can detect."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthdiv.core.types import ConfigError
+from synthdiv.study.claims import DeclaredClaim, Direction, declare
+from synthdiv.views.report import findings
+from synthdiv.views.report.cross_checks import agreement, contradictions, effects, noise, published, repeated
+from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_results, planned
+from synthdiv.views.report.labels import Labels
+from tests.views.report.test_contrasts import Sweep, filled
+
+CLEAR = ("multi - human", "nll")  # 3.0 against 2.5 with models that differ by .14
+NAME = "eggs"
+
+
+def results(sweep: Sweep, *claims: DeclaredClaim, finished: int = 0) -> list[ClaimResult]:
+    declare(sweep.root / "sweeps" / NAME, claims, finished)
+    return claim_results(sweep.root, NAME, sweep.arms())
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    made = filled(Sweep(tmp_path), replicates=6)
+    for take in range(6):
+        made.add("none", np.full(12, 6.5), take)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("direction", "margin", "verdict"),
+    [
+        (Direction.higher, 0.0, "shown"),
+        (Direction.lower, 0.0, "the opposite is shown"),
+        (Direction.higher, 0.5, "the opposite is shown"),
+        (Direction.not_higher, 0.5, "shown"),
+        (Direction.not_lower, 0.01, "shown"),
+        (Direction.equivalent, 0.5, "shown"),
+        (Direction.equivalent, 0.01, "not shown"),
+    ],
+)
+def test_a_claim_is_judged_by_its_direction_and_a_margin_in_shares_of_human_minus_vanilla(
+    sweep: Sweep, direction: Direction, margin: float, verdict: str
+) -> None:
+    (made,) = results(sweep, DeclaredClaim(*CLEAR, direction, margin))
+    levels = {
+        mix: np.mean([row.scores["nll"].value for row in sweep.rows if row.axes["mix"] == mix])
+        for mix in ("human", "none")
+    }
+    assert made.margin == pytest.approx(margin * abs(levels["human"] - levels["none"]))
+    assert (made.verdict, made.late) == (verdict, "")
+    assert math.isnan(made.power) == (direction is not Direction.equivalent)
+    assert made.interval == made.contrast.effect.interval(0.9 if direction is Direction.equivalent else 0.95)
+
+
+def test_holm_is_over_the_claims_declared_before_results(sweep: Sweep) -> None:
+    alone = results(sweep, DeclaredClaim(*CLEAR))[0]
+    p = alone.contrast.effect.p(side=1)
+    assert alone.p == pytest.approx(p)
+    two = results(sweep, DeclaredClaim(*CLEAR), DeclaredClaim("multi - human", "whole"))
+    assert [each.p for each in two] == pytest.approx([2 * min(each.contrast.effect.p() for each in two)] * 1 + [
+        max(2 * two[0].contrast.effect.p(), two[1].contrast.effect.p())], rel=1)  # fmt: skip
+    late = results(sweep, DeclaredClaim(*CLEAR), finished=5)
+    assert [each.late for each in late] == ["", "withdrawn after results"]
+    assert late[0].p == two[0].p, "a claim that is withdrawn is still tested"
+
+
+def test_a_claim_without_enough_replicates_or_values_is_not_shown(tmp_path: Path) -> None:
+    few = filled(Sweep(tmp_path), replicates=2)
+    made = results(few, DeclaredClaim(*CLEAR), DeclaredClaim("multi - human", "no_such_score"))
+    assert [each.verdict for each in made] == ["descriptive", "not measured"]
+
+
+def test_a_claim_may_be_about_two_values_of_an_axis_and_some_arms_alone(sweep: Sweep) -> None:
+    for mix in ("multi", "oak"):
+        for take in range(6):
+            sweep.add(mix, np.full(12, 9.0 + take), take, student="large")
+    axis = DeclaredClaim("student=large - student=toy", "nll", where=["mix=multi"])
+    (made,) = results(sweep, axis)
+    assert made.verdict == "shown"
+    assert made.contrast.arm.axes["student"] == "large"
+
+
+def test_the_answer_is_the_claims_or_the_primary_comparisons(sweep: Sweep) -> None:
+    arms, made = sweep.arms(), list(sweep.contrasts().values())
+    lines = answer_lines([], made, Labels(arms))
+    assert len(lines) == 2, "each primary one on its first measure"
+    assert "multi - best single (multi), nll: " in lines[0]
+    assert "12 prompts × 6 models; exploratory" in lines[0]
+    claims = results(sweep, DeclaredClaim(*CLEAR), finished=4)
+    (line,) = answer_lines(claims, made, Labels(arms))
+    assert line.startswith("shown: multi - human (multi), nll, higher: 0.")
+    assert line.endswith("added after 4 cells had results: exploratory")
+
+
+def test_a_plan_says_what_claims_detect_from_a_pilot_whose_models_are_not_used_again(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims, unknown = [DeclaredClaim("multi - best single", "whole")], "unknown: name a noise-floor sweep"
+    records: Any = [type("Record", (), {"key": f"k{at}", "arm": "a", "train": f"t{at}"}) for at in range(5)]
+    assert unknown in planned(sweep.root, "pilot", claims, records)[0]
+    folder = sweep.root / "sweeps" / "pilot"
+    folder.mkdir(parents=True)
+    (folder / "cells.jsonl").touch()
+    monkeypatch.setattr(findings, "collect", lambda root, name: sweep.rows)
+    (line,) = planned(sweep.root, "pilot", claims, records)
+    spread = np.mean([np.var([row.scores["whole"].value for row in arm.rows], ddof=1) for arm in sweep.arms()[:3]])
+    size = findings.detectable(math.sqrt(2 * spread / 5), 4)
+    assert f"higher: {size:.4g} with 5 replicates" in line
+    assert unknown in planned(sweep.root, "pilot", [DeclaredClaim("multi - human", "other")], records)[0]
+    pilot = type("Record", (), {"train": "t3"})
+    monkeypatch.setattr(findings.Ledger, "cells", lambda ledger: [pilot])
+    with pytest.raises(ConfigError, match=r"report.pilot=pilot: 1 of its models are in this sweep too"):
+        planned(sweep.root, "pilot", claims, records)
+
+
+def test_contradicting_measures_are_listed(sweep: Sweep) -> None:
+    rows = contradictions(list(sweep.contrasts().values()), Labels(sweep.arms()))
+    assert {"contrast": "multi - human", "arm": "multi", "better by": "whole", "worse by": "nll"} in rows
+    (one,) = agreement(sweep.arms(), ["nll", "whole"])
+    assert one["rank correlation"] == pytest.approx(-1), "turned so that higher is better"
+
+
+def test_tables_beside_the_comparisons(sweep: Sweep) -> None:
+    for take in range(6):
+        for mix in ("multi", "oak", "elm"):
+            sweep.add(mix, np.random.default_rng(take).normal(5, 1, 12), take, student="large")
+    arms, measures = sweep.arms(), ["nll", "whole"]
+    labels = Labels(arms)
+    found = {row["effect"]: row for row in effects(arms, measures, labels) if row["measure"] == "nll"}
+    assert list(found) == ["mix: multi − single", "student: large − toy", "mix: multi − single × student: large − toy"]
+    spread = next(row for row in noise(arms, measures, labels) if row["arm"].startswith("multi"))
+    assert (spread["seeds"], spread["models"]) == ("train.seed generators.seed", 6)
+    assert 0 <= spread["false positives"] <= 1, spread
+    assert {row["measure"] for row in repeated(sweep.root, arms, measures, labels)} == {"nll"}, (
+        "it has values of prompts"
+    )
+    assert published(sweep.root, arms, measures, labels)[0]["test"] == "Kruskal–Wallis"
+
+
+def test_the_noise_floor_has_each_kind_of_seed_alone(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    values = {(0, 0): 1.0, (1, 1): 2.0, (2, 2): 4.0, (1, 0): 1.5, (2, 0): 2.5, (0, 1): 1.0, (0, 2): 1.25}
+    for (train, generators), value in values.items():
+        sweep.add("multi", [value, value + 1], seeds={"train.seed": train, "generators.seed": generators})
+    rows = {row["seeds"]: row["sd"] for row in noise(sweep.arms(), ["nll"], Labels(sweep.arms()))}
+    assert rows == {
+        "train.seed generators.seed": pytest.approx(np.std([1, 2, 4], ddof=1)),
+        "train.seed": pytest.approx(np.std([1, 1.5, 2.5], ddof=1)),
+        "generators.seed": pytest.approx(np.std([1, 1, 1.25], ddof=1)),
+    }
