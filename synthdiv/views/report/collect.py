@@ -19,6 +19,7 @@ from synthdiv.views.status import Observer, Status, cell_state
 VANILLA = "none"  # the mix of the vanilla students
 MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share", "rounds")  # axes that say nothing of it
 DAMAGED = "damaged"
+LARGE = 500  # cells; above, a report is a summary with a page for each slice
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,17 @@ class CellRow:
     sources: tuple[str, ...] = ()
 
 
-def collect(root: Path, name: str) -> list[CellRow]:
-    """Every unique cell of the sweep `name` once, finished or not, and the vanilla students beside them."""
+def collect(root: Path, name: str, kept: Sequence[str] = ()) -> list[CellRow]:
+    """Every unique cell of the sweep `name` once, finished or not, and the vanilla students beside them. Of more than
+    `LARGE` cells only headlines, caveats and the scores `kept`."""
     status = Observer(root, name).look()
     launched, vanilla = list(status.records.values()), vanilla_cells(list(status.records.values()))
-    return [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
+    rows = [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
+    for row in rows if len(rows) > LARGE else ():
+        for score in [*row.scores.values()]:
+            if not score.role and score.name not in kept:
+                del row.scores[score.name]
+    return rows
 
 
 def of_role(rows: Sequence[CellRow], role: str) -> list[str]:

@@ -17,7 +17,7 @@ from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow
 from synthdiv.views.report.labels import Labels, axis_words, natural
 
-WIDEST = 8  # columns; with more, the last axes become rows
+WIDEST = 8  # columns; an axis that gives more becomes rows
 SHADES = 7  # of a heat map
 
 
@@ -65,10 +65,11 @@ def grid_of(arms: Sequence[Arm], labels: Labels) -> ArmGrid:
         (axis for axis in labels.varying if axis != "source"),
         key=lambda axis: any(value_of(arm, axis) == NOT_APPLICABLE for arm in arms),
     )
-    columns, below = columns_of(arms, axes), list[str]()
-    while len(columns) > WIDEST and len(axes) > 1:
-        below.insert(0, axes.pop())
-        columns = columns_of(arms, axes)
+    kept, below = list[str](), list[str]()
+    for axis in axes:
+        few = len(columns_of(arms, [*kept, axis])) <= WIDEST or not kept
+        (kept if few else below).append(axis)
+    columns, axes = columns_of(arms, kept), kept
     rows: dict[str, list[Arm | None]] = {}
     for arm in arms:
         row = rows.setdefault(row_label(arm, below, labels), [None] * len(columns))

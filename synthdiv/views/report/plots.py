@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthdiv.views.layout import Row, number
+from synthdiv.views.layout import Row, arrow, interval, number
 from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
 from synthdiv.views.report.collect import VANILLA, damage, finished
+from synthdiv.views.report.contrasts import SHOWN, Contrast
 from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.labels import Labels, axis_words
-from synthdiv.views.report.tables import heading, mean_row
+from synthdiv.views.report.tables import comparison_name, comparison_rows, heading, mean_row
 
 COLOURS = {  # of Okabe and Ito: safe for colour-blind readers
     "none": "#999999", "human": "#009E73", "single": "#0072B2", "multi": "#D55E00", "multi_decoding": "#CC79A7",
 }  # fmt: skip
-OTHER = "#E69F00"
+OTHER, NOISE = "#E69F00", "rgba(140,140,140,0.35)"
+NAMED = 12  # arms that have their names in a legend; of more only the mixes
+ROUNDING = 1e-12  # differences that are no larger are zero
 POINTS = 120  # of a curve
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
@@ -60,6 +63,44 @@ def bar(mean: Mean) -> dict[str, Any]:
             "arrayminus": [mean.value - mean.low if known else None], "thickness": 1.2, "width": 4}  # fmt: skip
 
 
+def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | None:
+    """The comparisons on one measure, each with its interval before a bar of the noise. Comparisons with the vanilla
+    student are in the table: they would squeeze all others."""
+    rows = comparison_rows(made := [each for each in made if each.measure == measure], labels)
+    drawn = [each for each in made if math.isfinite(each.effect.value) and not each.name.endswith("vanilla")][::-1]
+    if not any(abs(each.effect.value) > ROUNDING for each in drawn):
+        return None
+    names = [text(comparison_name(each, labels)) for each in drawn]
+    noise = {"type": "data", "array": [finite(each.noise) for each in drawn], "thickness": 11, "width": 0}
+    data: list[dict[str, Any]] = [{
+        "type": "scatter", "mode": "markers", "name": "noise: 95 % of differences of two models of one arm",
+        "x": [0] * len(drawn), "y": names, "marker": {"size": 1, "color": NOISE}, "error_x": noise | {"color": NOISE},
+        "hoverinfo": "skip",
+    }]  # fmt: skip
+    for shown, symbol in ((True, "circle"), (False, "circle-open")):
+        some = [(name, each) for name, each in zip(names, drawn, strict=True) if (each.verdict == SHOWN) is shown]
+        values = [each.effect.value if abs(each.effect.value) > ROUNDING else 0 for _, each in some]
+        half = [finite(each.effect.interval()[1] - each.effect.value) for _, each in some]
+        hover = [
+            f"{name}<br>{each.verdict}: {number(each.effect.value)} {interval(*each.effect.interval())}, "
+            f"{each.effect.replicates} models, n {each.effect.n or 'sets'}" for name, each in some
+        ]  # fmt: skip
+        data.append({
+            "type": "scatter", "mode": "markers", "name": "shown" if shown else "not shown, or descriptive",
+            "x": values, "y": [name for name, _ in some], "hovertext": hover,
+            "hoverinfo": "text", "marker": {"size": 9, "symbol": symbol, "color": COLOURS["single"]},
+            "error_x": {"type": "data", "array": half, "thickness": 1.6, "width": 4, "color": COLOURS["single"]},
+        })  # fmt: skip
+    title = measure + arrow(drawn[0].higher_is_better) + (f" ({drawn[0].unit})" if drawn[0].unit else "")
+    yaxis = {"categoryorder": "array", "categoryarray": names, "tickfont": {"size": 11}}
+    layout = {"xaxis": {"title": {"text": "difference"}, "zeroline": True}, "yaxis": yaxis, "showlegend": False}
+    return Plot(f"forest {measure}", title, data, layout | {"height": 90 + 26 * len(drawn)}, rows)
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def against(x: str, y: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     """Two measures of every arm that has both."""
     both = [arm for arm in sorted(arms, key=labels.order) if all(known(arm, name) for name in (x, y))]
@@ -67,10 +108,13 @@ def against(x: str, y: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
         return None
     data: list[dict[str, Any]] = []
     for arm in both:
-        across, up = arm.means[x], arm.means[y]
+        across, up, mix = arm.means[x], arm.means[y], str(arm.axes.get("mix"))
+        listed = len(both) <= NAMED or all(trace["legendgroup"] != mix for trace in data)
+        name = text(labels.name(arm) if len(both) <= NAMED else labels.mix(arm).split(" ")[0])
         symbol = SYMBOLS[sum(trace["marker"]["color"] == colour(arm) for trace in data) % len(SYMBOLS)]
         data.append({
-            "type": "scatter", "mode": "markers", "name": text(labels.name(arm)), "x": [across.value], "y": [up.value],
+            "type": "scatter", "mode": "markers", "legendgroup": mix, "showlegend": listed,
+            "name": name, "x": [across.value], "y": [up.value],
             "hovertext": f"{text(labels.name(arm))}<br>{tip(across)}<br>{tip(up)}", "hoverinfo": "text",
             "error_x": bar(across), "error_y": bar(up),
             "marker": {"size": 11, "color": colour(arm), "symbol": symbol}, "cliponaxis": True,

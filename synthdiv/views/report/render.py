@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def render(context: dict[str, Any]) -> str:
     loader = jinja2.FileSystemLoader(ASSETS)
     made = jinja2.Environment(autoescape=True, loader=loader, undefined=jinja2.StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
-    made.filters |= {"columns": shown_columns, "cell": lambda value: clean(cell_text(value))}
+    made.filters |= {"columns": shown_columns, "cell": lambda value: clean(cell_text(value)), "ticks": ticks}
     scripts = [(ASSETS / file).read_text(encoding="utf-8") for file in (PLOTLY, "page.js")]
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     styles = " ".join(f"'{each}'" for each in (sha256(style), *PLOTLY_STYLES))
@@ -42,6 +43,13 @@ def render(context: dict[str, Any]) -> str:
     return made.get_template("page.html").render(
         context, policy=policy, style=style, scripts=scripts, data=json_text(data)
     )
+
+
+def ticks(text: str) -> Any:
+    """Text in which words between backticks are code."""
+    import markupsafe
+
+    return markupsafe.Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(clean(text)))))
 
 
 def sha256(text: str) -> str:

@@ -38,12 +38,16 @@ class Provenance:
         return [what for what, count in counts.items() if count > 1]
 
     def seen(self) -> list[str]:
-        """A line for each source of which the fine-tuning set has answers that are equal to human test answers."""
+        """For each source of which a fine-tuning set has prompts or answers that are nearly those of an evaluation set,
+        the most of one mix."""
         counts: dict[str, int] = {}
         for mix in self.mixes.values():
-            for source, count in (mix.get("test_answers_seen") or {}).items():
-                counts[source] = max(count, counts.get(source, 0))
-        return [f"{count:,} of {source}" for source, count in sorted(counts.items()) if count]
+            for name, kinds in (mix.get("overlap") or {}).items():
+                for kind, sources in kinds.items():
+                    for source, count in sources.items():
+                        text = f"{kind} of {source} in {name}"
+                        counts[text] = max(count, counts.get(text, 0))
+        return [f"{count:,} {text}" for text, count in sorted(counts.items()) if count]
 
 
 def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:

@@ -104,12 +104,22 @@ def contrast_rows(made: Sequence[Contrast], labels: Labels) -> list[Row]:
     ]
 
 
+def comparison_name(each: Contrast, labels: Labels) -> str:
+    """What is compared: the arm, and the others."""
+    return f"{labels.name(each.arm)} − {each.name.partition(' - ')[2]}"
+
+
 def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = True) -> list[Row]:
     """The same for readers."""
     return [
-        ({"contrast": each.name, "arm": labels.name(each.arm)} if titled else {})
-        | {"measure": each.measure, "difference": each.effect.value, "95 %": interval(*each.effect.interval())}
-        | {"verdict": each.verdict, "p (BY)": each.adjusted, "noise ±": each.noise, "models": each.effect.replicates}
+        ({"comparison": comparison_name(each, labels)} if titled else {})
+        | {"measure": each.measure, "verdict": each.verdict, "difference": each.effect.value}
+        | {
+            "95 %": interval(*each.effect.interval()),
+            "p (BY)": each.adjusted,
+            "noise ±": each.noise,
+            "models": each.effect.replicates,
+        }
         | {"n": each.effect.n or "sets", "note": each.note}
         for each in made
     ]

@@ -13,7 +13,7 @@ from synthdiv.core.types import Score
 from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of
 from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels, natural
-from synthdiv.views.report.page import seeds_note
+from synthdiv.views.report.sections import seeds_note
 
 
 def row(mix: str, value: float, model: str = "m", seeds: Any = None, **axes: Any) -> CellRow:

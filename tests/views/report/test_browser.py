@@ -76,6 +76,9 @@ def test_every_figure_is_drawn_and_has_its_table(opened: Any) -> None:
         boxes.nth(at).scroll_into_view_if_needed()
         boxes.nth(at).locator("svg.main-svg").first.wait_for()
         assert boxes.nth(at).locator("xpath=..").locator("details table").count() == 1
+        box = boxes.nth(at).locator("svg.main-svg").first.bounding_box()
+        for part in (0.3, 0.5, 0.7, 0.9):  # what a tooltip adds is allowed by the policy too
+            opened.mouse.move(box["x"] + part * box["width"], box["y"] + 0.6 * box["height"])
     assert opened.locator("#loss .scatterlayer .trace").count() == 3, "a curve for each trained arm"
 
 
@@ -90,6 +93,8 @@ def test_markup_in_answers_sources_and_failures_stays_text(opened: Any) -> None:
     for text in opened.locator("#answers pre").all_text_contents():
         assert text == "a human answer" or text.endswith(HOSTILE)
     assert HOSTILE in opened.locator("#unfinished").inner_text()
+    opened.locator("#effects .plot").first.scroll_into_view_if_needed()
+    assert HOSTILE in opened.locator("#effects .yaxislayer-above").first.text_content()
     assert opened.locator("img").count() == 0
     assert opened.locator("script").count() == 3, "data, plotly and ours"
 

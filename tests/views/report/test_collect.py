@@ -124,7 +124,7 @@ def test_publishable_parts_of_a_cell(study: Any) -> None:
     actual = publishable(study.root, cell, samples=4)
     assert [(row["step"], row["loss"]) for row in actual.curve] == [(1, 2.0), (2, 1.0), (3, 2.0 / 3)]
     assert [score.name for score in actual.scores][:2] == ["nll_2", "published/self_bleu_3@words"]
-    assert [row["response"] for row in actual.samples] == [
+    assert [row["response"] for row in actual.tables["samples"]] == [
         "published 0 0",
         "published 1 0",
         "published 2 0",
@@ -134,4 +134,4 @@ def test_publishable_parts_of_a_cell(study: Any) -> None:
 
 def test_an_unfinished_cell_has_nothing_to_publish(study: Any) -> None:
     actual = publishable(study.root, study.cell("human", 1.5, build="none"))
-    assert (actual.curve, actual.scores, actual.samples) == ([], [], [])
+    assert (actual.curve, actual.scores, actual.tables["samples"]) == ([], [], [])

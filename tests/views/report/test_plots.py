@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import math
+from dataclasses import replace
 
+import pytest
+from scipy import stats
+
+from synthdiv.measures.replicates import Effect
 from synthdiv.views.report.arms import arms_of
+from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.heat import counts, grid_of, heat, shown_headlines
 from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.plots import against, along
+from synthdiv.views.report.plots import against, along, forest
 from tests.views.report.test_arms import row
 
 
@@ -37,6 +43,27 @@ def test_the_range_of_an_axis_is_that_of_the_trained_arms() -> None:
     assert [trace["name"] for trace in plot.data] == ["vanilla", "human", "multi"]
     assert plot.data[0]["error_x"]["array"] == [None], "one model has no interval"
     assert [line["arm"] for line in plot.rows] == ["vanilla", "human", "multi"]
+
+
+def test_a_forest_has_each_interval_before_the_noise_and_leaves_the_vanilla_student_to_the_table() -> None:
+    arms = arms_of([row("multi", 2.0), row("human", 1.0)])
+    effects = [Effect(-0.5, 0.1, 4, 5, 9), Effect(0.2, math.nan, math.nan, 2, 9), Effect(-80.0, 1.0, 4, 5, 9)]
+    names = ["multi - best single", "multi - human", "human - vanilla"]
+    made = [
+        Contrast(name, "x", arms[name[0] == "h"], effect, "nats", False, p, noise=0.3)
+        for name, effect, p in zip(names, effects, (0.01, math.nan, 0.01), strict=True)
+    ]
+    plot = forest("x", made, Labels(arms))
+    assert plot is not None
+    noise, shown, not_shown = plot.data
+    assert plot.layout["yaxis"]["categoryarray"] == ["multi − human", "multi − best single"]
+    assert noise["error_x"]["array"] == [0.3, 0.3]
+    assert (shown["x"], shown["y"]) == ([-0.5], ["multi − best single"])
+    assert shown["error_x"]["array"] == pytest.approx([0.1 * stats.t.ppf(0.975, 4)])
+    assert (not_shown["x"], not_shown["error_x"]["array"]) == ([0.2], [None]), "two models have no interval"
+    assert [line["comparison"] for line in plot.rows][-1] == "human − vanilla"
+    assert plot.title == "x ↓ (nats)"
+    assert forest("x", [replace(made[0], effect=Effect(1e-17, 0.1, 4, 5, 9))], Labels(arms)) is None, "rounding"
 
 
 def test_shades_are_of_the_trained_arms_and_undefined_is_no_zero() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
+import json
 import struct
 import sys
 from pathlib import Path
@@ -11,14 +13,20 @@ from typing import Any
 
 import pytest
 
+from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import readings
 from synthdiv.evaluate.truth import TruthSuite
+from synthdiv.views.report import collect as collect_module
 from synthdiv.views.report import figures, page
 from synthdiv.views.report.arms import arms_of
 from synthdiv.views.report.collect import collect
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.page import write_report
+from synthdiv.views.report.samples import Samples, samples_of
+from synthdiv.views.report.sections import Content
+from synthdiv.views.report.sessions import Provenance, provenance
+from synthdiv.views.report.tables import latex
 from tests.views.report.conftest import Study
 from tests.views.report.reading import Page, rows
 from tests.views.report.test_arms import row as cell_row
@@ -123,13 +131,13 @@ def test_a_partial_sweep_gives_a_report_that_says_so_and_what_is_missing(eggs: A
 
 
 def test_the_contrast_is_shown_in_both_worlds(shown: Page) -> None:
-    tables = [
-        [dict(zip(each[0], row, strict=True)) for row in each[1:]] for each in shown.tables[""] if "verdict" in each[0]
-    ]
-    lines = [line for each in tables for line in each if line["measure"] == "nll_2"]
-    assert [line["difference"] for line in lines if "contrast" not in line] == ["-0.75", "0.25"], "the primary ones"
-    assert {(line["models"], line["verdict"]) for line in lines if line["models"] == "1"} == {("1", "descriptive")}
-    assert {line["contrast"] for line in lines if line["verdict"] == "shown"} == {"human - vanilla"}, "three replicates"
+    tables = [each for each in shown.tables[""] if "verdict" in each[0]]
+    lines = [dict(zip(each[0], row, strict=False)) for each in tables for row in each[1:] if row[0] == "nll_2"]
+    assert [line["difference"] for line in lines] == ["-0.75", "0.25"]
+    assert {(line["models"], line["verdict"]) for line in lines} == {("1", "descriptive")}
+    assert "8 primary comparisons: 5 descriptive, 3 not measured (fewer than 3 trained models" in shown.texts[""]
+    effects = {line["comparison"]: line["verdict"] for line in rows(shown, "effects", "comparison", "noise ±")}
+    assert [name for name, verdict in effects.items() if verdict == "shown"] == ["human − vanilla"], "three replicates"
 
 
 def test_comparisons_name_the_suites_that_they_come_from_and_the_answer_is_beside_the_page(
@@ -160,7 +168,7 @@ def test_the_picture_of_the_design_has_one_box_for_an_arm_to_which_the_axes_do_n
 
 def test_a_suite_says_how_its_scores_are_read(shown: Page) -> None:
     """The suites `collapse` and `truth` of the package; a suite whose module is gone has nothing to say."""
-    assert TruthSuite.reading in shown.texts["threats"]
+    assert TruthSuite.reading.replace("`", "") in shown.texts["threats"]
     assert readings(["collapse", "no_such_suite", "truth"]) == [TruthSuite.reading]
 
 
@@ -263,6 +271,127 @@ def test_selected_measures_are_the_heat_maps_and_the_tables(study: Any) -> None:
     assert [each[0] for each in shown.tables["heat"] if "arm" in each[0]] == [["arm", "mean", "spread", "models", "n"]]
     assert "nll_2" not in shown.texts["heat"]
     assert not list((study.root / "reports").glob(".*"))
+
+
+@pytest.mark.usefixtures("empty_figures")
+def test_many_cells_have_a_summary_and_a_page_for_each_slice(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "LARGE", 6)
+    monkeypatch.setattr(collect_module, "LARGE", 6)
+    for student in ("small", "large"):
+        study.cell("human", 1.0, student=student)
+        for source in ("ada", "bell"):
+            study.cell("single", 2.0, student=student, source=source, generators="g")
+        study.cell("multi", 1.5, student=student, generators="g")
+    summary = write_report(study.root, "eggs", [])
+    shown = Page(summary.read_text())
+    links = rows(shown, "", "slice", "cells")
+    assert [(line["slice"], line["cells"]) for line in links] == [("small", "5"), ("large", "4")], (
+        "with its vanilla student"
+    )
+    assert "primary comparisons" in shown.texts[""], "of every slice"
+    assert "heat" not in shown.texts
+    small = Page((summary.parent / "slice1.html").read_text())
+    assert "eggs · small" in small.texts[""]
+    assert [row[0] for row in small.tables[""][0][1:]] == ["vanilla", "human", "single ada", "single bell", "multi"]
+    assert (summary.parent / "tables" / "slice2_nll_2.tex").exists()
+    assert len(table(summary.parent / "cells.csv")) == 9 * 4
+    monkeypatch.undo()
+    write_report(study.root, "eggs", [])
+    assert not list(summary.parent.glob("slice*")), "no slice of an earlier report stays"
+
+
+@pytest.mark.usefixtures("empty_figures")
+def test_one_cell_is_a_report_that_compares_nothing(study: Any) -> None:
+    study.cell("human", 1.0)
+    shown = Page(write_report(study.root, "eggs", []).read_text())
+    assert "No comparison" in shown.texts[""]
+    assert "2 of 2 arms have fewer than three replicates" in shown.texts["threats"]
+
+
+@pytest.mark.usefixtures("empty_figures")
+def test_a_damaged_file_of_any_stage_costs_a_part_and_not_the_page(study: Any) -> None:
+    study.ask("?")
+    cell = study.cell("human", 1.0)
+    other = study.cell("multi", 2.0)
+    for stage, key, file in (
+        ("generate", cell.responses["published"], "rows.jsonl"),
+        ("train", cell.train, "metrics.parquet"),
+        ("train", other.train, "manifest.json"),
+    ):
+        path = study.root / "artifacts" / stage / key / file
+        path.write_bytes(b"[\n" + path.read_bytes()[:40])
+    shown = Page(write_report(study.root, "eggs", []).read_text())
+    (data,) = (json.loads(script) for script in shown.scripts if script.startswith('{"plots"'))
+    assert data["samples"]["arms"] == ["vanilla", "multi"]
+    assert len(rows(shown, "heat", "arm", "mean")) == 3
+
+
+def test_decodings_in_another_order_show_the_same_answers(study: Any) -> None:
+    study.ask("?")
+    cell = study.cell("human", 1.0)
+    other = dataclasses.replace(cell, key="k", arm="b", axes=cell.axes | {"mix": "multi"})
+    study.ledger.add([dataclasses.replace(other, responses=dict(reversed(cell.responses.items())))], [])
+    arms = arms_of(collect(study.root, "eggs"))
+    samples = samples_of(study.root, "eggs", arms, Labels(arms))
+    assert samples.decoding == "published"
+    assert samples.answers[-1] == samples.answers[-2] == [f"published {at} 0?" for at in range(3)]
+
+
+def test_answers_that_a_confidential_set_asked_for_are_in_no_page(study: Any) -> None:
+    study.ask("?")
+    cell = study.cell("human", 1.0)
+    manifest = study.root / "artifacts" / "generate" / cell.responses["published"] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"confidential": false', '"confidential": true'))
+    arms = arms_of(collect(study.root, "eggs"))
+    assert samples_of(study.root, "eggs", arms, Labels(arms)).arms == ["vanilla"]
+
+
+def test_long_answers_are_cut_in_the_page_and_whole_beside_it() -> None:
+    samples = Samples("plain", [{"id": "p", "prompt": "q"}], ["a"] * 100, [["x" * 5000, None]] * 100)
+    shown = samples.page()["answers"]
+    assert shown[0] == ["x" * 1500 + " … (5,000 characters)", None]
+    assert samples.answers[0][0] == "x" * 5000
+
+
+def test_shares_of_sources_and_measures_are_as_olmix_reads_them(study: Any) -> None:
+    """`load_from_csv`: both have `run_id`, the shares of a run sum to 1, measures are numbers or empty."""
+    cells = [study.cell(mix, 1.0) for mix in ("human", "multi")]
+    content = Content(study.root, "eggs", collect(study.root, "eggs"), Provenance())
+    content.facts.mixes = {
+        cells[0].train: {"sources": {"human": 4}},
+        cells[1].train: {"sources": {"ada": 1, "bell": 3}},
+    }
+    ratios, metrics = (list(csv.DictReader(text.splitlines())) for _, text in page.swarm_files(content))
+    assert [{name: line[name] for name in ("human", "ada", "bell")} for line in ratios] == [
+        {"human": "1.0", "ada": "0.0", "bell": "0.0"}, {"human": "0.0", "ada": "0.25", "bell": "0.75"}
+    ]  # fmt: skip
+    assert [line["run_id"] for line in ratios] == [line["run_id"] for line in metrics] == [cell.key for cell in cells]
+    assert {line["nll_2"] for line in metrics} == {"1.0"}
+    assert list(metrics[0])[:2] == ["run_id", "name"]
+
+
+def test_words_in_a_table_for_a_paper_are_escaped() -> None:
+    text = latex([{"arm": r"a_b & 5 % {x} \y", "mean": 0.5}], "c ↓")
+    assert r"a\_b \& 5 \% \{x\} \textbackslash{}y & 0.5 \\" in text
+    assert r"\caption{c $\downarrow$}" in text
+    assert r"\begin{tabular}{lr}" in text
+
+
+def test_what_differs_between_sessions_is_named(tmp_path: Path) -> None:
+    nodes = []
+    for at, torch in enumerate(("2.12", "2.13", "2.13")):
+        node = NodeRecord(f"k{at}", "train", {}, {})
+        folder = tmp_path / "artifacts" / "train" / node.key
+        folder.mkdir(parents=True)
+        session = {"commit": "c", "dirty": at == 0, "versions": {"torch": torch, "numpy": "2"}, "seconds": 3600}
+        (folder / "manifest.json").write_text(json.dumps({"sessions": [session]}))
+        nodes.append(node)
+    facts = provenance(tmp_path, [*nodes, NodeRecord("gone", "train", {}, {})])
+    assert facts.differing == ["commit", "torch"]
+    assert [(line["value"], line["sessions"]) for line in facts.versions] == [
+        ("c", 2), ("c with changes", 1), ("2.13", 2), ("2.12", 1)
+    ]  # fmt: skip
+    assert (facts.seconds, facts.time[0]["nodes"]) == (3 * 3600, 3)
 
 
 def test_a_misspelt_measure_is_refused_with_the_nearest(study: Any) -> None:

@@ -14,10 +14,10 @@
 
   function draw(box) {
     const plot = data.plots[box.dataset.plot];
-    const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--faint"), linecolor: colour("--line"), automargin: true };
+    const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--faint"), linecolor: colour("--line"), automargin: true, exponentformat: "e" };
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 12 },
-      margin: { l: 60, r: 16, t: 10, b: 50 }, legend: { orientation: "h", y: -0.2 }, hoverlabel: { align: "left" },
+      margin: { l: 60, r: 16, t: 10, b: 50 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hoverlabel: { align: "left" },
       ...plot.layout, xaxis: { ...axis, ...plot.layout.xaxis }, yaxis: { ...axis, ...plot.layout.yaxis },
     };
     box.dataset.drawn = "yes";
@@ -27,7 +27,10 @@
   const watch = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) { watch.unobserve(entry.target); draw(entry.target); }
   }, { rootMargin: "300px" });
-  boxes.forEach((box) => watch.observe(box));
+  for (const box of boxes) {
+    box.style.minHeight = `${data.plots[box.dataset.plot].layout.height}px`; // nothing moves when it is drawn
+    watch.observe(box);
+  }
   dark.addEventListener("change", () => boxes.filter((box) => box.dataset.drawn).forEach(draw));
   addEventListener("beforeprint", () => boxes.filter((box) => !box.dataset.drawn).forEach(draw));
 
@@ -102,7 +105,9 @@
     }));
     byId("hits").textContent = `${hits.length} scores${hits.length > 200 ? ", the first 200 are shown" : ""}`;
   }
-  byId("search").addEventListener("input", search);
-  search();
+  if (byId("search")) {
+    byId("search").addEventListener("input", search);
+    search();
+  }
   document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 })();

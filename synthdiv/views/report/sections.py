@@ -1,0 +1,225 @@
+"""What the page shows, section by section."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.core.types import Score
+from synthdiv.evaluate.suite import CAVEAT, HEADLINE, declared, readings
+from synthdiv.measures.replicates import ENOUGH
+from synthdiv.views.layout import Row, plural
+from synthdiv.views.report.arms import Arm, arms_of, measures_of, value_of
+from synthdiv.views.report.collect import CellRow, of_role
+from synthdiv.views.report.contrasts import DESCRIBED, Contrast
+from synthdiv.views.report.findings import ClaimResult
+from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
+from synthdiv.views.report.judges import judge_rows
+from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.plots import against, along, forest, losses
+from synthdiv.views.report.populations import populations
+from synthdiv.views.report.samples import Samples
+from synthdiv.views.report.sessions import Provenance
+from synthdiv.views.report.tables import (
+    claim_rows,
+    comparison_name,
+    comparison_rows,
+    heading,
+    measure_rows,
+    unfinished_rows,
+    unmatched,
+)
+from synthdiv.views.report.unanswered import unanswered_rows
+
+HEADLINES = 12  # measures that are drawn; all others are behind the search
+ALONG = 4  # measures that are drawn along an axis of numbers
+LISTED = 300  # cells that are not finished
+
+
+@dataclass
+class Content:
+    """A sweep, or a slice of it, as its page needs it. `selected` are the measures that are drawn, empty for the
+    headlines."""
+
+    root: Path
+    name: str
+    rows: list[CellRow]
+    facts: Provenance
+    title: str = ""
+    """What is in this slice; empty for a whole sweep."""
+    selected: list[str] = field(default_factory=list)
+    contrasts: list[Contrast] = field(default_factory=list)
+    claims: list[ClaimResult] = field(default_factory=list)
+    checks: dict[str, list[Row]] = field(default_factory=dict)
+    """Tables about the comparisons, by title."""
+    samples: Samples = field(default_factory=Samples)
+
+    def __post_init__(self) -> None:
+        self.everyone = arms_of(self.rows, scored=False)
+        self.labels = Labels(self.everyone)
+        self.everyone.sort(key=self.labels.order)
+        self.arms = [arm for arm in self.everyone if arm.means]
+        names = of_role(self.rows, HEADLINE) or measures_of(self.rows)
+        self.drawn, self.minor, self.undefined = shown_headlines(self.rows, names, HEADLINES)
+        self.drawn = self.selected or self.drawn
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """A score of each measure, for unit and direction."""
+        return {
+            name: next(arm.means[name].like for arm in self.arms if name in arm.means)
+            for name in measures_of(self.rows)
+        }
+
+
+def top(content: Content) -> dict[str, Any]:
+    """What a reader sees first, and what to distrust: as much of it as a summary of many cells has."""
+    judges, relations = judge_rows(content.root, content.name)
+    unanswered, left_out = unanswered_rows(content.root, content.name)
+    missing = unfinished_rows(content.rows)
+    return {
+        "name": content.name,
+        "title": content.title,
+        "states": states(content.rows),
+        "partial": len(missing),
+        "cells": len(content.rows),
+        "question": question(content.everyone, content.labels),
+        "answer": answers(content.claims, content.contrasts, content.labels),
+        "unmatched": unmatched(content.arms, content.labels),
+        "facts": content.facts,
+        "unfinished": missing[:LISTED],
+        "unlisted": max(0, len(missing) - LISTED),
+        "unanswered": unanswered,
+        "left_out": left_out,
+        "judges": judges,
+        "relations": relations,
+        "notes": notes(content.arms, suites_of(content.rows), content.facts),
+        "grid": None, "design": {}, "heats": [], "plots": {}, "compared": {}, "caveats": [], "minor": [],
+        "undefined": {}, "samples": Samples().page(), "every": {}, "slices": [],
+    }  # fmt: skip
+
+
+def sections(content: Content) -> dict[str, Any]:
+    """Everything that the page of a sweep or of a slice shows."""
+    labels, arms, drawn = content.labels, content.arms, content.drawn
+    grid, scores, suites = grid_of(content.everyone, labels), content.scores, suites_of(content.rows)
+    pairs = [(x, y) for x in chain(*declared(suites, "diversity")) for y in chain(*declared(suites, "quality"))]
+    together = populations(arms)
+    in_populations = Labels(together)
+    numbers = [(axis, measure) for axis in in_populations.varying for measure in drawn[:ALONG]]
+    measured = dict.fromkeys(each.measure for each in content.contrasts)
+    plots = {
+        "effects": [forest(measure, content.contrasts, labels) for measure in measured],
+        "quality": [against(x, y, arms, labels) for x, y in pairs],
+        "drift": [along(axis, measure, together, in_populations) for axis, measure in numbers],
+        "loss": [losses(content.root, arms, labels)],
+    }
+    return top(content) | {
+        "grid": grid,
+        "design": design(grid, content.rows),
+        "heats": [
+            (heading(scores[measure]), counts([arm.means[measure] for arm in arms if measure in arm.means]),
+             heat(grid, measure), measure_rows(arms, measure, labels))
+            for measure in drawn
+        ],
+        "plots": {name: [plot for plot in each if plot] for name, each in plots.items()},
+        "compared": {"All comparisons": comparison_rows(content.contrasts, labels)} | content.checks,
+        "caveats": [
+            (heading(scores[measure]), measure_rows(arms, measure, labels)) for measure in of_role(content.rows, CAVEAT)
+        ],
+        "minor": content.minor,
+        "undefined": content.undefined,
+        "samples": content.samples.page(),
+        "every": every(arms, labels, scores),
+    }  # fmt: skip
+
+
+def suites_of(rows: Sequence[CellRow]) -> list[str]:
+    return list(dict.fromkeys(suite for row in rows for suite in row.suites.values()))
+
+
+def states(rows: Iterable[CellRow]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
+
+
+def question(arms: Sequence[Arm], labels: Labels) -> str:
+    """What the sweep varies, as a question."""
+    mixes = dict.fromkeys(labels.mix(arm) for arm in sorted(arms, key=labels.order))
+    others = [
+        f"{axis} ({', '.join(dict.fromkeys(v for arm in arms if (v := value_of(arm, axis)) != NOT_APPLICABLE))})"
+        for axis in labels.varying
+        if axis != "source"
+    ]
+    text = f"What does the source of the training answers ({', '.join(mixes)}) do to the student"
+    return text + (f", and does it depend on {', '.join(others)}?" if others else "?")
+
+
+def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> dict[str, Any]:
+    """In a sentence how many claims, or without them primary comparisons, have which verdict; the claims; the primary
+    comparisons, a table each."""
+    tables: dict[str, list[Row]] = {}
+    for each in made:
+        if each.primary:
+            rows = comparison_rows([each], labels, titled=False)
+            tables.setdefault(comparison_name(each, labels), []).extend(rows)
+    judged: Sequence[ClaimResult | Contrast] = claims or [each for each in made if each.primary]
+    counts = Counter(each.verdict for each in judged)
+    text = f"{plural(len(judged), 'claim' if claims else 'primary comparison')}: "
+    text += ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    few = DESCRIBED in counts and f" (fewer than {ENOUGH} trained models support no conclusion)"
+    return {"text": judged and f"{text}{few or ''}.", "claims": claim_rows(claims, labels), "tables": tables}
+
+
+def every(arms: Sequence[Arm], labels: Labels, scores: Mapping[str, Score]) -> dict[str, Any]:
+    """All scores of all arms for the search: names once, then `[arm, measure, mean, low, high, models, n, note]`."""
+    places, texts = {name: at for at, name in enumerate(scores)}, dict[str, int]()
+    lines = []
+    for at, arm in enumerate(arms):
+        for name, mean in arm.means.items():
+            ends = (mean.low, mean.high) if mean.replicates > 1 else (math.nan, math.nan)
+            values = (mean.value, *ends, mean.replicates, mean.n)
+            lines.append([at, places[name], *values, texts.setdefault(mean.note, len(texts))])
+    names = {"arms": [labels.name(arm) for arm in arms], "measures": [heading(score) for score in scores.values()]}
+    return names | {"lines": lines, "notes": list(texts)}
+
+
+def seeds_note(arms: Sequence[Arm]) -> str:
+    """Which seeds an interval is over, and which stand still and are therefore not in it."""
+    names = dict.fromkeys(name for arm in arms for row in arm.rows for name in row.seeds)
+    varied = [name for name in names if any(name in arm.seeds for arm in arms)]
+    used = [name for name in names if any(row.seeds.get(name, NOT_APPLICABLE) != NOT_APPLICABLE
+                                          for arm in arms for row in arm.rows)]  # fmt: skip
+    fixed = [name for name in used if name not in varied]
+    over = f"Intervals and ranges are over {', '.join(varied)}" if varied else "No seed varies within an arm"
+    return over + (f"; {', '.join(fixed)} did not vary, and no interval covers what they do." if fixed else ".")
+
+
+def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list[str]:
+    few = sum(arm.replicates < ENOUGH for arm in arms)
+    seen = ", ".join(facts.seen())
+    return [
+        note
+        for note in (
+            few
+            and f"{few} of {plural(len(arms), 'arm')} have fewer than three replicates: they are descriptive and "
+            "show a range, which supports no conclusion about the method.",
+            facts.differing and f"Not the same in all sessions: {', '.join(facts.differing)}.",
+            seen and f"Fine-tuning sets overlap with what evaluates them; the most of one mix: {seen}.",
+            "The replicate is a trained model, not a prompt. n counts prompts, of the cell that has the fewest.",
+            seeds_note(arms),
+            "Sources are fixed effects: the results do not extend to sources that were not used.",
+            "Whether a source shares the student's family is not separated from the number of sources, and generator "
+            "size not from family.",
+            "Comparisons that no claim declared are exploratory: p is corrected (Benjamini and Yekutieli) over the "
+            "measures of one comparison. Several sources below the *mean* of their singles are convexity.",
+            "Undefined is shown as — with its reason, never as 0. ↑ ↓: better, or more diverse.",
+            *readings(suites),
+        )
+        if note
+    ]
