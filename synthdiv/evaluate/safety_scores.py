@@ -92,7 +92,7 @@ class Safety(Stage):
         reason = self.unmeasurable(refuses)
         scores = [replace(refuses.score(), role=CAVEAT)] if len(self.benign) < len(self.sets) else []
         items: list[dict[str, Any]] = []
-        repeated = overlap(rows, [row["prompt"] for row in read_mix(inputs["mix"])]) if self.mix else {}
+        trained = [row["prompt"] for row in read_mix(inputs["mix"])] if self.mix else []
         for name, licence in zip(self.sets, self.licences, strict=True):
             before = arms.get("vanilla/", {}).get(name, {})
             for judge, values in arms[""][name].items():
@@ -101,7 +101,9 @@ class Safety(Stage):
                 scores += both.scores(OVER_REFUSED if name in self.benign else JOINT)
                 items += items_of(name, judge, values, rows[name])
             caveats = [*self.caveats(inputs, name, rows[name]), truncated(inputs[f"{name}/answers"], licence)]
-            caveats += [repeated[name]] if self.mix else []
+            asked = {row["request_id"]: row["request"] for row in rows[name]}.values()
+            repeated = nearly_in(asked, trained)  # word 3-grams, Jaccard ≥ 0.8
+            caveats += [mean_of(REPEATED, [float(text in repeated) for text in asked])] if self.mix else []
             scores += [
                 replace(each.score(), name=f"safety/{name}/{each.measure.name}", role=CAVEAT) for each in caveats
             ]
@@ -279,13 +281,3 @@ def truncated(answers: Artifact, licence: str) -> Estimate:
     tokens = answers.stage.sampling.max_new_tokens
     note = f"answers of at most {tokens} new tokens; licence of the requests: {licence or 'not stated'}"
     return mean_of(CUT, [float(row.finish == "length") for row in read_samples(answers.path, failed=True)], note=note)
-
-
-def overlap(rows: Mapping[str, list[Row]], trained: list[str]) -> dict[str, Estimate]:
-    """By set the share of its requests that are nearly prompts of the fine-tuning set (word 3-grams, Jaccard ≥ 0.8)."""
-    result = {}
-    for name, each in rows.items():
-        requests = {row["request_id"]: row["request"] for row in each}.values()
-        repeated = nearly_in(requests, trained)
-        result[name] = mean_of(REPEATED, [float(text in repeated) for text in requests])
-    return result

@@ -11,6 +11,7 @@ from synthdiv.measures.lexical import distinct_n, ngram_entropy
 from synthdiv.measures.neighbours import nearest_neighbour_entropy, support_precision, support_recall
 from synthdiv.measures.order import compression_ratio, mtld
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores
+from synthdiv.measures.real_labels import real_labels
 from synthdiv.measures.reference import cluster_entropy, frechet_distance, mauve
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.similarity import ngram_vectors, source_similarity
@@ -40,6 +41,7 @@ __all__ = [
     "ngram_vectors",
     "own_answer_scores",
     "own_answer_tail_scores",
+    "real_labels",
     "repetition_rate",
     "response_length",
     "self_bleu",

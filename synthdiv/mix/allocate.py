@@ -64,33 +64,28 @@ def allocate(
     return [-1] * real + result if real_rows else result + [-1] * real
 
 
-def needed(grid: Grid, allocation: list[int], turn: int = 0) -> dict[int, list[int]]:
-    """Source index → the shards it must answer, in order."""
-    shard_of = grid.shard_of()
-    shards: dict[int, set[int]] = {}
+@lru_cache(maxsize=256)
+def needed_shards(
+    grid: Grid, rows: int, weights: tuple[float, ...], real_share: float, rotation: int, real_rows: int = 0,
+    turn: int = 0, spares: int = 0,
+) -> dict[int, list[int]]:  # fmt: skip
+    """Source index → the shards it must answer for a mix and its spare rows, in order. Computed once for the many cells
+    of a sweep that share a mix."""
+    allocation = allocate(grid, rows, list(weights), real_share, rotation, real_rows, turn)
+    allocation += [source for _, source in further_rows(grid, rows, list(weights), rotation, turn, spares)]
+    shard_of, shards = grid.shard_of(), dict[int, set[int]]()
     for position, source in zip(window(grid.rows, len(allocation), turn), allocation, strict=True):
         if source >= 0:
             shards.setdefault(source, set()).add(shard_of[position])
     return {source: sorted(numbers) for source, numbers in sorted(shards.items())}
 
 
-@lru_cache(maxsize=256)
-def needed_shards(
-    grid: Grid, rows: int, weights: tuple[float, ...], real_share: float, rotation: int, real_rows: int, turn: int,
-    spares: int = 0,
-) -> dict[int, list[int]]:  # fmt: skip
-    """`needed` of `allocate` and of further rows, computed once for the many cells of a sweep that share a mix."""
-    allocation = allocate(grid, rows, list(weights), real_share, rotation, real_rows, turn)
-    further = [source for _, source in further_rows(grid, rows, list(weights), rotation, turn, spares)]
-    return needed(grid, allocation + further, turn)
-
-
 def further_rows(
     grid: Grid, rows: int, weights: list[float], rotation: int, turn: int, count: int
 ) -> list[tuple[int, int]]:
     """The next `count` positions after a mix, each with the source that owns its shard (-1: there is no source)."""
-    positions = window(grid.rows, rows + count, turn)[rows:] if count else []
-    if not weights:
+    positions = window(grid.rows, min(rows + count, grid.rows), turn)[rows:] if count else []
+    if not weights or not positions:
         return [(position, -1) for position in positions]
-    owner, shard_of = owners(grid.shards, weights, rotation) if count else [], grid.shard_of() if count else []
+    owner, shard_of = owners(grid.shards, weights, rotation), grid.shard_of()
     return [(position, owner[shard_of[position]]) for position in positions]

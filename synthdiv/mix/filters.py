@@ -52,14 +52,12 @@ def overlap(rows: list[Row], sets: Mapping[str, Iterable[Row]]) -> dict[str, dic
     """By evaluation set, of each row: whether its prompt is nearly one of the set, and whether its answer is."""
     result = {}
     for name, members in sets.items():
-        members = list(members)
-        asked = nearly_in([row["prompt"] for row in rows], [row.get("request") or row["prompt"] for row in members])
-        answers = [row["response"] for row in members if row["response"] and len(words(row["response"])) >= CHANCE]
+        texts = [(row.get("request") or row["prompt"], row["response"] or "") for row in members]
+        asked = nearly_in([row["prompt"] for row in rows], [prompt for prompt, _ in texts])
+        answers = [answer for _, answer in texts if len(words(answer)) >= CHANCE]
         given = nearly_in([row["response"] for row in rows], answers)
-        result[name] = {
-            "prompts": [row["prompt"] in asked for row in rows],
-            "answers": [row["response"] in given for row in rows],
-        }
+        flags = [(row["prompt"] in asked, row["response"] in given) for row in rows]
+        result[name] = {"prompts": [prompt for prompt, _ in flags], "answers": [answer for _, answer in flags]}
     return result
 
 
@@ -73,20 +71,18 @@ class Copies:
     """Recognises answers of which a copy was kept before."""
 
     def __init__(self, texts: list[str], how: Duplicates):
-        self.how, self.kept = how, set[str]()
-        self.near = defaultdict[str, set[str]](set)
-        every = list(dict.fromkeys(map(normalise, texts if how is Duplicates.near else [])))
-        for one, other in near_duplicates(every):
-            self.near[every[other]].add(every[one])
-            self.near[every[one]].add(every[other])
+        every, self.kept = list(dict.fromkeys(map(normalise, texts))), set[str]()
+        self.like = {text: {text} for text in every if how is not Duplicates.none}
+        for one, other in near_duplicates(every) if how is Duplicates.near else ():
+            self.like[every[other]].add(every[one])
+            self.like[every[one]].add(every[other])
 
     def copied(self, text: str) -> bool:
         """Whether a copy of `text` was kept; if not, it is kept now."""
         text = normalise(text)
-        if self.how is Duplicates.none or not (text in self.kept or self.near[text] & self.kept):
-            self.kept.add(text)
-            return False
-        return True
+        copied = bool(self.like.get(text, set()) & self.kept)
+        self.kept |= set() if copied else {text}
+        return copied
 
 
 def reason(stage: Mix, row: Row, leaked: bool, copies: Copies) -> str:
@@ -101,13 +97,10 @@ def reason(stage: Mix, row: Row, leaked: bool, copies: Copies) -> str:
     return other or ("duplicates" if copies.copied(row["response"]) else "")
 
 
-def filtered(
-    stage: Mix, rows: list[Row], spares: list[Row], sets: Mapping[str, Iterable[Row]]
-) -> tuple[list[Row], dict[str, Any]]:
-    """The rows that pass every filter of a mix, with spare rows of the same source in the place of the others, and the
-    counts by source: `overlap` with evaluation sets, `refusals`, what was `removed` and why, what was `refilled`."""
-    every = [*rows, *spares]
-    shared = overlap(every, sets)
+def filtered(stage: Mix, every: list[Row], sets: Mapping[str, Iterable[Row]]) -> tuple[list[Row], dict[str, Any]]:
+    """The rows that pass every filter of a mix, with spare rows of the same source, which come last, in the place of
+    the others; and the counts by source: `overlap` with evaluation sets, `refusals`, `removed` with why, `refilled`."""
+    rows, shared = [row for row in every if row["position"] < stage.rows], overlap(every, sets)
     leaked = list(map(any, zip(*(flags for kinds in shared.values() for flags in kinds.values()), strict=True)))
     overlaps = {
         name: {kind: by_source(rows, flags[: len(rows)]) for kind, flags in kinds.items()}

@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
+from synthdiv.measures.spectrum import effective_number
 from synthdiv.mix.allocate import allocate, further_rows, needed_shards, window
 from synthdiv.mix.filters import Duplicates, Filter, Overlap, filtered
 from synthdiv.prompts.prompt_set import read_prompts
@@ -112,22 +113,25 @@ class Mix(FineTuningSet):
         if not self.sources or self.level:
             return {}
         how = (self.real_share, self.rotation, self.real_rows, self.real_rotation)
-        return needed_shards(self.grid, self.rows, tuple(self.weights), *how, len(self.spares()))
+        return needed_shards(self.grid, self.rows, tuple(self.weights), *how, math.ceil(self.spare * self.rows))
 
-    def spares(self) -> list[tuple[int, int]]:
-        """The positions of further prompts, each with the source that owns its shard, -1 without sources."""
-        count = min(math.ceil(self.spare * self.rows), self.train_rows - self.rows) if self.spare else 0
-        return further_rows(self.grid, self.rows, self.weights, self.rotation, self.real_rotation, count)
+    def spares(self) -> list[tuple[int, str]]:
+        """The positions of further prompts, each with the source that owns its shard, and with `human` in mixes that
+        have human rows."""
+        how = (self.weights, self.rotation, self.real_rotation, math.ceil(self.spare * self.rows))
+        human = ["human"] if not self.sources or self.real_share or self.real_rows else []
+        return [(position, name) for position, source in further_rows(self.grid, self.rows, *how)
+                for name in (*self.sources[source:source + 1], *human)]  # fmt: skip
 
     def filters(self) -> str:
         """What leaves rows out by their texts, in words; empty where nothing does."""
-        length = [f"answers of {self.min_words} to {self.max_words or 'any number of'} words only"]
-        return ", ".join([
-            *["without refusals"] * (self.filter is Filter.refusals),
-            *[f"without {self.duplicates.value} duplicates"] * (self.duplicates is not Duplicates.none),
-            *length * bool(self.min_words or self.max_words),
-            *["without overlap"] * (self.overlap is Overlap.remove),
-        ])  # fmt: skip
+        least, most = self.min_words, self.max_words
+        filters = [
+            (self.filter is Filter.refusals, "without refusals"), (self.overlap is Overlap.remove, "without overlap"),
+            (self.duplicates is not Duplicates.none, f"without {self.duplicates.value} duplicates"),
+            (least or most, f"answers of {least} to {most or 'any number of'} words only"),
+        ]  # fmt: skip
+        return ", ".join(words for applies, words in filters if applies)
 
     def input_names(self) -> list[str]:
         sets = [f"{OVERLAP}{name}" for name in self.evaluated]
@@ -140,6 +144,7 @@ class Mix(FineTuningSet):
         return ["human" if index < 0 else self.sources[index] for index in self.allocation()]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        import numpy as np
         import pyarrow
         import pyarrow.parquet
 
@@ -154,7 +159,8 @@ class Mix(FineTuningSet):
         rows, selected = list[dict[str, Any]](), iter(read_mix(inputs["level"]) if self.level else ())
         failed: dict[str, list[str]] = {}
         train = read_prompts(prompts, "train")
-        for place, (position, owner) in enumerate(zip(self.positions(), self.owners(), strict=True)):
+        every = [*zip(self.positions(), self.owners(), strict=True), *self.spares()]
+        for place, (position, owner) in enumerate(every):
             prompt = train[position]
             if prompt["id"] in self.leave_out:
                 continue
@@ -167,6 +173,8 @@ class Mix(FineTuningSet):
                 row = answers[owner, prompt["id"]]
             else:
                 raise DataError(f"{owner} has no answer to prompt {prompt['id']}, which it owns")
+            if row.finish == "failed" and place >= self.rows:
+                continue
             if row.finish == "failed":
                 failed.setdefault(owner, []).append(prompt["id"])
             in_round = {"round": self.round} if self.round else {}
@@ -178,7 +186,7 @@ class Mix(FineTuningSet):
                 raise DataError(only_empty(source, self.round))
         sets = {side: held_out for side in ("test", "target") if (held_out := read_prompts(prompts, side))}
         sets |= {name: read_prompts(inputs[f"{OVERLAP}{name}"], "test") for name in self.evaluated}
-        rows, counts = filtered(self, rows, self.further(train, answers), sets)
+        rows, counts = filtered(self, rows, sets)
         if not rows:
             raise DataError(f"mix: its filters ({self.filters()}) leave no row; {counts['removed']}")
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
@@ -187,28 +195,11 @@ class Mix(FineTuningSet):
             "rows": len(rows),
             "left_out": self.leave_out,
             "sources": dict(sources),
-            "effective_sources": effective_number(sources.values()),
+            "effective_sources": effective_number(np.diag([count / len(rows) for count in sources.values()]), 1),
             "empty": sum(not row["response"].strip() for row in rows),
             "finish": finish_counts(rows, run),
             **counts,
         }
-
-    def further(self, train: list[dict[str, Any]], answers: dict[tuple[str, str], Sample]) -> list[dict[str, Any]]:
-        """The rows of spare prompts: the answer of the source that owns the shard, and the human one."""
-        rows = []
-        for place, (position, source) in enumerate(self.spares(), self.rows):
-            prompt, name = train[position], self.sources[source] if source >= 0 else ""
-            human = [Sample(prompt["id"], prompt["prompt"], prompt["response"], "human")] if prompt["response"] else []
-            written = [row for row in [answers.get((name, prompt["id"]))] if row and row.finish != "failed"]
-            if prompt["id"] not in self.leave_out:
-                rows += [dataclasses.asdict(row) | {"position": place} for row in (*written, *human)]
-        return rows
-
-
-def effective_number(counts: Iterable[float]) -> float:
-    """exp of the entropy of the shares: K for K sources of equal share, 1 for one source."""
-    shares = [count / total for counts in [[*counts]] for total in [sum(counts)] for count in counts if count]
-    return math.exp(-math.fsum(share * math.log(share) for share in shares))
 
 
 def shard_input(source: str, shard: int) -> str:

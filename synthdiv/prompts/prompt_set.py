@@ -78,6 +78,8 @@ class Prompts(Stage):
     """The date that chat templates may show, fixed so that no rendering changes from day to day."""
     template: str = DEFAULT_TEMPLATE
     """The chat template (Jinja) for tokenizers without one."""
+    licence: str = setting("", locator=True)
+    """The terms of the prompts and of their human answers, for data cards; in no key."""
 
     def check(self, name: str) -> list[str]:
         wrong = []

@@ -88,10 +88,9 @@ def nearly_in(texts: Iterable[str], others: Iterable[str]) -> set[str]:
     for text in dict.fromkeys(texts):
         words = shingles(text)
         known = [word for word in words if word in having]
-        if known and len(known) >= SIMILAR * len(words):
-            shared = Counter(number for word in known for number in having[word])
-            if any(both >= SIMILAR * (len(words) + len(sets[at]) - both) for at, both in shared.items()):
-                result.add(text)
+        shared = Counter(at for word in known for at in having[word] if len(known) >= SIMILAR * len(words))
+        if any(both >= SIMILAR * (len(words) + len(sets[at]) - both) for at, both in shared.items()):
+            result.add(text)
     return result
 
 

@@ -94,8 +94,7 @@ class MixSpec:
     """Rows whose prompt or answer is nearly one of an evaluation set, those of suites included, are counted (`report`),
     left out (`remove`), or stop the build (`refuse`)."""
     spare: float = setting(0.0, least=0)
-    """Further prompts that are answered, as a share of the rows: they take the place of rows that filters remove, each
-    for its own source, so that the budget stays; 0: filtered mixes are smaller."""
+    """Further prompts that are answered, as a share of the rows, for the place of rows that filters remove; 0: none."""
     level: float | None = setting(None, least=0, most=1)
     """How diverse the generated rows are, 0 to 1, by `diversity`; null: selection takes random rows of its pool."""
     diversity: Diversity | None = None

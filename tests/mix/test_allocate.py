@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.mix.allocate import allocate, needed, window
+from synthdiv.mix.allocate import allocate, needed_shards, window
 from synthdiv.prompts.shards import CYCLE, Grid
 from synthdiv.prompts.split import largest_remainder
 
@@ -19,8 +19,10 @@ even = st.sampled_from([1, 2, 3, 4, 6, 12]).map(lambda count: [1.0] * count)
 real_shares = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
 
 
-def pairs(grid, owners):
-    return {(source, shard) for source, shards in needed(grid, owners).items() for shard in shards}
+def pairs(grid, rows, shares, *how):
+    return {
+        (source, shard) for source, shards in needed_shards(grid, rows, (*shares,), *how).items() for shard in shards
+    }
 
 
 @given(st.integers(0, 10_000), weights)
@@ -65,25 +67,23 @@ def test_nested_mixes_need_only_shards_of_the_largest(grid, shares, one, other, 
     """Equal sources that fill a cycle: a smaller mix, or one with more real rows, needs no shard of its own."""
     rows = data.draw(st.integers(1, grid.rows))
     fewer = data.draw(st.integers(1, rows))
-    small = allocate(grid, fewer, shares, max(one, other), rotation % len(shares))
-    large = allocate(grid, rows, shares, min(one, other), rotation % len(shares))
-    assert pairs(grid, small) <= pairs(grid, large)
+    small = pairs(grid, fewer, shares, max(one, other), rotation % len(shares))
+    assert small <= pairs(grid, rows, shares, min(one, other), rotation % len(shares))
 
 
 @given(grids, weights, real_shares, real_shares, st.integers(0, 5), st.data())
 def test_any_weights_cost_at_most_a_shard_for_every_source_but_one(grid, shares, one, other, rotation, data):
     rows = data.draw(st.integers(1, grid.rows))
     fewer = data.draw(st.integers(1, rows))
-    small = allocate(grid, fewer, shares, max(one, other), rotation % len(shares))
-    large = allocate(grid, rows, shares, min(one, other), rotation % len(shares))
-    assert len(pairs(grid, small) - pairs(grid, large)) <= len(shares) - 1
+    small = pairs(grid, fewer, shares, max(one, other), rotation % len(shares))
+    assert len(small - pairs(grid, rows, shares, min(one, other), rotation % len(shares))) <= len(shares) - 1
 
 
 @given(grids, weights, st.integers(0, 5), st.data())
 def test_a_single_source_answers_every_shard_that_any_mix_needs(grid, shares, rotation, data):
     rows = data.draw(st.integers(1, grid.rows))
-    several = needed(grid, allocate(grid, rows, shares, 0.0, rotation % len(shares)))
-    alone = needed(grid, allocate(grid, rows, [1.0], 0.0))[0]
+    several = needed_shards(grid, rows, (*shares,), 0.0, rotation % len(shares))
+    alone = needed_shards(grid, rows, (1.0,), 0.0, 0)[0]
     assert all(set(shards) <= set(alone) for shards in several.values())
 
 
@@ -107,10 +107,10 @@ def test_rows_generated_on_top_of_fixed_human_ones_need_only_shards_of_the_large
     fewer = data.draw(st.integers(1, rows))
     real = data.draw(st.integers(1, fewer))
     more_real = data.draw(st.integers(real, fewer))
-    large = allocate(grid, rows, shares, 0.0, rotation % len(shares), real)
-    assert Counter(large)[-1] == real
-    assert pairs(grid, allocate(grid, fewer, shares, 0.0, rotation % len(shares), real)) <= pairs(grid, large)
-    assert pairs(grid, allocate(grid, rows, shares, 0.0, rotation % len(shares), more_real)) <= pairs(grid, large)
+    how = (shares, 0.0, rotation % len(shares))
+    assert Counter(allocate(grid, rows, *how, real))[-1] == real
+    assert pairs(grid, fewer, *how, real) <= pairs(grid, rows, *how, real)
+    assert pairs(grid, rows, *how, more_real) <= pairs(grid, rows, *how, real)
 
 
 @given(st.integers(1, 1500), st.integers(1, 10), st.data())

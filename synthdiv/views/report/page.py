@@ -15,6 +15,7 @@ from synthdiv.core.ledger import Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import Row, csv_text
 from synthdiv.views.report.arms import Arm, measures_of
+from synthdiv.views.report.cards import cards
 from synthdiv.views.report.collect import LARGE, collect
 from synthdiv.views.report.contrasts import OF_SOURCES, contrasts
 from synthdiv.views.report.cross_checks import cross_checks
@@ -41,6 +42,7 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             f"sweep {name!r} has no finished cell yet ({states(rows)}); see `synthdiv status {name}`{lines}"
         )
     facts = provenance(root, Ledger(root, name).nodes())
+    facts.cards, of_mixes = cards(root, Ledger(root, name), {row.key: row.scores for row in rows})
     whole = Content(root, name, rows, facts, selected=checked(measures, measures_of(rows)))
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
@@ -62,7 +64,9 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             ("contrasts.csv", csv_text(contrast_rows(whole.contrasts, whole.labels))),
             ("answer.txt", "".join(f"{each}\n" for each in answer_lines(whole.claims, whole.contrasts, whole.labels))),
             *swarm_files(whole),
+            *of_mixes.items(),
         ):
+            (draft / file).parent.mkdir(parents=True, exist_ok=True)
             (draft / file).write_text(text, encoding="utf-8")
         if slices[1:]:
             write_page(draft, f"{INDEX}.html", top(whole) | {"slices": links, "files": beside(draft)})
@@ -164,11 +168,11 @@ def file_name(measure: str) -> str:
 
 
 def replace(draft: Path, final: Path) -> None:
-    """Replace each file, the page last, and remove figures, tables and slices that the new report does not have."""
+    """Replace each file, the page last, and remove figures, tables, cards and slices that the report no longer has."""
     fresh = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
     for path in sorted(fresh, key=lambda path: path.stem == INDEX):
         (final / path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(draft / path, final / path)
-    for path in (*final.glob("figures/*"), *final.glob("tables/*"), *final.glob("slice*")):
+    for path in (*final.glob("figures/*"), *final.glob("tables/*"), *final.glob("cards/*"), *final.glob("slice*")):
         if path.relative_to(final) not in fresh:
             path.unlink()

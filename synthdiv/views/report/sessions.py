@@ -31,6 +31,9 @@ class Provenance:
     mixes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By the key of a trained model, the summary of the mix it was trained on."""
 
+    cards: list[Row] = field(default_factory=list)
+    """A row for each mix, with the file of its data card."""
+
     @property
     def differing(self) -> list[str]:
         """What is not the same in all sessions."""

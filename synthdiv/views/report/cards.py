@@ -1,0 +1,84 @@
+"""A data card for each mix of a sweep: sources, licences, tokens, filters, overlap, diversity, quality, a few rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.ledger import Ledger
+from synthdiv.core.store import MANIFEST
+from synthdiv.core.types import Artifact, Score
+from synthdiv.measures.budgets import TextBudget, lexical_scores
+from synthdiv.measures.words import words
+from synthdiv.mix.filters import by_source, overlap, refuses
+from synthdiv.mix.mix import read_mix
+from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.views.layout import Row, markdown
+from synthdiv.views.report.collect import finished
+
+DIVERSITY = ("distinct_2@words", "mtld@words", "compression_gzip@words", "self_bleu_3@texts")
+BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of the first answers of a mix
+SHOWN, LETTERS = 3, 300  # rows of each source in a sample, and how much of each text
+SETS = ("questions", "requests")  # stages: prompt sets of suites
+
+
+def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]]) -> tuple[list[Row], dict[str, str]]:
+    """A row for each finished mix of a sweep, and its card by the name of its file. `scores` are by cell."""
+    nodes, lines, files = {node.key: node for node in ledger.nodes()}, list[Row](), dict[str, str]()
+    trained = {nodes[cell.train].inputs.get("mix", ""): cell for cell in ledger.cells() if cell.train}
+    for key, cell in trained.items():
+        mix, prompts, file = finished(root, key or "-"), finished(root, cell.prompts), f"cards/{key[:8]}.md"
+        if not mix or not prompts:
+            continue
+        rows, summary = read_mix(Artifact(None, key, mix)), json.loads((mix / MANIFEST).read_text("utf-8"))["summary"]
+        sets = {f"{nodes[at].stage} {at[:4]}": read_prompts(Artifact(None, at, path), "test") for at in cell.nodes
+                if nodes[at].stage in SETS and (path := finished(root, at))}  # fmt: skip
+        shared, overlaps = overlap(rows, sets), dict(summary.get("overlap", {}))
+        overlaps |= {name: {kind: by_source(rows, flags) for kind, flags in of.items()} for name, of in shared.items()}
+        licences = {"human": nodes[cell.prompts].fields.get("licence")} | cell.licences
+        sources = source_rows(rows, summary | {"overlap": overlaps}, licences)
+        hidden = {row["id"] for row in read_prompts(Artifact(None, "", prompts), "train") if row.get("planted")}
+        hidden |= {row["id"] for of in shared.values() for row, asked in zip(rows, of["prompts"], strict=True) if asked}
+        confidential = json.loads((prompts / MANIFEST).read_text("utf-8")).get("confidential")
+        measured = lexical_scores({row["id"]: [row["response"]] for row in rows[:ANSWERS]}, None, BUDGET)
+        measured = [score for score in (*measured, *scores.get(cell.key, {}).values())
+                    if score.name in DIVERSITY or "mix/" in score.name]  # fmt: skip
+        values = [{name: getattr(score, name) for name in ("name", "value", "n", "note")} for score in measured]
+        shown = "The prompts are confidential.\n" if confidential else markdown(sample(rows, hidden))
+        files[file] = (
+            f"# Mix {key[:8]}\n\n{markdown(sources)}\n## Diversity of the first {ANSWERS} answers, and quality\n\n"
+            f"{markdown(values)}\n## A sample\n\n{shown}"
+        )
+        line = {"card": file, "rows": len(rows), "effective sources": summary.get("effective_sources")}
+        line["sources"] = ", ".join(f"{row['source']} {row['share']}" for row in sources)
+        counts = ("removed", "test prompts", "test answers")
+        lines.append(line | {name: sum(row.get(name, 0) for row in sources) for name in counts})
+    return lines, files
+
+
+def source_rows(
+    rows: list[dict[str, Any]], summary: Mapping[str, Any], licences: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
+    """What a mix has of each source. Tokens are of its own tokenizer, and none where they were not counted."""
+    lines = []
+    for source in dict.fromkeys(row["source"] for row in rows):
+        own, removed = [row for row in rows if row["source"] == source], summary.get("removed", {}).get(source, {})
+        line = {"source": source, "licence": licences.get(source) or "not stated", "rows": len(own)}
+        line |= {"share": f"{len(own) / len(rows):.1%}", "words": sum(len(words(row["response"])) for row in own)}
+        line["tokens"] = sum(max(0, row["response_tokens"]) for row in own) or None
+        line |= {"refusals": sum(map(refuses, own)), "removed": sum(removed.values()), "why": ", ".join(removed)}
+        overlaps = {f"{name} {kind}": of for name, kinds in summary["overlap"].items() for kind, of in kinds.items()}
+        lines.append(line | {name: of.get(source, 0) for name, of in overlaps.items()})
+    return lines
+
+
+def sample(rows: list[dict[str, Any]], hidden: set[str]) -> list[dict[str, Any]]:
+    """The first rows of each source, without those that refuse or ask what a suite asks: these can be harmful."""
+    shown: dict[str, list[dict[str, Any]]] = {row["source"]: [] for row in rows}
+    for row in rows:
+        if len(shown[row["source"]]) < SHOWN and row["id"] not in hidden and not refuses(row):
+            texts = {name: row[name][:LETTERS] for name in ("prompt", "response")}
+            shown[row["source"]].append({"source": row["source"]} | texts)
+    return [line for lines in shown.values() for line in lines]
