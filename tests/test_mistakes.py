@@ -181,7 +181,7 @@ MISTAKES = {
     "no length of answers": (["mix.min_words=9", "mix.max_words=8"], ["mix.max_words=8: needs mix.min_words=9"]),
     "a pool that leaves no choice": (
         ["mix=selected", "mix.rows=48", "prompts.toy.rows=60", "prompts.test=12"],
-        ["mix.rows=48", "the answers to 48 prompts", "leaves no choice", "mix.rows=12"],
+        ["mix.rows=48", "no choice among 48 prompts", "mix.rows=12"],
     ),
     "near to no target": (["mix=selected", "mix.rows=9", "mix.diversity.near=0.5"], ["prompts.target=200"]),
     "a level of no sampling": (["mix=sampled", "mix.level=null"], ["mix.level=null", "needs a level from 0 to 1"]),

@@ -42,8 +42,7 @@ class ReachedSuite(Suite):
     """A regular expression whose last match in an answer and in the human one is its label; empty: none."""
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
-        inputs = {"prompts": arm.prompts, "mix": arm.mix} if arm.mix else None
-        return Node(Reached(self.texts, self.pattern), inputs) if inputs else None
+        return Node(Reached(self.texts, self.pattern), {"prompts": arm.prompts, "mix": arm.mix}) if arm.mix else None
 
 
 @dataclass

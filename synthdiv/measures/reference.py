@@ -23,7 +23,6 @@ CLUSTERS = Measure("cluster_entropy", "bits", True, "no vectors", 0)
 MAUVE = Measure("mauve", "0-1", True, "fewer than 20 vectors", 0, 1)
 NEW_CLUSTERS = "no interval: its clusters differ from study to study as much as the answers do"
 AUC = Measure("auc", "0-1", False, "fewer than 20 vectors", 0, 1)
-FOLDS = 5
 FRECHET = Measure("frechet", "squared distance", False, "fewer than two vectors", 0)
 
 
@@ -248,7 +247,7 @@ def two_sample_auc(vectors: Any, human: Any, seed: int = 0) -> Score:
     if smaller < 20:
         return undefined(AUC, f"{smaller} vectors in a set, fewer than 20", smaller).score()
     folds, label = (
-        StratifiedKFold(FOLDS, shuffle=True, random_state=seed),
+        StratifiedKFold(5, shuffle=True, random_state=seed),
         np.repeat([1, 0], [len(vectors), len(human)]),
     )
     both = np.vstack([vectors, human])

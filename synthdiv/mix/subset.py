@@ -30,9 +30,10 @@ def choose(vectors: np.ndarray, count: int, level: float | None, groups: np.ndar
 
     if level is None:
         return np.sort(first_of(np.random.default_rng(seed).permutation(len(vectors)), groups, count))
-    spread = round(level * count)
-    order = spread_order(vectors, spread, groups, seed) if spread else np.empty(0, dtype=int)
-    return np.sort(first_of(np.concatenate([order[:spread], central_order(vectors, seed)]), groups, count))
+    spread, order = round(level * count), central_order(vectors, seed)
+    if spread:
+        order = np.concatenate([first_of(spread_order(vectors, spread, groups, seed), groups, spread), order])
+    return np.sort(first_of(order, groups, count))
 
 
 def first_of(order: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
@@ -43,7 +44,7 @@ def first_of(order: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
 
 
 def spread_order(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Indices in the order in which they spread out most: at least `count`, where there are so many groups."""
+    """About `SPARE` * `count` indices in the order in which they spread out most."""
     import numpy as np
 
     parts, _ = partition(vectors, max(1, len(vectors) // PART), seed)
@@ -60,9 +61,7 @@ def spread_order(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int 
         cosines = vectors[merged[block]] @ vectors[merged[: at + BLOCK]].T
         cosines[np.triu(np.ones_like(cosines, dtype=bool), at)] = -1
         entered[block] = 1 - cosines.max(axis=1)
-    merged = merged[np.argsort(-entered, kind="stable")]
-    rest = np.setdiff1d(np.arange(len(vectors)), merged)  # in case groups leave fewer than `count`
-    return first_of(np.concatenate([merged, rest]), groups, len(vectors))
+    return merged[np.argsort(-entered, kind="stable")]
 
 
 def farthest_first(vectors: np.ndarray, count: int, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,8 +103,7 @@ def partition(vectors: np.ndarray, count: int, seed: int) -> tuple[list[np.ndarr
     count = min(count, len(vectors))
     centres = vectors[random.permutation(len(vectors))[:count]]
     for _ in range(STEPS):
-        blocks = range(0, len(vectors), BLOCK)
-        labels = np.concatenate([(vectors[at : at + BLOCK] @ centres.T).argmax(axis=1) for at in blocks])
+        labels = (vectors @ centres.T).argmax(axis=1)
         order = np.argsort(labels, kind="stable")
         parts = [part for part in np.split(order, np.searchsorted(labels[order], np.arange(1, count))) if len(part)]
         centres = np.stack([vectors[part].sum(axis=0) for part in parts])

@@ -236,10 +236,7 @@ def check(cell: Cell) -> list[str]:
     if mix.real_rows and (mix.real_share or mix.real_rows > rows):
         problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
     if way and rows >= have + (taken > 1):
-        problems.append(
-            f"mix.rows={rows}: mix.level chooses them from the answers to {have} prompts, which leaves no choice; set "
-            f"mix.rows={have // 4}, for example"
-        )
+        problems.append(f"mix.rows={rows}: mix.level has no choice among {have} prompts; set mix.rows={have // 4}")
     if way and (rounds.round or size > 1):
         problems.append("mix.level: rows are selected in round 0 of one student; choose rounds=none, or by=sampling")
     if way and way.near < 1 and not cell.prompts.target:

@@ -55,6 +55,7 @@ MORE = {  # what a cell of a preset needs beside it
     "judge/toy": ["evaluate=quality"],
     "judge/toy_panel": ["evaluate=quality"],
     "evaluate/quality": ["judge=toy"],
+    "experiment/what_matters": ["student=llama_1b", "prompts.table.rows=9000"],
     "evaluate/toy_levels": ["prompts=toy_levels"],
     "evaluate/toy_suites": ["prompts=toy_suites", "judge=toy"],
     "evaluate/eggs_tiny": ["prompts=toy_suites", "judge=toy_panel"],

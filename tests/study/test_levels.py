@@ -1,0 +1,64 @@
+"""Studies of levels of diversity: the twin runs, its report has the axes and what was reached, the grids are whole."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+
+from synthdiv.__main__ import conf_dir
+from synthdiv.mix.selection import Selection
+from synthdiv.study.config import Cell
+from synthdiv.study.expand import Expander
+from synthdiv.study.pipeline import graph
+from tests.study.test_published import points
+
+ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
+EXPANDER = Expander(ConfigLoaderImpl(create_config_search_path(str(conf_dir()))), "config", [])
+
+
+def cells(*words: str) -> list[Cell]:
+    return [point.cell for point in EXPANDER.expand({}, list(words))]
+
+
+def test_the_twin_of_what_matters_has_its_axes_and_what_each_level_reached(typed, tmp_path):
+    done = typed(
+        "-m", "experiment=what_matters_tiny", "mix.rows=40", "student=toy_small", "student.pretrain.tokens=3000"
+    )
+    assert done.code == 0, done.err
+    assert typed("report", "what_matters_tiny").code == 0
+    with (tmp_path / "outputs" / "reports" / "what_matters_tiny" / "arms.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["measure"] == "reached/vendi_1"]
+    names = Counter((row["mix"], row["mix.level"], row["real_share"]) for row in rows)
+    assert names.keys() == {
+        *(("single", level, share) for level in ("0.0", "1.0", "random") for share in ("0.0", "0.5")),
+        ("human", "n/a", "1.0"),
+    }
+    assert all(math.isnan(float(row["mean"] or "nan")) and "40 answers" in row["note"] for row in rows)
+
+
+def test_experiments_of_levels_have_every_point_and_real_rows_alone():
+    every = [point.cell for point in points("toy_levels")]
+    levels = Counter((cell.mix.level, cell.mix.real_share, cell.mix.rows) for cell in every if cell.mix.diversity)
+    assert len(levels) == (5 + 1) * 4 * 2
+    assert {*levels.values()} == {3}
+    assert sorted({cell.mix.rows for cell in every if not cell.mix.diversity}) == [300, 600, 1200, 2400]
+
+
+def test_a_level_is_shared_by_what_does_not_change_it_and_leaves_other_cells_alone():
+    words = ("generators=toy", "mix.rows=300", "mix.real_share=0.25")
+    (one,), (other,), (plain,) = (
+        [graph(cell).mix for cell in cells("mix=selected", *words, *more)]
+        for more in ((), ("train.lr=1",), ("mix.level=0",))
+    )
+    assert one.key == other.key != plain.key
+    stage = one.inputs["level"].stage
+    assert isinstance(stage, Selection)
+    assert stage.rows == 225
+    assert [node.key for node in plain.inputs["level"].inputs.values()] == [
+        node.key for node in one.inputs["level"].inputs.values()
+    ]
