@@ -22,7 +22,7 @@ BUDGETS = {
     "models": 1150,
     "prompts": 1990,
     "generate": 2910,
-    "mix": 770,
+    "mix": 780,
     "train": 2420,
     "evaluate": 3960,
     "study": 2540,

@@ -147,10 +147,12 @@ NOT_SHOWN = {
         ("selection.pattern", "reached.pattern"), "labels without a toy world: tests/mix/test_selection.py"
     ),
     "mix.sample": "which of several answers: tests/mix/test_mix.py",
-    **{f"mix.{name}": "rounds: tests/mix/test_accumulate.py" for name in ("first", "real_first", "round")},
-    **{f"accumulate.{name}": "tests/mix/test_accumulate.py" for name in ("rounds", "rows", "sampled", "seed")},
-    **{f"row_filter.{name}": "tests/evaluate/test_row_filter.py" for name in ("rows", "filter", "least", "drop")},
-    **{f"alike.{name}": "tests/evaluate/test_alike.py" for name in ("members", "n")},
+    **{f"mix.{name}": "rounds: tests/mix/test_round_rows.py" for name in ("first", "real_first", "round")},
+    **{
+        f"round_rows.{name}": "tests/mix/test_round_rows.py"
+        for name in ("mixes", "rows", "drawn", "seed", "filter", "unfiltered", "least", "drop")
+    },
+    "sources_alike.prefix": "the names of scores: tests/evaluate/test_students_alike.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",
     "hosted.extra": "what is sent beside: tests/generate/test_api.py",

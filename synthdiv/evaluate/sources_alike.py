@@ -63,6 +63,8 @@ class SourcesAlike(Stage):
     """Words to which answers are cut."""
     encoded: bool = False
     """There is a sentence encoder."""
+    prefix: str = setting("", before="")
+    """Begins the names of the scores."""
 
     def input_names(self) -> list[str]:
         return [*self.sources, *["encoder"] * self.encoded]
@@ -70,8 +72,8 @@ class SourcesAlike(Stage):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import numpy as np
 
-        answers = {name: {row.id: row.response for row in read_samples(inputs[name].path, failed=True)}
-                   for name in self.sources}  # fmt: skip
+        read = {name: read_samples(inputs[name].path, failed=True) for name in self.sources}
+        answers = {name: {row.id: row.response for row in rows if not row.sample} for name, rows in read.items()}
         ids = list(next(iter(answers.values())))
         cut = {name: [truncate_words(rows[key], self.length) for key in ids] for name, rows in answers.items()}
         texts = {name: [text if words else "" for text, words in rows] for name, rows in cut.items()}
@@ -85,10 +87,12 @@ class SourcesAlike(Stage):
                 kinds.setdefault("vectors", {})[name] = np.stack([known[text] for text in rows])
         scores = []
         for kind, vectors in kinds.items():
-            scores += [replace(score, name=f"{kind}/{score.name}") for score in source_similarity(vectors)]
+            scores += [replace(score, name=f"{self.prefix}{kind}/{score.name}") for score in source_similarity(vectors)]
             for text in self.sets:
                 of_set = source_similarity({name: vectors[name] for name in members(text)})[-3:]
-                scores += [replace(each, name=f"{kind}/{each.name}/{text.partition('=')[0]}") for each in of_set]
+                scores += [
+                    replace(each, name=f"{self.prefix}{kind}/{each.name}/{text.partition('=')[0]}") for each in of_set
+                ]
         lengths = [(key, name, words) for name, rows in cut.items() for key, (_, words) in zip(ids, rows, strict=True)]
         write_suite(out, scores, [item(key, f"{name}/words", words) for key, name, words in lengths], SourcesAlikeSuite)
         return {"prompts": len(ids), "sources": len(texts)}

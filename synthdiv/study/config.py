@@ -10,15 +10,12 @@ from synthdiv.core.fields import setting
 from synthdiv.core.ledger import problem_of_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
-from synthdiv.evaluate.row_filter import RoundFilter
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.mix.filters import Duplicates, Filter, Overlap
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.study.claims import DeclaredClaim
 from synthdiv.study.generators import Generator, Generators, Judges, Student
-from synthdiv.study.rounds import Data, Init, Lineage, Rounds, Writers
-from synthdiv.train.recipe import Method
-from synthdiv.train.schedule import Match
+from synthdiv.study.rounds import Rounds
 from synthdiv.train.train import Train
 
 
@@ -200,30 +197,7 @@ class Cell:
         problems = self.problems_of_servers()
         if self.mix.kind is not Kind.none:
             problems += self.train.problems_on(self.runtime)
-            problems += self.problems_of_rounds() if self.rounds.round or self.rounds.size > 1 else []
         return [*problems, *filter(None, [problem_of_name(self.sweep)])]
-
-    def problems_of_rounds(self) -> list[str]:
-        """Rounds that the other blocks do not allow: unequal steps, judges or laws that are not there."""
-        rounds, rows = self.rounds, self.train.match is Match.rows
-        grows = {"data": rounds.data is Data.accumulate, "filter": rounds.filter is not RoundFilter.none}
-        grows |= {"lineage": rounds.lineage is Lineage.segmented}
-        problems = [
-            f"rounds.{name}={getattr(rounds, name).value}: its sets have other numbers of rows, and every round trains "
-            "equally many steps; set train.match=steps and train.budget"
-            for name, changes in grows.items()
-            if changes and rows
-        ]
-        laws = [source.law for source in self.generators.models]
-        rules = {
-            "rounds.init=continue, train.method=qlora: an adapter cannot be merged into 4-bit weights; choose "
-            "train.method=lora or full": rounds.init is Init["continue"] and self.train.method is Method.qlora,
-            "rounds.filter=verifier: needs a judge with a rubric of quality; choose judge=toy or judge=panel":
-                rounds.filter is RoundFilter.verifier and not self.judge.models,
-            "rounds.writers=decoding: answers by law only; choose mix=single generators=toy":
-                rounds.writers is Writers.decoding and not (self.mix.kind is Kind.single and all(laws)),
-        }  # fmt: skip
-        return problems + [problem for problem, wrong in rules.items() if wrong]
 
     def problems_of_servers(self) -> list[str]:
         """Hosted models whose server is not described, or whose price a budget in money needs."""

@@ -22,11 +22,11 @@ from synthdiv.study.answerable import unanswerable
 from synthdiv.study.config import By, Cell, Kind
 from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator, Student
+from synthdiv.study.lineage import problems_of_rounds
 from synthdiv.study.match import mismatches
 from synthdiv.study.pipeline import Graph, Known, fine_tuning_set, graph, once, shares
 from synthdiv.study.records import cell_record
 from synthdiv.study.relations import asked, problems_of_judges
-from synthdiv.study.rounds import Lineage
 from synthdiv.study.student_fit import unfit
 from synthdiv.train.pretrain import Pretrain
 
@@ -198,7 +198,7 @@ def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
 def check(cell: Cell) -> list[str]:
     """Problems that only a resolved cell shows: rows that do not exist, answers that are missing."""
     mix, have = cell.mix, cell.prompts.train_rows
-    problems = [*cell.prompts.check("prompts"), *problems_of_judges(cell)]
+    problems = [*cell.prompts.check("prompts"), *problems_of_judges(cell), *problems_of_rounds(cell)]
     sources = [] if mix.kind is Kind.none else shares(cell)[0]
     specs: list[Student | Generator] = [cell.student, *cell.rounds.students, *sources]
     for spec in specs:
@@ -214,22 +214,9 @@ def check(cell: Cell) -> list[str]:
     if rows > have:
         less = f"{cell.prompts.rows} rows less {cell.prompts.test} test and {cell.prompts.target} target"
         return [f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({less})"]
-    rounds, size = cell.rounds, cell.rounds.size
-    if (blocks := rounds.blocks()) * rows > have:
-        problems.append(
-            f"rounds.round={rounds.round}: {blocks} blocks of {rows:,} fresh prompts need {blocks * rows:,} train "
-            f"prompts and there are {have:,}; set mix.rows={have // blocks}, or rounds.prompts=same"
-        )
-    if rounds.round and mix.real_rotation:
-        problems.append("mix.real_rotation: blocks of rounds have fixed places; prompts.seed gives them other prompts")
-    if mix.spare and (rounds.round or size > 1):
+    rounds = cell.rounds
+    if mix.spare and (rounds.round or rounds.size > 1):
         problems.append("mix.spare: blocks of rounds have no further prompts; set mix.spare=0 and train.match=steps")
-    if rounds.lineage is Lineage.segmented and mix.real_rows:
-        problems.append("mix.real_rows: a segment has a share of human rows; set mix.real_share")
-    if rounds.lineage is Lineage.segmented and rows % size:
-        problems.append(f"mix.rows={rows}: {size} segments of equal length need a multiple of {size}")
-    if rounds.round and rounds.real_share and not cell.prompts.human:
-        problems.append("rounds.real_share: the prompts have no human answers (prompts.table.columns.response=null)")
     taken = cell.generators.samples
     if sources and not 0 <= mix.sample < taken:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
@@ -237,7 +224,7 @@ def check(cell: Cell) -> list[str]:
         problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
     if way and rows >= have + (taken > 1):
         problems.append(f"mix.rows={rows}: mix.level has no choice among {have} prompts; set mix.rows={have // 4}")
-    if way and (rounds.round or size > 1):
+    if way and (rounds.round or rounds.size > 1):
         problems.append("mix.level: rows are selected in round 0 of one student; choose rounds=none, or by=sampling")
     if way and way.near < 1 and not cell.prompts.target:
         problems.append(f"mix.diversity.near={way.near}: needs the split that it is near to; set prompts.target=200")

@@ -1,15 +1,17 @@
-"""What the rounds of a cell are made of: the members of its population, their prompts, and the rows that they keep."""
+"""What the rounds of a cell are made of: the members of its population and their prompts; and what cannot be."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from synthdiv.core.stage import Node
-from synthdiv.mix.accumulate import Accumulate
+from synthdiv.mix.round_rows import RoundFilter
 from synthdiv.prompts.split import rank
-from synthdiv.study.config import Cell
+from synthdiv.study.config import Cell, Kind
 from synthdiv.study.generators import Student
-from synthdiv.study.rounds import Data
+from synthdiv.study.rounds import Data, Init, Lineage, Real, RoundPrompts, Writers
+from synthdiv.train.recipe import Method
+from synthdiv.train.schedule import Match
 from synthdiv.train.tokens import Tokens
 from synthdiv.train.train import Train
 
@@ -24,6 +26,19 @@ class Block:
     first: int = 0
     real_first: int = 0
     round: int = 0
+
+
+def block_of(cell: Cell, number: int, member: int) -> Block | None:
+    """The prompts of a round for a member; None: those of the mix."""
+    rounds, rows = cell.rounds, cell.mix.rows or cell.prompts.train_rows
+    number = 0 if rounds.writers is Writers.initial else number
+    segmented = rounds.lineage is Lineage.segmented
+    if not number and not segmented:
+        return None
+    count = rows // rounds.size if segmented else rows
+    begin = member * count if segmented else 0
+    first = begin + (number * rows if rounds.prompts is RoundPrompts.fresh_block else 0)
+    return Block(count, count, first, begin if rounds.real is Real.same else first, number)
 
 
 def population(cell: Cell) -> list[tuple[Student, Train]]:
@@ -57,13 +72,39 @@ def decoded(cell: Cell, number: int) -> Cell:
     return replace(cell, generators=replace(cell.generators, models=models))
 
 
-def kept(cell: Cell, sets: list[Node]) -> Node:
-    """The rows that a member trains on, of those of its rounds so far."""
-    if cell.rounds.data is Data.replace or len(sets) == 1:
-        return sets[-1]
-    counts: list[int] = [each.stage.rows for each in sets]  # type: ignore[attr-defined]
-    if cell.rounds.data is Data.accumulate:
-        stage = Accumulate(len(sets), sum(counts))
-    else:
-        stage = Accumulate(len(sets), counts[0], True, cell.generators.seed)
-    return Node(stage, {"prompts": Node(cell.prompts)} | {str(number): each for number, each in enumerate(sets)})
+def problems_of_rounds(cell: Cell) -> list[str]:
+    """What the rounds of a resolved cell cannot be."""
+    rounds, mix, size, have = cell.rounds, cell.mix, cell.rounds.size, cell.prompts.train_rows
+    rows, segmented, later = mix.rows or have, rounds.lineage is Lineage.segmented, rounds.round > 0
+    fresh = rounds.prompts is RoundPrompts.fresh_block and rounds.writers is not Writers.initial
+    blocks = rounds.round + 1 if fresh else 1
+    law = mix.kind is Kind.single and all(source.law for source in cell.generators.models)
+    steps = "gives rounds other numbers of rows, and all train equally many steps; set train.match=steps"
+    by_rows, initial = cell.train.match is Match.rows, rounds.writers is Writers.initial
+    every = {f"rounds.member={rounds.member}: the population has members 0 to {size - 1}": rounds.member >= size}
+    rules = {
+        f"rounds.round={rounds.round}: {blocks} blocks of {rows:,} fresh prompts need {blocks * rows:,} train prompts "
+        f"and there are {have:,}; set mix.rows={have // blocks}, or rounds.prompts=same": blocks * rows > have,
+        "rounds.students, rounds.seeds: a population is of families or of seeds; give one of the two":
+            rounds.students and rounds.seeds > 1,
+        f"rounds.lineage={rounds.lineage.value}: needs a population; set rounds.seeds or rounds.students":
+            rounds.lineage is not Lineage.single and size == 1,
+        f"rounds.data={rounds.data.value}: {steps}": later and by_rows and rounds.data is Data.accumulate,
+        f"rounds.filter={rounds.filter.value}: {steps}": later and by_rows and rounds.filter is not RoundFilter.none,
+        f"rounds.lineage=segmented: {steps}": segmented and by_rows,
+        f"mix.rows={rows}: {size} segments of equal length need a multiple of {size}": segmented and rows % size,
+        "mix.real_rows: a segment has a share of human rows; set mix.real_share": segmented and mix.real_rows,
+        "mix.real_rotation: blocks of rounds have fixed places; prompts.seed gives them other prompts":
+            later and mix.real_rotation,
+        "rounds.real_share: the prompts have no human answers (prompts.table.columns.response=null)":
+            later and rounds.real_share and not cell.prompts.human,
+        "rounds.writers=initial: needs rounds.init=continue and rounds.data=replace, or nothing changes":
+            initial and (rounds.init is Init.base or rounds.data is not Data.replace),
+        "rounds.writers=decoding: is exact for one source by law at top_p=1; choose mix=single generators=toy "
+        "rounds.sampling.top_p=1": rounds.writers is Writers.decoding and (not law or rounds.sampling.top_p < 1),
+        "rounds.init=continue, train.method=qlora: an adapter cannot be merged into 4-bit weights; choose "
+        "train.method=lora or full": later and rounds.init is Init["continue"] and cell.train.method is Method.qlora,
+        "rounds.filter=verifier: needs a judge with a rubric of quality; choose judge=toy or judge=panel":
+            rounds.filter is RoundFilter.verifier and not cell.judge.models,
+    }  # fmt: skip
+    return [text for text, wrong in (every | (rules if mix.kind is not Kind.none else {})).items() if wrong]

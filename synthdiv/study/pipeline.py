@@ -10,7 +10,6 @@ from typing import Any
 
 from synthdiv.core.stage import Node, digest
 from synthdiv.evaluate.likelihood import Likelihood, Target
-from synthdiv.evaluate.row_filter import RoundFilter, RowFilter
 from synthdiv.evaluate.suite import EvaluatedStudent, prompt_sets
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Split
@@ -18,11 +17,12 @@ from synthdiv.generate.source import Source
 from synthdiv.generate.spec import MODELLESS
 from synthdiv.mix.filters import Overlap
 from synthdiv.mix.mix import OVERLAP, Mix, shard_input
+from synthdiv.mix.round_rows import RoundFilter, RoundRows
 from synthdiv.study.config import Cell, Kind
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.levels import level_inputs
-from synthdiv.study.lineage import Block, decoded, fine_tuned, kept, of_member, population
-from synthdiv.study.rounds import Init, Lineage, Real, RoundPrompts, Writers
+from synthdiv.study.lineage import Block, block_of, decoded, fine_tuned, of_member, population
+from synthdiv.study.rounds import Data, Init, Lineage, Writers
 from synthdiv.train.pretrain import Pretrain
 
 Known = dict[tuple[Callable[..., Any], bytes], Any]
@@ -229,40 +229,34 @@ def trained(cell: Cell) -> list[Node]:
 
 def rows_of_round(cell: Cell, number: int, member: int, students: list[Node]) -> Node:
     """The rows of one round for a member: the mix in round 0, later what the students of the round before write."""
-    rounds, rows = cell.rounds, cell.mix.rows or cell.prompts.train_rows
-    segmented = rounds.lineage is Lineage.segmented
-    number = 0 if rounds.writers is Writers.initial else number
-    if not number and not segmented:
-        return mixed(cell)
-    count = rows // rounds.size if segmented else rows
-    begin = member * count if segmented else 0
-    first = begin + (number * rows if rounds.prompts is RoundPrompts.fresh_block else 0)
-    block = Block(count, count, first, begin if rounds.real is Real.same else first, number)
-    if number and rounds.writers is Writers.students:
-        answering = [
-            Source(f"student-{index}", cell.evaluate.backend, student, None, rounds.sampling, cell.evaluate.precision,
-                   cell.generators.seed, cell.evaluate.batch_tokens)
-            for index, student in enumerate(students)
-            if index == member or rounds.lineage is Lineage.pooled
-        ]  # fmt: skip
-        return filtered(cell, mixed(cell, block, answering))
-    fresh = mixed(decoded(cell, number) if rounds.writers is Writers.decoding else cell, block)
-    return filtered(cell, fresh) if number else fresh
+    rounds, block, evaluate = cell.rounds, block_of(cell, number, member), cell.evaluate
+    if not block or not block.round or rounds.writers is not Writers.students:
+        return mixed(decoded(cell, number) if rounds.writers is Writers.decoding else cell, block)
+    how = (rounds.sampling, evaluate.precision, cell.generators.seed, evaluate.batch_tokens)
+    writers = enumerate(students) if rounds.lineage is Lineage.pooled else [(member, students[member])]
+    return mixed(cell, block, [Source(f"student-{at}", evaluate.backend, each, None, *how) for at, each in writers])
 
 
-def filtered(cell: Cell, mix: Node) -> Node:
-    """The rows of a round that pass its filter."""
-    rounds, prompts, rows = cell.rounds, Node(cell.prompts), mix.stage.rows  # type: ignore[attr-defined]
+def kept(cell: Cell, mixes: list[Node]) -> Node:
+    """What a member trains on, of the mixes of its rounds so far."""
+    rounds, prompts = cell.rounds, Node(cell.prompts)
+    used = mixes[-1:] if rounds.data is Data.replace else mixes
+    if len(mixes) == 1 or (len(used) == 1 and rounds.filter is RoundFilter.none):
+        return used[-1]
+    counts: list[int] = [mix.stage.rows for mix in used]  # type: ignore[attr-defined]
+    draw = rounds.data is Data.accumulate_fixed
+    stage = RoundRows(len(used), counts[0] if draw else sum(counts), draw, cell.generators.seed if draw else 0)
+    if rounds.filter is not RoundFilter.none:
+        stage.filter, stage.unfiltered = rounds.filter, int(len(used) > 1)
+    inputs, judged = {str(number): mix for number, mix in enumerate(used)}, range(stage.unfiltered, len(used))
     if rounds.filter is RoundFilter.verifier:
-        values = judges(cell)[0].verdicts(cell.judge.rubrics.quality, prompts, mix)
-        stage = RowFilter(rows, rounds.filter, least=rounds.least)
+        stage.least, ask = rounds.least, judges(cell)[0].verdicts
+        inputs |= {f"values/{at}": ask(cell.judge.rubrics.quality, prompts, used[at]) for at in judged}
     elif rounds.filter is RoundFilter.surprise:
+        stage.drop, base = rounds.drop, {"prompts": prompts, "model": model(cell, cell.student)}
         how = Likelihood(Target.authors, 0, cell.evaluate.precision, cell.evaluate.batch_tokens, 1)
-        values = Node(how, {"prompts": prompts, "model": model(cell, cell.student), "0": mix})
-        stage = RowFilter(rows, rounds.filter, drop=rounds.drop)
-    else:
-        return mix
-    return Node(stage, {"prompts": prompts, "mix": mix, "values": values})
+        inputs |= {f"values/{at}": Node(how, {**base, "0": used[at]}) for at in judged}
+    return Node(stage, {"prompts": prompts, **inputs})
 
 
 def judges(cell: Cell) -> tuple[JudgeModel, ...]:

@@ -6,8 +6,8 @@ A judge prefers texts of its own family, and traits pass between models of one b
 
 from __future__ import annotations
 
-from synthdiv.evaluate.row_filter import RoundFilter
 from synthdiv.generate.spec import MODELLESS
+from synthdiv.mix.round_rows import RoundFilter
 from synthdiv.study.config import Cell
 from synthdiv.study.generators import Generator, Judge, Student
 

@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
-from synthdiv.core.fields import listed_twice, setting
-from synthdiv.evaluate.row_filter import RoundFilter
+from synthdiv.core.fields import setting
 from synthdiv.generate.spec import Sampling
+from synthdiv.mix.round_rows import RoundFilter
 from synthdiv.study.generators import Student
 
-Init = Enum("Init", {"base": "base", "continue": "continue"})
-Init.__doc__ = "The weights that a round starts from: those of the base, or of the student of the round before."
-
-
-class RoundPrompts(Enum):
-    """Which train prompts a round has: a block that no other round has, or the same block in every round."""
-
-    fresh_block = "fresh_block"
-    same = "same"
-
-
-class Data(Enum):
-    """On which rows a round trains: on its own; on those of all rounds so far; on as many of these as one round has."""
-
-    replace = "replace"
-    accumulate = "accumulate"
-    accumulate_fixed = "accumulate_fixed"
-
-
-class Writers(Enum):
-    """Who writes the rows of a round: the students of the round before; and as controls the sources of round 0; these
-    at temperature T^round, without a training between (backend law); or nobody, as the rows of round 0 stay."""
-
-    students = "students"
-    sources = "sources"
-    decoding = "decoding"
-    initial = "initial"
-
-
-class Lineage(Enum):
-    """Who trains on what: each member on its own rows, N of them; all on N pooled rows, N / K of each; or each on the
-    N / K rows that it wrote (the dose of one member of a pooled population)."""
-
-    single = "single"
-    pooled = "pooled"
-    segmented = "segmented"
-
-
-class Real(Enum):
-    """The human rows of later rounds: always the same ones, or those of the round's own prompts."""
-
-    same = "same"
-    new = "new"
+RoundPrompts = StrEnum("RoundPrompts", "fresh_block same")
+Data = StrEnum("Data", "replace accumulate accumulate_fixed")
+Init = StrEnum("Init", "base continue")
+Writers = StrEnum("Writers", "students sources decoding initial")
+Lineage = StrEnum("Lineage", "single pooled segmented")
+Real = StrEnum("Real", "same new")
 
 
 @dataclass
@@ -62,13 +25,15 @@ class Rounds:
     round: int = setting(0, least=0)
     """Which round is evaluated; it needs all rounds before, which all cells that begin alike share."""
     prompts: RoundPrompts = RoundPrompts.fresh_block
-    """Which train prompts each round has. Fresh blocks need `mix.rows` of them a round."""
+    """A block of `mix.rows` train prompts that no other round has, or the block of round 0 in every round."""
     data: Data = Data.replace
-    """Which rows a round trains on."""
-    init: Init = Init["base"]
-    """What training starts from: from the base, drift is the data's; continued, it is also that of further steps."""
+    """A round trains on its own rows, on those of all rounds so far, or on as many of these as one round has."""
+    init: Init = Init.base
+    """The weights that a round starts from: those of the base, so that drift is the data's and not that of further
+    steps, or of the student of the round before."""
     writers: Writers = Writers.students
-    """Who writes the rows of a round after round 0."""
+    """Who writes the rows after round 0: the students of the round before; or as controls the sources of round 0; these
+    at temperature T^round, without a training between (backend law); or nobody, as the rows of round 0 stay."""
     sampling: Sampling = field(default_factory=Sampling)
     """How students answer train prompts."""
     students: list[Student] = field(default_factory=list)
@@ -76,43 +41,22 @@ class Rounds:
     seeds: int = setting(1, least=1)
     """A population of seeds: so many trainings of one base. Member 0 has `train.seed`, the seeds of others follow."""
     lineage: Lineage = Lineage.single
-    """How the members of a population share rows."""
+    """Members train on their own rows, N of them; on N pooled rows, N / K of each; or on the N / K that they wrote."""
     member: int = setting(0, least=0)
     """Which member is evaluated."""
     real_share: float = setting(0.0, least=0, below=1)
-    """Share of the rows that students write that have human answers instead."""
+    """Share of the rows after round 0 that have human answers."""
     real: Real = Real.new
-    """Which human answers these are."""
+    """Those are always the same rows, of round 0, or those of the round's own prompts."""
     filter: RoundFilter = RoundFilter.none
-    """Which rows of a round are kept. Train by `train.match=steps`, so that fewer rows are no smaller budget."""
+    """Which rows of a round are kept: those that the first judge accepts (verifier), or those that surprise the vanilla
+    student most by NLL per token (Gambetta et al. 2024, arXiv 2410.12341)."""
     least: float = 4.0
-    """With filter=verifier: the lowest rating, on the scale of the rubric `quality`, that the first judge may give."""
+    """With filter=verifier: the lowest rating that is accepted, on the scale of the rubric `quality`."""
     drop: float = setting(0.25, above=0, below=1)
-    """With filter=surprise: the share of the rows left out, those least surprising to the vanilla student."""
+    """With filter=surprise: the share of the rows left out, those least surprising."""
 
     @property
     def size(self) -> int:
         """Members of the population."""
         return max(self.seeds, 1 + len(self.students))
-
-    def check(self, name: str) -> list[str]:
-        population = self.size > 1
-        rules = {
-            f"{name}.students, {name}.seeds={self.seeds}: a population is of families or of seeds; give one of the two":
-                self.students and self.seeds > 1,
-            f"{name}.member={self.member}: the population has members 0 to {self.size - 1}": self.member >= self.size,
-            f"{name}.lineage={self.lineage.value}: needs a population; set {name}.seeds or {name}.students":
-                self.lineage is not Lineage.single and not population,
-            f"{name}.writers=initial: needs {name}.init=continue and {name}.data=replace, or nothing changes":
-                self.writers is Writers.initial and (self.init is Init["base"] or self.data is not Data.replace),
-            f"{name}.writers=decoding: needs {name}.sampling.top_p=1: only temperatures add up over rounds":
-                self.writers is Writers.decoding and self.sampling.top_p < 1,
-        }  # fmt: skip
-        names = (student.name for student in self.students)
-        problems = [problem for problem, wrong in rules.items() if wrong]
-        return problems + listed_twice(f"{name}.students", names, "base students")
-
-    def blocks(self) -> int:
-        """How many blocks of train prompts are needed."""
-        fresh = self.prompts is RoundPrompts.fresh_block and self.writers is not Writers.initial
-        return self.round + 1 if fresh else 1

@@ -28,7 +28,7 @@ def test_every_arm_has_scores_for_each_round(ran):
     rows = collect(ran / "outputs", "toy_rounds_tiny")
     assert {row.state for row in rows} == {"done"}
     together = populations(arms_of(rows))
-    for measure in ("truth/js", "alike"):
+    for measure in ("truth/js", "students/ngrams/alike"):
         plot = along("rounds.round", measure, together, Labels(together))
         assert [trace["x"] for trace in plot.data if "pooled" in trace["name"]] == [[0, 1]] * 2
         assert all(trace["x"] == [0, 1] for trace in plot.data)
@@ -36,8 +36,9 @@ def test_every_arm_has_scores_for_each_round(ran):
 
 def test_rows_know_their_writer_its_model_and_the_round(ran):
     """Of accumulated rows: those of round 0 and those that the students of round 0 wrote."""
-    files = [*(ran / "outputs" / "artifacts" / "accumulate").glob("*/mix.parquet")]
-    pooled = next(rows for rows in map(read, files) if {"student-0", "student-1"} <= {row["source"] for row in rows})
+    files = [*(ran / "outputs" / "artifacts" / "round_rows").glob("*/mix.parquet")]
+    wanted = {"student-0", "student-1", "human"}
+    pooled = next(rows for rows in map(read, files) if wanted <= {row["source"] for row in rows} and len(rows) == 48)
     trained = {path.parent.name for path in (ran / "outputs" / "artifacts" / "train").glob("*/manifest.json")}
     for row in pooled:
         assert (row["source"], row["model"]) == ("human", "") if row["round"] == 0 else row["model"] in trained

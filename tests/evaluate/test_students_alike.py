@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
-import pyarrow.parquet
 import pytest
 
-from synthdiv.evaluate.alike import Alike
+from synthdiv.evaluate.sources_alike import SourcesAlike
 from synthdiv.evaluate.suite import read_scores
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.law import Family, Grade
@@ -27,35 +25,29 @@ def answers(root, prompts, family, seed):
 
 def test_students_that_write_alike_are_few_voices(root, prompts):
     """Known truth: copies of one student are one voice, seeds of one law fewer than as many laws without an overlap."""
+    stage = SourcesAlike([f"student-{number}" for number in range(3)], prefix="students/")
     made = {
-        name: {score.name: score for score in read_scores(build(root, Alike(3, 1), *inputs).path)}
+        name: {score.name: score for score in read_scores(build(root, stage, *inputs).path)}
         for name, inputs in {
             "copies": [answers(root, prompts, 0, 0)] * 3,
             "seeds": [answers(root, prompts, 0, seed) for seed in range(3)],
             "laws": [answers(root, prompts, family, 0) for family in range(3)],
         }.items()
     }
-    voices = [made[name]["voices"].value for name in made]
+    voices = [made[name]["students/ngrams/voices"].value for name in made]
     assert voices[0] == pytest.approx(1)
     assert all(one < other for one, other in pairwise(voices)), voices
-    assert made["copies"]["alike"].value == pytest.approx(1)
-    assert {name: score.n for name, score in made["laws"].items()}["alike"] == 12
-
-
-def test_the_items_are_the_cosines_of_each_prompt(root, prompts):
-    made = build(root, Alike(2, 1), answers(root, prompts, 0, 0), answers(root, prompts, 1, 0))
-    rows = pyarrow.parquet.read_table(made.path / "items.parquet").to_pylist()
-    assert len({row["prompt"] for row in rows}) == len(rows) == 12
-    assert all(0 <= row["value"] <= 1 and math.isfinite(row["value"]) for row in rows)
+    assert made["copies"]["students/ngrams/alike"].value == pytest.approx(1)
+    assert {name: score.n for name, score in made["laws"].items()}["students/ngrams/alike"] == 12
 
 
 def test_all_members_of_a_round_have_one_similarity_and_no_population_has_none():
     words = ["evaluate=toy_rounds", "mix=human", "mix.rows=60", "rounds.seeds=3", "rounds.round=1"]
     for lineage in ("single", "pooled"):
         members = [graph(cell(*words, f"rounds.lineage={lineage}", f"rounds.member={member}")) for member in range(3)]
-        assert len({item.suites["alike"].key for item in members}) == 1
-        assert [node.inputs["model"].key for node in members[0].suites["alike"].inputs.values()] == [
+        assert len({item.suites["students_alike"].key for item in members}) == 1
+        assert [node.inputs["model"].key for node in members[0].suites["students_alike"].inputs.values()] == [
             item.train.key for item in members
         ]
-    assert "alike" not in graph(cell("evaluate=toy_rounds", "mix=human")).suites
-    assert "alike" not in members[0].vanilla
+    assert "students_alike" not in graph(cell("evaluate=toy_rounds", "mix=human")).suites
+    assert "students_alike" not in members[0].vanilla

@@ -1,0 +1,81 @@
+"""The fine-tuning set of a round that filters what students wrote, or keeps the rows of earlier rounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from synthdiv.core.types import Artifact, DataError, Run
+from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
+from synthdiv.prompts.split import rank
+
+RoundFilter = StrEnum("RoundFilter", "none verifier surprise")
+
+
+@dataclass
+class RoundRows(FineTuningSet):
+    """Rows of one round or several. Inputs: `prompts`; by number the mix of each; with a filter `values/N` of each but
+    the first `unfiltered` ones: verdicts on its rows, or their likelihood under the vanilla student.
+
+    Output: as of `Mix`, with a column `round`. Positions count on from mix to mix, those of a draw are numbered anew.
+    """
+
+    name = "round_rows"
+
+    mixes: int = 1
+    """How many mixes there are."""
+    rows: int = 0
+    """The most rows of the set."""
+    drawn: bool = False
+    """Whether `rows` are drawn from all mixes alike, without replacement; else all are taken."""
+    seed: int = 0
+    """Seed of the draw."""
+    filter: RoundFilter = RoundFilter.none
+    """Which rows are kept: of those that students wrote, since human rows pass every filter."""
+    unfiltered: int = 0
+    """How many mixes, the first ones, pass whole."""
+    least: float = 0.0
+    """The lowest rating of a row that a verifier accepts."""
+    drop: float = 0.0
+    """The share of the written rows that a filter by surprise leaves out, the least surprising."""
+
+    def input_names(self) -> list[str]:
+        judged = range(self.unfiltered, self.mixes) if self.filter is not RoundFilter.none else ()
+        return ["prompts", *map(str, range(self.mixes)), *(f"values/{number}" for number in judged)]
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        import pyarrow
+        import pyarrow.parquet
+
+        rows, before = list[dict[str, Any]](), 0
+        for number in range(self.mixes):
+            mix = read_mix(inputs[str(number)])
+            if values := inputs.get(f"values/{number}"):
+                mix = self.passed(mix, pyarrow.parquet.read_table(next(values.path.glob("*.parquet"))).to_pylist())
+            rows += [{**row, "round": row.get("round", 0), "position": before + row["position"]} for row in mix]
+            before += inputs[str(number)].stage.rows
+        if self.drawn:
+            order = sorted(range(len(rows)), key=lambda at: rank(self.seed, "drawn", self.mixes, at))
+            rows = [rows[at] | {"position": place} for place, at in enumerate(sorted(order[: self.rows]))]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+        counts = {name: Counter(str(row[name]) for row in rows) for name in ("round", "source")}
+        return {"rows": len(rows), "rounds": dict(counts["round"]), "sources": dict(counts["source"])}
+
+    def passed(self, rows: list[dict[str, Any]], values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of a mix that pass the filter, by the rows of verdicts or of a likelihood."""
+        written = {row["id"] for row in rows if row["source"] != "human"}
+        if self.filter is RoundFilter.verifier:
+            kept = {row["prompt_id"] for row in values if row["value"] >= self.least}  # no verdict is NaN: not accepted
+        else:
+            nll = {row["id"]: row["nll"] / row["tokens"] for row in values}
+            kept = {*sorted(written, key=lambda key: (nll[key], key))[round(self.drop * len(written)) :]}
+        if written and not written & kept:
+            raise DataError(
+                f"rounds.filter={self.filter.value}: accepts none of {len(written)} rows; lower rounds.least="
+                f"{self.least:g}, or look at what the students of the round before wrote with `synthdiv trace`"
+            )
+        return [row for row in rows if row["source"] == "human" or row["id"] in kept]
