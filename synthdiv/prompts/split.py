@@ -87,8 +87,8 @@ def nearly_in(texts: Iterable[str], others: Iterable[str]) -> set[str]:
     result = set()
     for text in dict.fromkeys(texts):
         words = shingles(text)
-        known = [word for word in words if word in having]
-        shared = Counter(at for word in known for at in having[word] if len(known) >= SIMILAR * len(words))
+        enough = sum(word in having for word in words) >= SIMILAR * len(words)  # of its 3-grams are in any of them
+        shared = Counter(at for word in (words if enough else ()) for at in having.get(word, ()))
         if any(both >= SIMILAR * (len(words) + len(sets[at]) - both) for at, both in shared.items()):
             result.add(text)
     return result
