@@ -64,6 +64,8 @@ MORE = {  # what a cell of a preset needs beside it
     "prompts/dolly": ["mix=human", *ROWS],
     "experiment/eggs_8b": ["generators=small", "prompts.table.rows=15000"],
     "experiment/eggs_70b": ["generators=small", "prompts.table.rows=15000"],
+    "experiment/thesis_grid": ["generators=small", "prompts.table.rows=15000"],
+    "evaluate/thesis": ["judge=toy"],
     "experiment/gsm8k_real": ["mix=human", "prompts.table.rows=9000"],
 }
 GROUPS = ("prompts", "generators", "mix", "student", "train", "rounds", "evaluate", "judge", "experiment")
