@@ -10,6 +10,7 @@ from synthdiv.measures.intervals import NONE, Ends
 if TYPE_CHECKING:
     import numpy as np
 
+MOST_VALUES = 2000  # for MixedLM, which takes minutes with more
 LEAST_VARIANCE = 1e-4  # of a random effect, to that of the residuals: below, MixedLM's fixed effects may be exactly 0
 
 
@@ -56,11 +57,9 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, units: int) -> tuple[fl
 
 
 def mixed_model(differences: np.ndarray) -> tuple[float, float, str]:
-    """Return a second opinion on paired `differences` (prompts, replicates): mean and standard error by statsmodels'
-    MixedLM with crossed random effects, or NaN and why not.
-
-    Where the variance of a random effect is near 0 MixedLM returns fixed effects of exactly 0.0 and `converged=True`
-    (statsmodels#10239): such a fit is refused, and so is one that did not converge.
+    """Return a second opinion on paired `differences` (prompts, replicates): mean and standard error by MixedLM with
+    crossed random effects, or NaN and why not. Where the variance of a random effect is near 0 MixedLM may return fixed
+    effects of exactly 0.0 and `converged=True` (statsmodels#10239): such a fit is refused.
     """
     import warnings
 
@@ -68,6 +67,8 @@ def mixed_model(differences: np.ndarray) -> tuple[float, float, str]:
     import pandas
     from statsmodels.regression.mixed_linear_model import MixedLM
 
+    if differences.size > MOST_VALUES:
+        return math.nan, math.nan, f"not asked: more than {MOST_VALUES:,} values"
     prompts, replicates = np.indices(differences.shape)
     scale = float(differences.std()) or 1.0
     frame = pandas.DataFrame({"d": differences.ravel() / scale, "prompt": prompts.ravel(), "model": replicates.ravel()})

@@ -20,14 +20,12 @@ NO_VARIATION = "no interval: the same in every replicate"
 
 @dataclass(frozen=True)
 class ReplicateError:
-    """How much equal arms differ from replicate to replicate. `mean_square` (with `df`) is that of the interaction of
-    arms and replicates, the error of paired differences; `sd` that of the models of one arm, whose seeds alone differ.
-    `p` is that of Bartlett's test that arms have equal errors (NaN: an arm does not vary)."""
+    """The mean square (with `df`) of the interaction of arms and replicates, the error of paired differences; `sd` of
+    the models of one arm; p of Bartlett's test that arms have equal errors (NaN: an arm does not vary)."""
 
     mean_square: float
     df: int
     sd: float
-    arms: int
     p: float
 
     @property
@@ -37,8 +35,8 @@ class ReplicateError:
 
 @dataclass(frozen=True)
 class Effect:
-    """A difference of arms: its standard error and degrees of freedom (NaN: descriptive), over how many replicates and
-    prompts (`n`; 0: a measure of a whole set). `pooled`: its error comes from other arms too."""
+    """A difference of arms: its standard error and degrees of freedom (NaN: descriptive), its replicates and prompts
+    (`n`; 0: a measure of whole sets). `pooled`: its error comes from other arms too."""
 
     value: float
     error: float
@@ -122,7 +120,7 @@ def replicate_error(arms: np.ndarray) -> ReplicateError:
     varies = np.isfinite(spreads).all() and (spreads > 1e-24 * np.abs(arms).max() ** 2).all()
     p = float(bartlett(*rest).pvalue) if varies and replicates >= ENOUGH else math.nan
     sd = math.sqrt(float(arms.var(axis=1, ddof=1).mean()))
-    return ReplicateError(float((rest**2).sum() / df), df, sd, count, p if count > 2 else 1.0)
+    return ReplicateError(float((rest**2).sum() / df), df, sd, p if count > 2 else 1.0)
 
 
 def detectable(error: float, df: float, alpha: float = ALPHA) -> float:

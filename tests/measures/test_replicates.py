@@ -197,5 +197,5 @@ def test_intervals_hold_the_truth(replicates: int, ratio: float) -> None:
 
 
 def test_an_error_of_one_arm_is_no_error_of_others() -> None:
-    error = ReplicateError(1.0, 5, 1.0, 2, math.nan)
+    error = ReplicateError(1.0, 5, 1.0, math.nan)
     assert not effect(table(), error).pooled

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.measures.concordance import mixed_model
 from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.intervals import NONE, Ends
 from synthdiv.measures.multiplicity import BENJAMINI_YEKUTIELI, adjusted
@@ -131,8 +132,8 @@ def equal_but(axis: str, one: Arm, other: Arm) -> bool:
     return all(value_of(one, name) == value_of(other, name) for name in {**one.axes, **other.axes} if name != axis)
 
 
-def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm]) -> Contrast:
-    """One measure of one comparison."""
+def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm], second: bool = False) -> Contrast:
+    """One measure of one comparison; the note has a `second` opinion by MixedLM where it is asked for."""
     import numpy as np
 
     name, arm, others = what
@@ -164,13 +165,17 @@ def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm]) ->
     error = replicate_error(levels) if min(levels.shape) > 1 else None
     table, n = differences(root, rows, measure, weights)
     done = replace(effect(table, error if synthetic else None, float((weights**2).sum(axis=0).mean())), n=n)
+    opinion = ""
+    if second and len(table) > 1 and not math.isnan(done.error):
+        value, error_of, refusal = mixed_model(table)
+        opinion = f"MixedLM {refusal or f'{value:.4g}, standard error {error_of:.2g} (here {done.error:.2g})'}"
     few = len(table) > 1 and len(rows) < ENOUGH
     sd = error.sd if error else float(level[0].std(ddof=1)) if len(rows) > 1 else math.nan
     return replace(
         made, effect=done, noise=1.96 * math.sqrt(2) * sd, size=done.standardized(sd) if sd > 0 else NO_RATIO,
         ratio=ratio(level, weights) if like.least >= 0 and math.isinf(like.most) and level.min() > 0 else NO_RATIO,
         prompts=bootstrap_interval(table.mean(axis=1)) if few else NONE,
-        span=span(arms, arm, measure), note=join_notes(done.note, reasons),
+        span=span(arms, arm, measure), note=join_notes(done.note, reasons, opinion),
         keys=tuple(dict.fromkeys(row.origin[measure] for each in rows for row in each)),
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ class ClaimResult:
 def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResult]:
     """The claims of a sweep, one for each comparison that they are about."""
     results = [
-        judged(claim, contrast(root, what, claim.measure, arms), late)
+        judged(claim, contrast(root, what, claim.measure, arms, second=True), late)
         for claim, late in declared(Ledger(root, name).folder)
         for what in comparisons(arms, claim.contrast)
         if what[0] == claim.contrast and holds(what[1], claim.where)

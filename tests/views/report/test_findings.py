@@ -56,6 +56,7 @@ def test_a_claim_is_judged_by_its_direction_and_a_margin_in_shares_of_human_minu
     }
     assert made.margin == pytest.approx(margin * abs(levels["human"] - levels["none"]))
     assert (made.verdict, made.late) == (verdict, "")
+    assert "MixedLM refused" in made.contrast.note, "prompts do not vary in the difference: no second opinion"
     assert math.isnan(made.power) == (direction is not Direction.equivalent)
     assert made.interval == made.contrast.effect.interval(0.9 if direction is Direction.equivalent else 0.95)
 
