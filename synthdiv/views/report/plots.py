@@ -23,7 +23,7 @@ from synthdiv.views.report.tables import comparison_name, comparison_rows, headi
 COLOURS = {  # of Okabe and Ito: safe for colour-blind readers
     "none": "#999999", "human": "#009E73", "single": "#0072B2", "multi": "#D55E00", "multi_decoding": "#CC79A7",
 }  # fmt: skip
-OTHER, NOISE = "#E69F00", "rgba(140,140,140,0.35)"
+OTHER, EFFECT, NOISE = "#E69F00", "#2B8CD6", "rgba(140,140,140,0.35)"
 NAMED = 12  # arms that have their names in a legend; of more only the mixes
 ROUNDING = 1e-12  # differences that are no larger are zero
 POINTS = 120  # of a curve
@@ -88,13 +88,14 @@ def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | Non
         data.append({
             "type": "scatter", "mode": "markers", "name": "shown" if shown else "not shown, or descriptive",
             "x": values, "y": [name for name, _ in some], "hovertext": hover,
-            "hoverinfo": "text", "marker": {"size": 9, "symbol": symbol, "color": COLOURS["single"]},
-            "error_x": {"type": "data", "array": half, "thickness": 1.6, "width": 4, "color": COLOURS["single"]},
+            "hoverinfo": "text", "marker": {"size": 9, "symbol": symbol, "color": EFFECT},
+            "error_x": {"type": "data", "array": half, "thickness": 1.6, "width": 4, "color": EFFECT},
         })  # fmt: skip
     title = measure + arrow(drawn[0].higher_is_better) + (f" ({drawn[0].unit})" if drawn[0].unit else "")
-    yaxis = {"categoryorder": "array", "categoryarray": names, "tickfont": {"size": 11}}
+    yaxis: dict[str, Any] = {"categoryorder": "array", "categoryarray": names, "tickfont": {"size": 11}}
+    yaxis["range"] = [-0.6, len(drawn) - 0.4]
     layout = {"xaxis": {"title": {"text": "difference"}, "zeroline": True}, "yaxis": yaxis, "showlegend": False}
-    return Plot(f"forest {measure}", title, data, layout | {"height": 90 + 26 * len(drawn)}, rows)
+    return Plot(f"forest {measure}", title, data, layout | {"height": 70 + 26 * len(drawn)}, rows)
 
 
 def finite(value: float) -> float | None:

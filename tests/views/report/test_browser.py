@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from synthdiv.views.report.page import write_report
+from tests.conftest import TINY, synthdiv
 from tests.views.report.conftest import Study
 
 pytestmark = pytest.mark.browser
@@ -56,30 +58,67 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, written: Path) -> Iterator[Any]:
+    with watched(browser, written) as page:
+        yield page
+
+
+@contextmanager
+def watched(browser: Any, path: Path) -> Iterator[Any]:
     """The page at 1280 × 800; fails afterwards on a message of the console or a request that leaves."""
     wrong: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(ALLOWED) else wrong.append(request.url))
-    page.goto(written.as_uri())
+    page.goto(path.as_uri())
     yield page
     assert page.evaluate("window.ran") is None
     page.close()
     assert wrong == []
 
 
-def test_every_figure_is_drawn_and_has_its_table(opened: Any) -> None:
-    boxes = opened.locator(".plot")
-    assert boxes.count() >= 1
+def draw_all(page: Any) -> int:
+    """Scroll to every figure; returns how many there are. Each is drawn, and has its table."""
+    boxes = page.locator(".plot")
     for at in range(boxes.count()):
         boxes.nth(at).scroll_into_view_if_needed()
         boxes.nth(at).locator("svg.main-svg").first.wait_for()
         assert boxes.nth(at).locator("xpath=..").locator("details table").count() == 1
+    return int(boxes.count())
+
+
+def test_a_toy_sweep_of_12_cells_from_its_start_to_the_page(browser: Any, tmp_path: Path) -> None:
+    grid = ["mix=human,single,multi", "mix.source=oak,elm", "train.seed=0,1,2", "generators.seed=${train.seed}"]
+    synthdiv("-m", *grid, "sweep=toy", *TINY, cwd=tmp_path)
+    said = synthdiv("report", "toy", cwd=tmp_path).stdout.splitlines()
+    with watched(browser, tmp_path / said[-1]) as page:
+        assert "13 unique cells, vanilla students included (13 done)" in page.locator("header + main").inner_text()
+        assert draw_all(page) > 4
+        assert page.get_by_text("primary comparison").first.is_visible()
+        assert page.locator("#answers article").count() == 2 + 5, "prompt, human answer, and five arms"
+        box = page.get_by_role("heading", name="The answer").locator("xpath=..").locator("table").first.bounding_box()
+        assert box["y"] + box["height"] <= 800
+    assert any(line.endswith("exploratory") for line in said[:-1]), "the terminal prints the same answer"
+
+
+def test_every_figure_is_drawn_and_has_its_table(opened: Any) -> None:
+    boxes = opened.locator(".plot")
+    for at in range(draw_all(opened)):
+        boxes.nth(at).scroll_into_view_if_needed()
         box = boxes.nth(at).locator("svg.main-svg").first.bounding_box()
         for part in (0.3, 0.5, 0.7, 0.9):  # what a tooltip adds is allowed by the policy too
             opened.mouse.move(box["x"] + part * box["width"], box["y"] + 0.6 * box["height"])
     assert opened.locator("#loss .scatterlayer .trace").count() == 3, "a curve for each trained arm"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_names_of_comparisons_leave_room_for_the_effects(opened: Any, width: int) -> None:
+    opened.set_viewport_size({"width": width, "height": 800})
+    box = opened.locator("#effects .plot").first
+    box.scroll_into_view_if_needed()
+    plot = box.locator(".nsewdrag").first
+    plot.wait_for(state="attached")
+    assert plot.evaluate("node => node.getBoundingClientRect().width") > 0.45 * box.bounding_box()["width"]
 
 
 def test_the_answer_is_in_sight_without_scrolling(opened: Any) -> None:

@@ -20,6 +20,10 @@
       margin: { l: 60, r: 16, t: 10, b: 50 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hoverlabel: { align: "left" },
       ...plot.layout, xaxis: { ...axis, ...plot.layout.xaxis }, yaxis: { ...axis, ...plot.layout.yaxis },
     };
+    if (layout.yaxis.categoryarray && box.clientWidth < 520) { // a telephone: the names stand above their lines
+      Object.assign(layout, { height: layout.height + 12 * layout.yaxis.categoryarray.length, margin: { l: 8, r: 8, t: 10, b: 50 } });
+      Object.assign(layout.yaxis, { ticklabelposition: "inside top", automargin: false });
+    }
     box.dataset.drawn = "yes";
     return Plotly.newPlot(box, structuredClone(plot.data), layout, { responsive: true, displaylogo: false });
   }
