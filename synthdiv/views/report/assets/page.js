@@ -20,7 +20,8 @@
       margin: { l: 60, r: 16, t: 10, b: 50 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hoverlabel: { align: "left" },
       ...plot.layout, xaxis: { ...axis, ...plot.layout.xaxis }, yaxis: { ...axis, ...plot.layout.yaxis },
     };
-    if (layout.yaxis.categoryarray && box.clientWidth < 520) { // a telephone: the names stand above their lines
+    const longest = Math.max(0, ...(layout.yaxis.categoryarray ?? []).map((name) => name.length));
+    if (6 * longest > box.clientWidth / 2) { // too little is left for the lines: the names stand above them
       Object.assign(layout, { height: layout.height + 12 * layout.yaxis.categoryarray.length, margin: { l: 8, r: 8, t: 10, b: 50 } });
       Object.assign(layout.yaxis, { ticklabelposition: "inside top", automargin: false });
     }
