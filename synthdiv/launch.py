@@ -52,8 +52,9 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     planning = plan in ("text", "json")
     problems = [*problems, *([] if planning else unwritable(root))]
     frozen = freeze(points, Resolver(root, online=not planning), problems)
-    estimate, records = CostEstimate(frozen, cell), frozen.records()
-    detects = planned(root, cell.report.pilot, cell.report.claims, records)
+    estimate, report = CostEstimate(frozen, cell), cell.report
+    stated = report.claims or report.pilot
+    detects = planned(root, report.pilot, report.claims, frozen.records()) if stated else []
     if planning:
         from synthdiv.views.plan import print_plan
 

@@ -4,6 +4,7 @@ launch can detect."""
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,26 +54,33 @@ class ClaimResult:
     def text(self, labels: Labels) -> str:
         """What is claimed."""
         claim, margin = self.claim, f" by {number(self.margin)}" * bool(self.claim.margin)
-        return f"{claim.contrast} ({labels.name(self.contrast.arm)}), {claim.measure}, {claim.direction.value}{margin}"
+        label = f" ({labels.name(self.contrast.arm)})" if self.contrast.arm.rows else ""
+        return f"{claim.contrast}{label}, {claim.measure}, {claim.direction.value}{margin}"
 
 
 def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResult]:
-    """The claims of a sweep, one for each comparison that they are about."""
-    results = [
-        judged(claim, contrast(root, what, claim.measure, arms, second=True), late)
-        for claim, late in declared(Ledger(root, name).folder)
-        for what in comparisons(arms, claim.contrast)
-        if what[0] == claim.contrast and holds(what[1], claim.where)
-    ]
+    """The claims of a sweep, one for each comparison that they are about, or one that is not measured."""
+    results = []
+    for claim, late in declared(Ledger(root, name).folder):
+        where = [text.partition("=") for text in claim.where]
+        made = [
+            contrast(root, what, claim.measure, arms, second=True)
+            for what in comparisons(arms, claim.contrast)
+            if what[0] == claim.contrast and all(value_of(what[1], axis) == value for axis, _, value in where)
+        ]
+        results += [judged(claim, each, late) for each in made or [missing(claim)]]
     for exploratory in (False, True):
-        family = [each for each in results if each.late.startswith(ADDED) is exploratory]
-        for each, p in zip(family, adjusted([each.p for each in family], HOLM), strict=True):
-            results[results.index(each)] = replace(each, p=p, verdict=SHOWN if p < ALPHA else each.verdict)
+        places = [at for at, each in enumerate(results) if each.late.startswith(ADDED) is exploratory]
+        tests = [1.0 if math.isnan(p := results[at].p) else p for at in places]  # what is not measured is a claim too
+        for at, p in zip(places, adjusted(tests, HOLM), strict=True):
+            if not math.isnan(results[at].p):
+                results[at] = replace(results[at], p=p, verdict=SHOWN if p < ALPHA else results[at].verdict)
     return results
 
 
-def holds(arm: Arm, where: Sequence[str]) -> bool:
-    return all(value_of(arm, axis) == value for axis, _, value in (text.partition("=") for text in where))
+def missing(claim: DeclaredClaim) -> Contrast:
+    none = Effect(math.nan, math.nan, math.nan, 0, 0)
+    return Contrast(claim.contrast, claim.measure, Arm("", {}, [], {}), none, note="no arms are compared like this")
 
 
 def judged(claim: DeclaredClaim, made: Contrast, late: str) -> ClaimResult:
@@ -119,8 +127,9 @@ def answer(root: Path, name: str) -> list[str]:
     rows = collect(root, name)
     if len(arms := arms_of(rows)) < 3:
         return []
-    made = contrasts(root, arms, of_role(rows, HEADLINE))
-    return answer_lines(claim_results(root, name, arms), made, Labels(arms))
+    claims = claim_results(root, name, arms)
+    made = [] if claims else contrasts(root, arms, of_role(rows, HEADLINE)[:1])
+    return answer_lines(claims, made, Labels(arms))
 
 
 def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:
@@ -137,16 +146,10 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
         text = "unknown: name a noise-floor sweep that has this measure, report.pilot=NAME"
         rows = [independent(arm.rows) for arm in arms if arm.axes["mix"] in ("single", *SEVERAL)]
         values = [[row.scores[claim.measure].value for row in each if claim.measure in row.scores] for each in rows]
-        spreads = [variance(each) for each in values if len(each) > 1]
+        spreads = [statistics.variance(each) for each in values if len(each) > 1 and all(map(math.isfinite, each))]
         if spreads and replicates > 2:
             error = math.sqrt(2 * sum(spreads) / len(spreads) / replicates)
             size = detectable(error, replicates - 1, ALPHA / len(claims))
             text = f"{number(size)} with {replicates} replicates, 80 % power and Holm over {len(claims)} claims"
         lines.append(f"detects   {claim.contrast}, {claim.measure}, {claim.direction.value}: {text}")
     return lines
-
-
-def variance(values: Sequence[float]) -> float:
-    import statistics
-
-    return statistics.variance(values)

@@ -79,6 +79,15 @@ def test_a_claim_without_enough_replicates_or_values_is_not_shown(tmp_path: Path
     assert [each.verdict for each in made] == ["descriptive", "not measured"]
 
 
+def test_a_claim_that_no_arms_are_about_is_not_measured_and_counts_for_holm(sweep: Sweep) -> None:
+    claim, other = DeclaredClaim(*CLEAR), DeclaredClaim("multi_decoding - human", "nll")
+    alone, (both, absent) = results(sweep, claim)[0], results(sweep, claim, other)
+    assert (absent.verdict, absent.contrast.note) == ("not measured", "no arms are compared like this")
+    assert both.p == pytest.approx(2 * alone.p)
+    (_, line) = answer_lines([both, absent], [], Labels(sweep.arms()))
+    assert line == "not measured: multi_decoding - human, nll, higher: —; 0 models; Holm p = —"
+
+
 def test_a_claim_may_be_about_two_values_of_an_axis_and_some_arms_alone(sweep: Sweep) -> None:
     for mix in ("multi", "oak"):
         for take in range(6):
