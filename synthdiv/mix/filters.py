@@ -111,18 +111,20 @@ def filtered(stage: Mix, every: list[Row], sets: Mapping[str, Iterable[Row]]) ->
             f"mix.overlap=refuse: prompts or answers of evaluation sets are in the mix, {overlaps}; mix.overlap=remove "
             "leaves these rows out"
         )
-    copies, kept = Copies([row["response"] for row in every], stage.duplicates), dict[str, Row]()
+    copies, kept = Copies([row["response"] for row in every], stage.duplicates), list[Row]()
+    used = set[str]()  # prompts whose spare row is in the mix: another author may have answered them too
     removed, refilled, missing = defaultdict[str, Counter[str]](Counter), Counter[str](), Counter[str]()
     for place, row in enumerate(every):
         spare, source = place >= len(rows), row["source"]
-        if spare and (missing[source] < 1 or row["id"] in kept):
+        if spare and (missing[source] < 1 or row["id"] in used):
             continue
         if why := reason(stage, row, leaked[place], copies):
             if not spare:
                 removed[source][why] += 1
                 missing[source] += 1
             continue
-        kept[row["id"]] = row
+        kept.append(row)
+        used |= {row["id"]} if spare else set()
         refilled[source] += spare
         missing[source] -= spare
     if stage.spare and +missing:
@@ -134,4 +136,4 @@ def filtered(stage: Mix, every: list[Row], sets: Mapping[str, Iterable[Row]]) ->
     refusals = Counter(row["source"] for row in rows if refuses(row))
     counts: dict[str, Any] = {"overlap": overlaps, "refusals": dict(sorted(refusals.items()))}
     counts["removed"] = {source: dict(each) for source, each in sorted(removed.items())}
-    return list(kept.values()), counts | {"refilled": dict(+refilled)}
+    return kept, counts | {"refilled": dict(+refilled)}

@@ -165,6 +165,7 @@ def indifferent(before: Cell) -> tuple[set[str], set[str]]:
 NEVER = ["sweep", "rerun", "runtime.*", "track.*", "report.*", "student.name", "*.facts.*", "generators.path"]
 NEVER += ["judge.*"]  # no suite here asks judges
 NEVER += ["mix.spare"]  # no filter here removes a row
+NEVER += ["prompts.licence"]  # a fact
 NEVER += ["generators.top_logprobs", "generators.grade.*"]  # transformers keep none; only backend law has a grade
 VOICES = [*(f"student.pretrain.toy.{name}" for name in ("families", "overlap", "shift"))]  # a student has its own law
 VOICES += ["generators.models.0.pretrain.toy.shift"]  # and the first family speaks no foreign dialect
@@ -176,7 +177,7 @@ INDIFFERENT = {
     "mix=none": ["generators.*", "mix.*", "train.*", "rounds.round"],
     "mix=human": [
         "generators.*",
-        *(f"mix.{x}" for x in ("weights", "source", "real_share", "real_rows", "rotation", "sample")),
+        *(f"mix.{x}" for x in ("weights", "source", "real_share", "real_rows", "rotation", "sample", "level")),
     ],
     "mix=single": [*ONLY_ONE, "generators.shift"],
     "mix=multi": ["mix.source"],

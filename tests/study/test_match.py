@@ -82,3 +82,9 @@ def test_a_launch_refuses_what_a_plan_refuses(typed):
         result = typed(*verb, "-m", *TINY, zips)
         assert result.code == 2
         assert "budgets of one comparison do not match" in result.err
+
+
+def test_a_regime_that_grows_declares_that_its_budget_varies(typed):
+    done = typed("plan", "-m", "experiment=scarce_labels", "report.unmatched=false")
+    assert done.code == 2
+    assert "budgets of one comparison do not match" in done.err
