@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ENOUGH = 3  # replicates; with fewer a comparison is only described
 ALPHA, POWER = 0.05, 0.8
 DESCRIPTIVE = f"descriptive: fewer than {ENOUGH} replicates"
+NO_POOL = "not pooled: an arm does not vary"
 NO_VARIATION = "no interval: the same in every replicate"
 
 
@@ -105,7 +106,9 @@ def effect(differences: np.ndarray, error: ReplicateError | None = None, factor:
     parts = between**2 / df + (within**2 / (prompts - 1) if prompts > 1 else 0.0)
     dof = df if between > within else (between + within) ** 2 / parts
     made = Effect(value, math.sqrt((between + within) / (prompts * replicates)), dof, replicates, n, pooled)
-    return made if error is None or pooled else replace(made, note=f"errors of arms differ (p = {error.p:.2g})")
+    if error is None or pooled:
+        return made
+    return replace(made, note=f"not pooled: errors of arms differ (p = {error.p:.2g})" if error.p < ALPHA else NO_POOL)
 
 
 def replicate_error(arms: np.ndarray) -> ReplicateError:

@@ -102,7 +102,7 @@ def test_errors_that_differ_between_arms_are_not_pooled() -> None:
     made = effect(random.normal(size=(1, 8)), error)
     assert not made.pooled
     assert made.df == 7
-    assert made.note.startswith("errors of arms differ (p = ")
+    assert made.note.startswith("not pooled: errors of arms differ (p = ")
 
 
 def test_power_and_detectable_effects_are_those_that_were_simulated() -> None:

@@ -62,12 +62,14 @@ def pool(arm: Arm, others: Sequence[Arm], arms: Sequence[Arm], measure: str) -> 
     student = [one for one in student if one.axes.get("mix") not in ("human", VANILLA)]
     launch = {one.key: min(row.launch for row in one.rows) for one in (arm, *student)}
     fixed = [one for one in student if one in others or launch[one.key] == min(launch.values())]
-    levels = [[row.scores[measure].value for row in independent(arm.rows) if measure in row.scores]]
+
+    def defined(row: CellRow) -> bool:
+        return measure in row.scores and math.isfinite(row.scores[measure].value)
+
+    levels = [[row.scores[measure].value for row in independent(arm.rows) if defined(row)]]
     for one in fixed:
-        rows = matched([arm, one])
-        values = [row[1].scores[measure].value for row in rows if measure in row[1].scores]
-        if len(values) == len(levels[0]) and np.isfinite(values).all():
-            levels.append(values)
+        values = [other.scores[measure].value for row, other in matched([arm, one]) if defined(row) and defined(other)]
+        levels += [values] * (len(values) == len(levels[0]))
     return np.array(levels)
 
 

@@ -114,28 +114,26 @@ def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = Tru
     return [
         ({"comparison": comparison_name(each, labels)} if titled else {})
         | {"measure": each.measure, "verdict": each.verdict, "difference": each.effect.value}
-        | {
-            "95 %": interval(*each.effect.interval()),
-            "p (BY)": each.adjusted,
-            "noise ±": each.noise,
-            "models": each.effect.replicates,
-        }
-        | {"n": each.effect.n or "sets", "note": each.note}
+        | {"95 %": interval(*each.effect.interval()), "p (BY)": each.adjusted}
+        | beside(each)
+        | {"note": each.note}
         for each in made
     ]
+
+
+def beside(each: Contrast) -> dict[str, Any]:
+    """What stands beside every effect."""
+    effect = each.effect
+    facts = {"noise ±": each.noise, "detects": detectable(effect.error, effect.df), "models": effect.replicates}
+    return facts | {"n": effect.n or "sets"}
 
 
 def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:
     """A row for each claim."""
     return [
         {"claim": each.text(labels), "verdict": each.verdict, "difference": each.contrast.effect.value}
-        | {
-            "interval": interval(*each.interval),
-            "p (Holm)": each.p,
-            "power": each.power,
-            "noise ±": each.contrast.noise,
-        }
-        | {"models": each.contrast.effect.replicates, "n": each.contrast.effect.n or "sets"}
+        | {"interval": interval(*each.interval), "p (Holm)": each.p, "power": each.power}
+        | beside(each.contrast)
         | {"note": join_notes(each.late, each.contrast.note)}
         for each in claims
     ]

@@ -150,6 +150,8 @@ def test_a_score_without_a_value_leaves_out_its_replicate_in_every_arm_and_says_
     sweep.rows[0].scores["nll"] = Score("nll", math.nan, 0, note="too few words")
     one = sweep.contrasts("nll")["multi - human", "nll"]
     assert (one.effect.replicates, one.note) == (3, "too few words")
+    several = sweep.contrasts("nll")["multi - mean of singles", "nll"]
+    assert (several.effect.replicates, several.effect.pooled, several.effect.df) == (3, True, 4)
 
 
 def test_models_that_share_a_seed_are_not_independent(sweep: Sweep) -> None:
