@@ -109,14 +109,13 @@ class Suite:
 
 
 def prompt_sets(suites: Mapping[str, Node]) -> dict[str, Node]:
-    """The prompt sets that suites, given by their end nodes, ask beside those of the study: `SUITE:INPUT` → node."""
-    sets: dict[str, Node] = {}
+    """The prompt sets that suites, given by their end nodes, ask beside those of the study, as `SUITE:INPUT KEY`."""
+    sets: dict[str, tuple[str, Node]] = {}
     for suite, end in suites.items():
         for name, node in [each for item in reversed(end.ancestry().values()) for each in item.inputs.items()]:
-            if isinstance(node.stage, WholeTable) and node.key not in {other.key for other in sets.values()}:
-                label = f"{suite}:{name.partition('/')[0]}"
-                sets[f"{label} {node.key[:4]}" if label in sets else label] = node
-    return sets
+            if isinstance(node.stage, WholeTable):
+                sets.setdefault(node.key, (f"{suite}:{name.partition('/')[0]} {node.key[:4]}", node))
+    return dict(sets.values())
 
 
 @cache

@@ -12,8 +12,7 @@ from synthdiv.core.types import Score
 def real_labels(value: float, curve: Mapping[int, float]) -> Score:
     """Return the number of real labels at which `curve` has `value`, linear in the logarithm of labels between points.
 
-    `curve` holds values of real-only arms by their number of labels; n counts these arms. NaN with a note where the
-    curve has the value nowhere, or at several numbers of labels.
+    `curve` holds the values of real-only arms by labels. NaN with a note where it has the value nowhere, or twice.
     """
     points, places = sorted(curve.items()), set[float]()
     for (fewer, before), (more, after) in itertools.pairwise(points):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -61,10 +62,12 @@ def overlap(rows: list[Row], sets: Mapping[str, Iterable[Row]]) -> dict[str, dic
     return result
 
 
-def by_source(rows: list[Row], flags: Iterable[bool]) -> dict[str, int]:
-    """How many rows of each source are flagged."""
-    counts = Counter(row["source"] for row, flag in zip(rows, flags, strict=True) if flag)
-    return {source: counts[source] for source in sorted({row["source"] for row in rows})}
+def overlap_counts(rows: list[Row], shared: Mapping[str, Mapping[str, list[bool]]]) -> dict[str, dict[str, Any]]:
+    """By set and kind of `shared`, whose first flags are those of `rows`, how many rows of each source are flagged."""
+    sources = [row["source"] for row in rows]
+    none = dict.fromkeys(sorted({*sources}), 0)
+    return {name: {kind: none | Counter(itertools.compress(sources, flags)) for kind, flags in kinds.items()}
+            for name, kinds in shared.items()}  # fmt: skip
 
 
 class Copies:
@@ -102,15 +105,9 @@ def filtered(stage: Mix, every: list[Row], sets: Mapping[str, Iterable[Row]]) ->
     the others; and the counts by source: `overlap` with evaluation sets, `refusals`, `removed` with why, `refilled`."""
     rows, shared = [row for row in every if row["position"] < stage.rows], overlap(every, sets)
     leaked = list(map(any, zip(*(flags for kinds in shared.values() for flags in kinds.values()), strict=True)))
-    overlaps = {
-        name: {kind: by_source(rows, flags[: len(rows)]) for kind, flags in kinds.items()}
-        for name, kinds in shared.items()
-    }
+    overlaps = overlap_counts(rows, shared)
     if stage.overlap is Overlap.refuse and any(leaked[: len(rows)]):
-        raise DataError(
-            f"mix.overlap=refuse: prompts or answers of evaluation sets are in the mix, {overlaps}; mix.overlap=remove "
-            "leaves these rows out"
-        )
+        raise DataError(f"mix.overlap=refuse: the mix overlaps, {overlaps}; mix.overlap=remove leaves these rows out")
     copies, kept = Copies([row["response"] for row in every], stage.duplicates), list[Row]()
     used = set[str]()  # prompts whose spare row is in the mix: another author may have answered them too
     removed, refilled, missing = defaultdict[str, Counter[str]](Counter), Counter[str](), Counter[str]()
@@ -134,6 +131,6 @@ def filtered(stage: Mix, every: list[Row], sets: Mapping[str, Iterable[Row]]) ->
             "mix.spare, lower mix.rows, or set mix.spare=0 and train.match=steps"
         )
     refusals = Counter(row["source"] for row in rows if refuses(row))
-    counts: dict[str, Any] = {"overlap": overlaps, "refusals": dict(sorted(refusals.items()))}
-    counts["removed"] = {source: dict(each) for source, each in sorted(removed.items())}
+    why_removed = {source: dict(each) for source, each in sorted(removed.items())}
+    counts = {"overlap": overlaps, "refusals": dict(sorted(refusals.items())), "removed": why_removed}
     return kept, counts | {"refilled": dict(+refilled)}

@@ -116,8 +116,7 @@ class Mix(FineTuningSet):
         return needed_shards(self.grid, self.rows, tuple(self.weights), *how, math.ceil(self.spare * self.rows))
 
     def spares(self) -> list[tuple[int, str]]:
-        """The positions of further prompts, each with the source that owns its shard, and with `human` in mixes that
-        have human rows."""
+        """The positions of further prompts, with the source of the shard, and with `human` if the mix has humans."""
         how = (self.weights, self.rotation, self.real_rotation, math.ceil(self.spare * self.rows))
         human = ["human"] if not self.sources or self.real_share or self.real_rows else []
         return [(position, name) for position, source in further_rows(self.grid, self.rows, *how)

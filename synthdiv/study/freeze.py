@@ -220,7 +220,7 @@ def check(cell: Cell) -> list[str]:
     taken = cell.generators.samples
     if sources and not 0 <= mix.sample < taken:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
-    if mix.real_rows and (mix.real_share or mix.real_rows > rows):
+    if mix.real_rows and mix.kind is not Kind.human and (mix.real_share or mix.real_rows > rows):
         problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
     if way and rows >= have + (taken > 1):
         problems.append(f"mix.rows={rows}: mix.level has no choice among {have} prompts; set mix.rows={have // 4}")

@@ -84,6 +84,17 @@ def test_a_launch_refuses_what_a_plan_refuses(typed):
         assert "budgets of one comparison do not match" in result.err
 
 
+def test_a_curve_of_real_rows_may_go_below_the_real_rows_of_the_mixes(tmp_path):
+    """A human mix has no other rows."""
+    words = [*TINY[:6], "report.unmatched=true", "mix.real_rows=12"]
+    frozen(
+        *words,
+        root=tmp_path,
+        params={"mix.rows": "24", "mix": "human,single"},
+        also=[{"mix.rows": "6", "mix": "human"}],
+    )
+
+
 def test_a_regime_that_grows_declares_that_its_budget_varies(typed):
     done = typed("plan", "-m", "experiment=scarce_labels", "report.unmatched=false")
     assert done.code == 2

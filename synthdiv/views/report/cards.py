@@ -12,7 +12,7 @@ from synthdiv.core.store import MANIFEST
 from synthdiv.core.types import Artifact, Score
 from synthdiv.measures.budgets import TextBudget, lexical_scores
 from synthdiv.measures.words import words
-from synthdiv.mix.filters import by_source, overlap, refuses
+from synthdiv.mix.filters import overlap, overlap_counts, refuses
 from synthdiv.mix.mix import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.views.layout import Row, markdown
@@ -21,6 +21,7 @@ from synthdiv.views.report.collect import finished
 DIVERSITY = ("distinct_2@words", "mtld@words", "compression_gzip@words", "self_bleu_3@texts")
 BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of the first answers of a mix
 SHOWN, LETTERS = 3, 300  # rows of each source in a sample, and how much of each text
+Rows = list[dict[str, Any]]
 SETS = ("questions", "requests")  # stages: prompt sets of suites
 
 
@@ -35,8 +36,8 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         rows, summary = read_mix(Artifact(None, key, mix)), json.loads((mix / MANIFEST).read_text("utf-8"))["summary"]
         sets = {f"{nodes[at].stage} {at[:4]}": read_prompts(Artifact(None, at, path), "test") for at in cell.nodes
                 if nodes[at].stage in SETS and (path := finished(root, at))}  # fmt: skip
-        shared, overlaps = overlap(rows, sets), dict(summary.get("overlap", {}))
-        overlaps |= {name: {kind: by_source(rows, flags) for kind, flags in of.items()} for name, of in shared.items()}
+        shared = overlap(rows, sets)
+        overlaps = summary.get("overlap", {}) | overlap_counts(rows, shared)
         licences = {"human": nodes[cell.prompts].fields.get("licence")} | cell.licences
         sources = source_rows(rows, summary | {"overlap": overlaps}, licences)
         hidden = {row["id"] for row in read_prompts(Artifact(None, "", prompts), "train") if row.get("planted")}
@@ -58,12 +59,10 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
     return lines, files
 
 
-def source_rows(
-    rows: list[dict[str, Any]], summary: Mapping[str, Any], licences: Mapping[str, str | None]
-) -> list[dict[str, Any]]:
+def source_rows(rows: Rows, summary: Mapping[str, Any], licences: Mapping[str, str | None]) -> Rows:
     """What a mix has of each source. Tokens are of its own tokenizer, and none where they were not counted."""
-    lines = []
-    for source in dict.fromkeys(row["source"] for row in rows):
+    lines, every = [], [*(row["source"] for row in rows), *summary.get("removed", {})]  # of some no row is left
+    for source in dict.fromkeys(every):
         own, removed = [row for row in rows if row["source"] == source], summary.get("removed", {}).get(source, {})
         line = {"source": source, "licence": licences.get(source) or "not stated", "rows": len(own)}
         line |= {"share": f"{len(own) / len(rows):.1%}", "words": sum(len(words(row["response"])) for row in own)}
@@ -74,9 +73,9 @@ def source_rows(
     return lines
 
 
-def sample(rows: list[dict[str, Any]], hidden: set[str]) -> list[dict[str, Any]]:
+def sample(rows: Rows, hidden: set[str]) -> Rows:
     """The first rows of each source, without those that refuse or ask what a suite asks: these can be harmful."""
-    shown: dict[str, list[dict[str, Any]]] = {row["source"]: [] for row in rows}
+    shown: dict[str, Rows] = {row["source"]: [] for row in rows}
     for row in rows:
         if len(shown[row["source"]]) < SHOWN and row["id"] not in hidden and not refuses(row):
             texts = {name: row[name][:LETTERS] for name in ("prompt", "response")}

@@ -13,7 +13,7 @@ from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.prompts.prompt_set import ToyPrompts, read_prompts
 from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Columns, Table
-from synthdiv.views.report.cards import SHOWN, cards
+from synthdiv.views.report.cards import SHOWN, cards, source_rows
 from tests.models.small import WORLD, build, toy_prompts
 
 
@@ -53,6 +53,14 @@ def test_a_card_has_sources_licences_overlap_diversity_and_quality(sweep):
     assert "requests" in text, "the suite's own set is compared too"
     assert "| mix/human/quality/panel | 4.5 | 40 |" in text
     assert "distinct_2@words" in text
+
+
+def test_a_source_of_which_no_row_is_left_stays_on_the_card():
+    rows = [{"source": "oak", "response": "A text.", "response_tokens": 3, "finish": "stop"}]
+    summary = {"removed": {"elm": {"length": 7}}, "overlap": {"test": {"answers": {"oak": 1}}}}
+    oak, elm = source_rows(rows, summary, {"oak": "MIT"})
+    assert (oak["rows"], oak["removed"], oak["licence"], oak["test answers"]) == (1, 0, "MIT", 1)
+    assert (elm["rows"], elm["removed"], elm["licence"], elm["test answers"]) == (0, 7, "not stated", 0)
 
 
 def test_a_card_shows_no_row_that_is_planted_or_asks_what_a_suite_asks(sweep):
