@@ -100,6 +100,10 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = sorted(set(re.findall(r"answerer: ([\w-]+)", preset)))
     written = [row | {"response": f"{source} says 4.", "source": source} for row in problems for source in sources]
     write_gz(folder / "instructions_synthetic.jsonl.gz", written)
+    models = re.findall(r"answerer: (\S+)}", (ROOT / "conf/generators/alpaca_eval.yaml").read_text(encoding="utf-8"))
+    fields = {"input": "", "licence": "CC-BY-NC-4.0(+model terms)", "dataset": "self-instruct-user"}
+    asked = [fields | {"id": f"p{at}", "instruction": f"Say {at * 37}", "response": "Yes."} for at in range(805)]
+    write_gz(folder / "alpaca_eval.jsonl.gz", [row | {"source": name} for row in asked for name in models])
     with gzip.open(folder / "corpus.txt.gz", "wt", encoding="utf-8") as file:
         file.write("One document.\n<|doc|>\nAnother one.\n")
     for name in ("my_model", "my_conf/models/a", "my_conf/models/b"):

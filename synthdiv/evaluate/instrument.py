@@ -41,6 +41,18 @@ class Trials:
     encoded: int = setting(1000, least=0)
     """The largest number of texts at which semantic measures are taken; 0: none."""
 
+    def check(self, name: str) -> list[str]:
+        wrong = []
+        if (
+            not self.strengths
+            or [*self.strengths] != sorted({*self.strengths})
+            or not 0 <= self.strengths[0] <= self.strengths[-1] <= 1
+        ):
+            wrong.append(f"{name}.strengths={self.strengths}: needs different shares from 0 to 1, ascending")
+        if not self.sizes or [*self.sizes] != sorted({*self.sizes}) or min(self.sizes) < 10:
+            wrong.append(f"{name}.sizes={self.sizes}: needs different numbers of texts from 10 on, ascending")
+        return wrong
+
 
 @dataclass
 class InstrumentSuite(Suite, Trials):

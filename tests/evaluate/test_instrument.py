@@ -10,9 +10,10 @@ import pyarrow.parquet
 import pytest
 from scipy import stats
 
+from synthdiv.core.fields import problems
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.types import Artifact
-from synthdiv.evaluate.instrument import CHANGES, Instrument, Reader, distance
+from synthdiv.evaluate.instrument import CHANGES, Instrument, InstrumentSuite, Reader, distance
 from synthdiv.evaluate.suite import read_scores
 from synthdiv.measures.budgets import TextBudget, arm_estimates, texts_estimates
 from synthdiv.measures.word_arm import WordArm
@@ -22,6 +23,7 @@ from synthdiv.prompts.toy_collapse import text_law
 from synthdiv.prompts.toy_world import World
 from tests.conftest import synthdiv
 from tests.models.small import cpu_run, toy_prompts
+from tests.result_pages import Worlds
 
 HUMAN = text_law(Law(World(seed=5, categories=3)))
 
@@ -47,8 +49,13 @@ def test_the_experiment_runs_without_a_student(tmp_path):
         assert math.isinf(z["tail@0.8", 0, "kl"])
         assert 0 < z["modes@0.2", 0, "kl"] < z["modes@0.8", 0, "kl"]
         assert z["length@0.8", 0, "kl"] == z["quality@0.8", 0, "kl"] == 0
+    worlds = Worlds([str(tmp_path / "outputs")])
+    assert worlds.right("entropy_2@words", 80, "temperature") == "2"
+    assert len(worlds.axis["kl", "modes", "0.2"]) == 2
     report = synthdiv("report", "instrument_tiny", cwd=tmp_path).stdout
-    assert "tail/distinct_2@words" in (tmp_path / report.split()[-1]).read_text()
+    assert "tail/distinct_2@words" in (tmp_path / report.split()[-1]).read_text(), (
+        "vanilla students alone have a report"
+    )
 
 
 def test_chance_is_found_as_often_as_it_should_be():
@@ -89,3 +96,12 @@ def test_semantic_measures_need_an_encoder_and_stop_at_a_size(tmp_path):
     assert z["tail@0.9", 24, "vendi_1"] < 0
     assert ("tail@0.9", 30, "vendi_1") not in z
     assert ("tail@0.9", 30, "distinct_2@texts") in z
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("strengths", [0.5, 0.2]), ("strengths", [0.5, 1.5]), ("strengths", []), ("sizes", [1000, 100]), ("sizes", [5])],
+)
+def test_sizes_and_strengths_that_mean_nothing_are_refused(field, value):
+    (problem,) = problems(InstrumentSuite(**{field: value}), "evaluate.suites.0")
+    assert problem.startswith(f"evaluate.suites.0.{field}={value}: needs different")

@@ -52,7 +52,8 @@ def finished(rows, tmp_path_factory):
     with gzip.open(folder / "rows.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     paths = [f"{name}=rows.jsonl.gz" for name in ("prompts.table.path", "generators.path")]
-    synthdiv("experiment=sources_alike", *paths, "prompts.test=36", "evaluate.suites.0.encoder=null", cwd=folder)
+    fields = ["prompts.test=36", "evaluate.suites.0.encoder=null", "evaluate.suites.0.length=100"]
+    synthdiv("-m", "experiment=sources_alike", *paths, *fields, cwd=folder)
     return folder
 
 
@@ -92,7 +93,13 @@ def test_scores_are_the_measures(rows, finished):
 
 @pytest.mark.parametrize("text", ["gpt=gpt-4", "no_names=", "x=claude-1,nobody", "claude-1,claude-2.1"])
 def test_a_set_without_two_known_sources_is_refused(finished, text):
-    words = ["plan", "experiment=sources_alike", "prompts.table.path=rows.jsonl.gz", "generators.path=rows.jsonl.gz"]
+    words = [
+        "plan",
+        "-m",
+        "experiment=sources_alike",
+        "prompts.table.path=rows.jsonl.gz",
+        "generators.path=rows.jsonl.gz",
+    ]
     sets = f"evaluate.suites.0.sets=['{text}']"
     done = synthdiv(*words, "prompts.test=36", "evaluate.suites.0.encoder=null", sets, cwd=finished, code=2)
     assert f"sets of sources_alike: '{text}' needs NAME=SOURCE,SOURCE,… with two or more of" in done.stderr

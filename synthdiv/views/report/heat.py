@@ -162,11 +162,9 @@ def shown_headlines(
 ) -> tuple[list[str], list[str], Mapping[str, str]]:
     """Of the headline scores of all suites: at most `most` that are drawn, those that are only in the search, and by
     name why no arm has a value. Each suite has its first before another has its second; the difference to the vanilla
-    student is not drawn beside its level."""
-    scores: dict[str, list[Score]] = {
-        name: [row.scores[name] for row in rows if name in row.scores and row.axes.get("mix") != VANILLA]
-        for name in names
-    }
+    student is not drawn beside its level. Vanilla students count where there are no others."""
+    tuned = [row for row in rows if row.axes.get("mix") != VANILLA] or rows
+    scores: dict[str, list[Score]] = {name: [row.scores[name] for row in tuned if name in row.scores] for name in names}
     undefined = {
         name: each[0].note for name, each in scores.items() if each and all(math.isnan(score.value) for score in each)
     }

@@ -105,7 +105,8 @@ def part(arms: Sequence[Arm], axes: Sequence[str], value: tuple[str, ...]) -> li
 def write_slice(folder: Path, name: str, content: Content) -> None:
     """Figure, tables and answers of a page, and the page itself unless it is the index."""
     prefix = "" if name == INDEX else f"{name}_"
-    draw(content.arms, content.drawn[:PAPER], content.labels, folder / "figures" / f"{prefix}overview")
+    if content.drawn:
+        draw(content.arms, content.drawn[:PAPER], content.labels, folder / "figures" / f"{prefix}overview")
     (folder / "tables").mkdir(exist_ok=True)
     for measure in content.drawn:
         rows = measure_rows(content.arms, measure, content.labels)
