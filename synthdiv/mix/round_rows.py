@@ -51,11 +51,13 @@ class RoundRows(FineTuningSet):
         import pyarrow
         import pyarrow.parquet
 
-        rows, before = list[dict[str, Any]](), 0
+        rows, before, removed = list[dict[str, Any]](), 0, Counter[str]()
         for number in range(self.mixes):
             mix = read_mix(inputs[str(number)])
             if values := inputs.get(f"values/{number}"):
+                removed.update(row["source"] for row in mix)
                 mix = self.passed(mix, pyarrow.parquet.read_table(next(values.path.glob("*.parquet"))).to_pylist())
+                removed.subtract(row["source"] for row in mix)
             rows += [{**row, "round": row.get("round", 0), "position": before + row["position"]} for row in mix]
             before += inputs[str(number)].stage.rows
         if self.drawn:
@@ -63,7 +65,8 @@ class RoundRows(FineTuningSet):
             rows = [rows[at] | {"position": place} for place, at in enumerate(sorted(order[: self.rows]))]
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
         counts = {name: Counter(str(row[name]) for row in rows) for name in ("round", "source")}
-        return {"rows": len(rows), "rounds": dict(counts["round"]), "sources": dict(counts["source"])}
+        facts = {"rows": len(rows), "rounds": dict(counts["round"]), "sources": dict(counts["source"])}
+        return facts | {"removed": {source: {self.filter.value: count} for source, count in removed.items() if count}}
 
     def passed(self, rows: list[dict[str, Any]], values: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows of a mix that pass the filter, by the rows of verdicts or of a likelihood."""

@@ -16,7 +16,7 @@ from synthdiv.generate.spec import Backend
 from synthdiv.study.config import Cell, Kind
 from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator
-from synthdiv.study.lineage import of_member
+from synthdiv.study.lineage import of_member, population
 from synthdiv.study.match import unmatched
 from synthdiv.study.origin import NOT_IDENTITY
 from synthdiv.study.pipeline import Graph, graph, rotates, shares
@@ -28,6 +28,7 @@ SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of ever
 
 def cell_record(point: Point, item: Graph) -> CellRecord:
     """The row of `cells.jsonl` for one point."""
+    in_rounds = item.mix and point.cell.rounds.round
     return CellRecord(
         key=item.key,
         arm=arm(point.cell),
@@ -44,7 +45,8 @@ def cell_record(point: Point, item: Graph) -> CellRecord:
         unmatched=unmatched(item, point.cell.report.unmatched),
         relations=relations(of_member(point.cell), used_sources(point.cell, item)),
         licences={"student": of_member(point.cell).student.facts.licence}
-        | {source.name: source.facts.licence for source in used_sources(point.cell, item)},
+        | {source.name: source.facts.licence for source in used_sources(point.cell, item)}
+        | {f"student-{at}": each.facts.licence for at, (each, _) in enumerate(population(point.cell)) if in_rounds},
     )
 
 
@@ -115,13 +117,13 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
     if key == "mix.real_rows" or key.startswith(("mix.level", "mix.diversity")):
         return bool(sources)
     if group == "rounds":
-        return key == "rounds.round" or in_rounds(key, cell)
+        return key == "rounds.round" or matters_in_rounds(key, cell)
     if group in ("train", "rows") or key.startswith("mix."):
         return item.train is not None
     return True
 
 
-def in_rounds(key: str, cell: Cell) -> bool:
+def matters_in_rounds(key: str, cell: Cell) -> bool:
     """Whether an axis of the rounds can make a difference. Round 0 is that of any study, but for segments."""
     rounds = cell.rounds
     if key == "rounds.member":

@@ -131,7 +131,9 @@ def test_a_verifier_keeps_the_rows_that_the_judge_accepts(root, prompts, mix, ve
     made = build(root, RoundRows(1, ROWS, filter=RoundFilter.verifier, least=4.0), prompts, mix, verdicts)
     kept, every = read_mix(made), read_mix(mix)
     assert kept == [row for row in every if row["source"] == "human" or ratings[row["id"]] >= 4]
-    assert 5 < len(every) - len(kept) < 25, "half of 30 state a wrong value"
+    removed = len(every) - len(kept)
+    assert 5 < removed < 25, "half of 30 state a wrong value"
+    assert made.manifest["summary"]["removed"] == {"student-0": {"verifier": removed}}, "as of a mix, for its card"
 
 
 def test_a_verifier_that_accepts_nothing_fails_the_round(root, prompts, mix, verdicts):

@@ -131,6 +131,9 @@ def test_single_lineages_have_the_members_of_the_population():
     single, pooled = (made(*families, f"rounds.lineage={lineage}") for lineage in ("single", "pooled"))
     assert single.student.key == pooled.student.key
     assert single.student.stage.toy.family == 2
+    words = [*SMALL, *families, "rounds.lineage=pooled", "rounds.students.1.facts.licence=MIT"]
+    (point,) = expander().expand({}, words)
+    assert cell_record(point, graph(point.cell)).licences["student-2"] == "MIT", "rows that it wrote carry its terms"
     assert single.vanilla["truth"].key == pooled.vanilla["truth"].key
 
 
