@@ -175,7 +175,7 @@ MISTAKES = {
         ["mix.spare=0.5: needs 1,400 further prompts and there are 100"],
     ),
     "further prompts in rounds": (
-        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1"],
+        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1", "mix.rows=500"],
         ["mix.spare: blocks of rounds"],
     ),
     "no length of answers": (["mix.min_words=9", "mix.max_words=8"], ["mix.max_words=8: needs mix.min_words=9"]),
