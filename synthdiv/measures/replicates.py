@@ -199,13 +199,13 @@ def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 
 
 def false_positive_rate(levels: np.ndarray) -> float:
     """Return how often two halves of equal models (replicates,) differ at 5 %: over all splits into halves, the paired
-    test of their differences. NaN for fewer than six."""
+    test of their differences. NaN for fewer than six, and where they are the same."""
     import itertools
 
     import numpy as np
 
     half = len(levels) // 2
-    if half < ENOUGH:
+    if half < ENOUGH or np.ptp(levels) == 0:
         return math.nan
     splits = [(list(one), [at for at in range(2 * half) if at not in one])
               for one in itertools.combinations(range(2 * half), half) if 0 in one]  # fmt: skip

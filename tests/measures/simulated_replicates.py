@@ -6,9 +6,8 @@ python -m tests.measures.simulated_replicates      prints the table of docs/stat
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from synthdiv.measures.replicates import ENOUGH, effect, replicate_error
+from synthdiv.measures.replicates import effect, replicate_error
 
 REPLICATES, RATIOS, LEAST = (2, 3, 5, 10), (0.1, 1.0, 10.0), 0.93
 PROMPTS, ARMS = 100, 6
@@ -29,13 +28,6 @@ def coverage(replicates: int, ratio: float, studies: int = 2000) -> tuple[float,
             low, high = made.interval()
             hits[at] += low <= 0 <= high
     return tuple(hits / studies)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("replicates", [each for each in REPLICATES if each >= ENOUGH])
-def test_intervals_hold_the_truth_at_every_ratio(replicates: int, ratio: float) -> None:
-    assert min(coverage(replicates, ratio)) > LEAST
 
 
 if __name__ == "__main__":

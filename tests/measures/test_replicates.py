@@ -13,6 +13,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from synthdiv.measures.replicates import (
+    ENOUGH,
     Effect,
     ReplicateError,
     best_on_others,
@@ -24,7 +25,7 @@ from synthdiv.measures.replicates import (
     power_of_equivalence,
     replicate_error,
 )
-from tests.measures.simulated_replicates import LEAST, coverage
+from tests.measures.simulated_replicates import LEAST, RATIOS, REPLICATES, coverage
 
 
 def table(prompts: int = 40, replicates: int = 5, model: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -186,7 +187,8 @@ def test_a_bootstrap_of_means_is_that_of_scipy() -> None:
 def test_equal_models_differ_in_five_percent_of_splits() -> None:
     rates = [false_positive_rate(np.random.default_rng(seed).normal(size=8)) for seed in range(60)]
     assert np.mean(rates) == pytest.approx(0.05, abs=0.02)
-    assert math.isnan(false_positive_rate(np.ones(5)))
+    assert math.isnan(false_positive_rate(np.arange(5.0)))
+    assert math.isnan(false_positive_rate(np.ones(8))), "they cannot differ: no rate of 0"
 
 
 @pytest.mark.parametrize(("replicates", "ratio"), [(3, 0.1), (3, 10), (10, 1)])
@@ -194,6 +196,13 @@ def test_intervals_hold_the_truth(replicates: int, ratio: float) -> None:
     """A small part of the simulation of `make slow`."""
     share, pooled = coverage(replicates, ratio, studies=300)
     assert min(share, pooled) > LEAST - 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("replicates", [each for each in REPLICATES if each >= ENOUGH])
+def test_intervals_hold_the_truth_at_every_ratio(replicates: int, ratio: float) -> None:
+    assert min(coverage(replicates, ratio)) > LEAST
 
 
 def test_an_error_of_one_arm_is_no_error_of_others() -> None:
