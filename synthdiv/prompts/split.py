@@ -85,7 +85,7 @@ def nearly_in(texts: Iterable[str], others: Iterable[str]) -> set[str]:
         for word in words:
             having[word].append(number)
     result = set()
-    for text in dict.fromkeys(texts):
+    for text in dict.fromkeys(texts) if having else ():
         words = shingles(text)
         enough = sum(word in having for word in words) >= SIMILAR * len(words)  # of its 3-grams are in any of them
         shared = Counter(at for word in (words if enough else ()) for at in having.get(word, ()))
