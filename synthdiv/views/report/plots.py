@@ -94,7 +94,10 @@ def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | Non
     title = measure + arrow(drawn[0].higher_is_better) + (f" ({drawn[0].unit})" if drawn[0].unit else "")
     yaxis: dict[str, Any] = {"categoryorder": "array", "categoryarray": names, "tickfont": {"size": 11}}
     yaxis["range"] = [-0.6, len(drawn) - 0.4]
-    layout = {"xaxis": {"title": {"text": "difference"}, "zeroline": True}, "yaxis": yaxis, "showlegend": False}
+    ends = [end for each in drawn for end in (each.effect.value, *each.effect.interval(), each.noise, -each.noise)]
+    low, high = min(filter(math.isfinite, ends)), max(filter(math.isfinite, ends))
+    xaxis = {"title": {"text": "difference"}, "range": [low - 0.05 * (high - low), high + 0.05 * (high - low)]}
+    layout = {"xaxis": xaxis, "yaxis": yaxis, "showlegend": False}
     return Plot(f"forest {measure}", title, data, layout | {"height": 70 + 26 * len(drawn)}, rows)
 
 

@@ -17,11 +17,11 @@ from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, plural
 from synthdiv.views.report.arms import Arm, arms_of, measures_of, value_of
 from synthdiv.views.report.collect import CellRow, of_role
-from synthdiv.views.report.contrasts import DESCRIBED, Contrast
+from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.findings import ClaimResult
 from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
 from synthdiv.views.report.judges import judge_rows
-from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.plots import against, along, forest, losses
 from synthdiv.views.report.populations import populations
 from synthdiv.views.report.samples import Samples
@@ -152,12 +152,18 @@ def question(arms: Sequence[Arm], labels: Labels) -> str:
     """What the sweep varies, as a question."""
     mixes = dict.fromkeys(labels.mix(arm) for arm in sorted(arms, key=labels.order))
     others = [
-        f"{axis} ({', '.join(dict.fromkeys(v for arm in arms if (v := value_of(arm, axis)) != NOT_APPLICABLE))})"
+        f"{axis} ({listed([v for arm in arms if (v := value_of(arm, axis)) != NOT_APPLICABLE])})"
         for axis in labels.varying
         if axis != "source"
     ]
     text = f"What does the source of the training answers ({', '.join(mixes)}) do to the student"
     return text + (f", and does it depend on {', '.join(others)}?" if others else "?")
+
+
+def listed(values: Iterable[str]) -> str:
+    """Different values as a list, of many the first and the last."""
+    unique = sorted(dict.fromkeys(values), key=natural)
+    return ", ".join(unique if len(unique) <= 8 else [*unique[:3], "…", unique[-1]])
 
 
 def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> dict[str, Any]:
@@ -172,7 +178,11 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
     counts = Counter(each.verdict for each in judged)
     text = f"{plural(len(judged), 'claim' if claims else 'primary comparison')}: "
     text += ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    few = DESCRIBED in counts and f" (fewer than {ENOUGH} trained models support no conclusion)"
+    effects = [each.contrast.effect if isinstance(each, ClaimResult) else each.effect for each in judged]
+    few = (
+        any(0 < effect.replicates < ENOUGH for effect in effects)
+        and f" (fewer than {ENOUGH} trained models support no conclusion)"
+    )
     return {"text": judged and f"{text}{few or ''}.", "claims": claim_rows(claims, labels), "tables": tables}
 
 

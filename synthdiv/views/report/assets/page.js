@@ -23,7 +23,7 @@
     const longest = Math.max(0, ...(layout.yaxis.categoryarray ?? []).map((name) => name.length));
     if (6 * longest > box.clientWidth / 2) { // too little is left for the lines: the names stand above them
       Object.assign(layout, { height: layout.height + 12 * layout.yaxis.categoryarray.length, margin: { l: 8, r: 8, t: 10, b: 50 } });
-      Object.assign(layout.yaxis, { ticklabelposition: "inside top", automargin: false });
+      Object.assign(layout.yaxis, { ticklabelposition: "inside top", automargin: false, tickfont: { size: 11, color: colour("--ink") } });
     }
     box.dataset.drawn = "yes";
     return Plotly.newPlot(box, structuredClone(plot.data), layout, { responsive: true, displaylogo: false });
