@@ -93,11 +93,10 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
 
 
 def source_label(cell: Cell, sources: list[Generator]) -> str:
-    """The one source of a mix; where nobody chose it, it says of how many it is the first. Of several, those with a
-    weight, where not all have one."""
-    count = len(cell.generators.models)
+    """The one source of a mix; where nobody chose it, it says of how many it is the first."""
     if len(sources) != 1:
-        return "+".join(source.name for source in sources) if len(sources) < count and sources else NOT_APPLICABLE
+        return NOT_APPLICABLE
+    count = len(cell.generators.models)
     return sources[0].name + (f" (1 of {count} sources)" if cell.mix.source is None and count > 1 else "")
 
 

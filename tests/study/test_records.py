@@ -118,7 +118,6 @@ def test_a_source_without_a_weight_is_in_no_mix():
     few.generators.models.pop(1)
     few.mix.weights = None
     assert graph(few).key == graph(point.cell).key
-    assert cell_record(point, graph(point.cell)).axes["source"] == "oak+ash+fir"
 
 
 def test_a_mix_without_overlap_takes_the_prompt_sets_of_all_suites():

@@ -21,6 +21,7 @@ from synthdiv.views.report.collect import finished
 DIVERSITY = ("distinct_2@words", "mtld@words", "compression_gzip@words", "self_bleu_3@texts")
 BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of the first answers of a mix
 SHOWN, LETTERS = 3, 300  # rows of each source in a sample, and how much of each text
+SUMMED = ("removed", "test prompts", "test answers")
 Rows = list[dict[str, Any]]
 SETS = ("questions", "requests")  # stages: prompt sets of suites
 
@@ -54,8 +55,7 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         )
         line = {"card": file, "rows": len(rows), "effective sources": summary.get("effective_sources")}
         line["sources"] = ", ".join(f"{row['source']} {row['share']}" for row in sources)
-        counts = ("removed", "test prompts", "test answers")
-        lines.append(line | {name: sum(row.get(name, 0) for row in sources) for name in counts})
+        lines.append(line | {name: sum(row.get(name, 0) for row in sources) for name in SUMMED})
     return lines, files
 
 
