@@ -187,6 +187,7 @@ def test_a_bootstrap_of_means_is_that_of_scipy() -> None:
 def test_equal_models_differ_in_five_percent_of_splits() -> None:
     rates = [false_positive_rate(np.random.default_rng(seed).normal(size=8)) for seed in range(60)]
     assert np.mean(rates) == pytest.approx(0.05, abs=0.02)
+    assert false_positive_rate(np.arange(40.0) % 7) == false_positive_rate(np.arange(10.0) % 7), "not all splits of 40"
     assert math.isnan(false_positive_rate(np.arange(5.0)))
     assert math.isnan(false_positive_rate(np.ones(8))), "they cannot differ: no rate of 0"
 
