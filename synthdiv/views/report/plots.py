@@ -96,7 +96,8 @@ def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | Non
     yaxis["range"] = [-0.6, len(drawn) - 0.4]
     ends = [end for each in drawn for end in (each.effect.value, *each.effect.interval(), each.noise, -each.noise)]
     low, high = min(filter(math.isfinite, ends)), max(filter(math.isfinite, ends))
-    xaxis = {"title": {"text": "difference"}, "range": [low - 0.05 * (high - low), high + 0.05 * (high - low)]}
+    xaxis: dict[str, Any] = {"title": {"text": "difference"}, "zeroline": True, "nticks": 6}
+    xaxis |= {"range": [low - 0.05 * (high - low), high + 0.05 * (high - low)]}
     layout = {"xaxis": xaxis, "yaxis": yaxis, "showlegend": False}
     return Plot(f"forest {measure}", title, data, layout | {"height": 70 + 26 * len(drawn)}, rows)
 
