@@ -54,7 +54,7 @@ def test_a_suite_of_a_user_is_planned_built_reported_and_tracked(folder):
     assert len(cells) == 6
     results = publishable(folder / "outputs", cells[0], 3)
     assert "toy/words" in [score.name for score in results.scores]
-    assert len(results.samples) == 3, "answers come from the record and not from a suite"
+    assert len(results.tables["samples"]) == 3, "answers come from the record and not from a suite"
 
 
 @pytest.mark.parametrize(
