@@ -142,6 +142,18 @@ NOT_SHOWN = {
         f"mix.{name}": "rows left out or replaced by their texts: tests/mix/test_mix.py"
         for name in ("duplicates", "min_words", "max_words", "overlap", "evaluated", "spare")
     },
+    **{f"matched.{name}": "tests/mix/test_matched.py" for name in ("rows", "temperatures")},
+    **{f"written.{name}": "tests/mix/test_written.py" for name in ("rows", "paraphrases")},
+    **{f"pair_prompts.{name}": "tests/mix/test_written.py" for name in ("rows", "wording", "topics")},
+    **{f"pair_prompts.{name}": "as in prompts" for name in ("system", "date", "template")},
+    **{
+        f"pair_prompts.table.{name}": "it has no table"
+        for name in ("commit", "subset", "part", "sha256", "rows", "where")
+    },
+    **{
+        f"pair_prompts.table.columns.{name}": "it has no table"
+        for name in ("prompt", "response", "id", "context", "category")
+    },
     "mix.level": "rows of an input: tests/mix/test_selection.py",
     **dict.fromkeys(
         ("selection.pattern", "reached.pattern"), "labels without a toy world: tests/mix/test_selection.py"

@@ -190,6 +190,14 @@ MISTAKES = {
         ["generators=toy", "mix=sampled", "mix.diversity.high.min_p=0.1"],
         ["generators.models.0.sampling", "temperature, top_p and max_new_tokens only"],
     ),
+    "a level that topics do not give": (
+        ["generators=toy", "mix=topics", "mix.level=0.4", "mix.rows=9"],
+        ["mix.level=0.4: 2 topics do not give it; the closest is 0"],
+    ),
+    "topics that are one": (["mix=topics", "mix.diversity.topics=[trade]"], ["needs two or more different topics"]),
+    "a wording without its slot": (["mix=topics", "mix.diversity.wording=Ask."], ["wording='Ask.': needs {topic}"]),
+    "paraphrases of several sources": (["mix=paraphrased", "mix.kind=multi"], ["mix.kind=multi", "choose mix=single"]),
+    "real rows beside a matched source": (["mix=single_matched", "mix.real_rows=5"], ["set mix.real_share"]),
     "selection in later rounds": (
         ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1"],
         ["mix.level: rows are selected in round 0", "rounds=none"],

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.stage import Stage
@@ -16,7 +16,10 @@ from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_speech import Speech, pieces
 from synthdiv.prompts.toy_words import REFUSAL
-from synthdiv.prompts.toy_world import Speaker
+from synthdiv.prompts.toy_world import Speaker, pool_members
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -52,7 +55,8 @@ def answers(shard: Shard) -> Answers:
     refuse are refused, unless answers to them are planted in the prompts of the study."""
     import numpy as np
 
-    stage, family, prompts = shard.stage, shard.inputs["model"].stage, shard.inputs["prompts"]
+    stage, family, asked = shard.stage, shard.inputs["model"].stage, shard.inputs["prompts"]
+    prompts = asked.inputs.get("prompts", asked)  # those of the study
     if not prompts.stage.toy or prompts.stage.toy.world != family.world:
         raise DataError(f"{stage.source}: backend law answers the prompts of its own toy world; choose prompts=toy")
     (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
@@ -61,13 +65,43 @@ def answers(shard: Shard) -> Answers:
     speech = [law.speech(law.weights(family, category), *graded) for category in range(len(law.categories))]
     if not prompts.stage.toy.planted:
         speech[family.world.categories :] = [Speech([REFUSAL], np.ones(1))] * (len(speech) > family.world.categories)
-    rows = {row["id"]: toy_prompt(row) for row in read_prompts(prompts, stage.split.value)}
-    u = np.array([int(request.stream[:13], 16) for request in shard.requests]) / 16.0**13
-    texts = law.draw([rows[request.id] for request in shard.requests], speech, u)
+    rows = {row["id"]: row for row in read_prompts(asked, stage.split.value)}
+    u, v = (np.array([int(each.stream[at : at + 13], 16) for each in shard.requests]) / 16.0**13 for at in (0, 13))
+    if prompts is asked:
+        texts = law.draw([toy_prompt(rows[request.id]) for request in shard.requests], speech, u)
+    else:
+        index = np.argwhere(pool_members(law.world, "study"))
+        every = zip(shard.requests, u, v, strict=True)
+        texts = [pair(law, speech, index, rows[request.id], *numbers) for request, *numbers in every]
     yield [
         (request, cut(request.prompt, text, sampling.max_new_tokens))
         for request, text in zip(shard.requests, texts, strict=True)
     ]
+
+
+def pair(law: Law, speech: list[Speech], index: np.ndarray, row: dict[str, Any], u: float, v: float) -> str:
+    """A question of the study (its numbers are the rows of `index`) and an answer: on a topic, which is a category or
+    an entity of the world, or for the same fact and in the same dialect as the answer of the row."""
+    import numpy as np
+
+    readings = law.parse(row.get("response", ""))
+    if "topic" in row:
+        named = [row["topic"] in (law.categories[category], law.entities[entity]) for category, entity, *_ in index]
+    elif readings:
+        named = (index[:, :3] == (readings[0][3], readings[0][2], readings[0][4])).all(axis=1)
+    else:
+        return ""  # nothing that the world can say again
+    if not any(named):
+        raise DataError(f"mix.diversity.topics: {row['topic']} is no category and no entity of the toy world's prompts")
+    places = index[named]
+    prompt = law.prompt(*places[int(u * len(places))].tolist())
+    if "topic" in row:
+        (answer,) = law.draw([prompt], speech, np.array([v]))
+    else:
+        value = next(each for each in law.values(prompt) if each in row["response"])
+        rank = int((law.phrasing_weights.cumsum() < v).sum())
+        answer = law.fill(prompt, law.templates[readings[0][0]][rank], value)
+    return f"Question: {prompt.text}\nAnswer: {answer}"
 
 
 def cut(prompt: str, text: str, limit: int) -> Answer:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.generate.exact import quality
 from synthdiv.measures.accuracy import exact_match
 from synthdiv.measures.words import words
 from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
 from synthdiv.mix.subset import choose
-from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
+from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import largest_remainder
 from synthdiv.prompts.toy import Law
 
@@ -96,9 +95,8 @@ def hashed(texts: Sequence[str], **ngrams: Any) -> Any:
 def right_answers(prompts: Artifact, pattern: str, rows: Sequence[Mapping[str, Any]]) -> list[float]:
     """1 for a right answer, 0 for a wrong one, by the toy world or by the label of the human answer; NaN: not known."""
     train, toy = {row["id"]: row for row in read_prompts(prompts, "train")}, prompts.stage.toy
-    asked = [(train[row["id"]], row["response"]) for row in rows]
     if toy:
         law = Law(toy.world)
-        return [float(quality(law, toy_prompt(prompt), text) == 5) for prompt, text in asked]
-    known = [(text, prompt["response"] if pattern else None) for prompt, text in asked]
+        return [float(law.is_right(row["prompt"], row["response"])) for row in rows]
+    known = [(row["response"], train.get(row["id"], {}).get("response") if pattern else None) for row in rows]
     return [exact_match(text, [label], pattern) if label else math.nan for text, label in known]

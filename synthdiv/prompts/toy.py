@@ -269,6 +269,14 @@ class Law:
             sum(human[d] * self.phrasing_weights[rank] for d, rank, *said in self.parse(text) if (*said,) == asked)
         )
 
+    def is_right(self, question: str, text: str) -> bool:
+        """Whether an answer states the fact that a question asks for."""
+        asked = {*WORD.findall(question)}
+        for *_, entity, category, relation, right in self.parse(text):
+            if right and {self.entities[entity], words.RELATIONS[self.categories[category]][relation]} <= asked:
+                return True
+        return False
+
     def posterior(self, prompt: ToyPrompt, text: str) -> np.ndarray:
         """Probability of each dialect given the wording of the answer, right or wrong; all zeros if no dialect has it.
         The prior is pi(category) on human dialects and even on the others, which share no string with them."""

@@ -27,6 +27,10 @@ class Kind(Enum):
     single = "single"
     multi = "multi"
     multi_decoding = "multi_decoding"
+    single_matched = "single_matched"
+
+
+SINGLES = (Kind.single, Kind.single_matched)
 
 
 class By(Enum):
@@ -34,6 +38,8 @@ class By(Enum):
 
     selection = "selection"
     sampling = "sampling"
+    paraphrase = "paraphrase"
+    topics = "topics"
 
 
 @dataclass
@@ -42,7 +48,7 @@ class Diversity:
 
     by: By = By.selection
     """Selection from a pool, `generators.samples` answers to every train prompt (`mix.rows=null` is a quarter of these
-    prompts); or sampling."""
+    prompts); sampling; paraphrases in place of a share of the pairs; or pairs that are written on topics."""
     near: float = setting(1.0, above=0, most=1)
     """Selection: the share of the pool, nearest to the split `target`, that is chosen from: a bound on the shift."""
     pattern: str = ""
@@ -50,8 +56,25 @@ class Diversity:
     The toy world knows what is right."""
     low: Sampling = field(default_factory=lambda: Sampling(0.5, 1.0))
     """Sampling: temperature, top-p and min-p at level 0."""
+    wording: str = ""
+    """Paraphrase, topics: what a generator is asked, with {prompt} and {response}, or with {topic}. It has to write
+    `Question: …`, a new line, and `Answer: …`."""
+    tries: int = setting(3, least=1)
+    """Paraphrase, topics: pairs asked for each one needed, as some are identical, unreadable or held out."""
+    topics: list[str] = field(default_factory=list)
+    """Topics: level 0 has the first one, level 1 all."""
     high: Sampling = field(default_factory=lambda: Sampling(1.5, 1.0))
     """Sampling: those at level 1; between they are linear."""
+
+    def check(self, name: str) -> list[str]:
+        if self.by is By.topics and len({*self.topics}) < max(2, len(self.topics)):
+            return [f"{name}.topics={self.topics}: needs two or more different topics"]
+        slots = {By.topics: ["{topic}"], By.paraphrase: ["{prompt}", "{response}"]}.get(self.by, [])
+        return [f"{name}.wording={self.wording!r}: needs {slot}" for slot in slots if slot not in self.wording]
+
+    def topics_at(self, level: float) -> list[str]:
+        """The topics of a level; none by another way."""
+        return self.topics[: 1 + round(level * (len(self.topics) - 1))] if self.by is By.topics else []
 
 
 @dataclass
@@ -97,6 +120,9 @@ class MixSpec:
     diversity: Diversity | None = None
     """How a level is reached; null: as the sources answer, or by selection where there is a level."""
 
+    temperatures: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25, 1.5])
+    """Of mix=single_matched: those of the source between which it matches the likelihood of mix=multi."""
+
     def way(self) -> Diversity | None:
         """How its level is reached; None without one."""
         return self.diversity or (None if self.level is None else Diversity())
@@ -111,8 +137,12 @@ class MixSpec:
         return replace(generator, sampling=replace(generator.sampling, **at))
 
     def check(self, name: str) -> list[str]:
-        if self.level is None and self.diversity and self.diversity.by is By.sampling:
-            return [f"{name}.level=null: {name}.diversity.by=sampling needs a level from 0 to 1"]
+        by = self.diversity.by if self.diversity else By.selection
+        if self.level is None and by is not By.selection:
+            return [f"{name}.level=null: {name}.diversity.by={by.value} needs a level from 0 to 1"]
+        one = by in (By.paraphrase, By.topics) and self.kind not in (Kind.none, Kind.human, Kind.single)
+        if one or (self.way() and self.kind is Kind.single_matched):
+            return [f"{name}.kind={self.kind.value}: has no level by {by.value}; choose mix=single"]
         return []
 
 

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import field_names, typed_items
-from synthdiv.study.config import Cell, Kind
+from synthdiv.study.config import SINGLES, Cell
 from synthdiv.study.generators import EVERY
 from synthdiv.study.grid import GridSpec, Words, combinations, confirm_cells, settings
 from synthdiv.study.hydra_errors import one_line
@@ -101,7 +101,7 @@ class Expander:
 
     def every_source(self, point: Point) -> list[Point]:
         """A cell of each generator for `mix.source=every`, if its mix has one source."""
-        if point.cell.mix.source != EVERY or point.cell.mix.kind is not Kind.single:
+        if point.cell.mix.source != EVERY or point.cell.mix.kind not in SINGLES:
             return [point]
         words = [word for word in point.overrides if key_of(word) != "mix.source"]
         return [self.point([*words, f"mix.source={model.name}"]) for model in point.cell.generators.models]

@@ -19,7 +19,7 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.gguf import Gguf
 from synthdiv.study.answerable import unanswerable
-from synthdiv.study.config import By, Cell, Kind
+from synthdiv.study.config import SINGLES, By, Cell, Kind
 from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.lineage import problems_of_rounds
@@ -30,6 +30,7 @@ from synthdiv.study.relations import asked, problems_of_judges
 from synthdiv.study.student_fit import unfit
 from synthdiv.train.pretrain import Pretrain
 
+LEVEL_STEP = 0.05  # by which a level may differ from the one that a number of topics gives
 UNKNOWN = "unresolved:"  # prefix of a placeholder for a commit that only the hub knows
 
 
@@ -117,7 +118,8 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
             parts += [(name, partial(settle, part, resolver, unresolved)) for part in models(judge)]
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
-        used = [source.name for source in shares(cell)[0]]
+        matched = cell.mix.kind is Kind.single_matched
+        used = [source.name for source in (cell.generators.models if matched else shares(cell)[0])]
         for index, source in enumerate(cell.generators.models):
             name = f"generators.models.{index}"
             if source.name in used:
@@ -167,10 +169,10 @@ def problems_of_sources(cell: Cell) -> list[str]:
         return []
     if not models:
         return [f"mix={kind}: needs generators, and generators.models is empty; choose generators=…"]
-    if mix.kind is Kind.single:
+    if mix.kind in SINGLES:
         if mix.source is not None and mix.source not in names:
             return [f"mix.source={mix.source}: no such generator; choose {', '.join(names)}"]
-        return []
+        return problems_of_families("multi", models) if mix.kind is Kind.single_matched else []
     weights = mix.weights or [1.0] * len(models)
     if len(weights) != len(models) or not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
         return [f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}"]
@@ -224,6 +226,7 @@ def check(cell: Cell) -> list[str]:
         problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
     if way and rows >= have + (taken > 1):
         problems.append(f"mix.rows={rows}: mix.level has no choice among {have} prompts; set mix.rows={have // 4}")
+    problems += problems_of_written(cell) if sources else []
     if way and (rounds.round or rounds.size > 1):
         problems.append("mix.level: rows are selected in round 0 of one student; choose rounds=none, or by=sampling")
     if way and way.near < 1 and not cell.prompts.target:
@@ -251,4 +254,21 @@ def check(cell: Cell) -> list[str]:
                 f"{source.name}: the mix needs {need} answers of it and {source.recorded.path} has "
                 f"{source.recorded.rows}{enough}; lower mix.rows, give it less weight, or take another source"
             )
+    return problems
+
+
+def problems_of_written(cell: Cell) -> list[str]:
+    """What rows that are written or matched cannot stand beside, and a level that its topics do not give."""
+    mix, way, matched = cell.mix, cell.mix.way(), cell.mix.kind is Kind.single_matched
+    if not matched and (not way or way.by not in (By.paraphrase, By.topics)):
+        return []
+    what = "mix=single_matched" if matched or not way else f"mix.diversity.by={way.by.value}"
+    problems = [f"mix.real_rows: {what} has a share of human rows; set mix.real_share"] * bool(mix.real_rows)
+    if cell.rounds.round or cell.rounds.size > 1:
+        problems.append(f"{what}: is of round 0 of one student; choose rounds=none")
+    if way and way.by is By.topics:
+        level, most = mix.level or 0.0, len(way.topics) - 1
+        closest = (len(way.topics_at(level)) - 1) / most
+        if abs(closest - level) > LEVEL_STEP:
+            problems.append(f"mix.level={level}: {most + 1} topics do not give it; the closest is {closest:.3g}")
     return problems

@@ -2,26 +2,75 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from synthdiv.core.stage import Node
+from synthdiv.generate.generate import Split
+from synthdiv.generate.source import Source
+from synthdiv.mix.matched import Matched
 from synthdiv.mix.mix import Mix
 from synthdiv.mix.selection import Selection
-from synthdiv.study.config import By, Cell
+from synthdiv.mix.written import REPLACED, PairPrompts, Written
+from synthdiv.study.config import By, Cell, Diversity, Kind
+from synthdiv.study.generators import Generator
+
+Part = Callable[..., Node]  # a mix without human rows, with other fields of its `MixSpec`
 
 
-def level_inputs(cell: Cell, mix: Mix, mixed: Callable[[Cell], Node]) -> dict[str, Node]:
-    """The input `level` of a mix, or nothing: rows selected from mixes of all prompts, which are filtered as it is.
-    `mixed` gives the mix of a cell."""
-    way, have, pools = cell.mix.way(), cell.prompts.train_rows, range(cell.generators.samples)
-    if not way or way.by is not By.selection or not mix.sources:
+def level_inputs(
+    cell: Cell, mix: Mix, mixed: Callable[[Cell], Node], source: Callable[[Cell, Generator], Source], model: Part
+) -> dict[str, Node]:
+    """The input `level` of a mix, or nothing. `mixed`, `source` and `model` are those of the pipeline."""
+    way, matched = cell.mix.way(), cell.mix.kind is Kind.single_matched
+    full = way and way.by is By.paraphrase and cell.mix.level == 1  # no pair is replaced
+    if not mix.sources or full or not (matched or (way and way.by is not By.sampling)):
         return {}
-    allocation = mix.allocation()
-    human, first = allocation.count(-1), mix.positions()[allocation.index(-1)] if -1 in allocation else 0
+    none = replace(cell.mix, real_share=0.0, real_rows=None, spare=0.0, level=None, diversity=None)
+
+    def part(**changes: Any) -> Node:
+        return mixed(replace(cell, mix=replace(none, **changes)))
+
     mix.level, mix.spare = True, 0.0
+    one = next(each for each in cell.generators.models if each.name == mix.sources[0])
+    if matched:
+        return {"level": matched_rows(cell, mix, part, one, model(cell, cell.student))}
+    assert way
+    if way.by is By.selection:
+        return {"level": selected_rows(cell, mix, part, way)}
+    return {"level": written_rows(cell, mix, part, way, source(cell, one))}
+
+
+def selected_rows(cell: Cell, mix: Mix, part: Part, way: Diversity) -> Node:
+    """Rows selected from mixes of all prompts, which are filtered as the mix is."""
+    allocation, have, pools = mix.allocation(), cell.prompts.train_rows, range(cell.generators.samples)
+    human, first = allocation.count(-1), mix.positions()[allocation.index(-1)] if -1 in allocation else 0
     stage = Selection(mix.rows - human, len(pools), cell.mix.level, [first, human, have], way.near, way.pattern)
-    plain = replace(cell.mix, rows=have, real_share=0.0, real_rows=None, real_rotation=0, spare=0.0)
-    plain = replace(plain, level=None, diversity=None)
-    mixes = {str(at): mixed(replace(cell, mix=replace(plain, sample=at))) for at in pools}
-    return {"level": Node(stage, {"prompts": Node(cell.prompts), **mixes})}
+    mixes = {str(at): part(rows=have, real_rotation=0, sample=at) for at in pools}
+    return Node(stage, {"prompts": Node(cell.prompts), **mixes})
+
+
+def matched_rows(cell: Cell, mix: Mix, part: Part, one: Generator, student: Node) -> Node:
+    """Rows of one source at the temperature that gives them the likelihood of several sources."""
+    stage = Matched(mix.rows - mix.allocation().count(-1), sorted(cell.mix.temperatures))
+    inputs = {"student": student, "multi": part(kind=Kind.multi, rows=stage.rows)}
+    for degree in stage.temperatures:
+        how = Diversity(By.sampling, low=replace(one.sampling, temperature=degree))
+        inputs[f"{degree:g}"] = part(kind=Kind.single, rows=stage.rows, level=0.0, diversity=how)
+    return Node(stage, {"prompts": Node(cell.prompts), **inputs})
+
+
+def written_rows(cell: Cell, mix: Mix, part: Part, way: Diversity, one: Source) -> Node:
+    """Pairs that a source writes on topics, or as paraphrases of the pairs that stay."""
+    rows, level, study = mix.rows - mix.allocation().count(-1), cell.mix.level or 0.0, cell.prompts
+    topics, prompts = way.topics_at(level), {"prompts": Node(cell.prompts)}
+    new = rows if topics else round(REPLACED * (1 - level) * rows)
+    kept = {} if topics else {"mix": part(rows=rows - new)}
+    asked = PairPrompts(
+        None, study.system, study.date, study.template, new if topics else rows - new, way.wording, topics
+    )
+    which = {"split": Split.test, "rows": asked.rows, "subset": asked.rows}
+    answers = one.answers(Node(asked, prompts | kept), way.tries * math.ceil(new / asked.rows), **which)
+    return Node(Written(rows, not topics), {**prompts, "answers": answers, **kept})

@@ -18,7 +18,7 @@ from synthdiv.generate.spec import MODELLESS
 from synthdiv.mix.filters import Overlap
 from synthdiv.mix.mix import OVERLAP, Mix, shard_input
 from synthdiv.mix.round_rows import RoundFilter, RoundRows
-from synthdiv.study.config import Cell, Kind
+from synthdiv.study.config import SINGLES, Cell, Kind
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.levels import level_inputs
 from synthdiv.study.lineage import Block, block_of, decoded, fine_tuned, of_member, population
@@ -73,7 +73,8 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
         loop = replace(part, student=cell.student, mix=cell.mix, train=cell.train)
         members = once(known, trained, replace(loop, rounds=replace(cell.rounds, member=0)))
     else:
-        own = replace(data if cell.mix.overlap is Overlap.report else part, mix=cell.mix)
+        alone = cell.mix.overlap is Overlap.report and cell.mix.kind is not Kind.single_matched
+        own = replace(data if alone else part, mix=cell.mix)
         members = [fine_tuned(prompts, student, cell.train, once(known, mixed, own))]
     tuned = members[cell.rounds.member]
     mix = tuned.inputs["mix"]
@@ -180,7 +181,7 @@ def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = (
     """The mix, and the shards of answers by the sources that it needs, or by the `students` of the round before."""
     prompts, stage = Node(cell.prompts), fine_tuning_set(cell, block, students)
     sets = {} if stage.overlap is Overlap.report else prompt_sets(untouched(cell)[3])
-    stage.evaluated, level = [*sets], {} if block else level_inputs(cell, stage, mixed)
+    stage.evaluated, level = [*sets], {} if block else level_inputs(cell, stage, mixed, source, model)
     sources, samples = students or [source(cell, each) for each in shares(cell)[0]], cell.generators.samples
     which = {"rows": stage.train_rows, "shard_rows": stage.shard_rows, "first": stage.first, "round": stage.round}
     answers = {
@@ -202,7 +203,7 @@ def shares(cell: Cell) -> tuple[list[Generator], list[float], float]:
     real_share = mix.real_rows / rows if mix.real_rows and rows > 0 else mix.real_share
     if mix.kind is Kind.human or real_share >= 1:
         return [], [], 1.0
-    if mix.kind is Kind.single:
+    if mix.kind in SINGLES:
         return [next(model for model in models if mix.source in (None, model.name))], [1.0], real_share
     weights = mix.weights or [1.0] * len(models)
     used = [(model, weight / sum(weights)) for model, weight in zip(models, weights, strict=True) if weight]

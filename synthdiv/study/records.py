@@ -113,7 +113,7 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
         return any(suite.rubrics for suite in cell.evaluate.suites)
     if key in ("mix.weights", "mix.rotation"):
         return len(sources) > 1
-    if key == "mix.real_rows" or key.startswith(("mix.level", "mix.diversity")):
+    if key == "mix.real_rows" or key.startswith(("mix.level", "mix.diversity", "mix.temperatures")):
         return bool(sources)
     if group == "rounds":
         return key == "rounds.round" or matters_in_rounds(key, cell)

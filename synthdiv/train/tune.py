@@ -108,7 +108,7 @@ def as_frozen(stage: Recipe, run: Run) -> tuple[str, bool]:
 
 def human_rows(chat: Chat, rows: list[dict[str, Any]], answers: dict[str, str | None], longest: int) -> list[Row]:
     """These prompts with human answers, which `answers` has by id; none if one of them has none."""
-    if any(answers[row["id"]] is None for row in rows):
+    if any(answers.get(row["id"]) is None for row in rows):
         return []
     return cut(rendered(chat, [row | {"response": answers[row["id"]]} for row in rows]), longest)
 

@@ -24,7 +24,7 @@ class Labels:
     def mix(self, arm: Arm) -> str:
         mix = str(arm.axes.get("mix"))
         words = ["vanilla" if mix == "none" else mix.replace("_", " ")]
-        if mix == "single" and value_of(arm, "source") != NOT_APPLICABLE:
+        if mix.startswith("single") and value_of(arm, "source") != NOT_APPLICABLE:
             words.append(value_of(arm, "source"))
         return " ".join(words)
 
