@@ -16,7 +16,7 @@ from synthdiv.mix.filters import overlap, overlap_counts, refuses
 from synthdiv.mix.mix import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.views.layout import Row, markdown
-from synthdiv.views.report.collect import finished
+from synthdiv.views.report.collect import finished, read_or
 
 DIVERSITY = ("distinct_2@words", "mtld@words", "compression_gzip@words", "self_bleu_3@texts")
 BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of the first answers of a mix
@@ -32,16 +32,23 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
     trained = {nodes[cell.train].inputs.get("mix", ""): cell for cell in ledger.cells() if cell.train}
     for key, cell in trained.items():
         mix, prompts, file = finished(root, key or "-"), finished(root, cell.prompts), f"cards/{key[:8]}.md"
-        if not mix or not prompts:
+        rows = read_or(Rows(), mix, lambda path: read_mix(Artifact(None, "", path)))
+        train = read_or(Rows(), prompts, lambda path: read_prompts(Artifact(None, "", path), "train"))
+        if not mix or not prompts or not rows or not train:
             continue
-        rows, summary = read_mix(Artifact(None, key, mix)), json.loads((mix / MANIFEST).read_text("utf-8"))["summary"]
-        sets = {f"{nodes[at].stage} {at[:4]}": read_prompts(Artifact(None, at, path), "test") for at in cell.nodes
-                if nodes[at].stage in SETS and (path := finished(root, at))}  # fmt: skip
+        summary = json.loads((mix / MANIFEST).read_text("utf-8"))["summary"]
+        sets = {
+            f"{nodes[at].stage} {at[:4]}": read_or(
+                Rows(), finished(root, at), lambda path: read_prompts(Artifact(None, "", path), "test")
+            )
+            for at in cell.nodes
+            if nodes[at].stage in SETS
+        }
         shared = overlap(rows, sets)
         overlaps = summary.get("overlap", {}) | overlap_counts(rows, shared)
         licences = {"human": nodes[cell.prompts].fields.get("licence")} | cell.licences
         sources = source_rows(rows, summary | {"overlap": overlaps}, licences)
-        hidden = {row["id"] for row in read_prompts(Artifact(None, "", prompts), "train") if row.get("planted")}
+        hidden = {row["id"] for row in train if row.get("planted")}
         hidden |= {row["id"] for of in shared.values() for row, asked in zip(rows, of["prompts"], strict=True) if asked}
         confidential = json.loads((prompts / MANIFEST).read_text("utf-8")).get("confidential")
         measured = lexical_scores({row["id"]: [row["response"]] for row in rows[:ANSWERS]}, None, BUDGET)

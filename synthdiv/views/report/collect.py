@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.stage import digest
@@ -16,6 +17,16 @@ from synthdiv.core.types import DataError, Score
 from synthdiv.evaluate.suite import read_scores
 from synthdiv.views.status import Observer, Status, cell_state
 
+T = TypeVar("T")
+LOGGER = logging.getLogger("synthdiv")
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # what a changed byte can raise
 VANILLA = "none"  # the mix of the vanilla students
 MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share", "rounds")  # axes that say nothing of it
 DAMAGED = "damaged"
@@ -145,6 +156,21 @@ def damage(path: Path) -> list[str]:
         return list(Store(path.parents[2]).damage(path, hashes=False))
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
         return [f"{MANIFEST} cannot be read ({type(error).__name__})"]
+
+
+def read_or(missing: T, path: Path | None, read: Callable[[Path], T]) -> T:
+    """What `read` gives of an artifact; `missing` where it is absent or, with a line in the log, damaged: one damaged
+    file costs what it holds, and nothing else."""
+    if path is None:
+        return missing
+    if not (problems := damage(path)):
+        try:
+            return read(path)
+        except UNREADABLE as error:
+            problems = [f"a file of it cannot be read ({type(error).__name__})"]
+    advice = f"left out; `{shlex.join(['rm', '-r', str(path)])}`, and run the sweep again"
+    LOGGER.warning("%s %s: %s; %s", path.parent.name, path.name[:8], "; ".join(problems), advice)
+    return missing
 
 
 def suite_scores(root: Path, key: str) -> list[Score]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from synthdiv.views.layout import Row, arrow, interval, number
 from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
-from synthdiv.views.report.collect import VANILLA, damage, finished
+from synthdiv.views.report.collect import VANILLA, finished, read_or
 from synthdiv.views.report.contrasts import SHOWN, Contrast
 from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.labels import Labels, axis_words
@@ -216,8 +216,11 @@ def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
 
 def loss_curve(root: Path, model: str) -> tuple[list[float], list[float]] | None:
     """The steps and losses of a training, averaged in stretches of equal length; None where nothing was trained."""
-    path = finished(root, model) if model.isalnum() else None
-    if path is None or not (path / "metrics.parquet").exists() or damage(path):
+    return read_or(None, finished(root, model) if model.isalnum() else None, curve_of)
+
+
+def curve_of(path: Path) -> tuple[list[float], list[float]] | None:
+    if not (path / "metrics.parquet").exists():
         return None
     import numpy as np
     import pyarrow.parquet

@@ -11,7 +11,7 @@ from typing import Any
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.store import MANIFEST
 from synthdiv.views.report.arms import Arm
-from synthdiv.views.report.collect import damage, finished, vanilla_key
+from synthdiv.views.report.collect import finished, read_or, vanilla_key
 from synthdiv.views.report.labels import Labels
 
 MOST = 40  # prompts in the page
@@ -56,7 +56,7 @@ def samples_of(root: Path, name: str, arms: Sequence[Arm], labels: Labels) -> Sa
             cell = records.get(row.key) or untouched[row.key]
             made.decoding = "published" if "published" in cell.responses else next(iter(cell.responses), "")
             key = cell.responses.get(made.decoding, "")
-            if rows := rows_of(finished(root, key if row.key in records else vanilla_response(nodes, cell, key))):
+            if rows := rows_of(root, key if row.key in records else vanilla_response(nodes, cell, key)):
                 answers = {row["id"]: row["response"] for row in rows}
                 made.arms.append(labels.name(arm))
                 made.answers.append([answers.get(prompt["id"]) for prompt in made.prompts])
@@ -78,8 +78,11 @@ def vanilla_response(nodes: dict[str, NodeRecord], cell: CellRecord, key: str) -
 
 def prompts_of(root: Path, key: str, most: int) -> list[dict[str, str]]:
     """The first test prompts of the stratified order. A confidential set has none."""
-    path = finished(root, key)
-    if path is None or damage(path) or confidential(path):
+    return read_or([], finished(root, key), lambda path: first_prompts(path, most))
+
+
+def first_prompts(path: Path, most: int) -> list[dict[str, str]]:
+    if confidential(path):
         return []
     import pyarrow.parquet
 
@@ -93,9 +96,13 @@ def confidential(path: Path) -> bool:
     return json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("confidential", True)
 
 
-def rows_of(path: Path | None) -> list[dict[str, Any]]:
+def rows_of(root: Path, key: str) -> list[dict[str, Any]]:
     """The first answer to each prompt; none of an artifact that is absent, damaged or confidential."""
-    if path is None or damage(path) or confidential(path):
+    return read_or([], finished(root, key), first_answers)
+
+
+def first_answers(path: Path) -> list[dict[str, Any]]:
+    if confidential(path):
         return []
     with (path / "rows.jsonl").open(encoding="utf-8") as handle:
         rows = [row for row in map(json.loads, handle) if row["sample"] == 0]

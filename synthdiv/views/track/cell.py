@@ -14,6 +14,7 @@ from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.stage import digest
 from synthdiv.core.store import MANIFEST
 from synthdiv.core.types import Score
+from synthdiv.study.grid import is_path
 from synthdiv.views.report.collect import finished, suite_scores
 
 TAG = 64  # characters; W&B refuses a longer tag
@@ -177,7 +178,7 @@ def track_cell(
     """
     content = digest([sorted(sweeps), failed, *contents(results)])
     tags = [*(sweep[:TAG] for sweep in sweeps), *["unmatched"] * bool(cell.unmatched)]
-    config = {**cell.axes, **cell.seeds, **results.made_by}
+    config = {**without_folders(cell.axes), **cell.seeds, **results.made_by}
 
     def write() -> None:
         if results.curve:
@@ -215,6 +216,12 @@ def written_once(
     finally:
         tracker.finish(code)
     return True
+
+
+def without_folders(axes: Mapping[str, Any]) -> dict[str, Any]:
+    """Axes, with the last part of paths alone: folders of a machine are not shown."""
+    named = {name: Path(str(value).strip("'\"")).name for name, value in axes.items() if is_path(name)}
+    return {**axes, **{name: value for name, value in named.items() if value}}
 
 
 def contents(results: Publishable) -> list[Any]:

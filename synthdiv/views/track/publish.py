@@ -13,9 +13,9 @@ from synthdiv.core.store import file_digest
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.study.config import Track, TrackerName
-from synthdiv.views.report.collect import finished, vanilla_cells
+from synthdiv.views.report.collect import UNREADABLE, finished, vanilla_cells
 from synthdiv.views.status import Observer
-from synthdiv.views.track.cell import Tracker, publishable, track_cell, written_once
+from synthdiv.views.track.cell import Tracker, publishable, track_cell, without_folders, written_once
 from synthdiv.views.track.trackio import TrackioTracker
 from synthdiv.views.track.wandb import WandbTracker, mode
 
@@ -49,9 +49,10 @@ def publish(root: Path, name: str, track: Track) -> int:
         tracker = tracker_of(track, root, resume)
         try:
             results = publishable(root, cell, track.samples)
-        except DataError as error:
+        except (DataError, *UNREADABLE) as error:
+            why = error if isinstance(error, DataError) else f"a file of it cannot be read ({type(error).__name__})"
             counts["damaged"] += 1
-            echo(f"cell {cell.key[:8]} is left out: {error}", error=True)
+            echo(f"cell {cell.key[:8]} is left out: {why}; `synthdiv doctor` names damaged artifacts", error=True)
             continue
         sweeps = tags.get(cell.key, [name])
         written = track_cell(tracker, sweeps, cell, results, published_folder(root, tracker), failed)
@@ -78,7 +79,7 @@ def track_report(tracker: Tracker, name: str, folder: Path, published: Path) -> 
     def write() -> None:
         for table, file in tables.items():
             with file.open(encoding="utf-8", newline="") as handle:
-                if rows := list(csv.DictReader(handle)):
+                if rows := [without_folders(row) for row in csv.DictReader(handle)]:
                     tracker.table(table, rows)
         for image, file in images.items():
             tracker.image(image, file)

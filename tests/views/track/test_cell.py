@@ -13,6 +13,7 @@ import pytest
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.types import Score
 from synthdiv.views.track.cell import Publishable, flat, prompt_means, publishable, title, track_cell
+from synthdiv.views.track.publish import track_report
 from tests.views.report.conftest import Study
 
 AXES = {"mix": "single", "source": "ada", "generators": "toy", "student": "llama_8b"}
@@ -137,3 +138,16 @@ def test_scores_by_prompt_are_means_of_answers_and_what_is_undefined_is_empty(tm
         {"id": "q", "a": 1.5, "plain/b": None},
     ]
     assert prompt_means([tmp_path], 1) == [{"id": "p", "a": None, "plain/b": None}]
+
+
+def test_no_folder_of_the_machine_is_in_what_is_sent(tmp_path: Path) -> None:
+    axes = AXES | {"prompts.table.path": "'/home/alice/private/prompts.jsonl'", "student.checkpoint.path": "C:/x/model"}
+    tracker = Recorder()
+    track_cell(tracker, ["s"], dataclasses.replace(CELL, axes=axes), Publishable(), tmp_path)
+    config = tracker.calls[0][5]
+    assert (config["prompts.table.path"], config["student.checkpoint.path"]) == ("prompts.jsonl", "model")
+    report = tmp_path / "reports"
+    report.mkdir()
+    (report / "arms.csv").write_text("arm,prompts.table.path\na,/home/alice/private/prompts.jsonl\n")
+    track_report(tracker, "eggs", report, tmp_path / "published")
+    assert "alice" not in repr(tracker.calls)
