@@ -103,7 +103,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gradient_diversity": {"rows": 9, "dimensions": 0, "seed": 1, "precision": Precision.bf16},
     "sources_alike": {"sources": ["y", "x"], "sets": [], "length": 2, "encoded": True},
     "instrument": {"sizes": [14], "strengths": [0.6], "draws": 4, "encoded": 12},
-    "selection": {"rows": 9, "pools": 2, "level": 0.0, "human": [0, 30, 48], "near": 0.4},
+    "selection": {"rows": 9, "pools": 2, "level": 0.0, "human": [0, 30, 48], "near": 0.4, "seed": 1},
     "reached": {"texts": 30},
     "questions": {
         "table.where": ["kind=a"], "table.columns.prompt": "other", "table.columns.response": "alternative",

@@ -17,6 +17,7 @@ from synthdiv.mix.mix import read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
 from synthdiv.models.score import answer_gradients
+from synthdiv.prompts.split import rank
 
 
 @dataclass
@@ -24,11 +25,11 @@ class GradientSettings:
     """Whose gradients, of how many rows."""
 
     rows: int = setting(1000, least=2)
-    """Rows of the set, from its first on: compare sets at one number."""
+    """Rows of the set, by a random order of their prompts: compare sets at one number."""
     dimensions: int = setting(1024, least=0)
     """Dimensions to which gradients are projected, which bound the score; 0: whole gradients, for small models."""
     seed: int = setting(0, least=0)
-    """Seed of the projection and of the interval."""
+    """Seed of the order, of the projection and of the interval."""
 
 
 @dataclass
@@ -49,6 +50,7 @@ class GradientDiversity(Stage, GradientSettings):
     """Inputs: `prompts`, `mix`, and the `model` whose gradients are taken."""
 
     name = "gradient_diversity"
+    version = 2
     model_input = "model"
     unit = "rows"
 
@@ -65,7 +67,8 @@ class GradientDiversity(Stage, GradientSettings):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import numpy as np
 
-        rows = read_mix(inputs["mix"])[: self.rows]
+        every = read_mix(inputs["mix"])  # sources and rounds one after the other
+        rows = sorted(every, key=lambda row: rank(self.seed, "gradients", row["id"]))[: self.rows]
         opened = run.model(inputs["model"], self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
         pairs = chat.scored_pairs([row["prompt"] for row in rows], [row["response"] for row in rows])

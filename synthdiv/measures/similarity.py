@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +63,12 @@ def source_similarity(vectors: Mapping[str, Any], seed: int = 0) -> list[Score]:
 
     of_pairs = [m._replace(name=f"{m.name}/{a}+{b}") for m in (SIMILARITY, ALIKE) for a, b in combinations(names, 2)]
     measures = [*of_pairs, ALIKE, *(each._replace(high=float(k)) for each in VOICES)]
-    missing = int((~valid).any(axis=0).sum())
-    note = f"{missing} of {len(group)} prompts lack the vector of a source" if missing else ""
-    return [e.score() for e in estimates(measures, *jackknife(statistic, np.bincount(group)), len(group), note=note)]
+    both = [int((valid[a] & valid[b]).sum()) for a, b in zip(*pairs, strict=True)]
+    of_set = (min(both), int((~valid).any(axis=0).sum()))  # n of the pair that has the fewest
+    counts = [*[(n, len(group) - n) for n in both] * 2, *[of_set] * (1 + len(VOICES))]
+    made = estimates(measures, *jackknife(statistic, np.bincount(group)), len(group))
+    notes = [f"{missing} of {len(group)} prompts lack the vector of a source" if missing else "" for _, missing in counts]
+    return [replace(e, n=n, note=note).score() for e, (n, _), note in zip(made, counts, notes, strict=True)]
 
 
 def excess_and_alike(units: Sequence[Any], valid: np.ndarray, group: np.ndarray) -> Statistic:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.measures.accuracy import exact_match
 from synthdiv.measures.words import words
@@ -42,6 +43,8 @@ class Selection(FineTuningSet):
     """The share of the pool, nearest to the split `target`, that is chosen from."""
     pattern: str = ""
     """The regular expression for labels."""
+    seed: int = setting(0, least=0, before=0)
+    """Seed of random rows, of the parts, and but for 0 of the row from which others spread out."""
 
     def input_names(self) -> list[str]:
         return ["prompts", *map(str, range(self.pools))]
@@ -73,7 +76,7 @@ class Selection(FineTuningSet):
         for stratum in sorted(sizes, key=lambda key: (sizes[key], key)):
             left = ~np.isin(prompts, prompts[chosen])
             members = np.array([at for at, each in enumerate(strata) if each == stratum and left[at]], dtype=int)
-            chosen += members[choose(vectors[members], quota[stratum], self.level, prompts[members])].tolist()
+            chosen += members[choose(vectors[members], quota[stratum], self.level, prompts[members], self.seed)].tolist()
         if len(chosen) < self.rows:
             raise DataError(
                 f"mix.level={self.level}: {len(pool)} answers to {len({*prompts.tolist()})} prompts give "

@@ -51,7 +51,7 @@ def spread_order(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int 
     orders, distances = [], []
     for members in parts:
         wanted = min(len(members), 1 + SPARE * count * len(members) // len(vectors))
-        order, entered = farthest_first(vectors[members], wanted, groups[members])
+        order, entered = farthest_first(vectors[members], wanted, groups[members], seed)
         orders.append(members[order])
         distances.append(entered)
     merged = np.concatenate(orders)[np.argsort(-np.concatenate(distances), kind="stable")]
@@ -64,12 +64,16 @@ def spread_order(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int 
     return merged[np.argsort(-entered, kind="stable")]
 
 
-def farthest_first(vectors: np.ndarray, count: int, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most `count` indices, beginning with the vector nearest to the mean: each next one is the farthest from those
-    before, of a group that has none; and the cosine distance at which each entered."""
+def farthest_first(
+    vectors: np.ndarray, count: int, groups: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` indices, beginning with the vector nearest to the mean (with another seed than 0: a random one):
+    each next one is the farthest from those before, of a group that has none; and the cosine distance at which each
+    entered."""
     import numpy as np
 
-    first = int((vectors @ vectors.mean(axis=0)).argmax())
+    first = int(np.random.default_rng(seed).integers(len(vectors)) if seed else
+                (vectors @ vectors.mean(axis=0)).argmax())  # fmt: skip
     order, entered = [first], [2.0]
     nearest = 1 - vectors @ vectors[first]
     while len(order) < count:

@@ -23,7 +23,7 @@ from synthdiv.study.config import SINGLES, By, Cell, Kind
 from synthdiv.study.expand import Point
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.lineage import problems_of_rounds
-from synthdiv.study.match import mismatches
+from synthdiv.study.match import mismatches, problems_of_filters
 from synthdiv.study.pipeline import Graph, Known, fine_tuning_set, graph, once, shares
 from synthdiv.study.records import cell_record
 from synthdiv.study.relations import asked, problems_of_judges
@@ -233,6 +233,7 @@ def check(cell: Cell) -> list[str]:
         problems.append(f"mix.diversity.near={way.near}: needs the split that it is near to; set prompts.target=200")
     problems += [problem for index, each in enumerate(sources) for problem in each.check(f"generators.models.{index}")]
     stage = fine_tuning_set(cell)
+    problems += problems_of_filters(cell, stage)
     if 0 < mix.max_words < mix.min_words:
         problems.append(f"mix.max_words={mix.max_words}: needs mix.min_words={mix.min_words} or more")
     if stage.spare and (most := have - rows) < (needs := math.ceil(stage.spare * rows)):

@@ -48,6 +48,7 @@ def selected_rows(cell: Cell, mix: Mix, part: Part, way: Diversity) -> Node:
     allocation, have, pools = mix.allocation(), cell.prompts.train_rows, range(cell.generators.samples)
     human, first = allocation.count(-1), mix.positions()[allocation.index(-1)] if -1 in allocation else 0
     stage = Selection(mix.rows - human, len(pools), cell.mix.level, [first, human, have], way.near, way.pattern)
+    stage.seed = mix.real_rotation
     mixes = {str(at): part(rows=have, real_rotation=0, sample=at) for at in pools}
     return Node(stage, {"prompts": Node(cell.prompts), **mixes})
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.stage import canonical_fields, digest
 from synthdiv.generate.generate import Generate, Split
+from synthdiv.mix.filters import Duplicates
 from synthdiv.mix.mix import FineTuningSet, Mix
+from synthdiv.study.config import By, Cell, Kind
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph
 from synthdiv.train.recipe import StopRule
@@ -75,6 +77,29 @@ def mismatch(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
         "mix.leave_out, filters, train.epochs and train.budget, or each of them to every arm (mix.spare replaces rows "
         "that filters remove); where they differ by design, say so with report.unmatched=true"
     )
+
+
+def problems_of_filters(cell: Cell, stage: Mix) -> list[str]:
+    """Filters that would change how much a cell trains, or that a level of diversity cannot have."""
+    mix, removed = cell.mix, stage.filters()
+    way = mix.way() if stage.sources else None
+    if (way and way.by is not By.sampling) or (stage.sources and mix.kind is Kind.single_matched):
+        if mix.spare:
+            return [
+                f"mix.spare={mix.spare:g}: rows of a level of diversity are chosen beforehand, so no further prompts take "
+                "the place of others; set mix.spare=0 and train.match=steps"
+            ]
+        if mix.duplicates is not Duplicates.none:
+            return [
+                f"mix.duplicates={mix.duplicates.value}: equal answers are a part of a level of diversity, and a less "
+                "diverse one would lose more rows; set mix.duplicates=none"
+            ]
+    if not removed or mix.spare or cell.train.match is not Match.rows or cell.report.unmatched:
+        return []
+    return [
+        f"mix.rows: the mix is {removed}, which leaves an unknown number of rows, and train.match=rows matches rows; "
+        "set mix.spare=0.2, or train.match=steps train.budget=STEPS, or report.unmatched=true"
+    ]
 
 
 def mixed(graph: Graph) -> Mix:

@@ -18,7 +18,7 @@ from synthdiv.generate.spec import MODELLESS
 from synthdiv.mix.filters import Overlap
 from synthdiv.mix.mix import OVERLAP, Mix, shard_input
 from synthdiv.mix.round_rows import RoundFilter, RoundRows
-from synthdiv.study.config import SINGLES, Cell, Kind
+from synthdiv.study.config import SINGLES, By, Cell, Kind
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.levels import level_inputs
 from synthdiv.study.lineage import Block, block_of, decoded, fine_tuned, of_member, population
@@ -174,7 +174,10 @@ def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[S
 
 def rotates(cell: Cell) -> bool:
     """Whether `mix.real_rotation` makes a difference: there are other prompts for the human rows, or for the mix."""
-    return 0 < shares(cell)[2] < 1 or 0 < (cell.mix.rows or 0) < cell.prompts.train_rows
+    way, real_share = cell.mix.way(), shares(cell)[2]
+    if way and way.by is By.topics and not real_share:
+        return False  # the source writes the questions too
+    return 0 < real_share < 1 or 0 < (cell.mix.rows or 0) < cell.prompts.train_rows
 
 
 def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = ()) -> Node:

@@ -21,7 +21,7 @@ from synthdiv.study.match import unmatched
 from synthdiv.study.origin import NOT_IDENTITY
 from synthdiv.study.pipeline import Graph, graph, rotates, shares
 from synthdiv.study.relations import relations
-from synthdiv.study.rounds import Lineage
+from synthdiv.study.rounds import STUDENTS_OF, Lineage, Writers
 
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
 
@@ -72,15 +72,18 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         group: point.choices.get(group, "")
         for group in ("prompts", "generators", "student", "train", "evaluate", "judge")
     }
+    mix = "human" if item.mix and not sources else cell.mix.kind.value
+    later = item.mix is not None and cell.rounds.round > 0 and cell.rounds.writers is Writers.students
     values: dict[str, Any] = {
         **groups,
-        "mix": "human" if item.mix and not sources else cell.mix.kind.value,
+        "mix": STUDENTS_OF + mix if later and mix == "human" else mix,
         "source": source_label(cell, sources),
         "rows": cell.mix.rows or cell.prompts.train_rows,
-        "real_share": shares(cell)[2] if item.mix else NOT_APPLICABLE,
+        "real_share": (cell.rounds.real_share if later else shares(cell)[2]) if item.mix else NOT_APPLICABLE,
     }
     if point.choices.get("rounds", "none") != "none":
         values |= {"rounds": point.choices["rounds"], "rounds.round": str(cell.rounds.round)}
+        values["mix.real_share"] = shares(cell)[2] if sources else NOT_APPLICABLE  # in round 0 that of all rows
     seed_names = {name for name, _, _ in seed_fields(cell)}
     for override in point.overrides:
         key, value = override.split("=", 1)

@@ -16,6 +16,7 @@ Init = StrEnum("Init", "base continue")
 Writers = StrEnum("Writers", "students sources decoding initial")
 Lineage = StrEnum("Lineage", "single pooled segmented")
 Real = StrEnum("Real", "same new")
+STUDENTS_OF = "students_of_"  # what the axis `mix` begins with after round 0, where students of human answers write
 
 
 @dataclass

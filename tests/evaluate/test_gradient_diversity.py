@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from synthdiv.measures.spectrum import vendi_value
 from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
+from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy_world import World
 from synthdiv.train.recipe import Method
 from synthdiv.train.train import Train
@@ -36,6 +38,10 @@ def small(tmp_path_factory):
     )
 
 
+def drawn(mix, count):
+    return sorted(read_mix(mix), key=lambda row: rank(0, "gradients", row["id"]))[:count]
+
+
 def g_vendi(small, *fields):
     root, prompts, mix, model = small
     (score,) = read_scores(build(root, GradientDiversity(*fields), prompts, mix, model).path)
@@ -44,7 +50,7 @@ def g_vendi(small, *fields):
 
 def test_it_is_the_vendi_score_of_whole_gradients(small):
     _, prompts, mix, model = small
-    made, rows = opened(model), read_mix(mix)[:20]
+    made, rows = opened(model), drawn(mix, 20)
     chat = Chat.for_prompts(made.tokenizer, prompts)
     gradients = []
     for prompt, answer in chat.scored_pairs([row["prompt"] for row in rows], [row["response"] for row in rows]):
@@ -57,6 +63,16 @@ def test_it_is_the_vendi_score_of_whole_gradients(small):
     assert score.value == pytest.approx(vendi_value(np.stack(gradients)), rel=1e-4)
     assert score.low < score.value < score.high
     assert score.n == 20
+
+
+def test_a_cut_has_rows_of_every_author_and_not_the_first_ones(small):
+    """Sources, people and rounds stand one after the other in a mix."""
+    root, prompts, mix, model = small
+    made = build(root, GradientDiversity(24, 16), prompts, mix, model)
+    asked = set(pyarrow.parquet.read_table(made.path / "items.parquet")["prompt"].to_pylist())
+    halves = [sum(row["id"] in asked for row in part) for part in (read_mix(mix)[:24], read_mix(mix)[24:])]
+    assert sum(halves) == 24
+    assert min(halves) > 6
 
 
 def test_a_projection_changes_little(small):

@@ -119,10 +119,18 @@ def test_undefined_has_a_reason():
             assert "fewer than two prompts" in scores[name].note
 
 
-def test_empty_answers_are_counted():
-    vectors = made()
-    vectors["s0"][3] = math.nan
-    assert "1 of 25 prompts lack the vector of a source" in source_similarity(vectors)[0].note
+def test_every_score_says_on_how_many_prompts_it_is():
+    """A pair on those that both answer, a set as its pair that has the fewest."""
+    vectors = made(3)
+    vectors["s0"][3], vectors["s1"][3:5] = math.nan, 0.0
+    scores = {score.name: score for score in source_similarity(vectors)}
+    for pair, n in (("s0+s1", 23), ("s0+s2", 24), ("s1+s2", 23)):
+        for name in ("similarity", "alike"):
+            score = scores[f"{name}/{pair}"]
+            assert (score.n, score.note) == (n, f"{25 - n} of 25 prompts lack the vector of a source")
+    assert [scores[name].n for name in ("alike", "voices", "voices_vendi")] == [23, 23, 23]
+    assert scores["voices"].note == "2 of 25 prompts lack the vector of a source"
+    assert {(score.n, score.note) for score in source_similarity(made(3))} == {(25, "")}
 
 
 @pytest.mark.parametrize("vectors", [made(1), {"a": np.eye(3), "b": np.eye(4)[:, :3]}])

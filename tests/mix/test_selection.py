@@ -90,6 +90,15 @@ def test_another_encoder_and_measure_sees_each_level_above_the_one_below(root, p
     assert all(0 <= scores["reached/mauve"].value <= 1 for scores in reached.values())
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_another_seed_is_another_selection_and_no_copy(root, prompts, pools, chosen, level):
+    """What enters the key of a replicate changes its rows."""
+    stage = replace(chosen[level].stage, seed=1)
+    one, other = ({row["id"] for row in read_mix(made)} for made in (chosen[level], build(root, stage, prompts, *pools)))
+    assert one != other
+    assert strata(prompts, pools, read_mix(build(root, stage, prompts, *pools))).total() == ROWS
+
+
 def test_a_bound_on_the_shift_lowers_the_shift(root, prompts):
     """Of a source whose answers are foreign speech but for a fifth."""
     family = build(root, Family(3, 4, 1.0, 0.8, WORLD, Grade()))

@@ -45,12 +45,24 @@ def test_arms_that_leave_out_other_prompts_are_refused(tmp_path):
 
 
 def test_a_filtered_arm_is_matched_by_steps_alone(tmp_path):
-    """How many rows refuse is known only when they are written."""
-    words, params = TINY[:6], {"mix": "human,single", "mix.filter": "none,refusals"}
-    with pytest.raises(ConfigError, match=r"epochs of \d+ rows, without refusals"):
-        frozen(*words, root=tmp_path, params=params)
+    """How many rows a filter removes is known only when they are written, in each arm another number."""
+    words, params = TINY[:6], {"mix": "human,single"}
+    for filters in ("filter=none,refusals", "duplicates=exact", "min_words=2", "max_words=9", "overlap=remove"):
+        key, values = f"mix.{filters}".split("=")
+        with pytest.raises(ConfigError, match=r"answers of|without (refusals|exact|overlap).* train.match=rows matches"):
+            frozen(*words, root=tmp_path, params=params | {key: values})
+    params["mix.duplicates"] = "exact"
+    frozen(*words, "report.unmatched=true", root=tmp_path, params=params)
     frozen(*words, "train.match=steps", "train.budget=2", root=tmp_path, params=params)
     frozen(*words, "mix.rows=24", "mix.spare=0.5", root=tmp_path, params=params)  # further prompts take their places
+
+
+@pytest.mark.parametrize("mix", ["selected", "random", "paraphrased", "topics", "single_matched"])
+@pytest.mark.parametrize("field", ["mix.spare=0.5", "mix.duplicates=exact"])
+def test_a_level_has_no_filter_that_depends_on_it(mix, field, tmp_path):
+    words = [f"mix={mix}", "generators=toy", "mix.rows=24", "mix.min_words=1", field]
+    with pytest.raises(ConfigError, match=rf"{field}: .* level of diversity"):
+        frozen(*TINY[:6], "train.match=steps", "train.budget=2", *words, root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def test_a_source_that_nobody_chose_says_of_how_many_it_is_the_first():
 @pytest.mark.parametrize(
     ("words", "other"),
     [("mix=human", True), ("mix=human mix.rows=40", False), ("mix=multi", True), ("mix=multi mix.rows=40", False),
-     ("mix=multi mix.real_share=0.5", False), ("mix=multi mix.real_rows=50", False)],
+     ("mix=multi mix.real_share=0.5", False), ("mix=multi mix.real_rows=50", False),
+     ("mix=topics generators=toy mix.rows=40", True)],
 )  # fmt: skip
 def test_real_rows_rotate_where_there_are_other_prompts_for_them(words, other):
     one, turned = record(*words.split()), record(*words.split(), "mix.real_rotation=1")

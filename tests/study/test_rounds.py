@@ -213,6 +213,23 @@ def test_arms_of_a_sweep_of_rounds_are_matched_and_share_their_beginning(tmp_pat
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "mix", "share"),
+    [
+        (["mix=human"], "students_of_human", 0.25),
+        (["mix=human", "rounds.writers=sources"], "human", 1.0),
+        (["mix=human", "rounds.round=0"], "human", 1.0),
+        (["mix=multi", "mix.real_share=0.5"], "multi", 0.25),
+        (["mix=multi", "mix.real_share=0.5", "rounds.round=0"], "multi", 0.5),
+    ],
+)
+def test_rows_that_students_write_are_not_called_human(words, mix, share):
+    (point,) = expander().expand({}, [*SMALL, "rounds=replace", "rounds.round=2", "rounds.real_share=0.25", *words])
+    axes = cell_record(point, graph(point.cell)).axes
+    assert (axes["mix"], axes["real_share"]) == (mix, share)
+    assert axes["mix.real_share"] == ("n/a" if mix.endswith("human") else 0.5)
+
+
 def test_an_axis_of_rounds_is_not_applicable_where_it_changes_no_key():
     for axis, one, other in (
         ("rounds.data", "replace", "accumulate_fixed"),

@@ -15,11 +15,12 @@ from synthdiv.measures.words import words
 from synthdiv.mix.filters import overlap, overlap_counts, refuses
 from synthdiv.mix.mix import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
+from synthdiv.prompts.split import rank
 from synthdiv.views.layout import Row, markdown
 from synthdiv.views.report.collect import finished, read_or
 
 DIVERSITY = ("distinct_2@words", "mtld@words", "compression_gzip@words", "self_bleu_3@texts")
-BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of the first answers of a mix
+BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of random answers of a mix
 SHOWN, LETTERS = 3, 300  # rows of each source in a sample, and how much of each text
 SUMMED = ("removed", "test prompts", "test answers")
 Rows = list[dict[str, Any]]
@@ -51,13 +52,14 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         hidden = {row["id"] for row in train if row.get("planted")}
         hidden |= {row["id"] for of in shared.values() for row, asked in zip(rows, of["prompts"], strict=True) if asked}
         confidential = json.loads((prompts / MANIFEST).read_text("utf-8")).get("confidential")
-        measured = lexical_scores({row["id"]: [row["response"]] for row in rows[:ANSWERS]}, None, BUDGET)
+        drawn = sorted(rows, key=lambda row: rank(0, "card", row["id"]))[:ANSWERS]  # rows are by round and author
+        measured = lexical_scores({row["id"]: [row["response"]] for row in drawn}, None, BUDGET)
         measured = [score for score in (*measured, *scores.get(cell.key, {}).values())
                     if score.name in DIVERSITY or "mix/" in score.name]  # fmt: skip
         values = [{name: getattr(score, name) for name in ("name", "value", "n", "note")} for score in measured]
         shown = "The prompts are confidential.\n" if confidential else markdown(sample(rows, hidden))
         files[file] = (
-            f"# Mix {key[:8]}\n\n{markdown(sources)}\n## Diversity of the first {ANSWERS} answers, and quality\n\n"
+            f"# Mix {key[:8]}\n\n{markdown(sources)}\n## Diversity of {ANSWERS} random answers, and quality\n\n"
             f"{markdown(values)}\n## A sample\n\n{shown}"
         )
         line = {"card": file, "rows": len(rows), "effective sources": summary.get("effective_sources")}

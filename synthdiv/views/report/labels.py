@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.study.rounds import STUDENTS_OF
 from synthdiv.views.report.arms import Arm, value_of
 
 MIXES = ("none", "human", "single", "multi_decoding", "multi")
@@ -45,6 +46,11 @@ class Labels:
         return (rank, *(natural(value_of(arm, axis)) for axis in axes))
 
 
+def began(arm: Arm) -> str:
+    """The mix of an arm in round 0."""
+    return str(arm.axes.get("mix")).removeprefix(STUDENTS_OF)
+
+
 def axis_words(axis: str, value: str) -> str:
     if axis in PLAIN:
         return f"→ {value}" if axis == "student" else value
@@ -56,11 +62,11 @@ def varying(arms: Sequence[Arm]) -> list[str]:
     real share and missing generators follow from the mix."""
     groups: dict[str, list[Arm]] = defaultdict(list)
     for arm in arms:
-        mix = str(arm.axes.get("mix"))
-        groups[mix if mix in MIXES[:2] else "synthetic"].append(arm)
+        groups[mix if (mix := began(arm)) in MIXES[:2] else "synthetic"].append(arm)
     axes: dict[str, None] = {}
-    for members in groups.values():
-        for axis in dict.fromkeys(axis for arm in members for axis in arm.axes if axis != "mix"):
+    for group, members in groups.items():
+        implied = ("mix", "real_share")[: 1 + (group in MIXES[:2])]
+        for axis in dict.fromkeys(axis for arm in members for axis in arm.axes if axis not in implied):
             if len({value_of(arm, axis) for arm in members} - {NOT_APPLICABLE}) > 1:
                 axes[axis] = None
     return list(axes)

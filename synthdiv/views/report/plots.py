@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
 from synthdiv.views.report.collect import VANILLA, finished, read_or
 from synthdiv.views.report.contrasts import SHOWN, Contrast
 from synthdiv.views.report.heat import columns_of, values_of, within
-from synthdiv.views.report.labels import Labels, axis_words
+from synthdiv.views.report.labels import Labels, axis_words, began
+from synthdiv.views.report.populations import ROUND
 from synthdiv.views.report.tables import comparison_name, comparison_rows, heading, mean_row
 
 COLOURS = {  # of Okabe and Ito: safe for colour-blind readers
@@ -149,6 +150,9 @@ def along(axis: str, measure: str, arms: Sequence[Arm], labels: Labels) -> Plot 
     which another axis does not apply, as those of rounds to round 0, belongs to every line that it begins."""
     arms = [arm for arm in sorted(arms, key=labels.order) if known(arm, measure) and is_number(value_of(arm, axis))]
     others = ["mix", "source", *(other for other in labels.varying if other not in (axis, "source"))]
+    if axis == ROUND:  # students of human answers go on from them, and the share of human answers is the round's
+        others = [other for other in others if other != "real_share"]
+        arms = [replace(arm, axes=arm.axes | {"mix": began(arm)}) for arm in arms]
     data, rows = list[dict[str, Any]](), list[Row]()
     for line in columns_of(arms, others):
         inside = [(float(value_of(arm, axis)), arm) for arm in arms if within(values_of(arm, others), line)]

@@ -55,6 +55,17 @@ def test_a_card_has_sources_licences_overlap_diversity_and_quality(sweep):
     assert "distinct_2@words" in text
 
 
+def test_the_diversity_on_a_card_is_that_of_rows_of_every_author(sweep, monkeypatch):
+    """Rows of a mix are in the order of rounds and authors: the first ones are of the first author."""
+    root, ledger, mix, _ = sweep
+    measured, count = [], len(read_mix(mix)) // 2
+    monkeypatch.setattr("synthdiv.views.report.cards.ANSWERS", count)
+    monkeypatch.setattr("synthdiv.views.report.cards.lexical_scores", lambda rows, *_: measured.append(rows) or [])
+    cards(root, ledger, {})
+    last = [row["id"] for row in read_mix(mix)[count:]]
+    assert count / 4 < sum(row in measured[0] for row in last) < count
+
+
 def test_a_source_of_which_no_row_is_left_stays_on_the_card():
     rows = [{"source": "oak", "response": "A text.", "response_tokens": 3, "finish": "stop"}]
     summary = {"removed": {"elm": {"length": 7}}, "overlap": {"test": {"answers": {"oak": 1}}}}

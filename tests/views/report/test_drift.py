@@ -17,7 +17,8 @@ from synthdiv.views.report.populations import populations
 
 def row(number, member, seed, value, data="n/a", lineage="n/a"):
     """A cell; in round 0 the axes of rounds do not apply."""
-    axes = {"mix": "human", "rounds": data, "rounds.lineage": lineage, "rounds.round": str(number)}
+    begun = {"mix": "students_of_human", "real_share": 0.0} if number else {"mix": "human", "real_share": 1.0}
+    axes = begun | {"rounds": data, "rounds.lineage": lineage, "rounds.round": str(number)}
     axes |= {"rounds.member": str(member)}
     name = f"{data}-{lineage}-{number}-{member}"
     scores = {"loss": Score("loss", value, 10), "other": Score("other", math.nan, 10, note="nothing")}
