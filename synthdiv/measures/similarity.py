@@ -67,7 +67,9 @@ def source_similarity(vectors: Mapping[str, Any], seed: int = 0) -> list[Score]:
     of_set = (min(both), int((~valid).any(axis=0).sum()))  # n of the pair that has the fewest
     counts = [*[(n, len(group) - n) for n in both] * 2, *[of_set] * (1 + len(VOICES))]
     made = estimates(measures, *jackknife(statistic, np.bincount(group)), len(group))
-    notes = [f"{missing} of {len(group)} prompts lack the vector of a source" if missing else "" for _, missing in counts]
+    notes = [
+        f"{missing} of {len(group)} prompts lack the vector of a source" if missing else "" for _, missing in counts
+    ]
     return [replace(e, n=n, note=note).score() for e, (n, _), note in zip(made, counts, notes, strict=True)]
 
 

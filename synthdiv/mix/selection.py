@@ -76,7 +76,9 @@ class Selection(FineTuningSet):
         for stratum in sorted(sizes, key=lambda key: (sizes[key], key)):
             left = ~np.isin(prompts, prompts[chosen])
             members = np.array([at for at, each in enumerate(strata) if each == stratum and left[at]], dtype=int)
-            chosen += members[choose(vectors[members], quota[stratum], self.level, prompts[members], self.seed)].tolist()
+            chosen += members[
+                choose(vectors[members], quota[stratum], self.level, prompts[members], self.seed)
+            ].tolist()
         if len(chosen) < self.rows:
             raise DataError(
                 f"mix.level={self.level}: {len(pool)} answers to {len({*prompts.tolist()})} prompts give "

@@ -64,9 +64,7 @@ def spread_order(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int 
     return merged[np.argsort(-entered, kind="stable")]
 
 
-def farthest_first(
-    vectors: np.ndarray, count: int, groups: np.ndarray, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def farthest_first(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """At most `count` indices, beginning with the vector nearest to the mean (with another seed than 0: a random one):
     each next one is the farthest from those before, of a group that has none; and the cosine distance at which each
     entered."""

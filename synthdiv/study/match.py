@@ -86,8 +86,8 @@ def problems_of_filters(cell: Cell, stage: Mix) -> list[str]:
     if (way and way.by is not By.sampling) or (stage.sources and mix.kind is Kind.single_matched):
         if mix.spare:
             return [
-                f"mix.spare={mix.spare:g}: rows of a level of diversity are chosen beforehand, so no further prompts take "
-                "the place of others; set mix.spare=0 and train.match=steps"
+                f"mix.spare={mix.spare:g}: rows of a level of diversity are chosen beforehand, so no further prompts "
+                "take the place of others; set mix.spare=0 and train.match=steps"
             ]
         if mix.duplicates is not Duplicates.none:
             return [

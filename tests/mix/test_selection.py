@@ -94,7 +94,9 @@ def test_another_encoder_and_measure_sees_each_level_above_the_one_below(root, p
 def test_another_seed_is_another_selection_and_no_copy(root, prompts, pools, chosen, level):
     """What enters the key of a replicate changes its rows."""
     stage = replace(chosen[level].stage, seed=1)
-    one, other = ({row["id"] for row in read_mix(made)} for made in (chosen[level], build(root, stage, prompts, *pools)))
+    one, other = (
+        {row["id"] for row in read_mix(made)} for made in (chosen[level], build(root, stage, prompts, *pools))
+    )
     assert one != other
     assert strata(prompts, pools, read_mix(build(root, stage, prompts, *pools))).total() == ROWS
 

@@ -49,7 +49,9 @@ def test_a_filtered_arm_is_matched_by_steps_alone(tmp_path):
     words, params = TINY[:6], {"mix": "human,single"}
     for filters in ("filter=none,refusals", "duplicates=exact", "min_words=2", "max_words=9", "overlap=remove"):
         key, values = f"mix.{filters}".split("=")
-        with pytest.raises(ConfigError, match=r"answers of|without (refusals|exact|overlap).* train.match=rows matches"):
+        with pytest.raises(
+            ConfigError, match=r"answers of|without (refusals|exact|overlap).* train.match=rows matches"
+        ):
             frozen(*words, root=tmp_path, params=params | {key: values})
     params["mix.duplicates"] = "exact"
     frozen(*words, "report.unmatched=true", root=tmp_path, params=params)
