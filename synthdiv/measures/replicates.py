@@ -37,7 +37,8 @@ class ReplicateError:
 @dataclass(frozen=True)
 class Effect:
     """A difference of arms: its standard error and degrees of freedom (NaN: descriptive), its replicates and prompts
-    (`n`; 0: a measure of whole sets). `pooled`: its error comes from other arms too."""
+    (`n`; 0: a measure of whole sets). `pooled`: its error comes from other arms too. `parts`: the differences to each
+    of several arms, of whose best one the value is; `highest`: the best is the highest."""
 
     value: float
     error: float
@@ -46,6 +47,8 @@ class Effect:
     n: int
     pooled: bool = False
     note: str = ""
+    parts: tuple[Effect, ...] = ()
+    highest: bool = False
 
     def interval(self, level: float = 1 - ALPHA) -> Ends:
         """The t interval; (NaN, NaN) where it is descriptive."""
@@ -54,19 +57,31 @@ class Effect:
         half = float(stdtrit(self.df, (1 + level) / 2)) * self.error
         return NONE if math.isnan(half) else (self.value - half, self.value + half)
 
-    def p(self, bound: float = 0.0, side: int = 0) -> float:
-        """Two-sided p that the difference is `bound`; 1 where it is on the other side of that than `side` (1 or -1):
-        a claim of a direction is not easier to show."""
+    def one_sided(self, bound: float = 0.0) -> tuple[float, float]:
+        """p of two tests: that the difference is below `bound`, and that it is above. Better than the best is better
+        than each, the largest p (Berger 1982); worse is worse than any, the smallest p times their number."""
+        import numpy as np
         from scipy.special import stdtr
 
-        t = (self.value - bound) / self.error
-        return float(2 * stdtr(self.df, -abs(t))) if side * t >= 0 or math.isnan(t) else 1.0
+        if not self.parts:
+            t = (self.value - bound) / self.error
+            return float(stdtr(self.df, t)), float(stdtr(self.df, -t))
+        below, above = np.array([part.one_sided(bound) for part in self.parts]).T
+        better, worse = (above, below) if self.highest else (below, above)
+        ends = float(better.max()), float(np.minimum(1, len(worse) * worse.min()))
+        return ends[::-1] if self.highest else ends
+
+    def p(self, bound: float = 0.0) -> float:
+        """Two-sided p that the difference is `bound`: twice the smaller of both sides."""
+        import numpy as np
+
+        return float(np.minimum(1, 2 * np.min(self.one_sided(bound))))
 
     def p_within(self, margin: float) -> float:
         """p of two one-sided tests that the difference lies within ± `margin`."""
-        from scipy.special import stdtr
+        import numpy as np
 
-        return float(stdtr(self.df, (abs(self.value) - margin) / self.error))
+        return float(np.max([self.one_sided(margin)[0], self.one_sided(-margin)[1]]))
 
     def standardized(self, sd: float) -> tuple[float, float, float]:
         """The difference in units of `sd` with its 95 % interval, from the noncentral t distribution."""

@@ -16,6 +16,7 @@ from synthdiv.core.stage import digest
 from synthdiv.core.tail import Tail
 
 BEST, MIXTURE, MEAN, SYNTHETIC = "best single", "mixture of singles", "mean of singles", "mean of synthetic"
+EXCESS = "excess over the mixture"  # the measure of comparisons with a mixture: nats an answer
 SEVERAL = ("multi", "multi_decoding")
 NAMES = tuple(f"{mix} - {other}" for mix in SEVERAL for other in (BEST, MIXTURE, MEAN, "human"))
 NAMES += ("single - human", f"human - {SYNTHETIC}", "human - vanilla")
@@ -54,6 +55,9 @@ class DeclaredClaim:
             problems = [f"{name}.contrast={self.contrast!r}: choose {', '.join(NAMES)}, or AXIS=VALUE - AXIS=VALUE"]
         if not self.measure:
             problems.append(f"{name}.measure: needs the name of a score")
+        elif self.contrast.endswith(MIXTURE) != (self.measure == EXCESS):
+            choices = EXCESS if self.contrast.endswith(MIXTURE) else f"another score, or {SEVERAL[0]} - {MIXTURE}"
+            problems.append(f"{name}.measure={self.measure!r}: for {self.contrast} choose {choices}")
         if self.margin == 0 and self.direction not in (Direction.higher, Direction.lower):
             problems.append(f"{name}.margin=0: {self.direction.value} needs a margin, a share of |human - vanilla|")
         return problems

@@ -1,13 +1,15 @@
 """Coverage and false positives of the comparison of two arms, simulated.
 
-python -m tests.measures.simulated_replicates      prints the table of docs/statistics.md
+python -m tests.measures.simulated_replicates      prints the tables of docs/statistics.md
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from synthdiv.measures.replicates import effect, replicate_error
+from synthdiv.measures.replicates import ALPHA, best_on_others, effect, replicate_error
 
 REPLICATES, RATIOS, LEAST = (2, 3, 5, 10), (0.1, 1.0, 10.0), 0.93
 PROMPTS, ARMS = 100, 6
@@ -30,7 +32,27 @@ def coverage(replicates: int, ratio: float, studies: int = 2000) -> tuple[float,
     return tuple(hits / studies)
 
 
+def against_best(singles: int, replicates: int, gap: float = 0.0, studies: int = 2000) -> list[float]:
+    """The share of studies in which several sources differ from the best of `singles`, though they are equal to it: by
+    the t test of the single chosen on other replicates, by p over all singles with their error alone, and pooled.
+    Each single is `gap` standard deviations of a model worse than the one before."""
+    random, hits = np.random.default_rng([singles, replicates]), np.zeros(3)
+    for _ in range(studies):
+        arms = random.normal(size=(singles + 1, replicates))
+        arms[2:] += gap * np.arange(1, singles)[:, None]
+        best = arms[1:][best_on_others(arms[1:], higher_is_better=False), np.arange(replicates)]
+        tests = [effect((arms[0] - best)[None]).p()]
+        for error in (None, replicate_error(arms)):
+            parts = tuple(effect((arms[0] - one)[None], error) for one in arms[1:])
+            tests.append(replace(parts[0], parts=parts).p())
+        hits += np.array(tests) < ALPHA
+    return [float(share) for share in hits / studies]
+
+
 if __name__ == "__main__":
     for count in REPLICATES:
         shares = [coverage(count, ratio) for ratio in RATIOS]
         print(f"| {count} | " + " | ".join(f"{100 * own:.1f} / {100 * pooled:.1f}" for own, pooled in shares) + " |")
+    for number in (2, 4, 8):
+        rates = [against_best(number, count, gap) for gap in (0.0, 0.3) for count in REPLICATES[1:]]
+        print(f"| {number} | " + " | ".join(" / ".join(f"{100 * rate:.1f}" for rate in each) for each in rates) + " |")

@@ -25,7 +25,7 @@ from synthdiv.measures.replicates import (
     power_of_equivalence,
     replicate_error,
 )
-from tests.measures.simulated_replicates import LEAST, RATIOS, REPLICATES, coverage
+from tests.measures.simulated_replicates import LEAST, RATIOS, REPLICATES, against_best, coverage
 
 
 def table(prompts: int = 40, replicates: int = 5, model: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -122,12 +122,16 @@ def test_a_detectable_effect_has_the_power_of_the_t_test(df: int) -> None:
     assert TTestPower().power(size, df + 1, 0.05) == pytest.approx(0.8, abs=1e-3)
 
 
-def test_a_claim_on_the_wrong_side_is_never_shown() -> None:
+def test_a_test_has_two_sides_of_a_bound() -> None:
     made = Effect(2.0, 0.5, 4, 5, 0)
-    assert made.p(side=1) == pytest.approx(made.p())
-    assert made.p(side=-1) == 1
-    assert made.p(bound=3.0, side=1) == 1
-    assert made.p(bound=1.0, side=1) == pytest.approx(2 * stats.t.sf(2, 4))
+    assert made.one_sided(1.0) == pytest.approx((stats.t.cdf(2, 4), stats.t.sf(2, 4)))
+    assert made.p(1.0) == pytest.approx(2 * stats.t.sf(2, 4))
+
+
+@pytest.mark.parametrize(("singles", "replicates"), [(4, 5), (8, 10)])
+def test_several_against_the_best_of_equal_singles_hold_their_level(singles: int, replicates: int) -> None:
+    """A small part of the simulation of docs/statistics.md."""
+    assert max(against_best(singles, replicates, studies=400)[1:]) <= 0.075, "binomial, 400 of 5 %: less than 1 %"
 
 
 def test_equivalence_is_two_one_sided_tests() -> None:

@@ -58,7 +58,7 @@ def test_the_small_thesis_grid_runs_from_launch_to_page_with_its_interactions(ty
            "evaluate.suites.5.samples=1", "mix.source=oak", "train.seed=0"]  # fmt: skip
     done = typed("-m", "experiment=thesis_grid_tiny", *few)
     assert done.code == 0, done.err
-    assert "descriptive: multi - best single" in done.out, "the sweep ends with its answer"
+    assert "descriptive: multi - single oak (1 of 4 singles)" in done.out, "the sweep ends with its answer"
     report = typed("report", "thesis_grid_tiny")
     assert report.code == 0, report.err
     folder = tmp_path / "outputs" / "reports" / "thesis_grid_tiny"

@@ -30,7 +30,7 @@ class Mean:
     low: float
     high: float
     replicates: int
-    """Trained models with a defined value."""
+    """Independent trained models with a defined value."""
     n: int
     """Units, usually prompts, of the cell that has the fewest."""
     spread: str
@@ -51,7 +51,12 @@ class Arm:
 
     @property
     def replicates(self) -> int:
-        return len({row.model for row in self.rows})
+        return len(independent(self.rows))
+
+    @property
+    def launch(self) -> str:
+        """The first launch with a cell of this arm."""
+        return min(row.launch for row in self.rows)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -82,16 +87,20 @@ def measures_of(rows: Sequence[CellRow]) -> list[str]:
 
 
 def mean(rows: Sequence[CellRow], name: str) -> Mean:
-    """The mean of the measure `name`. Cells of one trained model are averaged first: they are one replicate."""
+    """The mean of the measure `name` over models that share no seed that varies, as in comparisons. Cells of one
+    trained model are averaged first: they are one replicate."""
     models: dict[str, list[float]] = defaultdict(list)
     scored = [(row.model, row.scores[name]) for row in rows if name in row.scores]
     for model, score in scored:
         if not math.isnan(score.value):
             models[model].append(score.value)
-    values = [math.fsum(each) / len(each) for each in models.values()]
+    kept = independent([row for row in rows if name in row.scores and not math.isnan(row.scores[name].value)])
+    values = [math.fsum(models[row.model]) / len(models[row.model]) for row in kept]
     undefined = [score.note for _, score in scored if math.isnan(score.value)]
     reasons = "; ".join(dict.fromkeys(undefined))
     note = f"undefined in {len(undefined)} of {len(scored)} cells: {reasons}" if undefined else ""
+    if len(values) < len(models):
+        note = join_notes(note, f"{len(values)} of {len(models)} models: the others share a seed with these")
     like, n = scored[0][1], min((score.n for _, score in scored if not math.isnan(score.value)), default=0)
     if not values:
         return Mean(math.nan, math.nan, math.nan, 0, n, "", note, like)
@@ -115,6 +124,24 @@ def replicate_interval(values: Sequence[float], centre: float, like: Score) -> t
     if not like.name.endswith(VANILLA) and like.least < centre < like.most:
         return bounded_interval(centre, half, like.least, like.most)
     return max(centre - half, like.least), min(centre + half, like.most)
+
+
+def varying(rows: Sequence[CellRow]) -> tuple[str, ...]:
+    """The seeds that differ between rows."""
+    names = dict.fromkeys(name for row in rows for name in row.seeds)
+    return tuple(name for name in names if len({str(row.seeds.get(name)) for row in rows}) > 1)
+
+
+def independent(rows: Sequence[CellRow]) -> list[CellRow]:
+    """Models that share no seed that varies: those that share one are no independent replicates."""
+    names, kept = varying(rows), list[CellRow]()
+    ordered = sorted(rows, key=lambda row: [str(row.seeds.get(name)).zfill(20) for name in names])
+    models = [*{row.model: row for row in reversed(ordered)}.values()][::-1]  # the first cell of each
+    names = varying(models)
+    for row in models:
+        if not any(row.seeds[n] == one.seeds[n] != NOT_APPLICABLE for n in names for one in kept):
+            kept.append(row)
+    return kept
 
 
 def value_of(arm: Arm, axis: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.core.types import Score
 from synthdiv.measures.concordance import mixed_model
 from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.intervals import NONE, Ends
@@ -24,27 +25,50 @@ from synthdiv.measures.replicates import (
     mixture_excess,
     replicate_error,
 )
-from synthdiv.study.claims import AXIS, BEST, MEAN, MIXTURE, SEVERAL, SYNTHETIC
-from synthdiv.views.report.arms import Arm, value_of
+from synthdiv.study.claims import AXIS, BEST, EXCESS, MEAN, MIXTURE, SEVERAL, SYNTHETIC
+from synthdiv.views.report.arms import Arm, value_of, varying
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
-from synthdiv.views.report.shared_replicates import differences, human_likelihoods, matched, pool, varying
+from synthdiv.views.report.shared_replicates import differences, human_likelihoods, matched, pool
 
 if TYPE_CHECKING:
     import numpy as np
 
-EXCESS = "excess over the mixture"  # a measure of its own: nats an answer
-OF_SOURCES = ("mix", "source", "mix.weights", "mix.source", "real_share")
+OF_SOURCES = ("mix", "source", "mix.weights", "mix.source")
+REAL_SHARE = "real_share"  # follows from the mix of human and vanilla arms, and is an axis of all others
 SHOWN, NOT_SHOWN, DESCRIBED, UNDEFINED = "shown", "not shown", "descriptive", "not measured"
 NO_RATIO = (math.nan, math.nan, math.nan)
 
-Comparison = tuple[str, Arm, list[Arm]]  # its name, the arm, and those it is compared with
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm and those that it is compared with. `contrast` is what claims write; `part` is not empty where singles of
+    its sources are absent: then it is about those that are there, and shows nothing of the best, mixture or mean."""
+
+    contrast: str
+    arm: Arm
+    others: list[Arm]
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        if self.part and not self.others[1:]:
+            return f"{self.arm.axes['mix']} - single {source_of(self.others[0])} ({self.part})"
+        return self.contrast + f" ({self.part})" * bool(self.part)
+
+    @property
+    def every(self) -> list[Arm]:
+        return [self.arm, *self.others]
+
+    @property
+    def of_best(self) -> bool:
+        """Whether the best of several is to be chosen."""
+        return self.contrast.endswith(BEST) and len(self.others) > 1
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One measure of one comparison. `name` is what claims write, `arm` the arm that is compared. `effect`
-    has the difference in `unit`, its interval and p; `adjusted` is p by Benjamini and Yekutieli within
-    the headlines of this comparison.
+    """One measure of the comparison `name` of an `arm`. `effect` has the difference in `unit`, its interval and p;
+    `adjusted` is p by Benjamini and Yekutieli within the headlines of this comparison. `part`: see Comparison.
 
     `noise`: 95 % of the differences of two models of one arm are smaller. `size` is the difference in standard
     deviations of such models, `ratio` that of measures that are positive, both with 95 % intervals; `span` is |human -
@@ -67,6 +91,12 @@ class Contrast:
     seeds: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     note: str = ""
+    part: str = ""
+
+    @property
+    def leads(self) -> bool:
+        """Primary, or what there is of it: a part of the singles answers another question and has its name."""
+        return self.primary or (bool(self.part) and MEAN not in self.name)
 
     @property
     def primary(self) -> bool:
@@ -76,7 +106,7 @@ class Contrast:
     @property
     def verdict(self) -> str:
         """Exploratory; what was declared before has the verdict of its claim."""
-        if math.isnan(self.effect.error):
+        if math.isnan(self.effect.error) or self.part:
             return UNDEFINED if math.isnan(self.effect.value) else DESCRIBED
         return SHOWN if self.adjusted < ALPHA else NOT_SHOWN
 
@@ -91,10 +121,12 @@ def contrasts(root: Path, arms: Sequence[Arm], measures: Sequence[str]) -> list[
     """Every comparison of the arms on these measures, the primary ones first."""
     result = []
     for what in comparisons(arms):
-        family = [contrast(root, what, name, arms) for name in ([EXCESS] if what[0].endswith(MIXTURE) else measures)]
+        family = [
+            contrast(root, what, name, arms) for name in ([EXCESS] if what.contrast.endswith(MIXTURE) else measures)
+        ]
         corrected = adjusted([each.effect.p() for each in family], BENJAMINI_YEKUTIELI)
         result += [replace(each, adjusted=p) for each, p in zip(family, corrected, strict=True)]
-    return sorted(result, key=lambda each: not each.primary)
+    return sorted(result, key=lambda each: (not each.primary, not each.leads))
 
 
 def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
@@ -106,24 +138,33 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
         kinds = {kind: [one for one in alike if one.axes["mix"] == kind] for kind in ("single", "human", VANILLA)}
         singles = [one for one in kinds["single"] if set(one.sources) <= set(arm.sources)]
         if mix in SEVERAL and singles:
-            yield from (
-                (f"{mix} - {other}", arm, singles) for other in (BEST, MIXTURE, MEAN)[: 3 if singles[1:] else 1]
-            )
+            there, every = len({source for one in singles for source in one.sources}), len(set(arm.sources))
+            part = f"{there} of {every} singles" if there < every else ""
+            for other in (BEST, MIXTURE, MEAN)[: 3 if singles[1:] else 1]:
+                yield Comparison(f"{mix} - {other}", arm, singles, part)
         if mix in ("single", *SEVERAL):
-            yield from ((f"{mix} - human", arm, [one]) for one in kinds["human"])
+            yield from (Comparison(f"{mix} - human", arm, [one]) for one in kinds["human"])
         if mix == "human":
-            yield from (("human - vanilla", arm, [one]) for one in kinds[VANILLA])
+            yield from (Comparison("human - vanilla", arm, [one]) for one in kinds[VANILLA])
             if synthetic := [one for one in alike if one.axes["mix"] not in ("human", VANILLA)]:
-                yield f"human - {SYNTHETIC}", arm, synthetic
+                yield Comparison(f"human - {SYNTHETIC}", arm, synthetic)
         if parts := re.fullmatch(AXIS, claimed):
             axis, one, other = parts.groups()
             others = [each for each in arms if value_of(each, axis) == other and equal_but(axis, arm, each)]
-            yield from ((claimed, arm, [each]) for each in others if value_of(arm, axis) == one)
+            yield from (Comparison(claimed, arm, [each]) for each in others if value_of(arm, axis) == one)
+
+
+def source_of(arm: Arm) -> str:
+    """The one source of an arm, without of how many it is the first; empty where it has several."""
+    source = value_of(arm, "source").partition(" (")[0]
+    return "" if source == NOT_APPLICABLE else source
 
 
 def comparable(one: Arm, other: Arm) -> bool:
     """Whether two arms are equal on all axes that apply to both, but for who writes the answers."""
-    names = [name for name in {**one.axes, **other.axes} if name not in OF_SOURCES]
+    shared = not {"human", VANILLA} & {str(each.axes.get("mix")) for each in (one, other)}
+    free = OF_SOURCES if shared else (*OF_SOURCES, REAL_SHARE)
+    names = [name for name in {**one.axes, **other.axes} if name not in free]
     pairs = [{value_of(one, name), value_of(other, name)} for name in names]
     return all(len(pair) == 1 or NOT_APPLICABLE in pair for pair in pairs)
 
@@ -134,37 +175,63 @@ def equal_but(axis: str, one: Arm, other: Arm) -> bool:
 
 def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm], second: bool = False) -> Contrast:
     """One measure of one comparison; the note has a `second` opinion by MixedLM where it is asked for."""
-    import numpy as np
-
-    name, arm, others = what
-    made = Contrast(name, measure, arm, Effect(math.nan, math.nan, math.nan, 0, 0), "nats/answer")
-    rows = matched([arm, *others])
+    few = f"{what.part}: describes these alone" if what.part else ""
+    nothing = Effect(math.nan, math.nan, math.nan, 0, 0)
+    made = Contrast(what.name, measure, what.arm, nothing, "nats/answer", part=what.part, note=few)
+    rows = matched(what.every)
     if measure == EXCESS:
         return excess(root, made, rows)
     scores = [[each.scores.get(measure) for each in row] for row in rows]
-    reasons = join_notes(*(score.note for row in scores for score in row if score and not math.isfinite(score.value)))
+    notes = [score.note for row in scores for score in row if score and not math.isfinite(score.value)]
+    made = replace(made, note=join_notes(few, *notes))
+    if infinite := infinite_models(scores, what.every):
+        return replace(made, effect=replace(nothing, replicates=len(rows)), note=join_notes(infinite, made.note))
     rows = [
         row for row, parts in zip(rows, scores, strict=True) if all(one and math.isfinite(one.value) for one in parts)
     ]
     if not rows:
-        return replace(made, note=join_notes("no replicate has equal seeds and this measure in all arms", reasons))
-    like = rows[0][0].scores[measure]
-    made = replace(
-        made, unit=like.unit, higher_is_better=like.higher_is_better, seeds=tuple(varying([r[0] for r in rows]))
-    )
+        return replace(made, note=join_notes("no replicate has equal seeds and this measure in all arms", made.note))
+    like, seeds = rows[0][0].scores[measure], tuple(varying([row[0] for row in rows]))
+    made = replace(made, unit=like.unit, higher_is_better=like.higher_is_better, seeds=seeds)
+    if what.of_best and (like.higher_is_better is None or len(rows) < 2):
+        return replace(made, note=join_notes("no best single: no better direction, or one replicate", made.note))
+    return measured(root, made, what, rows, arms, second)
+
+
+def infinite_models(scores: Sequence[Sequence[Score | None]], arms: Sequence[Arm]) -> str:
+    """Which arms have how many infinite scores: these are the worst, and a test without them would hide it."""
+    counts = [
+        sum(score is not None and math.isinf(score.value) for score in column) for column in zip(*scores, strict=True)
+    ]
+    words = [f"{count} of {len(scores)} models of {arm.axes['mix']} {source_of(arm)}".strip()
+             for arm, count in zip(arms, counts, strict=bool(scores)) if count]  # fmt: skip
+    return f"no test: infinite in {', '.join(words)}" if words else ""
+
+
+def measured(
+    root: Path, made: Contrast, what: Comparison, rows: Sequence[list[CellRow]], arms: Sequence[Arm], second: bool
+) -> Contrast:
+    """The comparison on replicates in which all arms have a finite score."""
+    import numpy as np
+
+    measure, like, kinds = made.measure, rows[0][0].scores[made.measure], {str(one.axes["mix"]) for one in what.every}
     level = np.array([[row.scores[measure].value for row in each] for each in rows]).T
-    weights = np.full(level.shape, -1.0 / len(others))
-    if name.endswith(BEST) and len(others) > 1:
-        if like.higher_is_better is None or len(rows) < 2:
-            return replace(made, note="no best single: no better direction, or one replicate")
+    weights = np.full(level.shape, -1.0 / len(what.others))
+    if what.of_best:
         weights[1:] = 0
-        weights[1 + best_on_others(level[1:], like.higher_is_better), np.arange(len(rows))] = -1
+        weights[1 + best_on_others(level[1:], bool(like.higher_is_better)), np.arange(len(rows))] = -1
     weights[0] = 1
-    synthetic = not {"human", VANILLA} & {str(each.axes["mix"]) for each in (arm, *others)}
-    levels = pool(arm, others, arms, measure) if synthetic else level[: 1 if others[0].axes["mix"] == VANILLA else None]
+    synthetic = not {"human", VANILLA} & kinds
+    levels = pool(rows, level, what.every, arms, measure) if synthetic else level[: 1 if VANILLA in kinds else None]
     error = replicate_error(levels) if min(levels.shape) > 1 else None
+    used = error if synthetic else None
     table, n = differences(root, rows, measure, weights)
-    done = replace(effect(table, error if synthetic else None, float((weights**2).sum(axis=0).mean())), n=n)
+    done = replace(effect(table, used, float((weights**2).sum(axis=0).mean())), n=n)
+    if what.of_best:
+        pairs = [[[row[0], row[at]] for row in rows] for at in range(1, len(level))]
+        sides = np.array([[1.0], [-1.0]]) * np.ones(len(rows))
+        parts = tuple(effect(differences(root, pair, measure, sides)[0], used) for pair in pairs)
+        done = replace(done, parts=parts, highest=bool(like.higher_is_better))
     opinion = ""
     if second and len(table) > 1 and not math.isnan(done.error):
         value, error_of, refusal = mixed_model(table)
@@ -175,7 +242,7 @@ def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm], se
         made, effect=done, noise=1.96 * math.sqrt(2) * sd, size=done.standardized(sd) if sd > 0 else NO_RATIO,
         ratio=ratio(level, weights) if like.least >= 0 and math.isinf(like.most) and level.min() > 0 else NO_RATIO,
         prompts=bootstrap_interval(table.mean(axis=1)) if few else NONE,
-        span=span(arms, arm, measure), note=join_notes(done.note, reasons, opinion),
+        span=span(arms, what.arm, measure), note=join_notes(done.note, made.note, opinion),
         keys=tuple(dict.fromkeys(row.origin[measure] for each in rows for row in each)),
     )  # fmt: skip
 
@@ -188,13 +255,14 @@ def excess(root: Path, made: Contrast, rows: Sequence[list[CellRow]]) -> Contras
     scored = [human_likelihoods(path) if path else pandas.Series(dtype=float) for each in paths for path in each]
     shared = pandas.concat(scored, axis=1, join="inner") if scored else pandas.DataFrame()
     if len(rows) < 2 or shared.empty:
-        return replace(made, note="needs likelihoods of the same human answers in two replicates or more of every arm")
+        needs = "needs likelihoods of the same human answers in two replicates or more of every arm"
+        return replace(made, note=join_notes(needs, made.note))
     values = shared.to_numpy().T.reshape(len(rows), -1, len(shared)).swapaxes(0, 1)
     table, size = mixture_excess(values[1:], values[0])
     few = f"at most this: {size} models of the arm for {len(values) - 1} singles" if size < len(values) - 1 else ""
     keys, done = tuple(row.likelihood for each in rows for row in each), effect(table)
     seeds = varying([each[0] for each in rows])
-    return replace(made, effect=done, keys=keys, seeds=seeds, note=join_notes(done.note, few))
+    return replace(made, effect=done, keys=keys, seeds=seeds, note=join_notes(done.note, made.note, few))
 
 
 def ratio(level: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:

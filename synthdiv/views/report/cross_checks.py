@@ -17,10 +17,10 @@ from synthdiv.measures.multiplicity import published_tests
 from synthdiv.measures.replicates import ENOUGH, false_positive_rate
 from synthdiv.study.claims import SEVERAL
 from synthdiv.views.layout import Row, interval
-from synthdiv.views.report.arms import Arm, value_of
+from synthdiv.views.report.arms import Arm, independent, value_of, varying
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.shared_replicates import independent, prompt_values, varying
+from synthdiv.views.report.shared_replicates import prompt_values
 
 
 def cross_checks(

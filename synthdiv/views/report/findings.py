@@ -18,7 +18,7 @@ from synthdiv.measures.multiplicity import HOLM, adjusted
 from synthdiv.measures.replicates import ALPHA, Effect, detectable, power_of_equivalence
 from synthdiv.study.claims import ADDED, SEVERAL, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number
-from synthdiv.views.report.arms import Arm, arms_of, value_of
+from synthdiv.views.report.arms import Arm, arms_of, independent, value_of
 from synthdiv.views.report.collect import collect, of_role
 from synthdiv.views.report.contrasts import (
     DESCRIBED,
@@ -31,7 +31,6 @@ from synthdiv.views.report.contrasts import (
     contrasts,
 )
 from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.shared_replicates import independent
 
 REFUTED = "the opposite is shown"
 
@@ -40,7 +39,8 @@ REFUTED = "the opposite is shown"
 class ClaimResult:
     """A claim about one comparison. `p` is adjusted by Holm over the claims declared before any result; `margin` is in
     the unit of the measure. `interval` is that of the test: of 90 % for equivalence, whose `power` is that at a
-    difference of 0. `late`: how it was changed after there were results; then it is exploratory."""
+    difference of 0. `late`: how it was changed after there were results; then it is exploratory. `opposite`: p is small
+    on the other side of the bound."""
 
     claim: DeclaredClaim
     contrast: Contrast
@@ -50,6 +50,7 @@ class ClaimResult:
     power: float
     verdict: str
     late: str
+    opposite: bool = False
 
     def text(self, labels: Labels) -> str:
         """What is claimed."""
@@ -66,15 +67,22 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
         made = [
             contrast(root, what, claim.measure, arms, second=True)
             for what in comparisons(arms, claim.contrast)
-            if what[0] == claim.contrast and all(value_of(what[1], axis) == value for axis, _, value in where)
+            if what.contrast == claim.contrast and all(value_of(what.arm, axis) == value for axis, _, value in where)
         ]
         results += [judged(claim, each, late) for each in made or [missing(claim)]]
+    return corrected(results)
+
+
+def corrected(results: list[ClaimResult]) -> list[ClaimResult]:
+    """With Holm's correction and what is shown, or its opposite; exploratory claims among themselves."""
     for exploratory in (False, True):
         places = [at for at, each in enumerate(results) if each.late.startswith(ADDED) is exploratory]
         tests = [1.0 if math.isnan(p := results[at].p) else p for at in places]  # what is not measured is a claim too
         for at, p in zip(places, adjusted(tests, HOLM), strict=True):
-            if not math.isnan(results[at].p):
-                results[at] = replace(results[at], p=p, verdict=SHOWN if p < ALPHA else results[at].verdict)
+            each = results[at]
+            if not math.isnan(each.p):
+                shown = REFUTED if each.opposite else SHOWN
+                results[at] = replace(each, p=p, verdict=shown if p < ALPHA else each.verdict)
     return results
 
 
@@ -84,22 +92,24 @@ def missing(claim: DeclaredClaim) -> Contrast:
 
 
 def judged(claim: DeclaredClaim, made: Contrast, late: str) -> ClaimResult:
-    """The test of one claim, not adjusted yet."""
+    """The test of one claim, not adjusted yet: two-sided, so that Holm holds for the opposite too."""
     effect, margin = made.effect, claim.margin * made.span if claim.margin else 0.0
-    side = 1 if claim.direction in (Direction.higher, Direction.not_lower) else -1
-    low, high = ends = effect.interval()
+    verdict = unproven(made, margin)
     if claim.direction is Direction.equivalent:
-        ends, power = effect.interval(1 - 2 * ALPHA), power_of_equivalence(margin / effect.error, effect.df)
-        return ClaimResult(claim, made, margin, effect.p_within(margin), ends, power, unproven(made, margin), late)
-    bound = side * margin * (1 if claim.direction in (Direction.higher, Direction.lower) else -1)
-    verdict = REFUTED if (high < bound if side > 0 else low > bound) else unproven(made, margin)
-    return ClaimResult(claim, made, margin, effect.p(bound, side), ends, math.nan, verdict, late)
+        power = power_of_equivalence(margin / effect.error, effect.df)
+        p, ends = effect.p_within(margin), effect.interval(1 - 2 * ALPHA)
+        return ClaimResult(claim, made, margin, math.nan if made.part else p, ends, power, verdict, late)
+    higher = claim.direction in (Direction.higher, Direction.not_lower)
+    bound = margin if claim.direction in (Direction.higher, Direction.not_higher) else -margin
+    p, (below, above) = math.nan if made.part else effect.p(bound), effect.one_sided(bound)
+    opposite = below < above if higher else above < below
+    return ClaimResult(claim, made, margin, p, effect.interval(), math.nan, verdict, late, opposite)
 
 
 def unproven(made: Contrast, margin: float) -> str:
     if math.isnan(made.effect.value) or math.isnan(margin):
         return UNDEFINED
-    return DESCRIBED if math.isnan(made.effect.error) else NOT_SHOWN
+    return DESCRIBED if made.part or math.isnan(made.effect.error) else NOT_SHOWN
 
 
 def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> list[str]:
@@ -109,7 +119,7 @@ def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels
         f"Holm p = {number(each.p)}" + f"; {each.late}" * bool(each.late)
         for each in claims
     ]
-    first = {(each.name, each.arm.key): each for each in reversed(made) if each.primary}
+    first = {(each.name, each.arm.key): each for each in reversed(made) if each.leads}
     return lines or [
         f"{each.verdict}: {each.name} ({labels.name(each.arm)}), {each.measure}: "
         f"{numbers(each.effect, each.effect.interval())}; exploratory"

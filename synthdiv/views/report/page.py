@@ -17,7 +17,7 @@ from synthdiv.views.layout import Row, csv_text
 from synthdiv.views.report.arms import Arm, measures_of
 from synthdiv.views.report.cards import cards
 from synthdiv.views.report.collect import LARGE, collect
-from synthdiv.views.report.contrasts import OF_SOURCES, contrasts
+from synthdiv.views.report.contrasts import OF_SOURCES, REAL_SHARE, contrasts
 from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.findings import answer_lines, claim_results
@@ -85,7 +85,7 @@ def sliced(whole: Content) -> list[Content]:
     axes, values = list[str](), [tuple[str, ...]()]
     for axis in sorted(whole.labels.varying, key=lambda axis: axis != "student"):
         sizes = [sum(len(arm.rows) for arm in part(whole.everyone, axes, value)) for value in values]
-        if max(sizes) <= LARGE or axis in OF_SOURCES:
+        if max(sizes) <= LARGE or axis in (*OF_SOURCES, REAL_SHARE):
             continue
         axes.append(axis)
         values = columns_of(whole.everyone, axes)

@@ -171,12 +171,14 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
     comparisons, a table each."""
     tables: dict[str, list[Row]] = {}
     for each in made:
-        if each.primary:
+        if each.leads:
             rows = comparison_rows([each], labels, titled=False)
             tables.setdefault(comparison_name(each, labels), []).extend(rows)
-    judged: Sequence[ClaimResult | Contrast] = claims or [each for each in made if each.primary]
+    judged: Sequence[ClaimResult | Contrast] = claims or [each for each in made if each.leads]
     counts = Counter(each.verdict for each in judged)
-    text = f"{plural(len(judged), 'claim' if claims else 'primary comparison')}: "
+    primary = all(isinstance(each, Contrast) and each.primary for each in judged)
+    noun = "claim" if claims else "primary comparison" if primary else "comparison"
+    text = f"{plural(len(judged), noun)}: "
     text += ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     effects = [each.contrast.effect if isinstance(each, ClaimResult) else each.effect for each in judged]
     few = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.measures.estimates import VANILLA as GAP
-from synthdiv.views.report.arms import Arm
+from synthdiv.views.report.arms import Arm, independent
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
 
 if TYPE_CHECKING:
@@ -36,40 +36,22 @@ def same_seeds(one: CellRow, other: CellRow) -> bool:
     return all(NOT_APPLICABLE in pair or pair[0] == pair[1] for pair in pairs)
 
 
-def varying(rows: Sequence[CellRow]) -> tuple[str, ...]:
-    """The seeds that differ between rows."""
-    names = dict.fromkeys(name for row in rows for name in row.seeds)
-    return tuple(name for name in names if len({str(row.seeds.get(name)) for row in rows}) > 1)
-
-
-def independent(rows: Sequence[CellRow]) -> list[CellRow]:
-    """Models that share no seed that varies: those that share one are no independent replicates."""
-    names, kept = varying(rows), list[CellRow]()
-    for row in sorted(rows, key=lambda row: [str(row.seeds.get(name)).zfill(20) for name in names]):
-        if not any(
-            row.model == one.model or any(row.seeds[n] == one.seeds[n] != NOT_APPLICABLE for n in names) for one in kept
-        ):
-            kept.append(row)
-    return kept
-
-
-def pool(arm: Arm, others: Sequence[Arm], arms: Sequence[Arm], measure: str) -> np.ndarray:
-    """The levels (arms, replicates) of the arms compared, and of the synthetic arms of their student that were launched
-    first: an arm that a later launch adds changes no number of the others."""
+def pool(
+    rows: Sequence[list[CellRow]], level: np.ndarray, compared: Sequence[Arm], arms: Sequence[Arm], measure: str
+) -> np.ndarray:
+    """The levels (arms, replicates) of the arms `compared`, and of the other synthetic arms of their student that were
+    launched first and have all replicates of the comparison, `rows`: an arm that is added later changes nothing."""
     import numpy as np
 
-    student = [one for one in arms if one.axes.get("student") == arm.axes.get("student") and one is not arm]
+    student = [one for one in arms if one.axes.get("student") == compared[0].axes.get("student")]
     student = [one for one in student if one.axes.get("mix") not in ("human", VANILLA)]
-    launch = {one.key: min(row.launch for row in one.rows) for one in (arm, *student)}
-    fixed = [one for one in student if one in others or launch[one.key] == min(launch.values())]
-
-    def defined(row: CellRow) -> bool:
-        return measure in row.scores and math.isfinite(row.scores[measure].value)
-
-    levels = [[row.scores[measure].value for row in independent(arm.rows) if defined(row)]]
-    for one in fixed:
-        values = [other.scores[measure].value for row, other in matched([arm, one]) if defined(row) and defined(other)]
-        levels += [values] * (len(values) == len(levels[0]))
+    first, keys, levels = min(one.launch for one in student), [one.key for one in compared], [*level]
+    for one in (each for each in student if each.key not in keys and each.launch == first):
+        partners = [[other for other in one.rows if same_seeds(row[0], other)] for row in rows]
+        scores = [each[0].scores.get(measure) for each in partners if len(each) == 1]
+        values = [score.value for score in scores if score and math.isfinite(score.value)]
+        models = {each[0].model for each in partners if each}
+        levels += [np.array(values)] * (len(values) == len(models) == len(rows))
     return np.array(levels)
 
 

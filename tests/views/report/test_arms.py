@@ -113,3 +113,22 @@ def test_order_is_vanilla_human_single_multi_and_small_before_large() -> None:
 
 def test_numbers_in_labels_are_sorted_by_value() -> None:
     assert sorted(["70b", "8b", "135m", "default", "1"], key=natural) == ["default", "1", "8b", "70b", "135m"]
+
+
+def test_models_that_share_a_seed_are_one_replicate_of_an_arm() -> None:
+    """All variation is of the generator, two seeds of which are crossed with three of training."""
+    seeds = [{"generators.seed": at % 2, "train.seed": at // 2} for at in range(6)]
+    (arm,) = arms_of(
+        [row("multi", each["generators.seed"] + 0.01 * at, f"m{at}", each) for at, each in enumerate(seeds)]
+    )
+    mean = arm.means["x"]
+    assert (arm.replicates, mean.replicates, mean.spread) == (2, 2, DESCRIPTIVE)
+    assert mean.note == "2 of 6 models: the others share a seed with these"
+
+
+def test_models_that_are_evaluated_with_the_same_seeds_are_independent() -> None:
+    pairs = [(train, respond) for train in range(3) for respond in range(2)]
+    rows = [row("multi", float(train + respond), f"m{train}", {"train.seed": train, "evaluate.respond.seed": respond})
+            for train, respond in pairs]  # fmt: skip
+    (arm,) = arms_of(rows)
+    assert (arm.means["x"].replicates, arm.means["x"].value, arm.means["x"].note) == (3, 1.5, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from scipy import stats
 
 from synthdiv.core.types import Score
 from synthdiv.evaluate.suite import item, write_suite
-from synthdiv.views.report.arms import Arm, arms_of
+from synthdiv.views.report.arms import Arm, arms_of, independent
 from synthdiv.views.report.collect import CellRow
-from synthdiv.views.report.contrasts import EXCESS, Contrast, contrasts
-from synthdiv.views.report.shared_replicates import independent, matched
+from synthdiv.views.report.contrasts import EXCESS, Contrast, comparisons, contrasts
+from synthdiv.views.report.shared_replicates import matched
 
 SOURCES = {"multi": ("oak", "elm"), "oak": ("oak",), "elm": ("elm",)}
 
@@ -175,12 +176,84 @@ def test_replicates_are_matched_by_the_seeds_that_apply_to_both_arms(sweep: Swee
 
 def test_arms_are_compared_only_where_all_axes_are_equal(sweep: Sweep) -> None:
     for generators, student in (("small", "a"), ("large", "a"), ("small", "b")):
-        for mix in ("multi", "oak"):
+        for mix in ("multi", "oak", "elm"):
             for take in range(3):
                 sweep.add(mix, [1.0 * take, 2.0], take, generators=generators, student=student)
     best = [each for each in contrasts(sweep.root, sweep.arms(), ["nll"]) if each.name == "multi - best single"]
     assert sorted((each.arm.axes["generators"], each.arm.axes["student"]) for each in best) == [
         ("large", "a"), ("small", "a"), ("small", "b")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "axis", ["real_share", "mix.level", "mix.diversity.by", "mix.real_rows", "mix.temperatures", "rounds.round", "rows"]
+)
+def test_only_human_and_vanilla_arms_differ_in_an_axis_beside_the_sources(sweep: Sweep, axis: str) -> None:
+    for mix, values in {
+        "multi": (0, 0.5),
+        "oak": (0, 0.5),
+        "elm": (0, 0.5),
+        "human": (1 if axis == "real_share" else "n/a",),
+    }.items():
+        for value in values:
+            for take in range(3):
+                sweep.add(mix, [1.0 + take, 2.0], take, **{axis: value})
+    made = list(comparisons(sweep.arms()))
+    of_singles = [each for each in made if each.contrast == "multi - best single"]
+    assert [[one.axes[axis] for one in each.every] for each in of_singles] == [[0] * 3, [0.5] * 3]
+    assert sum(each.contrast == "multi - human" for each in made) == 2
+
+
+@pytest.mark.parametrize("there", [("oak",), ("oak", "elm")])
+def test_a_part_of_the_singles_is_no_best_mixture_or_mean_of_them(sweep: Sweep, there: tuple[str, ...]) -> None:
+    for mix, level in {"multi": 1.0, **dict.fromkeys(there, 9.0), "human": 1.0}.items():
+        for take in range(4):
+            values = level + np.random.default_rng([take, len(sweep.rows)]).normal(0, 0.01, 12)
+            row = sweep.add(mix, values, take, likelihood=-values)
+            if mix == "multi":
+                sweep.rows[-1] = replace(row, sources=("oak", "elm", "ash"))
+    made = [each for each in sweep.contrasts("nll").values() if each.part]
+    part = f"{len(there)} of 3 singles"
+    names = [f"multi - {name} ({part})" for name in ("best single", "mixture of singles", "mean of singles")]
+    assert [each.name for each in made] == ([f"multi - single oak ({part})"] if len(there) == 1 else names)
+    assert {each.verdict for each in made} == {"descriptive"}
+    assert all(each.effect.p() < 0.001 and each.note.startswith(part) for each in made[:1])
+    assert [each.leads for each in made] == [True, True, False][: len(made)], "it is shown, under its name"
+    assert not any(each.primary for each in made)
+
+
+@pytest.mark.parametrize("where", [0, 4])
+def test_an_infinite_score_is_not_left_out_of_a_comparison(sweep: Sweep, where: int) -> None:
+    filled(sweep)
+    sweep.rows[where].scores["nll"] = Score("nll", math.inf, 3, note="lost a word")
+    for name in ("multi - best single", "multi - mean of singles"):
+        made = sweep.contrasts("nll")[name, "nll"]
+        assert math.isnan(made.effect.p())
+        assert made.note == f"no test: infinite in 1 of 4 models of {'single oak' if where else 'multi'}; lost a word"
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_the_p_of_the_best_single_is_that_of_every_single(sweep: Sweep, higher: bool) -> None:
+    made = filled(sweep).contrasts()["multi - best single", "whole" if higher else "nll"].effect
+    each = [part.one_sided() for part in made.parts]
+    better, worse = max(pair[higher] for pair in each), min(1, 2 * min(pair[not higher] for pair in each))
+    assert made.one_sided() == ((worse, better) if higher else (better, worse))
+    assert made.p() == min(1, 2 * min(better, worse))
+    multi, oak = (
+        [row.scores["nll"].value for row in sweep.rows if row.sources == SOURCES[mix]] for mix in ("multi", "oak")
+    )
+    assert made.parts[0].value == pytest.approx((1 + higher) * (np.mean(multi) - np.mean(oak)))
+
+
+def test_an_error_is_pooled_with_that_of_the_compared_arms(sweep: Sweep) -> None:
+    """One model of an arm is missing: its arm stays in the pool, with the replicates of the comparison."""
+    filled(sweep, replicates=6)
+    sweep.rows = [row for row in sweep.rows if row.key != "0006"]  # a model of oak
+    made = sweep.contrasts("whole")["multi - mean of singles", "whole"].effect
+    values = np.array([[row.scores["whole"].value for row in sweep.rows
+                        if row.sources == SOURCES[mix] and row.seeds["train.seed"]] for mix in SOURCES])  # fmt: skip
+    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    assert (made.replicates, made.df) == (5, 8)
+    assert made.error == pytest.approx(math.sqrt(1.5 * (rest**2).sum() / 8 / 5))
 
 
 @settings(max_examples=15, deadline=None)

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from synthdiv.core.types import ConfigError
+from synthdiv.measures.replicates import effect
 from synthdiv.study.claims import DeclaredClaim, Direction, declare
 from synthdiv.views.report import findings
+from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.cross_checks import agreement, contradictions, effects, noise, published, repeated
-from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_results, planned
+from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_results, corrected, judged, planned
 from synthdiv.views.report.labels import Labels
 from tests.views.report.test_contrasts import Sweep, filled
 
@@ -63,7 +65,7 @@ def test_a_claim_is_judged_by_its_direction_and_a_margin_in_shares_of_human_minu
 
 def test_holm_is_over_the_claims_declared_before_results(sweep: Sweep) -> None:
     alone = results(sweep, DeclaredClaim(*CLEAR))[0]
-    p = alone.contrast.effect.p(side=1)
+    p = alone.contrast.effect.p()
     assert alone.p == pytest.approx(p)
     two = results(sweep, DeclaredClaim(*CLEAR), DeclaredClaim("multi - human", "whole"))
     assert [each.p for each in two] == pytest.approx([2 * min(each.contrast.effect.p() for each in two)] * 1 + [
@@ -71,6 +73,30 @@ def test_holm_is_over_the_claims_declared_before_results(sweep: Sweep) -> None:
     late = results(sweep, DeclaredClaim(*CLEAR), finished=5)
     assert [each.late for each in late] == ["", "withdrawn after results"]
     assert late[0].p == two[0].p, "a claim that is withdrawn is still tested"
+
+
+def test_the_opposite_is_shown_by_the_same_correction(sweep: Sweep) -> None:
+    """Of many claims of nothing at most 5 % have one that is shown, on either side."""
+    arm, random, any_shown = sweep.arms()[0], np.random.default_rng(0), 0
+    claims = [DeclaredClaim("multi - human", str(at), Direction.lower) for at in range(10)]
+    for _ in range(200):
+        made = [Contrast(each.contrast, each.measure, arm, effect(random.normal(size=(1, 5)))) for each in claims]
+        verdicts = {each.verdict for each in corrected([judged(*pair, "") for pair in zip(claims, made, strict=True)])}
+        any_shown += bool(verdicts & {"shown", "the opposite is shown"})
+    assert any_shown <= 20, "binomial, 200 of 5 %: more than 20 in .1 % of tests"
+
+
+def test_a_claim_about_a_part_of_the_singles_is_described(sweep: Sweep) -> None:
+    sweep.rows = [row for row in sweep.rows if row.sources != ("oak",)]
+    (made,) = results(sweep, DeclaredClaim("multi - best single", "nll", Direction.lower))
+    assert (made.verdict, math.isnan(made.p), made.contrast.name) == (
+        "descriptive",
+        True,
+        "multi - single elm (1 of 2 singles)",
+    )
+    (line,) = answer_lines([], list(sweep.contrasts().values()), Labels(sweep.arms()))
+    assert line.startswith("descriptive: multi - single elm (1 of 2 singles) (multi), nll: ")
+    assert line.endswith("exploratory")
 
 
 def test_a_claim_without_enough_replicates_or_values_is_not_shown(tmp_path: Path) -> None:
