@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.ledger import CellRecord
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.store import Store, require_format
 from synthdiv.core.terminal import echo
@@ -21,6 +22,7 @@ from synthdiv.study.freeze import Frozen, freeze
 from synthdiv.views.bill import CostEstimate
 from synthdiv.views.disk import shortage, unwritable
 from synthdiv.views.live import live_view
+from synthdiv.views.report.collect import finished as artifact
 from synthdiv.views.report.findings import answer, planned
 from synthdiv.views.track.watcher import TrackWatcher
 
@@ -66,14 +68,19 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     runner = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
     if cell.rerun:
         rerun(cell.rerun, frozen, Store(root))
-    trained = [item for item in frozen.graphs if item and item.train]
-    finished = sum(all(Store(root).has(node) for node in item.suites.values()) for item in trained)
-    declare(runner.ledger.folder, cell.report.claims, finished)
+    declare(runner.ledger.folder, cell.report.claims, trained(root, [*runner.ledger.cells(), *frozen.records()]))
     with live_view(root, cell.sweep):
         code = runner.run()
     for line in answer(root, cell.sweep):
         echo(line)
+    echo(f"`synthdiv report {cell.sweep}` writes the page")
     return code
+
+
+def trained(root: Path, cells: Iterable[CellRecord]) -> int:
+    """How many cells, of this launch or an earlier one of the sweep, have a trained model already."""
+    models = {cell.key: cell.train for cell in cells if cell.train}
+    return sum(artifact(root, model) is not None for model in models.values())
 
 
 def rerun(name: str, frozen: Frozen, store: Store) -> None:

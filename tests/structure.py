@@ -18,7 +18,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2310,
-    "measures": 4810,
+    "measures": 4830,
     "models": 1150,
     "prompts": 2000,
     "generate": 2940,
@@ -27,7 +27,7 @@ BUDGETS = {
     "evaluate": 3960,
     "study": 2620,
     "engine": 1790,
-    "views": 5980,
+    "views": 6030,
     "command": 330,
     "hydra_plugins": 220,
 }
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31310, 17800
+TOTAL, TOTAL_GOAL = 31410, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -148,16 +148,40 @@ def detectable(error: float, df: float, alpha: float = ALPHA) -> float:
     return float(nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - alpha / 2))) * error
 
 
-def power_of_equivalence(margin: float, df: float) -> float:
-    """Return the probability that two one-sided tests at 5 % show a difference of 0 to be within ± `margin`, in units
-    of the true standard error, which is estimated on `df` degrees of freedom."""
+def expected(table: np.ndarray, replicates: int) -> tuple[float, float]:
+    """Return the standard error and the degrees of freedom that `effect` would give `replicates` further models of the
+    same prompts, from the variances of the differences (prompts, replicates) of a pilot."""
+    import numpy as np
+
+    table = table[np.isfinite(table).all(axis=1)]
+    prompts, models = table.shape
+    between, within = prompts * float(table.mean(axis=0).var(ddof=1)), 0.0
+    if prompts > 1:
+        rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+        noise = float((rest**2).sum()) / ((prompts - 1) * (models - 1))
+        within = noise + replicates * max(float(table.mean(axis=1).var(ddof=1)) - noise / models, 0.0)
+    parts = between**2 / (replicates - 1) + (within**2 / (prompts - 1) if prompts > 1 else 0.0)
+    df = replicates - 1 if between > within else (between + within) ** 2 / parts
+    return math.sqrt((between + within) / (prompts * replicates)), df
+
+
+def smallest_margin(error: float, df: float, alpha: float = ALPHA) -> float:
+    """Return the margin within which two one-sided tests show a difference of 0 to be with 80 % power."""
+    from scipy.optimize import brentq
+
+    return error * float(brentq(lambda margin: power_of_equivalence(margin, df, alpha) - POWER, 0, 1e4))
+
+
+def power_of_equivalence(margin: float, df: float, alpha: float = ALPHA) -> float:
+    """Return the probability that two one-sided tests at `alpha` show a difference of 0 to be within ± `margin`, in
+    units of the true standard error, which is estimated on `df` degrees of freedom."""
     import numpy as np
     from scipy.special import chdtri, ndtr, stdtrit
 
     if math.isnan(margin) or math.isnan(df):
         return math.nan
     spread = np.sqrt(chdtri(df, (np.arange(2000) + 0.5) / 2000) / df)  # of the estimated error, to the true one
-    return float(np.maximum(2 * ndtr(margin - stdtrit(df, 1 - ALPHA) * spread) - 1, 0).mean())
+    return float(np.maximum(2 * ndtr(margin - stdtrit(df, 1 - alpha) * spread) - 1, 0).mean())
 
 
 def best_on_others(singles: np.ndarray, higher_is_better: bool) -> np.ndarray:

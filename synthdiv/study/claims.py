@@ -14,13 +14,14 @@ from typing import Any
 from synthdiv.core.fields import setting
 from synthdiv.core.stage import digest
 from synthdiv.core.tail import Tail
+from synthdiv.core.types import ConfigError
 
 BEST, MIXTURE, MEAN, SYNTHETIC = "best single", "mixture of singles", "mean of singles", "mean of synthetic"
 EXCESS = "excess over the mixture"  # the measure of comparisons with a mixture: nats an answer
 SEVERAL = ("multi", "multi_decoding")
 NAMES = tuple(f"{mix} - {other}" for mix in SEVERAL for other in (BEST, MIXTURE, MEAN, "human"))
 NAMES += ("single - human", f"human - {SYNTHETIC}", "human - vanilla")
-ADDED = "added"  # begins the note of a claim that was declared after results
+ADDED, EXPLORATORY = "added", ": exploratory"  # how the note of a claim declared after results begins and ends
 AXIS = r"([\w.]+)=([^= ]+) - \1=([^= ]+)"  # two arms that differ in this axis alone
 
 
@@ -69,22 +70,29 @@ def declare(folder: Path, claims: Sequence[DeclaredClaim], results: int) -> None
     plain = json.loads(json.dumps([dataclasses.asdict(claim) for claim in claims], default=lambda item: item.value))
     row = {"sha256": digest(plain), "results": results, "claims": plain}
     before = Tail(folder / "claims.jsonl").read()
-    if row["sha256"] != (before[-1] if before else {"sha256": digest([])})["sha256"]:
+    if row["sha256"] != (before[-1] if before else {"sha256": digest([])}).get("sha256"):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "claims.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
 
 
 def declared(folder: Path) -> list[tuple[DeclaredClaim, str]]:
-    """Every claim of a sweep, with what is to be known of it: empty for one declared before any result and kept."""
+    """Every claim of a sweep in the order of declaration, with what is to be known of it: empty for one declared before
+    any result and kept. Later launches add claims and remove none. ConfigError names a row that has no claims."""
     rows: list[dict[str, Any]] = Tail(folder / "claims.jsonl").read()
-    first: dict[str, Any] = next((row for row in reversed(rows) if not row["results"]), {"claims": []})
-    last = rows[-1] if rows else first
-    late = [(each, f"{ADDED} after {row['results']} cells had results: exploratory") for row in rows if row["results"]
-            for each in row["claims"]]  # fmt: skip
-    notes = [(each, "" if each in last["claims"] else "withdrawn after results") for each in first["claims"]]
-    notes += [pair for pair in late if pair[0] not in first["claims"]]
-    unique = {digest(each): (each, note) for each, note in reversed(notes)}
-    return [
-        (DeclaredClaim(**each | {"direction": Direction(each["direction"])}), note) for each, note in unique.values()
-    ][::-1]
+    unique: dict[str, tuple[DeclaredClaim, str]] = {}
+    for number, row in enumerate(rows, 1):
+        try:
+            made = [DeclaredClaim(**each | {"direction": Direction(each["direction"])}) for each in row["claims"]]
+            withdrawn = "withdrawn" + " after results" * bool(rows[-1]["results"])
+            late = f"{ADDED} after {row['results']} cells had results{EXPLORATORY}" if row["results"] else ""
+            late = late if row["sha256"] == digest(row["claims"]) else f"edited after it was declared{EXPLORATORY}"
+            for claim, plain in zip(made, row["claims"], strict=True):
+                unique.setdefault(digest(plain), (claim, late or ("" if plain in rows[-1]["claims"] else withdrawn)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            directions = ", ".join(Direction.__members__)
+            problem = f"row {number} is no list of claims ({error}); directions are {directions}"
+            raise ConfigError(
+                f"{folder / 'claims.jsonl'}: {problem}; restore the file as the launch wrote it"
+            ) from error
+    return list(unique.values())

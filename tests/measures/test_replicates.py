@@ -20,10 +20,12 @@ from synthdiv.measures.replicates import (
     bootstrap_interval,
     detectable,
     effect,
+    expected,
     false_positive_rate,
     mixture_excess,
     power_of_equivalence,
     replicate_error,
+    smallest_margin,
 )
 from tests.measures.simulated_replicates import LEAST, RATIOS, REPLICATES, against_best, coverage
 
@@ -132,6 +134,19 @@ def test_a_test_has_two_sides_of_a_bound() -> None:
 def test_several_against_the_best_of_equal_singles_hold_their_level(singles: int, replicates: int) -> None:
     """A small part of the simulation of docs/statistics.md."""
     assert max(against_best(singles, replicates, studies=400)[1:]) <= 0.075, "binomial, 400 of 5 %: less than 1 %"
+
+
+@pytest.mark.parametrize("model", [0.1, 3.0])
+def test_a_pilot_expects_the_error_that_a_study_has(model: float) -> None:
+    pilots = [expected(table(80, 10, model, seed), 5)[0] for seed in range(40)]
+    assert np.mean(pilots) == pytest.approx(
+        np.mean([effect(table(80, 5, model, 99 + at)).error for at in range(40)]), rel=0.1
+    )
+    assert expected(table(1, 10, model), 5) == (pytest.approx(table(1, 10, model).std(ddof=1) / math.sqrt(5)), 4)
+
+
+def test_the_smallest_margin_has_the_power_that_is_said() -> None:
+    assert power_of_equivalence(smallest_margin(2.0, 4.0, 0.01) / 2, 4.0, 0.01) == pytest.approx(0.8)
 
 
 def test_equivalence_is_two_one_sided_tests() -> None:

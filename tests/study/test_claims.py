@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from synthdiv.core.types import ConfigError
 from synthdiv.study.claims import DeclaredClaim, Direction, declare, declared
 
 JS = DeclaredClaim("multi - best single", "truth/js", Direction.lower)
@@ -19,10 +21,28 @@ def test_a_claim_declared_before_results_is_known_whole(tmp_path: Path) -> None:
     assert declared(tmp_path) == [(JS, ""), (NLL, "")]
 
 
-def test_claims_may_be_edited_until_there_are_results(tmp_path: Path) -> None:
+def test_a_later_launch_adds_claims_and_removes_none(tmp_path: Path) -> None:
     declare(tmp_path, [JS], results=0)
     declare(tmp_path, [NLL], results=0)
-    assert declared(tmp_path) == [(NLL, "")]
+    assert declared(tmp_path) == [(JS, "withdrawn"), (NLL, "")]
+    declare(tmp_path, [JS, NLL], results=2)
+    assert declared(tmp_path) == [(JS, ""), (NLL, "")]
+
+
+def test_a_claim_edited_by_hand_is_marked_and_one_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    declare(tmp_path, [JS], results=0)
+    file = tmp_path / "claims.jsonl"
+    text = file.read_text()
+    file.write_text(text.replace('"lower"', '"higher"'))
+    assert declared(tmp_path) == [
+        (replace(JS, direction=Direction.higher), "edited after it was declared: exploratory")
+    ]
+    file.write_text(text.replace('"lower"', '"sideways"'))
+    with pytest.raises(
+        ConfigError, match=r"claims\.jsonl: row 1 .*'sideways'.*directions are higher, lower, "
+    ) as error:
+        declared(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_claims_edited_after_results_are_marked(tmp_path: Path) -> None:
@@ -43,6 +63,14 @@ def test_a_sweep_without_claims_declares_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("claim", "problem"),
     [
+        (
+            DeclaredClaim("multi - mixture of singles", "truth/js"),
+            "report.claims.0.measure='truth/js': for multi - mixture of singles choose excess over the mixture",
+        ),
+        (
+            DeclaredClaim("multi - human", "excess over the mixture"),
+            "report.claims.0.measure='excess over the mixture': for multi - human choose another score, or ",
+        ),
         (
             DeclaredClaim("multi - worst single", "x"),
             "report.claims.0.contrast='multi - worst single': choose multi - best single",

@@ -56,7 +56,7 @@ class Arm:
     @property
     def launch(self) -> str:
         """The first launch with a cell of this arm."""
-        return min(row.launch for row in self.rows)
+        return min(row.launch.split("-", 1)[-1] for row in self.rows)  # the time, without the engine
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -56,6 +56,11 @@ class Comparison:
         return self.contrast + f" ({self.part})" * bool(self.part)
 
     @property
+    def launch(self) -> str:
+        """The launch since which there is such a comparison."""
+        return max(self.arm.launch, min(one.launch for one in self.others))
+
+    @property
     def every(self) -> list[Arm]:
         return [self.arm, *self.others]
 
@@ -136,7 +141,7 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
         mix = str(arm.axes.get("mix"))
         alike = [other for other in arms if other is not arm and comparable(arm, other)]
         kinds = {kind: [one for one in alike if one.axes["mix"] == kind] for kind in ("single", "human", VANILLA)}
-        singles = [one for one in kinds["single"] if set(one.sources) <= set(arm.sources)]
+        singles = first_complete([one for one in kinds["single"] if set(one.sources) <= set(arm.sources)], arm)
         if mix in SEVERAL and singles:
             there, every = len({source for one in singles for source in one.sources}), len(set(arm.sources))
             part = f"{there} of {every} singles" if there < every else ""
@@ -147,11 +152,21 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
         if mix == "human":
             yield from (Comparison("human - vanilla", arm, [one]) for one in kinds[VANILLA])
             if synthetic := [one for one in alike if one.axes["mix"] not in ("human", VANILLA)]:
-                yield Comparison(f"human - {SYNTHETIC}", arm, synthetic)
+                first = min(one.launch for one in synthetic)
+                yield Comparison(f"human - {SYNTHETIC}", arm, [one for one in synthetic if one.launch == first])
         if parts := re.fullmatch(AXIS, claimed):
             axis, one, other = parts.groups()
             others = [each for each in arms if value_of(each, axis) == other and equal_but(axis, arm, each)]
             yield from (Comparison(claimed, arm, [each]) for each in others if value_of(arm, axis) == one)
+
+
+def first_complete(singles: list[Arm], arm: Arm) -> list[Arm]:
+    """The singles as of the first launch that completes the sources of the arm: later ones change no verdict."""
+    for launch in sorted({one.launch for one in singles}):
+        there = [one for one in singles if one.launch <= launch]
+        if {source for one in there for source in one.sources} == set(arm.sources):
+            return there
+    return singles
 
 
 def source_of(arm: Arm) -> str:
@@ -275,7 +290,7 @@ def ratio(level: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
 
 
 def span(arms: Sequence[Arm], arm: Arm, measure: str) -> float:
-    """|human - vanilla| of the arms that are comparable."""
-    alike = [one for one in arms if comparable(arm, one) and measure in one.means]
-    ends = [one.means[measure].value for mix in ("human", VANILLA) for one in alike if one.axes["mix"] == mix]
-    return abs(ends[0] - ends[1]) if len(ends) == 2 else math.nan
+    """|human - vanilla| of the arms that are comparable, of several the ones launched first."""
+    alike = sorted((one for one in arms if comparable(arm, one) and measure in one.means), key=lambda one: one.launch)
+    ends = [[one.means[measure].value for one in alike if one.axes["mix"] == mix] for mix in ("human", VANILLA)]
+    return abs(ends[0][0] - ends[1][0]) if all(ends) else math.nan

@@ -64,12 +64,16 @@ def agreement(arms: Sequence[Arm], measures: Sequence[str]) -> list[Row]:
         name: sign * np.array([row.scores[name].value if name in row.scores else math.nan for row in rows])
         for name, sign in signs.items()
     }
-    found = [(one, other, rank_correlation(values[one], values[other], len(arms)))
-             for one, other in itertools.combinations(values, 2)]  # fmt: skip
-    return [
-        {"measure": one, "other": other, "rank correlation": value, "95 %": interval(*ends), "arms": len(arms)}
-        for one, other, (value, ends) in found if not math.isnan(value)
-    ]  # fmt: skip
+    owners = [arm.key for arm in arms for _ in arm.rows]
+    table: list[Row] = []
+    for one, other in itertools.combinations(values, 2):
+        both = ~np.isnan(values[one]) & ~np.isnan(values[other])
+        count = len({owner for owner, known in zip(owners, both, strict=True) if known})
+        value, ends = rank_correlation(values[one], values[other], count)
+        if not math.isnan(value):
+            row = {"measure": one, "other": other, "rank correlation": value, "95 %": interval(*ends)}
+            table.append(row | {"arms": count})
+    return table
 
 
 def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:

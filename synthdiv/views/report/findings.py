@@ -9,17 +9,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import HEADLINE
 from synthdiv.measures.intervals import Ends
 from synthdiv.measures.multiplicity import HOLM, adjusted
-from synthdiv.measures.replicates import ALPHA, Effect, detectable, power_of_equivalence
-from synthdiv.study.claims import ADDED, SEVERAL, DeclaredClaim, Direction, declared
+from synthdiv.measures.replicates import (
+    ALPHA,
+    ENOUGH,
+    Effect,
+    detectable,
+    expected,
+    power_of_equivalence,
+    smallest_margin,
+)
+from synthdiv.study.claims import EXPLORATORY, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number
-from synthdiv.views.report.arms import Arm, arms_of, independent, value_of
-from synthdiv.views.report.collect import collect, of_role
+from synthdiv.views.report.arms import Arm, arms_of, value_of
+from synthdiv.views.report.collect import VANILLA, collect, of_role
 from synthdiv.views.report.contrasts import (
     DESCRIBED,
     NOT_SHOWN,
@@ -31,6 +40,10 @@ from synthdiv.views.report.contrasts import (
     contrasts,
 )
 from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.shared_replicates import differences, matched
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REFUTED = "the opposite is shown"
 
@@ -60,15 +73,18 @@ class ClaimResult:
 
 
 def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResult]:
-    """The claims of a sweep, one for each comparison that they are about, or one that is not measured."""
+    """The claims of a sweep, one for each comparison that they are about, or one that is not measured. Only comparisons
+    of the first launch that has any: an arm that is added later makes no further claim."""
     results = []
     for claim, late in declared(Ledger(root, name).folder):
         where = [text.partition("=") for text in claim.where]
-        made = [
-            contrast(root, what, claim.measure, arms, second=True)
+        about = [
+            what
             for what in comparisons(arms, claim.contrast)
             if what.contrast == claim.contrast and all(value_of(what.arm, axis) == value for axis, _, value in where)
         ]
+        first = min((what.launch for what in about), default="")
+        made = [contrast(root, what, claim.measure, arms, second=True) for what in about if what.launch == first]
         results += [judged(claim, each, late) for each in made or [missing(claim)]]
     return corrected(results)
 
@@ -76,7 +92,7 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
 def corrected(results: list[ClaimResult]) -> list[ClaimResult]:
     """With Holm's correction and what is shown, or its opposite; exploratory claims among themselves."""
     for exploratory in (False, True):
-        places = [at for at, each in enumerate(results) if each.late.startswith(ADDED) is exploratory]
+        places = [at for at, each in enumerate(results) if each.late.endswith(EXPLORATORY) is exploratory]
         tests = [1.0 if math.isnan(p := results[at].p) else p for at in places]  # what is not measured is a claim too
         for at, p in zip(places, adjusted(tests, HOLM), strict=True):
             each = results[at]
@@ -135,9 +151,10 @@ def numbers(effect: Effect, ends: Ends) -> str:
 def answer(root: Path, name: str) -> list[str]:
     """The answer of a sweep as it stands; empty where there is nothing to compare."""
     rows = collect(root, name)
-    if len(arms := arms_of(rows)) < 3:
-        return []
+    arms = arms_of(rows)
     claims = claim_results(root, name, arms)
+    if len(arms) < 3 and not claims:
+        return []
     made = [] if claims else contrasts(root, arms, of_role(rows, HEADLINE)[:1])
     return answer_lines(claims, made, Labels(arms))
 
@@ -154,12 +171,32 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
     replicates, lines = min(counts.values(), default=0), []
     for claim in claims:
         text = "unknown: name a noise-floor sweep that has this measure, report.pilot=NAME"
-        rows = [independent(arm.rows) for arm in arms if arm.axes["mix"] in ("single", *SEVERAL)]
-        values = [[row.scores[claim.measure].value for row in each if claim.measure in row.scores] for each in rows]
-        spreads = [statistics.variance(each) for each in values if len(each) > 1 and all(map(math.isfinite, each))]
-        if spreads and replicates > 2:
-            error = math.sqrt(2 * sum(spreads) / len(spreads) / replicates)
-            size = detectable(error, replicates - 1, ALPHA / len(claims))
-            text = f"{number(size)} with {replicates} replicates, 80 % power and Holm over {len(claims)} claims"
+        tables = pilot_differences(root, arms, claim)
+        if tables and replicates >= ENOUGH:
+            ends = [expected(table, replicates) for table in tables]
+            error, df = math.sqrt(statistics.fmean(each**2 for each, _ in ends)), min(df for _, df in ends)
+            equivalent, alpha = claim.direction is Direction.equivalent, ALPHA / len(claims)
+            size = smallest_margin(error, df, alpha) if equivalent else detectable(error, df, alpha)
+            text = (
+                f"{'a margin of ' * equivalent}{number(size)} with {replicates} replicates, 80 % power and Holm over "
+            )
+            text += f"{len(claims)} claims"
         lines.append(f"detects   {claim.contrast}, {claim.measure}, {claim.direction.value}: {text}")
     return lines
+
+
+def pilot_differences(root: Path, arms: Sequence[Arm], claim: DeclaredClaim) -> list[np.ndarray]:
+    """The differences (prompts, replicates) of the pairs of arms of a pilot that are compared as claimed, or where
+    there are none of all pairs of synthetic arms that it compares."""
+    import numpy as np
+
+    every = list(comparisons(arms, claim.contrast))
+    same = [what for what in every if what.contrast == claim.contrast]
+    pairs = {(what.arm.key, one.key): [what.arm, one] for what in same or every for one in what.others
+             if same or not {"human", VANILLA} & {what.arm.axes["mix"], one.axes["mix"]}}  # fmt: skip
+    tables = []
+    for pair in pairs.values():
+        rows = [row for row in matched(pair) if all(claim.measure in each.scores for each in row)]
+        if len(rows) > 1 and all(math.isfinite(each.scores[claim.measure].value) for row in rows for each in row):
+            tables.append(differences(root, rows, claim.measure, np.array([[1.0], [-1.0]]) * np.ones(len(rows)))[0])
+    return tables

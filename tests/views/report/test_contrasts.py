@@ -18,9 +18,11 @@ from scipy import stats
 
 from synthdiv.core.types import Score
 from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.study.claims import DeclaredClaim, Direction, declare
 from synthdiv.views.report.arms import Arm, arms_of, independent
 from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.contrasts import EXCESS, Contrast, comparisons, contrasts
+from synthdiv.views.report.findings import claim_results
 from synthdiv.views.report.shared_replicates import matched
 
 SOURCES = {"multi": ("oak", "elm"), "oak": ("oak",), "elm": ("elm",)}
@@ -262,14 +264,25 @@ def test_an_arm_that_is_added_later_changes_no_verdict(
     tmp_path_factory: pytest.TempPathFactory, level: float, spread: float, seed: int
 ) -> None:
     sweep = filled(Sweep(tmp_path_factory.mktemp("sweep")), seed=seed)
-    before = sweep.contrasts()
-    random = np.random.default_rng(seed)
-    for take in range(4):
-        sweep.add("multi", level + spread * random.normal(size=12), take, launch="2", generators="large")
-    after = {key: each for key, each in sweep.contrasts().items() if each.arm.axes["generators"] == "small"}
-    for key, each in before.items():
-        if not key[0].startswith("human"):  # the mean of synthetic arms has one more
-            assert after[key] == each
+    claims = [DeclaredClaim(name, "nll", Direction.lower) for name in ("multi - best single", "multi - human")]
+    declare(sweep.root / "sweeps" / "eggs", claims, 0)
+
+    def verdicts() -> tuple[dict[str, Contrast], list[Any]]:
+        made = contrasts(sweep.root, sweep.arms(), ("nll", "whole"))
+        judged = claim_results(sweep.root, "eggs", sweep.arms())
+        return {f"{one.name} {one.arm.key} {one.measure}": replace(one, arm=sweep.arms()[0]) for one in made}, [
+            (one.contrast.name, one.p, one.verdict) for one in judged
+        ]
+
+    (before, claimed), random = verdicts(), np.random.default_rng(seed)
+    added: list[tuple[str, dict[str, Any]]] = [("multi", {"generators": "large"}), ("multi", {"mix.weights": "2,1"})]
+    added += [("oak", {"mix.source": "oak"}), ("elm", {"student": "large"}), ("human", {"rows": 9})]
+    for mix, axes in added:
+        for take in range(4):
+            sweep.add(mix, level + spread * random.normal(size=12), take, launch="2", **axes)
+    after, now = verdicts()
+    assert now == claimed
+    assert {name: after[name] for name in before} == before
 
 
 def test_the_error_is_pooled_over_the_synthetic_arms_of_a_student(sweep: Sweep) -> None:

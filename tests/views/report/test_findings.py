@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from synthdiv.core.types import ConfigError
+from synthdiv.launch import trained
 from synthdiv.measures.replicates import effect
 from synthdiv.study.claims import DeclaredClaim, Direction, declare
 from synthdiv.views.report import findings
@@ -147,9 +148,13 @@ def test_a_plan_says_what_claims_detect_from_a_pilot_whose_models_are_not_used_a
     (folder / "cells.jsonl").touch()
     monkeypatch.setattr(findings, "collect", lambda root, name: sweep.rows)
     (line,) = planned(sweep.root, "pilot", claims, records)
-    spread = np.mean([np.var([row.scores["whole"].value for row in arm.rows], ddof=1) for arm in sweep.arms()[:3]])
-    size = findings.detectable(math.sqrt(2 * spread / 5), 4)
-    assert f"higher: {size:.4g} with 5 replicates" in line
+    levels = np.array([[row.scores["whole"].value for row in arm.rows] for arm in sweep.arms()[:3]])
+    spread = np.mean([np.var(levels[0] - single, ddof=1) for single in levels[1:]])
+    size = findings.detectable(math.sqrt(spread / 5), 4)
+    assert f"higher: {size:.4g} with 5 replicates" in line, "of paired differences"
+    equal = DeclaredClaim("multi - best single", "whole", Direction.equivalent, 0.1)
+    margin = findings.smallest_margin(math.sqrt(spread / 5), 4)
+    assert f"equivalent: a margin of {margin:.4g} with 5" in planned(sweep.root, "pilot", [equal], records)[0]
     assert unknown in planned(sweep.root, "pilot", [DeclaredClaim("multi - human", "other")], records)[0]
     pilot = type("Record", (), {"train": "t3"})
     monkeypatch.setattr(findings.Ledger, "cells", lambda ledger: [pilot])
@@ -162,6 +167,28 @@ def test_contradicting_measures_are_listed(sweep: Sweep) -> None:
     assert {"contrast": "multi - human", "arm": "multi", "better by": "whole", "worse by": "nll"} in rows
     (one,) = agreement(sweep.arms(), ["nll", "whole"])
     assert one["rank correlation"] == pytest.approx(-1), "turned so that higher is better"
+
+
+def test_the_interval_of_an_agreement_counts_arms_that_have_both_measures(sweep: Sweep) -> None:
+    for row in sweep.rows:
+        if row.axes["mix"] == "human":
+            del row.scores["whole"]
+    (one,) = agreement(sweep.arms(), ["nll", "whole"])
+    assert one["arms"] == len(sweep.arms()) - 1
+
+
+def test_two_arms_have_an_answer_where_a_claim_is_declared(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep.rows = [row for row in sweep.rows if row.axes["mix"] in ("multi", "human")]
+    monkeypatch.setattr(findings, "collect", lambda root, name: sweep.rows)
+    assert findings.answer(sweep.root, NAME) == []
+    declare(sweep.root / "sweeps" / NAME, [DeclaredClaim(*CLEAR)], 0)
+    assert findings.answer(sweep.root, NAME)[0].startswith("shown: multi - human")
+
+
+def test_models_of_an_earlier_launch_are_results_before_their_suites_are_finished(study: Any) -> None:
+    study.cell("human", 1.0, build="some")
+    study.cell("multi", 1.0, build="none")
+    assert trained(study.root, study.ledger.cells()) == 1
 
 
 def test_tables_beside_the_comparisons(sweep: Sweep) -> None:
