@@ -59,6 +59,7 @@ def test_the_small_thesis_grid_runs_from_launch_to_page_with_its_interactions(ty
     done = typed("-m", "experiment=thesis_grid_tiny", *few)
     assert done.code == 0, done.err
     assert "descriptive: multi - single oak (1 of 4 singles)" in done.out, "the sweep ends with its answer"
+    assert "`synthdiv report thesis_grid_tiny` writes the page" in done.out
     report = typed("report", "thesis_grid_tiny")
     assert report.code == 0, report.err
     folder = tmp_path / "outputs" / "reports" / "thesis_grid_tiny"
