@@ -198,6 +198,12 @@ MISTAKES = {
     "a wording without its slot": (["mix=topics", "mix.diversity.wording=Ask."], ["wording='Ask.': needs {topic}"]),
     "paraphrases of several sources": (["mix=paraphrased", "mix.kind=multi"], ["mix.kind=multi", "choose mix=single"]),
     "real rows beside a matched source": (["mix=single_matched", "mix.real_rows=5"], ["set mix.real_share"]),
+    "no pair stays": (
+        ["mix=paraphrased", "mix.rows=4", "mix.level=0"],
+        ["mix.level=0.0: of 4 generated rows none stays to be paraphrased; set mix.rows=10"],
+    ),
+    "no temperatures": (["mix=single_matched", "mix.temperatures=[]"], ["mix.temperatures=[]: needs two or more"]),
+    "temperatures of 0": (["mix=single_matched", "mix.temperatures=[0,-1]"], ["temperatures=[0.0, -1.0]: needs two"]),
     "selection in later rounds": (
         ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1"],
         ["mix.level: rows are selected in round 0", "rounds=none"],

@@ -11,7 +11,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, json_number, write_suite
-from synthdiv.measures.estimates import SHARE, Measure, mean_of, undefined
+from synthdiv.measures.estimates import SHARE, Measure, join_notes, mean_of, undefined
 from synthdiv.measures.reference import mauve, two_sample_auc
 from synthdiv.measures.spectrum import vendi
 from synthdiv.measures.words import words
@@ -37,7 +37,7 @@ class ReachedSuite(Suite):
     )
 
     texts: int = setting(200, least=20)
-    """How many answers, by a fixed random order of prompts; and at most so many of the target."""
+    """How many answers that are not empty, by a fixed random order of prompts; and at most so many of the target."""
     pattern: str = ""
     """A regular expression whose last match in an answer and in the human one is its label; empty: none."""
 
@@ -50,6 +50,7 @@ class Reached(Stage):
     """Inputs: `prompts` and `mix`. Output: `scores.json` and `items.parquet`."""
 
     name = "reached"
+    version = 2
 
     texts: int = 200
     """How many answers."""
@@ -61,11 +62,13 @@ class Reached(Stage):
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         every = sorted(read_mix(inputs["mix"]), key=lambda row: rank(0, "reached", row["id"]))
-        rows, target = every[: self.texts], read_prompts(inputs["prompts"], "target", self.texts)
+        written = [row for row in every if row["response"].strip()]  # an empty answer has no direction
+        rows, target = written[: self.texts], read_prompts(inputs["prompts"], "target", self.texts)
         vectors, human = (
             hashed([row["response"] for row in part], analyzer="char_wb", ngram_range=(3, 5)) for part in (rows, target)
         )
         short = f"{len(rows)} answers; the measure is of {self.texts}" if len(rows) < self.texts else ""
+        empty = f"{len(every) - len(written)} empty answers left out" if len(written) < len(every) else ""
         scores = [
             undefined(VENDI, short, len(rows)).score() if short else vendi(vectors),
             two_sample_auc(vectors, human),
@@ -73,5 +76,6 @@ class Reached(Stage):
             mean_of(RIGHT, right_answers(inputs["prompts"], self.pattern, rows)).score(),
             mean_of(WORDS, [len(words(row["response"])) for row in rows]).score(),
         ]
-        write_suite(out, [replace(score, name=f"reached/{score.name}") for score in scores], [], ReachedSuite)
+        named = [replace(each, name=f"reached/{each.name}", note=join_notes(each.note, empty)) for each in scores]
+        write_suite(out, named, [], ReachedSuite)
         return {score.name: json_number(score.value) for score in scores}

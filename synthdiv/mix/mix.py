@@ -180,7 +180,7 @@ class Mix(FineTuningSet):
             rows.append(dataclasses.asdict(row) | {"position": place} | in_round)
         if failed:
             raise DataError(failure(failed, self.leave_out, self.owners()))
-        for source in self.sources if self.round else ():
+        for source in dict.fromkeys(owner for _, owner in every if owner != "human") if self.round else ():
             if not any(row["response"].strip() for row in rows if row["source"] == source):
                 raise DataError(only_empty(source, self.round))
         sets = {side: held_out for side in ("test", "target") if (held_out := read_prompts(prompts, side))}

@@ -15,6 +15,7 @@ from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
 from synthdiv.prompts import prompt_set
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.questions import WholeTable
+from synthdiv.prompts.split import nearly_in
 from synthdiv.prompts.table import normalise
 
 REPLACED = 0.9  # share of the rows that are paraphrases at level 0
@@ -63,6 +64,7 @@ class Written(FineTuningSet):
     to `PairPrompts`, and with `paraphrases` the `mix`. Output: `mix.parquet`."""
 
     name = "written"
+    version = 2
     shows_texts = True
 
     rows: int = 0
@@ -78,17 +80,18 @@ class Written(FineTuningSet):
         import pyarrow.parquet
 
         kept = read_mix(inputs["mix"]) if self.paraphrases else []
-        original = {row["id"]: normalise(row["response"]) for row in kept}
+        original = {row["id"]: (normalise(row["prompt"]), normalise(row["response"])) for row in kept}
         sides = [read_prompts(inputs["prompts"], side) for side in ("test", "target")]
-        held_out = {normalise(row["prompt"]) for side in sides for row in side}
+        samples = sorted(read_samples(inputs["answers"].path, failed=True), key=lambda row: row.sample)
+        read = [PAIR.fullmatch(sample.response) for sample in samples]
+        held_out = nearly_in([pair[1] for pair in read if pair], [row["prompt"] for side in sides for row in side])
         pairs, outcomes = list[dict[str, Any]](), Counter[str]()
-        for sample in sorted(read_samples(inputs["answers"].path, failed=True), key=lambda row: row.sample):
-            pair = PAIR.fullmatch(sample.response)
+        for sample, pair in zip(samples, read, strict=True):
             if not pair or "Question:" in pair[2] or not all(re.search(r"\w", text) for text in pair.groups()):
                 outcomes["unreadable"] += 1
-            elif normalise(pair[1]) in held_out:
+            elif pair[1] in held_out:
                 outcomes["held out"] += 1
-            elif normalise(pair[2]) == original.get(sample.id):
+            elif (normalise(pair[1]), normalise(pair[2])) == original.get(sample.id):
                 outcomes["identical"] += 1
             else:
                 texts = {"id": f"{sample.id}~{sample.sample}", "prompt": pair[1].strip(), "response": pair[2].strip()}

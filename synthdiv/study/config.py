@@ -140,6 +140,9 @@ class MixSpec:
         by = self.diversity.by if self.diversity else By.selection
         if self.level is None and by is not By.selection:
             return [f"{name}.level=null: {name}.diversity.by={by.value} needs a level from 0 to 1"]
+        degrees = self.temperatures
+        if self.kind is Kind.single_matched and (len({*degrees}) < 2 or not all(0 < each <= 10 for each in degrees)):
+            return [f"{name}.temperatures={degrees}: needs two or more different ones, above 0 and at most 10"]
         one = by in (By.paraphrase, By.topics) and self.kind not in (Kind.none, Kind.human, Kind.single)
         if one or (self.way() and self.kind is Kind.single_matched):
             return [f"{name}.kind={self.kind.value}: has no level by {by.value}; choose mix=single"]

@@ -16,6 +16,7 @@ from synthdiv.core.ledger import CellRecord
 from synthdiv.core.resolver import Resolver, Unresolved
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, DataError
+from synthdiv.mix.written import REPLACED
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.gguf import Gguf
 from synthdiv.study.answerable import unanswerable
@@ -267,6 +268,13 @@ def problems_of_written(cell: Cell) -> list[str]:
     problems = [f"mix.real_rows: {what} has a share of human rows; set mix.real_share"] * bool(mix.real_rows)
     if cell.rounds.round or cell.rounds.size > 1:
         problems.append(f"{what}: is of round 0 of one student; choose rounds=none")
+    if way and way.by is By.paraphrase and not problems:
+        written = (mix.rows or cell.prompts.train_rows) - fine_tuning_set(cell).allocation().count(-1)
+        if round(REPLACED * (1 - (mix.level or 0.0)) * written) >= written:
+            problems.append(
+                f"mix.level={mix.level}: of {written} generated rows none stays to be paraphrased; set mix.rows=10 or "
+                "more, or a higher level"
+            )
     if way and way.by is By.topics:
         level, most = mix.level or 0.0, len(way.topics) - 1
         closest = (len(way.topics_at(level)) - 1) / most

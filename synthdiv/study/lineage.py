@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from synthdiv.core.stage import Node
+from synthdiv.evaluate.verdicts import JudgeModel
+from synthdiv.generate.source import Source
 from synthdiv.mix.round_rows import RoundFilter
 from synthdiv.prompts.split import rank
 from synthdiv.study.config import Cell, Kind
@@ -72,6 +74,14 @@ def decoded(cell: Cell, number: int) -> Cell:
     return replace(cell, generators=replace(cell.generators, models=models))
 
 
+def verifies(cell: Cell) -> bool:
+    """Whether the first judge can rate quality."""
+    return any(
+        JudgeModel(Source(each.name, each.backend)).judges(cell.judge.rubrics.quality, cell.prompts.toy is not None)
+        for each in cell.judge.models[:1]
+    )
+
+
 def problems_of_rounds(cell: Cell) -> list[str]:
     """What the rounds of a resolved cell cannot be."""
     rounds, mix, size, have = cell.rounds, cell.mix, cell.rounds.size, cell.prompts.train_rows
@@ -81,12 +91,15 @@ def problems_of_rounds(cell: Cell) -> list[str]:
     law = mix.kind is Kind.single and all(source.law for source in cell.generators.models)
     steps = "gives rounds other numbers of rows, and all train equally many steps; set train.match=steps"
     by_rows, initial = cell.train.match is Match.rows, rounds.writers is Writers.initial
+    real = mix.real_share or mix.real_rows or rounds.real_share
     every = {f"rounds.member={rounds.member}: the population has members 0 to {size - 1}": rounds.member >= size}
     rules = {
         f"rounds.round={rounds.round}: {blocks} blocks of {rows:,} fresh prompts need {blocks * rows:,} train prompts "
         f"and there are {have:,}; set mix.rows={have // blocks}, or rounds.prompts=same": blocks * rows > have,
         "rounds.students, rounds.seeds: a population is of families or of seeds; give one of the two":
             rounds.students and rounds.seeds > 1,
+        f"mix.rows={rows}: of {size} members of a pool each writes a part; set mix.rows={size} or more":
+            later and rounds.lineage is Lineage.pooled and rows < size,
         f"rounds.lineage={rounds.lineage.value}: needs a population; set rounds.seeds or rounds.students":
             rounds.lineage is not Lineage.single and size == 1,
         f"rounds.data={rounds.data.value}: {steps}": later and by_rows and rounds.data is Data.accumulate,
@@ -100,11 +113,20 @@ def problems_of_rounds(cell: Cell) -> list[str]:
             later and rounds.real_share and not cell.prompts.human,
         "rounds.writers=initial: needs rounds.init=continue and rounds.data=replace, or nothing changes":
             initial and (rounds.init is Init.base or rounds.data is not Data.replace),
-        "rounds.writers=decoding: is exact for one source by law at top_p=1; choose mix=single generators=toy "
-        "rounds.sampling.top_p=1": rounds.writers is Writers.decoding and (not law or rounds.sampling.top_p < 1),
+        "rounds.writers=decoding: is exact for one source by law at top_p=1, without human rows; choose mix=single "
+        "generators=toy rounds.sampling.top_p=1 mix.real_share=0 rounds.real_share=0":
+            rounds.writers is Writers.decoding and (not law or real or any(
+                each.top_p < 1 for each in (rounds.sampling, *(source.sampling for source in cell.generators.models)))),
         "rounds.init=continue, train.method=qlora: an adapter cannot be merged into 4-bit weights; choose "
         "train.method=lora or full": later and rounds.init is Init["continue"] and cell.train.method is Method.qlora,
-        "rounds.filter=verifier: needs a judge with a rubric of quality; choose judge=toy or judge=panel":
-            rounds.filter is RoundFilter.verifier and not cell.judge.models,
+        "rounds.filter=verifier: needs a first judge that rates quality; choose judge=toy or judge=panel":
+            rounds.filter is RoundFilter.verifier and not verifies(cell),
     }  # fmt: skip
+    if later and rounds.writers is Writers.students:
+        for student, _ in population(cell):
+            room, longest = student.pretrain.context if student.pretrain else 0, rounds.sampling.max_new_tokens
+            rules[
+                f"rounds.sampling.max_new_tokens={longest}: the context of {student.name} is {room} tokens, which also "
+                f"hold the prompt; set rounds.sampling.max_new_tokens={room // 4}"
+            ] = bool(room) and longest >= room
     return [text for text, wrong in (every | (rules if mix.kind is not Kind.none else {})).items() if wrong]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from synthdiv.core.types import Artifact, DataError
-from synthdiv.mix.matched import Matched
+from synthdiv.mix.matched import Matched, a_token, share_of
 from synthdiv.mix.mix import Mix, read_mix
 from tests.models.small import build, cpu_run, tiny_model
 
@@ -32,16 +34,31 @@ def matched(mixes, prompts, student, path):
     return stage.build(inputs, path, cpu_run())
 
 
+@given(
+    rows=st.lists(st.tuples(*[st.tuples(st.floats(0.1, 50), st.integers(1, 40))] * 2), min_size=1, max_size=9),
+    at=st.floats(0, 1),
+)
+def test_the_likelihood_a_token_is_matched_where_lengths_differ(rows, at):
+    low, high = zip(*rows, strict=True)
+    wanted = a_token(low) + at * (a_token(high) - a_token(low))
+    assume(abs(a_token(high) - a_token(low)) > 1e-6)
+    share = share_of(low, high, wanted)
+    nll, tokens = ((1 - share) * sum(column) + share * sum(other) for column, other in
+                   zip(zip(*low, strict=True), zip(*high, strict=True), strict=True))  # fmt: skip
+    assert nll / tokens == pytest.approx(wanted, rel=1e-6)
+
+
 @pytest.mark.parametrize("order", [(0, 2), (2, 0)])
-def test_rows_of_two_temperatures_stand_in_the_shares_of_linear_interpolation(pools, prompts, student, tmp_path, order):
-    (low, first), (high, second) = pools[order[0]], pools[order[1]]
-    middle, wanted = pools[1]
+def test_rows_of_two_temperatures_are_mixed_and_say_what_they_reach(pools, prompts, student, tmp_path, order):
+    (_, first), (_, second), (middle, wanted) = pools[order[0]], pools[order[1]], pools[1]
     summary = matched([wanted, first, second], prompts, student, tmp_path)
-    share = (middle - low) / (high - low)
-    assert summary["shares"] == pytest.approx({"0.5": 1 - share, "1": share})
     rows, parts = read_mix(Artifact(None, "", tmp_path)), (read_mix(first), read_mix(second))
-    assert sum(row == part for row, part in zip(rows, parts[1], strict=True)) == int(20 * share)
+    assert sum(row == part for row, part in zip(rows, parts[1], strict=True)) == int(20 * summary["shares"]["1"])
     assert all(row in pair for row, *pair in zip(rows, *parts, strict=True))
+    (again := tmp_path / "again").mkdir()
+    other = pools[2 if summary["achieved"] < middle else 0][1]
+    rows_as_one = matched([wanted, Artifact(None, "", tmp_path), other], prompts, student, again)["nll"]["0.5"]
+    assert summary["achieved"] == pytest.approx(rows_as_one)
 
 
 def test_a_likelihood_out_of_reach_names_the_closest_temperature(pools, prompts, student, tmp_path):

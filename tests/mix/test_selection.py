@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from synthdiv.core.types import DataError
@@ -18,7 +20,7 @@ from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.measures.reference import two_sample_auc
 from synthdiv.measures.words import words
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.mix import FILE, Mix, read_mix
 from synthdiv.mix.selection import QUANTILES, Selection, right_answers
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts
 from synthdiv.prompts.table import Columns, Table
@@ -131,6 +133,19 @@ def test_what_is_not_there_is_nan_with_a_reason(root, prompts, chosen):
     assert scores["reached/vendi_1"].note == "60 answers; the measure is of 61"
     assert scores["reached/auc"].note.startswith("0 vectors")
     assert np.isnan([scores[f"reached/{name}"].value for name in ("vendi_1", "auc", "mauve")]).all()
+
+
+def test_an_empty_answer_is_left_out_and_counted(root, prompts, chosen, tmp_path):
+    rows = read_mix(chosen[1.0])
+    rows[7]["response"] = " "
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / FILE)
+    inputs = {"prompts": prompts, "mix": replace(chosen[1.0], path=tmp_path)}
+    (out := tmp_path / "out").mkdir()
+    Reached(texts=59).build(inputs, out, None)
+    scores = read_scores(out)
+    assert np.isfinite([score.value for score in scores]).all()
+    assert {score.n for score in scores} == {59}
+    assert all("1 empty answers left out" in score.note for score in scores)
 
 
 def test_a_mix_takes_the_rows_of_its_level_and_keeps_its_human_rows(root, prompts, pools):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from synthdiv.core.types import DataError
@@ -13,6 +15,7 @@ from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.mix.written import PairPrompts, Written
+from synthdiv.prompts import prompt_set
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
@@ -52,7 +55,7 @@ def test_paraphrases_by_law_say_the_same_fact_in_the_same_dialect_and_other_word
     assert rows[:40] == read_mix(made[2])
     for row in rows[40:]:
         first = original[row["id"].partition("~")[0]]
-        assert row["response"] != first["response"]
+        assert (row["prompt"], row["response"]) != (first["prompt"], first["response"])
         was, now = ({reading[0] for reading in law.parse(each["response"])} for each in (first, row))
         assert was & now, "the dialect"
         assert {reading[2:] for reading in law.parse(row["response"])} == {
@@ -83,6 +86,34 @@ def test_pairs_on_a_topic_are_of_that_topic_and_right_as_often_as_the_law(root, 
 def test_a_topic_that_the_world_does_not_have_is_named(root, made):
     with pytest.raises(DataError, match="fishing is no category and no entity"):
         pairs(root, made, False, 10, 1, ["fishing"])
+
+
+def test_a_question_that_is_nearly_held_out_is_held_out(root, made, tmp_path):
+    """By the rule that splits prompts (Jaccard .8 of word 3-grams), and not as equal text only."""
+    _, answers, _ = pairs(root, made, False, 4, 2, ["geography"])
+    long = " ".join(f"word{at}" for at in range(40))
+    asked = replace(made[0], path=tmp_path)
+    table = pyarrow.parquet.read_table(made[0].path / prompt_set.FILE).to_pylist()
+    test = next(row for row in table if row["split"] == "test")
+    test["prompt"] = long
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / prompt_set.FILE)
+    asks = (f"{long} more", "Why this and not that?", f"{long} {long[::-1]}")
+    texts = [f"Question: {question}\nAnswer: He." for question in asks]
+    rows = [vars(row) | {"response": text} for row, text in zip(read_samples(answers.path), texts, strict=False)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = Written(2).build({"prompts": asked, "answers": replace(answers, path=tmp_path)}, tmp_path, None)
+    assert summary["held out"] == 1
+
+
+def test_a_reworded_question_with_the_same_answer_is_a_paraphrase(root, made, tmp_path):
+    _, answers, _ = pairs(root, made, True, 60, 2)
+    first = read_mix(made[2])[0]
+    samples = [row for row in read_samples(answers.path) if row.id == first["id"]]
+    texts = [f"Question: {question}\nAnswer: {first['response']}" for question in (first["prompt"], "Which one is it?")]
+    rows = [vars(row) | {"response": text} for row, text in zip(samples, texts, strict=True)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inputs = {"prompts": made[0], "answers": replace(answers, path=tmp_path), "mix": made[2]}
+    assert Written(41, True).build(inputs, tmp_path, None) == {"rows": 41, "used": 1, "identical": 1}
 
 
 def test_too_few_usable_paraphrases_name_the_closest_level(root, made):
