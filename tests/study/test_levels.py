@@ -26,7 +26,12 @@ def cells(*words: str) -> list[Cell]:
 
 def test_the_twin_of_what_matters_has_its_axes_and_what_each_level_reached(typed, tmp_path):
     done = typed(
-        "-m", "experiment=what_matters_tiny", "mix.rows=40", "evaluate.suites.2.texts=40", "student=toy_small", "student.pretrain.tokens=3000"
+        "-m",
+        "experiment=what_matters_tiny",
+        "mix.rows=40",
+        "evaluate.suites.2.texts=40",
+        "student=toy_small",
+        "student.pretrain.tokens=3000",
     )
     assert done.code == 0, done.err
     assert typed("report", "what_matters_tiny").code == 0

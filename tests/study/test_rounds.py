@@ -198,7 +198,7 @@ def test_a_round_has_so_many_rows_and_equal_steps(data, number):
         (["rounds=verifier", *STEPS], "rounds.filter=verifier: needs a first judge"),
         (["rounds=verifier", "judge=rules", *STEPS], "rounds.filter=verifier: needs a first judge that rates quality"),
         (["rounds=pooled", "mix.rows=3"], "of 4 members of a pool each writes a part; set mix.rows=4 or more"),
-        (["rounds=replace", "rounds.sampling.max_new_tokens=256"], "the context of .* is 256 tokens.*max_new_tokens=64"),
+        (["rounds=replace", "rounds.sampling.max_new_tokens=256"], "is 256 tokens.*max_new_tokens=64"),
         (["rounds=toy_families", "rounds.seeds=2"], "a population is of families or of seeds"),
         (["rounds=replace", "train.method=qlora", "rounds.init=continue"], "cannot be merged into 4-bit weights"),
     ],
