@@ -19,8 +19,8 @@ PROMPTS, BATCH_TOKENS = 200, 16384  # the first train prompts, on which the temp
 @dataclass
 class Matched(FineTuningSet):
     """Rows at two neighbouring temperatures, evenly among each other, in the shares that give the NLL a token of
-    several sources, where longer answers weigh more. Inputs: `prompts`; the vanilla `student`; mixes of the same prompts:
-    `multi`, and of the one source at each temperature. Output: `mix.parquet`."""
+    several sources, where longer answers weigh more. Inputs: `prompts`; the vanilla `student`; mixes of the same
+    prompts: `multi`, and of the one source at each temperature. Output: `mix.parquet`."""
 
     name = "matched"
     version = 2
