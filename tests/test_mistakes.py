@@ -175,7 +175,7 @@ MISTAKES = {
         ["mix.spare=0.5: needs 1,400 further prompts and there are 100"],
     ),
     "further prompts in rounds": (
-        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1", "mix.rows=500"],
+        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1", "rounds.sampling.max_new_tokens=40", "mix.rows=500"],
         ["mix.spare: blocks of rounds"],
     ),
     "no length of answers": (["mix.min_words=9", "mix.max_words=8"], ["mix.max_words=8: needs mix.min_words=9"]),
@@ -205,7 +205,7 @@ MISTAKES = {
     "no temperatures": (["mix=single_matched", "mix.temperatures=[]"], ["mix.temperatures=[]: needs two or more"]),
     "temperatures of 0": (["mix=single_matched", "mix.temperatures=[0,-1]"], ["temperatures=[0.0, -1.0]: needs two"]),
     "selection in later rounds": (
-        ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1"],
+        ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1", "rounds.sampling.max_new_tokens=40"],
         ["mix.level: rows are selected in round 0", "rounds=none"],
     ),
     "no weight at all": (["mix.weights=[0,0,0,0]"], ["mix.weights=[0.0, 0.0, 0.0, 0.0]", "oak, elm, ash, fir"]),

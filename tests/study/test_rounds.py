@@ -18,6 +18,7 @@ from tests.study.test_keys import cell, expander
 from tests.views.test_plan import estimate, frozen
 
 SMALL = ["prompts.toy.rows=312", "prompts.test=12", "generators=toy", "generators.shard_rows=5", "mix.rows=60"]
+SMALL += ["rounds.sampling.max_new_tokens=40"]
 STEPS = ["train.match=steps", "train.budget=9"]
 
 
