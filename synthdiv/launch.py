@@ -13,7 +13,7 @@ from synthdiv.core.resolver import Resolver
 from synthdiv.core.store import Store, require_format
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
-from synthdiv.engine.engine import Engine
+from synthdiv.engine.engine import INTERRUPTED, Engine
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.claims import declare
 from synthdiv.study.config import Cell
@@ -71,9 +71,10 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     declare(runner.ledger.folder, cell.report.claims, trained(root, [*runner.ledger.cells(), *frozen.records()]))
     with live_view(root, cell.sweep):
         code = runner.run()
-    for line in answer(root, cell.sweep):
-        echo(line)
-    echo(f"`synthdiv report {cell.sweep}` writes the page")
+    if code != INTERRUPTED and runner.ledger.cells():
+        for line in answer(root, cell.sweep):
+            echo(line)
+        echo(f"`synthdiv report {cell.sweep}` writes the page")
     return code
 
 

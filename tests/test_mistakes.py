@@ -25,7 +25,7 @@ MISTAKES = {
     "swept": (["-m", "trian.lr=1,2"], ["trian.lr", "train.lr"]),
     # a word
     "verb": (["stauts"], ["stauts", "did you mean `synthdiv status`"]),
-    "stray word": (["mix=human", "frobnicate"], ["frobnicate", "plan, status, report, doctor"]),
+    "stray word": (["mix=human", "frobnicate"], ["frobnicate", "plan, status, report, publish, dashboard, doctor"]),
     "stray word of a plan": (["plan", "frobnicate"], ["frobnicate", "key=value"]),
     "stray word of a verb": (["status", "train.lr=1"], ["status train.lr=1", "runtime.outputs"]),
     "two sweeps": (["report", "a", "b"], ["report b", "the name of a sweep"]),
@@ -59,7 +59,7 @@ MISTAKES = {
     "interval": (["-m", "train.lr=interval(0,1)"], ["interval(0,1)", "range"]),
     "grammar": (["train.lr=1)"], ["train.lr=1)"]),
     "sweep name": (["sweep=a/b"], ["sweep='a/b'", "a letter or digit first"]),
-    "sweep swept": (["-m", "sweep=a,b"], ["sweep, rerun, runtime and track", "one launch for each"]),
+    "sweep swept": (["-m", "sweep=a,b"], ["sweep, rerun, runtime, track and report.claims", "one launch for each"]),
     # a file
     "no path": (["prompts=files"], ["prompts.table.path=None", "give one of the two"]),
     "missing file": ([*FILES, "prompts.table.path=no.jsonl"], ["prompts.table.path=no.jsonl: no such file"]),

@@ -95,7 +95,8 @@ def problems_of_rounds(cell: Cell) -> list[str]:
     every = {f"rounds.member={rounds.member}: the population has members 0 to {size - 1}": rounds.member >= size}
     rules = {
         f"rounds.round={rounds.round}: {blocks} blocks of {rows:,} fresh prompts need {blocks * rows:,} train prompts "
-        f"and there are {have:,}; set mix.rows={have // blocks}, or rounds.prompts=same": blocks * rows > have,
+        f"and there are {have:,}; set mix.rows={have // blocks}, or rounds.prompts=same":
+            blocks > 1 and blocks * rows > have,
         "rounds.students, rounds.seeds: a population is of families or of seeds; give one of the two":
             rounds.students and rounds.seeds > 1,
         f"mix.rows={rows}: of {size} members of a pool each writes a part; set mix.rows={size} or more":

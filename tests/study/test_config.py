@@ -51,7 +51,8 @@ def test_every_file_composes_and_is_short(preset, loader):
     if group == "judge/rubric":
         return  # a text is as long as it is
     lines = (CONF / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()
-    assert len([line for line in lines if not line.startswith("#")]) <= 12
+    limit = 30 if group == "experiment" else 12  # a grid has its claims too
+    assert len([line for line in lines if not line.startswith("#")]) <= limit
     assert all(len(line) < 400 for line in lines)
 
 

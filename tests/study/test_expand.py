@@ -69,7 +69,7 @@ def test_ways_of_writing_values(written, meant, expander):
 
 def test_every_preset_of_a_group_by_glob(expander):
     kinds = [point.cell.mix.kind.value for point in expander.expand({}, ["mix=glob(*)"])]
-    assert {*kinds} == {"human", "multi", "multi_decoding", "none", "single"}
+    assert {*kinds} == {"human", "multi", "multi_decoding", "none", "single", "single_matched"}
     assert len(kinds) == len([*(conf_dir() / "mix").glob("*.yaml")])
 
 

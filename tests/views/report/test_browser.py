@@ -94,7 +94,7 @@ def test_a_toy_sweep_of_12_cells_from_its_start_to_the_page(browser: Any, tmp_pa
     with watched(browser, tmp_path / said[-1]) as page:
         assert "13 unique cells, vanilla students included (13 done)" in page.locator("header + main").inner_text()
         assert draw_all(page) > 4
-        assert page.get_by_text("primary comparison").first.is_visible()
+        assert page.get_by_text("comparison").first.is_visible()
         assert page.locator("#answers article").count() == 2 + 5, "prompt, human answer, and five arms"
         box = page.get_by_role("heading", name="The answer").locator("xpath=..").locator("table").first.bounding_box()
         assert box["y"] + box["height"] <= 800
