@@ -22,7 +22,7 @@ from synthdiv.study.freeze import Frozen, freeze
 from synthdiv.views.bill import CostEstimate
 from synthdiv.views.disk import shortage, unwritable
 from synthdiv.views.live import live_view
-from synthdiv.views.report.collect import finished as artifact
+from synthdiv.views.report.collect import finished
 from synthdiv.views.report.findings import answer, planned
 from synthdiv.views.track.watcher import TrackWatcher
 
@@ -81,7 +81,7 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
 def trained(root: Path, cells: Iterable[CellRecord]) -> int:
     """How many cells, of this launch or an earlier one of the sweep, have a trained model already."""
     models = {cell.key: cell.train for cell in cells if cell.train}
-    return sum(artifact(root, model) is not None for model in models.values())
+    return sum(finished(root, model) is not None for model in models.values())
 
 
 def rerun(name: str, frozen: Frozen, store: Store) -> None:

@@ -65,8 +65,7 @@ class Arm:
     @property
     def seeds(self) -> list[str]:
         """The seeds that differ between its cells: the variation that an interval covers."""
-        names = dict.fromkeys(name for row in self.rows for name in row.seeds)
-        return [name for name in names if len({str(row.seeds.get(name)) for row in self.rows}) > 1]
+        return list(varying(self.rows))
 
 
 def arms_of(rows: Sequence[CellRow], scored: bool = True) -> list[Arm]:

@@ -19,14 +19,8 @@ from synthdiv.views.status import Observer, Status, cell_state
 
 T = TypeVar("T")
 LOGGER = logging.getLogger("synthdiv")
-UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)  # what a changed byte can raise
+# What a changed byte can raise.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 VANILLA = "none"  # the mix of the vanilla students
 MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share", "rounds")  # axes that say nothing of it
 DAMAGED = "damaged"
@@ -40,7 +34,8 @@ class CellRow:
     `state` is that of `synthdiv status`, but `done` where all suites are finished, whatever an event says, and
     `damaged` where one cannot be read; `reason` says why it is failed or damaged. Scores of finished suites count in
     every state. `unmatched` is how much it trains, where it was launched with `report.unmatched` or stops early.
-    `origin` is the suite of each score, `likelihood` that of human answers, `sources` are those of the mix (by key).
+    By score, `suites` has the module of its suite and `origin` the key of that. `likelihood` is the key of that of
+    human answers; `sources` are those of the mix.
     """
 
     key: str
@@ -53,7 +48,6 @@ class CellRow:
     scores: dict[str, Score] = field(default_factory=dict)
     unmatched: str = ""
     suites: dict[str, str] = field(default_factory=dict)
-    """The suite of each score."""
     launch: str = ""
     origin: dict[str, str] = field(default_factory=dict)
     likelihood: str = ""
@@ -158,30 +152,29 @@ def damage(path: Path) -> list[str]:
         return [f"{MANIFEST} cannot be read ({type(error).__name__})"]
 
 
-def read_or(missing: T, path: Path | None, read: Callable[[Path], T]) -> T:
-    """What `read` gives of an artifact; `missing` where it is absent or, with a line in the log, damaged: one damaged
-    file costs what it holds, and nothing else."""
-    if path is None:
-        return missing
+def read_whole(path: Path, read: Callable[[Path], T], file: str = "a file of it") -> T:
+    """What `read` gives of the `file` of a finished artifact. DataError, with what to do, if it is damaged."""
     if not (problems := damage(path)):
         try:
             return read(path)
         except UNREADABLE as error:
-            problems = [f"a file of it cannot be read ({type(error).__name__})"]
-    advice = f"left out; `{shlex.join(['rm', '-r', str(path)])}`, and run the sweep again"
-    LOGGER.warning("%s %s: %s; %s", path.parent.name, path.name[:8], "; ".join(problems), advice)
-    return missing
+            problems = [f"{file} cannot be read ({type(error).__name__})"]
+    remove = shlex.join(["rm", "-r", str(path)])
+    label = f"{path.parent.name} {path.name[:8]}"
+    raise DataError(f"{label}: {'; '.join(problems)}; `{remove}`, and run the same command again")
+
+
+def read_or(missing: T, path: Path | None, read: Callable[[Path], T]) -> T:
+    """What `read` gives of an artifact; `missing` where it is absent or, with a line in the log, damaged: one damaged
+    file costs what it holds, and nothing else."""
+    try:
+        return missing if path is None else read_whole(path, read)
+    except DataError as error:
+        LOGGER.warning("left out: %s", error)
+        return missing
 
 
 def suite_scores(root: Path, key: str) -> list[Score]:
     """The scores of a suite, none if it is not finished. DataError, with what to do, if it is damaged."""
     path = finished(root, key)
-    if path is None:
-        return []
-    if not (problems := damage(path)):
-        try:
-            return read_scores(path)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            problems = [f"scores.json cannot be read ({type(error).__name__})"]
-    remove = shlex.join(["rm", "-r", str(path)])
-    raise DataError(f"{path.parent.name} {key[:8]}: {'; '.join(problems)}; `{remove}`, and run the same command again")
+    return [] if path is None else read_whole(path, read_scores, "scores.json")

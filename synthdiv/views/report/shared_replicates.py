@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.measures.estimates import VANILLA as GAP
 from synthdiv.views.report.arms import Arm, independent
-from synthdiv.views.report.collect import VANILLA, CellRow, finished
+from synthdiv.views.report.collect import VANILLA, CellRow, finished, read_or
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,30 +82,37 @@ def prompt_values(root: Path, row: CellRow, measure: str) -> pandas.Series | Non
     path, score = finished(root, row.origin.get(measure, "")), row.scores.get(measure)
     for name, values in items(path).items() if path else ():
         if score and (measure == name or measure.endswith(f"/{name}")):
+            values = values.dropna()
             return values if math.isclose(values.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9) else None
     return None
 
 
 @cache
 def items(path: Path) -> dict[str, pandas.Series]:
-    """By measure the mean of what a suite measured of each prompt; empty where the file cannot be read."""
+    """By measure the mean of what a suite measured of each prompt, NaN where it is undefined; empty without any."""
+    return read_or({}, path, mean_items)
+
+
+def mean_items(path: Path) -> dict[str, pandas.Series]:
     import pandas
 
-    try:
-        frame = pandas.read_parquet(path / "items.parquet", columns=["decoding", "measure", "prompt", "value"])
-    except (OSError, ValueError):
+    frame = pandas.read_parquet(path / "items.parquet")
+    if frame.empty:
         return {}
     frame["measure"] = frame["measure"].where(frame["decoding"] == "", frame["decoding"] + "/" + frame["measure"])
-    means = frame.groupby(["measure", "prompt"])["value"].mean().dropna()
+    means = frame.groupby(["measure", "prompt"])["value"].mean()
     return {str(name): values.droplevel(0) for name, values in means.groupby(level=0)}
 
 
 @cache
 def human_likelihoods(path: Path) -> pandas.Series:
-    """The log-likelihood of each human answer under the student, nats; empty where the file cannot be read."""
+    """The log-likelihood of each human answer under the student, nats; empty where it cannot be read."""
     import pandas
 
-    try:
-        return -pandas.read_parquet(path / "likelihood.parquet", columns=["id", "nll"]).set_index("id")["nll"]
-    except (OSError, ValueError):
-        return pandas.Series(dtype=float)
+    return read_or(pandas.Series(dtype=float), path, log_likelihoods)
+
+
+def log_likelihoods(path: Path) -> pandas.Series:
+    import pandas
+
+    return -pandas.read_parquet(path / "likelihood.parquet", columns=["id", "nll"]).set_index("id")["nll"]

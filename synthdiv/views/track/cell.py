@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from synthdiv.core.store import MANIFEST
 from synthdiv.core.types import Score
 from synthdiv.study.grid import is_path
 from synthdiv.views.report.collect import finished, suite_scores
+from synthdiv.views.report.shared_replicates import items
 
 TAG = 64  # characters; W&B refuses a longer tag
 COLUMNS = ("id", "prompt", "response", "sample", "temperature", "top_p", "finish", "response_tokens")
@@ -84,7 +84,7 @@ def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishabl
     decoding = "published" if "published" in record.responses else next(iter(record.responses), "")
     responses = finished(root, record.responses[decoding]) if decoding else None
     train = finished(root, record.train) if record.train else None
-    tables = {"samples": answers(responses, samples), "prompts": prompt_means(suites.values(), samples)}
+    tables = {"samples": answers(responses, samples), "prompts": prompt_table(suites.values(), samples)}
     curve, training = list[dict[str, Any]](), dict[str, float]()
     artifacts = [files_of(path, "report", ("scores.json", "items.parquet")) for path in suites.values()]
     if train is not None:
@@ -141,25 +141,16 @@ def answers(folder: Path | None, limit: int) -> list[dict[str, Any]]:
     return [{name: row[name] for name in COLUMNS if name in row} for row in rows]
 
 
-def prompt_means(suites: Iterable[Path], limit: int) -> list[dict[str, Any]]:
-    """A row a prompt, a column a measure: the mean over its answers, None where there is none or it is undefined."""
-    import pyarrow.parquet
-
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for path in suites:
-        for row in pyarrow.parquet.read_table(path / "items.parquet").to_pylist():
-            name = "/".join(filter(None, (row["decoding"], row["measure"])))
-            values[row["prompt"]][name].append(row["value"])
-    names = sorted({name for row in values.values() for name in row})
-    return [
-        {"id": prompt} | {name: mean(values[prompt].get(name, [])) for name in names}
-        for prompt in sorted(values)[:limit]
-    ]
+def prompt_table(suites: Iterable[Path], limit: int) -> list[dict[str, Any]]:
+    """A row a prompt, a column a measure: the mean over its answers, None where there is none or it is not finite."""
+    values = {name: series for path in suites for name, series in items(path).items()}
+    prompts = sorted({str(prompt) for series in values.values() for prompt in series.index})[:limit]
+    return [{"id": prompt} | {name: finite(values[name].get(prompt, math.nan)) for name in sorted(values)}
+            for prompt in prompts]  # fmt: skip
 
 
-def mean(values: Sequence[float]) -> float | None:
-    result = sum(values) / len(values) if values else math.nan
-    return result if math.isfinite(result) else None
+def finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def track_cell(
@@ -252,7 +243,7 @@ def group(cell: CellRecord) -> str:
 def table_row(score: Score) -> dict[str, Any]:
     """A score as a row of a table; what is undefined is empty and has its note."""
     ends = {name: getattr(score, name) for name in ("value", "low", "high")}
-    numbers = {name: value if math.isfinite(value) else None for name, value in ends.items()}
+    numbers = {name: finite(value) for name, value in ends.items()}
     return {"name": score.name, **numbers, "n": score.n, "unit": score.unit, "role": score.role, "note": score.note}
 
 

@@ -45,7 +45,7 @@ class Sweep:
         path = self.root / "artifacts" / "suite" / key
         path.mkdir(parents=True)
         write_suite(path, scores, items)
-        (path / "manifest.json").write_text("{}")
+        (path / "manifest.json").write_text('{"files": {}}')
         if likelihood is not None:
             rows = [{"id": f"p{at}", "nll": -value} for at, value in enumerate(likelihood)]
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path / "likelihood.parquet")

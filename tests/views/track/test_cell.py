@@ -12,7 +12,7 @@ import pytest
 
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.types import Score
-from synthdiv.views.track.cell import Publishable, flat, prompt_means, publishable, title, track_cell
+from synthdiv.views.track.cell import Publishable, flat, prompt_table, publishable, title, track_cell
 from synthdiv.views.track.publish import track_report
 from tests.views.report.conftest import Study
 
@@ -132,12 +132,15 @@ def test_scores_by_prompt_are_means_of_answers_and_what_is_undefined_is_empty(tm
     from synthdiv.evaluate.suite import item
 
     rows = [item("q", "a", 1.0), item("q", "a", 2.0, sample=1), item("p", "b", math.nan, decoding="plain")]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "items.parquet")
-    assert prompt_means([tmp_path], 9) == [
+    folder = tmp_path / "artifacts" / "suite" / "key"
+    folder.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "items.parquet")
+    (folder / "manifest.json").write_text('{"files": {}}')
+    assert prompt_table([folder], 9) == [
         {"id": "p", "a": None, "plain/b": None},
         {"id": "q", "a": 1.5, "plain/b": None},
     ]
-    assert prompt_means([tmp_path], 1) == [{"id": "p", "a": None, "plain/b": None}]
+    assert prompt_table([folder], 1) == [{"id": "p", "a": None, "plain/b": None}]
 
 
 def test_no_folder_of_the_machine_is_in_what_is_sent(tmp_path: Path) -> None:
