@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
+from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.score import answer_log_likelihoods
 
@@ -35,9 +35,6 @@ class Matched(FineTuningSet):
         return ["prompts", "student", "multi", *(f"{at:g}" for at in self.temperatures)]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         opened, scored = run.model(inputs["student"], "fp32"), dict[str, list[tuple[float, int]]]()
         chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
         pools = {name: read_mix(inputs[name]) for name in self.input_names()[2:]}
@@ -51,7 +48,7 @@ class Matched(FineTuningSet):
                 share = share_of(scored[low], scored[high], nll[wanted])
                 names = [high if int((at + 1) * share) > int(at * share) else low for at in range(len(pools[low]))]
                 rows = [pools[name][at] for at, name in enumerate(names)]
-                pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+                write_mix(rows, out)
                 taken = a_token([scored[name][at] for at, name in enumerate(names[:PROMPTS])])
                 return {"rows": len(rows), "nll": nll, "achieved": taken, "shares": {low: 1 - share, high: share}}
         closest = min(temperatures, key=lambda name: abs(nll[name] - nll[wanted]))

@@ -144,8 +144,6 @@ class Mix(FineTuningSet):
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import numpy as np
-        import pyarrow
-        import pyarrow.parquet
 
         prompts = inputs["prompts"]
         answers = {
@@ -188,7 +186,7 @@ class Mix(FineTuningSet):
         rows, counts = filtered(self, rows, sets)
         if not rows:
             raise DataError(f"mix: its filters ({self.filters()}) leave no row; {counts['removed']}")
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+        write_mix(rows, out)
         sources = Counter(row["source"] for row in rows)
         return {
             "rows": len(rows),
@@ -239,6 +237,14 @@ def finish_counts(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, i
             refused = f", {count['refusal']} of them refusals" if count["refusal"] else ""
             run.log(f"mix: {empty[source]} of the {count.total()} answers of {source} are empty{refused}")
     return {source: dict(count) for source, count in sorted(counts.items())}
+
+
+def write_mix(rows: list[dict[str, Any]], out: Path) -> None:
+    """Write the rows of a fine-tuning set, in order, into the folder of its artifact."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
 
 
 def read_mix(artifact: Artifact) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
+from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
 from synthdiv.prompts.split import rank
 
 RoundFilter = StrEnum("RoundFilter", "none verifier surprise")
@@ -48,7 +48,6 @@ class RoundRows(FineTuningSet):
         return ["prompts", *map(str, range(self.mixes)), *(f"values/{number}" for number in judged)]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
         import pyarrow.parquet
 
         rows, before, removed = list[dict[str, Any]](), 0, Counter[str]()
@@ -63,7 +62,7 @@ class RoundRows(FineTuningSet):
         if self.drawn:
             order = sorted(range(len(rows)), key=lambda at: rank(self.seed, "drawn", self.mixes, at))
             rows = [rows[at] | {"position": place} for place, at in enumerate(sorted(order[: self.rows]))]
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+        write_mix(rows, out)
         counts = {name: Counter(str(row[name]) for row in rows) for name in ("round", "source")}
         facts = {"rows": len(rows), "rounds": dict(counts["round"]), "sources": dict(counts["source"])}
         return facts | {"removed": {source: {self.filter.value: count} for source, count in removed.items() if count}}

@@ -13,7 +13,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.measures.accuracy import exact_match
 from synthdiv.measures.words import words
-from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
+from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
 from synthdiv.mix.subset import choose
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import largest_remainder
@@ -52,8 +52,6 @@ class Selection(FineTuningSet):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         """Small strata choose first, so that no large one takes their prompts."""
         import numpy as np
-        import pyarrow
-        import pyarrow.parquet
 
         first, count, total = self.human
         pool = [row for at in range(self.pools) for row in read_mix(inputs[str(at)])]
@@ -85,7 +83,7 @@ class Selection(FineTuningSet):
                 f"{len(chosen)} of {self.rows} rows with equal numbers by length and correctness; lower mix.rows or "
                 "raise generators.samples"
             )
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([pool[at] for at in sorted(chosen)]), out / FILE)
+        write_mix([pool[at] for at in sorted(chosen)], out)
         return {"rows": self.rows, "pool": len(pool), "strata": len(sizes)}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import read_samples
-from synthdiv.mix.mix import FILE, FineTuningSet, read_mix
+from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
 from synthdiv.prompts import prompt_set
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.questions import WholeTable
@@ -76,9 +76,6 @@ class Written(FineTuningSet):
         return ["prompts", "answers", *["mix"] * self.paraphrases]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         kept = read_mix(inputs["mix"]) if self.paraphrases else []
         original = {row["id"]: (normalise(row["prompt"]), normalise(row["response"])) for row in kept}
         sides = [read_prompts(inputs["prompts"], side) for side in ("test", "target")]
@@ -103,5 +100,5 @@ class Written(FineTuningSet):
                 f"mix.level: {len(rows)} of {self.rows} rows, because of the pairs written some are of no use, "
                 f"{dict(outcomes)}{closest}; raise mix.diversity.tries, or change mix.diversity.wording"
             )
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+        write_mix(rows, out)
         return {"rows": len(rows), "used": len(rows) - len(kept), **outcomes}

@@ -57,9 +57,9 @@ def matched_rows(cell: Cell, mix: Mix, part: Part, one: Generator, student: Node
     """Rows of one source at the temperature that gives them the likelihood of several sources."""
     stage = Matched(mix.rows - mix.allocation().count(-1), sorted(cell.mix.temperatures))
     inputs = {"student": student, "multi": part(kind=Kind.multi, rows=stage.rows)}
-    for degree in stage.temperatures:
-        how = Diversity(By.sampling, low=replace(one.sampling, temperature=degree))
-        inputs[f"{degree:g}"] = part(kind=Kind.single, rows=stage.rows, level=0.0, diversity=how)
+    for temperature in stage.temperatures:
+        how = Diversity(By.sampling, low=replace(one.sampling, temperature=temperature))
+        inputs[f"{temperature:g}"] = part(kind=Kind.single, rows=stage.rows, level=0.0, diversity=how)
     return Node(stage, {"prompts": Node(cell.prompts), **inputs})
 
 
