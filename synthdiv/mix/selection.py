@@ -31,7 +31,7 @@ class Selection(FineTuningSet):
     name = "selection"
 
     rows: int = 0
-    """How many rows are chosen, at most one answer to a prompt."""
+    """How many rows are selected, at most one answer to a prompt."""
     pools: int = 1
     """How many mixes there are, each with another answer to each prompt."""
     level: float | None = None
@@ -67,23 +67,23 @@ class Selection(FineTuningSet):
         bins = np.searchsorted(np.quantile(lengths, QUANTILES), lengths).tolist()
         right = right_answers(inputs["prompts"], self.pattern, pool)
         strata = [(row["source"], value == 1, at) for row, value, at in zip(pool, right, bins, strict=True)]
-        sizes, chosen, quota = Counter(strata), list[int](), dict[Any, int]()
+        sizes, selected, quota = Counter(strata), list[int](), dict[Any, int]()
         for source, rows in zip(shares, largest_remainder(self.rows, [*shares.values()]), strict=True):
-            own = [stratum for stratum in sizes if stratum[0] == source]
-            quota |= zip(own, largest_remainder(rows, [sizes[stratum] for stratum in own]), strict=True)
+            of_source = [stratum for stratum in sizes if stratum[0] == source]
+            quota |= zip(of_source, largest_remainder(rows, [sizes[stratum] for stratum in of_source]), strict=True)
         for stratum in sorted(sizes, key=lambda key: (sizes[key], key)):
-            left = ~np.isin(prompts, prompts[chosen])
+            left = ~np.isin(prompts, prompts[selected])
             members = np.array([at for at, each in enumerate(strata) if each == stratum and left[at]], dtype=int)
-            chosen += members[
+            selected += members[
                 choose(vectors[members], quota[stratum], self.level, prompts[members], self.seed)
             ].tolist()
-        if len(chosen) < self.rows:
+        if len(selected) < self.rows:
             raise DataError(
                 f"mix.level={self.level}: {len(pool)} answers to {len({*prompts.tolist()})} prompts give "
-                f"{len(chosen)} of {self.rows} rows with equal numbers by length and correctness; lower mix.rows or "
+                f"{len(selected)} of {self.rows} rows with equal numbers by length and correctness; lower mix.rows or "
                 "raise generators.samples"
             )
-        write_mix([pool[at] for at in sorted(chosen)], out)
+        write_mix([pool[at] for at in sorted(selected)], out)
         return {"rows": self.rows, "pool": len(pool), "strata": len(sizes)}
 
 

@@ -266,7 +266,7 @@ class Law:
         """p(y|x) of human answers, exactly; 0 for what no human says to the prompt."""
         human, asked = self.human(prompt.category), (prompt.entity, prompt.category, prompt.relation, True)
         return float(
-            sum(human[d] * self.phrasing_weights[rank] for d, rank, *said in self.parse(text) if (*said,) == asked)
+            sum(human[d] * self.phrasing_weights[rank] for d, rank, *stated in self.parse(text) if (*stated,) == asked)
         )
 
     def is_right(self, question: str, text: str) -> bool:

@@ -73,7 +73,7 @@ class Diversity:
         return [f"{name}.wording={self.wording!r}: needs {slot}" for slot in slots if slot not in self.wording]
 
     def topics_at(self, level: float) -> list[str]:
-        """The topics of a level; none by another way."""
+        """The topics of a level; none otherwise."""
         return self.topics[: 1 + round(level * (len(self.topics) - 1))] if self.by is By.topics else []
 
 
@@ -123,16 +123,19 @@ class MixSpec:
     temperatures: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25, 1.5])
     """Of mix=single_matched: those of the source between which it matches the likelihood of mix=multi."""
 
-    def way(self) -> Diversity | None:
+    def diversity_of_level(self) -> Diversity | None:
         """How its level is reached; None without one."""
         return self.diversity or (None if self.level is None else Diversity())
 
     def sampled(self, generator: Generator) -> Generator:
         """A source with the sampling of the level."""
-        way, level = self.way(), self.level or 0.0
-        if not way or way.by is not By.sampling:
+        diversity, level = self.diversity_of_level(), self.level or 0.0
+        if not diversity or diversity.by is not By.sampling:
             return generator
-        ends = {name: (getattr(way.low, name), getattr(way.high, name)) for name in ("temperature", "top_p", "min_p")}
+        ends = {
+            name: (getattr(diversity.low, name), getattr(diversity.high, name))
+            for name in ("temperature", "top_p", "min_p")
+        }
         at = {name: round(low + level * (high - low), 9) for name, (low, high) in ends.items()}
         return replace(generator, sampling=replace(generator.sampling, **at))
 
@@ -144,7 +147,7 @@ class MixSpec:
         if self.kind is Kind.single_matched and (len({*degrees}) < 2 or not all(0 < each <= 10 for each in degrees)):
             return [f"{name}.temperatures={degrees}: needs two or more different ones, above 0 and at most 10"]
         one = by in (By.paraphrase, By.topics) and self.kind not in (Kind.none, Kind.human, Kind.single)
-        if one or (self.way() and self.kind is Kind.single_matched):
+        if one or (self.diversity_of_level() and self.kind is Kind.single_matched):
             return [f"{name}.kind={self.kind.value}: has no level by {by.value}; choose mix=single"]
         return []
 

@@ -209,9 +209,9 @@ def check(cell: Cell) -> list[str]:
             problems.append(f"{spec.name}: a toy model speaks of the world of prompts=toy; choose that, or another one")
     if mix.kind is Kind.none or problems:
         return problems
-    way = mix.way() if sources else None
-    way = way if way and way.by is By.selection else None
-    if way and not mix.rows:
+    diversity = mix.diversity_of_level() if sources else None
+    diversity = diversity if diversity and diversity.by is By.selection else None
+    if diversity and not mix.rows:
         mix.rows = max(1, have // 4)
     rows = mix.rows or have
     if rows > have:
@@ -225,13 +225,15 @@ def check(cell: Cell) -> list[str]:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
     if mix.real_rows and mix.kind is not Kind.human and (mix.real_share or mix.real_rows > rows):
         problems.append(f"mix.real_rows={mix.real_rows}: at most the {rows:,} rows of the mix, and mix.real_share=0")
-    if way and rows >= have + (taken > 1):
+    if diversity and rows >= have + (taken > 1):
         problems.append(f"mix.rows={rows}: mix.level has no choice among {have} prompts; set mix.rows={have // 4}")
     problems += problems_of_written(cell) if sources else []
-    if way and (rounds.round or rounds.size > 1):
+    if diversity and (rounds.round or rounds.size > 1):
         problems.append("mix.level: rows are selected in round 0 of one student; choose rounds=none, or by=sampling")
-    if way and way.near < 1 and not cell.prompts.target:
-        problems.append(f"mix.diversity.near={way.near}: needs the split that it is near to; set prompts.target=200")
+    if diversity and diversity.near < 1 and not cell.prompts.target:
+        problems.append(
+            f"mix.diversity.near={diversity.near}: needs the split that it is near to; set prompts.target=200"
+        )
     problems += [problem for index, each in enumerate(sources) for problem in each.check(f"generators.models.{index}")]
     stage = fine_tuning_set(cell)
     problems += problems_of_filters(cell, stage)
@@ -261,23 +263,23 @@ def check(cell: Cell) -> list[str]:
 
 def problems_of_written(cell: Cell) -> list[str]:
     """What rows that are written or matched cannot stand beside, and a level that its topics do not give."""
-    mix, way, matched = cell.mix, cell.mix.way(), cell.mix.kind is Kind.single_matched
-    if not matched and (not way or way.by not in (By.paraphrase, By.topics)):
+    mix, diversity, matched = cell.mix, cell.mix.diversity_of_level(), cell.mix.kind is Kind.single_matched
+    if not matched and (not diversity or diversity.by not in (By.paraphrase, By.topics)):
         return []
-    what = "mix=single_matched" if matched or not way else f"mix.diversity.by={way.by.value}"
+    what = "mix=single_matched" if matched or not diversity else f"mix.diversity.by={diversity.by.value}"
     problems = [f"mix.real_rows: {what} has a share of human rows; set mix.real_share"] * bool(mix.real_rows)
     if cell.rounds.round or cell.rounds.size > 1:
         problems.append(f"{what}: is of round 0 of one student; choose rounds=none")
-    if way and way.by is By.paraphrase and not problems:
+    if diversity and diversity.by is By.paraphrase and not problems:
         written = (mix.rows or cell.prompts.train_rows) - fine_tuning_set(cell).allocation().count(-1)
         if round(REPLACED * (1 - (mix.level or 0.0)) * written) >= written:
             problems.append(
                 f"mix.level={mix.level}: of {written} generated rows none stays to be paraphrased; set mix.rows=10 or "
                 "more, or a higher level"
             )
-    if way and way.by is By.topics:
-        level, most = mix.level or 0.0, len(way.topics) - 1
-        closest = (len(way.topics_at(level)) - 1) / most
+    if diversity and diversity.by is By.topics:
+        level, most = mix.level or 0.0, len(diversity.topics) - 1
+        closest = (len(diversity.topics_at(level)) - 1) / most
         if abs(closest - level) > LEVEL_STEP:
             problems.append(f"mix.level={level}: {most + 1} topics do not give it; the closest is {closest:.3g}")
     return problems

@@ -24,9 +24,9 @@ def level_inputs(
     cell: Cell, mix: Mix, mixed: Callable[[Cell], Node], source: Callable[[Cell, Generator], Source], model: Part
 ) -> dict[str, Node]:
     """The input `level` of a mix, or nothing. `mixed`, `source` and `model` are those of the pipeline."""
-    way, matched = cell.mix.way(), cell.mix.kind is Kind.single_matched
-    full = way and way.by is By.paraphrase and cell.mix.level == 1  # no pair is replaced
-    if not mix.sources or full or not (matched or (way and way.by is not By.sampling)):
+    diversity, matched = cell.mix.diversity_of_level(), cell.mix.kind is Kind.single_matched
+    full = diversity and diversity.by is By.paraphrase and cell.mix.level == 1  # no pair is replaced
+    if not mix.sources or full or not (matched or (diversity and diversity.by is not By.sampling)):
         return {}
     none = replace(cell.mix, real_share=0.0, real_rows=None, spare=0.0, level=None, diversity=None)
 
@@ -37,17 +37,19 @@ def level_inputs(
     one = next(each for each in cell.generators.models if each.name == mix.sources[0])
     if matched:
         return {"level": matched_rows(cell, mix, part, one, model(cell, cell.student))}
-    assert way
-    if way.by is By.selection:
-        return {"level": selected_rows(cell, mix, part, way)}
-    return {"level": written_rows(cell, mix, part, way, source(cell, one))}
+    assert diversity
+    if diversity.by is By.selection:
+        return {"level": selected_rows(cell, mix, part, diversity)}
+    return {"level": written_rows(cell, mix, part, diversity, source(cell, one))}
 
 
-def selected_rows(cell: Cell, mix: Mix, part: Part, way: Diversity) -> Node:
+def selected_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity) -> Node:
     """Rows selected from mixes of all prompts, which are filtered as the mix is."""
     allocation, have, pools = mix.allocation(), cell.prompts.train_rows, range(cell.generators.samples)
     human, first = allocation.count(-1), mix.positions()[allocation.index(-1)] if -1 in allocation else 0
-    stage = Selection(mix.rows - human, len(pools), cell.mix.level, [first, human, have], way.near, way.pattern)
+    stage = Selection(
+        mix.rows - human, len(pools), cell.mix.level, [first, human, have], diversity.near, diversity.pattern
+    )
     stage.seed = mix.real_rotation
     mixes = {str(at): part(rows=have, real_rotation=0, sample=at) for at in pools}
     return Node(stage, {"prompts": Node(cell.prompts), **mixes})
@@ -63,15 +65,15 @@ def matched_rows(cell: Cell, mix: Mix, part: Part, one: Generator, student: Node
     return Node(stage, {"prompts": Node(cell.prompts), **inputs})
 
 
-def written_rows(cell: Cell, mix: Mix, part: Part, way: Diversity, one: Source) -> Node:
+def written_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity, one: Source) -> Node:
     """Pairs that a source writes on topics, or as paraphrases of the pairs that stay."""
     rows, level, study = mix.rows - mix.allocation().count(-1), cell.mix.level or 0.0, cell.prompts
-    topics, prompts = way.topics_at(level), {"prompts": Node(cell.prompts)}
+    topics, prompts = diversity.topics_at(level), {"prompts": Node(cell.prompts)}
     new = rows if topics else round(REPLACED * (1 - level) * rows)
     kept = {} if topics else {"mix": part(rows=rows - new)}
     asked = PairPrompts(
-        None, study.system, study.date, study.template, new if topics else rows - new, way.wording, topics
+        None, study.system, study.date, study.template, new if topics else rows - new, diversity.wording, topics
     )
     which = {"split": Split.test, "rows": asked.rows, "subset": asked.rows}
-    answers = one.answers(Node(asked, prompts | kept), way.tries * math.ceil(new / asked.rows), **which)
+    answers = one.answers(Node(asked, prompts | kept), diversity.tries * math.ceil(new / asked.rows), **which)
     return Node(Written(rows, not topics), {**prompts, "answers": answers, **kept})

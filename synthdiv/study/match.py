@@ -82,8 +82,8 @@ def mismatch(one: dict[Budget, Point], other: dict[Budget, Point]) -> str:
 def problems_of_filters(cell: Cell, stage: Mix) -> list[str]:
     """Filters that would change how much a cell trains, or that a level of diversity cannot have."""
     mix, removed = cell.mix, stage.filters()
-    way = mix.way() if stage.sources else None
-    if (way and way.by is not By.sampling) or (stage.sources and mix.kind is Kind.single_matched):
+    diversity = mix.diversity_of_level() if stage.sources else None
+    if (diversity and diversity.by is not By.sampling) or (stage.sources and mix.kind is Kind.single_matched):
         if mix.spare:
             return [
                 f"mix.spare={mix.spare:g}: rows of a level of diversity are chosen beforehand, so no further prompts "

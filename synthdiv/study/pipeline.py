@@ -74,8 +74,8 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
         members = once(known, trained, replace(loop, rounds=replace(cell.rounds, member=0)))
     else:
         alone = cell.mix.overlap is Overlap.report and cell.mix.kind is not Kind.single_matched
-        own = replace(data if alone else part, mix=cell.mix)
-        members = [fine_tuned(prompts, student, cell.train, once(known, mixed, own))]
+        part_of_mix = replace(data if alone else part, mix=cell.mix)
+        members = [fine_tuned(prompts, student, cell.train, once(known, mixed, part_of_mix))]
     tuned = members[cell.rounds.member]
     mix = tuned.inputs["mix"]
     arm = evaluated(cell, prompts, tuned, student, mix, members)
@@ -174,8 +174,8 @@ def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[S
 
 def rotates(cell: Cell) -> bool:
     """Whether `mix.real_rotation` makes a difference: there are other prompts for the human rows, or for the mix."""
-    way, real_share = cell.mix.way(), shares(cell)[2]
-    if way and way.by is By.topics and not real_share:
+    diversity, real_share = cell.mix.diversity_of_level(), shares(cell)[2]
+    if diversity and diversity.by is By.topics and not real_share:
         return False  # the source writes the questions too
     return 0 < real_share < 1 or 0 < (cell.mix.rows or 0) < cell.prompts.train_rows
 

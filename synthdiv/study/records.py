@@ -89,9 +89,9 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         key, value = override.split("=", 1)
         if "." in key and key not in SHOWN and key not in seed_names and key.split(".")[0] not in NOT_IDENTITY:
             values[key] = value
-    if (way := cell.mix.way()) and sources:
+    if (diversity := cell.mix.diversity_of_level()) and sources:
         level = "random" if cell.mix.level is None else cell.mix.level
-        values |= {"mix.diversity.by": way.by.value, "mix.level": level}
+        values |= {"mix.diversity.by": diversity.by.value, "mix.level": level}
     return {key: value if matters(key, cell, item) else NOT_APPLICABLE for key, value in values.items()}
 
 

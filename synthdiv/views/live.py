@@ -34,15 +34,15 @@ def live_view(root: Path, sweep: str) -> Iterator[None]:
         return
     from rich.live import Live
 
-    logger, over = logging.getLogger("synthdiv"), threading.Event()
+    logger, stopped = logging.getLogger("synthdiv"), threading.Event()
     log = root / "sweeps" / sweep / "logs" / f"launch-{time.strftime('%Y%m%dT%H%M%S')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     handlers, logger.handlers = logger.handlers, [terminal.log_handler(log)]
     live = Live(console=console(error=True), auto_refresh=False, transient=True)
-    drawing = threading.Thread(target=redraw, args=(live, root, sweep, log, over), daemon=True)
+    drawing = threading.Thread(target=redraw, args=(live, root, sweep, log, stopped), daemon=True)
 
     def end() -> None:
-        over.set()
+        stopped.set()
         drawing.join()
         live.stop()
         logger.handlers[0].close()
@@ -54,17 +54,17 @@ def live_view(root: Path, sweep: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not over.is_set():
+        if not stopped.is_set():
             end()
         terminal.echo(f"log: {log}", error=True)
 
 
-def redraw(live: Any, root: Path, sweep: str, log: Path, over: threading.Event) -> None:
+def redraw(live: Any, root: Path, sweep: str, log: Path, stopped: threading.Event) -> None:
     """Look and draw until `over`. A look that fails is left out: the view is only a picture."""
     from rich.console import Group
 
     observer, pause = None, EVERY
-    while not over.wait(pause):
+    while not stopped.wait(pause):
         begun = time.monotonic()
         with contextlib.suppress(SynthdivError, OSError):
             observer = observer or Observer(root, sweep)

@@ -69,14 +69,17 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
 
 
 def source_rows(rows: Rows, summary: Mapping[str, Any], licences: Mapping[str, str | None]) -> Rows:
-    """What a mix has of each source. Tokens are of its own tokenizer, and none where they were not counted."""
+    """What a mix has of each source. Tokens are of the writer's tokenizer, and none where they were not counted."""
     lines, every = [], [*(row["source"] for row in rows), *summary.get("removed", {})]  # of some no row is left
     for source in dict.fromkeys(every):
-        own, removed = [row for row in rows if row["source"] == source], summary.get("removed", {}).get(source, {})
-        line = {"source": source, "licence": licences.get(source) or "not stated", "rows": len(own)}
-        line |= {"share": f"{len(own) / len(rows):.1%}", "words": sum(len(words(row["response"])) for row in own)}
-        line["tokens"] = sum(max(0, row["response_tokens"]) for row in own) or None
-        line |= {"refusals": sum(map(refuses, own)), "removed": sum(removed.values()), "why": ", ".join(removed)}
+        written, removed = [row for row in rows if row["source"] == source], summary.get("removed", {}).get(source, {})
+        line = {"source": source, "licence": licences.get(source) or "not stated", "rows": len(written)}
+        line |= {
+            "share": f"{len(written) / len(rows):.1%}",
+            "words": sum(len(words(row["response"])) for row in written),
+        }
+        line["tokens"] = sum(max(0, row["response_tokens"]) for row in written) or None
+        line |= {"refusals": sum(map(refuses, written)), "removed": sum(removed.values()), "why": ", ".join(removed)}
         overlaps = {f"{name} {kind}": of for name, kinds in summary["overlap"].items() for kind, of in kinds.items()}
         lines.append(line | {name: of.get(source, 0) for name, of in overlaps.items()})
     return lines

@@ -143,8 +143,8 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
         kinds = {kind: [one for one in alike if one.axes["mix"] == kind] for kind in ("single", "human", VANILLA)}
         singles = first_complete([one for one in kinds["single"] if set(one.sources) <= set(arm.sources)], arm)
         if mix in SEVERAL and singles:
-            there, every = len({source for one in singles for source in one.sources}), len(set(arm.sources))
-            part = f"{there} of {every} singles" if there < every else ""
+            present, every = len({source for one in singles for source in one.sources}), len(set(arm.sources))
+            part = f"{present} of {every} singles" if present < every else ""
             for other in (BEST, MIXTURE, MEAN)[: 3 if singles[1:] else 1]:
                 yield Comparison(f"{mix} - {other}", arm, singles, part)
         if mix in ("single", *SEVERAL):
@@ -163,9 +163,9 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
 def first_complete(singles: list[Arm], arm: Arm) -> list[Arm]:
     """The singles as of the first launch that completes the sources of the arm: later ones change no verdict."""
     for launch in sorted({one.launch for one in singles}):
-        there = [one for one in singles if one.launch <= launch]
-        if {source for one in there for source in one.sources} == set(arm.sources):
-            return there
+        present = [one for one in singles if one.launch <= launch]
+        if {source for one in present for source in one.sources} == set(arm.sources):
+            return present
     return singles
 
 

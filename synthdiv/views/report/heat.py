@@ -92,7 +92,7 @@ def values_of(arm: Arm, axes: Sequence[str]) -> tuple[str, ...]:
 
 def within(column: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether two combinations are equal on all axes that apply to the first."""
-    return all(value in (NOT_APPLICABLE, there) for value, there in zip(column, other, strict=True))
+    return all(value in (NOT_APPLICABLE, wanted) for value, wanted in zip(column, other, strict=True))
 
 
 def row_label(arm: Arm, below: Sequence[str], labels: Labels) -> str:

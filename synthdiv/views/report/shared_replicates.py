@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def matched(arms: Sequence[Arm]) -> list[list[CellRow]]:
     """The replicates of a comparison: independent models of the first arm, each with the cell of every other arm whose
     seeds are equal where they apply to both. Other models have no partner and are left out."""
-    found = []
+    replicates = []
     for row in independent(arms[0].rows):
         partners = [[other for other in arm.rows if same_seeds(row, other)] for arm in arms[1:]]
         if all(len(rows) == 1 for rows in partners):
-            found.append([row, *(rows[0] for rows in partners)])
-    fixed = [len({each[at].model for each in found}) < len(found) for at, arm in enumerate(arms)]
+            replicates.append([row, *(rows[0] for rows in partners)])
+    fixed = [len({each[at].model for each in replicates}) < len(replicates) for at, arm in enumerate(arms)]
     vanilla = [arm.axes.get("mix") == VANILLA for arm in arms]
-    return found[:1] if any(f and not v for f, v in zip(fixed, vanilla, strict=True)) else found
+    return replicates[:1] if any(f and not v for f, v in zip(fixed, vanilla, strict=True)) else replicates
 
 
 def same_seeds(one: CellRow, other: CellRow) -> bool:

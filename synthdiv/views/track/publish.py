@@ -94,11 +94,11 @@ def resumes(track: Track) -> bool:
 
 def sweeps_of(root: Path, name: str) -> dict[str, list[str]]:
     """The sweeps that have each cell of the sweep `name`, which are its tags."""
-    found: dict[str, list[str]] = {}
+    sweeps: dict[str, list[str]] = {}
     for folder in sorted((root / "sweeps").iterdir()):
         for cell in Ledger(root, folder.name).unique_cells():
-            found.setdefault(cell.key, []).append(folder.name)
-    return found
+            sweeps.setdefault(cell.key, []).append(folder.name)
+    return sweeps
 
 
 def track_words(words: Sequence[str]) -> Track:
