@@ -19,7 +19,7 @@ from synthdiv.core.types import ConfigError, SynthdivError
 from synthdiv.evaluate.suite import HEADLINE
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.views.report.arms import Arm, arms_of
-from synthdiv.views.report.collect import collect
+from synthdiv.views.report.collect import collect, of_role
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.tables import arms_md
 from synthdiv.views.track.publish import IMAGES
@@ -33,8 +33,8 @@ def dashboard(root: Path, name: str, track: Track) -> int:
     """Write or save the dashboards of a sweep, and print where they are."""
     if track.name is not TrackerName.wandb:
         raise ConfigError(f"track={track.name.value}: dashboards are those of W&B; choose wandb")
-    arms = arms_of(collect(root, name))
-    headlines = headline_names(arms)
+    rows = collect(root, name)
+    arms, headlines = arms_of(rows), of_role(rows, HEADLINE)
     if not headlines:
         raise ConfigError(f"sweep {name} has no finished cell with a headline score; `synthdiv status {name}` says why")
     online, project = mode() == "online", project_name(track.project)
@@ -70,11 +70,6 @@ def default_entity() -> str:
     import wandb
 
     return str(wandb.Api().default_entity)
-
-
-def headline_names(arms: Sequence[Arm]) -> list[str]:
-    """The headline scores in the order of the suites."""
-    return list(dict.fromkeys(name for arm in arms for name, mean in arm.means.items() if mean.like.role == HEADLINE))
 
 
 def workspace(

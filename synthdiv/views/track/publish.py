@@ -59,11 +59,8 @@ def publish(root: Path, name: str, track: Track) -> int:
         counts["published" if written else "unchanged"] += 1
     if (root / "reports" / name).is_dir():
         tracker = tracker_of(track, root, resume)
-        counts[
-            "report"
-            if track_report(tracker, name, root / "reports" / name, published_folder(root, tracker))
-            else "unchanged report"
-        ] += 1
+        written = track_report(tracker, name, root / "reports" / name, published_folder(root, tracker))
+        counts["report" if written else "unchanged report"] += 1
     echo(f"{name}: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no cells"))
     return int(bool(counts["damaged"]))
 
