@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 
 def test_no_release_that_runs_code_of_a_model_or_an_experiment_may_be_installed_and_every_pin_has_its_hash():
@@ -21,6 +24,21 @@ def test_no_release_that_runs_code_of_a_model_or_an_experiment_may_be_installed_
     )
     assert [line.split(" --hash=sha256:")[0] for line in hashed] == pins
     assert all(len(line.split(" --hash=sha256:")[1]) == 64 for line in hashed)
+
+
+def test_the_pins_are_what_is_installed_and_satisfy_every_installed_requirement_of_them():
+    """A pin that another package refuses stops every new installation, and none that exists already."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    by_name = {canonicalize_name(name): pin for name, pin in pins.items()}
+    assert {name: metadata.version(name).split("+")[0] for name in pins} == pins
+    for package in metadata.distributions():
+        extras = ["test", "deepspeed", "harness", "qlora", "smollm2", "trackio"] if package.name == "synthdiv" else [""]
+        for requirement in map(Requirement, package.requires or []):
+            if all(not requirement.marker or not requirement.marker.evaluate({"extra": e}) for e in extras):
+                continue
+            pin = by_name.get(canonicalize_name(requirement.name))
+            assert pin is None or pin in requirement.specifier, f"{package.name} requires {requirement}"
 
 
 def test_a_wheel_brings_the_command_its_plugins_and_its_presets(tmp_path):
