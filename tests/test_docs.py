@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from hydra_plugins.synthdiv import plugins
+from synthdiv.core.stage import Stage
 from synthdiv.study.schema import declared
 from synthdiv.views.usage import VERBS
 from tests import fields_page
 from tests.conftest import ROOT
+from tests.outputs_page import stages_with_files, undocumented
+from tests.test_fields import stages
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [ROOT / "launchers" / "README.md", ROOT / "outputs" / "README.md"]
@@ -85,6 +88,7 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [row | {"text_1": row["response"], "text_2": "It is."} for row in pairs]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     ratings = [row | {"source": "gpt-4", "verdict": index % 5, "human": 3} for index, row in enumerate(rows)]
+    ratings = [row | {"prompt_id": row["id"], "value": row["verdict"]} for row in ratings]
     (folder / "ratings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ratings))
     questions = [{"question": f"What is {i} + 1?", "options": [f"{i}", f"{i + 1}"], "answer": "B"} for i in range(9)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
@@ -212,3 +216,10 @@ def test_help_lists_every_verb_and_the_version_is_ours(typed):
     text = typed("--help").out
     assert all(f"synthdiv {verb}" in text for verb in VERBS)
     assert typed("--version").out == "synthdiv 0.1.0\n"
+
+
+def test_the_page_of_outputs_has_every_stage_and_what_a_study_writes(study):
+    """Studies with judges, requests and questions are looked at where they are run."""
+    names = {kind.name for kind in stages(Stage)} - {"", "checkpoint"}
+    assert names - stages_with_files().keys() == set()
+    assert undocumented(study / "outputs") == set()

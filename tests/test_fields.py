@@ -210,7 +210,10 @@ NOT_SHOWN = {
     "judge_prompts.rows": "a bound on the number of rows, for the graph",
     "judge_prompts.compared": "pairs that are judged elsewhere: tests/evaluate/test_preference.py",
     **dict.fromkeys(("verdicts.shards", "judge_prompts.authors", "likelihood.authors"), "the number of inputs"),
-    **{f"preference.{name}": "the names of inputs" for name in ("authors", "extra", "panel", "protocols", "vanilla")},
+    **{
+        f"preference.{name}": "the names of inputs"
+        for name in ("authors", "extra", "panel", "protocols", "vanilla", "sourced", "others")
+    },
     "preference.seed": "of the intervals, as in the measures of self-preference",
     **{f"quality.{name}": "the names of inputs" for name in ("quality", "refusal", "preference", "vanilla", "mix")},
     **{

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import Artifact
-from synthdiv.evaluate.judged import Groups, order_estimates, problem_estimates, rating_measure
+from synthdiv.evaluate.judged import NO_PANEL, Groups, order_estimates, problem_estimates, rating_measure
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.suite import item
 from synthdiv.evaluate.verdicts import read_verdicts
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHANCE = 0.5  # a discrimination
+CONSISTENCY = ("discrimination", "position_bias", "flips", "ties")  # defined for a student that cannot judge, too
 Row = dict[str, Any]
 Pair = tuple[str, str, str]  # prompt id, first and second author
 Text = tuple[str, str]  # prompt id and author
@@ -149,6 +150,12 @@ def pair_estimates(
     return actual, reason, sorted({(str(prompt), one, other) for prompt, one, other in missing})
 
 
+def wins_by(judge: str, votes: Votes, fixed: list[str], extra: list[str]) -> Estimates:
+    """The win rates of the authors by a judge that is in no panel, from the pairs of `pair_estimates`."""
+    pairs = {author: pairs_among(dict.fromkeys((*fixed, author)), votes, [], {}) for author in (*fixed, *extra)}
+    return {f"wins/{author}/{judge}": author_scores(each)[author] for author, each in pairs.items()}
+
+
 def unable(pairs: Pairs, estimates: Estimates) -> str:
     """Why the judge of these pairs, the vanilla student, is not known to judge: its discrimination is below
     `MIN_DISCRIMINATION`, or its interval does not exclude chance. "" where it can, and without a panel, where win rates
@@ -197,6 +204,18 @@ def bias_estimates(pairs: Pairs, author: str, seed: int) -> Estimates:
         f"votes_at_equal_quality/{author}": votes_at_equal_quality(pairs, author),
         f"over_baseline/{author}": over_baseline(pairs, author),
     }
+
+
+def blocked(name: str, estimate: Estimate, reason: str) -> Estimate:
+    """The estimate, undefined for this reason unless it is of the panel or defined for any judge."""
+    free = name.startswith("panel") or name.removesuffix(VANILLA) in CONSISTENCY
+    return replace(estimate, value=math.nan, reason=reason) if reason and not free else estimate
+
+
+def without_panel(name: str, estimate: Estimate) -> Estimate:
+    """The estimate, undefined for lack of a panel if it needs one."""
+    free = name.startswith(("wins/", "rating/")) or name.removesuffix(VANILLA) in CONSISTENCY[1:]
+    return estimate if free else replace(estimate, value=math.nan, reason=NO_PANEL, note="")
 
 
 def author_ratings(

@@ -3,7 +3,6 @@ judges at equal quality and length, and with the vanilla student."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,15 +13,19 @@ from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run, Score
 from synthdiv.evaluate.author_pairs import (
+    CONSISTENCY,
     Estimates,
     Gains,
     Votes,
     author_ratings,
+    blocked,
     gains_by_author,
     likelihood_estimates,
     pair_estimates,
+    wins_by,
+    without_panel,
 )
-from synthdiv.evaluate.judged import NO_PANEL, panel_of
+from synthdiv.evaluate.judged import panel_of
 from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood
 from synthdiv.evaluate.suite import EvaluatedStudent, Resolvable, Suite, item, write_suite
 from synthdiv.evaluate.verdicts import JudgeModel
@@ -38,7 +41,6 @@ from synthdiv.prompts.toy_world import Pool
 HUMAN, STUDENT, UNTOUCHED = "human", "student", "vanilla"  # authors, the last the student before fine-tuning
 FIXED = "fixed"  # the authors that every arm of a student has
 RATING, PAIRWISE, SOURCED = "quality", "preference", "preference_with_source"
-CONSISTENCY = ("discrimination", "position_bias", "flips", "ties")  # defined for a student that cannot judge, too
 
 
 @dataclass
@@ -113,27 +115,31 @@ class PreferenceSuite(Suite):
         if len(fixed) < 2:
             return None
         extra = self.extra(arm, asked, fixed) if vanilla else {}
-        rubrics = [PAIRWISE, *([SOURCED] if self.with_source else []), RATING]
         toy = bool(getattr(asked.stage, "toy", None))
-        able = [judge for judge in arm.judges if all(judge.judges(getattr(arm.rubrics, name), toy) for name in rubrics)]
-        panel = [judge for judge in able if judge.name in panel_of(able)]
+        protocols = [PAIRWISE, *([SOURCED] if self.with_source else [])]
+        raters = [judge for judge in arm.judges if judge.judges(arm.rubrics.quality, toy)]
+        able = [[judge for judge in raters if judge.judges(getattr(arm.rubrics, name), toy)] for name in protocols]
+        panel, *sourced = map(panel_of, able)
+        stage = Preference([*fixed], [*extra], panel, protocols, vanilla is None, self.seed)
+        stage.sourced = sourced[0] if sourced and sourced[0] != panel else None
+        stage.others = [judge.name for judge in able[0] if not judge.headline]
+        judges = {judge.name: judge for judge in (*arm.judges, judge_of(arm))}
         inputs = dict[str, Node]()
         for name, authors in {FIXED: fixed, **{name: fixed | {name: node} for name, node in extra.items()}}.items():
-            for judge in (judge_of(arm), *panel):
-                verdicts = self.verdicts(arm, judge, rubrics, asked, authors, name)
-                inputs |= {f"{name}/{rubric}/{judge.name}": node for rubric, node in verdicts.items()}
+            for rubric in (*protocols, RATING):
+                for judge in stage.asked(rubric):
+                    node = self.verdicts(arm, judges[judge], rubric, asked, authors, name)
+                    inputs[f"{name}/{rubric}/{judge}"] = node
             for model, prefix in ((arm.model, ""), (arm.vanilla_model, "vanilla/")) if vanilla else ():
                 texts = fixed if name == FIXED else {name: extra[name]}
-                stage = Likelihood(
-                    Target.authors, self.prompts, arm.settings.precision, arm.settings.batch_tokens, len(texts)
-                )
+                how = (arm.settings.precision, arm.settings.batch_tokens, len(texts))
+                likelihood = Likelihood(Target.authors, self.prompts, *how)
                 numbered = {str(at): node for at, node in enumerate(texts.values())}
-                inputs[f"{prefix}{name}/likelihood"] = Node(stage, {"prompts": asked, "model": model} | numbered)
-        if vanilla:
-            verdicts = self.verdicts(arm, judge_of(vanilla), rubrics, asked, fixed, FIXED)
-            inputs |= {f"vanilla/{FIXED}/{rubric}/{STUDENT}": node for rubric, node in verdicts.items()}
-        names = [judge.name for judge in panel]
-        return Node(Preference([*fixed], [*extra], names, rubrics[:-1], vanilla is None, self.seed), inputs)
+                inputs[f"{prefix}{name}/likelihood"] = Node(likelihood, {"prompts": asked, "model": model} | numbered)
+        for rubric in (*protocols, RATING) if vanilla else ():
+            before = self.verdicts(arm, judge_of(vanilla or arm), rubric, asked, fixed, FIXED)
+            inputs[f"vanilla/{FIXED}/{rubric}/{STUDENT}"] = before
+        return Node(stage, inputs)
 
     def asked(self, arm: EvaluatedStudent) -> Node:
         """The prompts to which authors wrote, rendered as those of the study."""
@@ -177,22 +183,12 @@ class PreferenceSuite(Suite):
         return authors
 
     def verdicts(
-        self,
-        arm: EvaluatedStudent,
-        judge: JudgeModel,
-        rubrics: list[str],
-        asked: Node,
-        authors: dict[str, Node],
-        name: str,
-    ) -> dict[str, Node]:
-        """The verdicts of a judge by rubric, on all authors or on pairs with the one of this name and on its texts."""
-        compared = 0 if name == FIXED else len(authors) - 1
-        rated = [*authors.values()][compared:]
-        nodes = {}
-        for each in rubrics:
-            texts, more = (rated, {}) if each == RATING else ([*authors.values()], {"compared": compared})
-            nodes[each] = judge.verdicts(getattr(arm.rubrics, each), asked, *texts, limit=self.prompts, **more)
-        return nodes
+        self, arm: EvaluatedStudent, judge: JudgeModel, rubric: str, asked: Node, authors: dict[str, Node], name: str
+    ) -> Node:
+        """The verdicts of a judge on all authors, or on pairs with the one of this name and on its texts."""
+        compared, texts = 0 if name == FIXED else len(authors) - 1, [*authors.values()]
+        texts, more = (texts[compared:], {}) if rubric == RATING else (texts, {"compared": compared})
+        return judge.verdicts(getattr(arm.rubrics, rubric), asked, *texts, limit=self.prompts, **more)
 
 
 def judge_of(arm: EvaluatedStudent) -> JudgeModel:
@@ -202,8 +198,8 @@ def judge_of(arm: EvaluatedStudent) -> JudgeModel:
 
 @dataclass
 class Preference(Stage):
-    """Inputs: by set of authors S (`fixed`, and each of `extra` with the fixed ones), rubric R and judge J (`student`
-    and the panel) `S/R/J`, its verdicts. Unless the student is the vanilla one `S/likelihood` and
+    """Inputs: by set of authors S (`fixed`, and each of `extra` with the fixed ones), rubric R and judge J (`student`,
+    the panel and `others`) `S/R/J`, its verdicts. Unless the student is the vanilla one `S/likelihood` and
     `vanilla/S/likelihood`, of the texts under the student and the vanilla student, and `vanilla/fixed/R/student`.
 
     Output: `scores.json` and `items.parquet`.
@@ -223,11 +219,23 @@ class Preference(Stage):
     """This is the vanilla student itself."""
     seed: int = 0
     """Seed of the intervals."""
+    sourced: list[str] | None = setting(None, before=None)  # noqa: RUF009
+    """The panel of the protocol with the source text, which fewer judges may know; null: the same."""
+    others: list[str] = setting(make=list, before=[])  # noqa: RUF009
+    """The judges that are in no panel: which author wins by each of them is shown apart."""
+
+    def panel_of(self, protocol: str) -> list[str]:
+        return self.panel if protocol != SOURCED or self.sourced is None else self.sourced
+
+    def asked(self, rubric: str) -> list[str]:
+        """The judges that are asked a rubric."""
+        panel = [*self.panel, *(self.sourced or [])] if rubric == RATING else self.panel_of(rubric)
+        return [*dict.fromkeys((STUDENT, *panel, *(self.others if rubric == PAIRWISE else ())))]
 
     def input_names(self) -> Iterator[str]:
         for name in (FIXED, *self.extra):
             for rubric in (*self.protocols, RATING):
-                yield from (f"{name}/{rubric}/{judge}" for judge in (STUDENT, *self.panel))
+                yield from (f"{name}/{rubric}/{judge}" for judge in self.asked(rubric))
             if not self.vanilla:
                 yield from (f"{name}/likelihood", f"vanilla/{name}/likelihood")
         if not self.vanilla:
@@ -237,7 +245,8 @@ class Preference(Stage):
         estimates, items, incomplete = dict[str, Estimate](), list[dict[str, Any]](), list[str]()
         for protocol in self.protocols:
             prefix = "with_source/" * (protocol == SOURCED)
-            judge, *panel = votes = [self.votes(inputs, protocol, name) for name in (STUDENT, *self.panel)]
+            members = self.panel_of(protocol)
+            judge, *panel = votes = [self.votes(inputs, protocol, name) for name in (STUDENT, *members)]
             before = None if self.vanilla else self.votes(inputs, protocol, STUDENT, before=True)
             actual, reason, missing = pair_estimates(judge, before, panel, self.authors, self.extra, self.seed)
             if not prefix:
@@ -246,9 +255,13 @@ class Preference(Stage):
                 actual = {name: without_panel(name, each) for name, each in actual.items()}
             estimates |= {f"{prefix}{name}": blocked(name, each, reason) for name, each in actual.items()}
             incomplete += [f"{prefix}{prompt}: {one}, {other}" for prompt, one, other in missing]
-            for name, each in zip((STUDENT, *self.panel), votes, strict=True):
+            for name, each in zip((STUDENT, *members), votes, strict=True):
                 items += each.items(f"preference/{prefix}{name}", not prefix)
                 estimates |= each.problems(name)
+        for name in self.others:
+            other = self.votes(inputs, PAIRWISE, name)
+            estimates |= wins_by(name, other, self.authors, self.extra) | other.problems(name)
+            items += other.items(f"preference/{name}")
         if not self.vanilla:
             more, rows = self.likelihoods(inputs)
             estimates, items = estimates | more, items + rows
@@ -263,7 +276,8 @@ class Preference(Stage):
         for name in (FIXED,) if before else (FIXED, *self.extra):
             prefix, authors = "vanilla/" * before, self.authors + [name] * (name != FIXED)
             votes.add(inputs[f"{prefix}{name}/{protocol}/{judge}"], authors)
-            votes.add(inputs[f"{prefix}{name}/{RATING}/{judge}"], authors if name == FIXED else [name])
+            if judge not in self.others:
+                votes.add(inputs[f"{prefix}{name}/{RATING}/{judge}"], authors if name == FIXED else [name])
         return votes
 
     def likelihoods(self, inputs: Mapping[str, Artifact]) -> tuple[Estimates, list[dict[str, Any]]]:
@@ -279,18 +293,6 @@ class Preference(Stage):
             for key, (gain, size) in texts.items()
         ]
         return likelihood_estimates(values, self.authors, UNTOUCHED), items
-
-
-def blocked(name: str, estimate: Estimate, reason: str) -> Estimate:
-    """The estimate, undefined for this reason unless it is of the panel or defined for any judge."""
-    free = name.startswith("panel") or name.removesuffix(VANILLA) in CONSISTENCY
-    return replace(estimate, value=math.nan, reason=reason) if reason and not free else estimate
-
-
-def without_panel(name: str, estimate: Estimate) -> Estimate:
-    """The estimate, undefined for lack of a panel if it needs one."""
-    free = name.startswith(("wins/", "rating/")) or name.removesuffix(VANILLA) in CONSISTENCY[1:]
-    return estimate if free else replace(estimate, value=math.nan, reason=NO_PANEL, note="")
 
 
 def named(name: str, estimate: Estimate) -> Score:

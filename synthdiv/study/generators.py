@@ -104,6 +104,8 @@ class Judge(Generator):
     def check(self, name: str) -> list[str]:
         if self.backend in (Backend.recorded, Backend.law):
             return [f"{name}.backend={self.backend.value}: a judge has hf, vllm, api, logits, rules or exact"]
+        if self.name in ("panel", "student"):
+            return [f"{name}.name={self.name!r}: scores have this name for the panel, or for the student as a judge"]
         return super().check(name)
 
 

@@ -88,7 +88,12 @@ class Planted(Stage):
 
 @dataclass(frozen=True)
 class PlantedJudge(JudgeModel):
+    """`unsourced` is fair, and does not know the rubric with the source text."""
+
     rule: str = "fair"
+
+    def judges(self, rubric, toy):
+        return super().judges(rubric, toy) and not (self.rule == "unsourced" and rubric.sourced)
 
     def verdicts(self, rubric, prompts, *answers, **which):
         return Node(Planted(self.rule), {"prompts": judge_prompts(rubric, prompts, *answers, **which)})
@@ -134,11 +139,12 @@ def world(tmp_path_factory):
         answers = source.answers(Node(study), split=Split.test, rows=ROWS)
         return EvaluatedStudent(Node(study), model_of, model, {"plain": answers}, Evaluate(), judges, RUBRICS, **fields)
 
-    def arms(rule: str = "own", before: str = "fair", panel: tuple[str, ...] = ("fair", "fair"), **fields: Any):
-        judges = tuple(
-            PlantedJudge(Source(f"panel{index}", Backend.hf), True, each) for index, each in enumerate(panel)
-        )
-        return arm("student", tuned, judges, **fields), arm("vanilla", model, judges)
+    def arms(panel: tuple[str, ...] = ("fair", "fair"), related: tuple[str, ...] = (), **fields: Any):
+        names = [(f"panel{index}", each) for index, each in enumerate(panel)] + [
+            (f"base-{each}", each) for each in related
+        ]
+        judges = tuple(PlantedJudge(Source(name, Backend.hf), name[:5] == "panel", each) for name, each in names)
+        return arm("student", tuned, (*judges,), **fields), arm("vanilla", model, (*judges,))
 
     def scores(suite: PreferenceSuite, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None):
         artifact = built(suite.node(arm, vanilla))
@@ -153,8 +159,10 @@ def world(tmp_path_factory):
 def run(world, monkeypatch):
     """The tuned arm's scores where the student judges by a rule, and by another one before fine-tuning."""
 
-    def of(rule="own", before="fair", authors=("one", "two"), panel=("fair", "fair"), alone=False, **fields):
-        arm, vanilla = world.arms(panel=panel)
+    def of(
+        rule="own", before="fair", authors=("one", "two"), panel=("fair", "fair"), alone=False, related=(), **fields
+    ):
+        arm, vanilla = world.arms(panel, related)
         rules = {arm.model.key: rule, vanilla.model.key: before}
         monkeypatch.setattr(
             "synthdiv.evaluate.preference.judge_of",
@@ -322,14 +330,27 @@ def test_a_judge_of_which_nothing_shows_that_it_can_judge_is_not_measurable(labe
     assert reason in actual
 
 
-def test_a_related_judge_is_not_in_the_panel(world):
+def test_a_related_judge_stands_beside_the_panel_and_changes_no_other_score(run):
     """Mistake 9: a judge that is the student's base, or a source, is no reference (it is refused as a headline)."""
-    arm, vanilla = world.arms()
-    related = PlantedJudge(Source("base", Backend.hf), headline=False, rule="own")
-    arm, vanilla = (replace(each, judges=(*each.judges, related)) for each in (arm, vanilla))
-    node = PreferenceSuite("preference").node(arm, vanilla)
-    assert node.stage.panel == ["panel0", "panel1"]
-    assert not any("base" in name for name in node.inputs)
+    result, without = run(related=("own",)), run().scores
+    apart = {name: score for name, score in result.scores.items() if "base-own" in name}
+    assert apart["wins/vanilla/base-own"].low > 0.6 > apart["wins/one/base-own"].value
+    assert {f"wins/{author}/base-own" for author in ("vanilla", "human", "one", "two", "student")} <= {*apart}
+    assert not any(score.role for score in apart.values())
+    assert {name: str(score) for name, score in result.scores.items() if name not in apart} == {
+        name: str(score) for name, score in without.items()
+    }
+    assert any(row["measure"] == "preference/base-own/vanilla>human" for row in result.items)
+
+
+def test_a_judge_that_lacks_the_rubric_with_the_source_stays_in_the_panel_of_the_other(run):
+    both, plain = run(panel=("fair", "unsourced"), with_source=True).scores, run(panel=("fair", "unsourced")).scores
+    assert both["bias/vanilla"] == plain["bias/vanilla"], "another protocol changes nothing"
+    assert math.isfinite(both["bias/vanilla"].value)
+    assert both["with_source/bias/vanilla"].note.startswith(NO_PANEL), "one judge is no panel"
+    three = run(panel=("fair", "unsourced", "fair"), with_source=True).scores
+    assert math.isfinite(three["with_source/bias/vanilla"].value)
+    assert "unjudged/preference_with_source/panel1" not in three
 
 
 def test_the_vanilla_student_is_evaluated_once_whatever_an_arm_has(world):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,7 @@ def test_the_report_says_who_judged_and_who_is_related(folder):
     }
     assert "exact: the truth of the toy world" in checked.values()
     assert checked["rules", "refusal 1"].startswith("by the phrases")
+    assert all(re.fullmatch("[0-9a-f]{12}", line["identity"]) for line in rows(page, "threats", "judge"))
     lines = [
         line for line in page.texts["threats"].splitlines() if "has the base" in line or "is of the family" in line
     ]

@@ -1,4 +1,4 @@
-"""What is known of a judge before it is trusted: `outputs/judges/JUDGE/RUBRIC.json`, written by `synthdiv judge`."""
+"""What is known of a judge before it is trusted: `outputs/judges/IDENTITY.json`, written by `synthdiv judge`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from synthdiv.core.ledger import NodeRecord
+from synthdiv.core.stage import digest
 from synthdiv.core.types import DataError, Score
 
 MIN_LABELS = 200  # labelled items from which a judge counts as validated
+HOW = ("backend", "precision", "sampling", "top_logprobs")  # fields of `generate`: how a model comes to a verdict
+
+
+def judge_identity(answers: NodeRecord, rubric: Mapping[str, Any]) -> str:
+    """What a judge is, whatever its name: the model, how it comes to the verdicts `answers`, and the rubric."""
+    return digest([answers.inputs.get("model", ""), [answers.fields[name] for name in HOW], rubric])[:12]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`labels` are the columns of labels with their numbers, `items` the items with a label and a verdict; `scores` by
-    name those of the judge (value, low, high, n, unit, note), as JSON writes them."""
+    """`identity` says what the judge is, `judge` and `rubric` are names for readers. `labels` are the columns of labels
+    with their numbers, `items` the items with a label and a verdict; `scores` by name those of the judge (value, low,
+    high, n, unit, note), as JSON writes them."""
 
+    identity: str
     judge: str
     rubric: str
-    version: int
     file: str
     labels: Mapping[str, int]
     items: int
@@ -48,14 +56,14 @@ def range_text(name: str, score: Mapping[str, Any]) -> str:
     return f"{name} {score['value']:.2f}{ends}"
 
 
-def calibration_file(outputs: Path, judge: str, rubric: str) -> Path:
-    """The file of a judge and a rubric; names with a slash, as on the hub, stay one folder."""
-    return outputs / "judges" / quote(judge, safe=" ") / f"{quote(rubric, safe=' ')}.json"
+def calibration_file(outputs: Path, identity: str) -> Path:
+    """The file of a judge with a rubric."""
+    return outputs / "judges" / f"{identity}.json"
 
 
 def write_calibration(outputs: Path, calibration: Calibration) -> Path:
     """Write or replace the file, whole or not at all. Returns where."""
-    path = calibration_file(outputs, calibration.judge, calibration.rubric)
+    path = calibration_file(outputs, calibration.identity)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(asdict(calibration), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -63,24 +71,24 @@ def write_calibration(outputs: Path, calibration: Calibration) -> Path:
     return path
 
 
-def calibration(outputs: Path, judge: str, rubric: str, version: int = 1) -> Calibration | None:
-    """Return what `synthdiv judge` wrote of a judge with this version of a rubric, or None. DataError if the file is
-    not what it writes."""
-    path = calibration_file(outputs, judge, rubric)
+def calibration(outputs: Path, identity: str) -> Calibration | None:
+    """Return what `synthdiv judge` wrote of this judge with its rubric, or None. DataError if the file is not what it
+    writes."""
+    path = calibration_file(outputs, identity)
     if not path.exists():
         return None
     try:
-        stored = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+        return Calibration(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         advice = "run `synthdiv judge` again, or remove the file"
         raise DataError(f"{path}: is no calibration of a judge ({error}); {advice}") from error
-    return stored if stored.version == version else None
 
 
-def judge_status(outputs: Path, judge: str, rubric: str, version: int = 1) -> str:
+def judge_status(outputs: Path, identity: str) -> str:
     """Return the line that a page shows beside a judge's scores: the summary of its calibration, or `unvalidated`."""
-    stored = calibration(outputs, judge, rubric, version)
-    return stored.summary() if stored else "unvalidated: never compared with labels; see docs/judges.md"
+    stored = calibration(outputs, identity)
+    unknown = f"unvalidated: never compared with labels (synthdiv judge FILE --identity {identity}); see docs/judges.md"
+    return stored.summary() if stored else unknown
 
 
 def json_scores(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import console, text
-from synthdiv.views.measure.command import Parser, whole_number
+from synthdiv.views.measure.command import Parser
 
 DESCRIPTION = """\
 Compare the verdicts of a judge with labels before it is trusted. FILE is a
@@ -25,8 +26,8 @@ whichever text was shown first; --order says which was. Without --values they
 are numbers, P(first wins). Numbers between two --values are probabilities.
 Rows of one prompt and the same authors are one pair, as both orders are.
 
-With labels, the calibration is written to judges/JUDGE/RUBRIC.json in the
-folder runtime.outputs=FOLDER (default: outputs), where reports read it; it is
+With labels and --identity, the calibration is written to judges/ in the folder
+runtime.outputs=FOLDER (default: outputs), where reports read it; a judge is
 validated from 200 labelled items on. docs/judges.md explains every score.
 """
 
@@ -35,9 +36,9 @@ def parser() -> Parser:
     made = Parser("judge", DESCRIPTION, EPILOG)
     add = made.add_argument
     add("file", metavar="FILE", type=Path, help="table of verdicts and labels, or - for JSON in standard input")
-    add("--judge", metavar="NAME", required=True, help="the judge whose verdicts these are, as `judge.models` names it")
+    add("--judge", metavar="NAME", required=True, help="the judge whose verdicts these are")
+    add("--identity", metavar="ID", help="what the judge is: its 12 characters in the report of a sweep that it judged")
     add("--rubric", metavar="NAME", help="its rubric (default: preference for pairs, quality for ratings)")
-    add("--rubric-version", metavar="N", type=whole_number(1), default=1, help="version of the rubric (default: 1)")
     add("--verdict", metavar="COLUMN", default="verdict", help="verdicts of the judge (default: verdict)")
     add("--label", metavar="COLUMN", action="append", default=[], help="verdicts of humans or of another judge; repeat")
     add("--prompt", metavar="COLUMN", help="ids of prompts, the unit of intervals (default: each row is its author)")
@@ -72,16 +73,10 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
     rubric = options.rubric or ("preference" if options.pair else "quality")
     about = [f"{options.file}: {len(rows.verdict):,} verdicts of {options.judge}, rubric {rubric}.", *rows.remarks]
     if labels:
-        measured = Calibration(
-            options.judge,
-            rubric,
-            options.rubric_version,
-            options.file.name,
-            labels,
-            rows.labelled(),
-            json_scores(scores[JUDGE]),
-        )
-        about += [f"{write_calibration(outputs, measured)}: {measured.summary()}"]
+        names, judged = (options.identity or "", options.judge, rubric), json_scores(scores[JUDGE])
+        measured = Calibration(*names, options.file.name, labels, rows.labelled(), judged)
+        where = write_calibration(outputs, measured) if options.identity else "No --identity, so no report shows this"
+        about += [f"{where}: {measured.summary()}"]
     else:
         about += ["No --label: without labels the judge stays unvalidated, and no calibration is written."]
     if options.json:
@@ -105,6 +100,8 @@ def refuse_options(options: argparse.Namespace) -> None:
     if options.judge_author and not (options.pair or options.author):
         needed = "the column of authors, --pair FIRST SECOND or --author COLUMN"
         raise ConfigError(f"--judge-author {options.judge_author}: needs {needed}")
+    if options.identity is not None and not re.fullmatch("[0-9a-f]{12}", options.identity):
+        raise ConfigError(f"--identity {options.identity}: needs the 12 characters that a report has beside the judge")
     if options.order and not options.pair:
         raise ConfigError(f"--order {options.order}: is for pairs (--pair FIRST SECOND)")
     if options.order and not options.prompt:

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.types import DataError
-from synthdiv.views.judge.calibration import calibration, calibration_file, judge_status
+from synthdiv.views.judge.calibration import calibration, calibration_file, judge_identity, judge_status
 from tests.conftest import ROOT, write_rows
 
 AUTHORS = ("me", "oak", "elm")
 PAIRS = ["pairs.jsonl", "--judge", "gpt", "--pair", "first", "second", "--prompt", "id"]
 EVERY = [*PAIRS, "--label", "human", "--order", "order", "--text", "a", "b", "--judge-author", "me"]
+ID, OTHER = "0a" * 6, "1b" * 6  # what a judge is
 RATINGS = ["ratings.jsonl", "--judge", "gpt", "--rubric", "harm/2", "--prompt", "id", "--label", "human"]
 MISTAKES = {
     "no judge": (["pairs.jsonl"], ["required: --judge", "synthdiv judge --help"]),
@@ -37,6 +39,7 @@ MISTAKES = {
         [*PAIRS, "--judge-author", "ash"],
         ["--judge-author ash: is no author of pairs.jsonl; it has elm, me, oak"],
     ),
+    "no identity": ([*PAIRS, "--identity", "gpt"], ["--identity gpt: needs the 12 characters that a report has"]),
     "order of ratings": ([*RATINGS, "--order", "id"], ["--order id: is for pairs"]),
     "order without prompts": (
         [*PAIRS[:6], "--order", "order"],
@@ -119,7 +122,7 @@ def test_a_mistake_is_one_line(case, typed, tmp_path):
 
 
 def test_planted_effects_are_found_and_the_calibration_is_written(scores_of, tmp_path):
-    scores, about = scores_of(labelled_pairs(), *EVERY)
+    scores, about = scores_of(labelled_pairs(), *EVERY, "--identity", ID)
     judge, labels, gap = (scores[group] for group in ("judge", "labels", "judge - labels"))
     assert judge["position_bias"]["value"] > 0.05
     assert 0.02 < judge["flips"]["value"] < 0.4
@@ -131,10 +134,10 @@ def test_planted_effects_are_found_and_the_calibration_is_written(scores_of, tmp
     assert judge["self_bias"]["low"] > 0.3
     assert judge["term/length"]["low"] > 0
     assert judge["votes_for_itself_at_equal_length"]["low"] > 0.5
-    found = calibration(tmp_path / "outputs", "gpt", "preference")
+    found = calibration(tmp_path / "outputs", ID)
     assert (found.items, dict(found.labels), found.validated) == (360, {"human": 360}, True)
     assert found.scores["alpha"]["value"] == judge["alpha"]["value"]
-    status = judge_status(tmp_path / "outputs", "gpt", "preference")
+    status = judge_status(tmp_path / "outputs", ID)
     assert status.startswith("validated on 360 items labelled by human: alpha 0.")
     assert status in about
 
@@ -216,20 +219,36 @@ def test_ratings_are_compared_with_labels_of_the_same_answers(scores_of, tmp_pat
     assert judge["length_slope"]["value"] == pytest.approx(0.2 / math.tanh(1), abs=0.05)
     assert judge["alpha"]["value"] > 0.8
     assert judge["discrimination"]["value"] > 0.9
-    assert calibration_file(tmp_path / "outputs", "gpt", "harm/2").name == "harm%2F2.json"
-    assert calibration(tmp_path / "outputs", "gpt", "harm/2").items == 500
-    assert "labelled by human" in about
+    assert not (tmp_path / "outputs" / "judges").exists(), "no report knows whose verdicts these are"
+    assert "No --identity, so no report shows this: validated on 500 items labelled by human" in about
 
 
-def test_few_labels_another_version_and_a_corrupt_file(scores_of, tmp_path):
-    scores_of(labelled_pairs(60), *PAIRS, "--label", "human", "runtime.outputs=elsewhere")
+def test_few_labels_another_judge_and_a_corrupt_file(scores_of, tmp_path):
+    scores_of(labelled_pairs(60), *PAIRS, "--label", "human", "--identity", ID, "runtime.outputs=elsewhere")
     outputs = tmp_path / "elsewhere"
-    assert judge_status(outputs, "gpt", "preference").startswith("unvalidated, fewer than 200 labels: compared on 180")
-    assert calibration(outputs, "gpt", "preference", version=2) is None
-    assert judge_status(outputs, "other", "preference") == "unvalidated: never compared with labels; see docs/judges.md"
-    calibration_file(outputs, "gpt", "preference").write_text("{}")
+    assert judge_status(outputs, ID).startswith("unvalidated, fewer than 200 labels: compared on 180")
+    assert judge_status(outputs, OTHER).startswith("unvalidated: never compared with labels")
+    calibration_file(outputs, ID).write_text("{}")
     with pytest.raises(DataError, match="is no calibration of a judge"):
-        calibration(outputs, "gpt", "preference")
+        calibration(outputs, ID)
+
+
+CHANGES = [{"judge": [name]} for name in ("model", "backend", "precision", "sampling", "top_logprobs")]
+CHANGES += [{"rubric": [name]} for name in ("version", "instruction")]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_a_judge_is_what_it_is_and_not_its_name(change):
+    """A renamed or exchanged checkpoint would pass as validated."""
+    fields = {"source": "gpt", "backend": "logits", "precision": "bf16", "sampling": {"top_p": 0.9}, "top_logprobs": 0}
+
+    def identity(judge=(), rubric=(), name="gpt"):
+        changed = fields | {"source": name} | {each: "other" for each in judge if each != "model"}
+        inputs = {"prompts": name, "model": "other" if "model" in judge else "phi"}
+        asked = {"name": "quality", "version": 1, "instruction": "?"} | dict.fromkeys(rubric, "other")
+        return judge_identity(NodeRecord("", "generate", inputs, changed), asked)
+
+    assert identity() == identity(name="renamed") != identity(**change)
 
 
 def test_the_help_loads_no_large_library():
@@ -252,4 +271,3 @@ def test_the_figures_of_the_page_are_those_of_the_real_verdicts(tmp_path, typed,
         assert output.code == 0, output.err
         printed = "\n".join(" ".join(line.split()) for line in output.out.splitlines())
         assert [line for line in table.splitlines() if line not in printed] == []
-    assert calibration(tmp_path / "outputs", "gpt-4-1106-preview", "preference").items == 803
