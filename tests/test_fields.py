@@ -142,7 +142,8 @@ NOT_SHOWN = {
         f"mix.{name}": "rows left out or replaced by their texts: tests/mix/test_mix.py"
         for name in ("duplicates", "min_words", "max_words", "overlap", "evaluated", "spare")
     },
-    **{f"matched.{name}": "tests/mix/test_matched.py" for name in ("rows", "temperatures")},
+    "generate.tuned": "the temperature of an input: tests/mix/test_matched.py",
+    **{f"matched_temperature.{name}": "tests/mix/test_matched.py" for name in ("temperatures", "usual", "tolerance")},
     **{f"written.{name}": "tests/mix/test_written.py" for name in ("rows", "paraphrases")},
     **{f"pair_prompts.{name}": "tests/mix/test_written.py" for name in ("rows", "wording", "topics")},
     **{f"pair_prompts.{name}": "as in prompts" for name in ("system", "date", "template")},

@@ -197,7 +197,6 @@ MISTAKES = {
     "topics that are one": (["mix=topics", "mix.diversity.topics=[trade]"], ["needs two or more different topics"]),
     "a wording without its slot": (["mix=topics", "mix.diversity.wording=Ask."], ["wording='Ask.': needs {topic}"]),
     "paraphrases of several sources": (["mix=paraphrased", "mix.kind=multi"], ["mix.kind=multi", "choose mix=single"]),
-    "real rows beside a matched source": (["mix=single_matched", "mix.real_rows=5"], ["set mix.real_share"]),
     "no pair stays": (
         ["mix=paraphrased", "mix.rows=4", "mix.level=0"],
         ["mix.level=0.0: of 4 generated rows none stays to be paraphrased; set mix.rows=10"],

@@ -29,6 +29,7 @@ from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 
+TEMPERATURE = "temperature.json"  # of an artifact that tunes a temperature
 SYNC_SECONDS = 1.0  # between two syncs of rows to the disk
 
 
@@ -90,6 +91,8 @@ class Generate(Stage):
     """Outside of the train split: how many prompts, in stratified order, get `samples` answers; the others get one."""
     top_logprobs: int = 0
     """Log-probabilities of that many tokens at each place go into `requests.jsonl`; 0: none."""
+    tuned: bool = setting(False, before=False)
+    """The temperature is that of the input `temperature`, and not that of `sampling`."""
 
     @property
     def kind(self) -> str:
@@ -97,7 +100,7 @@ class Generate(Stage):
         return self.name if self.backend is Backend.hf else self.backend.value
 
     def input_names(self) -> tuple[str, ...]:
-        return ("prompts",) if self.backend in MODELLESS else ("prompts", "model")
+        return ("prompts",) if self.backend in MODELLESS else ("prompts", "model", *["temperature"] * self.tuned)
 
     def answers(self) -> int:
         """How many answers it writes."""
@@ -147,6 +150,10 @@ class Generate(Stage):
         return row_seed(self.seed, model, self.source, self.split.value, self.round, prompt, sample)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        if self.tuned:
+            how = json.loads((inputs["temperature"].path / TEMPERATURE).read_text("utf-8"))
+            tuned = dataclasses.replace(self, sampling=dataclasses.replace(self.sampling, **how), tuned=False)
+            return tuned.build(inputs, out, run)
         model = inputs["model"].key if "model" in inputs else ""
         requests = self.requests(inputs["prompts"], model)
         shard = Shard(self, requests, inputs, out, run, {})

@@ -13,7 +13,8 @@ from synthdiv.models.load import Precision
 
 @dataclass(frozen=True)
 class Source:
-    """Who answers prompts, and how. `model` is the node of its model; None for recorded answers."""
+    """Who answers prompts, and how. `model` is the node of its model; None for recorded answers. `temperature` is the
+    node that tunes that of `sampling`."""
 
     name: str
     backend: Backend = Backend.hf
@@ -24,6 +25,7 @@ class Source:
     seed: int = 0
     batch_tokens: int = 16384
     top_logprobs: int = 0
+    temperature: Node | None = None
 
     def answers(self, prompts: Node, samples: int = 1, **which: Any) -> Node:
         """The node of its answers to prompts: `which` are the fields of `Generate` that select them. Only what the
@@ -45,4 +47,7 @@ class Source:
             used["batch_tokens"] = self.batch_tokens
         elif self.backend is not Backend.law:
             used["top_logprobs"] = self.top_logprobs
-        return Node(Generate(self.name, self.backend, **used, **which), {"prompts": prompts, "model": self.model})
+        inputs = {"prompts": prompts, "model": self.model}
+        if self.temperature:
+            used["tuned"], inputs["temperature"] = True, self.temperature
+        return Node(Generate(self.name, self.backend, **used, **which), inputs)

@@ -1,70 +1,72 @@
-"""Answers of one source at the temperature at which they are as likely under the vanilla student as several sources."""
+"""The temperature at which answers of one source are as likely under the vanilla student as those of several sources."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
-from synthdiv.models.chat import Chat
-from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.generate.generate import TEMPERATURE
 
-PROMPTS, BATCH_TOKENS = 200, 16384  # the first train prompts, on which the temperature is tuned
+PROMPTS = 1000  # the first train prompts, on which it is tuned
 
 
 @dataclass
-class Matched(FineTuningSet):
-    """Rows at two neighbouring temperatures, evenly among each other, in the shares that give the NLL a token of
-    several sources, where longer answers weigh more. Inputs: `prompts`; the vanilla `student`; mixes of the same
-    prompts: `multi`, and of the one source at each temperature. Output: `mix.parquet`."""
+class MatchedTemperature(Stage):
+    """Inputs: likelihoods under the vanilla student of answers to the same train prompts, `multi` of several sources and
+    the others of the one source at each temperature. Output: `temperature.json`."""
 
-    name = "matched"
-    version = 2
-    model_input = "student"
+    name = "matched_temperature"
 
-    rows: int = 0
-    """How many rows there are."""
     temperatures: list[float] = field(default_factory=list)
     """Those of the source, in order."""
+    usual: float = 1.0
+    """The temperature of the source in other mixes."""
+    tolerance: float = 0.0
+    """How far the NLL a token may be from that of several sources, as a share of it."""
 
     def input_names(self) -> list[str]:
-        return ["prompts", "student", "multi", *(f"{at:g}" for at in self.temperatures)]
+        return ["multi", *(f"{at:g}" for at in self.temperatures)]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        opened, scored = run.model(inputs["student"], "fp32"), dict[str, list[tuple[float, int]]]()
-        chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
-        pools = {name: read_mix(inputs[name]) for name in self.input_names()[2:]}
-        for name, pool in pools.items():
-            texts = ([row[column] for row in pool[:PROMPTS]] for column in ("prompt", "response"))
-            values = answer_log_likelihoods(opened, chat.scored_pairs(*texts), BATCH_TOKENS, run.progress)
-            scored[name] = [(-float(value.sum(dtype="float64")), len(value)) for value in values]
-        nll, (wanted, *temperatures) = {name: a_token(rows) for name, rows in scored.items()}, pools
-        for low, high in pairwise(temperatures):
-            if nll[low] != nll[high] and 0 <= (nll[wanted] - nll[low]) / (nll[high] - nll[low]) <= 1:
-                share = share_of(scored[low], scored[high], nll[wanted])
-                names = [high if int((at + 1) * share) > int(at * share) else low for at in range(len(pools[low]))]
-                rows = [pools[name][at] for at, name in enumerate(names)]
-                write_mix(rows, out)
-                taken = a_token([scored[name][at] for at, name in enumerate(names[:PROMPTS])])
-                return {"rows": len(rows), "nll": nll, "achieved": taken, "shares": {low: 1 - share, high: share}}
-        closest = min(temperatures, key=lambda name: abs(nll[name] - nll[wanted]))
-        raise DataError(
-            f"mix.temperatures: none gives the NLL a token of several sources under the vanilla student, {nll}; the "
-            f"closest is {closest}; give a wider range"
-        )
+        nll = {name: nll_a_token(artifact) for name, artifact in inputs.items()}
+        wanted, *values = nll.values()
+        temperature, reached = nearest(self.temperatures, values, wanted, self.usual)
+        if (gap := abs(reached - wanted) / wanted) > self.tolerance:
+            raise DataError(
+                f"mix=single_matched: answers of several sources have {wanted:.4g} nats a token under the vanilla "
+                f"student, and those of this source come no closer than {reached:.4g}, at temperature {temperature:g} "
+                f"of mix.temperatures={self.temperatures}; give other temperatures, or accept the closest with "
+                f"mix.tolerance={math.ceil(100 * gap) / 100}"
+            )
+        (out / TEMPERATURE).write_text(json.dumps({"temperature": temperature}), encoding="utf-8")
+        return {"temperature": temperature, "interpolated": reached, "nll": nll}
 
 
-def a_token(rows: Sequence[tuple[float, int]]) -> float:
-    """The NLL a token of rows, each with the NLL of its tokens and their number."""
-    return sum(nll for nll, _ in rows) / sum(tokens for _, tokens in rows)
+def nll_a_token(likelihood: Artifact) -> float:
+    """The NLL of all answers by their number of tokens."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(next(likelihood.path.glob("*.parquet")), columns=["nll", "tokens"])
+    return math.fsum(table["nll"].to_pylist()) / sum(table["tokens"].to_pylist())
 
 
-def share_of(low: Sequence[tuple[float, int]], high: Sequence[tuple[float, int]], wanted: float) -> float:
-    """The share of the rows that are of `high` where both together have the `wanted` NLL a token, between theirs: a
-    mean over tokens is linear in rows only where all are equally long."""
-    below, above = (sum(nll - wanted * tokens for nll, tokens in rows) for rows in (low, high))
-    return min(max(below / (below - above), 0.0), 1.0)  # rounding
+def nearest(temperatures: Sequence[float], nll: Sequence[float], wanted: float, usual: float) -> tuple[float, float]:
+    """The temperature at which the curve through these values (monotone between two of them, over the logarithm of the
+    temperature) is as `wanted`, and its value there. Of several the one nearest to `usual`; of none the closest."""
+    import numpy as np
+    from scipy.interpolate import PchipInterpolator
+
+    tried = np.log(temperatures)
+    fine = np.union1d(np.linspace(tried[0], tried[-1], 2001), tried)
+    curve = PchipInterpolator(tried, nll)(fine)
+    gaps = np.abs(curve - wanted)
+    crossings = np.flatnonzero((curve[:-1] - wanted) * (curve[1:] - wanted) <= 0)
+    places = crossings + (gaps[crossings + 1] < gaps[crossings]) if len(crossings) else np.array([gaps.argmin()])
+    at = min(places, key=lambda place: abs(math.exp(fine[place]) - usual))
+    return round(math.exp(fine[at]), 4), float(curve[at])

@@ -120,8 +120,10 @@ class MixSpec:
     diversity: Diversity | None = None
     """How a level is reached; null: as the sources answer, or by selection where there is a level."""
 
-    temperatures: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25, 1.5])
-    """Of mix=single_matched: those of the source between which it matches the likelihood of mix=multi."""
+    temperatures: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0])
+    """Of mix=single_matched: those that are tried, and between which the one is that matches mix=multi."""
+    tolerance: float = setting(0.05, least=0)
+    """Of mix=single_matched: how far its NLL a token may be from that of mix=multi, as a share of it."""
 
     def diversity_of_level(self) -> Diversity | None:
         """How its level is reached; None without one."""

@@ -173,7 +173,12 @@ def problems_of_sources(cell: Cell) -> list[str]:
     if mix.kind in SINGLES:
         if mix.source is not None and mix.source not in names:
             return [f"mix.source={mix.source}: no such generator; choose {', '.join(names)}"]
-        return problems_of_families("multi", models) if mix.kind is Kind.single_matched else []
+        fixed = [source for source in shares(cell)[0] if source.recorded]
+        if mix.kind is Kind.single or not shares(cell)[0]:
+            return []
+        if fixed:
+            return [f"mix={kind}: {fixed[0].name} answers from a file, at one temperature; choose another mix.source"]
+        kind = Kind.multi.value  # whose likelihood it has
     weights = mix.weights or [1.0] * len(models)
     if len(weights) != len(models) or not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
         return [f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}"]
@@ -262,22 +267,22 @@ def check(cell: Cell) -> list[str]:
 
 
 def problems_of_written(cell: Cell) -> list[str]:
-    """What rows that are written or matched cannot stand beside, and a level that its topics do not give."""
-    mix, diversity, matched = cell.mix, cell.mix.diversity_of_level(), cell.mix.kind is Kind.single_matched
-    if not matched and (not diversity or diversity.by not in (By.paraphrase, By.topics)):
+    """What rows that are written cannot stand beside, and a level that its topics do not give."""
+    mix, diversity = cell.mix, cell.mix.diversity_of_level()
+    if not diversity or diversity.by not in (By.paraphrase, By.topics):
         return []
-    what = "mix=single_matched" if matched or not diversity else f"mix.diversity.by={diversity.by.value}"
+    what = f"mix.diversity.by={diversity.by.value}"
     problems = [f"mix.real_rows: {what} has a share of human rows; set mix.real_share"] * bool(mix.real_rows)
     if cell.rounds.round or cell.rounds.size > 1:
         problems.append(f"{what}: is of round 0 of one student; choose rounds=none")
-    if diversity and diversity.by is By.paraphrase and not problems:
+    if diversity.by is By.paraphrase and not problems:
         written = (mix.rows or cell.prompts.train_rows) - fine_tuning_set(cell).allocation().count(-1)
         if round(REPLACED * (1 - (mix.level or 0.0)) * written) >= written:
             problems.append(
                 f"mix.level={mix.level}: of {written} generated rows none stays to be paraphrased; set mix.rows=10 or "
                 "more, or a higher level"
             )
-    if diversity and diversity.by is By.topics:
+    if diversity.by is By.topics:
         level, most = mix.level or 0.0, len(diversity.topics) - 1
         closest = (len(diversity.topics_at(level)) - 1) / most
         if abs(closest - level) > LEVEL_STEP:

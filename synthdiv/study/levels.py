@@ -1,4 +1,4 @@
-"""The graph of a level of diversity: what its rows are made from."""
+"""The graph of a level of diversity: what its rows are made from; and of a temperature that is tuned."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from dataclasses import replace
 from typing import Any
 
 from synthdiv.core.stage import Node
+from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source
-from synthdiv.mix.matched import Matched
+from synthdiv.mix.matched import PROMPTS, MatchedTemperature
 from synthdiv.mix.mix import Mix
 from synthdiv.mix.selection import Selection
 from synthdiv.mix.written import REPLACED, PairPrompts, Written
 from synthdiv.study.config import By, Cell, Diversity, Kind
 from synthdiv.study.generators import Generator
+from synthdiv.study.lineage import Block
 
 Part = Callable[..., Node]  # a mix without human rows, with other fields of its `MixSpec`
 
 
 def level_inputs(
-    cell: Cell, mix: Mix, mixed: Callable[[Cell], Node], source: Callable[[Cell, Generator], Source], model: Part
+    cell: Cell, mix: Mix, mixed: Callable[[Cell], Node], source: Callable[[Cell, Generator], Source]
 ) -> dict[str, Node]:
-    """The input `level` of a mix, or nothing. `mixed`, `source` and `model` are those of the pipeline."""
-    diversity, matched = cell.mix.diversity_of_level(), cell.mix.kind is Kind.single_matched
+    """The input `level` of a mix, or nothing. `mixed` and `source` are those of the pipeline."""
+    diversity = cell.mix.diversity_of_level()
     full = diversity and diversity.by is By.paraphrase and cell.mix.level == 1  # no pair is replaced
-    if not mix.sources or full or not (matched or (diversity and diversity.by is not By.sampling)):
+    if not mix.sources or full or not diversity or diversity.by is By.sampling:
         return {}
     none = replace(cell.mix, real_share=0.0, real_rows=None, spare=0.0, level=None, diversity=None)
 
@@ -34,12 +36,9 @@ def level_inputs(
         return mixed(replace(cell, mix=replace(none, **changes)))
 
     mix.level, mix.spare = True, 0.0
-    one = next(each for each in cell.generators.models if each.name == mix.sources[0])
-    if matched:
-        return {"level": matched_rows(cell, mix, part, one, model(cell, cell.student))}
-    assert diversity
     if diversity.by is By.selection:
         return {"level": selected_rows(cell, mix, part, diversity)}
+    one = next(each for each in cell.generators.models if each.name == mix.sources[0])
     return {"level": written_rows(cell, mix, part, diversity, source(cell, one))}
 
 
@@ -55,14 +54,24 @@ def selected_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity) -> Nod
     return Node(stage, {"prompts": Node(cell.prompts), **mixes})
 
 
-def matched_rows(cell: Cell, mix: Mix, part: Part, one: Generator, student: Node) -> Node:
-    """Rows of one source at the temperature that gives them the likelihood of several sources."""
-    stage = Matched(mix.rows - mix.allocation().count(-1), sorted(cell.mix.temperatures))
-    inputs = {"student": student, "multi": part(kind=Kind.multi, rows=stage.rows)}
+def matched_temperature(cell: Cell, one: Source, mixed: Callable[[Cell, Block], Node], student: Node) -> Node:
+    """The temperature that gives answers of one source the likelihood of several sources under the vanilla student, on
+    the first train prompts: the same for every size, share and rotation of the mix's rows."""
+    rows = min(PROMPTS, cell.prompts.train_rows)
+    alone = {"real_share": 0.0, "real_rows": None, "real_rotation": 0, "spare": 0.0}
+    how = Likelihood(Target.authors, 0, cell.evaluate.precision, cell.evaluate.batch_tokens, 1)
+    inputs = {"prompts": Node(cell.prompts), "model": student}
+
+    def likelihood(**changes: Any) -> Node:
+        answers = mixed(replace(cell, mix=replace(cell.mix, **alone, **changes)), Block(rows, rows))
+        return Node(how, {**inputs, "0": answers})
+
+    stage, scored = MatchedTemperature(sorted({*cell.mix.temperatures})), {"multi": likelihood(kind=Kind.multi)}
+    stage.usual, stage.tolerance = one.sampling.temperature, cell.mix.tolerance
     for temperature in stage.temperatures:
-        how = Diversity(By.sampling, low=replace(one.sampling, temperature=temperature))
-        inputs[f"{temperature:g}"] = part(kind=Kind.single, rows=stage.rows, level=0.0, diversity=how)
-    return Node(stage, {"prompts": Node(cell.prompts), **inputs})
+        at = Diversity(By.sampling, low=replace(one.sampling, temperature=temperature))
+        scored[f"{temperature:g}"] = likelihood(kind=Kind.single, source=one.name, level=0.0, diversity=at)
+    return Node(stage, scored)
 
 
 def written_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity, one: Source) -> Node:

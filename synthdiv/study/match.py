@@ -11,7 +11,7 @@ from synthdiv.core.stage import canonical_fields, digest
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.mix.filters import Duplicates
 from synthdiv.mix.mix import FineTuningSet, Mix
-from synthdiv.study.config import By, Cell, Kind
+from synthdiv.study.config import By, Cell
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph
 from synthdiv.train.recipe import StopRule
@@ -83,7 +83,7 @@ def problems_of_filters(cell: Cell, stage: Mix) -> list[str]:
     """Filters that would change how much a cell trains, or that a level of diversity cannot have."""
     mix, removed = cell.mix, stage.filters()
     diversity = mix.diversity_of_level() if stage.sources else None
-    if (diversity and diversity.by is not By.sampling) or (stage.sources and mix.kind is Kind.single_matched):
+    if diversity and diversity.by is not By.sampling:
         if mix.spare:
             return [
                 f"mix.spare={mix.spare:g}: rows of a level of diversity are chosen beforehand, so no further prompts "
@@ -144,7 +144,8 @@ def sources(graph: Graph) -> str:
         if isinstance(node.stage, Generate) and node.stage.split is Split.train:
             model = node.inputs.get("model")
             known = "" if not model or isinstance(model.stage, Train) else model.key
-            writers.add(digest([node.stage.source, node.stage.round, canonical_fields(node.stage.sampling), known]))
+            how = [node.stage.tuned, canonical_fields(node.stage.sampling)]
+            writers.add(digest([node.stage.source, node.stage.round, *how, known]))
         elif isinstance(node.stage, FineTuningSet) and not isinstance(node.stage, Mix):
             kinds.add(digest(canonical_fields(node.stage) | {"rows": 0, "human": []}))
     real = (stage.real_share, stage.real_rows)

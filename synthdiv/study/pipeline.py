@@ -20,7 +20,7 @@ from synthdiv.mix.mix import OVERLAP, Mix, shard_input
 from synthdiv.mix.round_rows import RoundFilter, RoundRows
 from synthdiv.study.config import SINGLES, By, Cell, Kind
 from synthdiv.study.generators import Generator, Student
-from synthdiv.study.levels import level_inputs
+from synthdiv.study.levels import level_inputs, matched_temperature
 from synthdiv.study.lineage import Block, block_of, decoded, fine_tuned, of_member, population
 from synthdiv.study.rounds import Data, Init, Lineage, Writers
 from synthdiv.train.pretrain import Pretrain
@@ -136,6 +136,16 @@ def source(cell: Cell, generator: Generator) -> Source:
     )
 
 
+def sources(cell: Cell) -> list[Source]:
+    """The sources of the mix; that of mix=single_matched has its temperature tuned."""
+    used = [source(cell, each) for each in shares(cell)[0]]
+    if cell.mix.kind is not Kind.single_matched:
+        return used
+    return [
+        replace(one, temperature=matched_temperature(cell, one, mixed, model(cell, cell.student))) for one in used
+    ]
+
+
 def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[Source] = ()) -> Mix:
     """Who answers which prompt. What makes no difference to a mix is not in it. Of a round it has a `block` of prompts,
     which `students` answer if there are any."""
@@ -184,15 +194,15 @@ def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = (
     """The mix, and the shards of answers by the sources that it needs, or by the `students` of the round before."""
     prompts, stage = Node(cell.prompts), fine_tuning_set(cell, block, students)
     sets = {} if stage.overlap is Overlap.report else prompt_sets(untouched(cell)[3])
-    stage.evaluated, level = [*sets], {} if block else level_inputs(cell, stage, mixed, source, model)
-    sources, samples = students or [source(cell, each) for each in shares(cell)[0]], cell.generators.samples
+    stage.evaluated, level = [*sets], {} if block else level_inputs(cell, stage, mixed, source)
+    writers, samples = students or sources(cell), cell.generators.samples
     which = {"rows": stage.train_rows, "shard_rows": stage.shard_rows, "first": stage.first, "round": stage.round}
     answers = {
         shard_input(one.name, shard): one.answers(
             prompts, 1 if students else samples, split=Split.train, shard=shard, **which
         )
         for index, shards in stage.shards().items()
-        for one in [sources[index]]
+        for one in [writers[index]]
         for shard in shards
     }
     return Node(stage, {"prompts": prompts, **{f"{OVERLAP}{name}": sets[name] for name in sets}, **level, **answers})
@@ -281,7 +291,7 @@ def evaluated(
     which = {"split": Split.test, "rows": cell.prompts.test, "subset": respond.subset}
     arm = EvaluatedStudent(
         prompts, student, vanilla, {}, cell.evaluate, judges(cell), cell.judge.rubrics, mix,
-        tuple(source(cell, generator) for generator in shares(cell)[0]) if mix else (),
+        tuple(sources(cell)) if mix else (),
     )  # fmt: skip
     for decoding in respond.decodings:
         arm.responses[decoding.name] = arm.source(decoding.sampling).answers(prompts, respond.samples, **which)

@@ -114,9 +114,12 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
         return bool(sources)
     if group == "judge":
         return any(suite.rubrics for suite in cell.evaluate.suites)
+    matched = bool(sources) and cell.mix.kind is Kind.single_matched
     if key in ("mix.weights", "mix.rotation"):
-        return len(sources) > 1
-    if key == "mix.real_rows" or key.startswith(("mix.level", "mix.diversity", "mix.temperatures")):
+        return len(sources) > 1 or matched
+    if key in ("mix.temperatures", "mix.tolerance"):
+        return matched
+    if key == "mix.real_rows" or key.startswith(("mix.level", "mix.diversity")):
         return bool(sources)
     if group == "rounds":
         return key == "rounds.round" or matters_in_rounds(key, cell)

@@ -55,7 +55,7 @@ def answers(root: Path, prompt: str, completions: bool = False) -> Iterator[dict
                 logs.pop(row["sample"], None)
             yield row | {
                 "backend": manifest["fields"]["backend"],
-                "sampling": manifest["fields"]["sampling"],
+                "sampling": manifest["fields"]["sampling"] | ({"temperature": row["temperature"]} if model else {}),
                 "model_stage": model["stage"] if model else "",
                 "hosted": hosted(root, row["model"]) if model and model["stage"] == "hosted" else None,
                 "request": logs.get(row["sample"], {}),

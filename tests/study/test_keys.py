@@ -165,7 +165,7 @@ def indifferent(before: Cell) -> tuple[set[str], set[str]]:
 NEVER = ["sweep", "rerun", "runtime.*", "track.*", "report.*", "student.name", "*.facts.*", "generators.path"]
 NEVER += ["judge.*"]  # no suite here asks judges
 NEVER += ["mix.spare"]  # no filter here removes a row
-NEVER += ["mix.temperatures"]  # of mix=single_matched
+NEVER += ["mix.temperatures", "mix.tolerance"]  # of mix=single_matched
 NEVER += ["prompts.licence"]  # a fact
 NEVER += ["generators.top_logprobs", "generators.grade.*"]  # transformers keep none; only backend law has a grade
 VOICES = [*(f"student.pretrain.toy.{name}" for name in ("families", "overlap", "shift"))]  # a student has its own law

@@ -59,7 +59,7 @@ def test_a_filtered_arm_is_matched_by_steps_alone(tmp_path):
     frozen(*words, "mix.rows=24", "mix.spare=0.5", root=tmp_path, params=params)  # further prompts take their places
 
 
-@pytest.mark.parametrize("mix", ["selected", "random", "paraphrased", "topics", "single_matched"])
+@pytest.mark.parametrize("mix", ["selected", "random", "paraphrased", "topics"])
 @pytest.mark.parametrize("field", ["mix.spare=0.5", "mix.duplicates=exact"])
 def test_a_level_has_no_filter_that_depends_on_it(mix, field, tmp_path):
     words = [f"mix={mix}", "generators=toy", "mix.rows=24", "mix.min_words=1", field]
