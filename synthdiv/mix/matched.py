@@ -1,4 +1,4 @@
-"""The temperature at which answers of one source are as likely under the vanilla student as those of several sources."""
+"""The temperature at which answers of one source are as likely under the vanilla student as those of several."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PROMPTS = 1000  # the first train prompts, on which it is tuned
 
 @dataclass
 class MatchedTemperature(Stage):
-    """Inputs: likelihoods under the vanilla student of answers to the same train prompts, `multi` of several sources and
-    the others of the one source at each temperature. Output: `temperature.json`."""
+    """Inputs: likelihoods under the vanilla student of answers to the same train prompts, `multi` of several sources
+    and the others of the one source at each temperature. Output: `temperature.json`."""
 
     name = "matched_temperature"
 

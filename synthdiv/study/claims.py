@@ -20,7 +20,9 @@ BEST, MIXTURE, MEAN, SYNTHETIC = "best single", "mixture of singles", "mean of s
 EXCESS = "excess over the mixture"  # the measure of comparisons with a mixture: nats an answer
 SEVERAL = ("multi", "multi_decoding")
 NAMES = tuple(f"{mix} - {other}" for mix in SEVERAL for other in (BEST, MIXTURE, MEAN, "human"))
-NAMES += ("single - human", f"human - {SYNTHETIC}", "human - vanilla")
+MATCHED, POOLS, LINEAGES = "single_matched", ("pooled", "segmented"), "mean of single lineages"
+NAMES += ("single - human", f"human - {SYNTHETIC}", "human - vanilla", f"multi - {MATCHED}")
+NAMES += tuple(f"{lineage} - {LINEAGES}" for lineage in POOLS)
 ADDED, EXPLORATORY = "added", ": exploratory"  # how the note of a claim declared after results begins and ends
 AXIS = r"([\w.]+)=([^= ]+) - \1=([^= ]+)"  # two arms that differ in this axis alone
 

@@ -58,12 +58,12 @@ def matched_temperature(cell: Cell, one: Source, mixed: Callable[[Cell, Block], 
     """The temperature that gives answers of one source the likelihood of several sources under the vanilla student, on
     the first train prompts: the same for every size, share and rotation of the mix's rows."""
     rows = min(PROMPTS, cell.prompts.train_rows)
-    alone = {"real_share": 0.0, "real_rows": None, "real_rotation": 0, "spare": 0.0}
+    alone = replace(cell.mix, real_share=0.0, real_rows=None, real_rotation=0, spare=0.0)
     how = Likelihood(Target.authors, 0, cell.evaluate.precision, cell.evaluate.batch_tokens, 1)
     inputs = {"prompts": Node(cell.prompts), "model": student}
 
     def likelihood(**changes: Any) -> Node:
-        answers = mixed(replace(cell, mix=replace(cell.mix, **alone, **changes)), Block(rows, rows))
+        answers = mixed(replace(cell, mix=replace(alone, **changes)), Block(rows, rows))
         return Node(how, {**inputs, "0": answers})
 
     stage, scored = MatchedTemperature(sorted({*cell.mix.temperatures})), {"multi": likelihood(kind=Kind.multi)}

@@ -124,26 +124,19 @@ def of_world(cell: Cell, speaker: Any) -> Any:
 def source(cell: Cell, generator: Generator) -> Source:
     """A generator as a source of answers."""
     return Source(
-        generator.name,
-        generator.backend,
-        None if generator.backend in MODELLESS else model(cell, generator),
-        generator.recorded,
-        generator.sampling,
-        generator.precision,
-        cell.generators.seed,
-        cell.generators.batch_tokens,
-        cell.generators.top_logprobs,
-    )
+        generator.name, generator.backend, None if generator.backend in MODELLESS else model(cell, generator),
+        generator.recorded, generator.sampling, generator.precision,
+        cell.generators.seed, cell.generators.batch_tokens, cell.generators.top_logprobs,
+    )  # fmt: skip
 
 
 def sources(cell: Cell) -> list[Source]:
     """The sources of the mix; that of mix=single_matched has its temperature tuned."""
     used = [source(cell, each) for each in shares(cell)[0]]
-    if cell.mix.kind is not Kind.single_matched:
-        return used
-    return [
-        replace(one, temperature=matched_temperature(cell, one, mixed, model(cell, cell.student))) for one in used
-    ]
+    if cell.mix.kind is Kind.single_matched:
+        student = model(cell, cell.student)
+        used = [replace(one, temperature=matched_temperature(cell, one, mixed, student)) for one in used]
+    return used
 
 
 def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[Source] = ()) -> Mix:
@@ -157,26 +150,17 @@ def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[S
         real_rows, real_share = 0, cell.rounds.real_share
     block = block or Block(mix.rows or have, have)
     stage = Mix(
-        block.rows,
-        names,
-        weights,
+        block.rows, names, weights,
         0.0 if real_rows else real_share,
         mix.rotation % len(names) if len(names) > 1 else 0,
         block.grid_rows if names or turn else 0,
         cell.generators.shard_rows if names else 0,  # no shards of human answers
         mix.sample if names and not students else 0,
-        sorted({*mix.leave_out}),
-        mix.filter,
-        real_rows,
-        turn,
+        sorted({*mix.leave_out}), mix.filter, real_rows, turn,
         block.first if names else 0,
         block.real_first if real_rows or real_share else 0,
-        block.round,
-        mix.duplicates,
-        mix.min_words,
-        mix.max_words,
-        mix.overlap,
-    )
+        block.round, mix.duplicates, mix.min_words, mix.max_words, mix.overlap,
+    )  # fmt: skip
     if stage.filters() and mix.spare:
         stage = replace(stage, spare=mix.spare, train_rows=block.grid_rows)
     return stage

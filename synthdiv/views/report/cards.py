@@ -24,6 +24,7 @@ BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of random a
 SHOWN, LETTERS = 3, 300  # rows of each source in a sample, and how much of each text
 SUMMED = ("removed", "test prompts", "test answers")
 Rows = list[dict[str, Any]]
+TUNED = "matched_temperature"  # a stage
 SETS = ("questions", "requests")  # stages: prompt sets of suites
 
 
@@ -63,6 +64,10 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
             f"{markdown(values)}\n## A sample\n\n{shown}"
         )
         line = {"card": file, "rows": len(rows), "effective sources": summary.get("effective_sources")}
+        for tuned in (finished(root, at) for at in cell.nodes if nodes[at].stage == TUNED):
+            facts = json.loads((tuned / MANIFEST).read_text("utf-8"))["summary"] if tuned else {}
+            line |= {"temperature": facts.get("temperature"), "nats a token": facts.get("interpolated")}
+            line["nats a token of multi"] = facts.get("nll", {}).get("multi")
         line["sources"] = ", ".join(f"{row['source']} {row['share']}" for row in sources)
         lines.append(line | {name: sum(row.get(name, 0) for row in sources) for name in SUMMED})
     return lines, files

@@ -1,15 +1,13 @@
-"""Which arms are compared, and the comparison of each headline measure: page, trackers and terminal show these."""
+"""The comparisons of arms on each headline measure: page, trackers and terminal show these."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.measures.concordance import mixed_model
 from synthdiv.measures.estimates import join_notes
@@ -25,49 +23,17 @@ from synthdiv.measures.replicates import (
     mixture_excess,
     replicate_error,
 )
-from synthdiv.study.claims import AXIS, BEST, EXCESS, MEAN, MIXTURE, SEVERAL, SYNTHETIC
-from synthdiv.views.report.arms import Arm, value_of, varying
+from synthdiv.study.claims import BEST, EXCESS, LINEAGES, MEAN, MIXTURE
+from synthdiv.views.report.arms import Arm, varying
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
+from synthdiv.views.report.comparisons import Comparison, comparable, comparisons, source_of
 from synthdiv.views.report.shared_replicates import differences, human_likelihoods, matched, pool
 
 if TYPE_CHECKING:
     import numpy as np
 
-OF_SOURCES = ("mix", "source", "mix.weights", "mix.source")
-REAL_SHARE = "real_share"  # follows from the mix of human and vanilla arms, and is an axis of all others
 SHOWN, NOT_SHOWN, DESCRIBED, UNDEFINED = "shown", "not shown", "descriptive", "not measured"
 NO_RATIO = (math.nan, math.nan, math.nan)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An arm and those that it is compared with. `contrast` is what claims write; `part` is not empty where singles of
-    its sources are absent: then it is about those that are there, and shows nothing of the best, mixture or mean."""
-
-    contrast: str
-    arm: Arm
-    others: list[Arm]
-    part: str = ""
-
-    @property
-    def name(self) -> str:
-        if self.part and not self.others[1:]:
-            return f"{self.arm.axes['mix']} - single {source_of(self.others[0])} ({self.part})"
-        return self.contrast + f" ({self.part})" * bool(self.part)
-
-    @property
-    def launch(self) -> str:
-        """The launch since which there is such a comparison."""
-        return max(self.arm.launch, min(one.launch for one in self.others))
-
-    @property
-    def every(self) -> list[Arm]:
-        return [self.arm, *self.others]
-
-    @property
-    def of_best(self) -> bool:
-        """Whether the best of several is to be chosen."""
-        return self.contrast.endswith(BEST) and len(self.others) > 1
 
 
 @dataclass(frozen=True)
@@ -105,8 +71,9 @@ class Contrast:
 
     @property
     def primary(self) -> bool:
-        """Several sources against their best single or the mixture of them: below their *mean* is convexity."""
-        return self.name.endswith((BEST, MIXTURE))
+        """Several sources against their best single or the mixture of them (below their *mean* is convexity), or a pool
+        against its members alone."""
+        return self.name.endswith((BEST, MIXTURE, LINEAGES))
 
     @property
     def verdict(self) -> str:
@@ -132,60 +99,6 @@ def contrasts(root: Path, arms: Sequence[Arm], measures: Sequence[str]) -> list[
         corrected = adjusted([each.effect.p() for each in family], BENJAMINI_YEKUTIELI)
         result += [replace(each, adjusted=p) for each, p in zip(family, corrected, strict=True)]
     return sorted(result, key=lambda each: (not each.primary, not each.leads))
-
-
-def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
-    """Several sources with each alone; synthetic arms with human answers; these with the vanilla student and with the
-    mean of synthetic arms; what is `claimed` of two values of an axis. Only arms that are equal on all other axes."""
-    for arm in arms:
-        mix = str(arm.axes.get("mix"))
-        alike = [other for other in arms if other is not arm and comparable(arm, other)]
-        kinds = {kind: [one for one in alike if one.axes["mix"] == kind] for kind in ("single", "human", VANILLA)}
-        singles = first_complete([one for one in kinds["single"] if set(one.sources) <= set(arm.sources)], arm)
-        if mix in SEVERAL and singles:
-            present, every = len({source for one in singles for source in one.sources}), len(set(arm.sources))
-            part = f"{present} of {every} singles" if present < every else ""
-            for other in (BEST, MIXTURE, MEAN)[: 3 if singles[1:] else 1]:
-                yield Comparison(f"{mix} - {other}", arm, singles, part)
-        if mix in ("single", *SEVERAL):
-            yield from (Comparison(f"{mix} - human", arm, [one]) for one in kinds["human"])
-        if mix == "human":
-            yield from (Comparison("human - vanilla", arm, [one]) for one in kinds[VANILLA])
-            if synthetic := [one for one in alike if one.axes["mix"] not in ("human", VANILLA)]:
-                first = min(one.launch for one in synthetic)
-                yield Comparison(f"human - {SYNTHETIC}", arm, [one for one in synthetic if one.launch == first])
-        if parts := re.fullmatch(AXIS, claimed):
-            axis, one, other = parts.groups()
-            others = [each for each in arms if value_of(each, axis) == other and equal_but(axis, arm, each)]
-            yield from (Comparison(claimed, arm, [each]) for each in others if value_of(arm, axis) == one)
-
-
-def first_complete(singles: list[Arm], arm: Arm) -> list[Arm]:
-    """The singles as of the first launch that completes the sources of the arm: later ones change no verdict."""
-    for launch in sorted({one.launch for one in singles}):
-        present = [one for one in singles if one.launch <= launch]
-        if {source for one in present for source in one.sources} == set(arm.sources):
-            return present
-    return singles
-
-
-def source_of(arm: Arm) -> str:
-    """The one source of an arm, without of how many it is the first; empty where it has several."""
-    source = value_of(arm, "source").partition(" (")[0]
-    return "" if source == NOT_APPLICABLE else source
-
-
-def comparable(one: Arm, other: Arm) -> bool:
-    """Whether two arms are equal on all axes that apply to both, but for who writes the answers."""
-    shared = not {"human", VANILLA} & {str(each.axes.get("mix")) for each in (one, other)}
-    free = OF_SOURCES if shared else (*OF_SOURCES, REAL_SHARE)
-    names = [name for name in {**one.axes, **other.axes} if name not in free]
-    pairs = [{value_of(one, name), value_of(other, name)} for name in names]
-    return all(len(pair) == 1 or NOT_APPLICABLE in pair for pair in pairs)
-
-
-def equal_but(axis: str, one: Arm, other: Arm) -> bool:
-    return all(value_of(one, name) == value_of(other, name) for name in {**one.axes, **other.axes} if name != axis)
 
 
 def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm], second: bool = False) -> Contrast:
@@ -235,11 +148,11 @@ def measured(
     if what.of_best:
         weights[1:] = 0
         weights[1 + best_on_others(level[1:], bool(like.higher_is_better)), np.arange(len(rows))] = -1
-    weights[0] = 1
+    weights[: 1 + len(what.members)] = 1 / (1 + len(what.members))
     synthetic = not {"human", VANILLA} & kinds
     levels = pool(rows, level, what.every, arms, measure) if synthetic else level[: 1 if VANILLA in kinds else None]
     error = replicate_error(levels) if min(levels.shape) > 1 else None
-    used = error if synthetic else None
+    used = error if synthetic and not what.members else None  # members of one pool depend on each other
     table, n = differences(root, rows, measure, weights)
     done = replace(effect(table, used, float((weights**2).sum(axis=0).mean())), n=n)
     if what.of_best:
@@ -284,7 +197,8 @@ def ratio(level: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
     """The ratio of the arm to the others, with its interval over replicates."""
     import numpy as np
 
-    done = effect(np.log(level[0] / -(weights[1:] * level[1:]).sum(axis=0))[None])
+    above, below = ((weights.clip(*ends) * level).sum(axis=0) for ends in ((0, None), (None, 0)))
+    done = effect(np.log(above / -below)[None])
     low, high = (math.exp(end) for end in done.interval())
     return math.exp(done.value), low, high
 

@@ -29,13 +29,13 @@ from synthdiv.study.claims import EXPLORATORY, DeclaredClaim, Direction, declare
 from synthdiv.views.layout import interval, number
 from synthdiv.views.report.arms import Arm, arms_of, value_of
 from synthdiv.views.report.collect import VANILLA, collect, of_role
+from synthdiv.views.report.comparisons import comparisons
 from synthdiv.views.report.contrasts import (
     DESCRIBED,
     NOT_SHOWN,
     SHOWN,
     UNDEFINED,
     Contrast,
-    comparisons,
     contrast,
     contrasts,
 )

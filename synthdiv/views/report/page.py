@@ -17,7 +17,8 @@ from synthdiv.views.layout import Row, csv_text
 from synthdiv.views.report.arms import Arm, measures_of
 from synthdiv.views.report.cards import cards
 from synthdiv.views.report.collect import LARGE, collect
-from synthdiv.views.report.contrasts import OF_SOURCES, REAL_SHARE, contrasts
+from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE
+from synthdiv.views.report.contrasts import contrasts
 from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.findings import answer_lines, claim_results

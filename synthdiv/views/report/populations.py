@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from synthdiv.views.report.arms import Arm, mean, measures_of, value_of
 
-MEMBER, ROUND = "rounds.member", "rounds.round"
+MEMBER, ROUND, LINEAGE = "rounds.member", "rounds.round", "rounds.lineage"
 
 
 def populations(arms: Sequence[Arm]) -> list[Arm]:

@@ -21,7 +21,8 @@ from synthdiv.evaluate.suite import item, write_suite
 from synthdiv.study.claims import DeclaredClaim, Direction, declare
 from synthdiv.views.report.arms import Arm, arms_of, independent
 from synthdiv.views.report.collect import CellRow
-from synthdiv.views.report.contrasts import EXCESS, Contrast, comparisons, contrasts
+from synthdiv.views.report.comparisons import comparisons
+from synthdiv.views.report.contrasts import EXCESS, Contrast, contrasts
 from synthdiv.views.report.findings import claim_results
 from synthdiv.views.report.shared_replicates import matched
 
@@ -34,7 +35,7 @@ class Sweep:
     def __init__(self, root: Path):
         self.root, self.rows = root, list[CellRow]()
 
-    def add(self, mix: str, values: Iterable[float], seed: int = 0, name: str = "nll", likelihood: Any = None,
+    def add(self, mix: str, values: Iterable[float], /, seed: int = 0, name: str = "nll", likelihood: Any = None,
             seeds: Any = None, launch: str = "1", first_prompt: int = 0, **axes: Any) -> CellRow:  # fmt: skip
         key = f"{len(self.rows):04d}"
         arm = mix if mix in ("human", "none", "multi") else "single"
@@ -295,3 +296,73 @@ def test_the_error_is_pooled_over_the_synthetic_arms_of_a_student(sweep: Sweep) 
     assert (one.effect.pooled, one.effect.df) == (True, 6)
     assert one.effect.error == pytest.approx(math.sqrt(1.5 * (rest**2).sum() / 6 / 4))
     assert not made["multi - human", "whole"].effect.pooled
+
+
+def test_several_sources_are_compared_with_one_at_their_likelihood(sweep: Sweep) -> None:
+    for mix, weights, level in (("multi", "[1,1]", 1), ("multi", "[2,1]", 5), ("oak", "[1,1]", 2), ("elm", "[1,1]", 3)):
+        matched_to = {"mix": "single_matched"} if mix != "multi" else {}
+        for take in range(3):
+            values = level + np.random.default_rng([take, level]).normal(0, 0.1, 8)
+            sweep.add(mix, values, take, **{"mix.weights": weights} | matched_to)
+    made = [each for each in contrasts(sweep.root, sweep.arms(), ["nll"]) if "matched" in each.name]
+    assert [(each.name, each.arm.axes["mix.weights"]) for each in made] == [
+        (f"multi - single_matched {source}", "[1,1]") for source in ("oak", "elm")
+    ], "only with the likelihood of these weights"
+    assert [each.effect.value for each in made] == pytest.approx([-1, -2], abs=0.2)
+    assert not any(each.primary or each.leads for each in made), "a control"
+    declare(sweep.root / "sweeps" / "eggs", [DeclaredClaim("multi - single_matched", "nll", Direction.lower)], 0)
+    assert [each.verdict for each in claim_results(sweep.root, "eggs", sweep.arms())] == ["shown"] * 2
+
+
+def population(sweep: Sweep, lineage: str, members: Iterable[int], replicates: int = 4, number: int = 2) -> np.ndarray:
+    """Members of a population that share an effect in each replicate; the levels (members, replicates)."""
+    levels, axes = [], {"rounds": "replace", "rounds.lineage": lineage, "rounds.round": str(number)}
+    for member in members:
+        for take in range(replicates):
+            level = np.random.default_rng([take, *lineage.encode()]).normal(9) + member
+            levels.append(level)
+            sweep.add(
+                "human", level + np.arange(6.0), take, mix="students_of_human", **axes | {"rounds.member": str(member)}
+            )
+    return np.array(levels).reshape(-1, replicates)
+
+
+@pytest.mark.parametrize("lineage", ["pooled", "segmented"])
+def test_a_pool_is_compared_with_the_mean_of_the_single_lineages_of_its_members(sweep: Sweep, lineage: str) -> None:
+    levels = [population(sweep, each, range(3)).mean(axis=0) for each in (lineage, "single")]
+    population(sweep, "single", range(3), number=3)
+    made = sweep.contrasts()
+    assert {name for name, _ in made} == {f"{lineage} - mean of single lineages"}, "once, and with the same round"
+    one, whole = (made[f"{lineage} - mean of single lineages", name] for name in ("nll", "whole"))
+    oracle = stats.ttest_rel(*levels)
+    assert (whole.effect.p(), whole.effect.df) == (pytest.approx(oracle.pvalue), 3), "members are no replicates"
+    assert one.effect.value == pytest.approx(np.mean(levels[0] - levels[1]))
+    assert one.effect.n == 6
+    above, below = levels + np.full_like(levels, 2.5)
+    assert whole.ratio[0] == pytest.approx(math.exp(np.mean(np.log(above / below))))
+    assert (one.primary, one.arm.axes["rounds.member"]) == (True, "0+1+2")
+    assert one.verdict == ("shown" if one.adjusted < 0.05 else "not shown")
+    name = f"{lineage} - mean of single lineages"
+    declare(sweep.root / "sweeps" / "loops", [DeclaredClaim(name, "nll", where=["rounds.round=2"])], 0)
+    (claim,) = claim_results(sweep.root, "loops", sweep.arms())
+    assert claim.contrast.effect == one.effect
+
+
+def test_a_part_of_the_members_of_a_pool_describes_these_alone(sweep: Sweep) -> None:
+    population(sweep, "pooled", range(4))
+    population(sweep, "single", (1, 2))
+    (made,) = sweep.contrasts("nll").values()
+    assert (made.name, made.verdict) == ("pooled - mean of single lineages (2 of 4 members)", "descriptive")
+    assert made.effect.value == pytest.approx(
+        sum(
+            sign
+            * np.mean(
+                [
+                    row.scores["nll"].value
+                    for row in sweep.rows
+                    if row.axes["rounds.lineage"] == lineage and row.axes["rounds.member"] in "12"
+                ]
+            )
+            for lineage, sign in (("pooled", 1), ("single", -1))
+        )
+    )
