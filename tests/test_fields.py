@@ -215,6 +215,7 @@ NOT_SHOWN = {
         f"preference.{name}": "the names of inputs"
         for name in ("authors", "extra", "panel", "protocols", "vanilla", "sourced", "others")
     },
+    "verdicts.reading": "the version of what tests/evaluate/test_rubric.py shows",
     "preference.seed": "of the intervals, as in the measures of self-preference",
     **{f"quality.{name}": "the names of inputs" for name in ("quality", "refusal", "preference", "vanilla", "mix")},
     **{

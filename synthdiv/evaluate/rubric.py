@@ -11,7 +11,9 @@ from synthdiv.core.fields import setting
 SLOT = re.compile(r"\{(\w+)\}")
 TAG = re.compile(r"</?(\w+)>")
 RATING, PAIR = {"prompt", "response"}, {"prompt", "a", "b"}
-STATED = r"(?:answer|verdict|rating|score|choice)\W{{1,6}}(?:is\W{{1,4}})?({options})\b"
+STATED = r"(?:answer|verdict|rating|score|choice){link}({options})(?![.,-]?\w)(?! or )"
+LINKED = r"\W{0,3}(?:\bis\b|[:=-])\W{0,3}"  # "my answer is B"; without it, "answer B" may only name a text
+DENIED = re.compile(r"\b(?:not|neither|nor|worse|wrong)\b|n['’]t\b", re.IGNORECASE)
 
 
 @dataclass
@@ -78,15 +80,20 @@ class Rubric:
 
     def parse(self, text: str) -> str:
         """The option that a judge's text states, or "" where it states none or more than one. An option at the start
-        counts, else the last one behind a word like "rating", else the only one that stands in the text."""
+        counts, else the last one of "rating: …" or "answer is …", else the only one of "rating …", else the only one in
+        the text; the latter two not where the text denies something, because "answer A is worse" states B."""
         options = "|".join(sorted(map(re.escape, self.options), key=len, reverse=True))
         bare = re.sub(r"[*_`\"'“”]", "", text).strip()
-        if start := re.match(rf"[\[(]?({options})(?=$|[\])]?(?:[.:,;\])]|\s*$|\s*\n))", bare):
+        if start := re.match(rf"[\[(]?({options})(?=$|[\])]?(?:[.:,;\])](?!\d)|\s*$|\s*\n))", bare):
             return start[1]
-        if stated := re.findall(STATED.format(options=options), bare, re.IGNORECASE):
-            return str(next((option for option in self.options if option.lower() == stated[-1].lower()), ""))
-        standing = {*re.findall(rf"(?<!\w)({options})(?!\w)", bare)}
-        return str(standing.pop()) if len(standing) == 1 else ""
+        linked = re.findall(STATED.format(link=LINKED, options=options), bare, re.IGNORECASE)[-1:]
+        named = [] if self.pair else re.findall(STATED.format(link=r"\s", options=options), bare, re.IGNORECASE)
+        standing = re.findall(rf"(?<![\w.,])({options})(?![.,]?\w)", bare)
+        for stated in (linked, *((named, standing) if not DENIED.search(text) else ())):
+            if stated:
+                same = {option for option in self.options for text in stated if option.lower() == text.lower()}
+                return same.pop() if len(same) == 1 else ""
+        return ""
 
     def value(self, p: list[float]) -> float:
         """The expected number under probabilities of the options; NaN where they are all 0."""
@@ -115,6 +122,10 @@ class Rubrics:
     preference_with_source: Rubric = field(default_factory=Rubric)
     """Which of two answers is better, with the text that they are about."""
 
-    def named(self) -> list[str]:
-        """The names of the rubrics that have a wording."""
-        return [each.name for each in fields(self) if getattr(self, each.name).instruction]
+    def check(self, name: str) -> list[str]:
+        """Suites and scores know a rubric by what it is asked for."""
+        return [
+            f"{name}.{each.name}.name={rubric.name!r}: needs to be {each.name}; version and wording tell it from others"
+            for each in fields(self)
+            if (rubric := getattr(self, each.name)).instruction and rubric.name != each.name
+        ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.judge_prompts import judge_prompts
@@ -22,6 +23,7 @@ from synthdiv.prompts.shards import Grid
 
 FILE = "verdicts.parquet"
 SHARD_ROWS = 1024
+READING, WRITING = 2, (Backend.hf, Backend.vllm, Backend.api)  # rises with `Rubric.parse`; who writes text
 MIN_MASS = 0.5  # of the options among the first tokens of a server's model
 Row = dict[str, Any]
 
@@ -58,7 +60,7 @@ class JudgeModel:
                 for shard in range(Grid(rows, SHARD_ROWS).shards)
             ]
         inputs = {"prompts": asked} | {str(number): node for number, node in enumerate(shards)}
-        return Node(Verdicts(len(shards)), inputs)
+        return Node(Verdicts(len(shards), READING if self.source.backend in WRITING else 1), inputs)
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Verdicts(Stage):
 
     shards: int = field(default=1)
     """How many shards of answers there are."""
+    reading: int = setting(1, before=1)
+    """The version of `Rubric.parse`, of judges that write text; 1 for others."""
 
     def input_names(self) -> list[str]:
         return ["prompts", *map(str, range(self.shards))]

@@ -68,7 +68,7 @@ def problems_of_judges(cell: Cell) -> list[str]:
             )
     members = [(index, judge) for index, judge in enumerate(asked(cell)) if judge.headline]
     for place, (index, judge) in enumerate(members):
-        others: list[Generator | Student] = [cell.student, *cell.generators.models]
+        others: list[Generator | Student] = [cell.student, *cell.rounds.students, *cell.generators.models]
         others += [other for _, other in members[:place]]
         relatives = [other.name for other in others if related(judge, other)]
         if relatives:

@@ -68,7 +68,8 @@ def test_a_text_fills_its_slot_and_cannot_leave_it(prompt, response):
         ("4", "4"), (" 4.", "4"), ("**4**", "4"), ("(4) because it is right", "4"), ("Rating: 4", "4"),
         ("I would give it a 4.", "4"), ("Between 3 and 4, my rating is 4", "4"), ("Between 3 and 4", ""),
         ("", ""), ("45", ""), ("It is fine", ""), ("4: right, but 2 parts are missing", "4"),
-        ("Score: 2 at first.\nFinal score: 5", "5"),
+        ("Score: 2 at first.\nFinal score: 5", "5"), ("Rating: 4/5", "4"), ("Rating 4 of 5", "4"),
+        ("Rating 3 or 4", ""), ("3.5", ""), ("Score: 4.5", ""), ("4-5", ""), ("Not a 5", ""),
     ],
 )  # fmt: skip
 def test_the_option_that_a_text_states(text, option):
@@ -77,10 +78,21 @@ def test_the_option_that_a_text_states(text, option):
 
 @pytest.mark.parametrize(
     ("text", "option"),
-    [("A", "A"), ("B\n", "B"), ("Answer: B", "B"), ("A is a good text but B is better", ""), ("Text B", "B")],
-)
-def test_a_pair_is_read_in_the_same_manner(text, option):
+    [
+        ("A", "A"), ("B\n", "B"), ("Answer: B", "B"), ("A is a good text but B is better", ""), ("Text B", "B"),
+        ("The better answer is B because answer A is wrong.", "B"), ("My choice: B, since answer A is off", "B"),
+        ("Answer B is better than answer A.", ""), ("I prefer answer A over answer B", ""), ("Answer A is worse.", ""),
+        ("It isn't A.", ""), ("Answer A is better.", "A"),
+    ],
+)  # fmt: skip
+def test_a_text_that_only_names_an_option_does_not_state_it(text, option):
     assert PAIR.parse(text) == option
+
+
+def test_a_rubric_has_the_name_of_what_it_is_asked_for():
+    """Headlines and exact judges know it by that; another name would take them away without a word."""
+    (problem,) = problems(Rubrics(quality=Rubric(**vars(SCALE) | {"name": "mine"})), "judge.rubrics")
+    assert problem.startswith("judge.rubrics.quality.name='mine': needs to be quality")
 
 
 @given(st.lists(st.floats(0, 1), min_size=5, max_size=5))

@@ -67,6 +67,21 @@ def test_values_are_those_of_the_plain_functions_on_the_budget():
     assert scores["distinct_2_within@texts"].n == 80
 
 
+def test_what_copies_and_repetitions_do_to_mtld_and_self_bleu_is_in_their_notes():
+    """With every text twice MTLD hardly moves, and distinct-2 halves. An answer that says itself again fills the budget
+    with fewer answers, so Self-BLEU falls, as if answers were more diverse."""
+    plain = made_answers(0, prompts=80, words=6)
+    copied = {(copy, key): texts for copy in range(2) for key, texts in plain.items()}
+    one, two = by_name(plain), by_name(copied, budget=replace(BUDGET, words=960))
+    assert two["mtld@words"].value > 0.8 * one["mtld@words"].value
+    assert two["distinct_2@words"].value < 0.6 * one["distinct_2@words"].value
+    assert "it does not see copied answers" in two["mtld@words"].note
+    again = by_name({key: [f"{text} {text}" for text in texts] for key, texts in plain.items()})
+    assert again["self_bleu_3@words"].value < 0.7 * one["self_bleu_3@words"].value
+    assert again["self_bleu_3@words"].note.startswith("it falls where answers repeat themselves")
+    assert not by_name(made_answers(0, prompts=80))["self_bleu_3@texts"].note, "exactly as many texts"
+
+
 def test_single_answers_and_published_variants_are_the_plain_functions():
     """Answers of two sentences or one, some that repeat themselves; one full pool and 3000 words in the first."""
     made = made_answers(0, prompts=190, samples=3).values()

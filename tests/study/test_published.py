@@ -26,8 +26,10 @@ from synthdiv.study.freeze import freeze
 from synthdiv.study.grid import GridSpec
 from synthdiv.views.report.arms import arms_of
 from synthdiv.views.report.collect import collect
+from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import Labels
-from tests.conftest import ROOT
+from tests.conftest import ROOT, synthdiv, write_rows
+from tests.outputs_page import undocumented
 
 # Read in the executed notebooks, tables and logs of the public code of S1.
 SETTINGS = {
@@ -78,6 +80,7 @@ TINY += ["evaluate.suites.0.words=60", "evaluate.suites.0.texts=6", "evaluate.su
 TINY += ["student.pretrain.tokens=3000", "student.pretrain.toy.rows=200", "evaluate.respond.subset=4"]
 TINY += [f"evaluate.suites.1.sets.{index}.limit=4" for index in range(2)] + ["evaluate.suites.2.prompts=4"]
 TINY += [f"judge.models.{index}.pretrain.{word}" for index in range(2) for word in ("tokens=3000", "toy.rows=200")]
+BRIEF = [f"generators.models.{index}.pretrain.{word}" for index in range(4) for word in ("tokens=3000", "toy.rows=200")]
 
 
 def points(name, *words):
@@ -186,24 +189,51 @@ def test_a_twin_is_the_same_study_with_toy_models(name, tmp_path):
     assert [{*graph.suites} for graph in graphs[1]] == [{"collapse", "safety", "preference"}] * len(graphs[1])
 
 
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """Both twins in one store: they share prompts, students, judges and small sources. Sources train briefly; those
+    of `toy` are not trained, so that their cells are a launch of their own."""
+    folder = tmp_path_factory.mktemp("twins")
+    grid = "hydra.sweeper.also=[{mix: 'single,multi', generators: toy_small}]"
+    synthdiv("-m", "experiment=eggs_70b_tiny", grid, *TINY, *BRIEF, cwd=folder)
+    rest = ("mix=single,multi", "generators=toy", "hydra.sweeper.also=[]")
+    synthdiv("-m", "experiment=eggs_70b_tiny", *rest, *TINY, cwd=folder)
+    synthdiv("-m", "experiment=eggs_8b_tiny", *TINY, *BRIEF, cwd=folder)
+    return folder / "outputs"
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"), [("eggs_8b_tiny", {"toy_small"}), ("eggs_70b_tiny", {"toy_small", "toy_large", "toy"})]
 )
-def test_a_twin_runs_and_every_arm_keeps_its_size_class(name, sizes, typed, tmp_path):
+def test_a_twin_runs_and_every_arm_keeps_its_size_class(name, sizes, twins):
     """Mistake 4 of S1: labels without the size class let one size overwrite another."""
-    trained = range(4) if sizes == {"toy_small"} else ()  # the sources of `toy` are not trained
-    few = [
-        f"generators.models.{index}.pretrain.{word}" for index in trained for word in ("tokens=3000", "toy.rows=200")
-    ]
-    done = typed("-m", f"experiment={name}", *TINY, *few)
-    assert done.code == 0, done.err
-    arms = arms_of(collect(tmp_path / "outputs", name))
+    arms = arms_of(collect(twins, name))
     tuned = [arm for arm in arms if arm.axes["mix"] in ("single", "multi")]
     assert len(tuned) == 2 * len(sizes)
     assert {arm.axes["generators"] for arm in tuned} == sizes
     names = [Labels(arms).name(arm) for arm in arms]
     assert len({*names}) == len(arms) == len(tuned) + 2, "vanilla and human stand beside them once"
-    assert len(Ledger(tmp_path / "outputs", name).unique_cells()) == len(tuned) + 1
+    assert len(Ledger(twins, name).unique_cells()) == len(tuned) + 1
+
+
+def test_the_page_of_outputs_has_what_a_study_with_judges_and_requests_writes(twins):
+    assert undocumented(twins) == set()
+    assert {path.name for path in (twins / "artifacts").iterdir()} > {"judge_prompts", "verdicts", "requests", "safety"}
+
+
+def test_a_report_shows_a_judge_as_validated_by_what_it_is(twins):
+    """`synthdiv judge` writes a calibration where the report of every sweep with that judge looks."""
+    lines, _ = judge_rows(twins, "eggs_8b_tiny")
+    line = next(line for line in lines if (line["judge"], line["rubric"]) == ("phi", "quality 100"))
+    assert line["checked against labels"].startswith("unvalidated")
+    rows = [{"id": str(at), "verdict": at % 5 + 1, "human": at % 4 + 1} for at in range(200)]
+    write_rows(twins.parent / "rated.jsonl", rows)
+    words = ("--judge", "another name", "--identity", line["identity"], "--prompt", "id", "--label", "human")
+    synthdiv("judge", "rated.jsonl", *words, cwd=twins.parent)
+    for name in ("eggs_8b_tiny", "eggs_70b_tiny"):
+        checked = {line["identity"]: line["checked against labels"] for line in judge_rows(twins, name)[0]}
+        assert checked[line["identity"]].startswith("validated on 200 items labelled by human")
+        assert sum(text.startswith("validated") for text in checked.values()) == 1
 
 
 def test_an_interval_counts_prompts_and_not_pairs_of_sentences():

@@ -36,6 +36,12 @@ def test_a_relative_under_any_of_its_names_is_in_no_panel(relative):
     assert not problems_of_judges(cell(f"{judge}, headline: false", f"student={student}").cell)
 
 
+def test_a_relative_of_any_member_of_a_population_is_in_no_panel():
+    words = ["rounds=pooled", "rounds.students=[{name: bud, checkpoint: {hub: org/me}}]", "rounds.seeds=1"]
+    (problem,) = problems_of_judges(cell("checkpoint: {hub: Org/me}, facts: {family: x}", *words).cell)
+    assert problem.startswith("judge.models.0.headline=true: me is related to bud ")
+
+
 @pytest.mark.parametrize("model", ["checkpoint: {hub: org/me}", "pretrain: {toy: {}}"])
 def test_a_model_of_no_known_family_is_in_no_panel(model):
     (problem,) = problems_of_judges(cell(model).cell)

@@ -71,24 +71,17 @@ def write_calibration(outputs: Path, calibration: Calibration) -> Path:
     return path
 
 
-def calibration(outputs: Path, identity: str) -> Calibration | None:
-    """Return what `synthdiv judge` wrote of this judge with its rubric, or None. DataError if the file is not what it
-    writes."""
+def judge_status(outputs: Path, identity: str) -> str:
+    """Return the line that a page shows beside a judge's scores: the summary of what `synthdiv judge` wrote of it, or
+    `unvalidated`. DataError if the file is not what it writes."""
     path = calibration_file(outputs, identity)
     if not path.exists():
-        return None
+        return f"unvalidated: never compared with labels (synthdiv judge FILE --identity {identity})"
     try:
-        return Calibration(**json.loads(path.read_text(encoding="utf-8")))
+        return Calibration(**json.loads(path.read_text(encoding="utf-8"))).summary()
     except (OSError, ValueError, TypeError) as error:
         advice = "run `synthdiv judge` again, or remove the file"
         raise DataError(f"{path}: is no calibration of a judge ({error}); {advice}") from error
-
-
-def judge_status(outputs: Path, identity: str) -> str:
-    """Return the line that a page shows beside a judge's scores: the summary of its calibration, or `unvalidated`."""
-    stored = calibration(outputs, identity)
-    unknown = f"unvalidated: never compared with labels (synthdiv judge FILE --identity {identity}); see docs/judges.md"
-    return stored.summary() if stored else unknown
 
 
 def json_scores(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 
 from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.types import DataError
-from synthdiv.views.judge.calibration import calibration, calibration_file, judge_identity, judge_status
+from synthdiv.views.judge.calibration import Calibration, calibration_file, judge_identity, judge_status
 from tests.conftest import ROOT, write_rows
 
 AUTHORS = ("me", "oak", "elm")
@@ -134,7 +134,7 @@ def test_planted_effects_are_found_and_the_calibration_is_written(scores_of, tmp
     assert judge["self_bias"]["low"] > 0.3
     assert judge["term/length"]["low"] > 0
     assert judge["votes_for_itself_at_equal_length"]["low"] > 0.5
-    found = calibration(tmp_path / "outputs", ID)
+    found = Calibration(**json.loads(calibration_file(tmp_path / "outputs", ID).read_text()))
     assert (found.items, dict(found.labels), found.validated) == (360, {"human": 360}, True)
     assert found.scores["alpha"]["value"] == judge["alpha"]["value"]
     status = judge_status(tmp_path / "outputs", ID)
@@ -230,7 +230,7 @@ def test_few_labels_another_judge_and_a_corrupt_file(scores_of, tmp_path):
     assert judge_status(outputs, OTHER).startswith("unvalidated: never compared with labels")
     calibration_file(outputs, ID).write_text("{}")
     with pytest.raises(DataError, match="is no calibration of a judge"):
-        calibration(outputs, ID)
+        judge_status(outputs, ID)
 
 
 CHANGES = [{"judge": [name]} for name in ("model", "backend", "precision", "sampling", "top_logprobs")]
