@@ -67,12 +67,12 @@ class DeclaredClaim:
 
 
 def declare(folder: Path, claims: Sequence[DeclaredClaim], results: int) -> None:
-    """Add the claims of a launch to `claims.jsonl` of a sweep, with their hash and how many cells had results by then,
-    unless they are those declared last."""
+    """Add the claims of a launch to `claims.jsonl` of a sweep, with how many cells had results by then and the hash of
+    both, unless they are those declared last."""
     plain = json.loads(json.dumps([dataclasses.asdict(claim) for claim in claims], default=lambda item: item.value))
-    row = {"sha256": digest(plain), "results": results, "claims": plain}
     before = Tail(folder / "claims.jsonl").read()
-    if row["sha256"] != (before[-1] if before else {"sha256": digest([])}).get("sha256"):
+    if plain != (before[-1].get("claims") if before else []):
+        row = {"sha256": digest([results, plain]), "results": results, "claims": plain}
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "claims.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
@@ -88,7 +88,8 @@ def declared(folder: Path) -> list[tuple[DeclaredClaim, str]]:
             made = [DeclaredClaim(**each | {"direction": Direction(each["direction"])}) for each in row["claims"]]
             withdrawn = "withdrawn" + " after results" * bool(rows[-1]["results"])
             late = f"{ADDED} after {row['results']} cells had results{EXPLORATORY}" if row["results"] else ""
-            late = late if row["sha256"] == digest(row["claims"]) else f"edited after it was declared{EXPLORATORY}"
+            if row["sha256"] != digest([row["results"], row["claims"]]):
+                late = f"edited after it was declared{EXPLORATORY}"
             for claim, plain in zip(made, row["claims"], strict=True):
                 unique.setdefault(digest(plain), (claim, late or ("" if plain in rows[-1]["claims"] else withdrawn)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

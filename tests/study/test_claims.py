@@ -54,6 +54,14 @@ def test_claims_edited_after_results_are_marked(tmp_path: Path) -> None:
     ]
 
 
+def test_an_edited_count_of_results_does_not_make_a_late_claim_confirmatory(tmp_path: Path) -> None:
+    declare(tmp_path, [JS], results=3)
+    file = tmp_path / "claims.jsonl"
+    file.write_text(file.read_text().replace('"results": 3', '"results": 0'))
+    declare(tmp_path, [JS], results=3)  # the same launch again does not hide the edit
+    assert declared(tmp_path) == [(JS, "edited after it was declared: exploratory")]
+
+
 def test_a_sweep_without_claims_declares_nothing(tmp_path: Path) -> None:
     declare(tmp_path / "sweep", [], results=0)
     assert declared(tmp_path / "sweep") == []

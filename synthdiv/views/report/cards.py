@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.ledger import Ledger
-from synthdiv.core.store import MANIFEST
 from synthdiv.core.types import Artifact, Score
 from synthdiv.measures.budgets import TextBudget, lexical_scores
 from synthdiv.measures.words import words
@@ -17,7 +15,7 @@ from synthdiv.mix.mix import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
 from synthdiv.views.layout import Row, markdown
-from synthdiv.views.report.collect import finished, read_or
+from synthdiv.views.report.collect import finished, manifest, read_or
 
 DIVERSITY = ("distinct_2@words", "mtld@words", "compression_gzip@words", "self_bleu_3@texts")
 BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of random answers of a mix
@@ -38,7 +36,7 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         train = read_or(Rows(), prompts, lambda path: read_prompts(Artifact(None, "", path), "train"))
         if not mix or not prompts or not rows or not train:
             continue
-        summary = json.loads((mix / MANIFEST).read_text("utf-8"))["summary"]
+        summary = manifest(mix)["summary"]
         sets = {
             f"{nodes[at].stage} {at[:4]}": read_or(
                 Rows(), finished(root, at), lambda path: read_prompts(Artifact(None, "", path), "test")
@@ -52,7 +50,7 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         sources = source_rows(rows, summary | {"overlap": overlaps}, licences)
         hidden = {row["id"] for row in train if row.get("planted")}
         hidden |= {row["id"] for of in shared.values() for row, asked in zip(rows, of["prompts"], strict=True) if asked}
-        confidential = json.loads((prompts / MANIFEST).read_text("utf-8")).get("confidential")
+        confidential = manifest(prompts).get("confidential")
         drawn = sorted(rows, key=lambda row: rank(0, "card", row["id"]))[:ANSWERS]  # rows are by round and author
         measured = lexical_scores({row["id"]: [row["response"]] for row in drawn}, None, BUDGET)
         measured = [score for score in (*measured, *scores.get(cell.key, {}).values())
@@ -65,7 +63,7 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         )
         line = {"card": file, "rows": len(rows), "effective sources": summary.get("effective_sources")}
         for tuned in (finished(root, at) for at in cell.nodes if nodes[at].stage == TUNED):
-            facts = json.loads((tuned / MANIFEST).read_text("utf-8"))["summary"] if tuned else {}
+            facts = manifest(tuned)["summary"] if tuned else {}
             line |= {"temperature": facts.get("temperature"), "nats a token": facts.get("interpolated")}
             line["nats a token of multi"] = facts.get("nll", {}).get("multi")
         line["sources"] = ", ".join(f"{row['source']} {row['share']}" for row in sources)

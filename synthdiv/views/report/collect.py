@@ -62,7 +62,7 @@ def collect(root: Path, name: str, kept: Sequence[str] = ()) -> list[CellRow]:
     rows = [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
     for row in rows if len(rows) > LARGE else ():
         for score in [*row.scores.values()]:
-            if not score.role and score.name not in kept:
+            if not score.role and score.name not in kept and "/passed_over" not in score.name:
                 del row.scores[score.name]
     return rows
 
@@ -141,8 +141,12 @@ def vanilla_key(suites: dict[str, str]) -> str:
 
 def finished(root: Path, key: str) -> Path | None:
     """The folder of a finished artifact, whatever its stage."""
-    manifest = next((root / "artifacts").glob(f"*/{key}/{MANIFEST}"), None)
-    return manifest.parent if manifest else None
+    return next((file.parent for file in (root / "artifacts").glob(f"*/{key}/{MANIFEST}")), None)
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return record
 
 
 def damage(path: Path) -> list[str]:

@@ -26,6 +26,7 @@ from synthdiv.measures.replicates import (
 from synthdiv.study.claims import BEST, EXCESS, LINEAGES, MEAN, MIXTURE
 from synthdiv.views.report.arms import Arm, varying
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
+from synthdiv.views.report.common_texts import checked_at_half
 from synthdiv.views.report.comparisons import Comparison, comparable, comparisons, source_of
 from synthdiv.views.report.shared_replicates import differences, human_likelihoods, matched, pool
 
@@ -160,7 +161,7 @@ def measured(
         sides = np.array([[1.0], [-1.0]]) * np.ones(len(rows))
         parts = tuple(effect(differences(root, pair, measure, sides)[0], used) for pair in pairs)
         done = replace(done, parts=parts, highest=bool(like.higher_is_better))
-    opinion = ""
+    done, opinion = checked_at_half(root, rows, measure, weights, done), ""
     if second and len(table) > 1 and not math.isnan(done.error):
         value, error_of, refusal = mixed_model(table)
         opinion = f"MixedLM {refusal or f'{value:.4g}, standard error {error_of:.2g} (here {done.error:.2g})'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from synthdiv.core.ledger import Ledger
 from synthdiv.generate.spec import Backend
@@ -18,9 +17,8 @@ CERTAIN = {
 }
 
 
-def judge_rows(root: Path, name: str) -> tuple[Sequence[Row], list[str]]:
-    """A row for each judge and rubric of the sweep `name`, and each relation of a judge, a student and a source."""
-    ledger = Ledger(root, name)
+def judge_rows(ledger: Ledger) -> tuple[Sequence[Row], list[str]]:
+    """A row for each judge and rubric of a sweep, and each relation of a judge, a student and a source."""
     nodes = {node.key: node for node in ledger.nodes()}
     asked = dict[tuple[str, str, str], str]()
     for node in nodes.values():
@@ -31,7 +29,7 @@ def judge_rows(root: Path, name: str) -> tuple[Sequence[Row], list[str]]:
             asked[judge, f"{rubric['name']} {rubric['version']}", identity] = node.fields["backend"]
     rows = [
         {"judge": judge, "rubric": rubric, "identity": identity}
-        | {"checked against labels": CERTAIN.get(backend if identity else judge) or judge_status(root, identity)}
+        | {"checked against labels": CERTAIN.get(backend if identity else judge) or judge_status(ledger.root, identity)}
         for (judge, rubric, identity), backend in sorted(asked.items())
     ]
     return rows, list(dict.fromkeys(line for cell in ledger.cells() for line in cell.relations))

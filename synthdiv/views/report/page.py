@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.ledger import Ledger
+from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import Row, csv_text
-from synthdiv.views.report.arms import Arm, measures_of
+from synthdiv.views.report.arms import Arm, measures_of, value_of
 from synthdiv.views.report.cards import cards
 from synthdiv.views.report.collect import LARGE, collect
 from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE
@@ -23,11 +24,15 @@ from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.findings import answer_lines, claim_results
 from synthdiv.views.report.heat import columns_of, values_of, within
+from synthdiv.views.report.judges import judge_rows
+from synthdiv.views.report.labels import MIXES, axis_words
+from synthdiv.views.report.plots import is_number
 from synthdiv.views.report.render import render
 from synthdiv.views.report.samples import samples_of
 from synthdiv.views.report.sections import Content, sections, states, top
 from synthdiv.views.report.sessions import provenance
 from synthdiv.views.report.tables import arm_rows, cell_rows, contrast_rows, heading, latex, measure_rows
+from synthdiv.views.report.unanswered import unanswered_rows
 
 PAPER = 6  # measures of the figure for papers
 INDEX = "index"
@@ -42,9 +47,12 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
         raise ConfigError(
             f"sweep {name!r} has no finished cell yet ({states(rows)}); see `synthdiv status {name}`{lines}"
         )
-    facts = provenance(root, Ledger(root, name).nodes())
-    facts.cards, of_mixes = cards(root, Ledger(root, name), {row.key: row.scores for row in rows})
-    whole = Content(root, name, rows, facts, selected=checked(measures, measures_of(rows)))
+    ledger = Ledger(root, name)
+    facts = provenance(root, ledger.nodes())
+    facts.cards, of_mixes = cards(root, ledger, {row.key: row.scores for row in rows})
+    facts.judges, facts.relations = judge_rows(ledger)
+    facts.unanswered, facts.left_out = unanswered_rows(ledger)
+    whole = Content(ledger, rows, facts, selected=checked(measures, measures_of(rows)))
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
         slices, links = sliced(whole), list[Row]()
@@ -52,12 +60,12 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             page = f"slice{at}" if slices[1:] else INDEX
             part.contrasts = contrasts(root, part.arms, part.drawn)
             part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
-            part.samples = samples_of(root, name, part.arms, part.labels)
+            part.samples = samples_of(ledger, part.arms, part.labels)
             links.append(
                 {"page": f"{page}.html", "slice": part.title, "cells": len(part.rows), "states": states(part.rows)}
             )
             write_slice(draft, page, part)
-        known = {(each.name, each.arm.key, each.measure): each for part in slices for each in part.contrasts}
+        known = {(each.name, each.arm.key, each.measure, each.keys): each for part in slices for each in part.contrasts}
         whole.contrasts, whole.claims = list(known.values()), claim_results(root, name, whole.arms)
         for file, text in (
             ("cells.csv", csv_text(cell_rows(rows))),
@@ -73,30 +81,37 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
             write_page(draft, f"{INDEX}.html", top(whole) | {"slices": links, "files": beside(draft)})
         else:
             write_page(draft, f"{INDEX}.html", sections(whole) | {"files": beside(draft)})
-        replace(draft, final)
+        move(draft, final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return final / f"{INDEX}.html"
 
 
 def sliced(whole: Content) -> list[Content]:
-    """The sweep itself, or above `LARGE` cells a slice for each value of so many axes, the student first, as it takes.
-    No axis is of who writes the answers, so that what is compared is in one slice; an arm to which an axis does not
-    apply is in each."""
+    """The sweep itself, or above `LARGE` cells a slice for each value of so many axes as it takes: the student first,
+    axes of numbers last, because a slice has no line along them. No axis is of who writes the answers, so that what is
+    compared is in one slice; an arm to which an axis does not apply is in each, as human arms for the real share."""
+    arms = [
+        replace(arm, axes=arm.axes | {REAL_SHARE: NOT_APPLICABLE} if arm.axes["mix"] in MIXES[:2] else arm.axes)
+        for arm in whole.everyone
+    ]
     axes, values = list[str](), [tuple[str, ...]()]
-    for axis in sorted(whole.labels.varying, key=lambda axis: axis != "student"):
-        sizes = [sum(len(arm.rows) for arm in part(whole.everyone, axes, value)) for value in values]
-        if max(sizes) <= LARGE or axis in (*OF_SOURCES, REAL_SHARE):
-            continue
-        axes.append(axis)
-        values = columns_of(whole.everyone, axes)
+    numeric = {axis: any(is_number(value_of(arm, axis)) for arm in arms) for axis in whole.labels.varying}
+    for axis in sorted(numeric, key=lambda axis: (axis != "student", numeric[axis])):
+        sizes = [sum(len(arm.rows) for arm in part(arms, axes, value)) for value in values]
+        if max(sizes) > LARGE and axis not in OF_SOURCES:
+            axes.append(axis)
+            values = columns_of(arms, axes)
     if not axes:
         return [whole]
-    return [
-        Content(whole.root, whole.name, [row for arm in part(whole.everyone, axes, value) for row in arm.rows],
-                whole.facts, " · ".join(value), whole.selected)
+    slices = [
+        Content(whole.ledger, [row for arm in part(arms, axes, value) for row in arm.rows], whole.facts,
+                " · ".join(map(axis_words, axes, value)).replace("→ ", ""))
         for value in values
     ]  # fmt: skip
+    for each in slices:  # one family of measures in all slices, so that no verdict depends on the slice
+        each.drawn = [name for name in whole.drawn if name in each.scores]
+    return slices
 
 
 def part(arms: Sequence[Arm], axes: Sequence[str], value: tuple[str, ...]) -> list[Arm]:
@@ -169,7 +184,7 @@ def file_name(measure: str) -> str:
     return re.sub(r"[^\w.-]+", "_", measure)
 
 
-def replace(draft: Path, final: Path) -> None:
+def move(draft: Path, final: Path) -> None:
     """Replace each file, the page last, and remove figures, tables, cards and slices that the report no longer has."""
     fresh = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
     for path in sorted(fresh, key=lambda path: path.stem == INDEX):

@@ -72,5 +72,6 @@ def plain(data: Any) -> Any:
 
 
 def shown_columns(rows: Sequence[Row]) -> list[str]:
-    """The columns of a table that have any value."""
-    return [name for name in columns(rows) if any(row.get(name) not in (None, "") for row in rows)]
+    """The columns of a table that have any value; NaN alone is none."""
+    return [name for name in columns(rows) if any((value := row.get(name)) not in (None, "") and value == value
+                                                  for row in rows)]  # fmt: skip

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
-from synthdiv.core.store import MANIFEST
 from synthdiv.views.report.arms import Arm
-from synthdiv.views.report.collect import finished, read_or, vanilla_key
+from synthdiv.views.report.collect import finished, manifest, read_or, vanilla_key
 from synthdiv.views.report.labels import Labels
 
 MOST = 40  # prompts in the page
@@ -42,9 +41,9 @@ def cut(words: str | None, most: int) -> str | None:
     return words if words is None or len(words) <= most else f"{words[:most]} … ({len(words):,} characters)"
 
 
-def samples_of(root: Path, name: str, arms: Sequence[Arm], labels: Labels) -> Samples:
+def samples_of(ledger: Ledger, arms: Sequence[Arm], labels: Labels) -> Samples:
     """The first answers of one cell of each arm to the first prompts of the stratified order."""
-    ledger, made = Ledger(root, name), Samples()
+    root, made = ledger.root, Samples()
     nodes = {node.key: node for node in ledger.nodes()}
     records = {cell.key: cell for cell in ledger.unique_cells()}
     untouched = {vanilla_key(cell.vanilla): cell for cell in records.values() if cell.vanilla}
@@ -82,7 +81,7 @@ def prompts_of(root: Path, key: str, most: int) -> list[dict[str, str]]:
 
 
 def first_prompts(path: Path, most: int) -> list[dict[str, str]]:
-    if confidential(path):
+    if manifest(path).get("confidential", True):
         return []
     import pyarrow.parquet
 
@@ -92,17 +91,13 @@ def first_prompts(path: Path, most: int) -> list[dict[str, str]]:
     return [{name: row[name] or "" for name in columns[:3]} | {"human": row["response"] or ""} for row in test]
 
 
-def confidential(path: Path) -> bool:
-    return json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("confidential", True)
-
-
 def rows_of(root: Path, key: str) -> list[dict[str, Any]]:
     """The first answer to each prompt; none of an artifact that is absent, damaged or confidential."""
     return read_or([], finished(root, key), first_answers)
 
 
 def first_answers(path: Path) -> list[dict[str, Any]]:
-    if confidential(path):
+    if manifest(path).get("confidential", True):
         return []
     with (path / "rows.jsonl").open(encoding="utf-8") as handle:
         rows = [row for row in map(json.loads, handle) if row["sample"] == 0]

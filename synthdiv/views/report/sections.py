@@ -7,20 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import Score
 from synthdiv.evaluate.suite import CAVEAT, HEADLINE, declared, readings
 from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, plural
 from synthdiv.views.report.arms import Arm, arms_of, measures_of, value_of
-from synthdiv.views.report.collect import CellRow, of_role
+from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.findings import ClaimResult
 from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
-from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.plots import against, along, forest, losses
 from synthdiv.views.report.populations import populations
@@ -35,7 +33,6 @@ from synthdiv.views.report.tables import (
     unfinished_rows,
     unmatched,
 )
-from synthdiv.views.report.unanswered import unanswered_rows
 
 HEADLINES = 12  # measures that are drawn; all others are behind the search
 ALONG = 4  # measures that are drawn along an axis of numbers
@@ -47,8 +44,7 @@ class Content:
     """A sweep, or a slice of it, as its page needs it. `selected` are the measures that are drawn, empty for the
     headlines."""
 
-    root: Path
-    name: str
+    ledger: Ledger
     rows: list[CellRow]
     facts: Provenance
     title: str = ""
@@ -80,11 +76,9 @@ class Content:
 
 def top(content: Content) -> dict[str, Any]:
     """What a reader sees first, and what to distrust: as much of it as a summary of many cells has."""
-    judges, relations = judge_rows(content.root, content.name)
-    unanswered, left_out = unanswered_rows(content.root, content.name)
     missing = unfinished_rows(content.rows)
     return {
-        "name": content.name,
+        "name": content.ledger.name,
         "title": content.title,
         "states": states(content.rows),
         "partial": len(missing),
@@ -95,10 +89,6 @@ def top(content: Content) -> dict[str, Any]:
         "facts": content.facts,
         "unfinished": missing[:LISTED],
         "unlisted": max(0, len(missing) - LISTED),
-        "unanswered": unanswered,
-        "left_out": left_out,
-        "judges": judges,
-        "relations": relations,
         "notes": notes(content.arms, suites_of(content.rows), content.facts),
         "grid": None, "design": {}, "heats": [], "plots": {}, "compared": {}, "caveats": [], "minor": [],
         "undefined": {}, "samples": Samples().page(), "every": {}, "slices": [],
@@ -118,7 +108,7 @@ def sections(content: Content) -> dict[str, Any]:
         "effects": [forest(measure, content.contrasts, labels) for measure in measured],
         "quality": [against(x, y, arms, labels) for x, y in pairs],
         "drift": [along(axis, measure, together, in_populations) for axis, measure in numbers],
-        "loss": [losses(content.root, arms, labels)],
+        "loss": [losses(content.ledger.root, arms, labels)],
     }
     return top(content) | {
         "grid": grid,
@@ -150,13 +140,14 @@ def states(rows: Iterable[CellRow]) -> str:
 
 def question(arms: Sequence[Arm], labels: Labels) -> str:
     """What the sweep varies, as a question."""
-    mixes = dict.fromkeys(labels.mix(arm) for arm in sorted(arms, key=labels.order))
+    mixes = [labels.mix(arm) for arm in sorted(arms, key=labels.order) if arm.axes.get("mix") != VANILLA]
     others = [
         f"{axis} ({listed([v for arm in arms if (v := value_of(arm, axis)) != NOT_APPLICABLE])})"
         for axis in labels.varying
         if axis != "source"
     ]
-    text = f"What does the source of the training answers ({', '.join(mixes)}) do to the student"
+    text = "What does the source of the training answers do to the student"
+    text += f" ({', '.join(dict.fromkeys(mixes))}; vanilla is without training)" if mixes else ""
     return text + (f", and does it depend on {', '.join(others)}?" if others else "?")
 
 
@@ -178,7 +169,7 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
     counts = Counter(each.verdict for each in judged)
     primary = all(isinstance(each, Contrast) and each.primary for each in judged)
     noun = "claim" if claims else "primary comparison" if primary else "comparison"
-    text = f"{plural(len(judged), noun)}: "
+    text = f"{plural(len(judged), noun)}{', exploratory' * (not claims)}: "
     text += ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     effects = [each.contrast.effect if isinstance(each, ClaimResult) else each.effect for each in judged]
     few = (

@@ -33,6 +33,10 @@ class Provenance:
 
     cards: list[Row] = field(default_factory=list)
     """A row for each mix, with the file of its data card."""
+    unanswered: Sequence[Row] = ()
+    left_out: str = ""
+    judges: Sequence[Row] = ()
+    relations: Sequence[str] = ()
 
     @property
     def differing(self) -> list[str]:

@@ -12,6 +12,7 @@ from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.measures.estimates import VANILLA as GAP
 from synthdiv.views.report.arms import Arm, independent
 from synthdiv.views.report.collect import VANILLA, CellRow, finished, read_or
+from synthdiv.views.report.common_texts import TEXTS, WITHIN, texts_differences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,12 +58,16 @@ def pool(
 
 def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights: np.ndarray) -> tuple[np.ndarray, int]:
     """The differences (prompts, replicates) on the prompts that all arms share, and how many; one row of differences of
-    means where prompts change from replicate to replicate, one of scores where there are no values of prompts.
+    means where prompts change from replicate to replicate, of texts where the measure is of these, else of scores where
+    there are no values of prompts.
 
     A difference to the vanilla student has the values of the measure itself, where that gives the same difference."""
     import numpy as np
     import pandas
 
+    of_texts = measure.endswith(TEXTS) and not measure.endswith(WITHIN)
+    if of_texts and (common := texts_differences(root, rows, measure, weights)):
+        return common
     whole = (weights * np.array([[row.scores[measure].value for row in each] for each in rows]).T).sum(axis=0)[None]
     base = measure.removesuffix(GAP)
     parts = [[prompt_values(root, row, base) for row in each] for each in rows]

@@ -113,8 +113,9 @@ def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = Tru
     """The same for readers."""
     return [
         ({"comparison": comparison_name(each, labels)} if titled else {})
-        | {"measure": each.measure, "verdict": each.verdict, "difference": each.effect.value}
-        | {"95 %": interval(*each.effect.interval()), "p (BY)": each.adjusted}
+        | {"measure": each.measure + arrow(each.higher_is_better) * bool(each.keys), "verdict": each.verdict}
+        | {"difference": each.effect.value, "95 %": interval(*each.effect.interval())}
+        | {"95 %, of these models alone": interval(*each.prompts), "p (BY)": each.adjusted}
         | beside(each)
         | {"note": each.note}
         for each in made

@@ -7,46 +7,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.stage import digest
-from synthdiv.core.store import MANIFEST
 from synthdiv.core.types import Score
 from synthdiv.study.grid import is_path
-from synthdiv.views.report.collect import finished, suite_scores
+from synthdiv.views.report.collect import finished, manifest, suite_scores
 from synthdiv.views.report.shared_replicates import items
+from synthdiv.views.track.wandb import WandbTracker
 
 TAG = 64  # characters; W&B refuses a longer tag
 COLUMNS = ("id", "prompt", "response", "sample", "temperature", "top_p", "finish", "response_tokens")
 MODEL_FOLDERS = ("adapter",)  # of a train artifact; models that are trained whole are too large for a tracker
-
-
-class Tracker(Protocol):
-    """Where runs are shown, one at a time, from `begin` to `finish`."""
-
-    project: str | None
-
-    @property
-    def place(self) -> Path: ...
-
-    def begin(
-        self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any], kind: str
-    ) -> None: ...
-
-    def curve(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def summary(self, values: Mapping[str, float]) -> None: ...
-
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def image(self, name: str, file: Path) -> None: ...
-
-    def artifact(self, name: str, kind: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None: ...
-
-    def finish(self, exit_code: int) -> None: ...
-
-    def remove(self, place: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -99,11 +72,6 @@ def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishabl
     return Publishable(curve, scores, tables, training, made_by(parts), artifacts)
 
 
-def manifest(path: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    return record
-
-
 def files_of(path: Path, kind: str, names: Sequence[str]) -> TrackedFiles:
     """These files of an artifact, or those in folders of these names; of a confidential one none."""
     record = manifest(path)
@@ -154,7 +122,7 @@ def finite(value: float) -> float | None:
 
 
 def track_cell(
-    tracker: Tracker,
+    tracker: WandbTracker,
     sweeps: Sequence[str],
     cell: CellRecord,
     results: Publishable,
@@ -187,7 +155,12 @@ def track_cell(
 
 
 def written_once(
-    tracker: Tracker, state: Path, content: str, run: tuple[Any, ...], write: Callable[[], None], exit_code: int = 0
+    tracker: WandbTracker,
+    state: Path,
+    content: str,
+    run: tuple[Any, ...],
+    write: Callable[[], None],
+    exit_code: int = 0,
 ) -> bool:
     """Open `run`, `write` and close it, unless the file `state` says that this content was written; whether it was."""
     state.parent.mkdir(parents=True, exist_ok=True)

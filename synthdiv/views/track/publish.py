@@ -15,7 +15,7 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.views.report.collect import UNREADABLE, finished, vanilla_cells
 from synthdiv.views.status import Observer
-from synthdiv.views.track.cell import Tracker, publishable, track_cell, without_folders, written_once
+from synthdiv.views.track.cell import publishable, track_cell, without_folders, written_once
 from synthdiv.views.track.trackio import TrackioTracker
 from synthdiv.views.track.wandb import WandbTracker, mode
 
@@ -23,14 +23,13 @@ IMAGES = "figures"  # of a report, and the name under which a tracker shows them
 LARGE = ("cells",)  # tables of a report that each cell has itself
 
 
-def tracker_of(track: Track, root: Path, resume: bool = False) -> Tracker:
+def tracker_of(track: Track, root: Path, resume: bool = False) -> WandbTracker:
     """The tracker that the configuration names."""
-    if track.name is TrackerName.trackio:
-        return TrackioTracker(track.project, root)
-    return WandbTracker(track.project, track.entity, root, resume=resume)
+    kind = TrackioTracker if track.name is TrackerName.trackio else WandbTracker
+    return kind(track.project, track.entity, root, resume=resume)
 
 
-def published_folder(root: Path, tracker: Tracker) -> Path:
+def published_folder(root: Path, tracker: WandbTracker) -> Path:
     """Where the written cells of a project are remembered."""
     return root / "tracked" / str(tracker.project)
 
@@ -65,7 +64,7 @@ def publish(root: Path, name: str, track: Track) -> int:
     return int(bool(counts["damaged"]))
 
 
-def track_report(tracker: Tracker, name: str, folder: Path, published: Path) -> bool:
+def track_report(tracker: WandbTracker, name: str, folder: Path, published: Path) -> bool:
     """Write the report of a sweep as a run of its own, of job type `sweep`: its tables and figures are of no one cell.
     Return whether this call wrote it."""
     tables = {file.stem: file for file in sorted(folder.glob("*.csv")) if file.stem not in LARGE}

@@ -50,6 +50,12 @@ class WandbTracker:
         self.folder = Path(os.environ.get("WANDB_DIR") or self.folder)
 
     @property
+    def library(self) -> Any:
+        import wandb
+
+        return wandb
+
+    @property
     def place(self) -> Path:
         """The folder of the open run, named by its id where it is offline."""
         return Path(self._run.dir).parent
@@ -87,25 +93,21 @@ class WandbTracker:
     def curve(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows of the training curve; the column `step` is their x axis, and NaN is omitted."""
         for row in rows:
-            self._run.log({f"train/{name}": value for name, value in row.items() if not math.isnan(value)})
+            self._run.log({f"train/{name}": value for name, value in defined(row).items()})
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Set final numbers; NaN, which means undefined, is omitted."""
-        self._run.summary.update({name: value for name, value in values.items() if not math.isnan(value)})
+        self._run.summary.update(defined(values))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a table of rows that all have the columns of the first."""
-        import wandb
-
         columns: list[str | int] = list(rows[0]) if rows else []
         data = [[row[str(column)] for column in columns] for row in rows]
-        self._run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
+        self._run.log({name: self.library.Table(columns=columns, data=data, allow_mixed_types=True)})
 
     def image(self, name: str, file: Path) -> None:
         """Add a picture."""
-        import wandb
-
-        self._run.log({name: wandb.Image(str(file))})
+        self._run.log({name: self.library.Image(str(file))})
 
     def artifact(self, name: str, kind: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
         """Add files, by their names in the artifact. They are not copied: they stay where they are until a sync."""
@@ -126,6 +128,10 @@ class WandbTracker:
         """Remove an offline run that another one replaces: at a sync, two of one id would overwrite each other."""
         if place.startswith("offline-run-"):
             shutil.rmtree(self.folder / "wandb" / place, ignore_errors=True)
+
+
+def defined(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def project_name(project: str | None) -> str:

@@ -16,9 +16,9 @@ from synthdiv.core.types import SynthdivError
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.views.report.collect import vanilla_cells
-from synthdiv.views.track.cell import TAG, Tracker, publishable, track_cell
+from synthdiv.views.track.cell import TAG, publishable, track_cell
 from synthdiv.views.track.publish import published_folder, tracker_of
-from synthdiv.views.track.wandb import mode
+from synthdiv.views.track.wandb import WandbTracker, mode
 
 LOGGER = logging.getLogger("synthdiv")
 
@@ -31,7 +31,7 @@ class TrackWatcher(Watcher):
         self.track, self.root, self.sweep = track, root, sweep
         self.shows = track.name is not TrackerName.none
         self.node: Node | None = None
-        self.tracker: Tracker | None = None
+        self.tracker: WandbTracker | None = None
         self.written: set[str] = set()
         self.vanilla: list[CellRecord] | None = None
 
@@ -83,7 +83,7 @@ class TrackWatcher(Watcher):
             LOGGER.error("tracking of %s failed: %s%s%s", what, kind, error, again)
 
 
-def online(track: Track, root: Path) -> Tracker | None:
+def online(track: Track, root: Path) -> WandbTracker | None:
     """A tracker that shows points as they come; None if it works offline."""
     live = track.name is TrackerName.trackio or mode() == "online"
     return tracker_of(track, root, resume=True) if live else None

@@ -47,7 +47,7 @@ class Prompts(Stage):
         import pyarrow
         import pyarrow.parquet
 
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"id": f"p{at}", "category": "riddle", "prompt": f"question {at}{self.words}", "response": "a human answer"}
             | {"split": "test" if at < 3 else "train", "position": at}
             for at in range(5)

@@ -132,10 +132,10 @@ def test_a_partial_sweep_gives_a_report_that_says_so_and_what_is_missing(eggs: A
 
 def test_the_contrast_is_shown_in_both_worlds(shown: Page) -> None:
     tables = [each for each in shown.tables[""] if "verdict" in each[0]]
-    lines = [dict(zip(each[0], row, strict=False)) for each in tables for row in each[1:] if row[0] == "nll_2"]
+    lines = [dict(zip(each[0], row, strict=False)) for each in tables for row in each[1:] if row[0] == "nll_2 ↓"]
     assert [line["difference"] for line in lines] == ["-0.75", "0.25"]
     assert {(line["models"], line["verdict"]) for line in lines} == {("1", "descriptive")}
-    assert "8 primary comparisons: 5 descriptive, 3 not measured (fewer than 3 trained models" in shown.texts[""]
+    assert "8 primary comparisons, exploratory: 5 descriptive, 3 not measured (fewer than 3 trained" in shown.texts[""]
     effects = {line["comparison"]: line["verdict"] for line in rows(shown, "effects", "comparison", "noise ±")}
     assert [name for name, verdict in effects.items() if verdict == "shown"] == ["human − vanilla"], "three replicates"
 
@@ -301,6 +301,26 @@ def test_many_cells_have_a_summary_and_a_page_for_each_slice(study: Any, monkeyp
 
 
 @pytest.mark.usefixtures("empty_figures")
+def test_every_axis_can_slice_and_changes_no_comparison(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real share follows from the mix of human arms, which are in each slice; an axis of words comes first."""
+    for share, rate, prompts in itertools.product((0.0, 0.5), (1e-4, 1e-3), ("dolly", "alpaca")):
+        axes = {"real_share": share, "generators": "g", "prompts": prompts, "train.lr": rate}
+        study.cell("human", 1.0, **axes | {"real_share": 1.0, "generators": "n/a"})
+        study.cell("single", 2.0 + share, source="ada", **axes)
+        study.cell("multi", 1.5 - share + rate, **axes)
+    names, lines = ("contrast", "keys", "measure", "difference"), []
+    for large in (99, 4):
+        monkeypatch.setattr(page, "LARGE", large)
+        summary = write_report(study.root, "eggs", [])
+        made = table(summary.parent / "contrasts.csv")
+        lines.append(sorted([line[name] for name in names] for line in made if "mean of" not in line["contrast"]))
+    titles = [line["slice"] for line in rows(Page(summary.read_text()), "", "slice", "cells")]
+    assert titles[:2] == ["alpaca · lr 0.0001 · real share 0", "alpaca · lr 0.0001 · real share 0.5"]
+    assert len(titles) == 8
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.usefixtures("empty_figures")
 def test_one_cell_is_a_report_that_compares_nothing(study: Any) -> None:
     study.cell("human", 1.0)
     shown = Page(write_report(study.root, "eggs", []).read_text())
@@ -332,7 +352,7 @@ def test_decodings_in_another_order_show_the_same_answers(study: Any) -> None:
     other = dataclasses.replace(cell, key="k", arm="b", axes=cell.axes | {"mix": "multi"})
     study.ledger.add([dataclasses.replace(other, responses=dict(reversed(cell.responses.items())))], [])
     arms = arms_of(collect(study.root, "eggs"))
-    samples = samples_of(study.root, "eggs", arms, Labels(arms))
+    samples = samples_of(study.ledger, arms, Labels(arms))
     assert samples.decoding == "published"
     assert samples.answers[-1] == samples.answers[-2] == [f"published {at} 0?" for at in range(3)]
 
@@ -343,7 +363,7 @@ def test_answers_that_a_confidential_set_asked_for_are_in_no_page(study: Any) ->
     manifest = study.root / "artifacts" / "generate" / cell.responses["published"] / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"confidential": false', '"confidential": true'))
     arms = arms_of(collect(study.root, "eggs"))
-    assert samples_of(study.root, "eggs", arms, Labels(arms)).arms == ["vanilla"]
+    assert samples_of(study.ledger, arms, Labels(arms)).arms == ["vanilla"]
 
 
 def test_long_answers_are_cut_in_the_page_and_whole_beside_it() -> None:
@@ -356,7 +376,7 @@ def test_long_answers_are_cut_in_the_page_and_whole_beside_it() -> None:
 def test_shares_of_sources_and_measures_are_as_olmix_reads_them(study: Any) -> None:
     """`load_from_csv`: both have `run_id`, the shares of a run sum to 1, measures are numbers or empty."""
     cells = [study.cell(mix, 1.0) for mix in ("human", "multi")]
-    content = Content(study.root, "eggs", collect(study.root, "eggs"), Provenance())
+    content = Content(study.ledger, collect(study.root, "eggs"), Provenance())
     content.facts.mixes = {
         cells[0].train: {"sources": {"human": 4}},
         cells[1].train: {"sources": {"ada": 1, "bell": 3}},
