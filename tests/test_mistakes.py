@@ -113,6 +113,26 @@ MISTAKES = {
         ["plan", *FILES[:3], "mix=none", "student=checkpoint", "student.checkpoint.path=short"],
         ["student: 1 of 6 test prompts (q29) do not fit", "with 40 new tokens", "sampling.overlong=truncate"],
     ),
+    "prompts beyond the context of a round's student": (
+        [
+            "plan",
+            *FILES[:3],
+            "mix=human",
+            "mix.rows=12",
+            "student=checkpoint",
+            "student.checkpoint.path=short",
+            "prompts.seed=3",
+            "evaluate=toy",
+            "rounds=replace",
+            "rounds.sampling.max_new_tokens=60",
+            "train.max_tokens=64",
+        ],
+        [
+            "rounds.sampling.max_new_tokens=60",
+            "context of the students, 64 tokens",
+            "set rounds.sampling.max_new_tokens=16",
+        ],
+    ),
     "a value of the environment": (
         ["prompts.system='${oc.env:TOKEN}'", "train.lr=${oc.env:TOKEN}", "generators.seed=${prompts.system}"],
         ["prompts.system: takes a value of the environment (TOKEN)", "train.lr: takes", "generators.seed: takes"],
@@ -175,7 +195,7 @@ MISTAKES = {
         ["mix.spare=0.5: needs 1,400 further prompts and there are 100"],
     ),
     "further prompts in rounds": (
-        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1", "rounds.sampling.max_new_tokens=40", "mix.rows=500"],
+        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1", "mix.rows=500"],
         ["mix.spare: blocks of rounds"],
     ),
     "no length of answers": (["mix.min_words=9", "mix.max_words=8"], ["mix.max_words=8: needs mix.min_words=9"]),
@@ -204,7 +224,7 @@ MISTAKES = {
     "no temperatures": (["mix=single_matched", "mix.temperatures=[]"], ["mix.temperatures=[]: needs two or more"]),
     "temperatures of 0": (["mix=single_matched", "mix.temperatures=[0,-1]"], ["temperatures=[0.0, -1.0]: needs two"]),
     "selection in later rounds": (
-        ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1", "rounds.sampling.max_new_tokens=40"],
+        ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1"],
         ["mix.level: rows are selected in round 0", "rounds=none"],
     ),
     "no weight at all": (["mix.weights=[0,0,0,0]"], ["mix.weights=[0.0, 0.0, 0.0, 0.0]", "oak, elm, ash, fir"]),

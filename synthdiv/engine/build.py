@@ -72,14 +72,9 @@ class Builder:
     """Builds nodes one after the other and keeps the model of one open for the next. Rank 0 writes the ledger."""
 
     def __init__(
-        self,
-        store: Store,
-        ledger: Ledger,
-        runtime: Runtime,
-        stop: Stop,
-        ranks: Ranks | None = None,
+        self, store: Store, ledger: Ledger, runtime: Runtime, stop: Stop, ranks: Ranks | None = None,
         watcher: Watcher | None = None,
-    ):
+    ):  # fmt: skip
         self.store, self.ledger, self.runtime = store, ledger, runtime
         self.run = ReportingRun(runtime, open_model, stop, ranks, serve)
         self.ranks = self.run.ranks

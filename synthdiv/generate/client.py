@@ -37,14 +37,9 @@ class Client:
     """
 
     def __init__(
-        self,
-        server: Server,
-        model: str,
-        kind: str = "chat",
-        spending: Spending | None = None,
-        limits: Limits | None = None,
-        reports: Iterable[str] = (),
-    ):
+        self, server: Server, model: str, kind: str = "chat", spending: Spending | None = None,
+        limits: Limits | None = None, reports: Iterable[str] = (),
+    ):  # fmt: skip
         self.server, self.spending, self.limits = server, spending, limits or Limits(server)
         self.endpoint, self.names = Endpoint(server, model, kind), {model, *reports}
         self.attempts = self._users = 0

@@ -209,19 +209,9 @@ class Generate(Stage):
                 request.id, request.prompt, answer.text, self.source, sample=request.sample, finish=answer.finish
             )
         return Sample(
-            request.id,
-            request.prompt,
-            answer.text,
-            self.source,
-            model,
-            request.sample,
-            self.sampling.temperature,
-            self.sampling.top_p,
-            request.stream,
-            answer.finish,
-            answer.prompt_tokens,
-            answer.response_tokens,
-        )
+            request.id, request.prompt, answer.text, self.source, model, request.sample, self.sampling.temperature,
+            self.sampling.top_p, request.stream, answer.finish, answer.prompt_tokens, answer.response_tokens,
+        )  # fmt: skip
 
     def _settled(self, out: Path, requests: list[Request], confidential: bool) -> dict[str, Any]:
         """Check that there is one row for each request, in the order of requests where they came as they could. What a

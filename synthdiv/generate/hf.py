@@ -36,13 +36,9 @@ def tokenize_shard(shard: Shard, chat: Chat, context: int) -> tuple[list[Tokeniz
 
 
 def tokenize_requests(
-    chat: Chat,
-    context: int,
-    requests: list[Request],
-    sampling: Sampling,
-    failed: dict[str, str] | None = None,
+    chat: Chat, context: int, requests: list[Request], sampling: Sampling, failed: dict[str, str] | None = None,
     none_may_fit: bool = False,
-) -> tuple[list[TokenizedRequest], int]:
+) -> tuple[list[TokenizedRequest], int]:  # fmt: skip
     """Return requests with their token ids, and the number of truncated prompts. Each text is rendered once.
 
     A prompt that does not fit the context together with the new tokens goes into `failed`, with the reason, and its

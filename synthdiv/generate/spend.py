@@ -117,14 +117,9 @@ class Spending(Totals):
     """
 
     def __init__(
-        self,
-        outputs: Path,
-        budget_usd: float | None = None,
-        budget_tokens: int | None = None,
-        price_in: float | None = None,
-        price_out: float | None = None,
-        patience: float = 300.0,
-    ):
+        self, outputs: Path, budget_usd: float | None = None, budget_tokens: int | None = None,
+        price_in: float | None = None, price_out: float | None = None, patience: float = 300.0,
+    ):  # fmt: skip
         """`patience` is the longest that a request takes, in seconds: a reservation of another host is not waited for
         any longer."""
         self.budget_usd, self.budget_tokens = budget_usd, budget_tokens

@@ -13,6 +13,7 @@ from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import TEMPERATURE
 
+EQUAL = 0.002  # as a share; temperatures that differ less in NLL are equally good
 PROMPTS = 1000  # the first train prompts, on which it is tuned
 
 
@@ -62,11 +63,9 @@ def nearest(temperatures: Sequence[float], nll: Sequence[float], wanted: float, 
     import numpy as np
     from scipy.interpolate import PchipInterpolator
 
-    tried = np.log(temperatures)
-    fine = np.union1d(np.linspace(tried[0], tried[-1], 2001), tried)
-    curve = PchipInterpolator(tried, nll)(fine)
+    fine = np.union1d(np.geomspace(temperatures[0], temperatures[-1], 20001), temperatures)
+    curve = PchipInterpolator(np.log(temperatures), nll)(np.log(fine))
     gaps = np.abs(curve - wanted)
-    crossings = np.flatnonzero((curve[:-1] - wanted) * (curve[1:] - wanted) <= 0)
-    places = crossings + (gaps[crossings + 1] < gaps[crossings]) if len(crossings) else np.array([gaps.argmin()])
-    at = min(places, key=lambda place: abs(math.exp(fine[place]) - usual))
-    return round(math.exp(fine[at]), 4), float(curve[at])
+    places = np.flatnonzero(gaps <= max(gaps.min(), EQUAL * wanted))
+    at = min(places, key=lambda place: abs(fine[place] - usual))
+    return round(float(fine[at]), 4), float(curve[at])

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from synthdiv.core.stage import Node, canonical_fields, digest
+from synthdiv.core.stage import Node, Stage, canonical_fields, digest
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.spec import LongPrompt
 from synthdiv.mix.mix import Mix, failure
@@ -14,6 +14,8 @@ from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.weights import context_length
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.prompts.questions import WholeTable
+from synthdiv.train.pretrain import Pretrain
+from synthdiv.train.train import Train
 
 Row = dict[str, Any]
 
@@ -28,9 +30,13 @@ def unanswerable(nodes: Iterable[Node]) -> list[str]:
             left_out |= {*stage.leave_out}
             shards = {name.rpartition("/")[0]: inner for name, inner in node.inputs.items() if "/" in name}
             rows = list(zip(stage.positions(), stage.owners(), strict=True))
-            for name in shards:
+            for name, shard in shards.items():
                 owned[name] |= {position for position, source in rows if source == name}
-                bad = [row for row in prompts.unanswered_by(shards[name]) if row["position"] in owned[name]]
+                unfit, model = prompts.unanswered_by(shard), shard.inputs.get("model")
+                bad = [row for row in unfit if row["position"] in owned[name]]
+                if bad and model and isinstance(model.stage, Train):
+                    problems.append(too_long(shard, unfit))
+                    continue
                 failed[name] |= dict.fromkeys(row["id"] for row in bad if row["id"] not in stage.leave_out)
         elif not isinstance(stage, Generate) or stage.split is Split.train or stage.recorded:
             continue  # of recorded answers outside of a mix some may be missing
@@ -77,13 +83,15 @@ def unable(stage: Generate, node: Node) -> Callable[[Row], bool] | None:
     if recorded := stage.recorded:
         answers = recorded.answers(f"{stage.source}: recorded", stage.samples)
         return lambda row: recorded.key(row["id"], row["prompt"]) not in answers
-    model = node.inputs["model"].stage
+    model = base_of(node)
+    room = context_of(model) - stage.sampling.max_new_tokens
+    if isinstance(model, Pretrain) and room < 1:  # it has no tokenizer yet
+        return lambda row: True
     folder = model.locate() if isinstance(model, Checkpoint) else None
     if not folder or stage.sampling.overlong is LongPrompt.truncate or not (folder / "tokenizer.json").is_file():
         return None
     from tokenizers import Tokenizer
 
-    room = (context_length(folder) or 2**30) - stage.sampling.max_new_tokens
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
 
     def long(row: Row) -> bool:
@@ -92,3 +100,28 @@ def unable(stage: Generate, node: Node) -> Callable[[Row], bool] | None:
         return len(text.encode()) > room and len(tokenizer.encode(text, add_special_tokens=False).ids) > room
 
     return long
+
+
+def too_long(node: Node, rows: list[Row]) -> str:
+    """The message that students of rounds cannot answer these train prompts."""
+    longest, context = node.stage.sampling.max_new_tokens, context_of(base_of(node))  # type: ignore[attr-defined]
+    return (
+        f"rounds.sampling.max_new_tokens={longest}: {len(rows)} train prompts ({rows[0]['id']}, …) and so many new "
+        f"tokens do not fit into the context of the students, {context} tokens; set rounds.sampling.max_new_tokens="
+        f"{max(1, context // 4)}, or rounds.sampling.overlong=truncate"
+    )
+
+
+def base_of(node: Node) -> Stage:
+    """The model that answers; of a student that from which its training started."""
+    model = node.inputs["model"]
+    while isinstance(model.stage, Train):
+        model = model.inputs["student"]
+    return model.stage
+
+
+def context_of(model: Stage) -> int:
+    """Tokens of prompt and answer together; a number without effect where it is not known."""
+    folder = model.locate() if isinstance(model, Checkpoint) else None
+    length = model.context if isinstance(model, Pretrain) else context_length(folder) if folder else None
+    return length or 2**30

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from synthdiv.core.stage import Node
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.source import Source
+from synthdiv.generate.spec import Sampling
 from synthdiv.mix.round_rows import RoundFilter
 from synthdiv.prompts.split import rank
 from synthdiv.study.config import Cell, Kind
@@ -74,6 +75,13 @@ def decoded(cell: Cell, number: int) -> Cell:
     return replace(cell, generators=replace(cell.generators, models=models))
 
 
+def answering(cell: Cell) -> Sampling:
+    """How students answer train prompts."""
+    given, decodings = cell.rounds.sampling, cell.evaluate.respond.decodings
+    usual = decodings[0].sampling.max_new_tokens if decodings else Sampling().max_new_tokens
+    return Sampling(**vars(given) | {"max_new_tokens": given.max_new_tokens or usual})
+
+
 def verifies(cell: Cell) -> bool:
     """Whether the first judge can rate quality."""
     return any(
@@ -123,11 +131,4 @@ def problems_of_rounds(cell: Cell) -> list[str]:
         "rounds.filter=verifier: needs a first judge that rates quality; choose judge=toy or judge=panel":
             rounds.filter is RoundFilter.verifier and not verifies(cell),
     }  # fmt: skip
-    if later and rounds.writers is Writers.students:
-        for student, _ in population(cell):
-            room, longest = student.pretrain.context if student.pretrain else 0, rounds.sampling.max_new_tokens
-            rules[
-                f"rounds.sampling.max_new_tokens={longest}: the context of {student.name} is {room} tokens, which also "
-                f"hold the prompt; set rounds.sampling.max_new_tokens={room // 4}"
-            ] = bool(room) and longest >= room
     return [text for text, wrong in (every | (rules if mix.kind is not Kind.none else {})).items() if wrong]

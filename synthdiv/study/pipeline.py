@@ -21,7 +21,7 @@ from synthdiv.mix.round_rows import RoundFilter, RoundRows
 from synthdiv.study.config import SINGLES, By, Cell, Kind
 from synthdiv.study.generators import Generator, Student
 from synthdiv.study.levels import level_inputs, matched_temperature
-from synthdiv.study.lineage import Block, block_of, decoded, fine_tuned, of_member, population
+from synthdiv.study.lineage import Block, answering, block_of, decoded, fine_tuned, of_member, population
 from synthdiv.study.rounds import Data, Init, Lineage, Writers
 from synthdiv.train.pretrain import Pretrain
 
@@ -230,7 +230,7 @@ def rows_of_round(cell: Cell, number: int, member: int, students: list[Node]) ->
     rounds, block, evaluate = cell.rounds, block_of(cell, number, member), cell.evaluate
     if not block or not block.round or rounds.writers is not Writers.students:
         return mixed(decoded(cell, number) if rounds.writers is Writers.decoding else cell, block)
-    how = (rounds.sampling, evaluate.precision, cell.generators.seed, evaluate.batch_tokens)
+    how = (answering(cell), evaluate.precision, cell.generators.seed, evaluate.batch_tokens)
     writers = enumerate(students) if rounds.lineage is Lineage.pooled else [(member, students[member])]
     return mixed(cell, block, [Source(f"student-{at}", evaluate.backend, each, None, *how) for at, each in writers])
 
@@ -259,11 +259,10 @@ def kept(cell: Cell, mixes: list[Node]) -> Node:
 
 def judges(cell: Cell) -> tuple[JudgeModel, ...]:
     """Judges are sources: generators of verdicts, the same in every replicate."""
-    models = [(judge, source(cell, judge)) for judge in cell.judge.models]
-    shared = (cell.evaluate.batch_tokens, cell.judge.top_logprobs)
+    tokens, logprobs = cell.evaluate.batch_tokens, cell.judge.top_logprobs
     return tuple(
-        JudgeModel(replace(each, seed=0, batch_tokens=shared[0], top_logprobs=shared[1]), judge.headline)
-        for judge, each in models
+        JudgeModel(replace(source(cell, each), seed=0, batch_tokens=tokens, top_logprobs=logprobs), each.headline)
+        for each in cell.judge.models
     )
 
 

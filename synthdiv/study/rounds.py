@@ -20,6 +20,14 @@ STUDENTS_OF = "students_of_"  # what the axis `mix` begins with after round 0, w
 
 
 @dataclass
+class StudentSampling(Sampling):
+    """How students answer train prompts."""
+
+    max_new_tokens: int | None = setting(None, least=1)  # type: ignore[assignment]
+    """Longest answer, in tokens of the student; null: that of the first of `evaluate.respond.decodings`."""
+
+
+@dataclass
 class Rounds:
     """Turns of the loop in which students become the next round's sources. Round 0 is the student tuned on the mix."""
 
@@ -35,7 +43,7 @@ class Rounds:
     writers: Writers = Writers.students
     """Who writes the rows after round 0: the students of the round before; or as controls the sources of round 0; these
     at temperature T^round, without a training between (backend law); or nobody, as the rows of round 0 stay."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: StudentSampling = field(default_factory=StudentSampling)
     """How students answer train prompts."""
     students: list[Student] = field(default_factory=list)
     """A population of families: the other base students; member 0 is `student`."""

@@ -18,7 +18,6 @@ from tests.study.test_keys import cell, expander
 from tests.views.test_plan import estimate, frozen
 
 SMALL = ["prompts.toy.rows=312", "prompts.test=12", "generators=toy", "generators.shard_rows=5", "mix.rows=60"]
-SMALL += ["rounds.sampling.max_new_tokens=40"]
 STEPS = ["train.match=steps", "train.budget=9"]
 
 
@@ -37,6 +36,13 @@ def mixes(item) -> dict[int, list]:
         if isinstance(node.stage, Mix):
             found.setdefault(node.stage.round, []).append(node)
     return found
+
+
+def test_students_answer_as_long_as_the_evaluation_lets_them_unless_it_is_given():
+    for words, tokens in (([], {40}), (["rounds.sampling.max_new_tokens=7"], {7}), (["evaluate=short"], {160})):
+        nodes = made("mix=human", "rounds=replace", "rounds.sampling.temperature=0.3", *words).mix.inputs
+        how = [node.stage.sampling for name, node in nodes.items() if name != "prompts"]
+        assert ({each.max_new_tokens for each in how}, {each.temperature for each in how}) == (tokens, {0.3})
 
 
 @pytest.mark.parametrize("preset", ["replace", "accumulate", "accumulate_fixed", "trained_again", "surprise", "pooled"])
@@ -199,7 +205,7 @@ def test_a_round_has_so_many_rows_and_equal_steps(data, number):
         (["rounds=verifier", *STEPS], "rounds.filter=verifier: needs a first judge"),
         (["rounds=verifier", "judge=rules", *STEPS], "rounds.filter=verifier: needs a first judge that rates quality"),
         (["rounds=pooled", "mix.rows=3"], "of 4 members of a pool each writes a part; set mix.rows=4 or more"),
-        (["rounds=replace", "rounds.sampling.max_new_tokens=256"], "is 256 tokens.*max_new_tokens=64"),
+        (["rounds=replace", "rounds.sampling.max_new_tokens=256"], r"context of the students, 256 tokens; set.*=64"),
         (["rounds=toy_families", "rounds.seeds=2"], "a population is of families or of seeds"),
         (["rounds=replace", "train.method=qlora", "rounds.init=continue"], "cannot be merged into 4-bit weights"),
     ],

@@ -30,15 +30,7 @@ from synthdiv.views.layout import interval, number
 from synthdiv.views.report.arms import Arm, arms_of, value_of
 from synthdiv.views.report.collect import VANILLA, collect, of_role
 from synthdiv.views.report.comparisons import comparisons
-from synthdiv.views.report.contrasts import (
-    DESCRIBED,
-    NOT_SHOWN,
-    SHOWN,
-    UNDEFINED,
-    Contrast,
-    contrast,
-    contrasts,
-)
+from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.shared_replicates import differences, matched
 
