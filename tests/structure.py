@@ -25,7 +25,7 @@ BUDGETS = {
     "mix": 970,
     "train": 2420,
     "evaluate": 3960,
-    "study": 2720,
+    "study": 2730,
     "engine": 1790,
     "views": 6120,
     "command": 330,

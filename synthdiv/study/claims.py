@@ -70,18 +70,20 @@ def declare(folder: Path, claims: Sequence[DeclaredClaim], results: int) -> None
     """Add the claims of a launch to `claims.jsonl` of a sweep, with how many cells had results by then and the hash of
     both, unless they are those declared last."""
     plain = json.loads(json.dumps([dataclasses.asdict(claim) for claim in claims], default=lambda item: item.value))
-    before = Tail(folder / "claims.jsonl").read()
+    before = (tail := Tail(folder / "claims.jsonl")).read()
     if plain != (before[-1].get("claims") if before else []):
         row = {"sha256": digest([results, plain]), "results": results, "claims": plain}
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "claims.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
+            handle.write("\n" * tail.incomplete + json.dumps(row) + "\n")
 
 
 def declared(folder: Path) -> list[tuple[DeclaredClaim, str]]:
     """Every claim of a sweep in the order of declaration, with what is to be known of it: empty for one declared before
     any result and kept. Later launches add claims and remove none. ConfigError names a row that has no claims."""
-    rows: list[dict[str, Any]] = Tail(folder / "claims.jsonl").read()
+    rows: list[dict[str, Any]] = (tail := Tail(folder / "claims.jsonl")).read()
+    if tail.cut:  # claims that nobody tests would be dropped without a word
+        raise ConfigError(f"{tail.path}: {tail.cut} of its lines are cut; restore the file as the launch wrote it")
     unique: dict[str, tuple[DeclaredClaim, str]] = {}
     for number, row in enumerate(rows, 1):
         try:

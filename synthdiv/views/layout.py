@@ -28,6 +28,10 @@ def number(value: float) -> str:
     return "—" if math.isnan(value) else "∞" if value > 0 else "−∞"
 
 
+def finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
 def interval(low: float, high: float) -> str:
     return "" if math.isnan(low) or math.isnan(high) else f"[{number(low)}, {number(high)}]"
 

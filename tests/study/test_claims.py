@@ -62,6 +62,17 @@ def test_an_edited_count_of_results_does_not_make_a_late_claim_confirmatory(tmp_
     assert declared(tmp_path) == [(JS, "edited after it was declared: exploratory")]
 
 
+def test_a_cut_line_does_not_drop_claims_unseen(tmp_path: Path) -> None:
+    declare(tmp_path, [JS], results=0)
+    file = tmp_path / "claims.jsonl"
+    file.write_text(file.read_text()[:60])
+    with pytest.raises(ConfigError, match=r"claims\.jsonl: 1 of its lines are cut; restore the file"):
+        declared(tmp_path)
+    declare(tmp_path, [NLL], results=0)  # a line of its own, not the end of the cut one
+    file.write_text(file.read_text().partition("\n")[2])
+    assert declared(tmp_path) == [(NLL, "")]
+
+
 def test_a_sweep_without_claims_declares_nothing(tmp_path: Path) -> None:
     declare(tmp_path / "sweep", [], results=0)
     assert declared(tmp_path / "sweep") == []

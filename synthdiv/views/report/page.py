@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
@@ -45,7 +44,7 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
     if not any(row.scores for row in rows):
         lines = "".join(f"\n{row.key[:8]} {row.state}: {row.reason}" for row in rows if row.reason)
         raise ConfigError(
-            f"sweep {name!r} has no finished cell yet ({states(rows)}); see `synthdiv status {name}`{lines}"
+            f"sweep {name!r} has no finished cell yet ({states(rows) or 'none'}); see `synthdiv status {name}`{lines}"
         )
     ledger = Ledger(root, name)
     facts = provenance(root, ledger.nodes())
@@ -77,10 +76,8 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
         ):
             (draft / file).parent.mkdir(parents=True, exist_ok=True)
             (draft / file).write_text(text, encoding="utf-8")
-        if slices[1:]:
-            write_page(draft, f"{INDEX}.html", top(whole) | {"slices": links, "files": beside(draft)})
-        else:
-            write_page(draft, f"{INDEX}.html", sections(whole) | {"files": beside(draft)})
+        shown = top(whole) | {"slices": links} if slices[1:] else sections(whole)
+        (draft / f"{INDEX}.html").write_text(render(shown | {"files": beside(draft)}), encoding="utf-8")
         move(draft, final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -138,11 +135,7 @@ def write_slice(folder: Path, name: str, content: Content) -> None:
     for title, lines in content.checks.items():
         (folder / f"{prefix}{file_name(title.lower())}.csv").write_text(csv_text(lines), encoding="utf-8")
     if name != INDEX:
-        write_page(folder, f"{name}.html", sections(content) | {"files": []})
-
-
-def write_page(folder: Path, file: str, context: dict[str, Any]) -> None:
-    (folder / file).write_text(render(context), encoding="utf-8")
+        (folder / f"{name}.html").write_text(render(sections(content) | {"files": []}), encoding="utf-8")
 
 
 def beside(folder: Path) -> list[str]:

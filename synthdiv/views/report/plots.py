@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from synthdiv.views.layout import Row, arrow, interval, number
+from synthdiv.views.layout import Row, arrow, finite, interval, number
 from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
 from synthdiv.views.report.collect import VANILLA, finished, read_or
 from synthdiv.views.report.contrasts import SHOWN, Contrast
@@ -28,6 +28,7 @@ OTHER, EFFECT, NOISE = "#E69F00", "#2B8CD6", "rgba(140,140,140,0.35)"
 NAMED = 12  # arms that have their names in a legend; of more only the mixes
 ROUNDING = 1e-12  # differences that are no larger are zero
 POINTS = 120  # of a curve
+FILLED = {SHOWN: "circle"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
 OUTSIDE = (
@@ -78,20 +79,17 @@ def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | Non
         "x": [0] * len(drawn), "y": names, "marker": {"size": 1, "color": NOISE}, "error_x": noise | {"color": NOISE},
         "hoverinfo": "skip",
     }]  # fmt: skip
-    for shown, symbol in ((True, "circle"), (False, "circle-open")):
-        some = [(name, each) for name, each in zip(names, drawn, strict=True) if (each.verdict == SHOWN) is shown]
-        values = [each.effect.value if abs(each.effect.value) > ROUNDING else 0 for _, each in some]
-        half = [finite(each.effect.interval()[1] - each.effect.value) for _, each in some]
-        hover = [
-            f"{name}<br>{each.verdict}: {number(each.effect.value)} {interval(*each.effect.interval())}, "
-            f"{each.effect.replicates} models, n {each.effect.n or 'sets'}" for name, each in some
-        ]  # fmt: skip
-        data.append({
-            "type": "scatter", "mode": "markers", "name": "shown" if shown else "not shown, or descriptive",
-            "x": values, "y": [name for name, _ in some], "hovertext": hover,
-            "hoverinfo": "text", "marker": {"size": 9, "symbol": symbol, "color": EFFECT},
-            "error_x": {"type": "data", "array": half, "thickness": 1.6, "width": 4, "color": EFFECT},
-        })  # fmt: skip
+    hover = [
+        f"{name}<br>{each.verdict}: {number(each.effect.value)} {interval(*each.effect.interval())}, "
+        f"{each.effect.replicates} models, n {each.effect.n or 'sets'}" for name, each in zip(names, drawn, strict=True)
+    ]  # fmt: skip
+    half = [finite(each.effect.interval()[1] - each.effect.value) for each in drawn]
+    data.append({
+        "type": "scatter", "mode": "markers", "name": "difference", "y": names, "hovertext": hover, "hoverinfo": "text",
+        "x": [each.effect.value if abs(each.effect.value) > ROUNDING else 0 for each in drawn],
+        "marker": {"size": 9, "symbol": [FILLED.get(each.verdict, "circle-open") for each in drawn], "color": EFFECT},
+        "error_x": {"type": "data", "array": half, "thickness": 1.6, "width": 4, "color": EFFECT},
+    })  # fmt: skip
     title = measure + arrow(drawn[0].higher_is_better) + (f" ({drawn[0].unit})" if drawn[0].unit else "")
     yaxis: dict[str, Any] = {"categoryorder": "array", "categoryarray": names, "tickfont": {"size": 11}}
     yaxis["range"] = [-0.6, len(drawn) - 0.4]
@@ -101,10 +99,6 @@ def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | Non
     xaxis |= {"range": [low - 0.05 * (high - low), high + 0.05 * (high - low)]}
     layout = {"xaxis": xaxis, "yaxis": yaxis, "showlegend": False}
     return Plot(f"forest {measure}", title, data, layout | {"height": 70 + 26 * len(drawn)}, rows)
-
-
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def against(x: str, y: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from synthdiv.views.report.labels import Labels
 
 MOST = 40  # prompts in the page
 PAGE_CHARACTERS = 4_000_000  # of answers in the page; answers are cut to keep it
+Rows = list[dict[str, Any]]
 LONGEST = 1500  # characters of an answer in the page
 
 
@@ -49,13 +51,15 @@ def samples_of(ledger: Ledger, arms: Sequence[Arm], labels: Labels) -> Samples:
     untouched = {vanilla_key(cell.vanilla): cell for cell in records.values() if cell.vanilla}
     sets = dict.fromkeys(cell.prompts for cell in records.values())
     for key in sets:
-        made.prompts += prompts_of(root, key, MOST // len(sets) or 1)
+        most = MOST // len(sets) or 1
+        made.prompts += read_or(Rows(), finished(root, key), partial(first_prompts, most=most))
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
             cell = records.get(row.key) or untouched[row.key]
             made.decoding = "published" if "published" in cell.responses else next(iter(cell.responses), "")
             key = cell.responses.get(made.decoding, "")
-            if rows := rows_of(root, key if row.key in records else vanilla_response(nodes, cell, key)):
+            key = key if row.key in records else vanilla_response(nodes, cell, key)
+            if rows := read_or(Rows(), finished(root, key), first_answers):
                 answers = {row["id"]: row["response"] for row in rows}
                 made.arms.append(labels.name(arm))
                 made.answers.append([answers.get(prompt["id"]) for prompt in made.prompts])
@@ -75,12 +79,8 @@ def vanilla_response(nodes: dict[str, NodeRecord], cell: CellRecord, key: str) -
     return next((inner for inner in inputs if wanted and asks(nodes.get(inner)) == wanted), "")
 
 
-def prompts_of(root: Path, key: str, most: int) -> list[dict[str, str]]:
+def first_prompts(path: Path, most: int) -> Rows:
     """The first test prompts of the stratified order. A confidential set has none."""
-    return read_or([], finished(root, key), lambda path: first_prompts(path, most))
-
-
-def first_prompts(path: Path, most: int) -> list[dict[str, str]]:
     if manifest(path).get("confidential", True):
         return []
     import pyarrow.parquet
@@ -91,12 +91,8 @@ def first_prompts(path: Path, most: int) -> list[dict[str, str]]:
     return [{name: row[name] or "" for name in columns[:3]} | {"human": row["response"] or ""} for row in test]
 
 
-def rows_of(root: Path, key: str) -> list[dict[str, Any]]:
-    """The first answer to each prompt; none of an artifact that is absent, damaged or confidential."""
-    return read_or([], finished(root, key), first_answers)
-
-
-def first_answers(path: Path) -> list[dict[str, Any]]:
+def first_answers(path: Path) -> Rows:
+    """The first answer to each prompt; none of a confidential artifact."""
     if manifest(path).get("confidential", True):
         return []
     with (path / "rows.jsonl").open(encoding="utf-8") as handle:

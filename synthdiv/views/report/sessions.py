@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,12 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
     made, sessions = Provenance(), defaultdict[str, Counter[str]](Counter)
     time: dict[str, list[float]] = defaultdict(list)
     summaries: dict[str, dict[str, Any]] = {}
-    for node, manifest in manifests(root, graph):
-        seconds = 0.0
+    for node in graph:
+        try:
+            text = (root / "artifacts" / node.stage / node.key / MANIFEST).read_text(encoding="utf-8")
+            manifest, seconds = dict(json.loads(text)), 0.0
+        except (OSError, ValueError, TypeError):
+            continue
         for session in manifest.get("sessions", ()):
             seconds += float(session.get("seconds", 0.0))
             commit = f"{session.get('commit') or 'unknown'}{' with changes' if session.get('dirty') else ''}"
@@ -89,12 +93,3 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
         totals.take(line)
     made.usd, made.tokens = float(totals.total[0]), int(totals.total[1])
     return made
-
-
-def manifests(root: Path, graph: Sequence[NodeRecord]) -> Iterable[tuple[NodeRecord, dict[str, Any]]]:
-    for node in graph:
-        try:
-            text = (root / "artifacts" / node.stage / node.key / MANIFEST).read_text(encoding="utf-8")
-            yield node, dict(json.loads(text))
-        except (OSError, ValueError, TypeError):
-            continue

@@ -13,6 +13,7 @@ from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.stage import digest
 from synthdiv.core.types import Score
 from synthdiv.study.grid import is_path
+from synthdiv.views.layout import finite
 from synthdiv.views.report.collect import finished, manifest, suite_scores
 from synthdiv.views.report.shared_replicates import items
 from synthdiv.views.track.wandb import WandbTracker
@@ -117,25 +118,17 @@ def prompt_table(suites: Iterable[Path], limit: int) -> list[dict[str, Any]]:
             for prompt in prompts]  # fmt: skip
 
 
-def finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def track_cell(
-    tracker: WandbTracker,
-    sweeps: Sequence[str],
-    cell: CellRecord,
-    results: Publishable,
-    published: Path,
-    failed: bool = False,
+    tracker: WandbTracker, sweeps: list[str], cell: CellRecord, results: Publishable, folder: Path, failed: bool = False
 ) -> bool:
     """Write a cell, unless what would be written was written before; return whether this call wrote it.
 
-    `published` is a folder with a file for each cell, which says what was written of it and where. A cell of which
+    `folder` has a file for each cell, which says what was written of it and where. A cell of which
     there is more now replaces its offline run. A failed attempt leaves no file and is repeated; remove a file to
     publish again. A failed cell is a run that failed.
     """
-    content = digest([sorted(sweeps), failed, *contents(results)])
+    artifacts = [files.metadata["key"] for files in results.artifacts]
+    content = digest([sorted(sweeps), failed, artifacts, list(map(repr, results.scores))])
     tags = [*(sweep[:TAG] for sweep in sweeps), *["unmatched"] * bool(cell.unmatched)]
     config = {**without_folders(cell.axes), **cell.seeds, **results.made_by}
 
@@ -151,16 +144,11 @@ def track_cell(
                 tracker.artifact(files.name, files.kind, files.files, files.metadata)
 
     run = (cell.key, title(cell), group(cell), tags, config, "cell")
-    return written_once(tracker, published / cell.key, content, run, write, int(failed))
+    return written_once(tracker, folder / cell.key, content, run, write, int(failed))
 
 
 def written_once(
-    tracker: WandbTracker,
-    state: Path,
-    content: str,
-    run: tuple[Any, ...],
-    write: Callable[[], None],
-    exit_code: int = 0,
+    tracker: WandbTracker, state: Path, content: str, run: tuple[Any, ...], write: Callable[[], None], result: int = 0
 ) -> bool:
     """Open `run`, `write` and close it, unless the file `state` says that this content was written; whether it was."""
     state.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +163,7 @@ def written_once(
         tracker.begin(*run)
         place = tracker.place.name
         write()
-        code = exit_code
+        code = result
         state.write_text(json.dumps({"content": content, "place": place}), encoding="utf-8")
     finally:
         tracker.finish(code)
@@ -186,11 +174,6 @@ def without_folders(axes: Mapping[str, Any]) -> dict[str, Any]:
     """Axes, with the last part of paths alone: folders of a machine are not shown."""
     named = {name: Path(str(value).strip("'\"")).name for name, value in axes.items() if is_path(name)}
     return {**axes, **{name: value for name, value in named.items() if value}}
-
-
-def contents(results: Publishable) -> list[Any]:
-    """What is written of a cell, as far as it can change: artifacts by their keys, and the scores."""
-    return [[files.metadata["key"] for files in results.artifacts], [repr(score) for score in results.scores]]
 
 
 def title(cell: CellRecord) -> str:

@@ -6,11 +6,11 @@ W&B looks up the runs of a report when it is made; without one it has the text a
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ def dashboard(root: Path, name: str, track: Track) -> int:
     if not headlines:
         raise ConfigError(f"sweep {name} has no finished cell with a headline score; `synthdiv status {name}` says why")
     online, project = mode() == "online", project_name(track.project)
-    entity = track.entity or os.environ.get("WANDB_ENTITY") or (default_entity() if online else "")
+    entity = (
+        track.entity
+        or os.environ.get("WANDB_ENTITY")
+        or (str(import_module("wandb").Api().default_entity) if online else "")
+    )
     images = [f"{IMAGES}/{file.stem}" for file in sorted((root / "reports" / name / IMAGES).glob("*.png"))]
     space = workspace(name, entity, project, arms, headlines, images)
     page = report(name, entity, project, arms, headlines, images if online else None)
@@ -63,13 +67,7 @@ def library(module: str) -> Any:
     """A module of wandb-workspaces, whose names have no types."""
     with warnings.catch_warnings():  # it uses what pydantic has deprecated
         warnings.simplefilter("ignore", DeprecationWarning)
-        return importlib.import_module(f"wandb_workspaces.{module}")
-
-
-def default_entity() -> str:
-    import wandb
-
-    return str(wandb.Api().default_entity)
+        return import_module(f"wandb_workspaces.{module}")
 
 
 def workspace(

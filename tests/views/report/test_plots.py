@@ -55,15 +55,16 @@ def test_a_forest_has_each_interval_before_the_noise_and_leaves_the_vanilla_stud
     ]
     plot = forest("x", made, Labels(arms))
     assert plot is not None
-    noise, shown, not_shown = plot.data
+    noise, drawn = plot.data
     assert plot.layout["yaxis"]["categoryarray"] == ["multi − human", "multi − best single"]
     assert noise["error_x"]["array"] == [0.3, 0.3]
     assert plot.layout["xaxis"]["zeroline"]
     low, high = plot.layout["xaxis"]["range"]
     assert (-0.9 < low < -0.75, 0.3 < high < 0.4) == (True, True), "with every interval and the noise, without -80"
-    assert (shown["x"], shown["y"]) == ([-0.5], ["multi − best single"])
-    assert shown["error_x"]["array"] == pytest.approx([0.1 * stats.t.ppf(0.975, 4)])
-    assert (not_shown["x"], not_shown["error_x"]["array"]) == ([0.2], [None]), "two models have no interval"
+    assert (drawn["x"], drawn["y"]) == ([0.2, -0.5], ["multi − human", "multi − best single"])
+    assert drawn["marker"]["symbol"] == ["circle-open", "circle"], "filled where it is shown"
+    half = pytest.approx(0.1 * stats.t.ppf(0.975, 4))
+    assert drawn["error_x"]["array"] == [None, half], "two models have no interval"
     assert [line["comparison"] for line in plot.rows][-1] == "human − vanilla"
     assert plot.title == "x ↓ (nats)"
     assert forest("x", [replace(made[0], effect=Effect(1e-17, 0.1, 4, 5, 9))], Labels(arms)) is None, "rounding"
