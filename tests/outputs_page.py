@@ -23,8 +23,10 @@ def stages_with_files() -> dict[str, set[str]]:
 
 
 def undocumented(outputs: Path) -> set[str]:
-    """`STAGE/FILE` for files that the row of the stage does not name, `STAGE/FILE NAME` for columns and fields."""
-    words, listed, missing = stages_with_files(), {*CODE.findall(TEXT)}, set[str]()
+    """Names below `outputs` that the tree does not have, `STAGE/FILE` for files that the row of a stage does not name,
+    `STAGE/FILE NAME` for columns and fields."""
+    words, listed = stages_with_files(), {*CODE.findall(TEXT)}
+    missing = {path.name for path in outputs.iterdir()} - {*re.findall(r"[\w.]+", PAGE.split("```")[1])}
     for manifest in sorted((outputs / "artifacts").glob("*/*/manifest.json")):
         stage = manifest.parent.parent.name
         for path in sorted(manifest.parent.iterdir()):

@@ -38,7 +38,7 @@ from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Table
 from synthdiv.prompts.toy_world import Pool
 
-HUMAN, STUDENT, UNTOUCHED = "human", "student", "vanilla"  # authors, the last the student before fine-tuning
+HUMAN, SOURCE, STUDENT, UNTOUCHED = "human", "source", "student", "vanilla"  # authors; vanilla is before fine-tuning
 FIXED = "fixed"  # the authors that every arm of a student has
 RATING, PAIRWISE, SOURCED = "quality", "preference", "preference_with_source"
 
@@ -53,9 +53,9 @@ class Author:
     """Where the texts are. A prompt without one leaves its pairs incomplete."""
 
     def check(self, name: str) -> list[str]:
-        if self.name not in ("", STUDENT, UNTOUCHED) and not {*"/>"} & {*self.name}:
+        if self.name not in ("", STUDENT, UNTOUCHED, SOURCE) and not {*"/>"} & {*self.name}:
             return []
-        return [f"{name}.name={self.name!r}: needs a name without '/' and '>' that is not {STUDENT} or {UNTOUCHED}"]
+        return [f"{name}.name={self.name!r}: needs a name without '/' and '>', not {STUDENT}, {UNTOUCHED} or {SOURCE}"]
 
     def resolve(self, resolver: Resolver) -> None:
         self.recorded.resolve(resolver, "recorded")
@@ -179,7 +179,7 @@ class PreferenceSuite(Suite):
         authors = {STUDENT: self.answers(arm, asked)}
         for source in arm.sources:
             if source.backend is not Backend.recorded and source.name not in fixed:
-                authors[f"source/{source.name}"] = source.answers(asked, **self.which(asked))
+                authors[f"{SOURCE}/{source.name}"] = source.answers(asked, **self.which(asked))
         return authors
 
     def verdicts(

@@ -216,11 +216,6 @@ def test_a_twin_runs_and_every_arm_keeps_its_size_class(name, sizes, twins):
     assert len(Ledger(twins, name).unique_cells()) == len(tuned) + 1
 
 
-def test_the_page_of_outputs_has_what_a_study_with_judges_and_requests_writes(twins):
-    assert undocumented(twins) == set()
-    assert {path.name for path in (twins / "artifacts").iterdir()} > {"judge_prompts", "verdicts", "requests", "safety"}
-
-
 def test_a_report_shows_a_judge_as_validated_by_what_it_is(twins):
     """`synthdiv judge` writes a calibration where the report of every sweep with that judge looks."""
     lines, _ = judge_rows(twins, "eggs_8b_tiny")
@@ -234,6 +229,11 @@ def test_a_report_shows_a_judge_as_validated_by_what_it_is(twins):
         checked = {line["identity"]: line["checked against labels"] for line in judge_rows(twins, name)[0]}
         assert checked[line["identity"]].startswith("validated on 200 items labelled by human")
         assert sum(text.startswith("validated") for text in checked.values()) == 1
+
+
+def test_the_page_of_outputs_has_what_a_study_with_judges_and_requests_writes(twins):
+    assert undocumented(twins) == set()
+    assert {path.name for path in (twins / "artifacts").iterdir()} > {"judge_prompts", "verdicts", "requests", "safety"}
 
 
 def test_an_interval_counts_prompts_and_not_pairs_of_sentences():
