@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from synthdiv.generate.spec import Backend
+from synthdiv.study.generators import Judge
 from synthdiv.study.pipeline import graph
 from synthdiv.study.records import cell_record
 from synthdiv.study.relations import problems_of_judges
@@ -40,6 +42,12 @@ def test_a_relative_of_any_member_of_a_population_is_in_no_panel():
     words = ["rounds=pooled", "rounds.students=[{name: bud, checkpoint: {hub: org/me}}]", "rounds.seeds=1"]
     (problem,) = problems_of_judges(cell("checkpoint: {hub: Org/me}, facts: {family: x}", *words).cell)
     assert problem.startswith("judge.models.0.headline=true: me is related to bud ")
+
+
+@pytest.mark.parametrize("name", ["panel", "student"])
+def test_a_judge_has_no_name_that_scores_have_for_others(name):
+    """Its scores would take the place of theirs."""
+    assert "scores have this name" in Judge(name, Backend.rules).check("judge.models.0")[0]
 
 
 @pytest.mark.parametrize("model", ["checkpoint: {hub: org/me}", "pretrain: {toy: {}}"])
