@@ -20,12 +20,12 @@ from synthdiv.core.runtime import Server
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.likelihood import Likelihood, Target
-from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.sentence_vectors import Vectors
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts, toy_prompt
 from synthdiv.prompts.table import Columns, Table
 from synthdiv.prompts.toy import Law

@@ -22,7 +22,6 @@ from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.reached import Reached
 from synthdiv.evaluate.rubric import Rubric
-from synthdiv.evaluate.sentence_vectors import Vectors
 from synthdiv.evaluate.sources_alike import SourcesAlike
 from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import Generate, Split
@@ -30,6 +29,7 @@ from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.mix import Mix
 from synthdiv.mix.selection import Selection
+from synthdiv.mix.sentence_vectors import Vectors
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import Precision
 from synthdiv.prompts.prompt_set import FILE, Prompts, ToyPrompts
@@ -222,7 +222,11 @@ class Scenes:
             pools = [
                 Mix(48, real_share=1.0, train_rows=48, real_rotation=at) for at in range(getattr(stage, "pools", 1))
             ]
-            inputs = (prompts, *(self.build(pool, prompts) for pool in pools))
+            pools = [self.build(pool, prompts) for pool in pools]
+            vectors = [self.encoder] * (stage.encoded and scene == "reached")
+            if stage.encoded and scene == "selection":
+                vectors = [self.build(Vectors(), pool, self.encoder) for pool in pools]
+            inputs = (prompts, *pools, *vectors)
         if scene in ("mix", "even"):
             inputs = (self.prompts, *(self.shard(stage, name) for name in stage.input_names()[1:]))
         if scene in ("early", "full", "budget", "lora"):

@@ -103,8 +103,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gradient_diversity": {"rows": 9, "dimensions": 0, "seed": 1, "precision": Precision.bf16},
     "sources_alike": {"sources": ["y", "x"], "sets": [], "length": 2, "encoded": True},
     "instrument": {"sizes": [14], "strengths": [0.6], "draws": 4, "encoded": 12},
-    "selection": {"rows": 9, "pools": 2, "level": 0.0, "human": [0, 30, 48], "near": 0.4, "seed": 1},
-    "reached": {"texts": 30},
+    "selection": {"rows": 9, "pools": 2, "level": 0.0, "human": [0, 30, 48], "near": 0.4, "seed": 1, "encoded": True},
+    "reached": {"texts": 30, "encoded": True},
     "questions": {
         "table.where": ["kind=a"], "table.columns.prompt": "other", "table.columns.response": "alternative",
         "table.columns.id": "id", "table.columns.context": "id", "table.columns.category": "kind",
@@ -146,13 +146,19 @@ NOT_SHOWN = {
     **{f"matched_temperature.{name}": "tests/mix/test_matched.py" for name in ("temperatures", "usual", "tolerance")},
     **{f"written.{name}": "tests/mix/test_written.py" for name in ("rows", "paraphrases")},
     **{f"pair_prompts.{name}": "tests/mix/test_written.py" for name in ("rows", "wording", "topics")},
-    **{f"pair_prompts.{name}": "as in prompts" for name in ("system", "date", "template")},
     **{
-        f"pair_prompts.table.{name}": "it has no table"
+        f"{stage}.{name}": "as in prompts"
+        for stage in ("pair_prompts", "task_texts")
+        for name in ("system", "date", "template")
+    },
+    **{
+        f"{stage}.table.{name}": "it has no table"
+        for stage in ("pair_prompts", "task_texts")
         for name in ("commit", "subset", "part", "sha256", "rows", "where")
     },
     **{
-        f"pair_prompts.table.columns.{name}": "it has no table"
+        f"{stage}.table.columns.{name}": "it has no table"
+        for stage in ("pair_prompts", "task_texts")
         for name in ("prompt", "response", "id", "context", "category")
     },
     "mix.level": "rows of an input: tests/mix/test_selection.py",
@@ -165,6 +171,7 @@ NOT_SHOWN = {
         f"round_rows.{name}": "tests/mix/test_round_rows.py"
         for name in ("mixes", "rows", "drawn", "seed", "filter", "unfiltered", "least", "drop")
     },
+    "vectors.split": "of human answers: tests/mix/test_selection.py",
     "sources_alike.prefix": "the names of scores: tests/evaluate/test_students_alike.py",
     "hosted.server": "who is asked: tests/generate/test_api.py",
     "hosted.id": "for what: tests/generate/test_api.py",
@@ -196,9 +203,13 @@ NOT_SHOWN = {
         f"safety.{name}": "tests/evaluate/test_safety.py"
         for name in ("sets", "benign", "licences", "asked", "panel", "min_refusals", "vanilla", "mix")
     },
-    **{f"harness.asked.{name}": CONTENT for name in ("sha256", "release")},
+    **{f"{stage}.asked.{name}": CONTENT for stage in ("harness", "task_texts") for name in ("sha256", "release")},
     **{f"harness.{name}": HARNESS for name in ("precision", "batch_tokens")},
-    **{f"harness.asked.{name}": HARNESS for name in ("tasks", "limit", "shots", "chat")},
+    **{
+        f"{stage}.asked.{name}": HARNESS
+        for stage in ("harness", "task_texts")
+        for name in ("tasks", "limit", "shots", "chat")
+    },
     "downstream.harness": HARNESS,
     **{
         f"judge_prompts.rubric.{name}": "the numbers of a judge's verdicts: tests/evaluate/test_verdicts.py"

@@ -203,6 +203,10 @@ MISTAKES = {
         ["mix=selected", "mix.rows=48", "prompts.toy.rows=60", "prompts.test=12"],
         ["mix.rows=48", "no choice among 48 prompts", "mix.rows=12"],
     ),
+    "a bound on the shift that leaves too few": (
+        ["mix=selected", "mix.rows=1500", "mix.diversity.near=0.5", "prompts.target=200"],
+        ["mix.diversity.near=0.5: leaves 1350 answers to select 1500 rows from"],
+    ),
     "near to no target": (["mix=selected", "mix.rows=9", "mix.diversity.near=0.5"], ["prompts.target=200"]),
     "a level of no sampling": (["mix=sampled", "mix.level=null"], ["mix.level=null", "needs a level from 0 to 1"]),
     "a level beyond the most diverse": (["mix=selected", "mix.level=1.5"], ["mix.level=1.5: needs 0 to 1"]),
@@ -227,7 +231,10 @@ MISTAKES = {
         ["mix=selected", "mix.rows=9", "rounds=replace", "rounds.round=1"],
         ["mix.level: rows are selected in round 0", "rounds=none"],
     ),
-    "no weight at all": (["mix.weights=[0,0,0,0]"], ["mix.weights=[0.0, 0.0, 0.0, 0.0]", "oak, elm, ash, fir"]),
+    "no weight at all": (
+        ["mix.weights=[0,0,0,0]"],
+        ["[0.0, 0.0, 0.0, 0.0]", "not all 0, for each of oak, elm, ash, fir"],
+    ),
     "toys and files": ([*FILES, "mix=single", "generators=toy_small"], ["oak: a toy model", "prompts=toy"]),
     # a model
     "pickle": (

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def regular(path: Path) -> bool:
@@ -29,6 +30,22 @@ def reach(paths: list[Path]) -> tuple[str, int]:
     """How far a build came: files of a folder are named in the order they are made, others grow."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     return max((file.stem for file in files), default=""), sum(file.stat().st_size for file in files)
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path, **how: Any) -> None:
+    """Write rows, whose keys are columns, in order as a parquet file; `how` is that of pyarrow."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, **how)
+
+
+def read_rows(path: Path, **how: Any) -> list[dict[str, Any]]:
+    """The rows of a parquet file in order; `how` is that of pyarrow."""
+    import pyarrow.parquet
+
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path, **how).to_pylist()
+    return rows
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, DataError, Run, Sample, Score
 from synthdiv.evaluate.likelihood import Likelihood, Target, human_scores, own_items, perplexity_1_scores
-from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_note
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
@@ -22,6 +21,7 @@ from synthdiv.measures.estimates import SHARE, VANILLA, Measure, join_notes, mea
 from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.sentences import SENTENCE, sentences
 from synthdiv.measures.words import REGEX, words
+from synthdiv.mix.sentence_vectors import Vectors, read_vectors, truncated_note
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.split import rank
 
@@ -63,9 +63,6 @@ class CollapseSuite(Suite, TextBudget):
     """A model of sentence-transformers; null: no semantic measures."""
     seed: int = setting(0, least=0)
     """Seed of the intervals."""
-
-    def models(self) -> dict[str, Checkpoint]:
-        return {"encoder": self.encoder} if self.encoder else {}
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         human = bool(getattr(arm.prompts.stage, "human", False))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import listed_twice
+from synthdiv.core.files import read_rows, write_rows
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Score
-from synthdiv.evaluate.harness import Harness, HarnessTasks, read_harness
+from synthdiv.evaluate.harness import Harness, HarnessTasks, TaskTexts, read_harness
 from synthdiv.evaluate.suite import HEADLINE, EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import Split, prompt_tokens, read_samples
 from synthdiv.generate.spec import Sampling
@@ -59,16 +60,14 @@ class DownstreamSuite(Suite):
             problems.append(f"{name}.files: {FACTS!r} is the name of the toy world's facts; name the file otherwise")
         return problems
 
-    def prompt_sets(self) -> dict[str, Any]:
-        sets: dict[str, Any] = {f"files.{index}": file for index, file in enumerate(self.files)}
-        return sets | ({"harness": self.harness} if self.harness else {})
-
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         names, patterns = [file.name for file in self.files], [file.pattern or "" for file in self.files]
         inputs = {f"{file.name}/questions": questions(file, arm) for file in self.files}
         if self.facts:
             names, patterns = [*names, FACTS], [*patterns, ""]
             inputs[f"{FACTS}/questions"] = fact_questions(arm)
+        if self.harness:
+            inputs["tasks"] = Node(TaskTexts(asked=self.harness))
         stage = Downstream(names, patterns, self.harness is not None, vanilla is None)
         for prefix, student in (("", arm), ("vanilla/", vanilla)):
             if student:
@@ -138,9 +137,6 @@ class Choices(Stage):
         return Work(count, read_tokens=count * CHOICES_PER_QUESTION * prompt_tokens(inputs, measured))
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         rows = read_prompts(inputs["prompts"], "test")
         opened = run.model(inputs["model"], self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
@@ -149,23 +145,20 @@ class Choices(Stage):
         scored = [(prompt, ids[:-1]) for prompt, ids in pairs]
         values = iter(answer_log_likelihoods(opened, scored, self.batch_tokens, run.progress))
         table = [
-            {
-                "id": row["id"],
-                "nll": [-float(next(values).sum(dtype="float64")) for _ in row["choices"]],
-                "bytes": [len(choice.encode()) for choice in row["choices"]],
-                "characters": [len(choice) for choice in row["choices"]],
-            }
+            {"id": row["id"], "nll": [-float(next(values).sum(dtype="float64")) for _ in row["choices"]]}
+            | {"bytes": [len(choice.encode()) for choice in row["choices"]], "characters": [*map(len, row["choices"])]}
             for row in rows
         ]
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), out / FILE)
+        write_rows(table, out / FILE)
         tokens = sum(len(ids) for _, ids in scored)
         return {"questions": len(rows), "tokens": tokens, "system_folded": chat.folded}
 
 
 @dataclass
 class Downstream(Stage):
-    """Inputs: of each file F `F/questions` and `F/answers`, with `harness` the student's `harness`; and the last two of
-    the vanilla student, with `vanilla/` before each name, unless the student is the vanilla one.
+    """Inputs: of each file F `F/questions` and `F/answers`, with `harness` the student's `harness` and the texts of its
+    `tasks`, with which mixes are compared; and answers and `harness` of the vanilla student, with `vanilla/` before
+    each name, unless the student is the vanilla one.
 
     Output: `scores.json` and `items.parquet`.
     """
@@ -184,7 +177,7 @@ class Downstream(Stage):
     def input_names(self) -> list[str]:
         arm = [f"{name}/answers" for name in self.files] + ["harness"] * self.harness
         vanilla = [] if self.vanilla else [f"vanilla/{name}" for name in arm]
-        return [*(f"{name}/questions" for name in self.files), *arm, *vanilla]
+        return [*(f"{name}/questions" for name in self.files), *["tasks"] * self.harness, *arm, *vanilla]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         scores: list[Score] = []
@@ -233,27 +226,18 @@ def file_values(
     rows: Mapping[str, dict[str, Any]], answers: Artifact, pattern: str
 ) -> dict[str, tuple[dict[str, float], float]]:
     """By metric: 1 or 0 for each question, and the chance level."""
-    import pyarrow.parquet
-
     if not isinstance(answers.stage, Choices):
         right = {key: row["answers"] for key, row in rows.items()}
         values = {row.id: exact_match(row.response, right[row.id], pattern) for row in read_samples(answers.path)}
         return {"exact_match": (values, guess_share(list(right.values()), pattern))}
-    likelihoods = pyarrow.parquet.read_table(answers.path / FILE).to_pylist()
+    likelihoods = read_rows(answers.path / FILE)
     chance = sum(len(row["right"]) / len(row["choices"]) for row in rows.values()) / len(rows)
-    lengths_of = {"acc": None, "acc_norm": "characters", "acc_bytes": "bytes"}
-    return {
-        metric: (
-            {
-                row["id"]: choice_is_right(
-                    row["nll"], row[lengths] if lengths else [1] * len(row["nll"]), rows[row["id"]]["right"]
-                )
-                for row in likelihoods
-            },
-            chance,
-        )
-        for metric, lengths in lengths_of.items()
-    }
+    scored = dict[str, tuple[dict[str, float], float]]()
+    for metric, lengths in (("acc", None), ("acc_norm", "characters"), ("acc_bytes", "bytes")):
+        by = {row["id"]: row[lengths] if lengths else [1] * len(row["nll"]) for row in likelihoods}
+        right = {row["id"]: choice_is_right(row["nll"], by[row["id"]], rows[row["id"]]["right"]) for row in likelihoods}
+        scored[metric] = (right, chance)
+    return scored
 
 
 def fact_tasks(
@@ -267,13 +251,8 @@ def fact_tasks(
         if third is not Third.pretrained:
             measure = measure._replace(caution=f"chance {chance:.3f}, also for the vanilla student")
         base = {key: vanilla[key] for key in of_third} if vanilla is not None else None
-        yield (
-            measure,
-            {key: values[key] for key in of_third},
-            base,
-            chance if third is Third.pretrained else None,
-            third is not Third.unseen,
-        )
+        level = chance if third is Third.pretrained else None
+        yield measure, {key: values[key] for key in of_third}, base, level, third is not Third.unseen
 
 
 def by_question(lines: list[dict[str, Any]]) -> dict[str, float]:

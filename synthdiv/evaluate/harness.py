@@ -8,7 +8,7 @@ import importlib.metadata
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, Precision
+from synthdiv.prompts.questions import WholeTable
 
 FILE = "samples.jsonl"
 QUESTIONS = 1000  # of a task without a limit, for plans
@@ -65,15 +66,14 @@ class HarnessTasks:
     def unknown(self) -> list[str]:
         """One line for each task that does not exist, with the nearest names."""
         names = self.manager().all_tasks
-        lines = []
-        for task in self.tasks:
-            near = difflib.get_close_matches(task, names, 3, 0.5)
-            if task not in names:
-                lines.append(f"tasks: lm-evaluation-harness has no task {task!r}; the nearest are {', '.join(near)}")
-        return lines
+        near = {task: difflib.get_close_matches(task, names, 3, 0.5) for task in self.tasks if task not in names}
+        text = "tasks: lm-evaluation-harness has no task {!r}; the nearest are {}"
+        return [text.format(task, ", ".join(each)) for task, each in near.items()]
 
     def manager(self) -> Any:
         """What finds the tasks; the thousands of the package are only read if one is wanted."""
+        if self.path and Resolver(Path(self.path)).folder(Path(self.path)) != self.sha256:
+            raise DataError(f"path={self.path}: the tasks changed since this sweep was launched; launch it again")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         from lm_eval.tasks import TaskManager
 
@@ -81,6 +81,34 @@ class HarnessTasks:
         if local and all(task in local.all_tasks for task in self.tasks):
             return local
         return TaskManager(include_path=self.path, include_defaults=True)
+
+
+@dataclass
+class TaskTexts(WholeTable):
+    """What tasks ask, for the overlap with fine-tuning sets: each question as it is written, and every text of its
+    document (of choices and solutions too), once as a prompt and as an answer. It has no table."""
+
+    name = "task_texts"
+
+    asked: HarnessTasks = field(default_factory=HarnessTasks)
+    """The tasks."""
+
+    test = property(lambda self: len(self.asked.tasks) * (self.asked.limit or QUESTIONS))
+
+    def records(self) -> list[dict[str, Any]]:
+        texts: dict[str, str] = {}
+        for name, task in self.asked.manager().load(list(self.asked.tasks))["tasks"].items():
+            for number, document in task.doc_iterator(limit=self.asked.limit):
+                texts |= dict.fromkeys(texts_in([task.doc_to_text(document), document]), f"{name}/{number}")
+        return [{"id": place, "prompt": text, "response": text} for text, place in texts.items()]
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a document, at whatever depth."""
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts_in(inner)
 
 
 @dataclass
@@ -111,8 +139,6 @@ class Harness(Stage):
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         asked, prompts = self.asked, inputs["prompts"]
-        if asked.path and Resolver(out).folder(Path(asked.path)) != asked.sha256:
-            raise DataError(f"path={asked.path}: the tasks changed since this sweep was launched; launch it again")
         opened = run.model(inputs["model"], self.precision.value)
         manager = asked.manager()
         import lm_eval.evaluator
@@ -167,15 +193,6 @@ def student_lm(opened: OpenModel, chat: Chat, batch_tokens: int) -> Any:
             self.cut += len(before) + len(after) > self.max_length
             return before, after
 
-        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
-            return list(super().loglikelihood(requests, disable_tqdm=True))
-
-        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
-            return list(super().loglikelihood_rolling(requests, disable_tqdm=True))
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-            return list(super().generate_until(requests, disable_tqdm=True))
-
     longest = min(opened.context, LONGEST)
     return StudentLM(
         pretrained=opened.model,
@@ -187,26 +204,15 @@ def student_lm(opened: OpenModel, chat: Chat, batch_tokens: int) -> Any:
 
 def numbers(task: str, samples: list[dict[str, Any]], results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The metrics of a task that are a number for each question, as lines of `samples.jsonl`."""
-    better = results.get("higher_is_better", {}).get(task, {})
-    lines = []
-    for sample in samples:
-        choices = len(sample["arguments"]) if results["configs"][task]["output_type"] == "multiple_choice" else 0
-        for metric in sample["metrics"]:
-            if isinstance(sample[metric], int | float):
-                lines.append(
-                    {
-                        "task": task,
-                        "filter": sample["filter"],
-                        "metric": metric,
-                        "higher_is_better": better.get(metric),
-                        "id": str(sample["doc_id"]),
-                        "hash": sample["doc_hash"],
-                        "value": float(sample[metric]),
-                        "choices": choices,
-                        "right": str(sample["target"]),
-                    }
-                )
-    return lines
+    better, kind = results.get("higher_is_better", {}).get(task, {}), results["configs"][task]["output_type"]
+    return [
+        {"task": task, "filter": sample["filter"], "metric": metric, "higher_is_better": better.get(metric)}
+        | {"id": str(sample["doc_id"]), "hash": sample["doc_hash"], "value": float(sample[metric])}
+        | {"choices": len(sample["arguments"]) if kind == "multiple_choice" else 0, "right": str(sample["target"])}
+        for sample in samples
+        for metric in sample["metrics"]
+        if isinstance(sample[metric], int | float)
+    ]
 
 
 def read_harness(artifact: Artifact) -> dict[str, list[dict[str, Any]]]:

@@ -19,7 +19,7 @@ from synthdiv.measures.semantic import Prompted, Reference
 from synthdiv.measures.vectors import VectorArm
 from synthdiv.measures.word_arm import WordArm
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.encoder import encode_new, open_encoder
+from synthdiv.models.encoder import encode_batches, open_encoder
 from synthdiv.models.load import weights_folder
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_collapse import COLLAPSES, CONTROLS, TextLaw, divergence, text_law
@@ -66,9 +66,6 @@ class InstrumentSuite(Suite, Trials):
 
     encoder: Checkpoint | None = None
     """A model of sentence-transformers; null: no semantic measures."""
-
-    def models(self) -> dict[str, Checkpoint]:
-        return {"encoder": self.encoder} if self.encoder else {}
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         if not getattr(arm.prompts.stage, "toy", None):
@@ -152,7 +149,8 @@ class Reader:
         import numpy as np
 
         texts = [text for group in groups for text in group]
-        encode_new(self.encoder, texts, self.known)
+        for chunk, vectors in encode_batches(self.encoder, {*texts} - {*self.known}):
+            self.known.update(zip(chunk, vectors, strict=True))
         prompt = np.repeat(np.arange(len(groups)), list(map(len, groups)))
         one_group = np.append(np.zeros(len(groups), dtype=int), -1)
         return VectorArm(np.stack([self.known[text] for text in texts]), prompt, one_group)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.files import write_rows
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.evaluate.rubric import Rubric
@@ -85,16 +86,13 @@ class JudgePrompts(Stage):
         return Work(self.rows)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         rows = list(self._pairs(inputs) if self.rubric.pair else self._ratings(inputs))
         if not 0 < len(rows) <= self.rows:
             raise DataError(
                 f"{self.rubric.name}: {len(rows)} judge prompts; the inputs have 1 to {self.rows} by their fields"
             )
         table = [row | {"split": self.split.value, "position": at, "category": ""} for at, row in enumerate(rows)]
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), out / FILE)
+        write_rows(table, out / FILE)
         return {"rows": len(rows), "empty": sum(not row.get("response", "x").strip() for row in rows)}
 
     def _ratings(self, inputs: Mapping[str, Artifact]) -> Iterator[Row]:

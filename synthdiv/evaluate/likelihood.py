@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from synthdiv.core.files import read_rows
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Score
 from synthdiv.evaluate.judge_prompts import taken_rows
@@ -196,10 +197,7 @@ def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Given]:
 
 def read_likelihood(artifact: Artifact) -> list[dict[str, Any]]:
     """The rows of a finished `likelihood` artifact."""
-    import pyarrow.parquet
-
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
-    return rows
+    return read_rows(artifact.path / FILE)
 
 
 def human_scores(

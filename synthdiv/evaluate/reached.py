@@ -9,14 +9,17 @@ from typing import Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
-from synthdiv.core.types import Artifact, Run
-from synthdiv.evaluate.suite import EvaluatedStudent, Suite, json_number, write_suite
+from synthdiv.core.types import Artifact, ConfigError, Run
+from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, json_number, write_suite
 from synthdiv.measures.estimates import SHARE, Measure, join_notes, mean_of, undefined
 from synthdiv.measures.reference import mauve, two_sample_auc
 from synthdiv.measures.spectrum import vendi
 from synthdiv.measures.words import words
 from synthdiv.mix.mix import read_mix
 from synthdiv.mix.selection import hashed, right_answers
+from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.encoder import encode
+from synthdiv.models.load import weights_folder
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
 
@@ -32,50 +35,78 @@ class ReachedSuite(Suite):
     headlines = ("reached/vendi_1", "reached/auc")
     caveats = ("reached/right", "reached/words")
     reading = (
-        "`reached/…` is on the fine-tuning set, by n-grams of characters and by other measures than selection has: the "
-        "effective number of different answers, and the shift to the split `target` (AUC .5: none)."
+        "`reached/…` is on the fine-tuning set, by other vectors (n-grams of characters, or an encoder) and by other "
+        "measures than selection has: the effective number of different answers, and the shift to the split `target` "
+        "(AUC .5: none)."
     )
 
     texts: int = setting(200, least=20)
     """How many answers that are not empty, by a fixed random order of prompts; and at most so many of the target."""
     pattern: str = ""
     """A regular expression whose last match in an answer and in the human one is its label; empty: none."""
+    encoder: Checkpoint | None = None
+    """A model of sentence-transformers, another one than selected the rows; null: hashed n-grams of characters."""
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
-        return Node(Reached(self.texts, self.pattern), {"prompts": arm.prompts, "mix": arm.mix}) if arm.mix else None
+        if not arm.mix:
+            return None
+        inputs = {"prompts": arm.prompts, "mix": arm.mix} | ({"encoder": Node(self.encoder)} if self.encoder else {})
+        if self.encoder and inputs["encoder"].key in arm.mix.ancestry():
+            raise ConfigError(
+                f"evaluate.suites: reached has encoder={self.encoder.path or self.encoder.hub}, which selected the "
+                "rows too (mix.diversity.encoder), so it sees what it chose; choose another one, or encoder=null"
+            )
+        return Node(Reached(self.texts, self.pattern, self.encoder is not None), inputs)
 
 
 @dataclass
 class Reached(Stage):
-    """Inputs: `prompts` and `mix`. Output: `scores.json` and `items.parquet`."""
+    """Inputs: `prompts` and `mix`, and with `encoded` an `encoder`. Output: `scores.json` and `items.parquet`."""
 
     name = "reached"
-    version = 2
+    version = 3
 
     texts: int = 200
     """How many answers."""
     pattern: str = ""
     """The regular expression for labels."""
+    encoded: bool = setting(False, before=False)
+    """There is a sentence encoder."""
 
-    def input_names(self) -> tuple[str, ...]:
-        return ("prompts", "mix")
+    def input_names(self) -> list[str]:
+        return ["prompts", "mix", *["encoder"] * self.encoded]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        import numpy as np
+
         every = sorted(read_mix(inputs["mix"]), key=lambda row: rank(0, "reached", row["id"]))
         written = [row for row in every if row["response"].strip()]  # an empty answer has no direction
         rows, target = written[: self.texts], read_prompts(inputs["prompts"], "target", self.texts)
-        vectors, human = (
-            hashed([row["response"] for row in part], analyzer="char_wb", ngram_range=(3, 5)) for part in (rows, target)
-        )
+        texts, cut = [row["response"] for row in (*rows, *target)], np.zeros(0, dtype=bool)
+        if self.encoded:
+            run.close()  # the encoder takes the place of the open model
+            both, cut = encode(weights_folder(inputs["encoder"]), texts, run.device)
+        else:
+            both = hashed(texts, analyzer="char_wb", ngram_range=(3, 5))
+        vectors, human = both[: len(rows)], both[len(rows) :]
         short = f"{len(rows)} answers; the measure is of {self.texts}" if len(rows) < self.texts else ""
-        empty = f"{len(every) - len(written)} empty answers left out" if len(written) < len(every) else ""
+        notes = [f"{len(every) - len(written)} empty answers left out"] * (len(written) < len(every))
+        notes += [f"{cut.sum()} texts exceed the encoder's context"] * bool(cut.any())
+        values: dict[Measure, list[float]] = {
+            RIGHT: right_answers(inputs["prompts"], self.pattern, rows),
+            WORDS: [len(words(row["response"])) for row in rows],
+        }
         scores = [
             undefined(VENDI, short, len(rows)).score() if short else vendi(vectors),
             two_sample_auc(vectors, human),
             mauve(vectors, human),
-            mean_of(RIGHT, right_answers(inputs["prompts"], self.pattern, rows)).score(),
-            mean_of(WORDS, [len(words(row["response"])) for row in rows]).score(),
+            *(mean_of(measure, each).score() for measure, each in values.items()),
         ]
-        named = [replace(each, name=f"reached/{each.name}", note=join_notes(each.note, empty)) for each in scores]
-        write_suite(out, named, [], ReachedSuite)
+        named = [replace(each, name=f"reached/{each.name}", note=join_notes(each.note, *notes)) for each in scores]
+        items = [
+            item(row["id"], f"reached/{measure.name}", value, sample=row["sample"], finish=row["finish"])
+            for measure, each in values.items()
+            for row, value in zip(rows, each, strict=True)
+        ]
+        write_suite(out, named, items, ReachedSuite)
         return {score.name: json_number(score.value) for score in scores}

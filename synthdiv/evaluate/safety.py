@@ -99,9 +99,6 @@ class SafetySuite(Suite):
         problems = listed_twice(f"{name}.sets", (each.name for each in self.sets), "sets")
         return problems + ([] if self.sets else [f"{name}.sets=[]: needs at least one set of requests"])
 
-    def prompt_sets(self) -> dict[str, Any]:
-        return {f"sets.{index}": each for index, each in enumerate(self.sets)}
-
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         study: Any = arm.prompts.stage
         requests = {each.name: Node(each.requests(study)) for each in self.sets}

@@ -15,7 +15,7 @@ from synthdiv.generate.generate import Split, read_samples
 from synthdiv.measures.similarity import ngram_vectors, source_similarity
 from synthdiv.measures.words import truncate_words
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.encoder import encode_new, open_encoder
+from synthdiv.models.encoder import encode
 from synthdiv.models.load import weights_folder
 
 
@@ -31,9 +31,6 @@ class SourcesAlikeSuite(Suite):
     """Words to which answers are cut, so that length has no part in it."""
     encoder: Checkpoint | None = None
     """A model of sentence-transformers; null: word bigrams only."""
-
-    def models(self) -> dict[str, Checkpoint]:
-        return {"encoder": self.encoder} if self.encoder else {}
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         names = [source.name for source in arm.sources]
@@ -79,12 +76,10 @@ class SourcesAlike(Stage):
         texts = {name: [text if words else "" for text, words in rows] for name, rows in cut.items()}
         kinds: dict[str, dict[str, Any]] = {"ngrams": ngram_vectors(texts)}
         if self.encoded:
-            encoder, known = open_encoder(weights_folder(inputs["encoder"]), run.device), dict[str, Any]()
-            for name, rows in texts.items():
-                run.progress(len(kinds.get("vectors", {})), len(texts), "sources encoded")
-                encode_new(encoder, rows, known)
-                known[""] = np.full(encoder.get_embedding_dimension(), np.nan)  # no answer has no meaning
-                kinds.setdefault("vectors", {})[name] = np.stack([known[text] for text in rows])
+            flat = [text for rows in texts.values() for text in rows]
+            encoded, _ = encode(weights_folder(inputs["encoder"]), flat, run.device, 32, run.progress)
+            encoded[[not text for text in flat]] = np.nan  # no answer has no meaning
+            kinds["vectors"] = dict(zip(texts, np.split(encoded, len(texts)), strict=True))
         scores = []
         for kind, vectors in kinds.items():
             scores += [replace(score, name=f"{self.prefix}{kind}/{score.name}") for score in source_similarity(vectors)]

@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from synthdiv.core.fields import blocks
+from synthdiv.core.files import write_rows
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, Score
 from synthdiv.evaluate.rubric import Rubric, Rubrics
@@ -95,12 +97,13 @@ class Suite:
     """The module: a file of `synthdiv/evaluate` by its name, or a module of your own like `my_package.my_suite`."""
 
     def models(self) -> dict[str, Checkpoint]:
-        """The models it needs, judges included, by the name of the field that holds them."""
-        return {}
+        """The models it needs, by the name of the field that holds them."""
+        return {place: block for place, block in blocks(self, "") if isinstance(block, Checkpoint)}
 
     def prompt_sets(self) -> dict[str, Resolvable]:
         """The prompt sets it needs beside those of the study, by the name of the field that holds them."""
-        return {}
+        others = ((place, block) for place, block in blocks(self, "") if not isinstance(block, Checkpoint))
+        return {place: block for place, block in others if hasattr(block, "resolve")}
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         """The node whose artifact has the scores of `arm`, compared with those of the vanilla student (None: this is
@@ -191,36 +194,19 @@ def field_names(module: str) -> str:
 
 def item(prompt: str, measure: str, value: float, **rest: Any) -> dict[str, Any]:
     """One measured value of one answer. `bytes` is -1 and `order` 0 where they mean nothing."""
-    return {
-        "prompt": prompt,
-        "sample": 0,
-        "order": 0,
-        "decoding": "",
-        "measure": measure,
-        "value": float(value),
-        "bytes": -1,
-        "finish": "",
-    } | rest
+    which = {"prompt": prompt, "sample": 0, "order": 0, "decoding": ""}
+    return which | {"measure": measure, "value": float(value), "bytes": -1, "finish": ""} | rest
 
 
 def write_suite(out: Path, scores: list[Score], items: list[dict[str, Any]], suite: type[Suite] = Suite) -> None:
     """Write `scores.json`, and `items.parquet` beside it, because scores alone cannot be paired. `suite` says which
     scores are headlines and caveats, unless they do themselves. JSON has no NaN and no infinity: they are written as
     null and as text."""
-    import pyarrow
-    import pyarrow.parquet
-
     roles = dict.fromkeys(suite.headlines, HEADLINE) | dict.fromkeys(suite.caveats, CAVEAT)
-    records = [
-        {
-            key: json_number(value) if isinstance(value, float) else value
-            for key, value in dataclasses.asdict(score).items()
-        }
-        | {"role": roles.get(score.name, score.role)}
-        for score in scores
-    ]
+    fields = [dataclasses.asdict(score) | {"role": roles.get(score.name, score.role)} for score in scores]
+    records = [{key: json_number(x) if isinstance(x, float) else x for key, x in each.items()} for each in fields]
     (out / "scores.json").write_text(json.dumps(records, indent=1, allow_nan=False), encoding="utf-8")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(items), out / "items.parquet")
+    write_rows(items, out / "items.parquet")
 
 
 def json_number(value: float) -> float | str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.files import read_rows, write_rows
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.judge_prompts import judge_prompts
@@ -87,9 +88,6 @@ class Verdicts(Stage):
         return ["prompts", *map(str, range(self.shards))]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         prompts = inputs["prompts"]
         rubric: Rubric = prompts.stage.rubric
         answered: dict[str, Row] = {}
@@ -106,7 +104,7 @@ class Verdicts(Stage):
                 result["value"] = 1 - result["value"]
             place = {name: row[name] for name in ("prompt_id", "sample", "order")}
             rows.append(place | {"source": row.get("source", "")} | result)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+        write_rows(rows, out / FILE)
         problems = [row["problem"] for row in rows if row["problem"]]
         return {"rows": len(rows), **{name: problems.count(name) for name in sorted({*problems})}}
 
@@ -155,7 +153,4 @@ def first_tokens(logprobs: Any) -> list[tuple[str, float]]:
 
 def read_verdicts(artifact: Artifact) -> list[Row]:
     """The rows of a finished `verdicts` artifact, prompts in the order of the prompt set."""
-    import pyarrow.parquet
-
-    rows: list[Row] = pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
-    return rows
+    return read_rows(artifact.path / FILE)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.files import read_rows, write_rows
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
@@ -116,11 +117,12 @@ class Mix(FineTuningSet):
         return needed_shards(self.grid, self.rows, tuple(self.weights), *how, math.ceil(self.spare * self.rows))
 
     def spares(self) -> list[tuple[int, str]]:
-        """The positions of further prompts, with the source of the shard, and with `human` if the mix has humans."""
+        """The positions of further prompts, with the source of the shard (not where a level selects the rows, from a
+        pool that is filtered), and with `human` if the mix has humans."""
         how = (self.weights, self.rotation, self.real_rotation, math.ceil(self.spare * self.rows))
         human = ["human"] if not self.sources or self.real_share or self.real_rows else []
         return [(position, name) for position, source in further_rows(self.grid, self.rows, *how)
-                for name in (*self.sources[source:source + 1], *human)]  # fmt: skip
+                for name in (*self.sources[source:source + 1] * (not self.level), *human)]  # fmt: skip
 
     def filters(self) -> str:
         """What leaves rows out by their texts, in words; empty where nothing does."""
@@ -241,15 +243,9 @@ def finish_counts(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, i
 
 def write_mix(rows: list[dict[str, Any]], out: Path) -> None:
     """Write the rows of a fine-tuning set, in order, into the folder of its artifact."""
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / FILE)
+    write_rows(rows, out / FILE)
 
 
 def read_mix(artifact: Artifact) -> list[dict[str, Any]]:
     """The rows of a mix in order."""
-    import pyarrow.parquet
-
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(artifact.path / FILE).to_pylist()
-    return rows
+    return read_rows(artifact.path / FILE)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import read_rows
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
 from synthdiv.prompts.split import rank
@@ -48,14 +49,12 @@ class RoundRows(FineTuningSet):
         return ["prompts", *map(str, range(self.mixes)), *(f"values/{number}" for number in judged)]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow.parquet
-
         rows, before, removed = list[dict[str, Any]](), 0, Counter[str]()
         for number in range(self.mixes):
             mix = read_mix(inputs[str(number)])
             if values := inputs.get(f"values/{number}"):
                 removed.update(row["source"] for row in mix)
-                mix = self.passed(mix, pyarrow.parquet.read_table(next(values.path.glob("*.parquet"))).to_pylist())
+                mix = self.passed(mix, read_rows(next(values.path.glob("*.parquet"))))
                 removed.subtract(row["source"] for row in mix)
             rows += [{**row, "round": row.get("round", 0), "position": before + row["position"]} for row in mix]
             before += inputs[str(number)].stage.rows

@@ -12,8 +12,10 @@ from typing import Any
 from synthdiv.core.fields import setting
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.measures.accuracy import exact_match
+from synthdiv.measures.vectors import unit_vectors
 from synthdiv.measures.words import words
 from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
+from synthdiv.mix.sentence_vectors import read_vectors
 from synthdiv.mix.subset import choose
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import largest_remainder
@@ -25,8 +27,9 @@ QUANTILES = (0.25, 0.5, 0.75)  # of length, which cut the pool into strata
 
 @dataclass
 class Selection(FineTuningSet):
-    """Rows with the same numbers by source, correctness and length at every level. Inputs: `prompts`, and by number
-    mixes of every prompt of the pool. Output: `mix.parquet`."""
+    """Rows with the same numbers by source, correctness and length at every level. Inputs: `prompts`, by number mixes
+    of every prompt of the pool, and if it is `encoded` their `vectors/NUMBER` and those of the split `target`, if that
+    bounds the shift. Output: `mix.parquet`."""
 
     name = "selection"
 
@@ -45,9 +48,12 @@ class Selection(FineTuningSet):
     """The regular expression for labels."""
     seed: int = setting(0, least=0, before=0)
     """Seed of random rows, of the parts, and but for 0 of the row from which others spread out."""
+    encoded: bool = setting(False, before=False)
+    """Rows are compared by the vectors of a sentence encoder, not by hashed word 1- and 2-grams."""
 
     def input_names(self) -> list[str]:
-        return ["prompts", *map(str, range(self.pools))]
+        encoded = [*(f"vectors/{at}" for at in range(self.pools)), *["target"] * (self.near < 1)]
+        return ["prompts", *map(str, range(self.pools)), *(encoded if self.encoded else [])]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         """Small strata choose first, so that no large one takes their prompts."""
@@ -56,10 +62,10 @@ class Selection(FineTuningSet):
         first, count, total = self.human
         pool = [row for at in range(self.pools) for row in read_mix(inputs[str(at)])]
         shares = Counter(row["source"] for row in pool)
-        pool = [row for row in pool if (row["position"] - first) % total >= count]
-        vectors = hashed([row["response"] for row in pool], **WORDS)
+        free = [at for at, row in enumerate(pool) if (row["position"] - first) % total >= count]
+        vectors, pool = self.vectors(inputs, "vectors/", pool)[free], [pool[at] for at in free]
         if self.near < 1:
-            target = hashed([row["response"] for row in read_prompts(inputs["prompts"], "target")], **WORDS)
+            target = self.vectors(inputs, "target", read_prompts(inputs["prompts"], "target"))
             order = np.argsort(-(vectors @ target.T).max(axis=1), kind="stable")
             kept = np.sort(order[: max(1, round(self.near * len(pool)))])
             pool, vectors = [pool[at] for at in kept], vectors[kept]
@@ -85,6 +91,16 @@ class Selection(FineTuningSet):
             )
         write_mix([pool[at] for at in sorted(selected)], out)
         return {"rows": self.rows, "pool": len(pool), "strata": len(sizes)}
+
+    def vectors(self, inputs: Mapping[str, Artifact], name: str, rows: list[dict[str, Any]]) -> Any:
+        """Unit vectors of the answers of `rows`: encoded, those of the inputs whose names begin with `name`; zeros for
+        a text without words."""
+        import numpy as np
+
+        if not self.encoded:
+            return hashed([row["response"] for row in rows], **WORDS)
+        parts = [read_vectors(inputs[each])[0] for each in self.input_names() if each.startswith(name)]
+        return np.nan_to_num(unit_vectors(np.concatenate(parts))).astype(np.float32)
 
 
 def hashed(texts: Sequence[str], **ngrams: Any) -> Any:

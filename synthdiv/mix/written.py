@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import write_rows
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import read_samples
 from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
@@ -41,16 +42,13 @@ class PairPrompts(WholeTable):
         return ["prompts"] if self.topics else ["prompts", "mix"]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         pairs = [] if self.topics else read_mix(inputs["mix"])
         rows = [{name: row[name] for name in ("id", "prompt", "response")} for row in pairs]
         for at in range(self.rows if self.topics else 0):
             rows.append({"id": f"topic-{at}", "topic": self.topics[at % len(self.topics)]})
         rows = [row | {"prompt": filled(self.wording, row)} for row in rows]
         self.split(rows)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out / prompt_set.FILE)
+        write_rows(rows, out / prompt_set.FILE)
         return {"rows": len(rows)}
 
 

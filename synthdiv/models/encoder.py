@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from synthdiv.models.load import quiet
 if TYPE_CHECKING:
     import numpy as np
 
+Progress = Callable[[int, int, str], None]
 BATCHES_PER_CHUNK = 64  # batches that are encoded at once
 
 
@@ -40,17 +41,31 @@ def open_encoder(folder: Path, device: str) -> Any:
     return encoder.eval()
 
 
-def encode_batches(encoder: Any, texts: list[str], batch: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield texts with their vectors, a few batches at a time; texts sorted by length need little padding."""
-    for start in range(0, len(texts), BATCHES_PER_CHUNK * batch):
-        chunk = texts[start : start + BATCHES_PER_CHUNK * batch]
+def encode_batches(
+    encoder: Any, texts: Iterable[str], batch: int = 32, progress: Progress = lambda *_: None
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield different texts with their vectors, a few batches at a time; sorted by length they need little padding."""
+    distinct = sorted({*texts}, key=lambda text: (len(text), text))
+    for start in range(0, len(distinct), BATCHES_PER_CHUNK * batch):
+        chunk = distinct[start : start + BATCHES_PER_CHUNK * batch]
         yield chunk, encoder.encode(chunk, batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
+        progress(start + len(chunk), len(distinct), "texts encoded")
 
 
-def encode_new(encoder: Any, texts: Iterable[str], known: dict[str, np.ndarray]) -> None:
-    """Add the vectors of the texts that are not `known`; each is encoded once."""
-    for chunk, vectors in encode_batches(encoder, sorted({*texts} - {*known}, key=lambda text: (len(text), text)), 32):
-        known.update(zip(chunk, vectors, strict=True))
+def encode(folder: Path, texts: Sequence[str], device: str = "auto", *how: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors (n, d) of texts by the encoder in a folder, and which texts it truncated: booleans (n,). `how`
+    is that of `encode_batches`."""
+    import numpy as np
+
+    encoder = open_encoder(folder, device)
+    vectors, truncated = [np.empty((0, encoder.get_embedding_dimension()), np.float32)], [np.empty(0, dtype=bool)]
+    places = dict[str, int]()
+    for chunk, part in encode_batches(encoder, texts, *how):
+        places |= zip(chunk, range(len(places), len(places) + len(chunk)), strict=True)
+        vectors.append(part)
+        truncated.append(exceeds_context(encoder, chunk))
+    rows = np.array([places[text] for text in texts], dtype=np.int64)
+    return np.concatenate(vectors)[rows], np.concatenate(truncated)[rows]
 
 
 def exceeds_context(encoder: Any, texts: list[str]) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import problems, setting
+from synthdiv.core.files import read_rows, write_rows
 from synthdiv.core.resolver import Resolver, unchanged
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
@@ -122,16 +123,13 @@ class Prompts(Stage):
             self.table.resolve("prompts.table", resolver, prompt_records)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         if self.table:
             unchanged("prompts.table.path", self.table.path, self.table.sha256)
         records = self.records()
         if len(records) != self.rows:
             raise DataError(f"the prompt set has {len(records)} rows and had {self.rows} when it was resolved")
         self.split(records)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)
+        write_rows(records, out / FILE)
         sizes = Counter(record["split"] for record in records)
         if not sizes["test"]:
             raise DataError(f"prompts.test={self.test}: no group of prompts is small enough to be held out")
@@ -185,11 +183,8 @@ def toy_records(toy: ToyPrompts, seed: int) -> list[dict[str, Any]]:
 
 def read_prompts(artifact: Artifact, side: str, limit: int | None = None) -> list[dict[str, Any]]:
     """Rows of one split in their order, the first `limit` of them: columns id, prompt, response, category, position."""
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(artifact.path / FILE, filters=[("split", "=", side)])
-    rows = sorted(table.to_pylist(), key=lambda row: row["position"])
-    return rows[:limit]
+    rows = read_rows(artifact.path / FILE, filters=[("split", "=", side)])
+    return sorted(rows, key=lambda row: row["position"])[:limit]
 
 
 def toy_prompt(row: dict[str, Any]) -> ToyPrompt:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.files import write_rows
 from synthdiv.core.resolver import Resolver, unchanged
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
@@ -81,14 +82,11 @@ class WholeTable(Stage):
         return Work(self.test)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         if self.table:
             unchanged("table.path", self.table.path, self.table.sha256)
         records = self.records()
         self.split(records)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)
+        write_rows(records, out / FILE)
         return {"rows": len(records)}
 
     def records(self) -> list[dict[str, Any]]:

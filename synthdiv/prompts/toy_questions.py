@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import write_rows
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
 from synthdiv.models.chat import DEFAULT_TEMPLATE
@@ -48,11 +49,8 @@ class FactQuestions(Stage):
         return Work(self.test)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import pyarrow
-        import pyarrow.parquet
-
         records = self.records()
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), out / FILE)
+        write_rows(records, out / FILE)
         return {"rows": len(records)}
 
     def records(self) -> list[dict[str, Any]]:

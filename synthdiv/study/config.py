@@ -12,6 +12,7 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.mix.filters import Duplicates, Filter, Overlap
+from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.study.claims import DeclaredClaim
 from synthdiv.study.generators import Generator, Generators, Judges, Student
@@ -65,8 +66,13 @@ class Diversity:
     """Topics: level 0 has the first one, level 1 all."""
     high: Sampling = field(default_factory=lambda: Sampling(1.5, 1.0))
     """Sampling: those at level 1; between they are linear."""
+    encoder: Checkpoint | None = None
+    """Selection: a model of sentence-transformers whose vectors are compared; null: hashed n-grams of words. The suite
+    `reached` measures with another one."""
 
     def check(self, name: str) -> list[str]:
+        if self.encoder and self.by is not By.selection:
+            return [f"{name}.encoder: is for {name}.by=selection, not {self.by.value}; set {name}.encoder=null"]
         if self.by is By.topics and len({*self.topics}) < max(2, len(self.topics)):
             return [f"{name}.topics={self.topics}: needs two or more different topics"]
         slots = {By.topics: ["{topic}"], By.paraphrase: ["{prompt}", "{response}"]}.get(self.by, [])

@@ -113,6 +113,8 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
             parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, part, resolver, unresolved)))
         for name, prompts in suite.prompt_sets().items():
             parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, prompts, resolver, unresolved)))
+    if (diversity := cell.mix.diversity) and diversity.encoder and cell.mix.kind is not Kind.none:
+        parts.append(("mix.diversity.encoder: ", partial(settle, diversity.encoder, resolver, unresolved)))
     if asked(cell):
         for index, judge in enumerate(cell.judge.models):
             name = f"judge.models.{index}."
@@ -181,7 +183,7 @@ def problems_of_sources(cell: Cell) -> list[str]:
         kind = Kind.multi.value  # whose likelihood it has
     weights = mix.weights or [1.0] * len(models)
     if len(weights) != len(models) or not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
-        return [f"mix.weights={mix.weights}: needs one weight of 0 or more for each of {', '.join(names)}"]
+        return [f"mix.weights={mix.weights}: needs one weight of 0 or more, not all 0, for each of {', '.join(names)}"]
     used = [source for source, weight in zip(models, weights, strict=True) if weight > 0]
     return problems_of_families(kind, used)
 
@@ -249,7 +251,13 @@ def check(cell: Cell) -> list[str]:
             f"mix.spare={mix.spare:g}: needs {needs:,} further prompts and there are {most:,}; lower mix.rows"
         )
     allocation = stage.allocation()
-    if (real := allocation.count(-1)) and not cell.prompts.human:
+    real = allocation.count(-1)
+    if diversity and (pool := round(diversity.near * taken * (have - real))) < rows - real:
+        problems.append(
+            f"mix.diversity.near={diversity.near}: leaves {pool} answers to select {rows - real} rows from; raise it, "
+            "or generators.samples, or lower mix.rows"
+        )
+    if real and not cell.prompts.human:
         problems.append(
             f"the mix needs {real:,} human answers and the prompts have none (prompts.table.columns.response=null)"
         )

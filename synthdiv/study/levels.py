@@ -14,6 +14,7 @@ from synthdiv.generate.source import Source
 from synthdiv.mix.matched import PROMPTS, MatchedTemperature
 from synthdiv.mix.mix import Mix
 from synthdiv.mix.selection import Selection
+from synthdiv.mix.sentence_vectors import Vectors
 from synthdiv.mix.written import REPLACED, PairPrompts, Written
 from synthdiv.study.config import By, Cell, Diversity, Kind
 from synthdiv.study.generators import Generator
@@ -35,7 +36,7 @@ def level_inputs(
     def part(**changes: Any) -> Node:
         return mixed(replace(cell, mix=replace(none, **changes)))
 
-    mix.level, mix.spare = True, 0.0
+    mix.level = True
     if diversity.by is By.selection:
         return {"level": selected_rows(cell, mix, part, diversity)}
     one = next(each for each in cell.generators.models if each.name == mix.sources[0])
@@ -46,12 +47,17 @@ def selected_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity) -> Nod
     """Rows selected from mixes of all prompts, which are filtered as the mix is."""
     allocation, have, pools = mix.allocation(), cell.prompts.train_rows, range(cell.generators.samples)
     human, first = allocation.count(-1), mix.positions()[allocation.index(-1)] if -1 in allocation else 0
-    stage = Selection(
-        mix.rows - human, len(pools), cell.mix.level, [first, human, have], diversity.near, diversity.pattern
-    )
-    stage.seed = mix.real_rotation
-    mixes = {str(at): part(rows=have, real_rotation=0, sample=at) for at in pools}
-    return Node(stage, {"prompts": Node(cell.prompts), **mixes})
+    without = [first, human + len(mix.spares()), have]
+    stage = Selection(mix.rows - human, len(pools), cell.mix.level, without, diversity.near, diversity.pattern)
+    stage.seed, prompts = mix.real_rotation, Node(cell.prompts)
+    inputs = {"prompts": prompts, **{str(at): part(rows=have, real_rotation=0, sample=at) for at in pools}}
+    if diversity.encoder and (stage.level is not None or stage.near < 1):  # random rows need no vectors
+        stage.encoded, encoder = True, Node(diversity.encoder)
+        for at in pools:
+            inputs[f"vectors/{at}"] = Node(Vectors(), {"answers": inputs[str(at)], "encoder": encoder})
+        if stage.near < 1:
+            inputs["target"] = Node(Vectors(True, split=Split.target), {"prompts": prompts, "encoder": encoder})
+    return Node(stage, inputs)
 
 
 def matched_temperature(cell: Cell, one: Source, mixed: Callable[[Cell, Block], Node], student: Node) -> Node:

@@ -84,10 +84,10 @@ def problems_of_filters(cell: Cell, stage: Mix) -> list[str]:
     mix, removed = cell.mix, stage.filters()
     diversity = mix.diversity_of_level() if stage.sources else None
     if diversity and diversity.by is not By.sampling:
-        if mix.spare:
+        if mix.spare and (mix.real_rows or diversity.by is not By.selection):
             return [
-                f"mix.spare={mix.spare:g}: rows of a level of diversity are chosen beforehand, so no further prompts "
-                "take the place of others; set mix.spare=0 and train.match=steps"
+                f"mix.spare={mix.spare:g}: rows of a level of diversity that are written, or stand beside "
+                "mix.real_rows, have no further prompts; set mix.spare=0 and train.match=steps"
             ]
         if mix.duplicates is not Duplicates.none:
             return [

@@ -24,6 +24,7 @@ from synthdiv.study.relations import relations
 from synthdiv.study.rounds import STUDENTS_OF, Lineage, Writers
 
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
+BY_SOURCES = ("mix.real_rows", "mix.level", "mix.diversity", "mix.temperatures", "mix.tolerance")
 
 
 def cell_record(point: Point, item: Graph) -> CellRecord:
@@ -119,7 +120,7 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
         return len(sources) > 1 or matched
     if key in ("mix.temperatures", "mix.tolerance"):
         return matched
-    if key == "mix.real_rows" or key.startswith(("mix.level", "mix.diversity")):
+    if key.startswith(BY_SOURCES):
         return bool(sources)
     if group == "rounds":
         return key == "rounds.round" or matters_in_rounds(key, cell)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import pyarrow
-import pyarrow.parquet
 import torch
 from lightning.fabric.plugins import environments
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import callbacks, loggers, profilers
 
+from synthdiv.core.files import write_rows
 from synthdiv.core.strategy import components
 from synthdiv.core.types import ConfigError, Run
 from synthdiv.train.callback import StageCallback
@@ -45,7 +44,7 @@ def fit(training: Training) -> dict[str, Any]:
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         make_trainer(training, strategy, keeper).fit(tuning)
     if run.rank == 0:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(tuning.curve), training.out / "metrics.parquet")
+        write_rows(tuning.curve, training.out / "metrics.parquet")
     made_here = sum(int(point["tokens"]) for point in tuning.curve[keeper.resumed :])
     return totals(tuning.curve[: keeper.kept_step], training) | {
         "steps_tried": len(tuning.curve),

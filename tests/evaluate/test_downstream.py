@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,7 @@ from synthdiv.core.ledger import Ledger
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.evaluate.downstream import Choices, Downstream, file_values
-from synthdiv.evaluate.harness import Harness, HarnessTasks, read_harness
+from synthdiv.evaluate.harness import Harness, HarnessTasks, TaskTexts, read_harness, texts_in
 from synthdiv.evaluate.suite import read_scores
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.spec import Sampling
@@ -27,6 +29,7 @@ from synthdiv.measures.accuracy import (
     share_measure,
     task_scores,
 )
+from synthdiv.mix.filters import overlap
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.questions import QuestionFile, Questions, right_choice
 from synthdiv.prompts.table import Columns, Table
@@ -84,7 +87,8 @@ def toy(arms, tmp_path_factory):
         assert torch.equal(state[0], torch.get_rng_state())
         assert (state[1], state[2]) == (np.random.get_state()[1].tolist(), random.getstate()), "nothing is reseeded"
         both[name] = SimpleNamespace(choices=build(arms.root, Choices(), asked, arm.model), harness=harness)
-    return SimpleNamespace(file=file, asked=asked, rows=rows, folder=folder, tasks=tasks, **both)
+    texts = build(arms.root, TaskTexts(asked=tasks))
+    return SimpleNamespace(file=file, asked=asked, rows=rows, folder=folder, tasks=tasks, texts=texts, **both)
 
 
 def test_the_harness_gives_our_own_accuracies_item_by_item(toy):
@@ -107,8 +111,9 @@ def test_what_the_template_writes_before_an_answer_is_in_no_choice(arms, toy, tm
 def test_choices_and_tasks_are_scored_beside_the_vanilla_student(arms, toy):
     """Every score has n, interval and direction; differences are paired; headlines are marked."""
     stage = Downstream(["toy"], [""], True)
-    tuned = build(arms.root, stage, toy.asked, *vars(toy.tuned).values(), *vars(toy.vanilla).values())
-    alone = build(arms.root, Downstream(["toy"], [""], True, True), toy.asked, *vars(toy.vanilla).values())
+    asked = (toy.asked, toy.texts)
+    tuned = build(arms.root, stage, *asked, *vars(toy.tuned).values(), *vars(toy.vanilla).values())
+    alone = build(arms.root, Downstream(["toy"], [""], True, True), *asked, *vars(toy.vanilla).values())
     scores, vanilla = ({score.name: score for score in read_scores(each.path)} for each in (tuned, alone))
     for name in ("downstream/toy/acc", "downstream/toy_facts/acc"):
         score, gap, before = scores[name], scores[f"{name}-vanilla"], vanilla[name]
@@ -129,7 +134,7 @@ def test_other_questions_of_the_vanilla_student_are_an_error_and_no_pairs(arms, 
     short = build(arms.root, Harness(fewer), arms.prompts, arms.vanilla.model)
     assert short.manifest["summary"]["questions"] == 8
     with pytest.raises(DataError, match="were asked other questions"):
-        build(arms.root, Downstream(harness=True), toy.tuned.harness, short)
+        build(arms.root, Downstream(harness=True), toy.texts, toy.tuned.harness, short)
 
 
 def test_a_student_that_guesses_is_not_measurable():
@@ -264,6 +269,25 @@ def test_a_study_asks_files_and_tasks_of_every_student(toy, typed, tmp_path):
     names = [score.name for score in read_scores(made)]
     assert names[:2] == ["downstream/mine/exact_match", "downstream/mine/exact_match-vanilla"]
     assert {"downstream/many/acc", "downstream/toy_facts/acc_norm-vanilla"} < {*names}
+    assert typed("report", "tasks").code == 0
+    (card,) = (tmp_path / "outputs" / "reports" / "tasks" / "cards").iterdir()
+    columns = next(line for line in card.read_text().splitlines() if line.startswith("| source"))
+    assert re.search(r"task_texts \w{4} prompts \| task_texts \w{4} answers", columns)
+
+
+def test_texts_of_a_task_are_a_set_that_a_mix_is_compared_with(toy):
+    """Questions, choices and solutions, of as many questions as are asked; a graph without prompts of the study."""
+    texts = read_prompts(toy.texts, "test")
+    assert {row["prompt"] for row in texts} >= {text for row in toy.rows for text in (row["question"], *row["choices"])}
+    limited = replace(toy.tasks, limit=2)
+    assert {row["id"] for row in TaskTexts(asked=limited).records()} == {"toy_facts/0", "toy_facts/1"}
+    row = toy.rows[0]
+    rows = [
+        {"prompt": row["question"].upper(), "response": "It is not known."},
+        {"prompt": "Something else?", "response": row["choices"][row["right"]]},
+    ]
+    assert overlap(rows, {"tasks": texts})["tasks"] == {"prompts": [True, False], "answers": [False, True]}
+    assert [*texts_in({"a": ["x", {"b": "y"}], "n": 1, "none": None})] == ["x", "y"]
 
 
 @pytest.mark.parametrize(

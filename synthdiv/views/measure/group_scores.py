@@ -7,16 +7,12 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from synthdiv.core.types import Score
 from synthdiv.measures.budgets import TextBudget
 from synthdiv.measures.estimates import join_notes
+from synthdiv.models.encoder import encode
 
-if TYPE_CHECKING:
-    import numpy as np
-
-BATCH = 32
 Groups = Mapping[str, Mapping[Hashable, Sequence[str]]]  # group → prompt → its texts
 
 
@@ -90,20 +86,3 @@ def with_words(answers: Mapping[Hashable, Sequence[str]], budget: TextBudget) ->
         for prompt, texts in answers.items()
     }
     return {prompt: texts for prompt, texts in cut.items() if texts}
-
-
-def encode(folder: Path, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The sentence vectors (n, d) of `texts`, and which texts the encoder truncated: booleans (n,)."""
-    import numpy as np
-
-    from synthdiv.models.encoder import encode_batches, exceeds_context, open_encoder
-
-    model = open_encoder(folder, "auto")
-    distinct = sorted(set(texts), key=lambda text: (len(text), text))
-    vectors, truncated = [np.empty((0, model.get_embedding_dimension()), np.float32)], [np.empty(0, dtype=bool)]
-    for chunk, part in encode_batches(model, distinct, BATCH):
-        vectors.append(part)
-        truncated.append(exceeds_context(model, chunk))
-    position = {text: index for index, text in enumerate(distinct)}
-    rows = np.array([position[text] for text in texts], dtype=np.int64)
-    return np.concatenate(vectors)[rows], np.concatenate(truncated)[rows]

@@ -16,6 +16,7 @@ from synthdiv.core.types import Score
 from synthdiv.measures.estimates import VANILLA, join_notes
 from synthdiv.measures.intervals import NONE, bounded_interval, half_width
 from synthdiv.measures.replicates import ENOUGH
+from synthdiv.study.records import BY_SOURCES
 from synthdiv.views.report.collect import CellRow
 
 DESCRIPTIVE, INTERVAL = "range, descriptive", "95 % t interval"
@@ -144,8 +145,10 @@ def independent(rows: Sequence[CellRow]) -> list[CellRow]:
 
 
 def value_of(arm: Arm, axis: str) -> str:
-    """The value of an axis as text. An axis below a group that does not apply does not apply either."""
-    if axis not in arm.axes and arm.axes.get(axis.split(".")[0]) == NOT_APPLICABLE:
+    """The value of an axis as text. An axis below a group that does not apply does not apply either, and to human
+    answers none that says how sources write."""
+    applies = arm.axes.get(axis.split(".")[0]) != NOT_APPLICABLE
+    if axis not in arm.axes and not (applies and (arm.axes.get("mix") != "human" or not axis.startswith(BY_SOURCES))):
         return NOT_APPLICABLE
     return shown(arm.axes.get(axis))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.ledger import Ledger
 from synthdiv.core.types import Artifact, Score
-from synthdiv.measures.budgets import TextBudget, lexical_scores
+from synthdiv.measures.budgets import TextBudget, texts_estimates, words_estimates
+from synthdiv.measures.word_arm import WordArm
 from synthdiv.measures.words import words
 from synthdiv.mix.filters import overlap, overlap_counts, refuses
 from synthdiv.mix.mix import read_mix
@@ -23,13 +26,13 @@ SHOWN, LETTERS = 3, 300  # rows of each source in a sample, and how much of each
 SUMMED = ("removed", "test prompts", "test answers")
 Rows = list[dict[str, Any]]
 TUNED = "matched_temperature"  # a stage
-SETS = ("questions", "requests")  # stages: prompt sets of suites
+SETS = ("questions", "requests", "task_texts")  # stages: prompt sets of suites
 
 
 def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]]) -> tuple[list[Row], dict[str, str]]:
     """A row for each finished mix of a sweep, and its card by the name of its file. `scores` are by cell."""
     nodes, lines, files = {node.key: node for node in ledger.nodes()}, list[Row](), dict[str, str]()
-    trained = {nodes[cell.train].inputs.get("mix", ""): cell for cell in ledger.cells() if cell.train}
+    trained = {nodes[cell.train].inputs.get("mix", ""): cell for cell in ledger.cells() if cell.train in nodes}
     for key, cell in trained.items():
         mix, prompts, file = finished(root, key or "-"), finished(root, cell.prompts), f"cards/{key[:8]}.md"
         rows = read_or(Rows(), mix, lambda path: read_mix(Artifact(None, "", path)))
@@ -52,7 +55,9 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         hidden |= {row["id"] for of in shared.values() for row, asked in zip(rows, of["prompts"], strict=True) if asked}
         confidential = manifest(prompts).get("confidential")
         drawn = sorted(rows, key=lambda row: rank(0, "card", row["id"]))[:ANSWERS]  # rows are by round and author
-        measured = lexical_scores({row["id"]: [row["response"]] for row in drawn}, None, BUDGET)
+        arm = WordArm([[row["response"]] for row in drawn], intervals=False)  # which cards do not show
+        measured = [each.score() for each in (*words_estimates(arm, BUDGET), *texts_estimates(arm, BUDGET))]
+        measured = [replace(score, note=score.note * math.isnan(score.value)) for score in measured]
         measured = [score for score in (*measured, *scores.get(cell.key, {}).values())
                     if score.name in DIVERSITY or "mix/" in score.name]  # fmt: skip
         values = [{name: getattr(score, name) for name in ("name", "value", "n", "note")} for score in measured]

@@ -1,5 +1,6 @@
 """What stands beside the comparisons: where measures contradict one another, how they agree over cells, effects and
-interactions of the axes, the noise floor by kind of seed, consistency over seeds, and the published tests."""
+interactions of the axes, the noise floor by kind of seed, consistency over seeds, the published tests, and real-label
+equivalents."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from synthdiv.views.layout import Row, interval
 from synthdiv.views.report.arms import Arm, independent, value_of, varying
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.real_label_rows import real_label_rows
 from synthdiv.views.report.shared_replicates import prompt_values
 
 
@@ -34,6 +36,7 @@ def cross_checks(
         "Noise floor by kind of seed": noise(arms, measures, labels),
         "Consistency of prompts over seeds": repeated(root, arms, measures, labels),
         "Published tests, over prompts": published(root, arms, measures, labels),
+        "Real rows with the same result": real_label_rows(arms, measures, labels),
     }
     return {title: rows for title, rows in tables.items() if rows}
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from synthdiv.core.files import write_rows
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import Row, csv_text
@@ -126,11 +127,7 @@ def write_slice(folder: Path, name: str, content: Content) -> None:
         text = latex(rows, f"{heading(content.scores[measure])}; the replicate is a trained model.")
         (folder / "tables" / f"{prefix}{file_name(measure)}.tex").write_text(text, encoding="utf-8")
     if content.samples.every:
-        import pyarrow
-        import pyarrow.parquet
-
-        table = pyarrow.Table.from_pylist(content.samples.every)
-        pyarrow.parquet.write_table(table, folder / f"{prefix}answers.parquet", compression="zstd")
+        write_rows(content.samples.every, folder / f"{prefix}answers.parquet", compression="zstd")
         content.samples.every.clear()
     for title, lines in content.checks.items():
         (folder / f"{prefix}{file_name(title.lower())}.csv").write_text(csv_text(lines), encoding="utf-8")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import read_rows
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.views.report.arms import Arm
 from synthdiv.views.report.collect import finished, manifest, read_or, vanilla_key
@@ -83,10 +84,8 @@ def first_prompts(path: Path, most: int) -> Rows:
     """The first test prompts of the stratified order. A confidential set has none."""
     if manifest(path).get("confidential", True):
         return []
-    import pyarrow.parquet
-
     columns = ["id", "category", "prompt", "response", "split", "position"]
-    rows = pyarrow.parquet.read_table(path / "prompts.parquet", columns=columns).to_pylist()
+    rows = read_rows(path / "prompts.parquet", columns=columns)
     test = sorted((row for row in rows if row["split"] == "test"), key=lambda row: row["position"])[:most]
     return [{name: row[name] or "" for name in columns[:3]} | {"human": row["response"] or ""} for row in test]
 

@@ -59,7 +59,7 @@ def pool(
 def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights: np.ndarray) -> tuple[np.ndarray, int]:
     """The differences (prompts, replicates) on the prompts that all arms share, and how many; one row of differences of
     means where prompts change from replicate to replicate, of texts where the measure is of these, else of scores where
-    there are no values of prompts.
+    there are no values of prompts, or arms share fewer than half of them.
 
     A difference to the vanilla student has the values of the measure itself, where that gives the same difference."""
     import numpy as np
@@ -75,7 +75,8 @@ def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights
         return whole, 0
     columns = [pandas.concat(each, axis=1, join="inner") @ weights[:, at] for at, each in enumerate(parts)]
     table, least = pandas.concat(columns, axis=1, join="inner"), min(map(len, columns))
-    if not least or (base != measure and not np.allclose([column.mean() for column in columns], whole)):
+    fewest = min(0 if part is None else len(part) for each in parts for part in each)
+    if 2 * least < fewest or (base != measure and not np.allclose([column.mean() for column in columns], whole)):
         return whole, 0
     if 2 * len(table) < least:
         return np.array([[column.mean() for column in columns]]), least

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import read_rows
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.stage import digest
 from synthdiv.core.types import Score
@@ -62,9 +63,7 @@ def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishabl
     curve, training = list[dict[str, Any]](), dict[str, float]()
     artifacts = [files_of(path, "report", ("scores.json", "items.parquet")) for path in suites.values()]
     if train is not None:
-        import pyarrow.parquet
-
-        curve = pyarrow.parquet.read_table(train / "metrics.parquet").to_pylist()
+        curve = read_rows(train / "metrics.parquet")
         training = dict(numbers(manifest(train)["summary"], "training"))
         mixes = [finished(root, item["key"]) for name, item in manifest(train)["inputs"].items() if name == "mix"]
         artifacts += [files_of(mix, "mix", ("mix.parquet",)) for mix in mixes if mix]

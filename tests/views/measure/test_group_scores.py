@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from synthdiv.measures.budgets import TextBudget
+from synthdiv.models.encoder import encode
 from synthdiv.views.measure import group_scores
-from synthdiv.views.measure.group_scores import encode, semantic_groups
+from synthdiv.views.measure.group_scores import semantic_groups
 
 FOLDER = Path("encoder")
 

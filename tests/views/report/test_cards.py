@@ -60,9 +60,12 @@ def test_the_diversity_on_a_card_is_that_of_rows_of_every_author(sweep, monkeypa
     root, ledger, mix, _ = sweep
     measured, count = [], len(read_mix(mix)) // 2
     monkeypatch.setattr("synthdiv.views.report.cards.ANSWERS", count)
-    monkeypatch.setattr("synthdiv.views.report.cards.lexical_scores", lambda rows, *_: measured.append(rows) or [])
+    monkeypatch.setattr(
+        "synthdiv.views.report.cards.words_estimates",
+        lambda arm, _: measured.append([text for (text,) in arm.texts]) or [],
+    )
     cards(root, ledger, {})
-    last = [row["id"] for row in read_mix(mix)[count:]]
+    last = [row["response"] for row in read_mix(mix)[count:]]
     assert count / 4 < sum(row in measured[0] for row in last) < count
 
 

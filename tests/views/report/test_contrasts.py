@@ -128,6 +128,15 @@ def test_arms_with_different_prompts_are_paired_on_the_overlap(sweep: Sweep) -> 
     assert one.effect.value == pytest.approx(4 + 1 + 1), "p4 is 4 + 1 + take there and 0 here"
 
 
+def test_arms_that_share_few_prompts_are_compared_by_their_scores(sweep: Sweep) -> None:
+    """Few prompts are not those of either arm: rows that are selected at two levels have hardly any in common."""
+    for take in range(3):
+        sweep.add("multi", np.arange(10.0) + 1 + take, take)
+        sweep.add("human", np.arange(10.0), take, first_prompt=6)
+    one = sweep.contrasts("nll")["multi - human", "nll"]
+    assert (one.effect.n, one.effect.value) == (0, pytest.approx(1 + 1))
+
+
 def test_prompts_that_change_with_the_replicate_are_part_of_it(sweep: Sweep) -> None:
     random = np.random.default_rng(0)
     for take in range(4):
@@ -185,6 +194,13 @@ def test_arms_are_compared_only_where_all_axes_are_equal(sweep: Sweep) -> None:
     best = [each for each in contrasts(sweep.root, sweep.arms(), ["nll"]) if each.name == "multi - best single"]
     assert sorted((each.arm.axes["generators"], each.arm.axes["student"]) for each in best) == [
         ("large", "a"), ("small", "a"), ("small", "b")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("axis", "count"), [("mix.level", 1), ("mix.diversity.by", 1), ("mix.min_words", 0)])
+def test_how_sources_write_is_no_axis_of_human_answers_launched_without_it(sweep: Sweep, axis: str, count: int) -> None:
+    sweep.add("multi", [1.0, 2.0], **{axis: 0.5})
+    sweep.add("human", [1.0, 2.0])
+    assert sum(each.contrast == "multi - human" for each in comparisons(sweep.arms())) == count
 
 
 @pytest.mark.parametrize(

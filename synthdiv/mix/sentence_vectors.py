@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.files import write_rows
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.generate.generate import read_samples
+from synthdiv.generate.generate import Split, read_samples
 from synthdiv.measures.words import REGEX, truncate_words
-from synthdiv.models.encoder import encode_batches, exceeds_context, open_encoder
+from synthdiv.mix.mix import FineTuningSet, read_mix
+from synthdiv.models.encoder import encode
 from synthdiv.models.load import weights_folder
 from synthdiv.prompts.prompt_set import read_prompts
 
@@ -24,8 +26,8 @@ FILE, ROWS = "vectors.npy", "rows.parquet"
 
 @dataclass
 class Vectors(Stage):
-    """Sentence vectors of answers. Inputs: `answers` (of `generate`), or `prompts` for their human test answers; and
-    `encoder`, a checkpoint of sentence-transformers.
+    """Sentence vectors of answers. Inputs: `answers` (of `generate`, or a mix), or `prompts` for the human answers of a
+    split; and `encoder`, a checkpoint of sentence-transformers.
 
     Output: `vectors.npy`, float32 (n, d) as the encoder gives them, NaN for a text without words; and `rows.parquet`:
     id, sample, words (of the whole text). Equal texts have equal vectors.
@@ -37,13 +39,15 @@ class Vectors(Stage):
     less_memory = "lower runtime.micro_batch: so many texts are encoded at once"
 
     human: bool = False
-    """Encodes the human test answers."""
+    """Encodes human answers."""
     length: int = setting(0, least=0)
     """Each text is cut after so many words, in its own spelling (NFC); shorter ones stay whole. 0: no text is cut."""
     word: str = REGEX
     """The one regular expression for words."""
     batch_rows: int = setting(32, least=1)
     """Texts that are encoded at once; fewer where the device takes fewer."""
+    split: Split = setting(Split.test, before=Split.test)  # noqa: RUF009
+    """The split whose human answers are encoded."""
 
     def check(self, name: str) -> list[str]:
         if self.word == REGEX:
@@ -54,14 +58,12 @@ class Vectors(Stage):
         return ("prompts" if self.human else "answers", "encoder")
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        if self.human:
-            return Work(inputs["prompts"].stage.test)  # type: ignore[attr-defined]
-        return Work(inputs["answers"].stage.answers())  # type: ignore[attr-defined]
+        stage: Any = inputs[self.input_names()[0]].stage
+        of_mix = isinstance(stage, FineTuningSet)
+        return Work(getattr(stage, self.split.value) if self.human else stage.rows if of_mix else stage.answers())
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import numpy as np
-        import pyarrow
-        import pyarrow.parquet
 
         if self.word != REGEX:
             raise DataError(self.check("vectors")[-1])
@@ -69,37 +71,25 @@ class Vectors(Stage):
         rows = self.rows(texts_from)
         if not rows:
             raise DataError(f"{texts_from.path}: no answers to encode")
-        cuts = [truncate_words(text, self.length) for _, _, text in rows]
+        cuts, batch = [truncate_words(text, self.length) for _, _, text in rows], run.micro_batch or self.batch_rows
+        texts, words = [text for text, count in cuts if count], [count for _, count in cuts]
         run.close()  # the encoder takes the place of the open model
-        encoder = open_encoder(weights_folder(checkpoint), run.device)
-        texts = sorted({text for text, words in cuts if words}, key=lambda text: (len(text), text))
-        places: dict[str, list[int]] = {text: [] for text in texts}
-        for place, (text, words) in enumerate(cuts):
-            if words:
-                places[text].append(place)
-        width = encoder.get_embedding_dimension()
-        values = np.lib.format.open_memmap(out / FILE, "w+", np.float32, (len(rows), width))
-        values[[place for place, (_, words) in enumerate(cuts) if not words]] = np.nan
-        long, done = 0, 0
-        for chunk, vectors in encode_batches(encoder, texts, min(self.batch_rows, run.micro_batch or self.batch_rows)):
-            counts = [len(places[text]) for text in chunk]
-            values[[place for text in chunk for place in places[text]]] = np.repeat(vectors, counts, axis=0)
-            long += sum(np.array(counts)[exceeds_context(encoder, chunk)].tolist())
-            done += len(chunk)
-            run.progress(done, len(texts), "texts encoded")
-        values.flush()
-        del encoder
+        how = (run.device, min(self.batch_rows, batch), run.progress)
+        vectors, long = encode(weights_folder(checkpoint), texts, *how)
         run.close()
-        ids, samples = [key for key, _, _ in rows], [sample for _, sample, _ in rows]
-        table = {"id": ids, "sample": samples, "words": [words for _, words in cuts]}
-        pyarrow.parquet.write_table(pyarrow.table(table), out / ROWS)
-        empty = sum(not words for _, words in cuts)
-        return {"rows": len(rows), "dimensions": width, "texts": len(texts), "empty": empty, "truncated": long}
+        values = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
+        values[np.array(words) > 0] = vectors
+        np.save(out / FILE, values)
+        keys = zip(rows, words, strict=True)
+        write_rows([{"id": key, "sample": sample, "words": count} for (key, sample, _), count in keys], out / ROWS)
+        counts = {"rows": len(rows), "dimensions": vectors.shape[1], "texts": len({*texts})}
+        return counts | {"empty": words.count(0), "truncated": int(long.sum())}
 
     def rows(self, artifact: Artifact) -> list[tuple[str, int, str]]:
         """(prompt id, sample, text) of each answer."""
-        if self.human:
-            return [(row["id"], 0, row["response"]) for row in read_prompts(artifact, "test")]
+        if self.human or isinstance(artifact.stage, FineTuningSet):
+            rows = read_prompts(artifact, self.split.value) if self.human else read_mix(artifact)
+            return [(row["id"], 0, row["response"]) for row in rows]
         return [(row.id, row.sample, row.response) for row in read_samples(artifact.path)]
 
 
