@@ -24,6 +24,7 @@ from synthdiv.views.report.tables import comparison_name, comparison_rows, headi
 COLOURS = {  # of Okabe and Ito: safe for colour-blind readers
     "none": "#999999", "human": "#009E73", "single": "#0072B2", "multi": "#D55E00", "multi_decoding": "#CC79A7",
 }  # fmt: skip
+LINES = (*COLOURS.values(), "#E69F00", "#56B4E9", "#000000")
 OTHER, EFFECT, NOISE = "#E69F00", "#2B8CD6", "rgba(140,140,140,0.35)"
 NAMED = 12  # arms that have their names in a legend; of more only the mixes
 ROUNDING = 1e-12  # differences that are no larger are zero
@@ -154,19 +155,23 @@ def along(axis: str, measure: str, arms: Sequence[Arm], labels: Labels) -> Plot 
         if len({at for at, _ in points}) < 2:
             continue
         means, last = [arm.means[measure] for _, arm in points], points[-1][1]
-        name = labels.name(last).replace(axis_words(axis, value_of(last, axis)), "").strip()
+        name = " ".join(labels.name(last).replace(axis_words(axis, value_of(last, axis)), "").split())
+        shade = LINES[len(data) % len(LINES)] if axis == ROUND else colour(last)  # rounds begin with one mix
         bars = [bar(mean) for mean in means]
         data.append({
             "type": "scatter", "mode": "lines+markers", "name": text(name), "x": [at for at, _ in points],
             "y": [mean.value for mean in means], "hovertext": [f"{text(name)}<br>{tip(mean)}" for mean in means],
-            "hoverinfo": "text+x", "line": {"color": colour(last), "dash": dash_of(data, colour(last))},
+            "hoverinfo": "text+x", "line": {"color": shade, "dash": dash_of(data, shade)},
             "error_y": bars[0] | {end: [each[end][0] for each in bars] for end in ("array", "arrayminus")},
         })  # fmt: skip
         rows += [{axis: at, "arm": labels.name(arm)} | mean_row(arm.means[measure], arm) for at, arm in points]
     if not data:
         return None
     title = heading(arms[0].means[measure].like)
-    layout = {"xaxis": {"title": {"text": text(axis)}}, "yaxis": {"title": {"text": text(title)}}, "height": 360}
+    rounds = sorted({at for trace in data for at in trace["x"]})
+    ticks = {"tickmode": "array", "tickvals": rounds} if axis == ROUND else {}
+    layout = {"xaxis": {"title": {"text": text(axis)}, **ticks}, "yaxis": {"title": {"text": text(title)}}}
+    layout["height"] = 300 + 22 * len(data)  # with room for the legend
     return Plot(f"{measure} along {axis}", f"{title} by {axis}", data, layout, rows)
 
 

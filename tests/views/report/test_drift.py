@@ -47,6 +47,8 @@ def test_every_line_begins_at_the_round_0_that_it_shares():
     assert [trace["y"][0] for trace in plot.data] == pytest.approx([1.5] * 4)
     assert sorted(trace["y"][2] - 1.5 for trace in plot.data) == pytest.approx([0.2, 0.2, 2.0, 2.0])
     assert len(plot.rows) == 12
+    assert len({(trace["line"]["color"], trace["line"]["dash"]) for trace in plot.data}) == 4
+    assert plot.layout["xaxis"]["tickvals"] == [0, 1, 2]
 
 
 def test_the_members_of_a_population_are_averaged_and_no_replicates():
