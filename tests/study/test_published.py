@@ -218,7 +218,7 @@ def test_a_twin_runs_and_every_arm_keeps_its_size_class(name, sizes, twins):
 
 def test_a_report_shows_a_judge_as_validated_by_what_it_is(twins):
     """`synthdiv judge` writes a calibration where the report of every sweep with that judge looks."""
-    lines, _ = judge_rows(twins, "eggs_8b_tiny")
+    lines, _ = judge_rows(Ledger(twins, "eggs_8b_tiny"))
     line = next(line for line in lines if (line["judge"], line["rubric"]) == ("phi", "quality 100"))
     assert line["checked against labels"].startswith("unvalidated")
     rows = [{"id": str(at), "verdict": at % 5 + 1, "human": at % 4 + 1} for at in range(200)]
@@ -226,7 +226,7 @@ def test_a_report_shows_a_judge_as_validated_by_what_it_is(twins):
     words = ("--judge", "another name", "--identity", line["identity"], "--prompt", "id", "--label", "human")
     synthdiv("judge", "rated.jsonl", *words, cwd=twins.parent)
     for name in ("eggs_8b_tiny", "eggs_70b_tiny"):
-        checked = {line["identity"]: line["checked against labels"] for line in judge_rows(twins, name)[0]}
+        checked = {line["identity"]: line["checked against labels"] for line in judge_rows(Ledger(twins, name))[0]}
         assert checked[line["identity"]].startswith("validated on 200 items labelled by human")
         assert sum(text.startswith("validated") for text in checked.values()) == 1
 
