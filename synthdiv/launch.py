@@ -23,7 +23,7 @@ from synthdiv.views.bill import CostEstimate
 from synthdiv.views.disk import shortage, unwritable
 from synthdiv.views.live import live_view
 from synthdiv.views.report.collect import finished
-from synthdiv.views.report.findings import answer, planned
+from synthdiv.views.report.findings import answer, planned, without_cells
 from synthdiv.views.track.watcher import TrackWatcher
 
 LOGGER = logging.getLogger("synthdiv")
@@ -56,6 +56,8 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     frozen = freeze(points, Resolver(root, online=not planning), problems)
     estimate, report = CostEstimate(frozen, cell), cell.report
     stated = report.claims or report.pilot
+    for line in without_cells(report.claims, frozen.records()):
+        echo(line, error=True)
     detects = planned(root, report.pilot, report.claims, frozen.records()) if stated else []
     if planning:
         from synthdiv.views.plan import print_plan

@@ -27,15 +27,15 @@ BUDGETS = {
     "evaluate": 3960,
     "study": 2750,
     "engine": 1790,
-    "views": 6120,
-    "command": 330,
+    "views": 6130,
+    "command": 340,
     "hydra_plugins": 220,
 }
 GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31650, 17800
+TOTAL, TOTAL_GOAL = 31680, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

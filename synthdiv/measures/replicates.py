@@ -38,7 +38,8 @@ class ReplicateError:
 class Effect:
     """A difference of arms: its standard error and degrees of freedom (NaN: descriptive), its replicates and prompts
     (`n`; 0: a measure of whole sets). `pooled`: its error comes from other arms too. `parts`: the differences to each
-    of several arms, of whose best one the value is; `highest`: the best is the highest."""
+    of several arms, of whose best one the value is; `highest`: the best is the highest. `at_most`: the value is too
+    large on average, so nothing shows that it is above a bound."""
 
     value: float
     error: float
@@ -49,6 +50,7 @@ class Effect:
     note: str = ""
     parts: tuple[Effect, ...] = ()
     highest: bool = False
+    at_most: bool = False
 
     def interval(self, level: float = 1 - ALPHA) -> Ends:
         """The t interval; (NaN, NaN) where it is descriptive."""
@@ -65,7 +67,7 @@ class Effect:
 
         if not self.parts:
             t = (self.value - bound) / self.error
-            return float(stdtr(self.df, t)), float(stdtr(self.df, -t))
+            return float(stdtr(self.df, t)), 1.0 if self.at_most else float(stdtr(self.df, -t))
         below, above = np.array([part.one_sided(bound) for part in self.parts]).T
         better, worse = (above, below) if self.highest else (below, above)
         ends = float(better.max()), float(np.minimum(1, len(worse) * worse.min()))

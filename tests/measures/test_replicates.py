@@ -179,6 +179,12 @@ def test_models_that_are_the_singles_have_no_excess(answers: np.ndarray, sources
     assert made == pytest.approx(0, abs=1e-9)
 
 
+def test_a_value_that_is_too_large_on_average_is_shown_below_a_bound_only() -> None:
+    large, small = (Effect(value, 0.1, 10, 5, 40, at_most=True) for value in (1.0, -1.0))
+    assert (large.p(), large.p_within(9.0), large.interval()) == (1, 1, Effect(1.0, 0.1, 10, 5, 40).interval())
+    assert small.p() == Effect(-1.0, 0.1, 10, 5, 40).p() < 0.001
+
+
 def test_the_excess_is_the_mixture_of_singles_less_that_of_as_many_models() -> None:
     random = np.random.default_rng(0)
     singles, multi = random.normal(-3, 1, (2, 3, 50)), random.normal(-2, 1, (3, 50))

@@ -137,6 +137,15 @@ def test_on_an_empty_store_the_demo_is_planned_to_take_about_what_it_takes(typed
     assert 212 / 2 < 3600 * plan["estimate"]["device_hours"] < 212 * 2
 
 
+def test_a_claim_that_is_about_no_cell_of_a_launch_is_named_and_those_that_ship_are_about_some(typed):
+    words = ["plan", "-m", "experiment=toy_eggs", "train.seed=10"]
+    assert "is true of no cell" not in typed(*words).err
+    claim = "{contrast: multi - human, measure: nll_2, direction: lower, where: ['mix.weights=all']}"
+    result = typed(*words, f"report.claims=[{claim}]")
+    assert result.err.startswith("report.claims.0.where: is true of no cell of this launch; mix.weights has [0,1,1,")
+    assert result.err.rstrip().endswith("n/a, null")
+
+
 def test_without_manifests_it_counts_parameters(tmp_path):
     actual = estimate("mix=single", "runtime.device=cpu", *TINY, root=tmp_path)
     (train,) = (actual.nodes[key] for key in of(actual, "train"))

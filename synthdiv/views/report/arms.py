@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from synthdiv.core.ledger import NOT_APPLICABLE
+from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.types import Score
 from synthdiv.measures.estimates import VANILLA, join_notes
 from synthdiv.measures.intervals import NONE, bounded_interval, half_width
@@ -144,7 +144,7 @@ def independent(rows: Sequence[CellRow]) -> list[CellRow]:
     return kept
 
 
-def value_of(arm: Arm, axis: str) -> str:
+def value_of(arm: Arm | CellRecord, axis: str) -> str:
     """The value of an axis as text. An axis below a group that does not apply does not apply either, and to human
     answers none that says how sources write."""
     applies = arm.axes.get(axis.split(".")[0]) != NOT_APPLICABLE

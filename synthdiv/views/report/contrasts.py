@@ -189,7 +189,7 @@ def excess(root: Path, made: Contrast, rows: Sequence[list[CellRow]]) -> Contras
     values = shared.to_numpy().T.reshape(len(rows), -1, len(shared)).swapaxes(0, 1)
     table, size = mixture_excess(values[1:], values[0])
     few = f"at most this: {size} models of the arm for {len(values) - 1} singles" if size < len(values) - 1 else ""
-    keys, done = tuple(row.likelihood for each in rows for row in each), effect(table)
+    keys, done = tuple(row.likelihood for each in rows for row in each), replace(effect(table), at_most=bool(few))
     seeds = varying([each[0] for each in rows])
     return replace(made, effect=done, keys=keys, seeds=seeds, note=join_notes(done.note, made.note, few))
 

@@ -27,7 +27,7 @@ from synthdiv.measures.replicates import (
 )
 from synthdiv.study.claims import EXPLORATORY, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number
-from synthdiv.views.report.arms import Arm, arms_of, value_of
+from synthdiv.views.report.arms import Arm, arms_of, shown, value_of
 from synthdiv.views.report.collect import VANILLA, collect, of_role
 from synthdiv.views.report.comparisons import comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
@@ -69,16 +69,33 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
     of the first launch that has any: an arm that is added later makes no further claim."""
     results = []
     for claim, late in declared(Ledger(root, name).folder):
-        where = [text.partition("=") for text in claim.where]
         about = [
             what
             for what in comparisons(arms, claim.contrast)
-            if what.contrast == claim.contrast and all(value_of(what.arm, axis) == value for axis, _, value in where)
+            if what.contrast == claim.contrast and not differing(what.arm, claim.where)
         ]
         first = min((what.launch for what in about), default="")
         made = [contrast(root, what, claim.measure, arms, second=True) for what in about if what.launch == first]
         results += [judged(claim, each, late) for each in made or [missing(claim)]]
     return corrected(results)
+
+
+def differing(arm: Arm | CellRecord, where: Sequence[str]) -> list[str]:
+    """The axes of a claim's `where` that have another value in this arm or cell."""
+    return [axis for axis, _, value in (text.partition("=") for text in where) if value_of(arm, axis) != shown(value)]
+
+
+def without_cells(claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:
+    """A line for each claim that is about no cell of this launch: its cells come later, or a value is misspelt."""
+    lines = []
+    for at, claim in enumerate(claims):
+        nearest = min((differing(record, claim.where) for record in records), key=len, default=[])
+        if nearest:
+            values = sorted({value_of(record, nearest[0]) for record in records})
+            lines.append(
+                f"report.claims.{at}.where: is true of no cell of this launch; {nearest[0]} has {', '.join(values)}"
+            )
+    return lines
 
 
 def corrected(results: list[ClaimResult]) -> list[ClaimResult]:
@@ -89,8 +106,8 @@ def corrected(results: list[ClaimResult]) -> list[ClaimResult]:
         for at, p in zip(places, adjusted(tests, HOLM), strict=True):
             each = results[at]
             if not math.isnan(each.p):
-                shown = REFUTED if each.opposite else SHOWN
-                results[at] = replace(each, p=p, verdict=shown if p < ALPHA else each.verdict)
+                verdict = REFUTED if each.opposite else SHOWN
+                results[at] = replace(each, p=p, verdict=verdict if p < ALPHA else each.verdict)
     return results
 
 

@@ -21,7 +21,8 @@ class Provenance:
     """Of the nodes of a sweep whose artifacts are finished. Manifests that cannot be read do not count."""
 
     time: list[Row] = field(default_factory=list)
-    """By stage: nodes, and the seconds of all sessions that worked on them, whichever sweep they belonged to."""
+    """By stage: nodes, and the time of all sessions that worked on them, whichever sweep they belonged to; that of
+    sessions that were killed is not known, and these are counted."""
     seconds: float = 0.0
     usd: float = 0.0
     tokens: int = 0
@@ -59,7 +60,7 @@ class Provenance:
 
 def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
     made, sessions = Provenance(), defaultdict[str, Counter[str]](Counter)
-    time: dict[str, list[float]] = defaultdict(list)
+    time, killed = defaultdict[str, list[float]](list), Counter[str]()
     summaries: dict[str, dict[str, Any]] = {}
     for node in graph:
         try:
@@ -68,7 +69,8 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
         except (OSError, ValueError, TypeError):
             continue
         for session in manifest.get("sessions", ()):
-            seconds += float(session.get("seconds", 0.0))
+            seconds += float(session.get("seconds") or 0.0)
+            killed[node.stage] += session.get("seconds") is None
             commit = f"{session.get('commit') or 'unknown'}{' with changes' if session.get('dirty') else ''}"
             facts = {"commit": commit, "device": session.get("device"), "accelerator": session.get("accelerator")}
             for what, value in {**facts, **session.get("versions", {})}.items():
@@ -77,7 +79,13 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
         if node.stage == "mix":
             summaries[node.key] = manifest.get("summary", {})
     made.time = [
-        {"stage": stage, "nodes": len(each), "time": duration(sum(each)), "mean": duration(sum(each) / len(each))}
+        {
+            "stage": stage,
+            "nodes": len(each),
+            "time": duration(sum(each)),
+            "mean": duration(sum(each) / len(each)),
+            "killed": killed[stage],
+        }
         for stage, each in sorted(time.items(), key=lambda item: -sum(item[1]))
     ]
     made.seconds = sum(map(sum, time.values()))

@@ -404,14 +404,15 @@ def test_what_differs_between_sessions_is_named(tmp_path: Path) -> None:
         folder = tmp_path / "artifacts" / "train" / node.key
         folder.mkdir(parents=True)
         session = {"commit": "c", "dirty": at == 0, "versions": {"torch": torch, "numpy": "2"}, "seconds": 3600}
-        (folder / "manifest.json").write_text(json.dumps({"sessions": [session]}))
+        killed = session | {"finished": None, "seconds": None}
+        (folder / "manifest.json").write_text(json.dumps({"sessions": [killed] * (at == 1) + [session]}))
         nodes.append(node)
     facts = provenance(tmp_path, [*nodes, NodeRecord("gone", "train", {}, {})])
     assert facts.differing == ["commit", "torch"]
     assert [(line["value"], line["sessions"]) for line in facts.versions] == [
-        ("c", 2), ("c with changes", 1), ("2.13", 2), ("2.12", 1)
+        ("c", 3), ("c with changes", 1), ("2.13", 3), ("2.12", 1)
     ]  # fmt: skip
-    assert (facts.seconds, facts.time[0]["nodes"]) == (3 * 3600, 3)
+    assert (facts.seconds, facts.time[0]["nodes"], facts.time[0]["killed"]) == (3 * 3600, 3, 1)
 
 
 def test_a_misspelt_measure_is_refused_with_the_nearest(study: Any) -> None:
