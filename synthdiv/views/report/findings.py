@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 REFUTED = "the opposite is shown"
+LINES = 20  # of comparisons on a terminal; claims have all of theirs
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,13 @@ def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels
         for each in claims
     ]
     first = {(each.name, each.arm.key): each for each in reversed(made) if each.leads}
-    return lines or [
+    compared = [
         f"{each.verdict}: {each.name} ({labels.name(each.arm)}), {each.measure}: "
         f"{numbers(each.effect, each.effect.interval())}; exploratory"
         for each in reversed(first.values())
     ]
+    more = f"and {len(compared) - LINES} more comparisons, on the page and in contrasts.csv"
+    return lines or [*compared[:LINES], *[more] * (len(compared) > LINES)]
 
 
 def numbers(effect: Effect, ends: Ends) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,8 @@ def test_the_answer_is_the_claims_or_the_primary_comparisons(sweep: Sweep) -> No
     assert len(lines) == 2, "each primary one on its first measure"
     assert "multi - best single (multi), nll: " in lines[0]
     assert "12 prompts × 6 models; exploratory" in lines[0]
+    many = [dataclasses.replace(made[0], arm=dataclasses.replace(arms[0], key=str(at))) for at in range(400)]
+    assert answer_lines([], many, Labels(arms))[20:] == ["and 380 more comparisons, on the page and in contrasts.csv"]
     claims = results(sweep, DeclaredClaim(*CLEAR), finished=4)
     (line,) = answer_lines(claims, made, Labels(arms))
     assert line.startswith("shown: multi - human (multi), nll, higher: 0.")
