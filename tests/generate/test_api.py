@@ -50,7 +50,9 @@ def test_every_row_arrives_once_in_order_though_a_fifth_of_requests_fails(prompt
     assert all((row.prompt_tokens, row.response_tokens) == (11, 5) for row in rows)
     assert len({row.seed for row in rows}) == 1000
     summary = done.manifest["summary"]
-    assert summary["requests"] == len(fault.bodies) == 1000 + sum(summary["retries"].values())
+    assert summary["requests"] == 1000 + sum(summary["retries"].values())
+    unread = summary["requests"] - len(fault.bodies)  # on a busy machine a request may time out before it is read
+    assert 0 <= unread <= summary["retries"]["timeout"]
     assert set(summary["retries"]) == {"429", "500", "timeout", "connection", "invalid", "finish"}
     assert summary["models"] == {"tiny-chat": 1000}
     assert summary["fingerprints"] == {"fp_1": 1000}
