@@ -56,9 +56,10 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     frozen = freeze(points, Resolver(root, online=not planning), problems)
     estimate, report = CostEstimate(frozen, cell), cell.report
     stated = report.claims or report.pilot
-    for line in without_cells(report.claims, frozen.records()):
+    records = frozen.records() if stated else []
+    for line in without_cells(report.claims, records):
         echo(line, error=True)
-    detects = planned(root, report.pilot, report.claims, frozen.records()) if stated else []
+    detects = planned(root, report.pilot, report.claims, records) if stated else []
     if planning:
         from synthdiv.views.plan import print_plan
 

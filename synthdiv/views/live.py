@@ -60,7 +60,7 @@ def live_view(root: Path, sweep: str) -> Iterator[None]:
 
 
 def redraw(live: Any, root: Path, sweep: str, log: Path, stopped: threading.Event) -> None:
-    """Look and draw until `over`. A look that fails is left out: the view is only a picture."""
+    """Look and draw until it is `stopped`. A look that fails is left out: the view is only a picture."""
     from rich.console import Group
 
     observer, pause = None, EVERY

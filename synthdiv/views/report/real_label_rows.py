@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -23,16 +22,19 @@ def real_label_rows(arms: Sequence[Arm], measures: Sequence[str], labels: Labels
     student (so it is compared with the vanilla one), not of the fine-tuning set."""
     human = [arm for arm in arms if arm.axes.get("mix") == "human" and "rows" in arm.axes]
     synthetic, table = [arm for arm in arms if arm.axes.get("mix") not in ("human", VANILLA)], list[Row]()
-    for arm, name in itertools.product(synthetic, measures):
+    for arm in synthetic:
         curve = {int(one.axes["rows"]): one for one in human if agree(arm, one, (*OF_SOURCES, REAL_SHARE, "rows"))}
-        mean = arm.means.get(name)
-        if len(curve) < 2 or not mean or mean.like.higher_is_better is None or f"{name}{GAP}" not in arm.means:
+        if len(curve) < 2:
             continue
         matching = matched([arm, *curve.values()])
-        scores = [[row.scores[name].value for row in each if name in row.scores] for each in matching]
-        pairs = [each for each in scores if len(each) > len(curve) and all(map(math.isfinite, each))]
-        values, *levels = [[each[at] for each in pairs] or [math.nan] for at in range(1 + len(curve))]
-        score = real_labels(values, dict(zip(curve, levels, strict=True)))
-        row = {"arm": labels.name(arm), "measure": name, "real rows": score.value, "models": len(pairs)}
-        table.append(row | {"95 %": interval(score.low, score.high), "note": score.note if pairs else NO_PAIRS})
+        for name in measures:
+            mean = arm.means.get(name)
+            if not mean or mean.like.higher_is_better is None or f"{name}{GAP}" not in arm.means:
+                continue
+            scores = [[row.scores[name].value for row in each if name in row.scores] for each in matching]
+            pairs = [each for each in scores if len(each) > len(curve) and all(map(math.isfinite, each))]
+            values, *levels = [[each[at] for each in pairs] or [math.nan] for at in range(1 + len(curve))]
+            score = real_labels(values, dict(zip(curve, levels, strict=True)))
+            row = {"arm": labels.name(arm), "measure": name, "real rows": score.value, "models": len(pairs)}
+            table.append(row | {"95 %": interval(score.low, score.high), "note": score.note if pairs else NO_PAIRS})
     return table

@@ -119,6 +119,19 @@ def test_a_mixture_of_singles_has_no_excess_over_itself(sweep: Sweep) -> None:
     assert (excess.effect.n, excess.unit) == (30, "nats/answer")
 
 
+def test_an_excess_over_more_singles_than_models_is_not_shown_to_be_worse(sweep: Sweep) -> None:
+    random = np.random.default_rng(1)
+    for mix, level in (("multi", -5), ("oak", -3), ("elm", -3), ("fir", -3)):
+        for take in range(3):
+            row = sweep.add(mix, [1.0], take, likelihood=random.normal(level, 0.01, 30))
+            sources = ("oak", "elm", "fir") if mix == "multi" else (mix,)
+            sweep.rows[-1] = replace(row, sources=sources)
+    excess = sweep.contrasts()["multi - mixture of singles", EXCESS]
+    low, _ = excess.effect.interval()
+    assert (low > 1, excess.verdict, excess.effect.p()) == (True, "not shown", 1)
+    assert "at most this: 2 models of the arm for 3 singles" in excess.note
+
+
 def test_arms_with_different_prompts_are_paired_on_the_overlap(sweep: Sweep) -> None:
     for take in range(3):
         sweep.add("multi", np.arange(10.0) + 1 + take, take)
