@@ -103,15 +103,19 @@ class Store:
                 if inner.stage.model:
                     self.artifact(inner, weights)
             self._verified.add(node.key)
-        return Artifact(node.stage, node.key, path, {name: self._light(item) for name, item in node.inputs.items()})
+        return self._light(node)
 
     def inputs(self, node: Node) -> dict[str, Artifact]:
         """The artifacts that the build of `node` takes, by name."""
         return {name: self.artifact(item, weights=True) for name, item in node.inputs.items()}
 
     def _light(self, node: Node) -> Artifact:
-        inputs = {name: self._light(item) for name, item in node.inputs.items()}
-        return Artifact(node.stage, node.key, self.path(node), inputs)
+        """The artifact without a look at its files; each of its ancestry once, however many paths lead to it."""
+        made = dict[str, Artifact]()
+        for key, item in node.ancestry().items():
+            inputs = {name: made[inner.key] for name, inner in item.inputs.items()}
+            made[key] = Artifact(item.stage, key, self.path(item), inputs)
+        return made[node.key]
 
     def damage(self, path: Path, hashes: bool) -> Iterator[str]:
         """What is wrong with the files of a finished artifact, a phrase each. Links and pipes are damage: they are not

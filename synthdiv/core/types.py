@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,7 +102,7 @@ class Artifact:
     path: Path
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def confidential(self) -> bool:
         """Whether only the owner may read its files, as of its node."""
         passed = self.stage.shows_texts and any(item.confidential for item in self.inputs.values())

@@ -24,6 +24,7 @@ from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store, unfinished
 from synthdiv.core.types import ConfigError, DataError, SynthdivError
 from synthdiv.views.doctor import examine
+from tests.graphs import Taking, taking
 
 
 @dataclass
@@ -55,6 +56,31 @@ class Broken(Stage):
     def build(self, inputs, out, run):
         (out / "half.txt").write_text("half")
         raise ValueError("a bug") if self.kind == "bug" else OSError(28, "No space left on device")
+
+
+@dataclass
+class Round(Taking):
+    """Takes the round before by two names, as rounds take answers and the prompts that these were given to."""
+
+    name = "round"
+    number: int = 0
+
+    def build(self, inputs, out, run):
+        return {"confidential": [item.confidential for item in inputs.values()]}
+
+
+@pytest.mark.timeout(60)
+def test_many_paths_through_one_history_are_walked_once(tmp_path):
+    """A history of 60 rounds has 2 ** 60 paths to its first node."""
+    store, node = Store(tmp_path), taking(Round(number=0))
+    for number in range(1, 60):
+        node = taking(Round(number=number), node, node)
+        store.obtain(node.inputs["input0"], run_of())
+    artifact, built = store.obtain(node, run_of())
+    assert built
+    assert not artifact.confidential
+    assert not node.confidential
+    assert len(node.ancestry()) == 60
 
 
 def run_of() -> LocalRun:
