@@ -193,12 +193,14 @@ def out_of_memory(error: BaseException) -> bool:
 @contextlib.contextmanager
 def isolated(threads: int) -> Iterator[None]:
     """A stage leaves random state, thread count and default dtype unchanged: stages built in any order give the same
-    result."""
+    result. Attention is not that of cuDNN, which torch prefers on Hopper and which takes up to a second to plan for
+    each new shape of a batch: nearly every batch has one."""
     import random
 
     import numpy
     import torch
 
+    torch.backends.cuda.enable_cudnn_sdp(False)
     before = (random.getstate(), numpy.random.get_state(), torch.get_rng_state(), torch.get_num_threads())
     dtype, devices = torch.get_default_dtype(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     if threads:

@@ -80,7 +80,7 @@ class Runtime:
     tensor_parallel: int = setting(1, least=1)
     """Devices of one vLLM."""
     strategy: Strategy = Strategy.auto
-    """How several ranks train one model; one rank trains without a strategy."""
+    """How several ranks train one model; one rank trains without a strategy, unless it offloads."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Options of Lightning's Trainer: callbacks, logger, profiler, plugins, log_every_n_steps, detect_anomaly."""
     deepspeed: dict[str, Any] = field(default_factory=dict)

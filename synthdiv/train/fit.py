@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ def fit(training: Training) -> dict[str, Any]:
         "tokens_per_second": round(made_here / keeper.seconds, 1) if made_here else None,
         "peak_memory_bytes": max(int(point["memory_bytes"]) for point in tuning.curve),
         "seconds": round(keeper.seconds, 3),
-        "strategy": run.runtime.strategy.value if run.world_size > 1 else "single_device",
+        "strategy": "single_device" if isinstance(strategy, SingleDevice) else run.runtime.strategy.value,
         "trainer": run.runtime.trainer,
         "deepspeed": run.runtime.deepspeed,
         **({"validation_before": keeper.before, "validation": keeper.after} if training.validation else {}),
@@ -93,12 +95,15 @@ def totals(curve: list[dict[str, float]], training: Training) -> dict[str, Any]:
 
 
 def strategy_of(run: Run, precision: str, clip: float) -> NamedState:
-    """The strategy that `runtime.strategy` names. One rank has nothing to share and trains without one."""
+    """The strategy that `runtime.strategy` names. One rank has nothing to share and trains without one, unless
+    something of it is to lie in main memory."""
     strategy, device = run.runtime.strategy, torch.device(run.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    if run.world_size == 1:
+    if run.world_size == 1 and not strategy.offload:
         return SingleDevice(device)
+    if not torch.distributed.is_initialized():
+        group_of_one(device)
     if not strategy.sharded:
         return Ddp(parallel_devices=[device], broadcast_buffers=False)
     if not strategy.zero_stage:
@@ -106,6 +111,16 @@ def strategy_of(run: Run, precision: str, clip: float) -> NamedState:
     from synthdiv.train.zero import zero
 
     return zero(run.runtime, device, clip)
+
+
+def group_of_one(device: torch.device) -> None:
+    """A process group for a strategy that cuts weights, until this process ends: DeepSpeed takes no second one, and
+    reads torchrun's variable."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    store: Any = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def make_trainer(training: Training, strategy: NamedState, keeper: StageCallback) -> lightning.Trainer:

@@ -71,9 +71,9 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
     out, lora, precision = Path(job["out"]), job.get("lora", False), job.get("precision", "fp32")
     strategy = Strategy(job.get("strategy", "auto"))
     runtime = Runtime(
-        device="cpu", strategy=strategy, micro_batch=job.get("micro", 0), trainer=job.get("trainer", {}),
+        device=job.get("device", "cpu"), strategy=strategy, micro_batch=job.get("micro", 0),
+        trainer=job.get("trainer", {}), deepspeed=job.get("deepspeed", {}),
         checkpoint_seconds=1e-6 if job.get("stop") else 300.0, gradient_checkpointing=job.get("recompute", False),
-        deepspeed=job.get("deepspeed", {}),
     )  # fmt: skip
     run = LocalRun(runtime, open_model, ranks=ranks)
     run.begin(out)

@@ -41,6 +41,7 @@ def test_operations_are_those_that_torch_counts(monkeypatch, name, lora):
 def test_a_device_without_a_known_peak_rate_has_no_share_of_it(monkeypatch):
     """Peak rates are those of Lightning's table."""
     rates = {"NVIDIA H100 80GB HBM3": (989.4e12, 66.9e12), "NVIDIA A100-SXM4-80GB": (312e12, 19.5e12)}
+    rates["NVIDIA H200"] = rates["NVIDIA H100 80GB HBM3"]
     for name, (bf16, fp32) in rates.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
         monkeypatch.setattr("lightning.fabric.accelerators.cuda._is_ampere_or_later", lambda: True)

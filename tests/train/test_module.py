@@ -34,11 +34,11 @@ def blank(**fields):
     return transformers.LlamaForCausalLM(config)
 
 
-def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None, packed=0, batch=4):
+def trained(out, model=None, optimizing=OPTIMIZING, rows=None, steps=8, run=None, packed=0, batch=4, **how):
     out.mkdir(exist_ok=True)
     model, rows = model or blank(), rows or some_rows()
     plan = schedule([row.supervised for row in rows], batch, Match.steps, steps, 0)
-    summary = fit(Training(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), packed=packed))
+    summary = fit(Training(model, rows, plan, optimizing, 0, 1, out, run or cpu_run(), packed=packed, **how))
     return model, summary
 
 

@@ -21,12 +21,13 @@ STAGE_3 = "deepspeed_stage_3"
 CURVE = ["loss", "gradient_norm", "loss/a", "loss/b"]
 
 
-def launch(folder: Path, ranks: int, jobs: list[dict]) -> None:
-    """All jobs by the same processes: to start them takes longer than to train."""
+def launch(folder: Path, ranks: int, jobs: list[dict], accelerator: str = "cpu") -> None:
+    """All jobs by the same processes: to start them takes longer than to train. One rank is a process as any other."""
     path = folder / f"jobs{ranks}.json"
     path.write_text(json.dumps([job | {"out": str(folder / job["out"])} for job in jobs]))
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", str(PROGRAM), str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [*torchrun, str(PROGRAM), str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": accelerator}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-6000:]
 
@@ -83,6 +84,19 @@ def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp
         assert all("lora_" in weight for weight in kept["state_dict"]) == lora, "no frozen base"
         in_one(tmp_path / f"{name}-two-one", lora=lora)
         same(tmp_path / f"{name}-two-one", one, 1e-5)
+
+
+def test_one_rank_offloads_and_gives_what_one_without_does(alone, tmp_path):
+    """It stops after two steps and goes on."""
+    ways = [(way, lora) for way in ("fsdp2", "deepspeed_stage_1", STAGE_3) for lora in (False, True)]
+    jobs = [
+        {"strategy": f"{way}_offload", "lora": lora, "out": f"{way}-{lora}", "stop": stop}
+        for way, lora in ways
+        for stop in (2, None)
+    ]
+    launch(tmp_path, 1, jobs)
+    for way, lora in ways:
+        same(tmp_path / f"{way}-{lora}", alone / ("lora" if lora else "full"), 1e-5)
 
 
 def test_ranks_stop_early_together_and_save_the_best_step(tmp_path):
