@@ -76,7 +76,7 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
             yield from lineages(arm, arms)
         if mix == "human":
             yield from (Comparison("human - vanilla", arm, [one]) for one in kinds[VANILLA])
-            if synthetic := [one for one in alike if one.axes["mix"] not in ("human", VANILLA)]:
+            if synthetic := [one for one in alike if one.axes["mix"] not in ("human", VANILLA, MATCHED)]:
                 first = min(one.launch for one in synthetic)
                 yield Comparison(f"human - {SYNTHETIC}", arm, [one for one in synthetic if one.launch == first])
         if parts := re.fullmatch(AXIS, claimed):

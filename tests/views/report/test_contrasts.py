@@ -341,6 +341,9 @@ def test_several_sources_are_compared_with_one_at_their_likelihood(sweep: Sweep)
     assert not any(each.primary or each.leads for each in made), "a control"
     declare(sweep.root / "sweeps" / "eggs", [DeclaredClaim("multi - single_matched", "nll", Direction.lower)], 0)
     assert [each.verdict for each in claim_results(sweep.root, "eggs", sweep.arms())] == ["shown"] * 2
+    sweep.add("human", np.zeros(8), 0)
+    (mean,) = [each for each in comparisons(sweep.arms()) if each.contrast == "human - mean of synthetic"]
+    assert {one.axes["mix"] for one in mean.others} == {"multi"}
 
 
 def population(sweep: Sweep, lineage: str, members: Iterable[int], replicates: int = 4, number: int = 2) -> np.ndarray:
