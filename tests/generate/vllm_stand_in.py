@@ -1,4 +1,4 @@
-"""Speaks as much of `vllm serve` as the backend uses, with transformers: for machines where vLLM cannot be installed.
+"""Speaks as much of `vllm serve` as the backend uses, with transformers: because vLLM takes 3 GB and a minute to start.
 
 Which flags and fields the real one has was read in the source of vLLM 0.33.0.
 """
