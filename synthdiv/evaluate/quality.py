@@ -235,8 +235,9 @@ class Quality(Stage):
             for judge in getattr(self, name):
                 verdicts = groups[f"mix/{name}/{judge}"]
                 rubric = rubric_of(inputs, f"mix/{name}/{judge}")
-                for source in sorted({rows[0]["source"] for rows in verdicts.values()}):
-                    of_source = {key: rows for key, rows in verdicts.items() if rows[0]["source"] == source}
+                for source in sorted({row["source"] for rows in verdicts.values() for row in rows}):
+                    every = {key: [row for row in rows if row["source"] == source] for key, rows in verdicts.items()}
+                    of_source = {key: rows for key, rows in every.items() if rows}  # a prompt can be in several rounds
                     rated = rating_estimates(rubric, {judge: of_source}, list(of_source))[judge]
                     measure = rated.measure._replace(name=f"mix/{source}/{rubric.name}/{judge}")
                     scores.append(mean_of(measure, rated.units).score())

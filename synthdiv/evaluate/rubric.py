@@ -11,8 +11,11 @@ from synthdiv.core.fields import setting
 SLOT = re.compile(r"\{(\w+)\}")
 TAG = re.compile(r"</?(\w+)>")
 RATING, PAIR = {"prompt", "response"}, {"prompt", "a", "b"}
-STATED = r"(?:answer|verdict|rating|score|choice){link}({options})(?![.,-]?\w)(?! or )"
-LINKED = r"\W{0,3}(?:\bis\b|[:=-])\W{0,3}"  # "my answer is B"; without it, "answer B" may only name a text
+STATED = r"(?i:answer|verdict|rating|score|choice){link}({options})(?![.,-]?\w)(?! (?i:or) )"
+LINKED = r"\W{0,3}(?:\b(?i:is)\b|[:=-])\W{0,3}"  # "my answer is B"; without it, "answer B" may only name a text
+LIST = re.compile(r"\W{0,3}1[.):]\s.*?\s\W{0,3}2[.):]\s", re.DOTALL)  # its numbers are no ratings
+# "A clear answer", "No problems": words of a sentence
+BEGINS = re.compile(r"(?:^|(?<=[.!?:;]\s)|(?<=\n))(A|No) (?!(?:is|was|has|does|wins|it|the|this)\b)(?=[a-z])")
 DENIED = re.compile(r"\b(?:not|neither|nor|worse|wrong)\b|n['’]t\b", re.IGNORECASE)
 
 
@@ -81,15 +84,18 @@ class Rubric:
     def parse(self, text: str) -> str:
         """The option that a judge's text states, or "" where it states none or more than one. An option at the start
         counts, else the last one of "rating: …" or "answer is …", else the only one of "rating …", else the only one in
-        the text; the latter two not where the text denies something, because "answer A is worse" states B."""
-        options = "|".join(sorted(map(re.escape, self.options), key=len, reverse=True))
+        the text; the latter two not where the text denies something, because "answer A is worse" states B. Options of
+        one letter count as they are written, because "its answer is a good one" states nothing."""
+        exact = sorted(map(re.escape, self.options), key=len, reverse=True)
+        options = "|".join(f"(?i:{each})" if len(each) > 1 else each for each in exact)
         bare = re.sub(r"[*_`\"'“”]", "", text).strip()
-        if start := re.match(rf"[\[(]?({options})(?=$|[\])]?(?:[.:,;\])](?!\d)|\s*$|\s*\n))", bare):
-            return start[1]
-        linked = re.findall(STATED.format(link=LINKED, options=options), bare, re.IGNORECASE)[-1:]
-        named = [] if self.pair else re.findall(STATED.format(link=r"\s", options=options), bare, re.IGNORECASE)
-        standing = re.findall(rf"(?<![\w.,])({options})(?![.,]?\w)", bare)
-        for stated in (linked, *((named, standing) if not DENIED.search(text) else ())):
+        start = re.match(rf"[\[(]?({options})(?=$|[\])]?(?:[.:,;\])](?!\d)|\s*$|\s*\n))", bare)
+        start = None if LIST.match(bare) else start
+        linked = re.findall(STATED.format(link=LINKED, options=options), bare)[-1:]
+        named = [] if self.pair else re.findall(STATED.format(link=r"\s", options=options), bare)
+        standing = re.findall(rf"(?<![\w.,])({'|'.join(exact)})(?![.,]?\w)", bare)
+        unclear = DENIED.search(text) or {*BEGINS.findall(bare)} & {*self.options}
+        for stated in ([start[1]] if start else [], linked, *(() if unclear else (named, standing))):
             if stated:
                 same = {option for option in self.options for text in stated if option.lower() == text.lower()}
                 return same.pop() if len(same) == 1 else ""

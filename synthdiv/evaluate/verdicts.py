@@ -24,7 +24,7 @@ from synthdiv.prompts.shards import Grid
 
 FILE = "verdicts.parquet"
 SHARD_ROWS = 1024
-READING, WRITING = 2, (Backend.hf, Backend.vllm, Backend.api)  # rises with `Rubric.parse`; who writes text
+READING, WRITING = 3, (Backend.hf, Backend.vllm, Backend.api)  # rises with `Rubric.parse`; who writes text
 MIN_MASS = 0.5  # of the options among the first tokens of a server's model
 Row = dict[str, Any]
 
@@ -116,7 +116,7 @@ def verdict(rubric: Rubric, text: str, finish: str, log: Row) -> Row:
         option = rubric.options[p.index(max(p))]
         shares = [each / sum(p) for each in p]
         return {"option": option, "value": rubric.value(shares), "p": shares, "mass": sum(p), "problem": ""}
-    if finish == "failed":
+    if finish == "failed" or "options" in log:  # NaN, or nothing that a number can hold: no option is likelier
         return unjudged(rubric, "failed")
     option = rubric.parse(text)
     if not option:

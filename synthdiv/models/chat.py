@@ -32,13 +32,18 @@ class Chat:
     `folded` counts prompts whose system message was moved to the front of the user turn, because the template has no
     system role. `end` is the id of the token that ends an answer; `stop_ids` are those that stop generation: it, the
     tokenizer's EOS, and the checkpoint's `ends`. `date` is the current date for a template that asks for it, by
-    `date_string` or `strftime_now`.
+    `date_string` or `strftime_now`. Prompts that quote what models wrote (`quotes`), as those of judges do, have a blank
+    in what spells a special token: a quoted text must not end its turn and write the verdict.
     """
+
+    quotes = False
 
     @classmethod
     def for_prompts(cls, tokenizer: Any, prompts: Artifact, ends: Iterable[int] = ()) -> Chat:
         """Return the renderer with the settings of a prompt set."""
-        return cls(tokenizer, prompts.stage.system, prompts.stage.date, prompts.stage.template, ends)
+        chat = cls(tokenizer, prompts.stage.system, prompts.stage.date, prompts.stage.template, ends)
+        chat.quotes = hasattr(prompts.stage, "rubric")
+        return chat
 
     def __init__(
         self, tokenizer: Any, system: str | None = None, date: str = "", default_template: str = DEFAULT_TEMPLATE,
@@ -51,6 +56,8 @@ class Chat:
         self._fold = system is not None and not self._accepts_system()
         added = tokenizer.added_tokens_decoder.items()  # <|end|> of Phi is marked as special only here
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
+        names = sorted(map(str, tokenizer.convert_ids_to_tokens([*self._special])), key=len, reverse=True)
+        self._spelled = re.compile("|".join(re.escape(name) for name in names if len(name) > 1) or "(?!)")
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "answer"}]
         self._whole = self._render(turns, False, "an answer after a question")
         self._start = self._render(turns[:1], True, "a question")
@@ -187,6 +194,8 @@ class Chat:
 
     def _texts(self, prompts: list[str], row_ids: list[str] | None) -> list[str]:
         names = [f"the row {row}" for row in row_ids] if row_ids else [f"the prompt {text[:60]!r}" for text in prompts]
+        if self.quotes:
+            prompts = [self._spelled.sub(lambda name: f"{name[0][0]} {name[0][1:]}", text) for text in prompts]
         return [self._render(self._messages(prompt), True, name) for prompt, name in zip(prompts, names, strict=True)]
 
     def _token_ids(self, texts: list[str], **options: bool) -> list[list[int]]:

@@ -15,6 +15,7 @@ from synthdiv.core.files import write_rows
 from synthdiv.core.resolver import Resolver, unchanged
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
+from synthdiv.measures.accuracy import normal_form
 from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.prompt_set import FILE
 from synthdiv.prompts.table import Table, has_words, prompt_records, table_rows
@@ -52,7 +53,8 @@ class QuestionFile:
         return problems
 
     def resolve(self, resolver: Resolver) -> None:
-        Questions(self.table, choices=self.choices).resolve(resolver)
+        records = partial(question_records, choices=self.choices, pattern=self.pattern or "")
+        self.table.resolve("table", resolver, records, "choices", self.choices, self.pattern)
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Questions(WholeTable):
         return question_records(self.table, "table", self.choices)
 
 
-def question_records(table: Table, name: str, choices: str | None) -> list[dict[str, Any]]:
+def question_records(table: Table, name: str, choices: str | None, pattern: str = "") -> list[dict[str, Any]]:
     """The rows of a file of questions, every one checked."""
     without = replace(table, columns=replace(table.columns, response=None))
     records = prompt_records(without, name)
@@ -130,6 +132,11 @@ def question_records(table: Table, name: str, choices: str | None) -> list[dict[
         labels = label if isinstance(label, list) else [label]
         if not labels or any(isinstance(each, dict | list) or each is None or str(each) == "" for each in labels):
             raise DataError(f"{rows.place(index)}: column {table.columns.response} holds no right answer")
+        if not choices and not any(normal_form(str(each), pattern) for each in labels):
+            raise DataError(
+                f"{rows.place(index)}: no answer can match {str(labels[0])[:60]!r}, in which pattern={pattern!r} finds "
+                f"nothing to compare; correct the pattern of the file, or its column {table.columns.response}"
+            )
         options = rows.cells[choices][index] if choices else []
         if choices and not (isinstance(options, list) and len(options) > 1 and all(map(has_words, options))):
             raise DataError(f"{rows.place(index)}: column {choices} needs a list of two or more texts with words")

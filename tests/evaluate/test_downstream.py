@@ -233,6 +233,14 @@ def test_a_wrong_row_of_a_file_is_named(tmp_path, row, message):
         file_of(tmp_path, [good, good | {"id": "b"} | row])
 
 
+@pytest.mark.parametrize(("pattern", "right"), [(r"####\s*(\d+)", "42"), (None, "?!")])
+def test_a_right_answer_that_no_answer_can_match_is_refused_before_anything_runs(tmp_path, pattern, right):
+    """Else every student is wrong there, and the task reads as beyond the vanilla student."""
+    rows = [{"id": id, "question": "Which?", "right": each} for id, each in (("a", "reasons #### 42"), ("b", right))]
+    with pytest.raises(DataError, match=f"line 2: no answer can match '{re.escape(right)}'"):
+        file_of(tmp_path, rows, None, pattern=pattern)
+
+
 @pytest.mark.parametrize("local", [False, True])
 def test_a_task_that_does_not_exist_is_one_line_with_the_nearest_names(local, toy, tmp_path):
     folder = str(toy.folder / "tasks") if local else None

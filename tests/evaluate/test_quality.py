@@ -22,6 +22,7 @@ from synthdiv.evaluate.suite import read_scores
 from synthdiv.mix.mix import Mix
 from synthdiv.study.pipeline import graph
 from tests.conftest import TINY, synthdiv
+from tests.evaluate.test_verdicts import QUALITY
 from tests.study.test_keys import FILES, ROWS, cell
 from tests.views.report.reading import Page, rows
 
@@ -126,6 +127,22 @@ def test_a_probe_worked_where_it_raised_a_rating_by_half_a_point():
     estimates = {each.measure.name: each.score().value for each in stage.probed(groups, "")}
     assert estimates["probe_worked/j"] == estimates["probe_worked/panel"] == 0.5
     assert estimates["probe/j"] == pytest.approx(1.9 / 4)
+
+
+def test_rows_of_a_mix_belong_to_their_sources_where_a_prompt_is_in_several_rounds():
+    """`rounds.keep=accumulate` with the prompts of round 0: the second answer to a prompt is of another source."""
+
+    def row(source, value):
+        return {"source": source, "value": value, "problem": ""}
+
+    groups = {"mix/quality/j": {"a": [row("one", 1), row("two", 5)], "b": [row("one", 3), row("two", 5)]}}
+    asked = SimpleNamespace(stage=SimpleNamespace(rubric=QUALITY))
+    inputs = {"mix/quality/j": SimpleNamespace(inputs={"prompts": asked})}
+    scores = {score.name: score for score in Quality(quality=["j"], mix=True).mixes(groups, inputs)}
+    assert {name: (score.value, score.n) for name, score in scores.items()} == {
+        "mix/one/quality/j": (2, 2),
+        "mix/two/quality/j": (5, 2),
+    }
 
 
 @given(st.integers(1, 60), st.sampled_from([0, 0.1, 0.5, 1]), st.integers(0, 30))

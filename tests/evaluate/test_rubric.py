@@ -70,6 +70,7 @@ def test_a_text_fills_its_slot_and_cannot_leave_it(prompt, response):
         ("", ""), ("45", ""), ("It is fine", ""), ("4: right, but 2 parts are missing", "4"),
         ("Score: 2 at first.\nFinal score: 5", "5"), ("Rating: 4/5", "4"), ("Rating 4 of 5", "4"),
         ("Rating 3 or 4", ""), ("3.5", ""), ("Score: 4.5", ""), ("4-5", ""), ("Not a 5", ""),
+        ("1. It is right.\n2. It is whole.\nRating: 4", "4"), ("1) Right. 2) Whole.\nI give it a 5", ""),
     ],
 )  # fmt: skip
 def test_the_option_that_a_text_states(text, option):
@@ -83,10 +84,23 @@ def test_the_option_that_a_text_states(text, option):
         ("The better answer is B because answer A is wrong.", "B"), ("My choice: B, since answer A is off", "B"),
         ("Answer B is better than answer A.", ""), ("I prefer answer A over answer B", ""), ("Answer A is worse.", ""),
         ("It isn't A.", ""), ("Answer A is better.", "A"),
+        ("I choose the second text; its answer is a clear one.", ""), ("B is better. Its answer is a model.", "B"),
+        ("A careful reading shows that the second text is better.", ""), ("A is better", "A"),
     ],
 )  # fmt: skip
 def test_a_text_that_only_names_an_option_does_not_state_it(text, option):
     assert PAIR.parse(text) == option
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("yes", "Yes"), ("NO.", "No"), ("The answer is yes.", "Yes"), ("No, it falls apart", "No"),
+        ("No problems: the answer is coherent.", ""), ("There is no problem with it.", ""),
+    ],
+)  # fmt: skip
+def test_a_word_is_an_option_in_any_case_and_not_where_it_belongs_to_another(text, option):
+    assert Rubric("coherence", 1, None, "{prompt} {response}", ["Yes", "No"], [1.0, 0.0]).parse(text) == option
 
 
 def test_a_rubric_has_the_name_of_what_it_is_asked_for():

@@ -132,6 +132,13 @@ def test_what_is_no_verdict_is_counted_and_not_dropped(text, finish, log, proble
     assert len(row["p"]) == 5
 
 
+@pytest.mark.parametrize("p", [math.nan, 0.0])
+def test_logits_that_tell_no_options_apart_are_no_verdict_for_the_first(p):
+    """A judge whose logits are not numbers, or whose options are too improbable for one."""
+    row = verdict(QUALITY, "1", "stop", {"options": dict.fromkeys(QUALITY.options, p), "mass": 5 * p})
+    assert (row["problem"], row["option"], math.isnan(row["value"])) == ("failed", "", True)
+
+
 CHAT = [{"top_logprobs": [{"token": " 4", "logprob": math.log(0.6)}, {"token": "5", "logprob": math.log(0.3)}]}]
 
 
