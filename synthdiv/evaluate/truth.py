@@ -23,7 +23,7 @@ COMPARED = ("truth/js", "truth/excess_nll", "truth/excess_nll_words")  # with th
 
 @dataclass
 class TruthSuite(Suite):
-    """The exact distance to the human law. It needs toy prompts and a decoding at temperature 1 and top-p 1."""
+    """The exact distance to the human law. It needs toy prompts and a decoding that is plain: temperature 1, no cut."""
 
     headlines = ("truth/js", "truth/excess_nll_words", "truth/coverage")
     quality = ("truth/js",)
@@ -38,7 +38,7 @@ class TruthSuite(Suite):
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         decodings = {each.name: each.sampling for each in arm.settings.respond.decodings}
-        plain = next((name for name, how in decodings.items() if how.temperature == how.top_p == 1), None)
+        plain = next((name for name, how in decodings.items() if how.plain), None)
         if not getattr(arm.prompts.stage, "toy", None) or not plain:
             return None
         inputs = {"prompts": arm.prompts, "support": self.support(arm), "answers": arm.responses[plain]}

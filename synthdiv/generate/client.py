@@ -168,7 +168,8 @@ class Client:
                 waits, failures = waits + limited, failures + (not limited)
                 if limited and self._hold(error, waits, first_begin):
                     continue
-                if not limited and failures < self.server.attempts:
+                patience = self.server.attempts * RATE_LIMIT_WINDOW
+                if not limited and failures < self.server.attempts and error.after <= patience:
                     backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** (failures - 1)) * self._random.uniform(0.5, 1.0)
                     await batch.pause(max(backoff, error.after))
                     continue

@@ -59,8 +59,11 @@ def answers(shard: Shard) -> Answers:
     prompts = asked.inputs.get("prompts", asked)  # those of the study
     if not prompts.stage.toy or prompts.stage.toy.world != family.world:
         raise DataError(f"{stage.source}: backend law answers the prompts of its own toy world; choose prompts=toy")
-    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
     law, sampling = Law(family.world), stage.sampling
+    if sampling.top_k or sampling.min_p or sampling.repetition_penalty != 1 or sampling.stop:
+        raise DataError(f"{stage.source}: backend law has temperature, top_p and max_new_tokens only; set "
+                        "min_p=0 where a level of sampling has it (mix.diversity.low, mix.diversity.high)")  # fmt: skip
+    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
     graded = (family.grade.wrong, family.grade.tail, sampling.temperature, sampling.top_p)
     speech = [law.speech(law.weights(family, category), *graded) for category in range(len(law.categories))]
     if not prompts.stage.toy.planted:

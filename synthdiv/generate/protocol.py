@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import re
@@ -95,7 +96,7 @@ def text_of(content: Any) -> str | None:
     """Return the text of an answer, which is a string, a list of parts of which some are text, or null; None if it is
     none of these."""
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        content = "".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
+        content = "".join(str(part.get("text") or "") for part in content if part.get("type") == "text")
     return content if isinstance(content, str) else "" if content is None else None
 
 
@@ -158,6 +159,7 @@ def retry_after_seconds(headers: Any) -> float:
             return max(0.0, float(value) * unit)
         except ValueError:
             date = email.utils.parsedate_tz(value)
-            if date:
-                return max(0.0, email.utils.mktime_tz(date) - time.time())
+            with contextlib.suppress(ValueError, OverflowError):  # a date of another age
+                if date:
+                    return max(0.0, email.utils.mktime_tz(date) - time.time())
     return 0.0

@@ -63,6 +63,11 @@ class Sampling:
     stop: list[str] = field(default_factory=list)
     """Strings before which an answer ends."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether tokens are drawn from the model's own distribution."""
+        return (self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty) == (1, 1, 0, 0, 1)
+
 
 @dataclass
 class Recorded:

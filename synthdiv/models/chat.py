@@ -32,8 +32,8 @@ class Chat:
     `folded` counts prompts whose system message was moved to the front of the user turn, because the template has no
     system role. `end` is the id of the token that ends an answer; `stop_ids` are those that stop generation: it, the
     tokenizer's EOS, and the checkpoint's `ends`. `date` is the current date for a template that asks for it, by
-    `date_string` or `strftime_now`. Prompts that quote what models wrote (`quotes`), as those of judges do, have a blank
-    in what spells a special token: a quoted text must not end its turn and write the verdict.
+    `date_string` or `strftime_now`. Prompts that quote what models wrote (`quotes`), as those of judges do, have a
+    blank in what spells a special token: a quoted text must not end its turn and write the verdict.
     """
 
     quotes = False

@@ -11,10 +11,12 @@ import pytest
 
 from synthdiv.core.types import Score
 from synthdiv.evaluate.collapse import Collapse
-from synthdiv.evaluate.suite import item, read_scores, write_suite
-from synthdiv.evaluate.truth import Truth
+from synthdiv.evaluate.respond import Decoding, Evaluate, Respond
+from synthdiv.evaluate.suite import EvaluatedStudent, item, read_scores, write_suite
+from synthdiv.evaluate.truth import Truth, TruthSuite
 from synthdiv.generate.generate import read_samples
-from tests.models.small import build
+from synthdiv.generate.spec import Sampling
+from tests.models.small import build, node_of
 
 
 @pytest.fixture(scope="module", params=["collapse", "truth"])
@@ -92,6 +94,14 @@ def test_dialect_shares_and_what_is_off_add_up(arms):
     made = build(arms.root, Truth(vanilla=True), arms.prompts, arms.tuned.support, arms.tuned.answers)
     shares = [score.value for score in read_scores(made.path) if score.name.startswith("truth/dialect/")]
     assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("cut", "applies"), [({}, True), ({"top_k": 5}, False), ({"min_p": 0.1}, False)])
+def test_shares_of_dialects_are_of_answers_from_the_students_own_distribution(arms, cut, applies):
+    settings = Evaluate(Respond([Decoding("plain", Sampling(1.0, 1.0, **cut))]))
+    answers = {"plain": node_of(arms.tuned.answers)}
+    arm = EvaluatedStudent(node_of(arms.prompts), node_of(arms.tuned.model), answers["plain"], answers, settings)
+    assert (TruthSuite().node(arm, None) is not None) is applies
 
 
 @pytest.mark.parametrize("value", [1.5, math.nan, math.inf, -math.inf])

@@ -65,6 +65,13 @@ def test_prompts_of_another_world_are_refused(root, prompts):
         build(root, ANSWER, prompts, build(root, replace(FAMILY, world=replace(WORLD, seed=5))))
 
 
+@pytest.mark.parametrize("how", [{"min_p": 0.1}, {"top_k": 3}, {"repetition_penalty": 1.2}, {"stop": ["."]}])
+def test_sampling_that_the_law_does_not_have_is_refused_and_not_passed_over(root, prompts, how):
+    """A level of sampling can set it behind the check of a generator."""
+    with pytest.raises(DataError, match="elm: backend law has temperature, top_p and max_new_tokens only"):
+        build(root, replace(ANSWER, sampling=Sampling(1.0, 1.0, **how)), prompts, build(root, FAMILY))
+
+
 def test_the_stage_gives_ten_thousand_rows_a_second(root):
     world = World(categories=8, relations=4, entities=100)
     prompts = build(root, Prompts(toy=ToyPrompts(20_100, world), test=20_000))

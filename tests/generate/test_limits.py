@@ -15,7 +15,7 @@ from synthdiv.generate.client import Client
 from synthdiv.generate.limits import Limits
 from synthdiv.generate.spend import Spending
 from tests.generate.fault_server import FaultServer
-from tests.generate.hosting import asks, collected, server
+from tests.generate.hosting import asks, chats, collected, server
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,15 @@ def test_a_429_holds_all_and_is_no_error_for_as_many_minutes_as_attempts(monkeyp
         client = Client(server(fault), "tiny-chat", "completions")
         with pytest.raises(DataError, match=r"after 1 attempts in 0 s; the last got HTTP 429: .*wait 86400 s"):
             collected(client, asks("say"))
+
+
+@pytest.mark.parametrize("wait", ["86400", "inf"])
+def test_a_wait_of_a_day_is_an_error_whatever_the_status(wait):
+    """A server in maintenance would hold a launch, and its places in flight, until tomorrow."""
+    with FaultServer(rule=lambda _: (503, {"error": {"message": "closed"}}), more=f"Retry-After: {wait}\r\n") as fault:
+        client = Client(server(fault), "tiny-chat")
+        with pytest.raises(DataError, match=rf"after 1 attempts .*HTTP 503: closed \(the server asks to wait {wait} s"):
+            collected(client, chats("say"))
 
 
 @given(

@@ -66,6 +66,7 @@ def test_reasoning_tokens_outside_of_the_completion_are_billed_and_negative_coun
 
 def test_content_may_be_text_or_a_list_of_parts():
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "So"}]
+    parts.append({"type": "text", "text": None})
     assert [text_of(content) for content in ("So", parts, [], None, 4, ["So"])] == ["So", "So", "", "", None, None]
 
 
@@ -77,6 +78,7 @@ def test_retry_after_is_parsed():
         retry_after_seconds({})
         == retry_after_seconds({"retry-after": "soon"})
         == retry_after_seconds({"retry-after": "-1"})
+        == retry_after_seconds({"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"})
         == 0
     )
 
