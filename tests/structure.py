@@ -19,7 +19,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 BUDGETS = {
     "core": 2330,
     "measures": 4840,
-    "models": 1160,
+    "models": 1170,
     "prompts": 2000,
     "generate": 2950,
     "mix": 1080,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31710, 17800
+TOTAL, TOTAL_GOAL = 31750, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

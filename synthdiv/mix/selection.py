@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.measures.accuracy import exact_match
+from synthdiv.measures.accuracy import exact_match, normal_form
 from synthdiv.measures.vectors import unit_vectors
 from synthdiv.measures.words import words
 from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
@@ -117,5 +117,6 @@ def right_answers(prompts: Artifact, pattern: str, rows: Sequence[Mapping[str, A
     if toy:
         law = Law(toy.world)
         return [float(law.is_right(row["prompt"], row["response"])) for row in rows]
-    known = [(row["response"], train.get(row["id"], {}).get("response") if pattern else None) for row in rows]
-    return [exact_match(text, [label], pattern) if label else math.nan for text, label in known]
+    labels = [(train.get(row["id"], {}).get("response") if pattern else None) or "" for row in rows]
+    known = [(row["response"], label, normal_form(label, pattern)) for row, label in zip(rows, labels, strict=True)]
+    return [exact_match(text, [label], pattern) if form else math.nan for text, label, form in known]

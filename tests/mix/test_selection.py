@@ -229,4 +229,5 @@ def test_labels_without_a_toy_world_are_the_last_match_of_a_pattern(root, tmp_pa
     rows = [{"id": row["id"], "response": f"say {row['response']}"} for row in train[:3]]
     rows.append({"id": train[3]["id"], "response": "It is 99"})
     assert right_answers(made, r"\d+", rows) == [1, 1, 1, 0]
-    assert np.isnan(right_answers(made, "", rows)).all()
+    for nothing in ("", r"#### \d+"):  # where the human answer has no label none is right, and none wrong
+        assert np.isnan(right_answers(made, nothing, rows)).all()
