@@ -127,6 +127,16 @@ def test_the_answer_is_in_sight_without_scrolling(opened: Any) -> None:
         assert box["y"] + box["height"] <= 800, name
 
 
+def test_on_a_telephone_the_answer_is_read_without_scrolling_sideways(opened: Any) -> None:
+    opened.set_viewport_size({"width": 390, "height": 844})
+    opened.evaluate("document.querySelectorAll('#answer details').forEach((each) => { each.open = true; })")
+    boxes = opened.locator("#answer .scroll")
+    assert boxes.count() > 1
+    assert all(box.evaluate("node => node.scrollWidth <= node.clientWidth") for box in boxes.all())
+    number = opened.locator("#answer td.number").first
+    assert number.evaluate("node => getComputedStyle(node, '::before').content").startswith('"difference')
+
+
 def test_markup_in_answers_sources_and_failures_stays_text(opened: Any) -> None:
     assert opened.locator("#answers article").count() == 2 + 4, "the prompt, the human answer and four arms"
     for text in opened.locator("#answers pre").all_text_contents():
