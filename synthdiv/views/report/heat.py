@@ -132,6 +132,12 @@ def heat(grid: ArmGrid, measure: str) -> dict[str, list[Box]]:
     return {name: [box(*pair) for pair in grid.boxes(row)] for name, row in grid.rows.items()}
 
 
+def same(arms: Sequence[Arm], measure: str) -> str:
+    """The value of a measure, as text, where all arms that have it have the same; else, and where undefined, empty."""
+    values = {number(arm.means[measure].value) for arm in arms if measure in arm.means}
+    return "".join(values - {number(math.nan)}) if len(values) == 1 else ""
+
+
 def shade_of(value: float, low: float, high: float) -> str:
     """The name of a colour: by place within the range, `outside` it, or `undefined`."""
     if not math.isfinite(value) or math.isnan(low):

@@ -18,7 +18,7 @@ from synthdiv.views.report.arms import Arm, arms_of, measures_of, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.findings import ClaimResult
-from synthdiv.views.report.heat import counts, design, grid_of, heat, shown_headlines
+from synthdiv.views.report.heat import counts, design, grid_of, heat, same, shown_headlines
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.plots import against, along, forest, losses
 from synthdiv.views.report.populations import populations
@@ -90,7 +90,7 @@ def top(content: Content) -> dict[str, Any]:
         "unfinished": missing[:LISTED],
         "unlisted": max(0, len(missing) - LISTED),
         "notes": notes(content.arms, suites_of(content.rows), content.facts),
-        "grid": None, "design": {}, "heats": [], "plots": {}, "compared": {}, "caveats": [], "minor": [],
+        "grid": None, "design": {}, "heats": [], "same": [], "plots": {}, "compared": {}, "caveats": [], "minor": [],
         "undefined": {}, "samples": Samples().page(), "every": {}, "slices": [],
     }  # fmt: skip
 
@@ -104,6 +104,7 @@ def sections(content: Content) -> dict[str, Any]:
     in_populations = Labels(together)
     numbers = [(axis, measure) for axis in in_populations.varying for measure in drawn[:ALONG]]
     measured = dict.fromkeys(each.measure for each in content.contrasts)
+    alike = {measure: value for measure in drawn if (value := same(arms, measure))}
     plots = {
         "effects": [forest(measure, content.contrasts, labels) for measure in measured],
         "quality": [against(x, y, arms, labels) for x, y in pairs],
@@ -117,7 +118,9 @@ def sections(content: Content) -> dict[str, Any]:
             (heading(scores[measure]), counts([arm.means[measure] for arm in arms if measure in arm.means]),
              heat(grid, measure), measure_rows(arms, measure, labels))
             for measure in drawn
+            if measure not in alike
         ],
+        "same": [f"{heading(scores[measure])}: {value}" for measure, value in alike.items()],
         "plots": {name: [plot for plot in each if plot] for name, each in plots.items()},
         "compared": {"All comparisons": comparison_rows(content.contrasts, labels)} | content.checks,
         "caveats": [

@@ -166,6 +166,12 @@ def test_the_picture_of_the_design_has_one_box_for_an_arm_to_which_the_axes_do_n
     ]
 
 
+def test_a_measure_with_one_value_is_a_line_and_no_heat_map(shown: Page) -> None:
+    same = "truth/excess_nll ↓ (nats/answer): ∞; truth/coverage ↑ (share): 0.5."
+    assert f"The same in every arm that has it: {same}" in shown.texts["heat"]
+    assert len([table for table in shown.tables["heat"] if table[0][:1] == ["arm"]]) == 2, "nll_2 and Self-BLEU"
+
+
 def test_a_suite_says_how_its_scores_are_read(shown: Page) -> None:
     """The suites `collapse` and `truth` of the package; a suite whose module is gone has nothing to say."""
     assert TruthSuite.reading.replace("`", "") in shown.texts["threats"]
@@ -265,8 +271,8 @@ def test_selected_measures_are_the_heat_maps_and_the_tables(study: Any) -> None:
     study.cell("human", 1.0)
     first = write_report(study.root, "eggs", [])
     assert len(list((first.parent / "tables").iterdir())) == 4
-    report = write_report(study.root, "eggs", ["truth/coverage"])
-    assert {path.name for path in (report.parent / "tables").iterdir()} == {"truth_coverage.tex"}
+    report = write_report(study.root, "eggs", ["published/self_bleu_3@words"])
+    assert {path.name for path in (report.parent / "tables").iterdir()} == {"published_self_bleu_3_words.tex"}
     shown = Page(report.read_text())
     assert [each[0] for each in shown.tables["heat"] if "arm" in each[0]] == [["arm", "mean", "spread", "models", "n"]]
     assert "nll_2" not in shown.texts["heat"]
