@@ -24,6 +24,7 @@ from synthdiv.views.disk import shortage, unwritable
 from synthdiv.views.live import live_view
 from synthdiv.views.report.collect import finished
 from synthdiv.views.report.findings import answer, planned, without_cells
+from synthdiv.views.track.publish import unshown
 from synthdiv.views.track.watcher import TrackWatcher
 
 LOGGER = logging.getLogger("synthdiv")
@@ -77,6 +78,8 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     if code != INTERRUPTED and runner.ledger.cells():
         for line in answer(root, cell.sweep):
             echo(line)
+        for line in unshown(root, cell.sweep, cell.track):
+            echo(line, error=True)
         echo(f"`synthdiv report {cell.sweep}` writes the page")
     return code
 

@@ -45,4 +45,4 @@ def test_damaged_files_cost_no_page_and_no_other_cell(
     monkeypatch.setattr(publishing, "tracker_of", lambda track, root, resume=False: Recorder())
     monkeypatch.setattr(publishing, "resumes", lambda track: False)
     assert publishing.publish(damaged, sweep, Track(TrackerName.wandb, "eggs")) == 1
-    assert "is left out" in capsys.readouterr().err
+    assert " left out (" in capsys.readouterr().err

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ LOGGER = logging.getLogger("synthdiv")
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 VANILLA = "none"  # the mix of the vanilla students
 MEANINGLESS = ("generators", "train", "mix", "source", "rows", "real_share", "rounds")  # axes that say nothing of it
-DAMAGED = "damaged"
+DAMAGED, LEFT_OUT = "damaged", "left out: %s"
 LARGE = 500  # cells; above, a report is a summary with a page for each slice
 
 
@@ -174,8 +175,25 @@ def read_or(missing: T, path: Path | None, read: Callable[[Path], T]) -> T:
     try:
         return missing if path is None else read_whole(path, read)
     except DataError as error:
-        LOGGER.warning("left out: %s", error)
+        LOGGER.warning(LEFT_OUT, error)
         return missing
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[dict[str, None]]:
+    """What `read_or` leaves out while the block runs, each reason once."""
+    reasons = dict[str, None]()
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.msg == LEFT_OUT:
+            reasons[record.getMessage()] = None
+        return True
+
+    LOGGER.addFilter(note)
+    try:
+        yield reasons
+    finally:
+        LOGGER.removeFilter(note)
 
 
 def suite_scores(root: Path, key: str) -> list[Score]:

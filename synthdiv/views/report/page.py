@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from synthdiv.core.files import write_rows
@@ -17,12 +18,12 @@ from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import Row, csv_text
 from synthdiv.views.report.arms import Arm, measures_of, value_of
 from synthdiv.views.report.cards import cards
-from synthdiv.views.report.collect import LARGE, collect
+from synthdiv.views.report.collect import LARGE, collect, noted
 from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE
 from synthdiv.views.report.contrasts import contrasts
 from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
-from synthdiv.views.report.findings import answer_lines, claim_results
+from synthdiv.views.report.findings import LINES, answer_lines, claim_results
 from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import MIXES, axis_words
@@ -49,40 +50,48 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
         )
     ledger = Ledger(root, name)
     facts = provenance(root, ledger.nodes())
-    facts.cards, of_mixes = cards(root, ledger, {row.key: row.scores for row in rows})
-    facts.judges, facts.relations = judge_rows(ledger)
-    facts.unanswered, facts.left_out = unanswered_rows(ledger)
     whole = Content(ledger, rows, facts, selected=checked(measures, measures_of(rows)))
     final, draft = root / "reports" / name, root / "reports" / f".{name}.{os.getpid()}.draft"
     try:
-        slices, links = sliced(whole), list[Row]()
-        for at, part in enumerate(slices, 1):
-            page = f"slice{at}" if slices[1:] else INDEX
-            part.contrasts = contrasts(root, part.arms, part.drawn)
-            part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
-            part.samples = samples_of(ledger, part.arms, part.labels)
-            links.append(
-                {"page": f"{page}.html", "slice": part.title, "cells": len(part.rows), "states": states(part.rows)}
-            )
-            write_slice(draft, page, part)
-        known = {(each.name, each.arm.key, each.measure, each.keys): each for part in slices for each in part.contrasts}
-        whole.contrasts, whole.claims = list(known.values()), claim_results(root, name, whole.arms)
-        for file, text in (
-            ("cells.csv", csv_text(cell_rows(rows))),
-            ("arms.csv", csv_text(arm_rows(whole.arms, whole.labels))),
-            ("contrasts.csv", csv_text(contrast_rows(whole.contrasts, whole.labels))),
-            ("answer.txt", "".join(f"{each}\n" for each in answer_lines(whole.claims, whole.contrasts, whole.labels))),
-            *swarm_files(whole),
-            *of_mixes.items(),
-        ):
-            (draft / file).parent.mkdir(parents=True, exist_ok=True)
-            (draft / file).write_text(text, encoding="utf-8")
-        shown = top(whole) | {"slices": links} if slices[1:] else sections(whole)
-        (draft / f"{INDEX}.html").write_text(render(shown | {"files": beside(draft)}), encoding="utf-8")
+        with noted() as facts.damaged:
+            write_files(root, whole, draft)
         move(draft, final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return final / f"{INDEX}.html"
+
+
+def write_files(root: Path, whole: Content, draft: Path) -> None:
+    """Every file of the report of a sweep. What is damaged is in the answer and in the index, which are made last."""
+    ledger, facts = whole.ledger, whole.facts
+    facts.cards, of_mixes = cards(root, ledger, {row.key: row.scores for row in whole.rows})
+    facts.judges, facts.relations = judge_rows(ledger)
+    facts.unanswered, facts.left_out = unanswered_rows(ledger)
+    slices, links = sliced(whole), list[Row]()
+    for at, part in enumerate(slices, 1):
+        page = f"slice{at}" if slices[1:] else INDEX
+        part.contrasts = contrasts(root, part.arms, part.drawn)
+        part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
+        part.samples = samples_of(ledger, part.arms, part.labels)
+        links.append(
+            {"page": f"{page}.html", "slice": part.title, "cells": len(part.rows), "states": states(part.rows)}
+        )
+        write_slice(draft, page, part)
+    known = {(each.name, each.arm.key, each.measure, each.keys): each for part in slices for each in part.contrasts}
+    whole.contrasts, whole.claims = list(known.values()), claim_results(root, ledger.name, whole.arms)
+    shown = top(whole) | {"slices": links} if slices[1:] else sections(whole)
+    answer = [*answer_lines(whole.claims, whole.contrasts, whole.labels), *islice(facts.damaged, LINES)]
+    for file, text in (
+        ("cells.csv", csv_text(cell_rows(whole.rows))),
+        ("arms.csv", csv_text(arm_rows(whole.arms, whole.labels))),
+        ("contrasts.csv", csv_text(contrast_rows(whole.contrasts, whole.labels))),
+        ("answer.txt", "".join(f"{line}\n" for line in answer)),
+        *swarm_files(whole),
+        *of_mixes.items(),
+    ):
+        (draft / file).parent.mkdir(parents=True, exist_ok=True)
+        (draft / file).write_text(text, encoding="utf-8")
+    (draft / f"{INDEX}.html").write_text(render(shown | {"files": beside(draft)}), encoding="utf-8")
 
 
 def sliced(whole: Content) -> list[Content]:

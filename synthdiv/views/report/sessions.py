@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Provenance:
     left_out: str = ""
     judges: Sequence[Row] = ()
     relations: Sequence[str] = ()
+    damaged: Iterable[str] = ()
+    """A line for each artifact that cannot be read, and is left out."""
 
     @property
     def differing(self) -> list[str]:

@@ -15,12 +15,13 @@ from synthdiv.core.stage import digest
 from synthdiv.core.types import Score
 from synthdiv.study.grid import is_path
 from synthdiv.views.layout import finite
-from synthdiv.views.report.collect import finished, manifest, suite_scores
+from synthdiv.views.report.collect import finished, manifest, read_whole, suite_scores
 from synthdiv.views.report.shared_replicates import items
 from synthdiv.views.track.wandb import WandbTracker
 
 TAG = 64  # characters; W&B refuses a longer tag
 COLUMNS = ("id", "prompt", "response", "sample", "temperature", "top_p", "finish", "response_tokens")
+CURVE = "metrics.parquet"
 MODEL_FOLDERS = ("adapter",)  # of a train artifact; models that are trained whole are too large for a tracker
 
 
@@ -63,7 +64,7 @@ def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishabl
     curve, training = list[dict[str, Any]](), dict[str, float]()
     artifacts = [files_of(path, "report", ("scores.json", "items.parquet")) for path in suites.values()]
     if train is not None:
-        curve = read_rows(train / "metrics.parquet")
+        curve = read_whole(train, lambda path: read_rows(path / CURVE), CURVE)
         training = dict(numbers(manifest(train)["summary"], "training"))
         mixes = [finished(root, item["key"]) for name, item in manifest(train)["inputs"].items() if name == "mix"]
         artifacts += [files_of(mix, "mix", ("mix.parquet",)) for mix in mixes if mix]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthdiv.core.ledger import Ledger
+from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.stage import digest
 from synthdiv.core.store import file_digest
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.study.config import Track, TrackerName
+from synthdiv.views.layout import plural
 from synthdiv.views.report.collect import UNREADABLE, finished, vanilla_cells
 from synthdiv.views.status import Observer
-from synthdiv.views.track.cell import publishable, track_cell, without_folders, written_once
+from synthdiv.views.track.cell import Publishable, publishable, track_cell, without_folders, written_once
 from synthdiv.views.track.trackio import TrackioTracker
 from synthdiv.views.track.wandb import WandbTracker, mode
 
@@ -34,26 +35,49 @@ def published_folder(root: Path, tracker: WandbTracker) -> Path:
     return root / "tracked" / str(tracker.project)
 
 
+class Damages(defaultdict[str, list[str]]):
+    """The cells that cannot be shown, because a file of them is damaged, by the reason."""
+
+    def read(self, root: Path, cell: CellRecord, samples: int) -> Publishable | None:
+        """What is finished of a cell, None where it is damaged."""
+        try:
+            return publishable(root, cell, samples)
+        except (DataError, *UNREADABLE) as error:
+            advice = f"a file cannot be read ({type(error).__name__}); `synthdiv doctor` names damaged artifacts"
+            self[str(error) if isinstance(error, DataError) else advice].append(cell.key[:8])
+            return None
+
+    def lines(self) -> list[str]:
+        return [f"{plural(len(cells), 'cell')} left out ({', '.join(cells)}): {why}" for why, cells in self.items()]
+
+
+def unshown(root: Path, name: str, track: Track) -> list[str]:
+    """A line for each reason why finished cells of a sweep are in no run of its tracker."""
+    damages = Damages(list)
+    if track.name is not TrackerName.none:
+        folder = published_folder(root, tracker_of(track, root))
+        for cell in Ledger(root, name).unique_cells():
+            if not (folder / cell.key).exists() and all(finished(root, key) for key in cell.suites.values()):
+                damages.read(root, cell, track.samples)
+    return damages.lines()
+
+
 def publish(root: Path, name: str, track: Track) -> int:
-    """Write finished and failed cells that were not written yet, or of which there is more now; print how many."""
+    """Write finished and failed cells that were not written yet, or of which there is more now; print how many, and
+    last what is damaged."""
     status = Observer(root, name).look()
     launched = list(status.records.values())
     cells = [*vanilla_cells(launched), *launched]
-    tags, counts, resume = sweeps_of(root, name), Counter[str](), resumes(track)
+    tags, counts, resume, damages = sweeps_of(root, name), Counter[str](), resumes(track), Damages(list)
     for cell in cells:
         failed = status.cell_states.get(cell.key) in ("failed", "blocked")
         if not failed and not all(finished(root, key) for key in cell.suites.values()):
             counts["not finished"] += 1
             continue
-        tracker = tracker_of(track, root, resume)
-        try:
-            results = publishable(root, cell, track.samples)
-        except (DataError, *UNREADABLE) as error:
-            why = error if isinstance(error, DataError) else f"a file of it cannot be read ({type(error).__name__})"
+        if (results := damages.read(root, cell, track.samples)) is None:
             counts["damaged"] += 1
-            echo(f"cell {cell.key[:8]} is left out: {why}; `synthdiv doctor` names damaged artifacts", error=True)
             continue
-        sweeps = tags.get(cell.key, [name])
+        tracker, sweeps = tracker_of(track, root, resume), tags.get(cell.key, [name])
         written = track_cell(tracker, sweeps, cell, results, published_folder(root, tracker), failed)
         counts["published" if written else "unchanged"] += 1
     if (root / "reports" / name).is_dir():
@@ -61,7 +85,9 @@ def publish(root: Path, name: str, track: Track) -> int:
         written = track_report(tracker, name, root / "reports" / name, published_folder(root, tracker))
         counts["report" if written else "unchanged report"] += 1
     echo(f"{name}: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no cells"))
-    return int(bool(counts["damaged"]))
+    for line in damages.lines():
+        echo(line, error=True)
+    return int(bool(damages))
 
 
 def track_report(tracker: WandbTracker, name: str, folder: Path, published: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 
 from synthdiv.core.types import ConfigError
 from synthdiv.study.config import Track, TrackerName
+from synthdiv.views.report.page import write_report
 from synthdiv.views.track import publish as publishing
 from synthdiv.views.track.publish import publish, track_words
 from tests.views.report.conftest import Study
+from tests.views.report.reading import Page
 from tests.views.track.test_cell import Recorder
 from tests.views.track.test_wandb import Listener, items, on_terminal, records
 
@@ -83,8 +86,30 @@ def test_a_damaged_cell_is_named_and_the_others_are_published(tmp_path: Path, re
     assert publish(tmp_path, "eggs", WANDB) == 1
     assert [name for name, _, _ in begun(recorders)] == ["vanilla → toy", "multi → toy · seed 0"]
     captured = capsys.readouterr()
-    assert f"cell {cell.key[:8]} is left out: truth" in captured.err
+    assert captured.err.startswith(f"1 cell left out ({cell.key[:8]}): truth")
     assert captured.out == "eggs: 2 published, 1 damaged\n"
+
+
+def test_a_damaged_curve_is_named_once_for_all_its_cells_in_terminal_and_report(
+    tmp_path: Path, recorders: Any, capsys: Any
+) -> None:
+    """Two sweeps' cells of one training; a launch names what its watcher could not show, whichever process it is in."""
+    study = Study(tmp_path)
+    cell = study.cell("human", 1.0)
+    other = dataclasses.replace(cell, key="other", seeds=cell.seeds | {"evaluate.respond.seed": 1})
+    study.ledger.add([other], [])
+    study.cell("multi", 2.0)
+    file = tmp_path / "artifacts" / "train" / str(cell.train) / "metrics.parquet"
+    file.write_bytes(bytes(byte ^ 0x5A for byte in file.read_bytes()))
+    reason = f"train {str(cell.train)[:8]}: metrics.parquet cannot be read (ArrowInvalid); `rm -r {file.parent}`"
+    line = f"2 cells left out ({cell.key[:8]}, other): {reason}, and run the same command again"
+    assert publish(tmp_path, "eggs", WANDB) == 1
+    assert capsys.readouterr().err == f"{line}\n"
+    assert publishing.unshown(tmp_path, "eggs", WANDB) == [line]
+    assert publishing.unshown(tmp_path, "eggs", Track()) == []
+    page = write_report(tmp_path, "eggs", [])
+    assert page.with_name("answer.txt").read_text().splitlines()[-1].startswith(f"left out: {reason}")
+    assert Page(page.read_text()).texts["unfinished"].count("metrics.parquet cannot be read") == 1
 
 
 def test_words_of_the_verb() -> None:
