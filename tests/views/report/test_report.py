@@ -131,6 +131,7 @@ def test_a_partial_sweep_gives_a_report_that_says_so_and_what_is_missing(eggs: A
 
 
 def test_the_contrast_is_shown_in_both_worlds(shown: Page) -> None:
+    assert "slice" not in shown.texts["effects"]
     tables = [each for each in shown.tables[""] if "verdict" in each[0]]
     lines = [dict(zip(each[0], row, strict=False)) for each in tables for row in each[1:] if row[0] == "nll_2 ↓"]
     assert [line["difference"] for line in lines] == ["-0.75", "0.25"]
@@ -295,9 +296,11 @@ def test_many_cells_have_a_summary_and_a_page_for_each_slice(study: Any, monkeyp
         "with its vanilla student"
     )
     assert "primary comparisons" in shown.texts[""], "of every slice"
+    assert "pooled over the synthetic arms of its slice, that of a claim over those of the whole sweep" in shown.texts[""]
     assert "heat" not in shown.texts
     small = Page((summary.parent / "slice1.html").read_text())
     assert "eggs · small" in small.texts[""]
+    assert "Errors are pooled over the synthetic arms of this slice" in small.texts["effects"]
     assert [row[0] for row in small.tables[""][0][1:]] == ["vanilla", "human", "single ada", "single bell", "multi"]
     assert (summary.parent / "tables" / "slice2_nll_2.tex").exists()
     assert len(table(summary.parent / "cells.csv")) == 9 * 4
