@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from synthdiv.measures.multiplicity import HOLM, adjusted
 from synthdiv.measures.replicates import (
     ENOUGH,
     Effect,
@@ -106,6 +107,24 @@ def test_errors_that_differ_between_arms_are_not_pooled() -> None:
     assert not made.pooled
     assert made.df == 7
     assert made.note.startswith("not pooled: errors of arms differ (p = ")
+
+
+@pytest.mark.parametrize(("arms", "replicates"), [(3, 3), (5, 3), (8, 5)])
+def test_against_one_control_holm_is_no_narrower_than_dunnett(arms: int, replicates: int) -> None:
+    """In the one design that Dunnett's test is of: independent models, and one error of all arms."""
+    random = np.random.default_rng(arms)
+    values = random.normal(size=(arms, replicates)) + 0.8 * np.arange(arms)[:, None]
+    oracle = stats.dunnett(*values[1:], control=values[0], rng=np.random.default_rng(0))
+    error, df = math.sqrt(2 * values.var(axis=1, ddof=1).mean() / replicates), arms * (replicates - 1)
+    made = [Effect(float(each.mean() - values[0].mean()), error, df, replicates, 0) for each in values[1:]]
+    assert oracle.statistic == pytest.approx([each.value / error for each in made])
+    holm = adjusted([each.p() for each in made], HOLM)
+    assert min(holm) >= oracle.pvalue.min() - 1e-3, "the first step, which decides whether anything is shown"
+    limits = oracle.confidence_interval(0.95)
+    for each, low, high in zip(made, limits.low, limits.high, strict=True):
+        first = each.interval(1 - 0.05 / len(made))
+        assert first[0] <= low + 1e-2 * error
+        assert first[1] >= high - 1e-2 * error
 
 
 def test_power_and_detectable_effects_are_those_that_were_simulated() -> None:

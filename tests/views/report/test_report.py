@@ -296,7 +296,9 @@ def test_many_cells_have_a_summary_and_a_page_for_each_slice(study: Any, monkeyp
         "with its vanilla student"
     )
     assert "primary comparisons" in shown.texts[""], "of every slice"
-    assert "pooled over the synthetic arms of its slice, that of a claim over those of the whole sweep" in shown.texts[""]
+    assert (
+        "pooled over the synthetic arms of its slice, that of a claim over those of the whole sweep" in shown.texts[""]
+    )
     assert "heat" not in shown.texts
     small = Page((summary.parent / "slice1.html").read_text())
     assert "eggs · small" in small.texts[""]
