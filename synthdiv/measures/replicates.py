@@ -22,7 +22,7 @@ NO_VARIATION = "no interval: the same in every replicate"
 @dataclass(frozen=True)
 class ReplicateError:
     """The mean square (with `df`) of the interaction of arms and replicates, the error of paired differences; `sd` of
-    the models of one arm; p of Bartlett's test that arms have equal errors (NaN: an arm does not vary)."""
+    the models of one arm; p of `equal_errors` (NaN: an arm does not vary)."""
 
     mean_square: float
     df: int
@@ -131,16 +131,31 @@ def effect(differences: np.ndarray, error: ReplicateError | None = None, factor:
 def replicate_error(arms: np.ndarray) -> ReplicateError:
     """Return the error of `arms` (arms, replicates), at least two of each; columns are replicates with equal seeds."""
     import numpy as np
-    from scipy.stats import bartlett
 
     count, replicates = arms.shape
     rest = arms - arms.mean(axis=0) - arms.mean(axis=1, keepdims=True) + arms.mean()
     df = (count - 1) * (replicates - 1)
     spreads = rest.var(axis=1)
     varies = np.isfinite(spreads).all() and (spreads > 1e-24 * np.abs(arms).max() ** 2).all()
-    p = float(bartlett(*rest).pvalue) if varies and replicates >= ENOUGH else math.nan
+    p = 1.0 if count < 3 else equal_errors(rest) if varies and replicates >= ENOUGH else math.nan
     sd = math.sqrt(float(arms.var(axis=1, ddof=1).mean()))
-    return ReplicateError(float((rest**2).sum() / df), df, sd, p if count > 2 else 1.0)
+    return ReplicateError(float((rest**2).sum() / df), df, sd, p)
+
+
+def equal_errors(rest: np.ndarray) -> float:
+    """Return p that three arms or more have equal errors, from their residuals (arms, replicates): twice the smaller of
+    Bartlett's p, which sees several arms that differ, and that of the noisiest arm: an F test of its sum of squares
+    against the mean of the others to that of the others among themselves (Russell and Bradley 1958), times the arms.
+    A noisy arm is in the residuals of all others, which hides it from Bartlett's test where there are few."""
+    import numpy as np
+    from scipy.special import fdtrc
+    from scipy.stats import bartlett
+
+    count, replicates = rest.shape
+    one = (rest**2).sum(axis=1) * count / (count - 1)
+    others = np.maximum((rest**2).sum() - one, 1e-12 * one)  # rounding
+    noisiest = count * fdtrc(replicates - 1, (count - 2) * (replicates - 1), (count - 2) * one / others).min()
+    return min(1.0, 2 * float(bartlett(*rest).pvalue), 2 * float(noisiest))
 
 
 def detectable(error: float, df: float, alpha: float = ALPHA) -> float:

@@ -49,6 +49,18 @@ def against_best(singles: int, replicates: int, gap: float = 0.0, studies: int =
     return [float(share) for share in hits / studies]
 
 
+def uneven(arms: int, replicates: int, noisy: int, times: float, studies: int = 2000) -> list[float]:
+    """Where the first `noisy` arms have `times` the spread of the others: the share of studies in which the error is
+    not pooled, and in which the first two arms differ, though they are equal."""
+    random, hits = np.random.default_rng([arms, replicates, noisy]), np.zeros(2)
+    for _ in range(studies):
+        levels = random.normal(size=(arms, replicates))
+        levels[:noisy] *= times
+        error = replicate_error(levels)
+        hits += (not error.homogeneous, effect((levels[0] - levels[1])[None], error).p() < ALPHA)
+    return [float(share) for share in hits / studies]
+
+
 if __name__ == "__main__":
     for count in REPLICATES:
         shares = [coverage(count, ratio) for ratio in RATIOS]
@@ -56,3 +68,7 @@ if __name__ == "__main__":
     for number in (2, 4, 8):
         rates = [against_best(number, count, gap) for gap in (0.0, 0.3) for count in REPLICATES[1:]]
         print(f"| {number} | " + " | ".join(" / ".join(f"{100 * rate:.1f}" for rate in each) for each in rates) + " |")
+    for number in (3, 4, 8):
+        rates = [uneven(number, count, *how) for count in (3, 5)
+                 for how in ((0, 1), (1, 3), (1, 10), (1, 50), (number // 2, 5))]  # fmt: skip
+        print(f"| {number} | " + " | ".join(" / ".join(f"{100 * rate:.0f}" for rate in each) for each in rates) + " |")

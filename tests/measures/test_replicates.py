@@ -28,7 +28,7 @@ from synthdiv.measures.replicates import (
     replicate_error,
     smallest_margin,
 )
-from tests.measures.simulated_replicates import LEAST, RATIOS, REPLICATES, against_best, coverage
+from tests.measures.simulated_replicates import LEAST, RATIOS, REPLICATES, against_best, coverage, uneven
 
 
 def table(prompts: int = 40, replicates: int = 5, model: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -107,6 +107,26 @@ def test_errors_that_differ_between_arms_are_not_pooled() -> None:
     assert not made.pooled
     assert made.df == 7
     assert made.note.startswith("not pooled: errors of arms differ (p = ")
+
+
+@pytest.mark.parametrize(("arms", "replicates"), [(3, 3), (4, 5), (8, 3)])
+def test_the_test_of_equal_errors_compares_the_noisiest_arm_with_the_others(arms: int, replicates: int) -> None:
+    levels = np.random.default_rng(1).normal(size=(arms, replicates))
+    levels[1] *= 9
+    whole, least = replicate_error(levels), []
+    for at in range(arms):
+        rest = replicate_error(np.delete(levels, at, axis=0))
+        one = (whole.mean_square * whole.df - rest.mean_square * rest.df) / (replicates - 1)
+        least.append(2 * arms * stats.f.sf(one / rest.mean_square, replicates - 1, rest.df))
+    left = levels - levels.mean(axis=0) - levels.mean(axis=1, keepdims=True) + levels.mean()
+    assert whole.p == pytest.approx(min(1, *least, 2 * stats.bartlett(*left).pvalue))
+    assert np.argmin(least) == 1
+
+
+def test_one_noisy_arm_of_three_is_seen() -> None:
+    """A small part of the simulation of docs/statistics.md: Bartlett's test alone pools 99 % of these."""
+    assert uneven(3, 5, 1, 10, studies=200)[0] > 0.8
+    assert uneven(3, 5, 0, 1, studies=400)[0] < 0.075, "binomial, 400 of 5 %: less than 1 %"
 
 
 @pytest.mark.parametrize(("arms", "replicates"), [(3, 3), (5, 3), (8, 5)])
