@@ -9,11 +9,10 @@ import pyarrow.parquet
 import pytest
 
 from synthdiv.evaluate.suite import read_scores
-from synthdiv.views.report.arms import arms_of
+from synthdiv.views.report.arms import arms_of, populations
 from synthdiv.views.report.collect import collect
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.plots import along
-from synthdiv.views.report.populations import populations
 from tests.conftest import synthdiv
 
 

@@ -59,9 +59,8 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
     options = parser().parse_args(arguments)
     refuse_options(options)
     from synthdiv.views.judge.calibration import Calibration, json_scores, write_calibration
+    from synthdiv.views.judge.judge_scores import JUDGE, pair_scores, rating_scores
     from synthdiv.views.judge.labelled import read_labelled
-    from synthdiv.views.judge.pair_scores import JUDGE, pair_scores
-    from synthdiv.views.judge.rating_scores import rating_scores
     from synthdiv.views.measure.score_table import json_text, show_scores
 
     log = console(error=True)

@@ -1,14 +1,16 @@
 """Statistics of arms: the mean over trained models.
 
-The replicate is a trained model. With fewer than three of them the range is shown and labelled descriptive.
+The replicate is a trained model; in populations of rounds it is the population, whose members are averaged before
+anything is drawn. With fewer than three of them the range is shown and labelled descriptive.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
@@ -19,6 +21,7 @@ from synthdiv.measures.replicates import ENOUGH
 from synthdiv.study.records import BY_SOURCES
 from synthdiv.views.report.collect import CellRow
 
+MEMBER, ROUND, LINEAGE = "rounds.member", "rounds.round", "rounds.lineage"
 DESCRIPTIVE, INTERVAL = "range, descriptive", "95 % t interval"
 NO_INTERVAL = "no interval: all trained models have the same value, or one is infinite"
 
@@ -161,3 +164,35 @@ def shown(value: Any) -> str:
         return f"{float(value):g}"
     except (TypeError, ValueError):
         return str(value)
+
+
+def populations(arms: Sequence[Arm]) -> list[Arm]:
+    """Arms that differ in the member alone as one arm, whose axis names the members. Round 0, which arms share, is
+    there for each set of members of later rounds too, so that no arm depends on the members of another."""
+    groups: dict[str, dict[str, Arm]] = defaultdict(dict)
+    for arm in arms:
+        if MEMBER in arm.axes:
+            rest = {axis: value for axis, value in arm.axes.items() if axis != MEMBER}
+            value = value_of(arm, MEMBER)
+            groups[json.dumps(rest, sort_keys=True)][value if value.isdecimal() else "0"] = arm
+    starts = [group for group in groups.values() if next(iter(group.values())).axes.get(ROUND) == "0"]
+    later = {tuple(sorted(group)) for group in groups.values() if group not in starts}
+    begun = [models(group.values()) for group in starts]  # a start without a population is that of one member too
+    result = [arm for arm in arms if MEMBER not in arm.axes]
+    for group in groups.values():
+        result.append(population([group[member] for member in sorted(group)]))
+        parts = [[group[each] for each in members] for members in sorted(later) if {*members} < {*group}]
+        result += [population(part) for part in parts if group in starts and models(part) not in begun]
+    return result
+
+
+def models(arms: Iterable[Arm]) -> set[str]:
+    return {row.model for arm in arms for row in arm.rows}
+
+
+def population(members: Sequence[Arm]) -> Arm:
+    """One arm. A model of it is a replicate: the cells with the same seeds."""
+    rows = [replace(row, model=json.dumps(row.seeds, sort_keys=True)) for arm in members for row in arm.rows]
+    names = [value if (value := value_of(arm, MEMBER)).isdecimal() else "0" for arm in members]
+    means = {name: mean(rows, name) for name in measures_of(rows)}
+    return Arm(members[0].key, members[0].axes | {MEMBER: "+".join(names)}, rows, means)

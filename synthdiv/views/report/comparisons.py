@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.study.claims import AXIS, BEST, LINEAGES, MATCHED, MEAN, MIXTURE, POOLS, SEVERAL, SYNTHETIC
-from synthdiv.views.report.arms import Arm, value_of
+from synthdiv.views.report.arms import LINEAGE, MEMBER, Arm, value_of
 from synthdiv.views.report.collect import VANILLA
-from synthdiv.views.report.populations import LINEAGE, MEMBER
 
 OF_SOURCES = ("mix", "source", "mix.weights", "mix.source")
 REAL_SHARE = "real_share"  # follows from the mix of human and vanilla arms, and is an axis of all others

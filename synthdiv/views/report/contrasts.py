@@ -26,9 +26,8 @@ from synthdiv.measures.replicates import (
 from synthdiv.study.claims import BEST, EXCESS, LINEAGES, MEAN, MIXTURE
 from synthdiv.views.report.arms import Arm, varying
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
-from synthdiv.views.report.common_texts import checked_at_half
 from synthdiv.views.report.comparisons import Comparison, comparable, comparisons, source_of
-from synthdiv.views.report.shared_replicates import differences, human_likelihoods, matched, pool
+from synthdiv.views.report.shared_replicates import checked_at_half, differences, human_likelihoods, matched, pool
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.views.layout import Row, arrow, finite, interval, number
-from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
+from synthdiv.views.report.arms import INTERVAL, ROUND, Arm, Mean, value_of
 from synthdiv.views.report.collect import VANILLA, finished, read_or
 from synthdiv.views.report.contrasts import SHOWN, Contrast
 from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.labels import Labels, axis_words, began
-from synthdiv.views.report.populations import ROUND
 from synthdiv.views.report.tables import comparison_name, comparison_rows, heading, mean_row
 
 COLOURS = {  # of Okabe and Ito: safe for colour-blind readers

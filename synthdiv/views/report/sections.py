@@ -14,14 +14,13 @@ from synthdiv.core.types import Score
 from synthdiv.evaluate.suite import CAVEAT, HEADLINE, declared, readings
 from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, plural
-from synthdiv.views.report.arms import Arm, arms_of, measures_of, value_of
+from synthdiv.views.report.arms import Arm, arms_of, measures_of, populations, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.findings import ClaimResult
 from synthdiv.views.report.heat import counts, design, grid_of, heat, same, shown_headlines
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.plots import against, along, forest, losses
-from synthdiv.views.report.populations import populations
 from synthdiv.views.report.samples import Samples
 from synthdiv.views.report.sessions import Provenance
 from synthdiv.views.report.tables import (

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthdiv.core.types import SynthdivError
+from synthdiv.views.judge.judge_scores import pair_scores, rating_scores
 from synthdiv.views.judge.labelled import read_labelled
-from synthdiv.views.judge.pair_scores import pair_scores
-from synthdiv.views.judge.rating_scores import rating_scores
 from synthdiv.views.judge.verb import parser
 from tests.conftest import write_rows
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 
 from synthdiv.core.types import Score
-from synthdiv.views.report.arms import INTERVAL, arms_of
+from synthdiv.views.report.arms import INTERVAL, arms_of, populations
 from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.plots import along
-from synthdiv.views.report.populations import populations
 
 
 def row(number, member, seed, value, data="n/a", lineage="n/a"):

@@ -9,8 +9,8 @@ import pytest
 from synthdiv.core.types import Score
 from synthdiv.views.report.arms import arms_of
 from synthdiv.views.report.collect import CellRow
+from synthdiv.views.report.cross_checks import NO_PAIRS, real_label_rows
 from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.real_label_rows import NO_PAIRS, real_label_rows
 
 SEEDS = (0, 1, 2)
 RIGHT, DIVERSE = "downstream/task/acc", "reached/vendi_1"
