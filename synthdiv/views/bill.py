@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.stage import Node, Work
+from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.generate.generate import Generate
 from synthdiv.study.config import Cell
@@ -60,7 +60,7 @@ class CostEstimate:
         self.sizes = {key: size for key, node in self.nodes.items() if (size := self._parameters(node))}
         self.history = History(self.root, self.sizes)
         self.device = device_of(cell.runtime.device, self.history)
-        self.work = cache(self._work)
+        self.work = cache(lambda node: node.stage.work(node.inputs, self.history))
 
     @cached_property
     def unresolved(self) -> set[str]:
@@ -106,9 +106,6 @@ class CostEstimate:
         bill.disk_bytes += int(checkpoints)
         bill.measured = round(measured / bill.device_hours, 3) if bill.device_hours else 0.0
         return bill
-
-    def _work(self, node: Node) -> Work:
-        return node.stage.work(node.inputs, self.history)
 
     def size(self, node: Node) -> float | None:
         """Parameters of the model that a node runs or trains."""

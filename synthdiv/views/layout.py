@@ -60,14 +60,17 @@ def bytes_text(size: float) -> str:
     return f"{size:.3g} PB"
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
+def columns(rows: Sequence[Row], empty: bool = False) -> list[str]:
+    """The columns of a table that have any value, where NaN alone is none; or with those that are `empty`."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    known = {name for row in rows for name, value in row.items() if value not in (None, "") and value == value}
+    return [name for name in names if empty or name in known]
 
 
 def csv_text(rows: Sequence[Row]) -> str:
     """CSV with all digits. NaN is written as `nan` and infinity as `inf`; None and a missing value are empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns(rows), lineterminator="\n")
+    writer = csv.DictWriter(text, columns(rows, empty=True), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -75,7 +78,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """A Markdown table, its numbers with four digits; a column without any value is left out."""
-    names = [name for name in columns(rows) if any(row.get(name) not in (None, "") for row in rows)]
+    names = columns(rows)
     lines = [names, ["---"] * len(names), *([cell_text(row.get(name)) for name in names] for row in rows)]
     cells = ([clean(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)

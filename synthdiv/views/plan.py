@@ -49,7 +49,7 @@ def print_plan(plan: CostEstimate, as_json: bool, detects: Sequence[str] = ()) -
 def record(plan: CostEstimate, cells: Cells, stages: dict[str, list[Node]]) -> dict[str, object]:
     """The plan as JSON data. Unresolved nodes count as to build; cells without a known shape are not unique yet."""
     present = {stage: sum(node.key not in plan.missing for node in nodes) for stage, nodes in stages.items()}
-    more = {"free_bytes": free_bytes(plan.root), "unresolved": notes(plan)}
+    more = {"free_bytes": free_bytes(plan.root), "unresolved": list(dict.fromkeys(plan.frozen.unresolved))}
     return {
         "cells": len(plan.frozen.points),
         "unique_cells": len(cells),
@@ -84,10 +84,6 @@ def by_stage(plan: CostEstimate) -> dict[str, list[Node]]:
     return stages
 
 
-def notes(plan: CostEstimate) -> list[str]:
-    return list(dict.fromkeys(plan.frozen.unresolved))
-
-
 def bill_lines(plan: CostEstimate, cells: Cells) -> list[str]:
     """What is still to build costs, and what these numbers rest on."""
     bill, free = plan.bill, free_bytes(plan.root)
@@ -110,5 +106,5 @@ def bill_lines(plan: CostEstimate, cells: Cells) -> list[str]:
         *(line for line, count in unmatched.items() if count),
         *(f"unknown: {name}: no price, so none of its money; give facts.price_in, price_out" for name in bill.unpriced),
         *(f"unknown: {name}: no size, so none of its hours; give facts.parameters" for name in bill.unknown),
-        *(f"unresolved: {note}" for note in notes(plan)),
+        *(f"unresolved: {note}" for note in dict.fromkeys(plan.frozen.unresolved)),
     ]

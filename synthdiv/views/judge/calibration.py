@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.stage import digest
-from synthdiv.core.types import DataError, Score
+from synthdiv.core.types import DataError
 
 MIN_LABELS = 200  # labelled items from which a judge counts as validated
 HOW = ("backend", "precision", "sampling", "top_logprobs")  # fields of `generate`: how a model comes to a verdict
@@ -25,8 +25,8 @@ def judge_identity(answers: NodeRecord, rubric: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class Calibration:
     """`identity` says what the judge is, `judge` and `rubric` are names for readers. `labels` are the columns of labels
-    with their numbers, `items` the items with a label and a verdict; `scores` by name those of the judge (value, low,
-    high, n, unit, note), as JSON writes them."""
+    with their numbers, `items` the items with a label and a verdict; `scores` by name those of the judge, as `--json`
+    prints them."""
 
     identity: str
     judge: str
@@ -82,19 +82,3 @@ def judge_status(outputs: Path, identity: str) -> str:
     except (OSError, ValueError, TypeError) as error:
         advice = "run `synthdiv judge` again, or remove the file"
         raise DataError(f"{path}: is no calibration of a judge ({error}); {advice}") from error
-
-
-def json_scores(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
-    """Scores by name; NaN is null and an infinity a string."""
-    from synthdiv.evaluate.suite import json_number
-
-    names = ("value", "low", "high")
-    return {
-        score.name: {
-            **{name: json_number(getattr(score, name)) for name in names},
-            "n": score.n,
-            "unit": score.unit,
-            "note": score.note,
-        }
-        for score in scores
-    }

@@ -45,7 +45,8 @@ def pair_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
     if rows.shown_first is not None:
         estimates[JUDGE] += order_scores(forward, backward, prompts, [*zip(pairs.first, pairs.second, strict=True)])
     if rows.labels:
-        estimates[JUDGE] += agreement_scores(rows, pairs)
+        estimates[JUDGE] += [each(pairs.wins, pairs.panel, prompts) for each in (agreement, discrimination)]
+        estimates[JUDGE].append(pair_alpha([rows.verdict, *rows.labels.values()], rows.prompt))
     if len(rows.labels) > 1:
         estimates[LABELS].append(pair_alpha([*rows.labels.values()], rows.prompt))
     if scale > 0:
@@ -58,15 +59,6 @@ def pair_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
         rate, _ = length_controlled(part.wins, part.length, scale, part.prompt.tolist())
         estimates[JUDGE].append(renamed(rate, "votes_for_itself_at_equal_length"))
     return {group: [each.score() for each in members] for group, members in estimates.items() if members}
-
-
-def agreement_scores(rows: Labelled, pairs: Pairs) -> list[Estimate]:
-    """Agreement with the mean label of each pair, and α of judge and all labels."""
-    return [
-        agreement(pairs.wins, pairs.panel, pairs.prompt.tolist()),
-        discrimination(pairs.wins, pairs.panel, pairs.prompt.tolist()),
-        pair_alpha([rows.verdict, *rows.labels.values()], rows.prompt),
-    ]
 
 
 def pair_alpha(raters: Sequence[np.ndarray], prompts: Sequence[Hashable]) -> Estimate:

@@ -89,16 +89,13 @@ def read_labelled(options: argparse.Namespace) -> Labelled:
         remarks += [f"{count} texts are empty; they count, with length 0."] if empty else []
         lengths = np.array([[len(text) for text in column] for column in texts], dtype=float).T
     if options.order is not None:
-        cells = [str(cell) for cell in rows.require(options.order, is_order, "; it needs 0 (first shown first) or 1")]
-        shown = np.array([FIRST_SHOWN[cell] for cell in cells])
+        needs = "; it needs 0 (first shown first) or 1"
+        cells = rows.require(options.order, lambda cell: str(cell) in FIRST_SHOWN, needs)
+        shown = np.array([FIRST_SHOWN[str(cell)] for cell in cells])
     prompt = rows.ids(options.prompt) if options.prompt is not None else list(range(len(verdict)))
     names = [list(names) for names in zip(*(rows.ids(name) for name in authors), strict=True)]
     made = Labelled(list(prompt), names or [[] for _ in prompt], verdict, labels, lengths, shown, remarks)
     return refuse_useless(without_self_pairs(made, remarks) if options.pair else made, rows, options)
-
-
-def is_order(cell: Any) -> bool:
-    return str(cell) in FIRST_SHOWN
 
 
 def pair_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:

@@ -6,7 +6,6 @@ import argparse
 import re
 from pathlib import Path
 
-from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import console, text
 from synthdiv.views.measure.command import Parser
@@ -58,10 +57,10 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
     """Run the command. ConfigError or DataError for options or a file that it cannot use."""
     options = parser().parse_args(arguments)
     refuse_options(options)
-    from synthdiv.views.judge.calibration import Calibration, json_scores, write_calibration
+    from synthdiv.views.judge.calibration import Calibration, write_calibration
     from synthdiv.views.judge.judge_scores import JUDGE, pair_scores, rating_scores
     from synthdiv.views.judge.labelled import read_labelled
-    from synthdiv.views.measure.score_table import json_text, show_scores
+    from synthdiv.views.measure.score_table import print_scores, records
 
     log = console(error=True)
     with log.status(text(f"reading {options.file}"), spinner="line"):
@@ -72,17 +71,15 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
     rubric = options.rubric or ("preference" if options.pair else "quality")
     about = [f"{options.file}: {len(rows.verdict):,} verdicts of {options.judge}, rubric {rubric}.", *rows.remarks]
     if labels:
-        names, judged = (options.identity or "", options.judge, rubric), json_scores(scores[JUDGE])
-        measured = Calibration(*names, options.file.name, labels, rows.labelled(), judged)
+        judged = {each.pop("name"): each for each in records(scores[JUDGE])}
+        names = (options.identity or "", options.judge, rubric, options.file.name)
+        measured = Calibration(*names, labels, rows.labelled(), judged)
         where = write_calibration(outputs, measured) if options.identity else "No --identity, so no report shows this"
         about += [f"{where}: {measured.summary()}"]
     else:
         about += ["No --label: without labels the judge stays unvalidated, and no calibration is written."]
-    if options.json:
-        echo(json_text(scores))
-        echo("\n".join(about), error=True)
-    else:
-        show_scores(scores, {}, [*about, "[low, high]: 95 % interval over prompts. n: prompts measured."])
+    about += ["[low, high]: 95 % interval over prompts. n: prompts measured."] * (not options.json)
+    print_scores(scores, {}, about, options.json)
     return 0
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import console, text
 
@@ -96,7 +95,7 @@ def measure_file(arguments: list[str]) -> int:
     require_encoder(options.encoder)
     from synthdiv.measures.budgets import TextBudget
     from synthdiv.views.measure.group_scores import scores_of
-    from synthdiv.views.measure.score_table import json_text, show_scores
+    from synthdiv.views.measure.score_table import print_scores
 
     log = console(error=True)
     with log.status(text(f"reading {options.file}"), spinner="line"):  # silent if stderr is not a terminal
@@ -106,12 +105,8 @@ def measure_file(arguments: list[str]) -> int:
         within = {"within": options.within, "draws": options.within}
         budget = TextBudget(words=options.words, texts=options.texts, length=options.length, **within)
         scores = scores_of(groups, budget, options.seed, options.encoder)
-    if options.json:
-        echo(json_text(scores))
-        echo("\n".join(about), error=True)
-    else:
-        sizes = {group: sum(map(len, answers.values())) for group, answers in groups.items()}
-        show_scores(scores, sizes, about)
+    sizes = {group: sum(map(len, answers.values())) for group, answers in groups.items()}
+    print_scores(scores, sizes, about, options.json)
     return 0
 
 

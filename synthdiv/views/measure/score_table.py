@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from synthdiv.core.terminal import echo
 from synthdiv.core.types import Score
 from synthdiv.views.layout import arrow, interval, number, show, table
 
@@ -53,7 +55,10 @@ def show_scores(scores: Mapping[str, Sequence[Score]], sizes: Mapping[str, int],
         by_group = {group: score for group, members in scores.items() for score in members if score.name == name}
         first = next(iter(by_group.values()))
         title = f"{name}{arrow(first.higher_is_better)} {first.unit}".strip()
-        rows += group_rows(title, {group: score_cells(score, notes) for group, score in by_group.items()})
+        rows += group_rows(title, {
+            group: [number(score.value), interval(score.low, score.high), f"{score.n:,}", notes.mark(score.note)]
+            for group, score in by_group.items()
+        })  # fmt: skip
     show(*about, table(HEADER, rows), "", *notes.lines())
 
 
@@ -66,25 +71,28 @@ def group_rows(title: str, cells: Mapping[str, list[str]]) -> Iterator[list[str]
         yield from ([f"  {label(group)}", *row] for group, row in cells.items())
 
 
-def score_cells(score: Score, notes: Notes) -> list[str]:
-    """The value, the interval, n and where the note is listed."""
-    return [number(score.value), interval(score.low, score.high), f"{score.n:,}", notes.mark(score.note)]
-
-
 def label(group: str) -> str:
     """The name of a group on one line."""
     name = " ".join(group[: 2 * LONGEST_LABEL].split())
     return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
 
 
-def json_text(scores: Mapping[str, Sequence[Score]]) -> str:
-    """A list of objects. NaN is null and an infinity a string, as in the `scores.json` of a suite."""
+def records(scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """Scores as JSON can hold them: NaN is null and an infinity a string, as in the `scores.json` of a suite."""
     from synthdiv.evaluate.suite import json_number
 
-    records = []
-    for group, members in scores.items():
-        for score in members:
-            values = {name: getattr(score, name) for name in JSON_FIELDS}
-            numbers = {name: json_number(value) for name, value in values.items() if isinstance(value, float)}
-            records.append({"group": group} | values | numbers)
-    return json.dumps(records, indent=1, allow_nan=False)
+    values = ([(name, getattr(score, name)) for name in JSON_FIELDS] for score in scores)
+    return [{name: json_number(value) if isinstance(value, float) else value for name, value in each}
+            for each in values]  # fmt: skip
+
+
+def print_scores(
+    scores: Mapping[str, Sequence[Score]], sizes: Mapping[str, int], about: Sequence[str], as_json: bool
+) -> None:
+    """Print the scores of each group as a table, or as a list of objects, with `about` in the other stream."""
+    if not as_json:
+        show_scores(scores, sizes, about)
+        return
+    lines = [{"group": group} | record for group, members in scores.items() for record in records(members)]
+    echo(json.dumps(lines, indent=1, allow_nan=False))
+    echo("\n".join(about), error=True)

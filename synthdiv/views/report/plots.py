@@ -197,7 +197,8 @@ def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     data: list[dict[str, Any]] = []
     rows: list[Row] = []
     for arm in sorted(arms, key=labels.order):
-        curves = [curve for model in {row.model for row in arm.rows} if (curve := loss_curve(root, model))]
+        trained = [finished(root, model) for model in {row.model for row in arm.rows} if model.isalnum()]
+        curves = [curve for path in trained if (curve := read_or(None, path, curve_of))]
         if not curves:
             continue
         shortest = min(len(steps) for steps, _ in curves)
@@ -216,12 +217,8 @@ def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     return Plot("loss", "Training loss", data, axes | {"height": 420}, rows, note) if data else None
 
 
-def loss_curve(root: Path, model: str) -> tuple[list[float], list[float]] | None:
-    """The steps and losses of a training, averaged in stretches of equal length; None where nothing was trained."""
-    return read_or(None, finished(root, model) if model.isalnum() else None, curve_of)
-
-
 def curve_of(path: Path) -> tuple[list[float], list[float]] | None:
+    """The steps and losses of a training, averaged in stretches of equal length; None where nothing was trained."""
     if not (path / "metrics.parquet").exists():
         return None
     import numpy as np

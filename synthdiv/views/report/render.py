@@ -10,12 +10,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from synthdiv.core.terminal import clean
-from synthdiv.views.layout import Row, cell_text, columns
+from synthdiv.views.layout import cell_text, columns
 
 ASSETS = Path(__file__).parent / "assets"
 PLOTLY = "plotly-cartesian-4.1.1.min.js"
@@ -31,7 +30,7 @@ def render(context: dict[str, Any]) -> str:
     loader = jinja2.FileSystemLoader(ASSETS)
     made = jinja2.Environment(autoescape=True, loader=loader, undefined=jinja2.StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
-    made.filters |= {"columns": shown_columns, "cell": lambda value: clean(cell_text(value)), "ticks": ticks}
+    made.filters |= {"columns": columns, "cell": lambda value: clean(cell_text(value)), "ticks": ticks}
     scripts = [(ASSETS / file).read_text(encoding="utf-8") for file in (PLOTLY, "page.js")]
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     styles = " ".join(f"'{each}'" for each in (sha256(style), *PLOTLY_STYLES))
@@ -69,9 +68,3 @@ def plain(data: Any) -> Any:
     if isinstance(data, float):
         return float(f"{data:.6g}") if math.isfinite(data) else None if math.isnan(data) else str(data)
     return data
-
-
-def shown_columns(rows: Sequence[Row]) -> list[str]:
-    """The columns of a table that have any value; NaN alone is none."""
-    return [name for name in columns(rows) if any((value := row.get(name)) not in (None, "") and value == value
-                                                  for row in rows)]  # fmt: skip

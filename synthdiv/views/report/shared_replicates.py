@@ -131,13 +131,10 @@ def human_likelihoods(path: Path) -> pandas.Series:
     """The log-likelihood of each human answer under the student, nats; empty where it cannot be read."""
     import pandas
 
-    return read_or(pandas.Series(dtype=float), path, log_likelihoods)
+    def read(path: Path) -> pandas.Series:
+        return -pandas.read_parquet(path / "likelihood.parquet", columns=["id", "nll"]).set_index("id")["nll"]
 
-
-def log_likelihoods(path: Path) -> pandas.Series:
-    import pandas
-
-    return -pandas.read_parquet(path / "likelihood.parquet", columns=["id", "nll"]).set_index("id")["nll"]
+    return read_or(pandas.Series(dtype=float), path, read)
 
 
 def texts_differences(

@@ -83,11 +83,6 @@ def mean_row(mean: Mean | None, arm: Arm) -> dict[str, Any]:
     return {"mean": mean.value, "spread": spread, **facts}
 
 
-def seeds_text(row: CellRow) -> str:
-    named = (f"{name.removesuffix('.seed')}={value}" for name, value in row.seeds.items() if value != NOT_APPLICABLE)
-    return " ".join(named)
-
-
 def contrast_rows(made: Sequence[Contrast], labels: Labels) -> list[Row]:
     """A row for each comparison on one measure, with every digit and the keys of the suites it comes from."""
     return [
@@ -142,16 +137,18 @@ def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:
 
 def unfinished_rows(rows: Sequence[CellRow]) -> list[Row]:
     """Every cell that is not done, with its state and the reason."""
+
+    def words(values: dict[str, Any]) -> str:
+        known = (f"{name.removesuffix('.seed')}={value}" for name, value in values.items()
+                 if value not in (NOT_APPLICABLE, ""))  # fmt: skip
+        return " ".join(known)
+
     return [
-        {"cell": row.key[:8], "axes": axes_text(row.axes), "seeds": seeds_text(row), "state": row.state}
+        {"cell": row.key[:8], "axes": words(row.axes), "seeds": words(row.seeds), "state": row.state}
         | {"why": row.reason}
         for row in rows
         if row.state != "done"
     ]
-
-
-def axes_text(axes: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in axes.items() if value not in (NOT_APPLICABLE, ""))
 
 
 def unmatched(arms: Sequence[Arm], labels: Labels) -> str:
@@ -169,7 +166,7 @@ def unmatched(arms: Sequence[Arm], labels: Labels) -> str:
 
 def latex(rows: Sequence[Row], caption: str) -> str:
     """A table for a paper, with the rules of `booktabs`."""
-    names = [name for name in columns(rows) if any(row.get(name) not in (None, "") for row in rows)]
+    names = columns(rows)
     kinds = "".join("r" if all(isinstance(row.get(name), (int, float)) for row in rows) else "l" for name in names)
     lines = [names, *([cell_text(row.get(name)) for name in names] for row in rows)]
     top, *body = (" & ".join(map(escaped, line)) + r" \\" for line in lines)
