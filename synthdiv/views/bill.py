@@ -1,8 +1,6 @@
-"""What a sweep costs: tokens, device-hours, money and disk of the nodes that are still to build.
-
-Each stage says what work it does. Rates are those of earlier manifests on the same hardware, for models of similar
-size; where there are none, the operations of the model's parameters are counted, and the bill says so.
-"""
+"""What a sweep costs: tokens, device-hours, money and disk of the nodes that are still to build. Rates are those of
+earlier manifests on the same hardware, for models of similar size; where there are none, the operations of the model's
+parameters are counted, and the bill says so."""
 
 from __future__ import annotations
 

@@ -73,10 +73,8 @@ def ancestors(key: str, graph: list[NodeRecord]) -> list[NodeRecord]:
 
 
 def export_model(artifact: Artifact, folder: Path, merge: bool) -> str:
-    """Write weights and tokenizer into `folder`; return their number format, that of the checkpoint it began with.
-
-    An adapter that is not merged names its base: the hub repository, else the folder where the base lies here.
-    """
+    """Write weights and tokenizer into `folder`; return their number format, that of the checkpoint it began with. An
+    adapter that is not merged names its base: the hub repository, else the folder where the base lies here."""
     adapter, origin = artifact.path / "adapter", first_model(artifact)
     with opening(weights_folder(origin)):
         dtype = own_format(weights_folder(origin))

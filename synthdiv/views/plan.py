@@ -50,15 +50,9 @@ def record(plan: CostEstimate, cells: Cells, stages: dict[str, list[Node]]) -> d
     """The plan as JSON data. Unresolved nodes count as to build; cells without a known shape are not unique yet."""
     present = {stage: sum(node.key not in plan.missing for node in nodes) for stage, nodes in stages.items()}
     more = {"free_bytes": free_bytes(plan.root), "unresolved": list(dict.fromkeys(plan.frozen.unresolved))}
-    return {
-        "cells": len(plan.frozen.points),
-        "unique_cells": len(cells),
-        "nodes": {
-            stage: {"present": present[stage], "to_build": len(nodes) - present[stage]}
-            for stage, nodes in stages.items()
-        },
-        "estimate": plan.bill.record() | more,
-    }
+    counts = {stage: {"present": present[stage], "to_build": len(stages[stage]) - present[stage]} for stage in stages}
+    sizes = {"cells": len(plan.frozen.points), "unique_cells": len(cells), "nodes": counts}
+    return sizes | {"estimate": plan.bill.record() | more}
 
 
 def common_words(points: list[Point]) -> list[str]:

@@ -168,12 +168,11 @@ def nodes_by_cell(status: Status) -> dict[str, dict[str, int]]:
     """By the start of a cell's key and the overrides that not all cells have, its nodes by state."""
     words = [set(cell.overrides) for cell in status.records.values()]
     common = set.intersection(*words) if len(words) > 1 else set()
-    return {
-        " ".join([key[:8], *(word for word in cell.overrides if word not in common)]): by_state(
-            Counter(status.node_states.get(node, "queued") for node in cell.nodes)
-        )
-        for key, cell in status.records.items()
-    }
+    counts = {}
+    for key, cell in status.records.items():
+        label = " ".join([key[:8], *(word for word in cell.overrides if word not in common)])
+        counts[label] = by_state(Counter(status.node_states.get(node, "queued") for node in cell.nodes))
+    return counts
 
 
 def cells_by_arm(status: Status) -> dict[str, dict[str, int]]:

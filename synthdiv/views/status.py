@@ -27,8 +27,7 @@ class Status:
     and `failed_row` describe; `blocked_by` counts the nodes that each failed or stopped one blocks; `mean_seconds` is
     the building time by stage; `waiting` counts queued nodes by Slurm's reason; `cut_lines` of the ledger could not be
     read; `seconds_left` is the time until all is done if as many nodes run at once as now (None: unknown), without
-    stages `not_timed` yet; `spent` are `usd` and `tokens` on hosted models, of all sweeps of these outputs.
-    """
+    stages `not_timed` yet; `spent` are `usd` and `tokens` on hosted models, of all sweeps of these outputs."""
 
     sweep: str
     cells: dict[str, int]

@@ -36,15 +36,10 @@ class Labelled:
     remarks: list[str]
 
     def take(self, rows: list[int]) -> Labelled:
-        return Labelled(
-            [self.prompt[row] for row in rows],
-            [self.authors[row] for row in rows],
-            self.verdict[rows],
-            {name: label[rows] for name, label in self.labels.items()},
-            None if self.lengths is None else self.lengths[rows],
-            None if self.shown_first is None else self.shown_first[rows],
-            self.remarks,
-        )
+        prompt, authors = [self.prompt[row] for row in rows], [self.authors[row] for row in rows]
+        lengths, shown = (None if each is None else each[rows] for each in (self.lengths, self.shown_first))
+        labels = {name: label[rows] for name, label in self.labels.items()}
+        return Labelled(prompt, authors, self.verdict[rows], labels, lengths, shown, self.remarks)
 
     def labelled(self, name: str | None = None) -> int:
         """The items with a verdict and a label, of this column or of any. A pair in both orders is one item."""

@@ -80,9 +80,8 @@ def with_words(answers: Mapping[Hashable, Sequence[str]], budget: TextBudget) ->
     from synthdiv.measures.words import truncate_words
 
     cut = {
-        prompt: [
-            text for text, count in (truncate_words(text, budget.length) for text in texts[: budget.within]) if count
-        ]
+        prompt: [truncate_words(text, budget.length) for text in texts[: budget.within]]
         for prompt, texts in answers.items()
     }
-    return {prompt: texts for prompt, texts in cut.items() if texts}
+    kept = {prompt: [text for text, count in texts if count] for prompt, texts in cut.items()}
+    return {prompt: texts for prompt, texts in kept.items() if texts}

@@ -1,8 +1,5 @@
-"""Statistics of arms: the mean over trained models.
-
-The replicate is a trained model; in populations of rounds it is the population, whose members are averaged before
-anything is drawn. With fewer than three of them the range is shown and labelled descriptive.
-"""
+"""Statistics of arms: the mean over replicates, with fewer than three of them their range, labelled descriptive. The
+replicate is a trained model, in rounds a population, whose members are averaged before anything is drawn."""
 
 from __future__ import annotations
 

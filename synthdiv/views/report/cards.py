@@ -40,13 +40,9 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         if not mix or not prompts or not rows or not train:
             continue
         summary = manifest(mix)["summary"]
-        sets = {
-            f"{nodes[at].stage} {at[:4]}": read_or(
-                Rows(), finished(root, at), lambda path: read_prompts(Artifact(None, "", path), "test")
-            )
-            for at in cell.nodes
-            if nodes[at].stage in SETS
-        }
+        paths = {f"{nodes[at].stage} {at[:4]}": finished(root, at) for at in cell.nodes if nodes[at].stage in SETS}
+        sets = {name: read_or(Rows(), path, lambda path: read_prompts(Artifact(None, "", path), "test"))
+                for name, path in paths.items()}  # fmt: skip
         shared = overlap(rows, sets)
         overlaps = summary.get("overlap", {}) | overlap_counts(rows, shared)
         licences = {"human": nodes[cell.prompts].fields.get("licence")} | cell.licences

@@ -31,13 +31,11 @@ LARGE = 500  # cells; above, a report is a summary with a page for each slice
 @dataclass(frozen=True)
 class CellRow:
     """A unique cell. `model` is the same for cells that evaluate one trained model: the unit of replication.
-
     `state` is that of `synthdiv status`, but `done` where all suites are finished, whatever an event says, and
     `damaged` where one cannot be read; `reason` says why it is failed or damaged. Scores of finished suites count in
     every state. `unmatched` is how much it trains, where it was launched with `report.unmatched` or stops early.
     By score, `suites` has the module of its suite and `origin` the key of that. `likelihood` is the key of that of
-    human answers; `sources` are those of the mix.
-    """
+    human answers; `sources` are those of the mix."""
 
     key: str
     arm: str

@@ -44,8 +44,7 @@ class Contrast:
     `noise`: 95 % of the differences of two models of one arm are smaller. `size` is the difference in standard
     deviations of such models, `ratio` that of measures that are positive, both with 95 % intervals; `span` is |human -
     vanilla|, the unit of margins. `prompts` is the interval over prompts where there are too few replicates for another
-    one: of these models, not of the method. `keys` are the suites that the numbers come from, `seeds` those that vary.
-    """
+    one: of these models, not of the method. `keys` are the suites that numbers come from, `seeds` those that vary."""
 
     name: str
     measure: str

@@ -1,6 +1,4 @@
-"""What stands beside the comparisons: where measures contradict one another, how they agree over cells, effects and
-interactions of the axes, the noise floor by kind of seed, consistency over seeds, the published tests, and real-label
-equivalents."""
+"""The tables beside the comparisons; `cross_checks` lists them."""
 
 from __future__ import annotations
 

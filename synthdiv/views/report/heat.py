@@ -1,8 +1,6 @@
-"""The grid of a sweep: a row for each mix, a column for each combination of sizes and of the other axes that differ.
-
-The picture of the design and the heat maps have its shape. An arm to which the axes of the columns do not apply
-(human, vanilla) is one wide box: it is one result, not one for each column.
-"""
+"""The grid of a sweep, the shape of the picture of the design and of the heat maps: a row for each mix, a column for
+each combination of the other axes that differ. An arm to which the axes of the columns do not apply (human, vanilla) is
+one wide box: it is one result, not one for each column."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Interactive figures as plotly specifications: data and layout, without colours of the page, which the browser adds.
-
-Every figure has its table, because plotly cannot be used by keyboard.
-"""
+Every figure has its table, because plotly cannot be used by keyboard."""
 
 from __future__ import annotations
 

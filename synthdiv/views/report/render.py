@@ -1,7 +1,5 @@
-"""The page as text. It loads nothing: scripts and styles are in it, and its policy names their hashes.
-
-Words of models, servers and presets are escaped by the template, and data is JSON without `<`.
-"""
+"""The page as text. It loads nothing: scripts and styles are in it, and its policy names their hashes. Words of models,
+servers and presets are escaped by the template, and data is JSON without `<`."""
 
 from __future__ import annotations
 

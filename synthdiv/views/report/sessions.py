@@ -95,13 +95,8 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
         if node.stage == "mix":
             summaries[node.key] = manifest.get("summary", {})
     made.time = [
-        {
-            "stage": stage,
-            "nodes": len(each),
-            "time": duration(sum(each)),
-            "mean": duration(sum(each) / len(each)),
-            "killed": killed[stage],
-        }
+        {"stage": stage, "nodes": len(each), "time": duration(sum(each)), "mean": duration(sum(each) / len(each))}
+        | {"killed": killed[stage]}
         for stage, each in sorted(time.items(), key=lambda item: -sum(item[1]))
     ]
     made.seconds = sum(map(sum, time.values()))

@@ -1,8 +1,6 @@
-"""The replicates that arms share, and how they differ in them: levels of whole sets, and values of prompts.
-
-Differences of `@texts` measures are on the first prompts where both arms have a long answer, and again at half the
-length where arms pass over different shares of the prompts: what remains is then a selection.
-"""
+"""The replicates that arms share, and how they differ in them: levels of whole sets, and values of prompts. Those of
+`@texts` measures are on the first prompts where both arms have a long answer, and again at half the length where arms
+pass over different shares of the prompts: what remains is then a selection."""
 
 from __future__ import annotations
 

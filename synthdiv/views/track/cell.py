@@ -121,12 +121,9 @@ def prompt_table(suites: Iterable[Path], limit: int) -> list[dict[str, Any]]:
 def track_cell(
     tracker: WandbTracker, sweeps: list[str], cell: CellRecord, results: Publishable, folder: Path, failed: bool = False
 ) -> bool:
-    """Write a cell, unless what would be written was written before; return whether this call wrote it.
-
-    `folder` has a file for each cell, which says what was written of it and where. A cell of which
-    there is more now replaces its offline run. A failed attempt leaves no file and is repeated; remove a file to
-    publish again. A failed cell is a run that failed.
-    """
+    """Write a cell, unless what would be written was written before; return whether this call wrote it. `folder` has a
+    file for each cell, which says what was written and where. A cell of which there is more now replaces its offline
+    run. A failed attempt leaves no file and is repeated. A failed cell is a run that failed."""
     artifacts = [files.metadata["key"] for files in results.artifacts]
     content = digest([sorted(sweeps), failed, artifacts, list(map(repr, results.scores))])
     tags = [*(sweep[:TAG] for sweep in sweeps), *["unmatched"] * bool(cell.unmatched)]

@@ -1,8 +1,7 @@
 """`synthdiv dashboard NAME`: a workspace and a report of W&B as code, for the runs that `synthdiv publish` writes.
 
-Without a server both are written as files, in W&B's own form. A report shows runs only where a server is there, because
-W&B looks up the runs of a report when it is made; without one it has the text and the tables.
-"""
+Without a server both are files in W&B's own form, and the report has its text and tables only: W&B looks up the runs of
+a report when it is made."""
 
 from __future__ import annotations
 
@@ -38,11 +37,9 @@ def dashboard(root: Path, name: str, track: Track) -> int:
     if not headlines:
         raise ConfigError(f"sweep {name} has no finished cell with a headline score; `synthdiv status {name}` says why")
     online, project = mode() == "online", project_name(track.project)
-    entity = (
-        track.entity
-        or os.environ.get("WANDB_ENTITY")
-        or (str(import_module("wandb").Api().default_entity) if online else "")
-    )
+    entity = track.entity or os.environ.get("WANDB_ENTITY") or ""
+    if online and not entity:
+        entity = str(import_module("wandb").Api().default_entity)
     images = [f"{IMAGES}/{file.stem}" for file in sorted((root / "reports" / name / IMAGES).glob("*.png"))]
     space = workspace(name, entity, project, arms, headlines, images)
     page = report(name, entity, project, arms, headlines, images if online else None)
@@ -75,20 +72,11 @@ def workspace(
 ) -> Any:
     """A workspace of one sweep: the answer, bars by arm, the grid, loss curves, and samples."""
     ws, expr = library("workspaces"), library("expr")
-    sections = [
-        ws.Section(name=title, panels=panels, is_open=True)
-        for title, panels in panels_of(arms, headlines, images).items()
-    ]
-    return ws.Workspace(
-        entity=entity,
-        project=project,
-        name=f"synthdiv {name}",
-        sections=sections,
-        settings=ws.WorkspaceSettings(x_axis="train/step", max_runs=100),
-        runset_settings=ws.RunsetSettings(
-            filters=expr.And(expr.Metric("Tags") == name), groupby=[expr.Metric("Group")]
-        ),
-    )
+    panels = panels_of(arms, headlines, images)
+    sections = [ws.Section(name=title, panels=each, is_open=True) for title, each in panels.items()]
+    runs = ws.RunsetSettings(filters=expr.And(expr.Metric("Tags") == name), groupby=[expr.Metric("Group")])
+    shown = {"settings": ws.WorkspaceSettings(x_axis="train/step", max_runs=100), "runset_settings": runs}
+    return ws.Workspace(entity=entity, project=project, name=f"synthdiv {name}", sections=sections, **shown)
 
 
 def panels_of(arms: Sequence[Arm], headlines: Sequence[str], images: Sequence[str]) -> dict[str, list[Any]]:

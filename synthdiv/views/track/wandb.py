@@ -14,26 +14,17 @@ from synthdiv.core.types import ConfigError, SynthdivError
 
 # W&B records only what the caller passes: no console, command line, path, host name, list of packages or git remote.
 PRIVATE: dict[str, Any] = {
-    "silent": True,
-    "console": "off",
-    "disable_code": True,
-    "disable_git": True,
-    "disable_job_creation": True,
-    "x_disable_machine_info": True,
-    "x_disable_meta": True,
-    "x_disable_stats": True,
-    "x_save_requirements": False,
-    "host": "synthdiv",
-    "program": "synthdiv",
-    "program_relpath": "synthdiv",
+    **dict.fromkeys(("silent", "disable_code", "disable_git", "disable_job_creation"), True),
+    **dict.fromkeys(("x_disable_machine_info", "x_disable_meta", "x_disable_stats"), True),
+    **dict.fromkeys(("host", "program", "program_relpath"), "synthdiv"),
+    **{"console": "off", "x_save_requirements": False},
 }
 
 
 @dataclass
 class WandbTracker:
-    """Writes runs of one project, one at a time, from `begin` to `finish`. It never prompts and never prints.
-
-    The environment is honoured: WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_DIR, WANDB_BASE_URL and WANDB_TAGS."""
+    """Writes runs of one project, one at a time, from `begin` to `finish`. It never prompts and never prints. It
+    honours WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_DIR, WANDB_BASE_URL and WANDB_TAGS."""
 
     project: str | None
     """None: WANDB_PROJECT, else `synthdiv`."""
@@ -70,21 +61,11 @@ class WandbTracker:
         # Tables are staged here until they are synced; W&B's default is the home directory, which may not be shared.
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder.resolve() / "wandb" / "data"))
         more = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+        run: dict[str, Any] = {"id": run_id, "name": name, "group": group, "job_type": kind, "tags": [*tags, *more]}
+        run |= {"project": self.project, "entity": self.entity, "dir": str(self.folder), "config": dict(config)}
         try:
-            self._run = wandb.init(
-                project=self.project,
-                entity=self.entity,
-                dir=str(self.folder),
-                id=run_id,
-                name=name,
-                group=group,
-                job_type=kind,
-                tags=[*tags, *more],
-                config=dict(config),
-                mode=mode(),
-                resume="allow" if self.resume else None,
-                settings=wandb.Settings(**PRIVATE),
-            )
+            run |= {"mode": mode(), "resume": "allow" if self.resume else None}
+            self._run = wandb.init(**run, settings=wandb.Settings(**PRIVATE))
         except wandb.errors.Error as error:
             message = f"W&B: {error}. Set WANDB_MODE=offline to write to {self.folder / 'wandb'} only"
             raise SynthdivError(message) from error

@@ -1,7 +1,5 @@
-"""Shows a running sweep in a tracker: the curve of each training, and each cell when all its nodes are done.
-
-A tracker that fails never stops the sweep; what it would have shown is missing.
-"""
+"""Shows a running sweep in a tracker: the curve of each training, and each cell when all its nodes are done. A tracker
+that fails never stops the sweep; what it would have shown is missing."""
 
 from __future__ import annotations
 
