@@ -21,7 +21,9 @@ Cells = dict[str, tuple[Graph, list[str]]]
 def print_plan(plan: CostEstimate, as_json: bool, detects: Sequence[str] = ()) -> None:
     """Cells, equal ones once; nodes by stage; the bill; what claims can detect."""
     common = common_words(plan.frozen.points)
-    cells, stages, missing = unique_cells(plan, common), by_stage(plan), plan.missing
+    cells, stages, missing = unique_cells(plan, common), dict[str, list[Node]](), plan.missing
+    for node in plan.nodes.values():
+        stages.setdefault(node.stage.name, []).append(node)
     if as_json:
         echo(json.dumps(record(plan, cells, stages) | {"claims": [*detects]}, ensure_ascii=False))
         return
@@ -69,13 +71,6 @@ def unique_cells(plan: CostEstimate, common: list[str]) -> Cells:
             words = " ".join(word for word in point.overrides if word not in common) or "(no overrides)"
             cells.setdefault(graph.key, (graph, []))[1].append(words)
     return cells
-
-
-def by_stage(plan: CostEstimate) -> dict[str, list[Node]]:
-    stages: dict[str, list[Node]] = {}
-    for node in plan.nodes.values():
-        stages.setdefault(node.stage.name, []).append(node)
-    return stages
 
 
 def bill_lines(plan: CostEstimate, cells: Cells) -> list[str]:

@@ -53,16 +53,12 @@ def answers(root: Path, prompt: str, completions: bool = False) -> Iterator[dict
             if hidden:
                 row |= {"prompt": WITHHELD, "response": WITHHELD}
                 logs.pop(row["sample"], None)
-            yield row | {
-                "backend": manifest["fields"]["backend"],
-                "sampling": manifest["fields"]["sampling"] | ({"temperature": row["temperature"]} if model else {}),
-                "model_stage": model["stage"] if model else "",
-                "hosted": hosted(root, row["model"]) if model and model["stage"] == "hosted" else None,
-                "request": logs.get(row["sample"], {}),
-                "shard": folder.name,
-                "file": str(folder / ROWS),
-                "manifest": str(folder / "manifest.json"),
-            }
+            sampling = manifest["fields"]["sampling"] | ({"temperature": row["temperature"]} if model else {})
+            server = hosted(root, row["model"]) if model and model["stage"] == "hosted" else None
+            row |= {"backend": manifest["fields"]["backend"], "sampling": sampling, "hosted": server}
+            row |= {"model_stage": model["stage"] if model else "", "request": logs.get(row["sample"], {})}
+            files = {"file": str(folder / ROWS), "manifest": str(folder / "manifest.json")}
+            yield row | {"shard": folder.name} | files
 
 
 def lines(file: Path, prompt: str) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from synthdiv.core.ledger import EARLY, LEFT_OUT, NOT_APPLICABLE
 from synthdiv.core.types import Score
 from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.replicates import detectable
-from synthdiv.views.layout import Row, arrow, cell_text, columns, interval, markdown, number
+from synthdiv.views.layout import Row, arrow, cell_text, columns, interval, number
 from synthdiv.views.report.arms import DESCRIPTIVE, Arm, Mean
 from synthdiv.views.report.collect import VANILLA, CellRow
 from synthdiv.views.report.contrasts import Contrast
@@ -63,12 +63,6 @@ def measure_rows(arms: Sequence[Arm], name: str, labels: Labels) -> list[Row]:
     return [
         {"arm": labels.name(arm)} | mean_row(arm.means.get(name), arm) for arm in sorted(arms, key=labels.order)
     ]  # fmt: skip
-
-
-def arms_md(arms: Sequence[Arm], name: str, labels: Labels) -> str:
-    """One measure as Markdown, for the report of a tracker."""
-    like = next(arm.means[name].like for arm in arms if name in arm.means)
-    return f"## {heading(like)}\n\n{markdown(measure_rows(arms, name, labels))}"
 
 
 def mean_row(mean: Mean | None, arm: Arm) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError, SynthdivError
 from synthdiv.evaluate.suite import HEADLINE
 from synthdiv.study.config import Track, TrackerName
+from synthdiv.views.layout import markdown
 from synthdiv.views.report.arms import Arm, arms_of
 from synthdiv.views.report.collect import collect, of_role
 from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.tables import arms_md
+from synthdiv.views.report.tables import heading, measure_rows
 from synthdiv.views.track.publish import IMAGES
 from synthdiv.views.track.wandb import mode, project_name
 
@@ -117,7 +118,9 @@ def report(
     """A report: a table of each headline score by arm; the panels too where runs can be looked up, else no `images`."""
     wr, expr = library("reports.v2"), library("expr")
     labels = Labels(arms)
-    tables = "\n".join(arms_md([arm for arm in arms if measure in arm.means], measure, labels) for measure in headlines)
+    scored = {measure: [arm for arm in arms if measure in arm.means] for measure in headlines}
+    tables = "\n".join(f"## {heading(those[0].means[measure].like)}\n\n{markdown(measure_rows(those, measure, labels))}"
+                       for measure, those in scored.items())  # fmt: skip
     blocks: list[Any] = [wr.H1(f"synthdiv: {name}"), wr.TableOfContents(), wr.H2("Arms"), wr.MarkdownBlock(tables)]
     if images is not None:
         runset = wr.Runset(entity=entity, project=project, name=name, filters=expr.And(expr.Metric("Tags") == name))
