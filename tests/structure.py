@@ -18,7 +18,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2330,
-    "measures": 4840,
+    "measures": 4850,
     "models": 1170,
     "prompts": 2000,
     "generate": 2950,

@@ -49,7 +49,7 @@ def against_best(singles: int, replicates: int, gap: float = 0.0, studies: int =
     return [float(share) for share in hits / studies]
 
 
-def uneven(arms: int, replicates: int, noisy: int, times: float, studies: int = 2000) -> list[float]:
+def uneven(arms: int, replicates: int, noisy: int, times: float, studies: int = 1000) -> list[float]:
     """Where the first `noisy` arms have `times` the spread of the others: the share of studies in which the error is
     not pooled, and in which the first two arms differ, though they are equal."""
     random, hits = np.random.default_rng([arms, replicates, noisy]), np.zeros(2)

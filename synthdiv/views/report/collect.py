@@ -167,11 +167,11 @@ def read_whole(path: Path, read: Callable[[Path], T], file: str = "a file of it"
     raise DataError(f"{label}: {'; '.join(problems)}; `{remove}`, and run the same command again")
 
 
-def read_or(missing: T, path: Path | None, read: Callable[[Path], T]) -> T:
+def read_or(missing: T, path: Path | None, read: Callable[[Path], T], file: str = "a file of it") -> T:
     """What `read` gives of an artifact; `missing` where it is absent or, with a line in the log, damaged: one damaged
     file costs what it holds, and nothing else."""
     try:
-        return missing if path is None else read_whole(path, read)
+        return missing if path is None else read_whole(path, read, file)
     except DataError as error:
         LOGGER.warning(LEFT_OUT, error)
         return missing

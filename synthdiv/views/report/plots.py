@@ -25,7 +25,7 @@ LINES = (*COLOURS.values(), "#E69F00", "#56B4E9", "#000000")
 OTHER, EFFECT, NOISE = "#E69F00", "#2B8CD6", "rgba(140,140,140,0.35)"
 NAMED = 12  # arms that have their names in a legend; of more only the mixes
 ROUNDING = 1e-12  # differences that are no larger are zero
-POINTS = 120  # of a curve
+CURVE, POINTS = "metrics.parquet", 120  # of a curve, at most
 FILLED = {SHOWN: "circle"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
@@ -196,7 +196,7 @@ def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     rows: list[Row] = []
     for arm in sorted(arms, key=labels.order):
         trained = [finished(root, model) for model in {row.model for row in arm.rows} if model.isalnum()]
-        curves = [curve for path in trained if (curve := read_or(None, path, curve_of))]
+        curves = [curve for path in trained if (curve := read_or(None, path, curve_of, CURVE))]
         if not curves:
             continue
         shortest = min(len(steps) for steps, _ in curves)
@@ -217,12 +217,12 @@ def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
 
 def curve_of(path: Path) -> tuple[list[float], list[float]] | None:
     """The steps and losses of a training, averaged in stretches of equal length; None where nothing was trained."""
-    if not (path / "metrics.parquet").exists():
+    if not (path / CURVE).exists():
         return None
     import numpy as np
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path / "metrics.parquet", columns=["step", "loss"])
+    table = pyarrow.parquet.read_table(path / CURVE, columns=["step", "loss"])
     parts = [np.array_split(table[name].to_numpy(), min(POINTS, len(table))) for name in ("step", "loss")]
     steps, loss = ([float(np.mean(part)) for part in column] for column in parts)
     return steps, loss

@@ -110,7 +110,7 @@ def prompt_values(root: Path, row: CellRow, measure: str) -> pandas.Series | Non
 @cache
 def items(path: Path) -> dict[str, pandas.Series]:
     """By measure the mean of what a suite measured of each prompt, NaN where it is undefined; empty without any."""
-    return read_or({}, path, mean_items)
+    return read_or({}, path, mean_items, "items.parquet")
 
 
 def mean_items(path: Path) -> dict[str, pandas.Series]:
