@@ -267,7 +267,10 @@ def read_samples(path: Path, failed: bool = False) -> list[Sample]:
         rows = [Sample(**json.loads(line)) for line in handle]
     ids = [row.id for row in rows if row.finish == "failed"]
     if ids and not failed:
-        raise DataError(f"{rows[0].source} failed on {len(ids)} of {len(rows)} prompts ({', '.join(ids[:5])}): {path}")
+        raise DataError(
+            f"{rows[0].source} failed on {len(ids)} of {len(rows)} prompts ({', '.join(ids[:5])}); {path / LOG} says "
+            "why. Leave these out by `where` of their table, or lower max_new_tokens if they are too long with it"
+        )
     return rows
 
 

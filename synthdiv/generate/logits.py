@@ -20,10 +20,12 @@ def answers(shard: Shard) -> Answers:
     chat, failed = Chat.for_prompts(opened.tokenizer, prompts, opened.ends), dict[str, str]()
     lead, rest = option_ids(chat, shard.requests[0].prompt, options)
     longest, requests, ids = max(map(len, rest)), [], []
+    alike = f"the tokenizer writes two of {', '.join(options)} alike" * (len({*map(tuple, rest)}) < len(rest))
     for request in shard.requests:
         tokens = chat.prompt(request.prompt) + lead
-        if len(tokens) + longest > opened.context:  # of one prompt or of all: a model too small to judge has no verdict
-            failed[request.prompt] = f"{len(tokens)} tokens do not fit the model's context of {opened.context}"
+        long = f"{len(tokens)} tokens do not fit the model's context of {opened.context}"
+        if alike or len(tokens) + longest > opened.context:  # a model too small to judge has no verdict
+            failed[request.prompt] = alike or long
             continue
         requests.append(request)
         ids.append(tokens)

@@ -139,6 +139,14 @@ def test_logits_that_tell_no_options_apart_are_no_verdict_for_the_first(p):
     assert (row["problem"], row["option"], math.isnan(row["value"])) == ("failed", "", True)
 
 
+def test_options_that_a_tokenizer_writes_alike_are_no_tie(world, monkeypatch):
+    """As one with a closed vocabulary writes words that it does not have."""
+    built, prompts, model, answers = world
+    monkeypatch.setattr("synthdiv.generate.logits.option_ids", lambda *_: ([], [[7]] * 5))
+    rows = read_verdicts(built(judge(Backend.logits, model).verdicts(QUALITY, prompts, answers, limit=2)))
+    assert [row["problem"] for row in rows] == ["failed"] * 2
+
+
 CHAT = [{"top_logprobs": [{"token": " 4", "logprob": math.log(0.6)}, {"token": "5", "logprob": math.log(0.3)}]}]
 
 

@@ -75,7 +75,7 @@ def test_answers_that_are_missing_are_named_and_none_at_all_is_an_error(prompts,
     write_rows(tmp_path / "gap.jsonl", [row for row in rows if row["id"] != gone])
     _, summary = answers(recorded("gap.jsonl", None, id="id"), prompts, tmp_path)
     assert (summary["failed"], summary["finish"]) == ({gone: "the file has no answer"}, {"recorded": 1, "failed": 1})
-    with pytest.raises(DataError, match=rf"yew failed on 1 of 2 prompts \({gone}\)"):
+    with pytest.raises(DataError, match=rf"yew failed on 1 of 2 prompts \({gone}\); .*requests.jsonl says why. Leave"):
         read_samples(tmp_path / "shard-0")
     write_rows(tmp_path / "gap.jsonl", [row | {"id": f"other {row['id']}"} for row in rows])
     with pytest.raises(DataError, match=rf"yew: gap\.jsonl answers none of 2 prompts \(first '{samples[0].id}'\)"):
