@@ -72,7 +72,7 @@ def launch(points: list[Point], engine: Callable[[Frozen, Cell, Watcher], Engine
     runner = engine(frozen, cell, TrackWatcher(cell.track, root, cell.sweep))
     if cell.rerun:
         rerun(cell.rerun, frozen, Store(root))
-    declare(runner.ledger.folder, cell.report.claims, trained(root, [*runner.ledger.cells(), *frozen.records()]))
+    declare(runner.ledger.folder, cell.report.claims, trained(root, [*runner.ledger.cells(), *runner.records]))
     with live_view(root, cell.sweep):
         code = runner.run()
     if code != INTERRUPTED and runner.ledger.cells():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+MASK, BEFORE = threading.Lock(), list[int]()
 
 
 def regular(path: Path) -> bool:
@@ -51,10 +54,15 @@ def read_rows(path: Path, **how: Any) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def readable_by_owner(only: bool) -> Iterator[None]:
     """Files that are made inside have mode 0600 if `only` the owner of the files may read them. The mode of a file is
-    that of its creation: one that is changed afterwards can be read before."""
-    before = os.umask(0o077) if only else None
+    that of its creation: one that is changed afterwards can be read before. All threads have one mask: the last one
+    inside sets that of before."""
+    if not only:
+        yield
+        return
+    with MASK:
+        BEFORE.append(os.umask(0o077))
     try:
         yield
     finally:
-        if before is not None:
-            os.umask(before)
+        with MASK:
+            os.umask(BEFORE.pop())

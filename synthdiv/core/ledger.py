@@ -7,7 +7,6 @@ job alone. A node without an event is queued; whether it is blocked follows from
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import platform
@@ -123,9 +122,9 @@ class Ledger:
         (self.folder / "events").mkdir(parents=True, exist_ok=True)
         known_nodes = {record.key for record in self.nodes()}
         known_cells = {(record.key, tuple(record.overrides)) for record in self.cells()}
-        self._append("graph.jsonl", [dataclasses.asdict(node) for node in nodes if node.key not in known_nodes])
+        self._append("graph.jsonl", [vars(node) for node in nodes if node.key not in known_nodes])
         fresh = [cell for cell in cells if (cell.key, tuple(cell.overrides)) not in known_cells]
-        self._append("cells.jsonl", [dataclasses.asdict(cell) | {"launch": self.job} for cell in fresh])
+        self._append("cells.jsonl", [vars(cell) | {"launch": self.job} for cell in fresh])
         states = self.states()
         self.attempts, self._opened = next_attempts(states), True
         stages = {node.key: node.stage for node in nodes if node.key in known_nodes and node.key in states}

@@ -76,6 +76,7 @@ class Store:
     _watches: dict[str, ClaimWatch] = field(default_factory=dict, init=False, repr=False)
     _verified: set[str] = field(default_factory=set, init=False, repr=False)
     """Keys of the models whose hashes this process has checked."""
+    _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False)
 
     def path(self, node: Node) -> Path:
         path = self.root / "artifacts" / node.stage.name / node.key
@@ -110,12 +111,13 @@ class Store:
         return {name: self.artifact(item, weights=True) for name, item in node.inputs.items()}
 
     def _light(self, node: Node) -> Artifact:
-        """The artifact without a look at its files; each of its ancestry once, however many paths lead to it."""
-        made = dict[str, Artifact]()
-        for key, item in node.ancestry().items():
-            inputs = {name: made[inner.key] for name, inner in item.inputs.items()}
-            made[key] = Artifact(item.stage, key, self.path(item), inputs)
-        return made[node.key]
+        """The artifact without a look at its files; each of its ancestry once, however many builds and paths lead to
+        it."""
+        made = self._artifacts.get(node.key)
+        if made is None:
+            inputs = dict(zip(node.inputs, map(self._light, node.inputs.values()), strict=True))  # one frame a level
+            made = self._artifacts[node.key] = Artifact(node.stage, node.key, self.path(node), inputs)
+        return made
 
     def damage(self, path: Path, hashes: bool) -> Iterator[str]:
         """What is wrong with the files of a finished artifact, a phrase each. Links and pipes are damage: they are not
@@ -163,6 +165,7 @@ class Store:
         """The artifact of `node`, and whether this call built it. Waits while another process builds it."""
         if node.stage.located:
             node.stage.fetch()
+            self._artifacts.clear()  # it may lie elsewhere now
             return self.artifact(node), False
         folder, announced = unfinished(self.path(node)), None
         while not self.has(node):

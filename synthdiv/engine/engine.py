@@ -3,13 +3,15 @@ and the summary at the end."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 
 from synthdiv.core.events import DONE, Event
-from synthdiv.core.ledger import Ledger, new_job
+from synthdiv.core.ledger import Ledger, NodeRecord, new_job
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
@@ -49,6 +51,10 @@ class Engine:
         self.log_ends: dict[str, list[str]] = {}  # by failed node; the log goes on with other nodes
         self.watcher = watcher or Watcher()
 
+    @cached_property
+    def node_records(self) -> dict[str, NodeRecord]:
+        return {key: node_record(node) for key, node in self.nodes.items()}
+
     @property
     def states(self) -> dict[str, str]:
         return self.frontier.states
@@ -59,7 +65,7 @@ class Engine:
 
     def run(self) -> int:
         """Build all. Returns the exit code: 0; 1 if a cell failed, after all others were built; 130 if interrupted."""
-        self.ledger.add(self.records, [node_record(node) for node in self.nodes.values()])
+        self.ledger.add(self.records, list(self.node_records.values()))
         begun, stop = time.monotonic(), Stop()
         stop.listen()
         try:
@@ -82,13 +88,10 @@ class Engine:
     ) -> Node | None:
         """A ready node that no process builds, no worker of this launch (`busy`) and no other; best one that takes the
         model `opened` and none of those that are open `elsewhere`. None where there is none at the moment."""
-
-        def cost(node: Node) -> int:
-            models = {inner.key for inner in node.inputs.values()}
-            return 0 if opened in models else 2 if models & elsewhere else 1
-
-        ready = sorted((node for key, node in self.frontier.ready.items() if key not in busy), key=cost)
-        return next((node for node in ready if node.stage.located or not self.store.claimed(node)), None)
+        ready, near = self.frontier.ready.values(), self.frontier.takers.get(opened or "", {})
+        free = (node for node in ready if elsewhere.isdisjoint(inner.key for inner in node.inputs.values()))
+        best_first = (node for node in itertools.chain(near.values(), free, ready) if node.key not in busy)
+        return next((node for node in best_first if node.stage.located or not self.store.claimed(node)), None)
 
     def reuse(self) -> None:
         """Settle the nodes whose artifacts are complete, and queue those that were built before and are not. A damaged

@@ -12,13 +12,14 @@ class Frontier:
     """The nodes of a graph by what is known of them.
 
     `states` has the final state of each node that has one: built, reused, failed or blocked. `ready` are nodes whose
-    inputs are all done and that have no final state, inputs first.
+    inputs are all done and that have no final state, inputs first; `takers` are those by the key of each input.
     """
 
     def __init__(self, nodes: Mapping[str, Node]):
         self.nodes = nodes
         self.states: dict[str, str] = {}
         self.ready = {key: node for key, node in nodes.items() if not node.inputs}
+        self.takers: dict[str, dict[str, Node]] = {}
         self._unsettled_inputs = {key: len(node.inputs) for key, node in nodes.items()}
         self._users: dict[str, list[Node]] = {}
         for node in nodes.values():
@@ -36,11 +37,15 @@ class Frontier:
             node, state = settled.pop()
             self.states[node.key] = state
             self.ready.pop(node.key, None)
+            for inner in node.inputs.values():
+                self.takers.get(inner.key, {}).pop(node.key, None)
             for user in self._users.get(node.key, ()):
                 self._unsettled_inputs[user.key] -= 1
                 if self._unsettled_inputs[user.key] or user.key in self.states:
                     continue
                 if all(self.states[inner.key] in DONE for inner in user.inputs.values()):
                     self.ready[user.key] = user
+                    for inner in user.inputs.values():
+                        self.takers.setdefault(inner.key, {})[user.key] = user
                 else:
                     settled.append((user, "blocked"))

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import type_hints
 from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
@@ -56,7 +57,7 @@ class Job:
         path.parent.mkdir(parents=True, exist_ok=True)
         row = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         row |= {"runtime": plain(self.runtime), "track": plain(self.track)}
-        row["graph"] = [dataclasses.asdict(node) for node in self.graph]
+        row["graph"] = list(map(vars, self.graph))
         path.touch(mode=0o600)
         path.write_text(json.dumps(row), encoding="utf-8")
 
@@ -113,7 +114,7 @@ def typed(hint: Any, value: Any) -> Any:
     if typing.get_origin(hint) is list:
         return [typed(typing.get_args(hint)[0], item) for item in value]
     if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
+        hints = type_hints(hint)  # type: ignore[arg-type]
         return hint(**{name: typed(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)

@@ -28,7 +28,7 @@ from synthdiv.engine.build import Builder, halved, log_event
 from synthdiv.engine.failure import MEMORY, TIME
 from synthdiv.engine.job import Job
 from synthdiv.engine.watcher import Watcher
-from synthdiv.study.config import Track
+from synthdiv.study.config import Track, TrackerName
 
 LOGGER = logging.getLogger("synthdiv")
 STOPPED = 75  # EX_TEMPFAIL: the same command continues
@@ -139,6 +139,8 @@ class JobWorker:
 
     def show_cells(self) -> None:
         """Show the cells of this job to the tracker: a detached launch has no other process that does."""
+        if self.job.track.name is TrackerName.none:
+            return
         keys = set(self.job.nodes or ())
         records = [record for record in self.ledger.unique_cells() if keys & set(record.nodes)]
         states = self.ledger.states()

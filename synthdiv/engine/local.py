@@ -25,7 +25,6 @@ from synthdiv.engine.job import Job
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
-from synthdiv.study.records import node_record
 
 ORDER = 500  # more nodes sent to a worker at once: their line, 70 bytes each, has room in a pipe that is not read yet
 
@@ -110,9 +109,8 @@ class Local(Engine):
 
     def _prepare(self) -> None:
         """Write what workers read."""
-        graph = [node_record(node) for node in self.nodes.values()]
         common = (self.ledger.job, self.cell.sweep, self.cell.runtime, self.cell.track)
-        Job(*common, None, graph, suites=self.suites).write(self.job)
+        Job(*common, None, list(self.node_records.values()), suites=self.suites).write(self.job)
         (self.ledger.folder / "logs").mkdir(exist_ok=True)
 
     def _assign(self) -> None:

@@ -29,7 +29,6 @@ from synthdiv.engine.profile import Profile, template
 from synthdiv.engine.watcher import Watcher
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen
-from synthdiv.study.records import node_record
 
 LOGGER = logging.getLogger("synthdiv")
 POLL = 2.0  # seconds between two looks at the ledger; the queue is read every fifth time
@@ -128,7 +127,7 @@ class Slurm(Engine):
         attempts = {key: self.ledger.attempt(key) for key in keys}
         job = Job(
             f"{self.ledger.job}-{name}", self.cell.sweep, self.cell.runtime, self.cell.track, keys,
-            [node_record(node) for node in graph.values()], attempts, self.requeues, self.suites,
+            [self.node_records[key] for key in graph], attempts, self.requeues, self.suites,
         )  # fmt: skip
         job.write(self.folder / f"{name}.json")
 

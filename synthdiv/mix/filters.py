@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from synthdiv.core.types import DataError
 from synthdiv.measures.refusals import is_refusal
 from synthdiv.measures.words import words
-from synthdiv.prompts.split import near_duplicates, nearly_in
+from synthdiv.prompts.split import SimilarTexts, nearly_in
 from synthdiv.prompts.table import normalise
 
 if TYPE_CHECKING:
@@ -71,21 +71,23 @@ def overlap_counts(rows: list[Row], shared: Mapping[str, Mapping[str, list[bool]
 
 
 class Copies:
-    """Recognises answers of which a copy was kept before."""
+    """Recognises answers of which a copy was kept before: looks among the kept ones, which are few where students that
+    have collapsed write the same again and again."""
 
     def __init__(self, texts: list[str], how: Duplicates):
-        every, self.kept = list(dict.fromkeys(map(normalise, texts))), set[str]()
-        self.like = {text: {text} for text in every if how is not Duplicates.none}
-        for one, other in near_duplicates(every) if how is Duplicates.near else ():
-            self.like[every[other]].add(every[one])
-            self.like[every[one]].add(every[other])
+        self.numbers = {text: number for number, text in enumerate(dict.fromkeys(map(normalise, texts)))}
+        self.how, self.kept = how, set[int]()
+        self.similar = SimilarTexts(self.numbers) if how is Duplicates.near else None
 
     def copied(self, text: str) -> bool:
         """Whether a copy of `text` was kept; if not, it is kept now."""
-        text = normalise(text)
-        copied = bool(self.like.get(text, set()) & self.kept)
-        self.kept |= set() if copied else {text}
-        return copied
+        number = self.numbers[normalise(text)]
+        if number in self.kept or (self.similar and self.similar.added(number)):
+            return self.how is not Duplicates.none
+        self.kept.add(number)
+        if self.similar:
+            self.similar.add(number)
+        return False
 
 
 def reason(stage: Mix, row: Row, leaked: bool, copies: Copies) -> str:

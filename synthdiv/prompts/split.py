@@ -61,20 +61,32 @@ def groups(records: list[dict[str, Any]]) -> list[int]:
     return [find(index) for index in range(len(records))]
 
 
-def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
-    """Pairs of texts whose word 3-grams have a Jaccard similarity of at least 0.8: MinHash LSH (Broder 1997) for
+class SimilarTexts:
+    """Texts whose word 3-grams have a Jaccard similarity of at least 0.8, by number: MinHash LSH (Broder 1997) for
     candidates, then the exact similarity, so that chance collisions join nothing."""
-    from datasketch import MinHash, MinHashLSH
 
-    sets = [shingles(text) for text in texts]
-    index = MinHashLSH(threshold=SIMILAR, num_perm=64, weights=(0.2, 0.8))  # misses cost more than candidates
-    sketches = MinHash.bulk([[word.encode() for word in sorted(words)] for words in sets], num_perm=64)
-    pairs = []
-    for number, sketch in enumerate(sketches):
-        for other in index.query(sketch):
-            if len(sets[number] & sets[other]) >= SIMILAR * len(sets[number] | sets[other]):
-                pairs.append((other, number))
-        index.insert(number, sketch)
+    def __init__(self, texts: Iterable[str]):
+        from datasketch import MinHash, MinHashLSH
+
+        self.sets = [shingles(text) for text in texts]
+        self.index = MinHashLSH(threshold=SIMILAR, num_perm=64, weights=(0.2, 0.8))  # misses cost more than candidates
+        self.sketches = MinHash.bulk([[word.encode() for word in sorted(words)] for words in self.sets], num_perm=64)
+
+    def add(self, number: int) -> None:
+        self.index.insert(number, self.sketches[number])
+
+    def added(self, number: int) -> list[int]:
+        """Those like text `number` that were added."""
+        words, candidates = self.sets[number], self.index.query(self.sketches[number])
+        return [at for at in candidates if len(words & self.sets[at]) >= SIMILAR * len(words | self.sets[at])]
+
+
+def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
+    """Pairs of `SimilarTexts`."""
+    similar, pairs = SimilarTexts(texts), list[tuple[int, int]]()
+    for number in range(len(texts)):
+        pairs += [(other, number) for other in similar.added(number)]
+        similar.add(number)
     return pairs
 
 

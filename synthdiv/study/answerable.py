@@ -29,10 +29,10 @@ def unanswerable(nodes: Iterable[Node]) -> list[str]:
         if isinstance(stage, Mix):
             left_out |= {*stage.leave_out}
             shards = {name.rpartition("/")[0]: inner for name, inner in node.inputs.items() if "/" in name}
-            rows = list(zip(stage.positions(), stage.owners(), strict=True))
             for name, shard in shards.items():
-                owned[name] |= {position for position, source in rows if source == name}
                 unfit, model = prompts.unanswered_by(shard), shard.inputs.get("model")
+                rows = zip(stage.positions(), stage.owners(), strict=True) if unfit else ()
+                owned[name] |= {position for position, source in rows if source == name}
                 bad = [row for row in unfit if row["position"] in owned[name]]
                 if bad and model and isinstance(model.stage, Train):
                     problems.append(too_long(shard, unfit))

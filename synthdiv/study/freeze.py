@@ -52,7 +52,8 @@ class Frozen:
         return nodes
 
     def records(self) -> list[CellRecord]:
-        return [cell_record(point, item) for point, item in zip(self.points, self.graphs, strict=True) if item]
+        pairs, known = zip(self.points, self.graphs, strict=True), Known()
+        return [cell_record(point, item, known) for point, item in pairs if item]
 
 
 def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()) -> Frozen:

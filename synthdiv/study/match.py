@@ -105,8 +105,10 @@ def problems_of_filters(cell: Cell, stage: Mix) -> list[str]:
 def mixed(graph: Graph) -> Mix:
     """The mix, or the newest one that the set of a round is made of."""
     assert graph.mix
-    *_, mix = (node.stage for node in graph.mix.ancestry().values() if isinstance(node.stage, Mix))
-    return mix
+    node = graph.mix
+    while not isinstance(node.stage, Mix):
+        node = node.inputs[str(node.stage.mixes - 1)]  # type: ignore[attr-defined]
+    return node.stage
 
 
 def budget(graph: Graph) -> Budget:

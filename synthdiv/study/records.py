@@ -19,7 +19,7 @@ from synthdiv.study.generators import Generator
 from synthdiv.study.lineage import of_member, population
 from synthdiv.study.match import unmatched
 from synthdiv.study.origin import NOT_IDENTITY
-from synthdiv.study.pipeline import Graph, graph, rotates, shares
+from synthdiv.study.pipeline import Graph, Known, graph, rotates, shares
 from synthdiv.study.relations import relations
 from synthdiv.study.rounds import STUDENTS_OF, Lineage, Writers
 
@@ -27,12 +27,12 @@ SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of ever
 BY_SOURCES = ("mix.real_rows", "mix.level", "mix.diversity", "mix.temperatures", "mix.tolerance")
 
 
-def cell_record(point: Point, item: Graph) -> CellRecord:
-    """The row of `cells.jsonl` for one point."""
+def cell_record(point: Point, item: Graph, known: Known | None = None) -> CellRecord:
+    """The row of `cells.jsonl` for one point. Points with the same `known` share what their graphs have alike."""
     in_rounds = item.mix and point.cell.rounds.round
     return CellRecord(
         key=item.key,
-        arm=arm(point.cell),
+        arm=arm(point.cell, known),
         overrides=list(point.overrides),
         axes=axes(point, item),
         seeds=seeds(point.cell, item),
@@ -166,9 +166,9 @@ def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
     return {name: value if applies.get(name, True) else NOT_APPLICABLE for name, value in values.items()}
 
 
-def arm(cell: Cell) -> str:
+def arm(cell: Cell, known: Known | None = None) -> str:
     """The key of a cell with all seeds at 0: the cells of one arm differ in seeds and rotation alone."""
     bare = copy.deepcopy(cell)
     for _, block, field in seed_fields(bare):
         setattr(block, field, 0)
-    return graph(bare).key
+    return graph(bare, known).key

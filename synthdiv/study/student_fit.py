@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from synthdiv.core.stage import Node
@@ -16,12 +15,14 @@ from synthdiv.train.train import Train
 
 def unfit(nodes: Iterable[Node]) -> list[str]:
     """Problems of recipes with the students that they train."""
-    facts, problems = cache(facts_of), dict[str, None]()
+    facts, problems = dict[str, tuple[int | None, list[str]]](), dict[str, None]()
     for node in nodes:
         stage, student = node.stage, node.inputs.get("student")
         if not isinstance(stage, Train) or not student or not isinstance(student.stage, Checkpoint):
             continue
-        context, paths = facts(student)
+        if student.key not in facts:  # cells have equal nodes of their own
+            facts[student.key] = facts_of(student)
+        context, paths = facts[student.key]
         if context and stage.max_tokens > context:
             problems[
                 f"train.max_tokens={stage.max_tokens}: the context of {student.stage.path or student.stage.hub} is "

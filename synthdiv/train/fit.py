@@ -38,7 +38,7 @@ def fit(training: Training) -> dict[str, Any]:
     if run.runtime.gradient_checkpointing:
         name = "activation_checkpointing_enable"  # until transformers 5.22 it was gradient_checkpointing_enable
         getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
-    strategy = strategy_of(run, training.precision, training.optimizing.clip)
+    strategy = strategy_of(training)
     tuning = Tuning(training, Meter(model, strategy.root_device, training.precision, run.world_size))
     keeper = StageCallback(training, tuning)
     with warnings.catch_warnings():  # hints about loggers, workers and devices, and new names of an option of DDP
@@ -94,29 +94,30 @@ def totals(curve: list[dict[str, float]], training: Training) -> dict[str, Any]:
     }
 
 
-def strategy_of(run: Run, precision: str, clip: float) -> NamedState:
+def strategy_of(training: Training) -> NamedState:
     """The strategy that `runtime.strategy` names. One rank has nothing to share and trains without one, unless
     something of it is to lie in main memory."""
+    run = training.run
     strategy, device = run.runtime.strategy, torch.device(run.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    if run.world_size == 1 and not strategy.offload:
+    if training.one_device or (run.world_size == 1 and not strategy.offload):
         return SingleDevice(device)
     if not torch.distributed.is_initialized():
         group_of_one(device)
     if not strategy.sharded:
         return Ddp(parallel_devices=[device], broadcast_buffers=False)
     if not strategy.zero_stage:
-        return Fsdp2(run.world_size, device, precision, strategy.offload)
+        return Fsdp2(run.world_size, device, training.precision, strategy.offload)
     from synthdiv.train.zero import zero
 
-    return zero(run.runtime, device, clip)
+    return zero(run.runtime, device, training.optimizing.clip)
 
 
 def group_of_one(device: torch.device) -> None:
     """A process group for a strategy that cuts weights, until this process ends: DeepSpeed takes no second one, and
     reads torchrun's variable."""
-    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
     store: Any = torch.distributed.HashStore()  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)

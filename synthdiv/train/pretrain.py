@@ -161,7 +161,8 @@ class Pretrain(Stage):
             [row.supervised for row in rows], self.batch_rows, Match.supervised_tokens, self.tokens, self.seed
         )
         optimizing = Optimizing(self.lr, "cosine", 0.05, 0.01, 1.0, (0.9, 0.98))
-        summary = fit(Training(model, rows, steps, optimizing, self.seed, tokenizer.pad_token_id, out, run))
+        pad = tokenizer.pad_token_id
+        summary = fit(Training(model, rows, steps, optimizing, self.seed, pad, out, run, one_device=True))
         model.save_pretrained(out / "model")
         tokenizer.save_pretrained(out / "model")
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

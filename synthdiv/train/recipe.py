@@ -196,4 +196,5 @@ class Training:
     early: Early | None = None  # ends the training early, with the weights of its best step
     validation: dict[str, list[Row]] = field(default_factory=dict)  # sets whose loss is taken before and after
     save: Callable[[Any], None] = lambda tuning: None  # called by all ranks while the weights are spread over them
+    one_device: bool = False  # whatever `runtime.strategy` says: the stage has one rank and saves the whole model
     present: int | None = None  # how many of `rows` are whole ones; those behind are cut copies for an exact budget

@@ -4,6 +4,7 @@ parameters are counted, and the bill says so."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -165,7 +166,7 @@ class CostEstimate:
 
 def facts_of(frozen: Frozen) -> dict[str, Facts]:
     """Facts by the key of the model that they describe, and by the shards that a source or a judge writes."""
-    facts: dict[str, Facts] = {}
+    facts, known = dict[str, Facts](), dict[str, Node]()
     for point, graph in zip(frozen.points, frozen.graphs, strict=True):
         if graph is None:
             continue
@@ -174,7 +175,10 @@ def facts_of(frozen: Frozen) -> dict[str, Facts]:
                 facts[judge.source.model.key] = spec.facts
         facts |= {model(point.cell, student).key: student.facts for student, _ in population(point.cell)}
         sources = {source.name: source.facts for source in point.cell.generators.models}
-        for node in graph.mix.ancestry().values() if graph.mix else ():
+        before = len(known)
+        if graph.mix:
+            graph.mix.gather(known)
+        for node in itertools.islice(known.values(), before, None):  # an ancestor of many mixes counts once
             if isinstance(node.stage, Generate) and node.stage.source in sources:  # no student of a round before
                 facts[node.key] = sources[node.stage.source]
                 if "model" in node.inputs:

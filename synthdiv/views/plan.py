@@ -29,15 +29,15 @@ def print_plan(plan: CostEstimate, as_json: bool, detects: Sequence[str] = ()) -
         return
     if common:
         show("in every cell: " + " ".join(common))
-    lines = []
+    lines, uses = [], Counter[str]()
     for key, (graph, overrides) in cells.items():
         same = f"\n= {len(overrides) - 1} more: {'; '.join(overrides[1:])}" if len(overrides) > 1 else ""
         inside = graph.nodes()
+        uses.update(inside.keys())
         lines.append([key[:8], overrides[0] + same, f"{sum(inner in missing for inner in inside)} of {len(inside)}"])
     show(f"{plan.cell.sweep}: {len(plan.frozen.points)} cells, {len(cells)} unique")
     show(table(["!cell", "overrides", "!to build"], lines))
 
-    uses = Counter(key for graph, _ in cells.values() for key in graph.nodes())
     last = [">unresolved"] if plan.unresolved else []
     lines = []
     for stage, nodes in stages.items():

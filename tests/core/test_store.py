@@ -17,6 +17,7 @@ import pytest
 
 from synthdiv.core import store as store_module
 from synthdiv.core.claim import take
+from synthdiv.core.files import readable_by_owner
 from synthdiv.core.local_run import LocalRun
 from synthdiv.core.provenance import accelerator, cpu_name
 from synthdiv.core.runtime import Runtime
@@ -59,6 +60,18 @@ class Broken(Stage):
 
 
 @dataclass
+class Located(Stage):
+    """A model that lies elsewhere, once it is on this machine."""
+
+    name = "located"
+    located = model = True
+    path: str = ""
+
+    def locate(self):
+        return Path(self.path) if Path(self.path).exists() else None
+
+
+@dataclass
 class Round(Taking):
     """Takes the round before by two names, as rounds take answers and the prompts that these were given to."""
 
@@ -81,6 +94,36 @@ def test_many_paths_through_one_history_are_walked_once(tmp_path):
     assert not artifact.confidential
     assert not node.confidential
     assert len(node.ancestry()) == 60
+
+
+def test_a_long_history_is_walked_for_one_build_and_not_for_each(tmp_path, monkeypatch):
+    """300 nodes, of which each takes three: the second node that takes the last of them looks at these alone."""
+    store, history = Store(tmp_path), [taking(Round(number=0))]
+    for number in range(1, 300):
+        history.append(taking(Round(number=number), *history[-3:]))
+    for node in history[-3:]:
+        store.path(node).mkdir(parents=True)
+        (store.path(node) / "manifest.json").write_text('{"files": {}}')
+    looks = []
+    monkeypatch.setattr(Store, "path", lambda self, node, path=Store.path: looks.append(node.key) or path(self, node))
+    for number in (301, 302):
+        store.inputs(taking(Round(number=number), *history[-3:]))
+        assert len(looks) == (303 if number == 301 else 3)
+        looks.clear()
+
+
+def test_a_model_that_is_brought_to_this_machine_is_opened_where_it_lies_then(tmp_path):
+    class Brought(Located):
+        def fetch(self):
+            Path(self.path).write_text("weights")
+
+    store, model = Store(tmp_path), Node(Brought(str(tmp_path / "model")))
+    user = taking(Round(), model)
+    store.path(user).mkdir(parents=True)
+    (store.path(user) / "manifest.json").write_text('{"files": {}}')
+    assert not store.artifact(user).inputs["input0"].path.exists()
+    store.obtain(model, run_of())
+    assert store.artifact(user).inputs["input0"].path == tmp_path / "model"
 
 
 def run_of() -> LocalRun:
@@ -195,6 +238,18 @@ def test_only_the_owner_can_read_confidential_files_partial_ones_too(tmp_path):
     assert artifact.manifest["confidential"] is True
     (tmp_path / "after").write_text("")
     assert modes(tmp_path)["after"] == "0o644", "other files of this process are not"
+
+
+def test_confidential_files_of_threads_that_overlap_are_private_until_the_last_one_ends(tmp_path):
+    """Shards of a hosted model are built in threads, and a process has one mask for new files."""
+    one, other = readable_by_owner(True), readable_by_owner(True)
+    one.__enter__()
+    with other:
+        one.__exit__(None, None, None)
+        with readable_by_owner(False):
+            (tmp_path / "inside").write_text("")
+    (tmp_path / "after").write_text("")
+    assert modes(tmp_path) == {"inside": "0o600", "after": "0o644"}
 
 
 def test_what_shows_texts_of_confidential_files_is_confidential_and_what_counts_them_is_not(tmp_path):

@@ -46,6 +46,19 @@ def test_nodes_of_other_workers_and_of_other_launches_are_left_to_them(launch):
     assert engine.next_node(None) is None, "it looks again later, and does not wait in one of them"
 
 
+@pytest.mark.timeout(60)
+def test_choosing_a_node_costs_the_same_however_many_are_ready(launch):
+    """Looking at all 20,000 for each of them takes minutes."""
+    model = Node(Act(number=-1))
+    engine = launch(*(taking(Act(number=number), model) for number in range(20_000)))
+    engine.frontier.settle(model, "built")
+    for number in range(20_000):
+        node = engine.next_node([None, model.key][number % 2], frozenset(["other"]))
+        engine.frontier.settle(node, "built")
+    assert not engine.frontier.ready
+    assert not any(engine.frontier.takers.values())
+
+
 def test_an_engine_waits_while_others_build_all_that_is_ready(launch):
     engine = launch(FIRST)
     claim(engine, FIRST)

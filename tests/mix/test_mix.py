@@ -12,11 +12,12 @@ import pytest
 from synthdiv.core.types import Artifact, DataError, Sample
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.mix.filters import Duplicates, Filter, Overlap
+from synthdiv.mix.filters import Copies, Duplicates, Filter, Overlap
 from synthdiv.mix.mix import OVERLAP, Mix, finish_counts, read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.shards import Grid
+from synthdiv.prompts.split import SimilarTexts
 from synthdiv.prompts.table import Columns, Table
 from tests.models.small import build, cpu_run, named, tiny_model
 
@@ -143,6 +144,16 @@ def test_rows_are_left_out_by_the_text_of_their_answer(root, prompts, filters, k
     if filters != {"min_words": 4, "max_words": 9}:
         refilled = read_mix(build(root, dataclasses.replace(stage, spare=1.0), prompts, *shards))
         assert [row["position"] for row in refilled] == [*kept, *range(6, 12 - len(kept))]
+
+
+def test_a_copy_is_compared_with_what_was_kept_and_not_with_other_copies(monkeypatch):
+    """What collapsed students write has as many near pairs as pairs of rows: 50,000 rows filled the memory."""
+    texts, kept = [" ".join([*"abcdefghijklmnopqrstuvwxyz", str(number % 250)]) for number in range(500)], []
+    monkeypatch.setattr(SimilarTexts, "add", lambda self, at, add=SimilarTexts.add: kept.append(at) or add(self, at))
+    copies = Copies([*texts, "another answer"], Duplicates.near)
+    assert not copies.copied("another answer")
+    assert [copies.copied(text) for text in texts] == [False] + [True] * 499
+    assert kept == [250, 0]
 
 
 @pytest.mark.parametrize("real", [{}, {"real_share": 0.5}, {"real_rows": 10, "real_rotation": 1}])

@@ -10,9 +10,10 @@ import torch
 from synthdiv.core.fields import problems
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
+from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.train.pretrain import Architecture, TextCorpus, ToyCorpus, documents, encode, toy_texts, train_tokenizer
-from tests.models.small import WORLD, build, files, opened, tiny_model
+from tests.models.small import WORLD, build, cpu_run, files, opened, tiny_model
 
 
 @pytest.mark.parametrize("architecture", Architecture)
@@ -37,6 +38,15 @@ def test_a_build_again_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 def corpus(**fields):
     return ToyCorpus(**{"rows": 300, "overlap": 0.0, "shift": 0.0, "world": WORLD} | fields)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2_offload", "deepspeed_stage_3_offload"])
+def test_a_model_of_a_stage_with_one_rank_is_saved_whole_whatever_the_strategy(tmp_path, strategy):
+    """FSDP2 left parts of weights, which nothing can save."""
+    one = build(tmp_path / "one", tiny_model())
+    other = build(tmp_path / "other", tiny_model(), run=cpu_run(strategy=Strategy(strategy)))
+    assert not torch.distributed.is_initialized()
+    assert files(one) == files(other)
 
 
 def test_families_of_one_law_are_different_learners(tmp_path):

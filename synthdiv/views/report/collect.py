@@ -80,7 +80,7 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
             origin |= {name: origin.get(name, key) for name in scores}
         except DataError as error:
             damaged.append(str(error))
-    nodes = cell.nodes or list(cell.suites.values())
+    nodes = {*cell.nodes} or {*cell.suites.values()}
     state, reason = cell_state(nodes, status.node_states), ""
     if damaged:
         state, reason = DAMAGED, "; ".join(damaged)

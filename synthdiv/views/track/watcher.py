@@ -60,7 +60,9 @@ class TrackWatcher(Watcher):
         if self.vanilla is None and records:
             self.vanilla = vanilla_cells(records)
         for record in (*(self.vanilla or ()), *records):
-            if self.shows and record.key not in self.written and all(map(done, record.nodes or record.suites.values())):
+            if not self.shows or record.key in self.written or not all(map(done, record.suites.values())):
+                continue
+            if all(map(done, record.nodes)):
                 self.written.add(record.key)
                 with self.caught(f"cell {record.key[:8]}"):
                     results, tracker = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from synthdiv.core.ledger import Ledger
+from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.local_run import Stop
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
@@ -72,6 +72,20 @@ def test_a_tracker_that_fails_does_not_stop_the_training(
     assert built(tmp_path, WANDB) == ["built"] * 5
     assert [call[0] for call in recorder.calls].count(verb) == 1, "it is not called again"
     assert sum("tracking" in record.message for record in caplog.records) == 1
+
+
+def test_cells_without_a_suite_that_is_done_cost_one_look_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called for each node that is done, and a cell of late rounds has thousands of nodes."""
+    keys = [str(number) for number in range(3000)]
+    cell = CellRecord("c", "a", [], {}, {}, {}, {"suite": keys[-1]}, {}, keys, None, "0")
+    watcher, looks, shown = live.TrackWatcher(WANDB, tmp_path, "eggs"), list[str](), list[str]()
+    monkeypatch.setattr(live, "track_cell", lambda *given: shown.append(given[2].key))
+    watcher.cells([cell], lambda key: bool(looks.append(key)) or key != keys[-1])
+    assert len(looks) == 1
+    watcher.cells([cell], lambda key: key != keys[7])
+    assert not shown, "a node of it was removed and is not built again yet"
+    watcher.cells([cell], lambda key: True)
+    assert shown == ["c"]
 
 
 def test_without_a_tracker_none_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
