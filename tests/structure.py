@@ -25,7 +25,7 @@ BUDGETS = {
     "mix": 1080,
     "train": 2440,
     "evaluate": 3960,
-    "study": 2750,
+    "study": 2760,
     "engine": 1790,
     "views": 6140,
     "command": 340,

@@ -23,7 +23,14 @@ from synthdiv.models.load import weights_folder
 class SourcesAlikeSuite(Suite):
     """Between-source similarity per prompt, and the effective number of sources, of a mix of several."""
 
-    headlines = ("ngrams/voices", "ngrams/alike", "vectors/voices", "vectors/alike")
+    headlines = (
+        "ngrams/voices",
+        "ngrams/alike",
+        "vectors/voices",
+        "vectors/alike",
+        "students/ngrams/alike",
+        "students/ngrams/voices",
+    )  # the last of suite students_alike
 
     sets: list[str] = field(default_factory=list)
     """Sets of sources that are also measured alone, each `NAME=SOURCE,SOURCE,…`: a family, a size."""

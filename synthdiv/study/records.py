@@ -25,6 +25,7 @@ from synthdiv.study.rounds import STUDENTS_OF, Lineage, Writers
 
 SHOWN = ("mix.rows", "mix.real_share", "mix.source", "mix.kind")  # axes of every cell, under a shorter name
 BY_SOURCES = ("mix.real_rows", "mix.level", "mix.diversity", "mix.temperatures", "mix.tolerance")
+OF_FAMILIES = ("generators.overlap", "generators.shift")
 
 
 def cell_record(point: Point, item: Graph, known: Known | None = None) -> CellRecord:
@@ -90,6 +91,8 @@ def axes(point: Point, item: Graph) -> dict[str, Any]:
         key, value = override.split("=", 1)
         if "." in key and key not in SHOWN and key not in seed_names and key.split(".")[0] not in NOT_IDENTITY:
             values[key] = value
+            if key in OF_FAMILIES and takes_speech(cell, key):
+                values[f"student.pretrain.toy.{key.split('.')[1]}"] = value
     if (diversity := cell.mix.diversity_of_level()) and sources:
         level = "random" if cell.mix.level is None else cell.mix.level
         values |= {"mix.diversity.by": diversity.by.value, "mix.level": level}
@@ -109,7 +112,7 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
     group, sources = key.split(".")[0], used_sources(cell, item)
     if key.startswith("generators.models."):
         return cell.generators.models[int(key.split(".")[2])].name in [source.name for source in sources]
-    if key in ("generators.overlap", "generators.shift"):
+    if key in OF_FAMILIES:
         return any(source.law or (source.pretrain and source.pretrain.toy) for source in sources)
     if group == "generators":
         return bool(sources)
@@ -127,6 +130,12 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
     if group in ("train", "rows") or key.startswith("mix."):
         return item.train is not None
     return True
+
+
+def takes_speech(cell: Cell, key: str) -> bool:
+    """Whether the student is pre-trained as a family of the toy world, which takes what it leaves out from `key`."""
+    corpus = cell.student.pretrain and cell.student.pretrain.toy
+    return bool(corpus and corpus.family is not None and getattr(corpus, key.split(".")[1]) is None)
 
 
 def matters_in_rounds(key: str, cell: Cell) -> bool:

@@ -18,6 +18,7 @@ from synthdiv.study.config import Cell
 from synthdiv.study.expand import Expander
 from synthdiv.study.pipeline import Known, graph
 from synthdiv.study.records import arm, cell_record, node_record
+from synthdiv.views.report.arms import value_of
 from tests.conftest import FILES, sources
 
 ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")
@@ -91,6 +92,14 @@ def test_an_axis_of_toy_families_is_not_applicable_to_other_sources(axis):
     one, other = (cell_record(point, graph(point.cell)) for point in (one, other))
     assert one.axes[f"generators.{axis}"] == other.axes[f"generators.{axis}"] == "n/a"
     assert one.key == other.key
+
+
+@pytest.mark.parametrize("kind", ["mix=none", "mix=human"])
+def test_an_axis_of_toy_families_is_one_of_their_students_too_whoever_answers(kind):
+    one, other = (record(kind, "student=toy_family", *words) for words in ([], ["generators.overlap=1"]))
+    assert one.key != other.key
+    assert [value_of(each, "student.pretrain.toy.overlap") for each in (one, other)] == ["default", "1"]
+    assert "student.pretrain.toy.overlap" not in record("mix=multi", "generators.overlap=1").axes
 
 
 def test_a_source_that_nobody_chose_says_of_how_many_it_is_the_first():

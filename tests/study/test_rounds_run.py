@@ -8,11 +8,11 @@ import string
 import pyarrow.parquet
 import pytest
 
+from synthdiv.core.ledger import Ledger
 from synthdiv.evaluate.suite import read_scores
-from synthdiv.views.report.arms import arms_of, populations
 from synthdiv.views.report.collect import collect
-from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.plots import along
+from synthdiv.views.report.sections import Content, sections
+from synthdiv.views.report.sessions import Provenance
 from tests.conftest import synthdiv
 
 
@@ -26,9 +26,10 @@ def ran(tmp_path_factory):
 def test_every_arm_has_scores_for_each_round(ran):
     rows = collect(ran / "outputs", "toy_rounds_tiny")
     assert {row.state for row in rows} == {"done"}
-    together = populations(arms_of(rows))
-    for measure in ("truth/js", "students/ngrams/alike"):
-        plot = along("rounds.round", measure, together, Labels(together))
+    page = sections(Content(Ledger(ran / "outputs", "toy_rounds_tiny"), rows, Provenance()))
+    drift = {plot.name.removesuffix(" along rounds.round"): plot for plot in page["plots"]["drift"]}
+    assert (page["rounds"], next(iter(drift))) == (True, "truth/js"), "the truth is drawn beside the answer"
+    for plot in (drift[measure] for measure in ("truth/js", "students/ngrams/alike")):
         assert [trace["x"] for trace in plot.data if "pooled" in trace["name"]] == [[0, 1]] * 2
         assert all(trace["x"] == [0, 1] for trace in plot.data)
 

@@ -14,7 +14,7 @@ from synthdiv.core.types import Score
 from synthdiv.evaluate.suite import CAVEAT, HEADLINE, declared, readings
 from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, plural
-from synthdiv.views.report.arms import Arm, arms_of, measures_of, populations, value_of
+from synthdiv.views.report.arms import ROUND, Arm, arms_of, measures_of, populations, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.findings import ClaimResult
@@ -34,7 +34,7 @@ from synthdiv.views.report.tables import (
 )
 
 HEADLINES = 12  # measures that are drawn; all others are behind the search
-ALONG = 4  # measures that are drawn along an axis of numbers
+ALONG = 4  # measures that are drawn along an axis of numbers; along the rounds all headlines are
 LISTED = 300  # cells that are not finished
 
 
@@ -89,8 +89,8 @@ def top(content: Content) -> dict[str, Any]:
         "unfinished": missing[:LISTED],
         "unlisted": max(0, len(missing) - LISTED),
         "notes": notes(content.arms, suites_of(content.rows), content.facts),
-        "grid": None, "design": {}, "heats": [], "same": [], "plots": {}, "compared": {}, "caveats": [], "minor": [],
-        "undefined": {}, "samples": Samples().page(), "every": {}, "slices": [],
+        "grid": None, "rounds": False, "design": {}, "heats": [], "same": [], "plots": {}, "compared": {},
+        "caveats": [], "minor": [], "undefined": {}, "samples": Samples().page(), "every": {}, "slices": [],
     }  # fmt: skip
 
 
@@ -101,17 +101,20 @@ def sections(content: Content) -> dict[str, Any]:
     pairs = [(x, y) for x in chain(*declared(suites, "diversity")) for y in chain(*declared(suites, "quality"))]
     together = populations(arms)
     in_populations = Labels(together)
-    numbers = [(axis, measure) for axis in in_populations.varying for measure in drawn[:ALONG]]
+    leading = sorted(drawn, key=lambda measure: measure not in chain(*declared(suites, "quality")))
+    axes = sorted(in_populations.varying, key=lambda axis: axis != ROUND)
+    numbers = [(axis, measure) for axis in axes for measure in leading[: None if axis == ROUND else ALONG]]
     measured = dict.fromkeys(each.measure for each in content.contrasts)
     alike = {measure: value for measure in drawn if (value := same(arms, measure))}
     plots = {
         "effects": [forest(measure, content.contrasts, labels) for measure in measured],
-        "quality": [against(x, y, arms, labels) for x, y in pairs],
+        "quality": [against(x, y, together, in_populations) for x, y in pairs],
         "drift": [along(axis, measure, together, in_populations) for axis, measure in numbers],
         "loss": [losses(content.ledger.root, arms, labels)],
     }
     return top(content) | {
         "grid": grid,
+        "rounds": ROUND in in_populations.varying,
         "design": design(grid, content.rows),
         "heats": [
             (heading(scores[measure]), counts([arm.means[measure] for arm in arms if measure in arm.means]),
