@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 from synthdiv.core.ledger import EARLY, LEFT_OUT, NOT_APPLICABLE
@@ -20,6 +21,7 @@ from synthdiv.views.report.findings import ClaimResult
 from synthdiv.views.report.labels import Labels
 
 HIDDEN = ("name", "role", "note", "least", "most")  # the last two are in scores.json
+NAMED = 4  # arms in a warning
 MISSING = "not measured: the suite is not finished, or does not have this measure"
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -154,8 +156,13 @@ def unmatched(arms: Sequence[Arm], labels: Labels) -> str:
                 budgets.setdefault(row.unmatched, {})[labels.name(arm)] = None
     if len(budgets) < 2 and not any(word in budget for budget in budgets for word in (EARLY, LEFT_OUT)):
         return ""  # all arms train the same amount
-    groups = (f"{', '.join(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
+    groups = (f"{some(names)} ({budget or 'launched as matched'})" for budget, names in budgets.items())
     return f"arms are not matched: {'; '.join(groups)}"
+
+
+def some(names: Collection[str]) -> str:
+    """The first names of many, and how many more there are."""
+    return ", ".join(islice(names, NAMED)) + f" and {len(names) - NAMED} more" * (len(names) > NAMED)
 
 
 def latex(rows: Sequence[Row], caption: str) -> str:

@@ -206,11 +206,12 @@ def test_unmatched_arms_are_named_above_every_table(study: Any) -> None:
     study.cell("multi", 2.0, unmatched="2 epochs of 600 rows")
     assert "not matched" not in write_report(study.root, "eggs", []).read_text(), "all train the same amount"
     study.cell("multi_decoding", 2.0)
-    study.cell("single", 3.0, unmatched="400 steps", source="ada")
+    for place, source in enumerate(("ada", "bell", "cole", "dana", "eve", "fay")):
+        study.cell("single", 3.0, source=source, **({} if place else {"unmatched": "400 steps"}))
     text = write_report(study.root, "eggs", []).read_text()
     line = (
         "arms are not matched: human, multi (2 epochs of 600 rows); single ada (400 steps); "
-        "multi decoding (launched as matched)"
+        "single bell, single cole, single dana, single eve and 2 more (launched as matched)"
     )
     above, _, below = text.partition(line)
     assert "<table" in below
