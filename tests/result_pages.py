@@ -97,13 +97,13 @@ def instrument(outputs: list[str]) -> None:
     worlds = Worlds(outputs)
     sizes = sorted({size for _, size, *_ in worlds.z})
     measures = [name for name in worlds.better if worlds.better[name] is not None]
-    count = {(name, size): len(worlds.z[name, size, "tail", STRONGEST]) for name in measures for size in sizes}
+    count = {(name, size): len(worlds.towards(name, size, "tail", STRONGEST)) for name in measures for size in sizes}
     rows = []
     for name in measures:
-        known = [size for size in sizes if count[name, size]]
-        reference = max(known, key=lambda size: (count[name, size], size))
-        if not len(worlds.towards(name, reference, "tail", STRONGEST)):
+        known = [size for size in sizes if worlds.z[name, size, "tail", STRONGEST]]
+        if not any(count[name, size] for size in known):
             continue
+        reference = max(known, key=lambda size: (count[name, size], size))
         cells = [
             f"{worlds.right(name, reference, change)}: " + " ".join(worlds.seen(name, size, change) for size in known)
             for change in COLLAPSES
