@@ -16,6 +16,7 @@ LINKED = r"\W{0,3}(?:\b(?i:is)\b|[:=-])\W{0,3}"  # "my answer is B"; without it,
 LIST = re.compile(r"\W{0,3}1[.):]\s.*?\s\W{0,3}2[.):]\s", re.DOTALL)  # its numbers are no ratings
 # "A clear answer", "No problems": words of a sentence
 BEGINS = re.compile(r"(?:^|(?<=[.!?:;]\s)|(?<=\n))(A|No) (?!(?:is|was|has|does|wins|it|the|this)\b)(?=[a-z])")
+OTHER_SCALE = re.compile(r"\d\s*(?:/|out of)\s*(?:10|20|100)\b")  # of which 4 is no option
 DENIED = re.compile(r"\b(?:not|neither|nor|worse|wrong)\b|n['’]t\b", re.IGNORECASE)
 
 
@@ -89,7 +90,10 @@ class Rubric:
         exact = sorted(map(re.escape, self.options), key=len, reverse=True)
         options = "|".join(f"(?i:{each})" if len(each) > 1 else each for each in exact)
         bare = re.sub(r"[*_`\"'“”]", "", text).strip()
-        start = re.match(rf"[\[(]?({options})(?=$|[\])]?(?:[.:,;\])](?!\d)|\s*$|\s*\n))", bare)
+        if OTHER_SCALE.search(bare):
+            return ""
+        most = rf"(?:\s*(?:/|out of)\s*{re.escape(self.options[-1])})?"  # 4/5
+        start = re.match(rf"[\[(]?({options}){most}(?=$|[\])]?(?:[.:,;\])](?!\d)|\s*$|\s*\n))", bare)
         start = None if LIST.match(bare) else start
         linked = re.findall(STATED.format(link=LINKED, options=options), bare)[-1:]
         named = [] if self.pair else re.findall(STATED.format(link=r"\s", options=options), bare)

@@ -69,6 +69,8 @@ def test_a_text_fills_its_slot_and_cannot_leave_it(prompt, response):
         ("I would give it a 4.", "4"), ("Between 3 and 4, my rating is 4", "4"), ("Between 3 and 4", ""),
         ("", ""), ("45", ""), ("It is fine", ""), ("4: right, but 2 parts are missing", "4"),
         ("Score: 2 at first.\nFinal score: 5", "5"), ("Rating: 4/5", "4"), ("Rating 4 of 5", "4"),
+        ("4/5", "4"), ("**3 out of 5**: short", "3"), ("3 out of 5 claims are right", ""), ("4/10", ""),
+        ("Score: 4 out of 10", ""),
         ("Rating 3 or 4", ""), ("3.5", ""), ("Score: 4.5", ""), ("4-5", ""), ("Not a 5", ""),
         ("1. It is right.\n2. It is whole.\nRating: 4", "4"), ("1) Right. 2) Whole.\nI give it a 5", ""),
     ],
