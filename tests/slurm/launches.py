@@ -101,13 +101,15 @@ class Launch:
         return self.slurm.run("squeue", "-h", "-r", f"--name={self.name}", "-o", "%i %T").splitlines()
 
     def accounts(self, *fields: str) -> dict[str, list[str]]:
-        """What the accounting knows of each job that is over, by its element; waits until that is all of them."""
+        """What the accounting knows of each job that is over, by its element; waits until that is all of them, those
+        included that have a log and that the accounting does not know yet."""
         wait_for("the queue is empty", lambda: not self.queued())
         asked = ["sacct", "-X", "-n", "-P", "-S", "now-2hours", f"--name={self.name}", "-o"]
 
         def look() -> dict[str, list[str]] | None:
             rows = [line.split("|") for line in self.slurm.run(*asked, ",".join(["jobid,state", *fields])).splitlines()]
-            ended = rows and all(row[1].split()[0] in ENDED for row in rows)
+            begun = {path.stem for path in (self.ledger.folder / "logs").glob("*_*.log")}
+            ended = rows and all(row[1].split()[0] in ENDED for row in rows) and begun <= {row[0] for row in rows}
             return {row[0]: [row[1].split()[0], *row[2:]] for row in rows} if ended else None
 
         return wait_for("the accounting has all", look, 30)
