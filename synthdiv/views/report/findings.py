@@ -58,6 +58,10 @@ class ClaimResult:
     late: str
     opposite: bool = False
 
+    @property
+    def exploratory(self) -> bool:
+        return self.late.endswith(EXPLORATORY)
+
     def text(self, labels: Labels) -> str:
         """What is claimed."""
         claim, margin = self.claim, f" by {number(self.margin)}" * bool(self.claim.margin)
@@ -102,7 +106,7 @@ def without_cells(claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]
 def corrected(results: list[ClaimResult]) -> list[ClaimResult]:
     """With Holm's correction and what is shown, or its opposite; exploratory claims among themselves."""
     for exploratory in (False, True):
-        places = [at for at, each in enumerate(results) if each.late.endswith(EXPLORATORY) is exploratory]
+        places = [at for at, each in enumerate(results) if each.exploratory is exploratory]
         tests = [1.0 if math.isnan(p := results[at].p) else p for at in places]  # what is not measured is a claim too
         for at, p in zip(places, adjusted(tests, HOLM), strict=True):
             each = results[at]

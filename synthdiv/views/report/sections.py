@@ -174,7 +174,9 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
     counts = Counter(each.verdict for each in judged)
     primary = all(isinstance(each, Contrast) and each.primary for each in judged)
     noun = "claim" if claims else "primary comparison" if primary else "comparison"
-    text = f"{plural(len(judged), noun)}{', exploratory' * (not claims)}: "
+    late = sum(each.exploratory for each in claims) if claims else len(judged)
+    exploratory = f", {late} of them exploratory" if late < len(judged) else ", exploratory"
+    text = f"{plural(len(judged), noun)}{exploratory * (late > 0)}: "
     text += ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     effects = [each.contrast.effect if isinstance(each, ClaimResult) else each.effect for each in judged]
     few = (

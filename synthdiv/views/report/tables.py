@@ -123,7 +123,11 @@ def beside(each: Contrast) -> dict[str, Any]:
 def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:
     """A row for each claim."""
     return [
-        {"claim": each.text(labels), "verdict": each.verdict, "difference": each.contrast.effect.value}
+        {
+            "claim": each.text(labels),
+            "verdict": each.verdict + ", exploratory" * each.exploratory,
+            "difference": each.contrast.effect.value,
+        }
         | {"interval": interval(*each.interval), "p (Holm)": each.p, "power": each.power}
         | beside(each.contrast)
         | {"note": join_notes(each.late, each.contrast.note)}

@@ -19,6 +19,7 @@ from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.cross_checks import agreement, contradictions, effects, noise, published, repeated
 from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_results, corrected, judged, planned
 from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.sections import answers
 from tests.views.report.test_contrasts import Sweep, filled
 
 CLEAR = ("multi - human", "nll")  # 3.0 against 2.5 with models that differ by .14
@@ -75,6 +76,18 @@ def test_holm_is_over_the_claims_declared_before_results(sweep: Sweep) -> None:
     late = results(sweep, DeclaredClaim(*CLEAR), finished=5)
     assert [each.late for each in late] == ["", "withdrawn after results"]
     assert late[0].p == two[0].p, "a claim that is withdrawn is still tested"
+
+
+@pytest.mark.parametrize(("finished", "text", "verdict"), [
+    (0, "2 claims: 1 not shown, 1 shown.", "shown"),
+    (5, "2 claims, 1 of them exploratory: 1 not shown, 1 shown.", "shown, exploratory"),
+])  # fmt: skip
+def test_the_first_sentence_of_a_page_says_what_was_claimed_after_results(sweep, finished, text, verdict) -> None:
+    declare(sweep.root / "sweeps" / NAME, [DeclaredClaim("multi - human", "whole", Direction.equivalent, 0.001)], 0)
+    both = [DeclaredClaim("multi - human", "whole", Direction.equivalent, 0.001), DeclaredClaim(*CLEAR)]
+    shown = answers(results(sweep, *both, finished=finished), [], Labels(sweep.arms()))
+    assert shown["text"] == text
+    assert [row["verdict"] for row in shown["claims"]] == ["not shown", verdict]
 
 
 def test_the_opposite_is_shown_by_the_same_correction(sweep: Sweep) -> None:
