@@ -285,6 +285,10 @@ def likelihood() -> None:
 
 
 def main() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("torch finds no accelerator; the other files of this folder need none")
     sections: dict[str, Callable[[], None]] = {
         "products": products, "train": train, "peer": peer, "generate": generate, "likelihood": likelihood,
         "offload": offload,

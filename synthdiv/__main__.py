@@ -115,7 +115,7 @@ def verb(name: str, arguments: list[str]) -> int:
 
         return show_status(root, words[0] if words else None, "--json" in arguments, "--watch" in arguments)
     if name == "doctor":
-        from synthdiv.views.disk import examine
+        from synthdiv.views.doctor import examine
 
         return examine(root)
     if name == "trace":

@@ -16,7 +16,6 @@ LINKED = r"\W{0,3}(?:\b(?i:is)\b|[:=-])\W{0,3}"  # "my answer is B"; without it,
 LIST = re.compile(r"\W{0,3}1[.):]\s.*?\s\W{0,3}2[.):]\s", re.DOTALL)  # its numbers are no ratings
 # "A clear answer", "No problems": words of a sentence
 BEGINS = re.compile(r"(?:^|(?<=[.!?:;]\s)|(?<=\n))(A|No) (?!(?:is|was|has|does|wins|it|the|this)\b)(?=[a-z])")
-OTHER_SCALE = re.compile(r"\d\s*(?:/|out of)\s*(?:10|20|100)\b")  # of which 4 is no option
 DENIED = re.compile(r"\b(?:not|neither|nor|worse|wrong)\b|n['’]t\b", re.IGNORECASE)
 
 
@@ -87,17 +86,17 @@ class Rubric:
         counts, else the last one of "rating: …" or "answer is …", else the only one of "rating …", else the only one in
         the text; the latter two not where the text denies something, because "answer A is worse" states B. Options of
         one letter count as they are written, because "its answer is a good one" states nothing."""
-        exact = sorted(map(re.escape, self.options), key=len, reverse=True)
-        options = "|".join(f"(?i:{each})" if len(each) > 1 else each for each in exact)
+        scale, most = r"\s*(?:/|out of)\s*", re.escape(self.options[-1])
+        numbers = rf"(?!{scale}(?!{most}\b)\d)"  # 4 of another scale, as in 4/10, is no option
+        longest_first = sorted(self.options, key=len, reverse=True)
+        exact = {each: re.escape(each) + numbers * each.isdecimal() for each in longest_first}
+        options = "|".join(f"(?i:{form})" if len(each) > 1 else form for each, form in exact.items())
         bare = re.sub(r"[*_`\"'“”]", "", text).strip()
-        if OTHER_SCALE.search(bare):
-            return ""
-        most = rf"(?:\s*(?:/|out of)\s*{re.escape(self.options[-1])})?"  # 4/5
-        start = re.match(rf"[\[(]?({options}){most}(?=$|[\])]?(?:[.:,;\])](?!\d)|\s*$|\s*\n))", bare)
+        start = re.match(rf"[\[(]?({options})(?:{scale}{most})?(?=$|[\])]?(?:[.:,;\])](?!\d)|\s*$|\s*\n))", bare)
         start = None if LIST.match(bare) else start
         linked = re.findall(STATED.format(link=LINKED, options=options), bare)[-1:]
         named = [] if self.pair else re.findall(STATED.format(link=r"\s", options=options), bare)
-        standing = re.findall(rf"(?<![\w.,])({'|'.join(exact)})(?![.,]?\w)", bare)
+        standing = re.findall(rf"(?<![\w.,])({'|'.join(exact.values())})(?![.,]?\w)", bare)
         unclear = DENIED.search(text) or {*BEGINS.findall(bare)} & {*self.options}
         for stated in ([start[1]] if start else [], linked, *(() if unclear else (named, standing))):
             if stated:

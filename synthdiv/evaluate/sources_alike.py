@@ -18,19 +18,15 @@ from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.encoder import encode
 from synthdiv.models.load import weights_folder
 
+# headlines of the suite students_alike, whose scores the same stage makes
+OF_STUDENTS = ("students/ngrams/alike", "students/ngrams/voices")
+
 
 @dataclass
 class SourcesAlikeSuite(Suite):
     """Between-source similarity per prompt, and the effective number of sources, of a mix of several."""
 
-    headlines = (
-        "ngrams/voices",
-        "ngrams/alike",
-        "vectors/voices",
-        "vectors/alike",
-        "students/ngrams/alike",
-        "students/ngrams/voices",
-    )  # the last of suite students_alike
+    headlines = ("ngrams/voices", "ngrams/alike", "vectors/voices", "vectors/alike", *OF_STUDENTS)
 
     sets: list[str] = field(default_factory=list)
     """Sets of sources that are also measured alone, each `NAME=SOURCE,SOURCE,…`: a family, a size."""

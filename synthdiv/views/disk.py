@@ -1,15 +1,11 @@
-"""Checks of the folder of outputs: before a launch permission to write and free space; the verb `doctor`."""
+"""Checks of the folder of outputs before a launch: permission to write, and free space."""
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import tempfile
 from pathlib import Path
 
-from synthdiv.core.store import Store
-from synthdiv.core.terminal import echo
-from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import bytes_text
 
 
@@ -46,25 +42,3 @@ def shortage(needed: int, root: Path) -> list[str]:
         f"runtime.outputs={root}: this sweep needs about {bytes_text(needed)} and {bytes_text(free)} are free there; "
         "free some space, choose a folder on another disk with runtime.outputs=FOLDER, or launch a part of the grid"
     ]
-
-
-def examine(root: Path) -> int:
-    """Verify every artifact below `root` against its manifest and list unfinished builds. It removes nothing; the exit
-    code is 1 if one is damaged."""
-    store = Store(root)
-    if not (root / "artifacts").is_dir():
-        raise ConfigError(f"runtime.outputs={root}: has no folder `artifacts`, so there is nothing to check")
-    damaged, finished, partials = 0, store.finished(), store.partials()
-    for path in finished:
-        problems = list(store.damage(path, hashes=True))
-        if problems:
-            damaged += 1
-            advice = f"remove it and run the sweep again: rm -r {shlex.quote(str(path))}"
-            echo(f"damaged: {path}: {'; '.join(problems)}\n  {advice}", error=True)
-    for path, claim in partials.items():
-        if claim:
-            echo(f"in work: {path} (by process {claim.pid} on {claim.host}; do not remove it while that lives)")
-        else:
-            echo(f"unfinished: {path} (running the sweep again continues it; otherwise remove it)")
-    echo(f"{len(finished)} artifacts, {damaged} damaged, {len(partials)} unfinished")
-    return 1 if damaged else 0

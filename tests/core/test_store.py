@@ -24,7 +24,7 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.store import Store, unfinished
 from synthdiv.core.types import ConfigError, DataError, SynthdivError
-from synthdiv.views.disk import examine
+from synthdiv.views.doctor import examine
 from tests.graphs import Taking, taking
 
 

@@ -70,7 +70,7 @@ def test_a_text_fills_its_slot_and_cannot_leave_it(prompt, response):
         ("", ""), ("45", ""), ("It is fine", ""), ("4: right, but 2 parts are missing", "4"),
         ("Score: 2 at first.\nFinal score: 5", "5"), ("Rating: 4/5", "4"), ("Rating 4 of 5", "4"),
         ("4/5", "4"), ("**3 out of 5**: short", "3"), ("3 out of 5 claims are right", ""), ("4/10", ""),
-        ("Score: 4 out of 10", ""),
+        ("Score: 4 out of 10", ""), ("4. It covers 9/10 of the points.", "4"), ("Rating: 3. Some say 4/10.", "3"),
         ("Rating 3 or 4", ""), ("3.5", ""), ("Score: 4.5", ""), ("4-5", ""), ("Not a 5", ""),
         ("1. It is right.\n2. It is whole.\nRating: 4", "4"), ("1) Right. 2) Whole.\nI give it a 5", ""),
     ],
@@ -88,6 +88,7 @@ def test_the_option_that_a_text_states(text, option):
         ("It isn't A.", ""), ("Answer A is better.", "A"),
         ("I choose the second text; its answer is a clear one.", ""), ("B is better. Its answer is a model.", "B"),
         ("A careful reading shows that the second text is better.", ""), ("A is better", "A"),
+        ("B. It has 9/10 of the points.", "B"),
     ],
 )  # fmt: skip
 def test_a_text_that_only_names_an_option_does_not_state_it(text, option):

@@ -26,8 +26,8 @@ from synthdiv.study.freeze import freeze
 from synthdiv.study.grid import GridSpec
 from synthdiv.views.report.arms import arms_of
 from synthdiv.views.report.collect import collect
+from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import Labels
-from synthdiv.views.report.sessions import judge_rows
 from tests.conftest import ROOT, synthdiv, write_rows
 from tests.outputs_page import undocumented
 

@@ -25,13 +25,15 @@ from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.findings import LINES, answer_lines, claim_results
 from synthdiv.views.report.heat import columns_of, values_of, within
+from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import MIXES, axis_words
 from synthdiv.views.report.plots import is_number
 from synthdiv.views.report.render import render
 from synthdiv.views.report.samples import samples_of
 from synthdiv.views.report.sections import Content, sections, states, top
-from synthdiv.views.report.sessions import judge_rows, provenance, unanswered_rows
+from synthdiv.views.report.sessions import provenance
 from synthdiv.views.report.tables import arm_rows, cell_rows, contrast_rows, heading, latex, measure_rows
+from synthdiv.views.report.unanswered import unanswered_rows
 
 PAPER = 6  # measures of the figure for papers
 INDEX = "index"

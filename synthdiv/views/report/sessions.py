@@ -1,5 +1,4 @@
-"""What the numbers stand on: the training sets, the work and the code, the judges and their relations to students and
-sources, and the prompts that students do not train on as asked."""
+"""What the numbers stand on: what each model was trained on, what the work cost, and which code made it."""
 
 from __future__ import annotations
 
@@ -10,24 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.ledger import Ledger, NodeRecord
+from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.store import MANIFEST
 from synthdiv.core.tail import Tail
-from synthdiv.generate.generate import Split, read_log
-from synthdiv.generate.spec import Backend
 from synthdiv.generate.spend import FILE, Totals
-from synthdiv.views.judge.calibration import judge_identity, judge_status
 from synthdiv.views.layout import Row, duration
-from synthdiv.views.report.collect import damage, manifest
-
-STUDENT = "student"  # the name under which every student of a sweep judges
-CERTAIN = {
-    STUDENT: "what the preference suite tests: see its discrimination",
-    Backend.exact.value: "exact: the truth of the toy world",
-    Backend.rules.value: "by the phrases with which answers begin",
-}
-OUTCOMES = ("refusal", "failed")
-SHOWN = 10  # ids of prompts that are left out
 
 
 @dataclass
@@ -112,48 +98,3 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
         totals.take(line)
     made.usd, made.tokens = float(totals.total[0]), int(totals.total[1])
     return made
-
-
-def judge_rows(ledger: Ledger) -> tuple[Sequence[Row], list[str]]:
-    """A row for each judge and rubric of a sweep, and each relation of a judge, a student and a source."""
-    nodes = {node.key: node for node in ledger.nodes()}
-    asked = dict[tuple[str, str, str], str]()
-    for node in nodes.values():
-        prompts = nodes.get(node.inputs.get("prompts", ""))
-        if node.stage == "generate" and prompts and prompts.stage == "judge_prompts":
-            judge, rubric = node.fields["source"], prompts.fields["rubric"]
-            identity = judge_identity(node, rubric) if judge != STUDENT else ""
-            asked[judge, f"{rubric['name']} {rubric['version']}", identity] = node.fields["backend"]
-    rows = [
-        {"judge": judge, "rubric": rubric, "identity": identity}
-        | {"checked against labels": CERTAIN.get(backend if identity else judge) or judge_status(ledger.root, identity)}
-        for (judge, rubric, identity), backend in sorted(asked.items())
-    ]
-    return rows, list(dict.fromkeys(line for cell in ledger.cells() for line in cell.relations))
-
-
-def unanswered_rows(ledger: Ledger) -> tuple[Sequence[Row], str]:
-    """A row for each source of a sweep that refused or failed a prompt to train on, with the most frequent
-    reason, and the prompts left out of mixes as a line; empty where there is none. Damaged shards do not count."""
-    answers, reasons = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
-    left_out = dict[str, None]()
-    for node in ledger.nodes():
-        path = ledger.root / "artifacts" / node.stage / node.key
-        left_out |= dict.fromkeys(node.fields.get("leave_out") or ())
-        train = node.stage == "generate" and node.fields.get("split") == Split.train.value
-        if not train or not (path / MANIFEST).exists() or damage(path):
-            continue
-        source = node.fields["source"]
-        record = manifest(path)
-        finish = record["summary"]["finish"]
-        answers[source].update(finish)
-        for line in read_log(path) if finish.keys() & OUTCOMES and not record["confidential"] else ():
-            reasons[source].update(str(line[outcome]) for outcome in OUTCOMES if line.get(outcome))
-    rows = [
-        {"source": source, "answers": count.total(), "refused": count["refusal"], "failed": count["failed"]}
-        | {"most frequent reason": next((reason for reason, _ in reasons[source].most_common(1)), "")}
-        for source, count in sorted(answers.items())
-        if count["refusal"] or count["failed"]
-    ]
-    ids = ", ".join([*left_out][:SHOWN]) + (", …" if len(left_out) > SHOWN else "")
-    return rows, f"Left out of mixes (mix.leave_out): {len(left_out)} ({ids})." if left_out else ""
