@@ -4,6 +4,7 @@
 
 products     operations a second of a large product of matrices: what MFU could be at most
 train        real tokens a second, MFU and peak memory: full, LoRA, packed
+compiled     the same with runtime.compile
 peer         the same of TRL on the same rows
 offload      the same with weights and optimizer in main memory
 generate     new tokens a second, beside transformers' `generate` in batches of 32 in file order
@@ -84,7 +85,9 @@ def products() -> None:
     show(f"products, {torch.cuda.get_device_name()}", f"{2 * 8192**3 / statistics.median(times) / 1e12:.0f} TFLOP/s")
 
 
-def ours(lora: bool = False, packed: bool = False, steps: int = STEPS, **runtime: Any) -> dict[str, float]:
+def ours(
+    lora: bool = False, packed: bool = False, steps: int = STEPS, warm: int = WARM, **runtime: Any
+) -> dict[str, float]:
     import pyarrow.parquet
     import torch
 
@@ -107,7 +110,7 @@ def ours(lora: bool = False, packed: bool = False, steps: int = STEPS, **runtime
                 LENGTH if packed else 0,
             )
         )  # fmt: skip
-        points = pyarrow.parquet.read_table(Path(out) / "metrics.parquet").to_pylist()[WARM:]
+        points = pyarrow.parquet.read_table(Path(out) / "metrics.parquet").to_pylist()[warm:]
     seconds = sum(point["tokens"] / point["tokens_per_second"] for point in points)
     return {
         "rate": sum(point["tokens"] for point in points) / seconds,
@@ -172,10 +175,26 @@ def train() -> None:
         attempt(name, lambda: show_training(name, ours(**how)))  # noqa: B023
 
 
+def compiled() -> None:
+    for name, how in (("full", {}), ("full, packed", {"packed": True}), ("LoRA", {"lora": True})):
+
+        def timed(name: str = name, how: dict[str, bool] = how) -> None:
+            begun = time.perf_counter()
+            show_training(f"{name}, compiled", ours(**how, steps=3 * STEPS, warm=2 * STEPS, compile=True))
+            show("", f"{time.perf_counter() - begun:.0f} s in all")
+
+        attempt(name, timed)
+
+
 def peer() -> None:
     if importlib.util.find_spec("trl") is None:
         return show("TRL", "not installed, so there is nobody to compare with: pip install trl==1.16.0")
-    for name, how in (("TRL full", {}), ("TRL full, packed", {"packed": True}), ("TRL LoRA", {"lora": True})):
+    for name, how in (
+        ("TRL full", {}),
+        ("TRL full, packed", {"packed": True}),
+        ("TRL LoRA", {"lora": True}),
+        ("TRL LoRA, packed", {"lora": True, "packed": True}),
+    ):
         attempt(name, lambda: show_training(name, trl_side(**how)))  # noqa: B023
     return None
 
@@ -183,7 +202,7 @@ def peer() -> None:
 def offload() -> None:
     """Last of the trainings: a process group stays until the process ends."""
     for way in ("fsdp2_offload", "deepspeed_stage_3_offload"):
-        attempt(way, lambda: show_training(f"full, {way}", ours(strategy=strategy(way), steps=WARM + 3)))  # noqa: B023
+        attempt(way, lambda: show_training(f"full, {way}", ours(strategy=strategy(way), steps=3, warm=1)))  # noqa: B023
 
 
 def strategy(way: str) -> Any:
@@ -290,7 +309,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("torch finds no accelerator; the other files of this folder need none")
     sections: dict[str, Callable[[], None]] = {
-        "products": products, "train": train, "peer": peer, "generate": generate, "likelihood": likelihood,
+        "products": products, "train": train, "compiled": compiled, "peer": peer, "generate": generate, "likelihood": likelihood,
         "offload": offload,
     }  # fmt: skip
     for name in sys.argv[1:] or sections:

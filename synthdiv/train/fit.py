@@ -23,7 +23,7 @@ from synthdiv.train.callback import StageCallback
 from synthdiv.train.meter import Meter
 from synthdiv.train.module import Tuning
 from synthdiv.train.recipe import Training
-from synthdiv.train.strategies import Ddp, Fsdp2, NamedState, SingleDevice
+from synthdiv.train.strategies import Ddp, Fsdp2, NamedState, SingleDevice, layers
 
 FOLDER = "lightning"  # of loggers and profilers, beside the model
 PLACES = {"callbacks": callbacks, "logger": loggers, "profiler": profilers, "plugins": environments}
@@ -38,6 +38,8 @@ def fit(training: Training) -> dict[str, Any]:
     if run.runtime.gradient_checkpointing:
         name = "activation_checkpointing_enable"  # until transformers 5.22 it was gradient_checkpointing_enable
         getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
+    if run.runtime.compile:
+        compile_layers(model)
     strategy = strategy_of(training)
     tuning = Tuning(training, Meter(model, strategy.root_device, training.precision, run.world_size))
     keeper = StageCallback(training, tuning)
@@ -58,6 +60,13 @@ def fit(training: Training) -> dict[str, Any]:
         "deepspeed": run.runtime.deepspeed,
         **({"validation_before": keeper.before, "validation": keeper.after} if training.validation else {}),
     }
+
+
+def compile_layers(model: Any) -> None:
+    """Layer by layer: they are alike, so they share what is compiled, and rows may be of any number and length."""
+    torch.compiler.reset()  # torch stops to compile a function after eight kinds of calls, of all models together
+    for layer in layers(model):
+        layer.compile(dynamic=True)
 
 
 def is_error(record: logging.LogRecord) -> bool:

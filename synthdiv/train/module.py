@@ -42,6 +42,7 @@ class Tuning(lightning.LightningModule):
         self.model, self.steps, self.optimizing = training.model, training.steps, training.optimizing
         self.seed, self.micro, self.meter = training.seed, training.run.micro_batch, meter
         self.shapes = {name: tuple(weight.shape) for name, weight in self.trained()}
+        self.offload = training.run.runtime.strategy.offload and not training.one_device
         self.routed = any("expert" in name for name, _ in self.trained())  # a step may use a few of its experts
         self.curve: list[dict[str, float]] = []
         self.watch = LossWatch(self.curve)
@@ -132,7 +133,8 @@ class Tuning(lightning.LightningModule):
         return self.spread.reduce(sums, reduce_op="sum")
 
     def shared(self, rows: Rows, numbers: list[int], micro: int) -> list[tuple[list[list[int]], float]]:
-        device, size = self.spread.root_device.type, self.spread.world_size  # type: ignore[attr-defined]
+        device = "offload" if self.offload else self.spread.root_device.type
+        size = self.spread.world_size  # type: ignore[attr-defined]
         return rows.shared(numbers, micro, device, self.global_rank, size)
 
     def mean_loss(self, rows: list[Row]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # padded tokens at once, and how many more of them cost as much as one more pass through the model
-AT_ONCE = {"cpu": (4096, 64)}
+AT_ONCE = {"cpu": (4096, 64), "offload": (16384, 65536)}  # each pass fetches all weights from main memory
 ELSEWHERE = (16384, 1024)
 
 
@@ -77,7 +77,8 @@ class Rows:
         self._ids = [torch.tensor(row.ids) for row in rows]
 
     def plan(self, numbers: list[int], micro: int, device: str) -> list[list[list[int]]]:
-        """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number)."""
+        """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number), `device`
+        what `AT_ONCE` names."""
         tokens, overhead = AT_ONCE.get(device, ELSEWHERE)
         lengths = [len(self.rows[row].ids) for row in numbers]
         most = micro or len(numbers)

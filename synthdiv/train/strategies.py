@@ -18,6 +18,12 @@ from torch import distributed
 from synthdiv.core.types import ConfigError, Run
 
 
+def layers(model: Any) -> list[Any]:
+    """The parts of a model that are alike and follow one another."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [part for part in model.modules() if type(part).__name__ in names]
+
+
 class NamedState(Strategy):
     """What each strategy adds to Lightning's: accumulation, an update that reports the norm, and state by name."""
 
@@ -146,10 +152,8 @@ class Fsdp2(Ranked, ModelParallelStrategy):
             options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         if self.offload:
             options["offload_policy"] = CPUOffloadPolicy(pin_memory=self.root_device.type == "cuda")
-        layers = set(getattr(module.model, "_no_split_modules", None) or ())
-        for part in list(module.model.modules()):
-            if type(part).__name__ in layers:
-                fully_shard(part, **options)
+        for layer in layers(module.model):
+            fully_shard(layer, **options)
         fully_shard(module, **options)
 
     def model_to_device(self) -> None:

@@ -74,6 +74,7 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
         device=job.get("device", "cpu"), strategy=strategy, micro_batch=job.get("micro", 0),
         trainer=job.get("trainer", {}), deepspeed=job.get("deepspeed", {}),
         checkpoint_seconds=1e-6 if job.get("stop") else 300.0, gradient_checkpointing=job.get("recompute", False),
+        compile=job.get("compile", False),
     )  # fmt: skip
     run = LocalRun(runtime, open_model, ranks=ranks)
     run.begin(out)
