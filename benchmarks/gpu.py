@@ -309,8 +309,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("torch finds no accelerator; the other files of this folder need none")
     sections: dict[str, Callable[[], None]] = {
-        "products": products, "train": train, "compiled": compiled, "peer": peer, "generate": generate, "likelihood": likelihood,
-        "offload": offload,
+        "products": products, "train": train, "compiled": compiled, "peer": peer, "generate": generate,
+        "likelihood": likelihood, "offload": offload,
     }  # fmt: skip
     for name in sys.argv[1:] or sections:
         attempt(name, sections[name])

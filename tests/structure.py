@@ -23,7 +23,7 @@ BUDGETS = {
     "prompts": 2010,
     "generate": 2950,
     "mix": 1080,
-    "train": 2440,
+    "train": 2460,
     "evaluate": 3960,
     "study": 2760,
     "engine": 1790,

@@ -72,7 +72,7 @@ class Runtime:
     budget_tokens: int | None = setting(None, least=0)
     """Tokens of all requests ever made from these outputs, prompts and answers together; null: no limit."""
     compile: bool = False
-    """torch.compile for generation."""
+    """torch.compile for training and generation: faster after half a minute to a minute; last bits differ."""
     vllm: str = "vllm"
     """The command of vLLM, which may be installed in another environment."""
     vllm_options: list[str] = field(default_factory=list)

@@ -46,7 +46,8 @@ def leak(model: Any, rows: list[Row], pad: int, precision: str, tuning: Tuning |
         names = ("input_ids", "position_ids", "attention_mask")
         shown = {name: batch[name] for name in names if name in batch}
         every = forward(model, shown) if tuning is None else tuning.spread.call(forward, shown)
-        return every.flatten(0, 1)[-len(second.ids) :].float()
+        end = sum(len(row.ids) for row in given)  # padding follows
+        return every[0, end - len(second.ids) : end].float()
 
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         alone, behind, changed = logits(second), logits(first, second), logits(other, second)

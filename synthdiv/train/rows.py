@@ -8,6 +8,8 @@ from typing import Any
 # padded tokens at once, and how many more of them cost as much as one more pass through the model
 AT_ONCE = {"cpu": (4096, 64), "offload": (16384, 65536)}  # each pass fetches all weights from main memory
 ELSEWHERE = (16384, 1024)
+WIDTH = {"cpu": 1}  # of which a batch has a multiple
+WIDTH_ELSEWHERE = 8  # kernels read so many bf16 at once, and torch.compile makes one program for all multiples
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Rows:
         self._ids = [torch.tensor(row.ids) for row in rows]
 
     def plan(self, numbers: list[int], micro: int, device: str) -> list[list[list[int]]]:
-        """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number), `device`
+        """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number); `device`:
         what `AT_ONCE` names."""
         tokens, overhead = AT_ONCE.get(device, ELSEWHERE)
         lengths = [len(self.rows[row].ids) for row in numbers]
@@ -118,6 +120,7 @@ class Rows:
         import torch
 
         longest = max(sum(len(self.rows[row].ids) for row in sequence) for sequence in batch)
+        longest += -longest % WIDTH.get(torch.device(device).type, WIDTH_ELSEWHERE)
         ids = torch.full((len(batch), longest), self.pad, dtype=torch.long)
         positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
         places, targets, sources = [], [], []

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
+from synthdiv.train import rows
 from synthdiv.train.loss import loss_sum
 from synthdiv.train.packing import KINDS as ATTENTIONS
 from synthdiv.train.packing import isolating, leak
@@ -166,3 +167,25 @@ def test_a_packed_training_ends_in_the_weights_of_an_unpacked_one(tmp_path, micr
     names = ["step", "rows", "supervised_tokens", "tokens", "lr"]
     assert curve(tmp_path / "whole").select(names).equals(curve(tmp_path / "packed").select(names))
     assert not torch.equal(weights(whole)["lm_head.weight"], blank().lm_head.weight)
+
+
+@pytest.mark.parametrize("packed", [0, 40])
+def test_wider_batches_have_the_same_losses(tmp_path, monkeypatch, packed):
+    """As they are on an accelerator."""
+    curves = []
+    for width in (1, 8):
+        monkeypatch.setitem(rows.WIDTH, "cpu", width)
+        batch = Rows(some_rows(), 1, packed).tensors([[0, 1], [2]] if packed else [[0], [2]], "cpu")
+        assert batch["input_ids"].shape[1] % width == 0
+        trained(tmp_path / f"{width}", packed=packed)
+        curves.append(curve(tmp_path / f"{width}")["loss"].to_pylist())
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
+
+
+def test_what_lies_in_main_memory_is_fetched_as_seldom_as_fits():
+    """Where a pass costs little, short and long rows are apart."""
+    table = Rows([Row((0,) * length, 1) for length in (40, 500, 90, 2048, 130, 900, 60)], 0)
+    plans = {device: table.plan(list(range(7)), 0, device) for device in ("cuda", "offload")}
+    assert (len(plans["cuda"]), len(plans["offload"])) == (3, 1)
+    many = Rows([Row((0,) * 2048, 1)] * 20, 0).plan(list(range(20)), 0, "offload")
+    assert max(map(len, many)) * 2048 <= rows.AT_ONCE["offload"][0]

@@ -168,3 +168,26 @@ def test_bf16_is_near_on_two_ranks(alone, tmp_path):
         state = torch.load(tmp_path / f"{strategy}-{lora}" / "weights.pt")
         for kind in ("state_dict", "saved"):
             assert {value.dtype for value in state[kind].values()} <= {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [("auto", False)],
+        pytest.param([("auto", True)], marks=pytest.mark.slow),
+        *(
+            pytest.param([(name, False), (name, True)], marks=pytest.mark.slow)
+            for name in ("ddp", "fsdp2", "deepspeed_stage_1", STAGE_3)
+        ),
+    ],
+    ids=lambda ways: "-".join(map(str, ways[0])),
+)
+def test_a_compiled_training_is_the_same_and_goes_on(alone, tmp_path, ways):
+    jobs = [
+        {"strategy": strategy, "lora": lora, "compile": True, "out": f"{lora}", "stop": stop}
+        for strategy, lora in ways
+        for stop in (2, None)
+    ]
+    launch(tmp_path, 1 if ways[0][0] == "auto" else 2, jobs)
+    for _, lora in ways:
+        same(tmp_path / f"{lora}", alone / ("lora" if lora else "full"), 1e-5)

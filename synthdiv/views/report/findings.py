@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 REFUTED = "the opposite is shown"
+NO_COMPARISON = "no comparison: this sweep has no arm with several sources beside its singles, and declares no claim"
 LINES = 20  # of comparisons on a terminal; claims have all of theirs
 
 
@@ -156,7 +157,7 @@ def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels
         for each in reversed(first.values())
     ]
     more = f"and {len(compared) - LINES} more comparisons, on the page and in contrasts.csv"
-    return lines or [*compared[:LINES], *[more] * (len(compared) > LINES)]
+    return lines or [*compared[:LINES], *[more] * (len(compared) > LINES)] or [NO_COMPARISON]
 
 
 def numbers(effect: Effect, ends: Ends) -> str:
@@ -165,11 +166,11 @@ def numbers(effect: Effect, ends: Ends) -> str:
 
 
 def answer(root: Path, name: str) -> list[str]:
-    """The answer of a sweep as it stands; empty where there is nothing to compare."""
+    """The answer of a sweep as it stands; empty where nothing is finished."""
     rows = collect(root, name)
     arms = arms_of(rows)
     claims = claim_results(root, name, arms)
-    if len(arms) < 3 and not claims:
+    if not arms:
         return []
     made = [] if claims else contrasts(root, arms, of_role(rows, HEADLINE)[:1])
     return answer_lines(claims, made, Labels(arms))

@@ -17,7 +17,7 @@ from synthdiv.views.layout import Row, plural
 from synthdiv.views.report.arms import ROUND, Arm, arms_of, measures_of, populations, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.contrasts import Contrast
-from synthdiv.views.report.findings import ClaimResult
+from synthdiv.views.report.findings import NO_COMPARISON, ClaimResult
 from synthdiv.views.report.heat import counts, design, grid_of, heat, same, shown_headlines
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.plots import against, along, forest, losses
@@ -183,7 +183,11 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
         any(0 < effect.replicates < ENOUGH for effect in effects)
         and f" (fewer than {ENOUGH} trained models support no conclusion)"
     )
-    return {"text": judged and f"{text}{few or ''}.", "claims": claim_rows(claims, labels), "tables": tables}
+    return {
+        "text": f"{text}{few or ''}." if judged else f"{NO_COMPARISON.capitalize()}.",
+        "claims": claim_rows(claims, labels),
+        "tables": tables,
+    }
 
 
 def every(arms: Sequence[Arm], labels: Labels, scores: Mapping[str, Score]) -> dict[str, Any]:
