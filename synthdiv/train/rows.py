@@ -79,8 +79,8 @@ class Rows:
         self._ids = [torch.tensor(row.ids) for row in rows]
 
     def plan(self, numbers: list[int], micro: int, device: str) -> list[list[list[int]]]:
-        """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number); `device`:
-        what `AT_ONCE` names."""
+        """The rows of a step as batches of sequences of rows; `micro` is the most rows at once (0: any number) and
+        `device` a name of `AT_ONCE`."""
         tokens, overhead = AT_ONCE.get(device, ELSEWHERE)
         lengths = [len(self.rows[row].ids) for row in numbers]
         most = micro or len(numbers)
