@@ -115,8 +115,8 @@ class CostEstimate:
         model = node.work_model
         while model and model.work_model and model.work_model is not model:
             model = model.work_model
-        locator = model and (getattr(model.stage, "hub", None) or getattr(model.stage, "path", None))
-        return str(locator or node.label)
+        locators = [getattr(model.stage, name, None) for name in ("hub", "path", "package", "file")] if model else []
+        return str(next(filter(None, [*locators, (model or node).label])))
 
     def _parameters(self, node: Node) -> float | None:
         """Parameters of a model, as its facts or its shape say; None for other nodes or where nothing is known."""
@@ -182,7 +182,8 @@ def facts_of(frozen: Frozen) -> dict[str, Facts]:
             if isinstance(node.stage, Generate) and node.stage.source in sources:  # no student of a round before
                 facts[node.key] = sources[node.stage.source]
                 if "model" in node.inputs:
-                    facts[node.inputs["model"].key] = facts[node.key]
+                    of_student = facts.get(key := node.inputs["model"].key)  # the student may be the same checkpoint
+                    facts[key] = of_student if of_student and of_student.parameters else facts[node.key]
     judged = [node for node in frozen.nodes().values() if "model" in node.inputs and node.key not in facts]
     return facts | {node.key: facts[key] for node in judged if (key := node.inputs["model"].key) in facts}
 

