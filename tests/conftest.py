@@ -41,12 +41,18 @@ TINY = [
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Several workers share the files; all tests of Slurm run in one of them, because there is one cluster."""
+    """Several workers share the files; all tests of Slurm run in one of them, because there is one cluster, and first:
+    they take longest, and mostly wait."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return "slurm" if "slurm" in nodeid.split("::")[0] else super()._split_scope(nodeid)
+
+        def _assign_work_unit(self, node: Any) -> None:
+            if "slurm" in self.workqueue:
+                self.workqueue.move_to_end("slurm", last=False)
+            super()._assign_work_unit(node)
 
     return ByFile(config, log)
 
