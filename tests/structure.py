@@ -27,7 +27,7 @@ BUDGETS = {
     "evaluate": 3960,
     "study": 2760,
     "engine": 1790,
-    "views": 6040,
+    "views": 6050,
     "command": 340,
     "hydra_plugins": 220,
 }

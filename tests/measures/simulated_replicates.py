@@ -61,6 +61,17 @@ def uneven(arms: int, replicates: int, noisy: int, times: float, studies: int = 
     return [float(share) for share in hits / studies]
 
 
+def in_rounds(lineages: int, rounds: int, replicates: int, studies: int = 1000) -> list[float]:
+    """Where each round adds an error of its own to that of the round before: the share of studies in which two equal
+    lineages differ in the last round, with the error of all rounds and with that of the last."""
+    random, hits = np.random.default_rng([lineages, rounds, replicates]), np.zeros(2)
+    for _ in range(studies):
+        levels = random.normal(size=(lineages, rounds, replicates)).cumsum(axis=1)
+        for at, arms in enumerate((levels.reshape(-1, replicates), levels[:, -1])):
+            hits[at] += effect((levels[0, -1] - levels[1, -1])[None], replicate_error(arms)).p() < ALPHA
+    return [float(share) for share in hits / studies]
+
+
 if __name__ == "__main__":
     for count in REPLICATES:
         shares = [coverage(count, ratio) for ratio in RATIOS]
@@ -72,3 +83,5 @@ if __name__ == "__main__":
         rates = [uneven(number, count, *how) for count in (3, 5)
                  for how in ((0, 1), (1, 3), (1, 10), (1, 50), (number // 2, 5))]  # fmt: skip
         print(f"| {number} | " + " | ".join(" / ".join(f"{100 * rate:.0f}" for rate in each) for each in rates) + " |")
+    for shape in ((2, 5, 3), (4, 5, 3), (8, 5, 3), (4, 5, 5)):
+        print("in rounds", shape, " / ".join(f"{100 * rate:.0f}" for rate in in_rounds(*shape)))

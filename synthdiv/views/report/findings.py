@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.types import ConfigError
-from synthdiv.evaluate.suite import HEADLINE
 from synthdiv.measures.intervals import Ends
 from synthdiv.measures.multiplicity import HOLM, adjusted
 from synthdiv.measures.replicates import (
@@ -28,9 +26,10 @@ from synthdiv.measures.replicates import (
 from synthdiv.study.claims import EXPLORATORY, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number
 from synthdiv.views.report.arms import Arm, arms_of, shown, value_of
-from synthdiv.views.report.collect import VANILLA, collect, of_role
+from synthdiv.views.report.collect import VANILLA, CellRow, collect
 from synthdiv.views.report.comparisons import comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
+from synthdiv.views.report.heat import shown_headlines
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.shared_replicates import differences, matched
 
@@ -172,7 +171,7 @@ def answer(root: Path, name: str) -> list[str]:
     claims = claim_results(root, name, arms)
     if not arms:
         return []
-    made = [] if claims else contrasts(root, arms, of_role(rows, HEADLINE)[:1])
+    made = [] if claims else contrasts(root, arms, shown_headlines(rows)[0])  # corrected as on the page
     return answer_lines(claims, made, Labels(arms))
 
 
@@ -184,8 +183,8 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
         raise ConfigError(
             f"report.pilot={pilot}: {len(reused)} of its models are in this sweep too; choose other seeds"
         )
-    counts = Counter({record.key: record.arm for record in records if record.train}.values())
-    replicates, lines = min(counts.values(), default=0), []
+    rows = [CellRow(one.key, one.arm, one.axes, one.seeds, one.train, "") for one in records if one.train]
+    replicates, lines = min((arm.replicates for arm in arms_of(rows, scored=False)), default=0), []
     for claim in claims:
         text = "unknown: name a noise-floor sweep that has this measure, report.pilot=NAME"
         tables = pilot_differences(root, arms, claim)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.core.types import Score
+from synthdiv.evaluate.suite import HEADLINE
 from synthdiv.views.layout import number
-from synthdiv.views.report.arms import INTERVAL, Arm, Mean, value_of
-from synthdiv.views.report.collect import VANILLA, CellRow
+from synthdiv.views.report.arms import INTERVAL, Arm, Mean, measures_of, value_of
+from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.labels import Labels, axis_words, natural
 
 WIDEST = 8  # columns; an axis that gives more becomes rows
 SHADES = 7  # of a heat map
+HEADLINES = 12  # measures that are drawn; all others are behind the search
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,11 @@ def spread_of(counts: Sequence[int]) -> str:
     return " – ".join(f"{count:,}" for count in dict.fromkeys((min(counts), max(counts))))
 
 
-def shown_headlines(
-    rows: Sequence[CellRow], names: Sequence[str], most: int
-) -> tuple[list[str], list[str], Mapping[str, str]]:
-    """Of the headline scores of all suites: at most `most` that are drawn, those that are only in the search, and by
-    name why no arm has a value. Each suite has its first before another has its second; the difference to the vanilla
-    student is not drawn beside its level. Vanilla students count where there are no others."""
+def shown_headlines(rows: Sequence[CellRow], most: int = HEADLINES) -> tuple[list[str], list[str], Mapping[str, str]]:
+    """Of the headline scores of all suites: at most `most` that are drawn and compared, those that are only in the
+    search, and by name why no arm has a value. Each suite has its first before another has its second; the difference
+    to the vanilla student is not drawn beside its level. Vanilla students count where there are no others."""
+    names = of_role(rows, HEADLINE) or measures_of(rows)
     tuned = [row for row in rows if row.axes.get("mix") != VANILLA] or rows
     scores: dict[str, list[Score]] = {name: [row.scores[name] for row in tuned if name in row.scores] for name in names}
     undefined = {

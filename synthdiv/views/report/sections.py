@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import Score
-from synthdiv.evaluate.suite import CAVEAT, HEADLINE, declared, readings
+from synthdiv.evaluate.suite import CAVEAT, declared, readings
 from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, plural
 from synthdiv.views.report.arms import ROUND, Arm, arms_of, measures_of, populations, value_of
@@ -33,7 +33,6 @@ from synthdiv.views.report.tables import (
     unmatched,
 )
 
-HEADLINES = 12  # measures that are drawn; all others are behind the search
 ALONG = 4  # measures that are drawn along an axis of numbers; along the rounds all headlines are
 LISTED = 300  # cells that are not finished
 
@@ -60,8 +59,7 @@ class Content:
         self.labels = Labels(self.everyone)
         self.everyone.sort(key=self.labels.order)
         self.arms = [arm for arm in self.everyone if arm.means]
-        names = of_role(self.rows, HEADLINE) or measures_of(self.rows)
-        self.drawn, self.minor, self.undefined = shown_headlines(self.rows, names, HEADLINES)
+        self.drawn, self.minor, self.undefined = shown_headlines(self.rows)
         self.drawn = self.selected or self.drawn
 
     @property

@@ -19,8 +19,9 @@ from synthdiv.measures.estimates import VANILLA as GAP
 from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.replicates import Effect
 from synthdiv.measures.word_arm import WordArm
+from synthdiv.study.claims import POOLS
 from synthdiv.views.layout import number
-from synthdiv.views.report.arms import Arm, independent
+from synthdiv.views.report.arms import LINEAGE, ROUND, Arm, independent, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, finished, manifest, read_or
 
 if TYPE_CHECKING:
@@ -55,13 +56,19 @@ def pool(
     rows: Sequence[list[CellRow]], level: np.ndarray, compared: Sequence[Arm], arms: Sequence[Arm], measure: str
 ) -> np.ndarray:
     """The levels (arms, replicates) of the arms `compared`, and of the other synthetic arms of their student that were
-    launched first and have all replicates of the comparison, `rows`: an arm that is added later changes nothing."""
+    launched first and have all replicates of the comparison, `rows`: an arm that is added later changes nothing. Of
+    arms in rounds only those of the same round, and no members of a population: a round descends from the one before,
+    members share their rows, and errors that depend on each other are too small together."""
     import numpy as np
 
-    student = [one for one in arms if one.axes.get("student") == compared[0].axes.get("student")]
-    student = [one for one in student if one.axes.get("mix") not in ("human", VANILLA)]
-    first, keys, levels = min(one.launch for one in student), [one.key for one in compared], [*level]
-    for one in (each for each in student if each.key not in keys and each.launch == first):
+    levels, keys = [*level], [one.key for one in compared]
+    alike = [
+        one for one in arms
+        if one.axes.get("student") == compared[0].axes.get("student") and one.axes.get("mix") not in ("human", VANILLA)
+        and len({value_of(each, ROUND) for each in (one, *compared)}) == 1 and value_of(one, LINEAGE) not in POOLS
+    ]  # fmt: skip
+    first = min((one.launch for one in alike), default="")
+    for one in (each for each in alike if each.key not in keys and each.launch == first):
         partners = [[other for other in one.rows if same_seeds(row[0], other)] for row in rows]
         scores = [each[0].scores.get(measure) for each in partners if len(each) == 1]
         values = [score.value for score in scores if score and math.isfinite(score.value)]

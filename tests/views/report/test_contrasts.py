@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from scipy import stats
 
 from synthdiv.core.types import Score
 from synthdiv.evaluate.suite import item, write_suite
+from synthdiv.measures.replicates import replicate_error
 from synthdiv.study.claims import DeclaredClaim, Direction, declare
 from synthdiv.views.report.arms import Arm, arms_of, independent
 from synthdiv.views.report.collect import CellRow
@@ -378,6 +380,26 @@ def test_a_pool_is_compared_with_the_mean_of_the_single_lineages_of_its_members(
     declare(sweep.root / "sweeps" / "loops", [DeclaredClaim(name, "nll", where=["rounds.round=2"])], 0)
     (claim,) = claim_results(sweep.root, "loops", sweep.arms())
     assert claim.contrast.effect == one.effect
+
+
+@pytest.mark.parametrize("lineage", ["single", "pooled"])
+def test_an_error_is_not_pooled_over_arms_that_depend_on_each_other(sweep: Sweep, lineage: str) -> None:
+    """Rounds descend from one another, members of a population share their rows."""
+    random, levels = np.random.default_rng(0), dict[tuple[str, ...], np.ndarray]()
+    for kind, data, member, number in itertools.product(("single", "pooled"), ("replace", "accumulate"), "01", "123"):
+        levels[kind, data, member, number] = values = random.normal(5, 1, 5)
+        axes = {"rounds": data, "rounds.lineage": kind, "rounds.member": member, "rounds.round": number}
+        for take, value in enumerate(values):
+            sweep.add("human", [value], take, mix="students_of_human", **axes)
+    where = [f"rounds.lineage={lineage}", "rounds.member=0", "rounds.round=3"]
+    claim = DeclaredClaim("rounds=replace - rounds=accumulate", "nll", where=where)
+    declare(sweep.root / "sweeps" / "loops", [claim], 0)
+    (made,) = claim_results(sweep.root, "loops", sweep.arms())
+    kept = [values for (kind, _, member, number), values in levels.items()
+            if number == "3" and (kind == "single" or (kind, member) == (lineage, "0"))]  # fmt: skip
+    error = replicate_error(np.array(kept))
+    assert (made.contrast.effect.df, error.homogeneous) == (4 * (len(kept) - 1), True)
+    assert made.contrast.effect.error == pytest.approx(math.sqrt(2 * error.mean_square / 5))
 
 
 def test_a_part_of_the_members_of_a_pool_describes_these_alone(sweep: Sweep) -> None:

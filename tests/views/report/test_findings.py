@@ -157,7 +157,11 @@ def test_a_plan_says_what_claims_detect_from_a_pilot_whose_models_are_not_used_a
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims, unknown = [DeclaredClaim("multi - best single", "whole")], "unknown: name a noise-floor sweep"
-    records: Any = [type("Record", (), {"key": f"k{at}", "arm": "a", "train": f"t{at}"}) for at in range(5)]
+    every: Any = [
+        type("Record", (), {"key": f"k{at}", "arm": "a", "train": f"t{at}", "axes": {}, "seeds": {"a": at % 5, "b": b}})
+        for b in range(5) for at in range(5 * b, 5 * b + 5)
+    ]  # fmt: skip
+    records = every[::6]
     assert unknown in planned(sweep.root, "pilot", claims, records)[0]
     folder = sweep.root / "sweeps" / "pilot"
     folder.mkdir(parents=True)
@@ -168,11 +172,12 @@ def test_a_plan_says_what_claims_detect_from_a_pilot_whose_models_are_not_used_a
     spread = np.mean([np.var(levels[0] - single, ddof=1) for single in levels[1:]])
     size = findings.detectable(math.sqrt(spread / 5), 4)
     assert f"higher: {size:.4g} with 5 replicates" in line, "of paired differences"
+    assert planned(sweep.root, "pilot", claims, every) == [line], "25 models that share their seeds are 5 replicates"
     equal = DeclaredClaim("multi - best single", "whole", Direction.equivalent, 0.1)
     margin = findings.smallest_margin(math.sqrt(spread / 5), 4)
     assert f"equivalent: a margin of {margin:.4g} with 5" in planned(sweep.root, "pilot", [equal], records)[0]
     assert unknown in planned(sweep.root, "pilot", [DeclaredClaim("multi - human", "other")], records)[0]
-    pilot = type("Record", (), {"train": "t3"})
+    pilot = type("Record", (), {"train": "t6"})
     monkeypatch.setattr(findings.Ledger, "cells", lambda ledger: [pilot])
     with pytest.raises(ConfigError, match=r"report.pilot=pilot: 1 of its models are in this sweep too"):
         planned(sweep.root, "pilot", claims, records)
@@ -199,6 +204,16 @@ def test_two_arms_have_an_answer_where_a_claim_is_declared(sweep: Sweep, monkeyp
     assert findings.answer(sweep.root, NAME) == [findings.NO_COMPARISON]
     declare(sweep.root / "sweeps" / NAME, [DeclaredClaim(*CLEAR)], 0)
     assert findings.answer(sweep.root, NAME)[0].startswith("shown: multi - human")
+
+
+def test_the_end_of_a_launch_corrects_as_the_page_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = filled(Sweep(tmp_path), seed=5)
+    for row in sweep.rows:
+        row.scores.update({name: dataclasses.replace(score, role="headline") for name, score in row.scores.items()})
+    monkeypatch.setattr(findings, "collect", lambda root, name: sweep.rows)
+    best = sweep.contrasts()["multi - best single", "nll"]
+    assert best.effect.p() < 0.05 < best.adjusted
+    assert findings.answer(sweep.root, NAME)[0].startswith("not shown: multi - best single (multi), nll")
 
 
 def test_models_of_an_earlier_launch_are_results_before_their_suites_are_finished(study: Any) -> None:

@@ -100,5 +100,5 @@ def test_each_suite_has_its_first_headline_before_another_has_its_second() -> No
     cell.scores.clear()
     cell.scores.update(dict.fromkeys(names, score) | {"c1": row("human", float("nan")).scores["x"]})
     cell.suites.update({name: name[0] for name in names})
-    drawn, minor, undefined = shown_headlines([cell], names, 2)
+    drawn, minor, undefined = shown_headlines([cell], 2)
     assert (drawn, minor, undefined) == (["a1", "b1"], ["a2", "a1-vanilla"], {"c1": "too few words"})
