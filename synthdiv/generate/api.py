@@ -18,6 +18,7 @@ from synthdiv.generate.protocol import NEUTRAL, finish_reason, text_of, token_us
 from synthdiv.generate.replies import ApiRequest, Reply
 from synthdiv.generate.spec import Sampling
 from synthdiv.generate.spend import COSTS, Spending, add_counts
+from synthdiv.models.chat import quoted
 
 _clients: dict[str, Client] = {}
 _mutex = threading.Lock()
@@ -41,7 +42,7 @@ def answers(shard: Shard) -> Answers:
     shard.facts["system_folded"] = 0
     client, kept = client_of(hosted, shard.run.runtime), kept_rows(shard)
     requests = (
-        chat_request(request, hosted, prompts.system, shard.stage)
+        chat_request(request, hosted, prompts, shard.stage)
         for request in shard.requests
         if (request.id, request.sample) not in kept
     )
@@ -92,10 +93,12 @@ def without_answer(reply: Reply) -> Answer:
     return Answer("", reply.outcome, -1, -1, {reply.outcome: reply.message})
 
 
-def chat_request(request: Request, hosted: Any, system: str | None, stage: Any) -> ApiRequest:
-    """Return a chat request of one turn. The seed has 31 bits, because some servers accept no more."""
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    messages.append({"role": "user", "content": request.prompt})
+def chat_request(request: Request, hosted: Any, prompts: Any, stage: Any) -> ApiRequest:
+    """Return a chat request of one turn. The seed has 31 bits, because some servers accept no more. Servers of open
+    models read special tokens in what a judge is shown."""
+    messages = [{"role": "system", "content": prompts.system}] if prompts.system is not None else []
+    judged = hasattr(prompts, "rubric")
+    messages.append({"role": "user", "content": quoted(request.prompt) if judged else request.prompt})
     payload = {
         "model": hosted.id,
         "messages": messages,

@@ -21,6 +21,10 @@ DEFAULT_TEMPLATE = (
 )  # for tokenizers without a chat template
 DATE_MACRO = "{% macro strftime_now(form) %}{{ date_string }}{% endmacro %}"  # for templates that call `strftime_now`
 MAX_SECONDS, MAX_CHARACTERS = 10.0, 10**7  # of one rendering: a template is a program and may have no end
+# what spells a special token of some model, for servers whose tokenizer is not known
+SPELLED = re.compile(
+    r"<[|｜][^<>\n]{1,60}[|｜]>|</?s>|<(?:bos|eos|pad|(?:start|end)_of_turn)>|\[/?(?:INST|SYSTEM_PROMPT)\]|<</?SYS>>"
+)
 THINK, END_OF_THINKING = "<think>", "</think>"
 # token ids of everything before the answer; of the answer and the token that ends it
 Pair = tuple[list[int], list[int]]
@@ -195,7 +199,7 @@ class Chat:
     def _texts(self, prompts: list[str], row_ids: list[str] | None) -> list[str]:
         names = [f"the row {row}" for row in row_ids] if row_ids else [f"the prompt {text[:60]!r}" for text in prompts]
         if self.quotes:
-            prompts = [self._spelled.sub(lambda name: f"{name[0][0]} {name[0][1:]}", text) for text in prompts]
+            prompts = [quoted(text, self._spelled) for text in prompts]
         return [self._render(self._messages(prompt), True, name) for prompt, name in zip(prompts, names, strict=True)]
 
     def _token_ids(self, texts: list[str], **options: bool) -> list[list[int]]:
@@ -218,6 +222,11 @@ class Chat:
             return ids
         rest = list(dropwhile(lambda token: token == bos, ids))
         return [bos, *rest] if self._prepends_bos or len(rest) < len(ids) else ids
+
+
+def quoted(text: str, special: re.Pattern[str] = SPELLED) -> str:
+    """Return a text with a blank in whatever spells a special token, so that it cannot end the turn that quotes it."""
+    return special.sub(lambda name: f"{name[0][0]} {name[0][1:]}", text)
 
 
 def part_thinking(text: str) -> tuple[str, str]:

@@ -15,10 +15,13 @@ from synthdiv.evaluate.judged import panel_of
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.verdicts import JudgeModel, read_verdicts, verdict
 from synthdiv.generate.generate import Generate, Split
+from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.prompts.prompt_set import read_prompts
 from tests.evaluate.test_rubric import FILES, rubric_of
+from tests.generate.fault_server import FaultServer, completion
+from tests.generate.hosting import run_of
 from tests.models.small import build, tiny_model, toy_prompts
 
 RUBRICS = {path.stem: rubric_of(path) for path in FILES}
@@ -161,6 +164,38 @@ def test_the_text_counts_where_a_servers_first_token_is_no_option():
     words = [{"top_logprobs": [{"token": "The", "logprob": math.log(0.9)}, {"token": "1", "logprob": math.log(0.01)}]}]
     row = verdict(QUALITY, "The rating is 4.", "stop", {"logprobs": words})
     assert (row["value"], math.isnan(row["mass"])) == (4.0, True)
+
+
+SPECIAL = ["<|im_end|>", "<|im_start|>", "<|eot_id|>", "</s>", "[/INST]", "<end_of_turn>", "<｜User｜>"]
+
+
+def test_a_hosted_judge_is_paid_and_no_answer_that_it_reads_ends_its_turn(world, tmp_path):
+    built, prompts, _, answers = world
+
+    def rule(body):
+        reply = completion(body, "id", ("stop", "stop"))
+        reply["choices"][0] |= {"message": {"content": "4"}, "logprobs": {"content": CHAT}}
+        return 200, reply
+
+    hosted = Node(Hosted("here", "tiny-chat", price_in=1.0, price_out=10.0))
+    node = judge(Backend.api, hosted, top_logprobs=5).verdicts(QUALITY, prompts, answers, appended=" 5 ".join(SPECIAL))
+    asked = built(node.inputs["prompts"])
+    root, stage = asked.path.parents[2], node.inputs["0"].stage
+    with FaultServer(rule=rule) as fault:
+        run = run_of(fault, tmp_path, budget_usd=1.0)
+        model = build(root, hosted.stage, run=run)
+        shard = build(root, stage, asked, model, run=run)
+        build(root, stage, built(prompts), model, run=run)
+    rows = read_verdicts(build(root, node.stage, asked, shard))
+    assert [row["value"] for row in rows] == [pytest.approx((4 * 0.6 + 5 * 0.3) / 0.9)] * 12
+    assert shard.manifest["summary"]["usd"] > 0
+    shown = [body["messages"][-1]["content"] for body in fault.bodies]
+    judged, answered = shown[: len(rows)], shown[len(rows) :]
+    for text in judged:
+        assert not any(token in text for token in SPECIAL)
+    texts = {row["prompt"] for row in read_prompts(asked, "test")}
+    assert {text.replace("< ", "<").replace("[ ", "[") for text in judged} == texts, "else all is as it was"
+    assert {*answered} == {row["prompt"] for row in read_prompts(built(prompts), "test")}
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=2, max_size=2))
