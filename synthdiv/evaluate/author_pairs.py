@@ -145,9 +145,16 @@ def pair_estimates(
         actual |= {f"{name}{VANILLA}": each.minus(base[name]) for name, each in gaps.items()}
     for author in extra:
         pairs = pairs_among([*fixed, author], judge, panel, lengths)
-        actual |= {f"wins/{author}": author_scores(pairs)[author]} | bias_estimates(pairs, author, seed)
+        actual |= win_rates(pairs, [author]) | bias_estimates(pairs, author, seed)
         missing += missing_pairs(pairs)
     return actual, reason, sorted({(str(prompt), one, other) for prompt, one, other in missing})
+
+
+def win_rates(pairs: Pairs, authors: Sequence[str]) -> Estimates:
+    """The win rates of these authors by the judge, and by the panel: texts that win by both may be better."""
+    sides = {"wins": pairs, "panel_wins": replace(pairs, wins=pairs.panel)}
+    scores = {name: author_scores(side) for name, side in sides.items()}
+    return {f"{name}/{author}": each[author] for name, each in scores.items() for author in authors}
 
 
 def wins_by(judge: str, votes: Votes, fixed: list[str], extra: list[str]) -> Estimates:
@@ -181,7 +188,7 @@ def unable(pairs: Pairs, estimates: Estimates) -> str:
 def fixed_estimates(pairs: Pairs, orders: np.ndarray, authors: list[str], seed: int) -> Estimates:
     """The estimates of the authors, and those of the judge: its terms of length and quality beside those of the panel,
     what it discriminates, how it depends on the order, of pairs with a verdict in both orders."""
-    actual = {f"wins/{author}": each for author, each in author_scores(pairs).items()}
+    actual = win_rates(pairs, pairs.authors)
     for author in authors:
         actual |= bias_estimates(pairs, author, seed)
     *_, slope, able = self_bias(pairs, authors[0], COVARIATES, seed)

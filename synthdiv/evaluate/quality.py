@@ -23,7 +23,7 @@ from synthdiv.evaluate.judged import (
     verdicts_by_prompt,
 )
 from synthdiv.evaluate.rubric import Rubric
-from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
+from synthdiv.evaluate.suite import CAVEAT, EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import LOOPING, repetitions
 from synthdiv.measures.estimates import SHARE, Estimate, Measure, mean_of, scores_of, undefined
@@ -45,7 +45,7 @@ class QualitySuite(Suite):
 
     rubrics = ("quality", "refusal", "preference")
     headlines = ("quality/panel", "quality/panel-vanilla", "length_controlled_win_rate", "degenerate")
-    caveats = ("probe/panel",)
+    caveats = ("probe/panel", "probe_worked/panel")
     quality = ("quality/panel",)
     reading = (
         "`quality/JUDGE` is a judge's rating of answers without the name of their author. A judge can prefer long "
@@ -158,7 +158,8 @@ class Quality(Stage):
             of_judges = {judge: groups[f"{name}/{judge}"] for judge in getattr(self, name)}
             if of_judges:
                 rubric = rubric_of(inputs, f"{name}/{next(iter(of_judges))}")
-                scores += [each.score() for each in problem_estimates(rubric.name, of_judges)]
+                problems = problem_estimates(rubric.name, of_judges)
+                scores += [replace(each.score(), role=CAVEAT) for each in problems]
         write_suite(out, scores, items, QualitySuite)
         return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
 
@@ -213,7 +214,7 @@ class Quality(Stage):
             scores.append(mean_of(WIN._replace(name=f"win_rate/{judge}"), rates[judge]).score())
             for each in order_estimates(orders, [*pairs]):
                 measure = each.measure._replace(name=f"{each.measure.name}/{judge}")
-                scores.append(replace(each, measure=measure).score())
+                scores.append(replace(replace(each, measure=measure).score(), role=CAVEAT))
         members = [judge for judge in self.panel if judge in of_judges]
         if not members:
             return [*scores, undefined(CONTROLLED, NO_PANEL).score()]

@@ -189,6 +189,8 @@ def test_a_planted_bias_is_recovered_beside_the_panel_the_baseline_and_the_vanil
     assert scores["discrimination"].value > 0.75
     fixed = ("vanilla", "human", "one", "two")
     assert np.mean([scores[f"wins/{name}"].value for name in fixed]) == pytest.approx(0.5)
+    assert np.mean([scores[f"panel_wins/{name}"].value for name in fixed]) == pytest.approx(0.5)
+    assert scores["panel_wins/vanilla"].high < scores["wins/vanilla"].value
     assert scores["wins/vanilla-vanilla"].low > 0.1
     assert abs(scores["term/length"].value) < 0.2
     assert scores["panel_term/quality"].value == pytest.approx(SLOPE / 4, abs=0.1)
@@ -234,7 +236,7 @@ def test_nothing_but_likelihood_is_measured_where_the_vanilla_student_cannot_jud
         assert math.isnan(scores[name].value), name
         assert scores[name].note.startswith(reason), name
     assert scores["discrimination"].value > 0.75, "of the tuned student"
-    assert math.isfinite(scores["panel_rating/one"].value)
+    assert all(math.isfinite(scores[f"panel_{what}/one"].value) for what in ("rating", "wins"))
     assert math.isfinite(scores["likelihood_own-vanilla"].value)
     assert scores["likelihood_own-vanilla"].role == "headline"
     alone = run(before=before, alone=True).scores

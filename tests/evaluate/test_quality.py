@@ -100,6 +100,8 @@ def test_pairs_have_a_win_rate_in_both_orders_and_what_depends_on_the_order(scor
         assert (arm["position_bias/truth"].value, arm["flips/truth"].value) == (0, 0), "the exact judge has no position"
         assert 0 <= arm["ties/truth"].value <= 1
         assert arm["unjudged/preference/truth"].value == 0
+        trust = {name.split("/")[0] for name, score in arm.items() if score.role == "caveat"}
+        assert trust == {"position_bias", "flips", "ties", "unjudged", "mass", "probe", "probe_worked"}, "on the page"
     assert not any(name.startswith(("flips", "unjudged/preference")) for name in scores["none"])
 
 
