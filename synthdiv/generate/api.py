@@ -136,6 +136,8 @@ def answer(reply: Reply) -> Answer:
     text, refusal, finish = text_of(message.get("content")) or "", message.get("refusal"), finish_reason(choice)
     if choice.get("logprobs"):
         log["logprobs"] = choice["logprobs"].get("content")
+    if thinking := text_of(message.get("reasoning_content") or message.get("reasoning")):  # parted by the server
+        log["thinking"] = thinking
     if refusal or finish == "refusal":
         return Answer("", "refusal", prompt, completion, log | {"refusal": refusal or text or choice["finish_reason"]})
     return Answer(text, finish, prompt, completion, log)

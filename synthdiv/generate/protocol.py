@@ -148,7 +148,10 @@ def rejected_parameters(message: str, parameter: str, sent: dict[str, Any]) -> t
     values = named((*NEUTRAL, "stop"), REJECTED_VALUE)
     unmistakable = named([name for name in NEUTRAL if "_" in name], "")  # no word of a prompt: whatever is said of it
     neutral = [name for name in NEUTRAL if name in {*values, *unmistakable} and sent[name] == NEUTRAL[name]]
-    return optional + neutral, [name for name in values if name not in neutral]
+    needed = [name for name in values if name not in neutral]
+    if {"temperature", "top_p"} <= {*neutral}:  # perhaps refused together: without both, another default could apply
+        neutral.remove("temperature")
+    return optional + neutral, needed
 
 
 def retry_after_seconds(headers: Any) -> float:

@@ -31,5 +31,5 @@ def is_refusal(text: str) -> bool:
 
     A rule of thumb in English: it misses refusals in other words, and takes a quoted one for a refusal.
     """
-    opening = text.strip()[:OPENING].replace("’", "'").replace("\n", " ")
+    opening = text.strip()[:OPENING].translate(str.maketrans("’‘′＇\n", "'''' "))
     return bool(REFUSAL.search(opening))

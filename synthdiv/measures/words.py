@@ -18,16 +18,17 @@ UNSPACED = r"\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}\p{Hiragana}\p{Katakana}\p{Han}"
 MARK = r"\p{M}\u200c\u200d\u00ad"
 LETTER = rf"[[\p{{L}}\p{{N}}]--[{UNSPACED}]]"
 PART = rf"{LETTER}[[\p{{L}}\p{{N}}{MARK}]--[{UNSPACED}]]*+"
-REGEX = rf"(?V1){PART}(?:['’‘′]{PART})*+|[[\p{{L}}\p{{N}}]&&[{UNSPACED}]][{MARK}]*+"
+LONE = rf"[[\p{{L}}\p{{N}}]&&[{UNSPACED}]][{MARK}]*+"
+REGEX = rf"(?V1){PART}(?:['’‘′]{PART})*+|{LONE}"
 DROPPED = str.maketrans("’‘′", "'''", "\u00ad\u200c\u200d")  # invisible: with and without them is one word
 _ASCII = re.compile("[a-z0-9]+(?:'[a-z0-9]+)*")  # the same words of ASCII text, four times as fast
 
 
 @cache
-def pattern() -> Any:
+def pattern(expression: str = REGEX) -> Any:
     import regex
 
-    return regex.compile(REGEX)
+    return regex.compile(expression)
 
 
 def words(text: str) -> list[str]:
@@ -36,6 +37,11 @@ def words(text: str) -> list[str]:
     if text.isascii():
         return _ASCII.findall(text.lower())
     return [word.lower().translate(DROPPED) for word in pattern().findall(unicodedata.normalize("NFKC", text))]
+
+
+def spaced(text: str) -> str:
+    """Return `text` in NFC with blanks around each letter of scripts without spaces, where words have no others."""
+    return text if text.isascii() else pattern(f"(?V1){LONE}").sub(r" \g<0> ", unicodedata.normalize("NFC", text))
 
 
 def truncate_words(text: str, length: int) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.measures.accuracy import exact_match, normal_form
 from synthdiv.measures.vectors import unit_vectors
-from synthdiv.measures.words import words
+from synthdiv.measures.words import MARK, pattern, spaced, words
 from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
 from synthdiv.mix.sentence_vectors import read_vectors
 from synthdiv.mix.subset import choose
@@ -21,7 +21,7 @@ from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import largest_remainder
 from synthdiv.prompts.toy import Law
 
-WORDS: dict[str, Any] = {"token_pattern": r"\w+", "ngram_range": (1, 2)}
+TOKEN = rf"[\p{{L}}\p{{N}}_][\p{{L}}\p{{N}}_{MARK}]*+"
 QUANTILES = (0.25, 0.5, 0.75)  # of length, which cut the pool into strata
 
 
@@ -98,9 +98,15 @@ class Selection(FineTuningSet):
         import numpy as np
 
         if not self.encoded:
-            return hashed([row["response"] for row in rows], **WORDS)
+            return hashed([row["response"] for row in rows], tokenizer=tokens, token_pattern=None, ngram_range=(1, 2))
         parts = [read_vectors(inputs[each])[0] for each in self.input_names() if each.startswith(name)]
         return np.nan_to_num(unit_vectors(np.concatenate(parts))).astype(np.float32)
+
+
+def tokens(text: str) -> list[str]:
+    """The words of a text as `\\w+` finds them; marks continue one, and letters of scripts without spaces are words."""
+    found: list[str] = pattern(TOKEN).findall(spaced(text))
+    return found
 
 
 def hashed(texts: Sequence[str], **ngrams: Any) -> Any:

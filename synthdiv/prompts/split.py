@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from synthdiv.measures.words import spaced
 from synthdiv.prompts.table import normalise
 
 SIMILAR = 0.8  # Jaccard similarity of word 3-grams from which two prompts count as near-duplicates (science.md, 9)
@@ -32,7 +33,7 @@ def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
 
 def shingles(text: str) -> frozenset[str]:
     """Word 3-grams of the normalised text, or its words if it has fewer than three."""
-    words = normalise(text).split()
+    words = spaced(normalise(text)).split()
     return frozenset(" ".join(words[i : i + 3]) for i in range(len(words) - 2)) or frozenset(words)
 
 

@@ -123,6 +123,7 @@ def test_answers_stand_in_the_judge_prompt_with_what_was_appended(world):
         ("4", "stop", {}, ""),
         ("Hm.", "stop", {}, "parse"),
         ("I'm sorry, but I can't help with that.", "stop", {}, "refusal"),
+        ("I can‘t help with that.", "stop", {}, "refusal"),
         ("", "refusal", {}, "refusal"),
         ("", "failed", {"failed": "too long"}, "failed"),
         ("", "stop", {}, "parse"),

@@ -93,7 +93,7 @@ def test_a_refusal_is_an_outcome_and_no_text(prompts, folder):
         if number == 2:
             choice |= {"finish_reason": "content_filter", "message": {"content": "Half of"}}
         if number == 3:
-            choice["message"]["content"] = "fine \ud83d"
+            choice["message"] |= {"content": "fine \ud83d", "reasoning_content": "hm"}
         if number == 4:
             choice = {"finish_reason": "content_filter: PROHIBITED_CONTENT"}
         if number == 5:
@@ -108,6 +108,7 @@ def test_a_refusal_is_an_outcome_and_no_text(prompts, folder):
         number = int(row.prompt.split()[-1]) % 6
         assert (row.finish, row.response) == (("stop", "fine \ufffd") if number == 3 else ("refusal", ""))
         assert (words[number] or "") in (line.get("refusal") or "")
+        assert line.get("thinking") == ("hm" if number == 3 else None), "the server parted it from the answer"
         assert (row.prompt_tokens, row.response_tokens) == (-1, -1)
     assert done.manifest["summary"]["finish"]["refusal"] == done.manifest["summary"]["empty"]
     assert done.manifest["summary"]["without_usage"] == 40

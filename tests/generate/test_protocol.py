@@ -47,6 +47,13 @@ def test_errors_about_parameters_are_recognised(message, rejected, needed):
     assert rejected_parameters(message, "", {}) == ([], [])
 
 
+def test_of_two_neutral_values_that_are_refused_together_one_stays():
+    """Without both, a default of the server could apply; where it refuses the other too, that goes next."""
+    message = "`temperature` and `top_p` cannot both be specified for this model"
+    assert rejected_parameters(message, "", {"temperature": 1, "top_p": 1}) == (["top_p"], [])
+    assert rejected_parameters(message, "", {"temperature": 1}) == (["temperature"], [])
+
+
 @pytest.mark.parametrize(
     ("counts", "usage"),
     [

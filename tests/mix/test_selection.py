@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.measures.reference import two_sample_auc
 from synthdiv.measures.words import words
 from synthdiv.mix.mix import FILE, Mix, read_mix
-from synthdiv.mix.selection import QUANTILES, Selection, right_answers
+from synthdiv.mix.selection import QUANTILES, Selection, right_answers, tokens
 from synthdiv.mix.sentence_vectors import Vectors, read_vectors
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts
@@ -231,3 +232,11 @@ def test_labels_without_a_toy_world_are_the_last_match_of_a_pattern(root, tmp_pa
     assert right_answers(made, r"\d+", rows) == [1, 1, 1, 0]
     for nothing in ("", r"#### \d+"):  # where the human answer has no label none is right, and none wrong
         assert np.isnan(right_answers(made, nothing, rows)).all()
+
+
+def test_words_of_every_script_are_compared_and_those_of_ascii_are_as_before():
+    assert tokens("की का कि") == ["की", "का", "कि"]
+    assert tokens("我们种植番茄") == [*"我们种植番茄"]
+    assert tokens("cafe\u0301") == ["caf\u00e9"]
+    text = "Don't: snake_case, 3.5 na\u00efve x-ray"
+    assert tokens(text) == re.findall(r"\w+", text)

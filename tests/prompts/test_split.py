@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.prompts.split import groups, near_duplicates, ordered, shingles, split
+from synthdiv.prompts.split import groups, near_duplicates, nearly_in, ordered, shingles, split
 
 WORDS = [f"word{number}" for number in range(19)]
 
@@ -89,3 +91,17 @@ def test_near_duplicates_by_exact_similarity():
     }
     assert len(close) >= 15
     assert set(near_duplicates(texts)) == close
+
+
+CHINESE = "请详细说明怎样在家里种植番茄，并给出每周的浇水时间表"
+JAPANESE = "トマトの育て方を初心者にも分かるように説明してください"
+FRENCH = "Où va le café après l’été ?"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(CHINESE, f"{CHINESE}吧"), (JAPANESE, f"{JAPANESE}ね"), (FRENCH, unicodedata.normalize("NFD", FRENCH))],
+)
+def test_near_duplicates_are_seen_in_scripts_without_spaces_and_in_other_forms_of_unicode(one, other):
+    assert near_duplicates([one, other, "今天天气怎么样"]) == [(0, 1)]
+    assert nearly_in([one], [other]) == {one}

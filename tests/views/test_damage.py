@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,3 +47,24 @@ def test_damaged_files_cost_no_page_and_no_other_cell(
     monkeypatch.setattr(publishing, "resumes", lambda track: False)
     assert publishing.publish(damaged, sweep, Track(TrackerName.wandb, "eggs")) == 1
     assert " left out (" in capsys.readouterr().err
+
+
+def test_pipes_and_links_in_place_of_files_hold_no_page_and_are_sent_nowhere(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The manifest of one artifact of each stage is a pipe, which would be read without an end; every mix is a link."""
+    root = Path(shutil.copytree(study, tmp_path / "study")) / "outputs"
+    for stage in (root / "artifacts").iterdir():
+        manifest = next(stage.glob("*/manifest.json"))
+        manifest.unlink()
+        os.mkfifo(manifest)
+    for mix in root.glob("artifacts/mix/*/mix.parquet"):
+        (tmp_path / mix.parent.name).write_bytes(mix.read_bytes())
+        mix.unlink()
+        mix.symlink_to(tmp_path / mix.parent.name)
+    assert "<h2" in write_report(root, "tiny", []).read_text(encoding="utf-8")
+    monkeypatch.setattr(publishing, "tracker_of", lambda track, root, resume=False: recorder)
+    monkeypatch.setattr(publishing, "resumes", lambda track: False)
+    recorder = Recorder()
+    assert publishing.publish(root, "tiny", Track(TrackerName.wandb, "eggs")) == 1
+    assert "mix.parquet is no regular file of this folder" in capsys.readouterr().err

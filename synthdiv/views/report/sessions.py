@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import regular
 from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.store import MANIFEST
 from synthdiv.core.tail import Tail
@@ -66,8 +67,9 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
     summaries: dict[str, dict[str, Any]] = {}
     for node in graph:
         try:
-            text = (root / "artifacts" / node.stage / node.key / MANIFEST).read_text(encoding="utf-8")
-            manifest, seconds = dict(json.loads(text)), 0.0
+            if not regular(file := root / "artifacts" / node.stage / node.key / MANIFEST):
+                continue
+            manifest, seconds = dict(json.loads(file.read_text(encoding="utf-8"))), 0.0
         except (OSError, ValueError, TypeError):
             continue
         for session in manifest.get("sessions", ()):

@@ -75,7 +75,7 @@ def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishabl
 
 def files_of(path: Path, kind: str, names: Sequence[str]) -> TrackedFiles:
     """These files of an artifact, or those in folders of these names; of a confidential one none."""
-    record = manifest(path)
+    record = read_whole(path, manifest)
     shown = [] if record.get("confidential") else [name for name in record["files"] if name.split("/")[0] in names]
     inputs = {name: f"{item['stage']}-{item['key']}" for name, item in record["inputs"].items()}
     metadata = {"stage": record["stage"], "key": record["key"], "inputs": inputs}
