@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from synthdiv.core.types import Score
 from synthdiv.measures.concordance import mixed_model
+from synthdiv.measures.estimates import VANILLA as GAP
 from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.intervals import NONE, Ends
 from synthdiv.measures.multiplicity import BENJAMINI_YEKUTIELI, adjusted
@@ -203,7 +204,9 @@ def ratio(level: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
 
 
 def span(arms: Sequence[Arm], arm: Arm, measure: str) -> float:
-    """|human - vanilla| of the arms that are comparable, of several the ones launched first."""
+    """|human - vanilla| of the arms that are comparable, of several the ones launched first. The vanilla student's
+    difference to itself is 0."""
     alike = sorted((one for one in arms if comparable(arm, one) and measure in one.means), key=lambda one: one.launch)
     ends = [[one.means[measure].value for one in alike if one.axes["mix"] == mix] for mix in ("human", VANILLA)]
+    ends[1] += [0.0] * measure.endswith(GAP)
     return abs(ends[0][0] - ends[1][0]) if all(ends) else math.nan

@@ -73,7 +73,7 @@ def agreement(arms: Sequence[Arm], measures: Sequence[str]) -> list[Row]:
     owners = [arm.key for arm in arms for _ in arm.rows]
     table: list[Row] = []
     for one, other in itertools.combinations(values, 2):
-        both = ~np.isnan(values[one]) & ~np.isnan(values[other])
+        both = np.isfinite(values[one]) & np.isfinite(values[other])
         count = len({owner for owner, known in zip(owners, both, strict=True) if known})
         value, ends = rank_correlation(values[one], values[other], count)
         if not math.isnan(value):
@@ -84,23 +84,26 @@ def agreement(arms: Sequence[Arm], measures: Sequence[str]) -> list[Row]:
 
 def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
     """Effects of source diversity and of the other axes that synthetic arms vary, with their interactions. Singles of
-    one setting are averaged over their sources; arms with fewer replicates than others are left out."""
+    one setting are averaged over their sources. Replicates with equal seeds are a block: arms that lack one of those of
+    the arm with the most are left out."""
     kept = [arm for arm in arms if arm.axes.get("mix") in ("single", *SEVERAL)]
     factors = ["mix", *(axis for axis in labels.varying if axis not in ("source", "mix", "mix.weights"))]
     factors = [axis for axis in factors if len({value_of(arm, axis) for arm in kept} - {NOT_APPLICABLE}) > 1]
-    rows: list[Row] = []
-    for name in measures if len(factors) > 1 else ():
+    if len(factors) < 2:
+        return []
+    rows, most = list[Row](), max(kept, key=lambda arm: (arm.replicates, len(arm.rows)))
+    blocks = {arm.key: [row for _, row in matched([most, arm])] for arm in kept}
+    for name in measures:
         groups: dict[tuple[str, ...], list[list[float]]] = defaultdict(list)
         for arm in kept:
-            scores = [row.scores[name].value for row in independent(arm.rows) if name in row.scores]
+            scores = [row.scores[name].value if name in row.scores else math.nan for row in blocks[arm.key]]
             if scores and all(map(math.isfinite, scores)):
                 groups[tuple(value_of(arm, axis) for axis in factors)].append(scores)
-        most = max((len(each[0]) for each in groups.values()), default=0)
         cells = {key: [statistics.fmean(each) for each in zip(*values, strict=True)] for key, values in groups.items()
-                 if {*map(len, values)} == {most}}  # fmt: skip
+                 if {*map(len, values)} == {most.replicates}}  # fmt: skip
         for each in factorial_effects(cells, factors) if len(cells) > 1 else ():
             row = {"measure": name, "effect": each.name, "value": each.value, "df": each.df}
-            rows.append(row | {"p": each.p, "models": most, "note": each.note})
+            rows.append(row | {"p": each.p, "models": most.replicates, "note": each.note})
     return rows
 
 

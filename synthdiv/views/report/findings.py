@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.types import ConfigError
+from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.intervals import Ends
 from synthdiv.measures.multiplicity import HOLM, adjusted
 from synthdiv.measures.replicates import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 REFUTED = "the opposite is shown"
 NO_COMPARISON = "no comparison: this sweep has no arm with several sources beside its singles, and declares no claim"
+NO_MARGIN = "no margin: no human and vanilla arms with this measure are equal to these on all other axes"
 LINES = 20  # of comparisons on a terminal; claims have all of theirs
 
 
@@ -124,6 +126,7 @@ def missing(claim: DeclaredClaim) -> Contrast:
 def judged(claim: DeclaredClaim, made: Contrast, late: str) -> ClaimResult:
     """The test of one claim, not adjusted yet: two-sided, so that Holm holds for the opposite too."""
     effect, margin = made.effect, claim.margin * made.span if claim.margin else 0.0
+    made = replace(made, note=join_notes(made.note, NO_MARGIN * (math.isnan(margin) and not math.isnan(effect.value))))
     verdict = unproven(made, margin)
     if claim.direction is Direction.equivalent:
         power = power_of_equivalence(margin / effect.error, effect.df)

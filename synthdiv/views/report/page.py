@@ -15,12 +15,13 @@ from pathlib import Path
 from synthdiv.core.files import write_rows
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
+from synthdiv.study.claims import SYNTHETIC
 from synthdiv.views.layout import Row, csv_text
-from synthdiv.views.report.arms import Arm, measures_of, value_of
+from synthdiv.views.report.arms import LINEAGE, MEMBER, Arm, measures_of, value_of
 from synthdiv.views.report.cards import cards
 from synthdiv.views.report.collect import LARGE, collect, noted
 from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE
-from synthdiv.views.report.contrasts import contrasts
+from synthdiv.views.report.contrasts import Contrast, contrasts
 from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.findings import LINES, answer_lines, claim_results
@@ -70,7 +71,7 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
     slices, links = sliced(whole), list[Row]()
     for at, part in enumerate(slices, 1):
         page = f"slice{at}" if slices[1:] else INDEX
-        part.contrasts = contrasts(root, part.arms, part.drawn)
+        part.contrasts = [of_slice(each, part.title) for each in contrasts(root, part.arms, part.drawn)]
         part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
         part.samples = samples_of(ledger, part.arms, part.labels)
         links.append(
@@ -94,10 +95,16 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
     (draft / f"{INDEX}.html").write_text(render(shown | {"files": beside(draft)}), encoding="utf-8")
 
 
+def of_slice(made: Contrast, title: str) -> Contrast:
+    """A mean over all synthetic arms is of those of its slice, and has another name there."""
+    return replace(made, name=f"{made.name} ({title})") if title and made.name.endswith(SYNTHETIC) else made
+
+
 def sliced(whole: Content) -> list[Content]:
     """The sweep itself, or above `LARGE` cells a slice for each value of so many axes as it takes: the student first,
-    axes of numbers last, because a slice has no line along them. No axis is of who writes the answers, so that what is
-    compared is in one slice; an arm to which an axis does not apply is in each, as human arms for the real share."""
+    axes of numbers last, because a slice has no line along them. No axis is of who writes the answers, or of
+    populations and members, so that what is compared is in one slice; an arm to which an axis does not apply is in
+    each, as human arms for the real share."""
     arms = [
         replace(arm, axes=arm.axes | {REAL_SHARE: NOT_APPLICABLE} if arm.axes["mix"] in MIXES[:2] else arm.axes)
         for arm in whole.everyone
@@ -106,7 +113,7 @@ def sliced(whole: Content) -> list[Content]:
     numeric = {axis: any(is_number(value_of(arm, axis)) for arm in arms) for axis in whole.labels.varying}
     for axis in sorted(numeric, key=lambda axis: (axis != "student", numeric[axis])):
         sizes = [sum(len(arm.rows) for arm in part(arms, axes, value)) for value in values]
-        if max(sizes) > LARGE and axis not in OF_SOURCES:
+        if max(sizes) > LARGE and axis not in (*OF_SOURCES, LINEAGE, MEMBER):
             axes.append(axis)
             values = columns_of(arms, axes)
     if not axes:

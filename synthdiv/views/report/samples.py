@@ -45,15 +45,12 @@ def cut(words: str | None, most: int) -> str | None:
 
 
 def samples_of(ledger: Ledger, arms: Sequence[Arm], labels: Labels) -> Samples:
-    """The first answers of one cell of each arm to the first prompts of the stratified order."""
-    root, made = ledger.root, Samples()
+    """The first answers of one cell of each arm to the first prompts of the stratified order of its prompt set: prompts
+    of two sets can have the same id."""
+    root, made, answers = ledger.root, Samples(), list[tuple[str, dict[str, str]]]()
     nodes = {node.key: node for node in ledger.nodes()}
     records = {cell.key: cell for cell in ledger.unique_cells()}
     untouched = {vanilla_key(cell.vanilla): cell for cell in records.values() if cell.vanilla}
-    sets = dict.fromkeys(cell.prompts for cell in records.values())
-    for key in sets:
-        most = MOST // len(sets) or 1
-        made.prompts += read_or(Rows(), finished(root, key), partial(first_prompts, most=most))
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
             cell = records.get(row.key) or untouched[row.key]
@@ -61,11 +58,17 @@ def samples_of(ledger: Ledger, arms: Sequence[Arm], labels: Labels) -> Samples:
             key = cell.responses.get(made.decoding, "")
             key = key if row.key in records else vanilla_response(nodes, cell, key)
             if rows := read_or(Rows(), finished(root, key), first_answers):
-                answers = {row["id"]: row["response"] for row in rows}
+                answers.append((cell.prompts, {row["id"]: row["response"] for row in rows}))
                 made.arms.append(labels.name(arm))
-                made.answers.append([answers.get(prompt["id"]) for prompt in made.prompts])
                 made.every += [{"arm": labels.name(arm), "cell": row.key} | answer for answer in rows]
                 break
+    sets = list(dict.fromkeys(key for key, _ in answers))[:MOST]
+    of = {key: read_or(Rows(), finished(root, key), partial(first_prompts, most=MOST // len(sets))) for key in sets}
+    made.prompts = [prompt for prompts in of.values() for prompt in prompts]
+    made.answers = [
+        [texts.get(prompt["id"]) if key == own else None for key, prompts in of.items() for prompt in prompts]
+        for own, texts in answers
+    ]
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthdiv.core.types import ConfigError
+from synthdiv.core.types import ConfigError, Score
 from synthdiv.launch import trained
 from synthdiv.measures.replicates import effect
 from synthdiv.study.claims import DeclaredClaim, Direction, declare
@@ -64,6 +65,20 @@ def test_a_claim_is_judged_by_its_direction_and_a_margin_in_shares_of_human_minu
     assert "MixedLM refused" in made.contrast.note, "prompts do not vary in the difference: no second opinion"
     assert math.isnan(made.power) == (direction is not Direction.equivalent)
     assert made.interval == made.contrast.effect.interval(0.9 if direction is Direction.equivalent else 0.95)
+
+
+def test_a_margin_of_a_difference_to_the_vanilla_student_is_that_of_human_answers(sweep: Sweep) -> None:
+    for row in sweep.rows:
+        if row.axes["mix"] != "none":
+            row.scores["nll-vanilla"] = dataclasses.replace(row.scores["nll"], value=row.scores["nll"].value - 6.5)
+            row.origin["nll-vanilla"] = row.origin["nll"]
+    claims = [DeclaredClaim("multi - human", name, Direction.lower, 0.1) for name in ("nll", "nll-vanilla")]
+    one, other = results(sweep, *claims)
+    assert (other.margin, other.verdict) == (pytest.approx(one.margin), one.verdict)
+    sweep.rows = [row for row in sweep.rows if row.axes["mix"] != "none"]
+    one = claim_results(sweep.root, NAME, sweep.arms())[0]
+    assert one.verdict == "not measured"
+    assert findings.NO_MARGIN in one.contrast.note
 
 
 def test_holm_is_over_the_claims_declared_before_results(sweep: Sweep) -> None:
@@ -196,6 +211,11 @@ def test_the_interval_of_an_agreement_counts_arms_that_have_both_measures(sweep:
             del row.scores["whole"]
     (one,) = agreement(sweep.arms(), ["nll", "whole"])
     assert one["arms"] == len(sweep.arms()) - 1
+    for row in sweep.rows:
+        if row.axes["mix"] == "none":
+            row.scores["whole"] = Score("whole", math.inf, 9, higher_is_better=True)
+    (one,) = agreement(sweep.arms(), ["nll", "whole"])
+    assert one["arms"] == len(sweep.arms()) - 2, "infinite values have no rank here"
 
 
 def test_two_arms_have_an_answer_where_a_claim_is_declared(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +257,17 @@ def test_tables_beside_the_comparisons(sweep: Sweep) -> None:
         "it has values of prompts"
     )
     assert published(sweep.root, arms, measures, labels)[0]["test"] == "Kruskal–Wallis"
+
+
+def test_replicates_of_a_factorial_are_those_with_equal_seeds(tmp_path: Path) -> None:
+    """Two arms of the large student have three replicates too, but others."""
+    for last, df in ((2, 2), (9, 1)):
+        sweep = Sweep(tmp_path / str(last))
+        for (mix, student), take in itertools.product(itertools.product(("multi", "oak"), ("toy", "large")), range(3)):
+            value = np.random.default_rng([take, len(sweep.rows)]).normal()
+            sweep.add(mix, [value], last if (take, student) == (2, "large") else take, student=student)
+        rows = effects(sweep.arms(), ["nll"], Labels(sweep.arms()))
+        assert sum(row["df"] for row in rows if not row["note"]) == df + 1 * (last == 2), rows
 
 
 def test_the_noise_floor_has_each_kind_of_seed_alone(tmp_path: Path) -> None:

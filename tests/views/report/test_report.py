@@ -325,11 +325,20 @@ def test_every_axis_can_slice_and_changes_no_comparison(study: Any, monkeypatch:
         monkeypatch.setattr(page, "LARGE", large)
         summary = write_report(study.root, "eggs", [])
         made = table(summary.parent / "contrasts.csv")
-        lines.append(sorted([line[name] for name in names] for line in made if "mean of" not in line["contrast"]))
+        lines.append(sorted([line[name] for name in names] for line in made if "of synthetic" not in line["contrast"]))
+    means = [(line["contrast"], line["measure"]) for line in made if "of synthetic" in line["contrast"]]
+    assert len(means) == len({*means})
+    assert all(name.endswith(")") for name, _ in means), "each names its slice"
     titles = [line["slice"] for line in rows(Page(summary.read_text()), "", "slice", "cells")]
     assert titles[:2] == ["alpaca · lr 0.0001 · real share 0", "alpaca · lr 0.0001 · real share 0.5"]
     assert len(titles) == 8
     assert lines[0] == lines[1]
+    study.cell("human", 1.0, 1)
+    for lineage, member, number in itertools.product(("pooled", "single"), "01", "12"):
+        axes = {"rounds.lineage": lineage, "rounds.member": member, "rounds.round": number}
+        study.cell("students_of_human", 2.0, 1, **axes)
+    made = table(write_report(study.root, "eggs", []).parent / "contrasts.csv")
+    assert [line["replicates"] for line in made if line["contrast"].startswith("pooled - mean of")] == ["1"] * 8
 
 
 @pytest.mark.usefixtures("empty_figures")
@@ -367,6 +376,19 @@ def test_decodings_in_another_order_show_the_same_answers(study: Any) -> None:
     samples = samples_of(study.ledger, arms, Labels(arms))
     assert samples.decoding == "published"
     assert samples.answers[-1] == samples.answers[-2] == [f"published {at} 0?" for at in range(3)]
+
+
+def test_an_answer_stands_beside_the_prompt_of_its_own_set(study: Any) -> None:
+    """Prompts of two sets have the same ids."""
+    for words in ("?", "!"):
+        study.ask(words)
+        study.cell("human", 1.0, prompts=words)
+    arms = [arm for arm in arms_of(collect(study.root, "eggs")) if arm.axes["mix"] == "human"]
+    samples = samples_of(study.ledger, arms, Labels(arms))
+    for row in samples.answers:
+        for prompt, answer in zip(samples.prompts, row, strict=True):
+            assert answer is None or answer[-1] == prompt["prompt"][-1]
+    assert [sum(answer is None for answer in row) for row in samples.answers] == [3, 3]
 
 
 def test_answers_that_a_confidential_set_asked_for_are_in_no_page(study: Any) -> None:
