@@ -77,6 +77,11 @@ class Votes:
         every = [problem_estimates(name, {judge: groups}) for name, groups in self.rows.items()]
         return {each.measure.name: each for estimates in every for each in estimates}
 
+    def by_order(self, prefix: str, judge: str, fixed: Sequence[str]) -> Estimates:
+        """What depends on the order of the texts, of the pairs of the fixed authors."""
+        every = order_estimates(self.orders(fixed), [prompt for prompt, *_ in self.among(fixed)])
+        return {f"{prefix}{each.measure.name}/{judge}": each for each in every}
+
     def items(self, name: str, ratings: bool = True) -> Iterator[Row]:
         """Every verdict, those without a value too."""
         for (prompt, first, second), values in self.pairs.items():
@@ -158,9 +163,11 @@ def win_rates(pairs: Pairs, authors: Sequence[str]) -> Estimates:
 
 
 def wins_by(judge: str, votes: Votes, fixed: list[str], extra: list[str]) -> Estimates:
-    """The win rates of the authors by a judge that is in no panel, from the pairs of `pair_estimates`."""
+    """The win rates of the authors by a judge that is in no panel, from the pairs of `pair_estimates`, and what depends
+    on the order."""
     pairs = {author: pairs_among(dict.fromkeys((*fixed, author)), votes, [], {}) for author in (*fixed, *extra)}
-    return {f"wins/{author}/{judge}": author_scores(each)[author] for author, each in pairs.items()}
+    wins = {f"wins/{author}/{judge}": author_scores(each)[author] for author, each in pairs.items()}
+    return wins | votes.by_order("", judge, fixed)
 
 
 def unable(pairs: Pairs, estimates: Estimates) -> str:

@@ -255,9 +255,9 @@ class Preference(Stage):
                 actual = {name: without_panel(name, each) for name, each in actual.items()}
             estimates |= {f"{prefix}{name}": blocked(name, each, reason) for name, each in actual.items()}
             incomplete += [f"{prefix}{prompt}: {one}, {other}" for prompt, one, other in missing]
-            for name, each in zip((STUDENT, *members), votes, strict=True):
-                items += each.items(f"preference/{prefix}{name}", not prefix)
-                estimates |= each.problems(name)
+            for name, one in zip((STUDENT, *members), votes, strict=True):
+                items += one.items(f"preference/{prefix}{name}", not prefix)
+                estimates |= one.problems(name) | (one.by_order(prefix, name, self.authors) if name in members else {})
         for name in self.others:
             other = self.votes(inputs, PAIRWISE, name)
             estimates |= wins_by(name, other, self.authors, self.extra) | other.problems(name)

@@ -207,7 +207,8 @@ def test_every_score_has_an_interval_or_a_reason_and_the_vanilla_student_no_diff
         assert score.note or score.low - 1e-9 <= score.value <= score.high + 1e-9, score
     assert not any(name.endswith("-vanilla") or "student" in name.split("/")[1:2] for name in vanilla if "/" in name)
     gaps = {name.removesuffix("-vanilla") for name in tuned if name.endswith("-vanilla") and "likelihood" not in name}
-    assert gaps == {name for name in vanilla if not name.startswith(("panel", "mass", "unjudged"))}
+    of_judges = ("panel", "mass", "unjudged", "position_bias/", "flips/", "ties/")
+    assert gaps == {name for name in vanilla if not name.startswith(of_judges)}
 
 
 def test_a_judge_that_always_names_one_letter_has_a_position_and_no_preference(run):
@@ -307,6 +308,15 @@ def test_a_position_is_not_read_off_pairs_with_a_verdict_in_one_order():
     assert score.value == pytest.approx(0)
     assert "pairs have a verdict in one order only and are left out" in score.note
     assert estimates["flips"].value == 0
+
+
+def test_what_depends_on_the_order_is_shown_of_every_judge(run):
+    """A panel with a position is no fair reference."""
+    scores = run("fair", panel=("A", "fair"), related=("A",), with_source=True).scores
+    for name, bias in {"panel0": 0.4, "panel1": 0, "base-A": 0.4}.items():
+        assert scores[f"position_bias/{name}"].value == pytest.approx(bias, abs=1e-9), name
+        assert scores[f"flips/{name}"].value == bool(bias), name
+    assert scores["with_source/flips/panel0"].value == 1
 
 
 def test_without_a_panel_preference_is_described_and_no_bias_is_claimed(run):
