@@ -8,12 +8,15 @@ number; then the state that comes last in `ORDER` counts.
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 DONE = ("built", "reused")
 ORDER = ("queued", "blocked", "stopped", "running", "failed", "reused", "built")
 Record = TypeVar("Record")
+Failure = TypeVar("Failure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,14 @@ class Event:
     def row(self) -> dict[str, Any]:
         """The line to write: fields that have their default are left out."""
         return {name: value for name in FIELDS if (value := getattr(self, name)) != FIELDS[name]}
+
+
+def alike(failures: Iterable[Failure], facts: Callable[[Failure], tuple[str, ...]]) -> list[list[Failure]]:
+    """Failures by their reason, in the order of the first of each: words with a number, such as ids, make no other."""
+    groups: dict[tuple[str, ...], list[Failure]] = {}
+    for failure in failures:
+        groups.setdefault(tuple(re.sub(r"\w*\d[\w.+/-]*", "0", fact) for fact in facts(failure)), []).append(failure)
+    return list(groups.values())
 
 
 FIELDS = {item.name: item.default for item in dataclasses.fields(Event) if item.name != "job"}

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
-from synthdiv.core.events import DONE, Event
+from synthdiv.core.events import DONE, Event, alike
 from synthdiv.core.ledger import Ledger, NodeRecord, new_job
 from synthdiv.core.local_run import Stop
 from synthdiv.core.stage import Node
@@ -158,15 +158,18 @@ class Engine:
         self.became(node, self.ledger.event(node.key, "failed", event.seconds if event else 0.0, message, failure, log))
 
     def print_failures(self) -> None:
-        """For each node that failed its class, message, the end of its log and one command that repeats it."""
-        for key, event in list(self.failures.items())[:SHOWN_FAILURES]:
+        """For nodes that failed for one reason its class, the message and end of the log of the first, and one command
+        that repeats it."""
+        groups = alike(self.failures.values(), lambda each: (self.nodes[each.node].stage.name, each.failure, each.note))
+        for event, *others in groups[:SHOWN_FAILURES]:
+            key, more = event.node, f" (and {len(others)} more nodes like this)" if others else ""
             records = [record for record in self.records if key in record.nodes]
             head = f"failed: {self.nodes[key].label} ({event.failure}; {len(records)} cells depend on it): "
-            lines = [head + event.note, *(f"  | {line}" for line in self.log_ends[key])]
+            lines = [head + event.note + more, *(f"  | {line}" for line in self.log_ends[key])]
             echo("\n".join([*lines, f"  again: {records[0].command(self.cell.sweep)}"]), error=True)
-        if len(self.failures) > SHOWN_FAILURES:
-            more = len(self.failures) - SHOWN_FAILURES
-            echo(f"and {more} more failures: synthdiv status {self.cell.sweep} --json", error=True)
+        if len(groups) > SHOWN_FAILURES:
+            rest = len(self.failures) - sum(map(len, groups[:SHOWN_FAILURES]))
+            echo(f"and {rest} more failures: synthdiv status {self.cell.sweep} --json", error=True)
 
 
 def end_of_log(path: str, node: Node) -> list[str]:

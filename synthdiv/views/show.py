@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.events import alike
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger, launched
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
@@ -135,9 +136,12 @@ def overview(status: Status) -> Iterator[RenderableType]:
     yield count_table("stage", status.nodes, means)
     if status.running:
         yield from running_part(status.running)
-    for row in status.failed[:MAX_ROWS]:
+    groups = alike(status.failed, lambda row: (row["stage"], row["class"], row["reason"]))
+    for row, *others in groups[:MAX_ROWS]:
         yield from failed_lines(row)
-    yield from remainder(len(status.failed), "failed nodes; `--json` has all of them")
+        if others:
+            yield text(f"  and {plural(len(others), 'more node')} like this; `--json` has all of them")
+    yield from remainder(len(groups), "reasons of failed nodes; `--json` has all of them")
     for reason, count in status.waiting.items():
         yield text(f"\nwaiting: {count:,} nodes; Slurm's reason is {reason}")
     stopped = status.blocked_by.keys() - {row["node"] for row in status.failed}

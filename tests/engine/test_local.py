@@ -171,6 +171,13 @@ def test_the_summary_of_failures_has_the_class_the_end_of_the_log_and_a_command(
     assert words[-1] == "  again: synthdiv mix.rows=1 sweep=s"
 
 
+def test_failures_for_one_reason_are_one_line_with_their_number(engine, capfd):
+    _, code = engine(*(Node(Act(number=number, deed="data")) for number in range(5)), Node(Act(number=9, deed="bug")))
+    output = capfd.readouterr().err
+    assert (code, output.count("\nfailed: "), output.count("  again: ")) == (1, 2, 2)
+    assert "row 3 of it is no row (and 4 more nodes like this)\n" in output
+
+
 def test_a_stopped_worker_is_replaced_a_bounded_number_of_times(engine, tmp_path):
     once = Node(Act(number=1, deed="SIGTERM", steps=4, marks=str(tmp_path)))
     always = Node(Act(number=2, deed="SIGTERM always", steps=40))

@@ -102,6 +102,16 @@ def test_a_thousand_cells_are_grouped_by_arm_failed_ones_first(tmp_path, drawn):
     assert lines[-1] == "and 188 more arms"
 
 
+def test_forty_failures_for_one_reason_are_one_failure_with_their_number(tmp_path, drawn):
+    ledger = sweep(tmp_path, 50)
+    for node in [record.key for record in ledger.nodes() if record.stage == "train"][3:]:
+        ledger.event(node, "failed", note=f"refuses {node[:8]} (400): no", failure="bad input")
+    words = " ".join(drawn(tmp_path, 80).split())
+    assert words.count("failed: train ") == 2, "the other one is out of memory"
+    assert "refuses 00000003 (400): no" in words
+    assert "and 46 more nodes like this; `--json` has all of them" in words
+
+
 def test_the_summary_line(tmp_path):
     ledger = sweep(tmp_path)
     (ledger.folder / "events" / "cut.jsonl").write_text('{"no')
