@@ -39,7 +39,7 @@ class Effect:
     """A difference of arms: its standard error and degrees of freedom (NaN: descriptive), its replicates and prompts
     (`n`; 0: a measure of whole sets). `pooled`: its error comes from other arms too. `parts`: the differences to each
     of several arms, of whose best one the value is; `highest`: the best is the highest. `at_most`: the value is too
-    large on average, so nothing shows that it is above a bound."""
+    large on average, so nothing shows that it is above a bound. No difference is beyond ± `limit`."""
 
     value: float
     error: float
@@ -51,13 +51,15 @@ class Effect:
     parts: tuple[Effect, ...] = ()
     highest: bool = False
     at_most: bool = False
+    limit: float = math.inf
 
     def interval(self, level: float = 1 - ALPHA) -> Ends:
-        """The t interval; (NaN, NaN) where it is descriptive."""
+        """The t interval, cut at what is possible; (NaN, NaN) where it is descriptive."""
         from scipy.special import stdtrit
 
         half = float(stdtrit(self.df, (1 + level) / 2)) * self.error
-        return NONE if math.isnan(half) else (self.value - half, self.value + half)
+        ends = max(self.value - half, -self.limit), min(self.value + half, self.limit)
+        return NONE if math.isnan(half) else ends
 
     def one_sided(self, bound: float = 0.0) -> tuple[float, float]:
         """p of two tests: that the difference is below `bound`, and that it is above. Better than the best is better

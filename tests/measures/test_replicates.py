@@ -197,6 +197,12 @@ def test_equivalence_is_two_one_sided_tests() -> None:
     assert low == pytest.approx(0.4 - high)
 
 
+def test_an_interval_of_a_difference_of_shares_is_within_what_is_possible() -> None:
+    low, high = Effect(0.7, 0.2, 4, 5, 9, limit=1.0).interval()
+    assert (low, high) == (pytest.approx(0.7 - 0.2 * stats.t.ppf(0.975, 4)), 1.0)
+    assert Effect(-0.7, math.inf, 4, 5, 9, limit=1.0).interval() == (-1.0, 1.0)
+
+
 def test_a_standardized_difference_has_the_interval_of_the_noncentral_t() -> None:
     size, low, high = Effect(3.0, 0.5, 4, 5, 0).standardized(1.5)
     assert size == 2.0

@@ -154,7 +154,7 @@ def measured(
     error = replicate_error(levels) if min(levels.shape) > 1 else None
     used = error if synthetic and not what.members else None  # members of one pool depend on each other
     table, n = differences(root, rows, measure, weights)
-    done = replace(effect(table, used, float((weights**2).sum(axis=0).mean())), n=n)
+    done = replace(effect(table, used, float((weights**2).sum(axis=0).mean())), n=n, limit=like.most - like.least)
     if what.of_best:
         pairs = [[[row[0], row[at]] for row in rows] for at in range(1, len(level))]
         sides = np.array([[1.0], [-1.0]]) * np.ones(len(rows))

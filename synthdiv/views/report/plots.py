@@ -81,12 +81,14 @@ def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | Non
         f"{name}<br>{each.verdict}: {number(each.effect.value)} {interval(*each.effect.interval())}, "
         f"{each.effect.replicates} models, n {each.effect.n or 'sets'}" for name, each in zip(names, drawn, strict=True)
     ]  # fmt: skip
-    half = [finite(each.effect.interval()[1] - each.effect.value) for each in drawn]
+    sides = [[abs(end - each.effect.value) for end in each.effect.interval()] for each in drawn]
+    below, above = ([finite(side) for side in each] for each in zip(*sides, strict=True))
     data.append({
         "type": "scatter", "mode": "markers", "name": "difference", "y": names, "hovertext": hover, "hoverinfo": "text",
         "x": [each.effect.value if abs(each.effect.value) > ROUNDING else 0 for each in drawn],
         "marker": {"size": 9, "symbol": [FILLED.get(each.verdict, "circle-open") for each in drawn], "color": EFFECT},
-        "error_x": {"type": "data", "array": half, "thickness": 1.6, "width": 4, "color": EFFECT},
+        "error_x": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.6,
+                    "width": 4, "color": EFFECT},
     })  # fmt: skip
     title = measure + arrow(drawn[0].higher_is_better) + (f" ({drawn[0].unit})" if drawn[0].unit else "")
     yaxis: dict[str, Any] = {"categoryorder": "array", "categoryarray": names, "tickfont": {"size": 11}}

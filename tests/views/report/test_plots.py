@@ -47,7 +47,11 @@ def test_the_range_of_an_axis_is_that_of_the_trained_arms() -> None:
 
 def test_a_forest_has_each_interval_before_the_noise_and_leaves_the_vanilla_student_to_the_table() -> None:
     arms = arms_of([row("multi", 2.0), row("human", 1.0)])
-    effects = [Effect(-0.5, 0.1, 4, 5, 9), Effect(0.2, math.nan, math.nan, 2, 9), Effect(-80.0, 1.0, 4, 5, 9)]
+    effects = [
+        Effect(-0.5, 0.1, 4, 5, 9, limit=0.6),
+        Effect(0.2, math.nan, math.nan, 2, 9),
+        Effect(-80.0, 1.0, 4, 5, 9),
+    ]
     names = ["multi - best single", "multi - human", "human - vanilla"]
     made = [
         Contrast(name, "x", arms[name[0] == "h"], effect, "nats", False, p, noise=0.3)
@@ -60,11 +64,12 @@ def test_a_forest_has_each_interval_before_the_noise_and_leaves_the_vanilla_stud
     assert noise["error_x"]["array"] == [0.3, 0.3]
     assert plot.layout["xaxis"]["zeroline"]
     low, high = plot.layout["xaxis"]["range"]
-    assert (-0.9 < low < -0.75, 0.3 < high < 0.4) == (True, True), "with every interval and the noise, without -80"
+    assert (-0.7 < low < -0.6, 0.3 < high < 0.4) == (True, True), "with every interval and the noise, without -80"
     assert (drawn["x"], drawn["y"]) == ([0.2, -0.5], ["multi − human", "multi − best single"])
     assert drawn["marker"]["symbol"] == ["circle-open", "circle"], "filled where it is shown"
     half = pytest.approx(0.1 * stats.t.ppf(0.975, 4))
     assert drawn["error_x"]["array"] == [None, half], "two models have no interval"
+    assert drawn["error_x"]["arrayminus"] == [None, pytest.approx(0.1)], "up to what is possible"
     assert [line["comparison"] for line in plot.rows][-1] == "human − vanilla"
     assert plot.title == "x ↓ (nats)"
     assert forest("x", [replace(made[0], effect=Effect(1e-17, 0.1, 4, 5, 9))], Labels(arms)) is None, "rounding"

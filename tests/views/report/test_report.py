@@ -136,6 +136,7 @@ def test_the_contrast_is_shown_in_both_worlds(shown: Page) -> None:
     lines = [dict(zip(each[0], row, strict=False)) for each in tables for row in each[1:] if row[0] == "nll_2 ↓"]
     assert [line["difference"] for line in lines] == ["-0.75", "0.25"]
     assert {(line["models"], line["verdict"]) for line in lines} == {("1", "descriptive")}
+    assert shown.texts[""].count("nll_2 ↓: descriptive: fewer than 3 replicates") == 2, "the note beside the answer"
     assert "8 primary comparisons, exploratory: 5 descriptive, 3 not measured (fewer than 3 trained" in shown.texts[""]
     effects = {line["comparison"]: line["verdict"] for line in rows(shown, "effects", "comparison", "noise ±")}
     assert [name for name, verdict in effects.items() if verdict == "shown"] == ["human − vanilla"], "three replicates"
