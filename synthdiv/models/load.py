@@ -57,7 +57,7 @@ def load_context(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def opening(folder: Path) -> Iterator[None]:
+def opening(folder: Path, what: str = "a causal language model") -> Iterator[None]:
     """Raise a DataError that names the folder, or the damaged file, for whatever transformers raises on opening it."""
     try:
         yield
@@ -67,7 +67,7 @@ def opening(folder: Path) -> Iterator[None]:
         problem = f"{type(error).__name__}: {error}"
         if damaged := [file for file in sorted(folder.glob("*.safetensors")) if not readable(file)]:
             raise DataError(f"{damaged[0]}: is truncated or corrupt; download it again ({problem})") from error
-        raise DataError(f"{folder}: transformers cannot open this as a causal language model ({problem})") from error
+        raise DataError(f"{folder}: transformers cannot open this as {what} ({problem})") from error
 
 
 def readable(file: Path) -> bool:
@@ -117,12 +117,13 @@ def load_tokenizer(folder: Path) -> Any:
     import transformers
 
     quiet()
-    file = folder / "tokenizer_config.json"
-    class_name = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
-    # for every Qwen-shaped model AutoTokenizer takes the class of Qwen, which adds a token and splits text differently
-    is_backend_tokenizer = class_name == "TokenizersBackend"
-    tokenizer_class: Any = transformers.PreTrainedTokenizerFast if is_backend_tokenizer else transformers.AutoTokenizer
-    tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
+    with opening(folder, "a tokenizer"):
+        file = folder / "tokenizer_config.json"
+        class_name = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
+        # for every Qwen-shaped model AutoTokenizer takes that of Qwen, which adds a token and splits text differently
+        plain = class_name == "TokenizersBackend"
+        tokenizer_class: Any = transformers.PreTrainedTokenizerFast if plain else transformers.AutoTokenizer
+        tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position, not by id
     return tokenizer
@@ -148,10 +149,16 @@ def tokenizer_of(artifact: Artifact) -> Any:
 
 
 def end_ids(folder: Path) -> tuple[int, ...]:
-    """Return the token ids at which a checkpoint ends a text, by its generation_config.json."""
-    file = folder / "generation_config.json"
-    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+    """Return the token ids at which a checkpoint ends a text: those of generation_config.json, else a list of them in
+    config.json, where a single one may be a default of the architecture."""
+    made: list[list[int]] = []
+    for name in ("generation_config.json", "config.json"):
+        with opening(folder / name, "settings of a model"):
+            text = (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "{}"
+            ends = json.loads(text).get("eos_token_id")
+            single = [ends] if ends is not None and name != "config.json" else []
+            made.append([int(end) for end in (ends if isinstance(ends, list) else single)])
+    return tuple(made[0] or made[1])
 
 
 def require_4bit_support(device: str) -> None:

@@ -190,13 +190,18 @@ def test_generation_defaults_of_a_checkpoint_are_ignored(requests, model, tmp_pa
         assert answers(spoilt, requests, 8, sampling) == answers(opened(model), requests, 8, sampling)
 
 
-@pytest.mark.parametrize("listed", [list, lambda ends: ends[0]])
-def test_every_end_that_a_checkpoint_lists_ends_an_answer(requests, model, tmp_path, listed):
-    """Qwen ships two, and the tokenizer has one."""
+@pytest.mark.parametrize(
+    ("file", "listed"),
+    [("generation_config.json", list), ("generation_config.json", lambda ends: ends[0]), ("config.json", list)],
+)
+def test_every_end_that_a_checkpoint_lists_ends_an_answer(requests, model, tmp_path, file, listed):
+    """Qwen ships two, and the tokenizer has one. Some checkpoints have them in config.json alone."""
     folder = shutil.copytree(model.path / "model", tmp_path / "model")
     before = answers(opened(model), requests, 8)
     (first, *_), *_ = opened(model).tokenizer([answer.text for answer in before.values()])["input_ids"]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": listed([first, 1])}))
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / file).read_text()) if file == "config.json" else {}
+    (folder / file).write_text(json.dumps(config | {"eos_token_id": listed([first, 1])}))
     ended = answers(opened(Artifact(Checkpoint(), "0", folder)), requests, 8)
     (answer, *_), after = ended.values(), opened(model).tokenizer([answer.text for answer in ended.values()])
     assert (answer.text, answer.finish) == ("", "stop")

@@ -17,7 +17,7 @@ from synthdiv.core.resolver import Resolver
 from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.models.load import placed, tokenizer_of
+from synthdiv.models.load import end_ids, placed, tokenizer_of
 from synthdiv.train.pretrain import TEMPLATE
 from synthdiv.train.recipe import Method
 from synthdiv.train.train import Train
@@ -127,6 +127,17 @@ def test_an_odd_config_is_named(copy, spoil):
     (copy.path / "config.json").write_text(spoil)
     with pytest.raises(DataError, match=f"{copy.path}.*causal language model"):
         opened(copy)
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "spoil", [b"not JSON", b"[]", b"[" * 9999, b"\xff", b'{"eos_token_id": "a", "tokenizer_class": 3}']
+)
+def test_an_odd_file_beside_the_weights_is_named(copy, file, spoil):
+    """Whoever reads it: the tokens of a mix are counted before the weights are opened."""
+    (copy.path / file).write_bytes(spoil)
+    with pytest.raises(DataError, match=f"{copy.path}.*transformers cannot open this as"):
+        _ = tokenizer_of(copy), end_ids(copy.path)
 
 
 def test_damaged_weights_are_named(copy):
