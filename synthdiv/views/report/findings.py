@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 REFUTED = "the opposite is shown"
-NO_COMPARISON = "no comparison: this sweep has no arm with several sources beside its singles, and declares no claim"
+NOT_COMPARED = "this sweep has no arm with several sources beside its singles, and declares no claim"
 NO_MARGIN = "no margin: no human and vanilla arms with this measure are equal to these on all other axes"
 LINES = 20  # of comparisons on a terminal; claims have all of theirs
 
@@ -145,6 +146,13 @@ def unproven(made: Contrast, margin: float) -> str:
     return DESCRIBED if made.part or math.isnan(made.effect.error) else NOT_SHOWN
 
 
+def no_comparison(made: Sequence[Contrast]) -> str:
+    """Why a sweep has no primary comparison, and what its others say."""
+    counts = Counter(each.verdict for each in made)
+    others = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return f"no {'primary ' * bool(made)}comparison: {NOT_COMPARED}" + f"; others, exploratory: {others}" * bool(made)
+
+
 def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> list[str]:
     """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure."""
     lines = [
@@ -159,7 +167,7 @@ def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels
         for each in reversed(first.values())
     ]
     more = f"and {len(compared) - LINES} more comparisons, on the page and in contrasts.csv"
-    return lines or [*compared[:LINES], *[more] * (len(compared) > LINES)] or [NO_COMPARISON]
+    return lines or [*compared[:LINES], *[more] * (len(compared) > LINES)] or [no_comparison(made)]
 
 
 def numbers(effect: Effect, ends: Ends) -> str:

@@ -17,7 +17,7 @@ from synthdiv.views.layout import Row, plural
 from synthdiv.views.report.arms import ROUND, Arm, arms_of, measures_of, populations, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.contrasts import Contrast
-from synthdiv.views.report.findings import NO_COMPARISON, ClaimResult
+from synthdiv.views.report.findings import ClaimResult, no_comparison
 from synthdiv.views.report.heat import counts, design, grid_of, heat, same, shown_headlines
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.plots import against, along, forest, losses
@@ -182,7 +182,7 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
         and f" (fewer than {ENOUGH} trained models support no conclusion)"
     )
     return {
-        "text": f"{text}{few or ''}." if judged else f"{NO_COMPARISON.capitalize()}.",
+        "text": f"{text}{few or ''}." if judged else f"{no_comparison(made).capitalize()}.",
         "claims": claim_rows(claims, labels),
         "tables": tables,
     }

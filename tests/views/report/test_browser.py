@@ -125,6 +125,10 @@ def test_the_answer_is_in_sight_without_scrolling(opened: Any) -> None:
     for name in ("The design", "The answer"):
         box = opened.get_by_role("heading", name=name).locator("xpath=..").locator("table").first.bounding_box()
         assert box["y"] + box["height"] <= 800, name
+    first = opened.locator("#answer .stacked td:first-child").first
+    first.evaluate("node => { node.textContent = 'distinct_2_within@'.repeat(4); }")
+    fits = "node => node.scrollWidth <= node.clientWidth"
+    assert opened.locator("#answer .scroll").first.evaluate(fits), "models and n too, whatever the names"
 
 
 def test_on_a_telephone_the_answer_is_read_without_scrolling_sideways(opened: Any) -> None:

@@ -346,7 +346,7 @@ def test_every_axis_can_slice_and_changes_no_comparison(study: Any, monkeypatch:
 def test_one_cell_is_a_report_that_compares_nothing(study: Any) -> None:
     study.cell("human", 1.0)
     shown = Page(write_report(study.root, "eggs", []).read_text())
-    assert "No comparison" in shown.texts[""]
+    assert "No primary comparison: this sweep" in shown.texts[""]
     assert "2 of 2 arms have fewer than three replicates" in shown.texts["threats"]
 
 
