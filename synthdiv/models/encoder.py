@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import DataError
-from synthdiv.models.load import quiet
+from synthdiv.models.load import opening, quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ def open_encoder(folder: Path, device: str) -> Any:
             f"{folder}: not a sentence encoder (modules.json is missing); choose a model of sentence-transformers"
         )
     model_kwargs = {"dtype": torch.float32, "use_safetensors": True}
-    try:
+    with opening(folder, "a sentence encoder"):
         encoder = SentenceTransformer(
             str(folder),
             device=None if device == "auto" else device,
@@ -36,8 +36,6 @@ def open_encoder(folder: Path, device: str) -> Any:
             trust_remote_code=False,
             model_kwargs=model_kwargs,
         )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: sentence-transformers cannot open this ({error})") from error
     return encoder.eval()
 
 

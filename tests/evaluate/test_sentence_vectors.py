@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,6 +148,15 @@ def test_a_note_says_how_many_texts_the_encoder_cut():
 def test_a_language_model_is_no_encoder(arms):
     with pytest.raises(DataError, match="not a sentence encoder"):
         open_encoder(arms.vanilla.model.path / "model", "cpu")
+
+
+@pytest.mark.parametrize("file", ["config.json", "modules.json", "config_sentence_transformers.json"])
+@pytest.mark.parametrize("spoil", ["not JSON", "[]", "[" * 9999])
+def test_a_damaged_encoder_is_named(encoder, tmp_path, file, spoil):
+    folder = shutil.copytree(encoder.path, tmp_path / "model")
+    (folder / file).write_text(spoil)
+    with pytest.raises(DataError, match=f"{folder}: transformers cannot open this as a sentence encoder"):
+        open_encoder(folder, "cpu")
 
 
 def test_nothing_to_encode(answers, encoder, tmp_path):
