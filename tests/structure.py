@@ -27,7 +27,7 @@ BUDGETS = {
     "evaluate": 3960,
     "study": 2760,
     "engine": 1800,
-    "views": 6080,
+    "views": 6090,
     "command": 340,
     "hydra_plugins": 220,
 }

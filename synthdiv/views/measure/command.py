@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Hashable, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -134,7 +136,8 @@ def read_groups(options: argparse.Namespace) -> Groups:
     if (count := len(set(names))) >= MANY_GROUPS:
         question = f"--by {by}: has {count:,} different values in {len(texts):,} rows"
         confirm(question, "choose a column that names sources, or answer y at a terminal")
-    prompts: Sequence[Hashable] = range(len(texts))
+    counters = defaultdict[str, Iterator[int]](itertools.count)
+    prompts: Sequence[Hashable] = [next(counters[name]) for name in names]  # no group changes the order of another
     if prompt is not None:
         prompts = rows.ids(prompt, ": it names no prompt; without --prompt each row is its own prompt")
     places = [place for place, samples in enumerate(texts) for _ in samples]

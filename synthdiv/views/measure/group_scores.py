@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +12,22 @@ from synthdiv.core.types import Score
 from synthdiv.measures.budgets import TextBudget
 from synthdiv.measures.estimates import join_notes
 from synthdiv.models.encoder import encode
+from synthdiv.prompts.split import rank
 
 Groups = Mapping[str, Mapping[Hashable, Sequence[str]]]  # group → prompt → its texts
 
 
 def shuffled_groups(texts: Sequence[str], names: Sequence[str], prompts: Sequence[Hashable], seed: int) -> Groups:
-    """The texts by group and prompt. The random order of prompts is the same in all groups; texts are shuffled too."""
+    """The texts by group and prompt. The random order of prompts is the same in all groups; texts are shuffled too.
+    Neither depends on other groups."""
     from synthdiv.views.report.labels import natural
 
-    order = random.Random(seed)
-    distinct = list(dict.fromkeys(prompts))
-    order.shuffle(distinct)
-    position = {prompt: index for index, prompt in enumerate(distinct)}
-    rows = list(range(len(texts)))
-    order.shuffle(rows)
+    counts, orders = Counter[Hashable](), list[tuple[int, int]]()
+    for name, prompt in zip(names, prompts, strict=True):
+        orders.append((rank(seed, "prompt", prompt), rank(seed, "text", prompt, counts[name, prompt])))
+        counts[name, prompt] += 1
     groups: dict[str, dict[Hashable, list[str]]] = {name: {} for name in sorted(set(names), key=natural)}
-    for row in sorted(rows, key=lambda row: position[prompts[row]]):
+    for row in sorted(range(len(texts)), key=lambda row: orders[row]):
         groups[names[row]].setdefault(prompts[row], []).append(texts[row])
     return groups
 

@@ -158,7 +158,7 @@ def shown(value: Any) -> str:
     if value is None or value == "":
         return "default"
     try:
-        return f"{float(value):g}"
+        return f"{float(value):.15g}"
     except (TypeError, ValueError):
         return str(value)
 

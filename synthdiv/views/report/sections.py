@@ -229,7 +229,7 @@ def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list
             "Whether a source shares the student's family is not separated from the number of sources, and generator "
             "size not from family.",
             "Comparisons that no claim declared are exploratory: p is corrected (Benjamini and Yekutieli) over the "
-            "measures of one comparison. Several sources below the *mean* of their singles are convexity.",
+            "measures of one comparison. Several sources below the mean of their singles are convexity.",
             "Undefined is shown as — with its reason, never as 0. ↑ ↓: better, or more diverse.",
             *readings(suites),
         )

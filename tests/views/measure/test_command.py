@@ -66,10 +66,13 @@ def test_groups_have_one_budget_and_a_small_group_has_notes(typed, tmp_path, sco
     assert "2,500 words of each group, of the first text of each prompt" in table
 
 
-def test_the_numbers_of_a_group_do_not_depend_on_the_others(tmp_path, scores_of):
-    write_rows(tmp_path / "a.jsonl", [*answers(60), *answers(3, ("ash",))])
+@pytest.mark.parametrize("prompt", [("--prompt", "id"), ()])
+def test_the_numbers_of_a_group_do_not_depend_on_the_others(tmp_path, scores_of, prompt):
+    """Others answer other prompts too, and stand before and behind it."""
+    many = [row | {"source": "fir"} for row in answers(90, ("ash",))]
+    write_rows(tmp_path / "a.jsonl", [*many, *answers(60), *answers(3, ("ash",))])
     write_rows(tmp_path / "b.jsonl", answers(60, ("oak",)))
-    budgets = ("--by", "source", "--prompt", "id", "--words", "500", "--texts", "20", "--length", "4")
+    budgets = ("--by", "source", *prompt, "--words", "500", "--texts", "20", "--length", "4")
     assert scores_of("a.jsonl", *budgets)["oak"] == scores_of("b.jsonl", *budgets)["oak"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from synthdiv.core.types import Score
-from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of
+from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of, shown
 from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.sections import seeds_note
@@ -113,6 +113,11 @@ def test_order_is_vanilla_human_single_multi_and_small_before_large() -> None:
 
 def test_numbers_in_labels_are_sorted_by_value() -> None:
     assert sorted(["70b", "8b", "135m", "default", "1"], key=natural) == ["default", "1", "8b", "70b", "135m"]
+
+
+def test_equal_numbers_have_equal_names_and_others_have_others() -> None:
+    assert shown("1e-4") == shown(0.0001) == "0.0001"
+    assert shown(12_000_001) != shown(12_000_002), "budgets in tokens"
 
 
 def test_models_that_share_a_seed_are_one_replicate_of_an_arm() -> None:

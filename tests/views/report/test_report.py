@@ -450,6 +450,17 @@ def test_what_differs_between_sessions_is_named(tmp_path: Path) -> None:
     assert (facts.seconds, facts.time[0]["nodes"], facts.time[0]["killed"]) == (3 * 3600, 3, 1)
 
 
+@pytest.mark.usefixtures("empty_figures")
+@pytest.mark.parametrize(("commit", "words"), [("c0ffee", "One commit and"), (None, "the commit is not known")])
+def test_an_unknown_commit_is_not_one_commit(study: Any, commit: str | None, words: str) -> None:
+    study.cell("human", 1.0)
+    for path in study.root.glob("artifacts/*/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        sessions = [session | {"commit": commit, "dirty": False} for session in manifest["sessions"]]
+        path.write_text(json.dumps(manifest | {"sessions": sessions}))
+    assert words in Page(write_report(study.root, "eggs", []).read_text()).texts["versions"]
+
+
 def test_a_misspelt_measure_is_refused_with_the_nearest(study: Any) -> None:
     study.cell("human", 1.0)
     with pytest.raises(ConfigError, match=r"report\.measures=truth/covrage: .*truth/coverage"):
