@@ -16,6 +16,7 @@ from synthdiv.core.stage import digest
 from synthdiv.core.store import MANIFEST, Store
 from synthdiv.core.types import DataError, Score
 from synthdiv.evaluate.suite import read_scores
+from synthdiv.study.claims import declared
 from synthdiv.views.status import Observer, Status, cell_state
 
 T = TypeVar("T")
@@ -55,13 +56,14 @@ class CellRow:
 
 def collect(root: Path, name: str, kept: Sequence[str] = ()) -> list[CellRow]:
     """Every unique cell of the sweep `name` once, finished or not, and the vanilla students beside them. Of more than
-    `LARGE` cells only headlines, caveats and the scores `kept`."""
+    `LARGE` cells only headlines, caveats, what is claimed and the scores `kept`."""
     status = Observer(root, name).look()
     launched, vanilla = list(status.records.values()), vanilla_cells(list(status.records.values()))
     rows = [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
+    wanted = {*kept, *(claim.measure for claim, _ in declared(root / "sweeps" / name))} if len(rows) > LARGE else kept
     for row in rows if len(rows) > LARGE else ():
         for score in [*row.scores.values()]:
-            if not score.role and score.name not in kept and "/passed_over" not in score.name:
+            if not score.role and score.name not in wanted and "/passed_over" not in score.name:
                 del row.scores[score.name]
     return rows
 

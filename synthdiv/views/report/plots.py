@@ -194,6 +194,8 @@ def tip(mean: Mean) -> str:
 
 def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     """Training loss by step: the mean over the trained models of an arm, averaged in at most `POINTS` stretches."""
+    import numpy as np
+
     data: list[dict[str, Any]] = []
     rows: list[Row] = []
     for arm in sorted(arms, key=labels.order):
@@ -201,10 +203,8 @@ def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
         curves = [curve for path in trained if (curve := read_or(None, path, curve_of, CURVE))]
         if not curves:
             continue
-        shortest = min(len(steps) for steps, _ in curves)
-        steps, mean = curves[0][0][:shortest], [
-            math.fsum(values[at] for _, values in curves) / len(curves) for at in range(shortest)
-        ]  # fmt: skip
+        steps = min((steps for steps, _ in curves), key=lambda each: each[-1])  # of the shortest training
+        mean = np.mean([np.interp(steps, *curve) for curve in curves], axis=0).tolist()
         name = labels.name(arm)
         data.append({
             "type": "scatter", "mode": "lines", "name": text(name), "x": steps, "y": mean,

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from synthdiv.core.types import ConfigError
+from synthdiv.study.claims import DeclaredClaim, declare
+from synthdiv.views.report import collect as collect_module
 from synthdiv.views.report.collect import collect
 from synthdiv.views.track.cell import publishable
+from tests.views.report import conftest
 
 
 def test_scores_are_those_of_the_suites(study: Any) -> None:
@@ -135,3 +138,12 @@ def test_publishable_parts_of_a_cell(study: Any) -> None:
 def test_an_unfinished_cell_has_nothing_to_publish(study: Any) -> None:
     actual = publishable(study.root, study.cell("human", 1.5, build="none"))
     assert (actual.curve, actual.scores, actual.tables["samples"]) == ([], [], [])
+
+
+def test_what_is_claimed_of_many_cells_is_kept(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conftest.Headlines, "headlines", ("nll_2",))
+    monkeypatch.setattr(collect_module, "LARGE", 1)
+    study.cell("human", 1.0)
+    assert {*collect(study.root, "eggs")[-1].scores} == {"nll_2"}
+    declare(study.ledger.folder, [DeclaredClaim("human - vanilla", "truth/coverage")], 0)
+    assert {*collect(study.root, "eggs")[-1].scores} == {"nll_2", "truth/coverage"}

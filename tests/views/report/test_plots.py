@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from scipy import stats
 
 from synthdiv.measures.replicates import Effect
+from synthdiv.views.report import plots
 from synthdiv.views.report.arms import arms_of
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.heat import counts, grid_of, heat, shown_headlines
@@ -107,3 +109,15 @@ def test_each_suite_has_its_first_headline_before_another_has_its_second() -> No
     cell.suites.update({name: name[0] for name in names})
     drawn, minor, undefined = shown_headlines([cell], 2)
     assert (drawn, minor, undefined) == (["a1", "b1"], ["a2", "a1-vanilla"], {"c1": "too few words"})
+
+
+def test_the_loss_of_an_arm_is_the_mean_at_equal_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of its models stopped at half of the steps."""
+    curves = {"m1": ([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]), "m2": ([0.5, 1.0, 1.5, 2.0], [4.0, 4.0, 3.0, 3.0])}
+    monkeypatch.setattr(plots, "finished", lambda root, model: model)
+    monkeypatch.setattr(plots, "read_or", lambda missing, path, read, file: curves[path])
+    arms = arms_of([row("multi", 1.0, model, {"train.seed": model}) for model in curves])
+    plot = plots.losses(Path(), arms, Labels(arms))
+    assert plot is not None
+    assert plot.data[0]["x"] == [0.5, 1.0, 1.5, 2.0]
+    assert plot.data[0]["y"] == [4.0, 4.0, 3.25, 3.0]
