@@ -116,7 +116,8 @@ def test_every_format_gives_the_same_cells(tmp_path):
     write_csv(tmp_path / "a.csv", rows)
     write_csv(tmp_path / "a.tsv", rows, "\t")
     write_parquet(tmp_path / "a.parquet", rows)
-    (tmp_path / "mark.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.csv").read_bytes())
+    for ending in ("csv", "jsonl", "json"):
+        (tmp_path / f"mark.{ending}").write_bytes(b"\xef\xbb\xbf" + (tmp_path / f"a.{ending}").read_bytes())
     for name in ("a.jsonl", "a.json", "a.csv", "a.tsv"):
         (tmp_path / f"{name}.GZ").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
         (tmp_path / f"{name}.zst").write_bytes(zstandard.compress((tmp_path / name).read_bytes()))
@@ -124,7 +125,7 @@ def test_every_format_gives_the_same_cells(tmp_path):
     (tmp_path / "latest").symlink_to(tmp_path / "a.tsv")
     (tmp_path / "blob").write_bytes(zstandard.compress((tmp_path / "a.json").read_bytes()))
     files = list(tmp_path.iterdir())
-    assert len(files) == 17
+    assert len(files) == 19
     for file in files:
         cells = read_columns(file, {"--column": "response", "--prompt": "id"}).cells
         assert cells == {name: [row[name] for row in rows] for name in ("response", "id")}, file
