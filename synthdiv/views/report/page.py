@@ -15,7 +15,7 @@ from pathlib import Path
 from synthdiv.core.files import write_rows
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import ConfigError
-from synthdiv.study.claims import SYNTHETIC
+from synthdiv.study.claims import EXCESS, SYNTHETIC
 from synthdiv.views.layout import Row, csv_text
 from synthdiv.views.report.arms import LINEAGE, MEMBER, Arm, measures_of, value_of
 from synthdiv.views.report.cards import cards
@@ -71,7 +71,9 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
     slices, links = sliced(whole), list[Row]()
     for at, part in enumerate(slices, 1):
         page = f"slice{at}" if slices[1:] else INDEX
-        part.contrasts = [of_slice(each, part.title) for each in contrasts(root, part.arms, part.drawn)]
+        family = dict.fromkeys([*part.headlines, *part.drawn])  # what a reader selects makes nothing more certain
+        made, named = contrasts(root, part.arms, [*family]), (*part.drawn, EXCESS)
+        part.contrasts = [of_slice(each, part.title) for each in made if each.measure in named]
         part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
         part.samples = samples_of(ledger, part.arms, part.labels)
         links.append(
@@ -124,7 +126,9 @@ def sliced(whole: Content) -> list[Content]:
         for value in values
     ]  # fmt: skip
     for each in slices:  # one family of measures in all slices, so that no verdict depends on the slice
-        each.drawn = [name for name in whole.drawn if name in each.scores]
+        each.headlines, each.drawn = (
+            [name for name in names if name in each.scores] for names in (whole.headlines, whole.drawn)
+        )
     return slices
 
 

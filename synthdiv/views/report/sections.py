@@ -59,8 +59,8 @@ class Content:
         self.labels = Labels(self.everyone)
         self.everyone.sort(key=self.labels.order)
         self.arms = [arm for arm in self.everyone if arm.means]
-        self.drawn, self.minor, self.undefined = shown_headlines(self.rows)
-        self.drawn = self.selected or self.drawn
+        self.headlines, self.minor, self.undefined = shown_headlines(self.rows)
+        self.drawn = self.selected or self.headlines
 
     @property
     def scores(self) -> dict[str, Score]:

@@ -271,13 +271,18 @@ def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 @pytest.mark.usefixtures("empty_figures")
 def test_selected_measures_are_the_heat_maps_and_the_tables(study: Any) -> None:
-    study.cell("human", 1.0)
+    for seed in range(3):
+        study.cell("human", 1.0 + seed, seed)
     first = write_report(study.root, "eggs", [])
     assert len(list((first.parent / "tables").iterdir())) == 4
+    (before,) = (line for line in table(first.parent / "contrasts.csv") if line["measure"].startswith("published"))
     report = write_report(study.root, "eggs", ["published/self_bleu_3@words"])
+    (after,) = table(report.parent / "contrasts.csv")
+    assert after["p_by"] == before["p_by"] != after["p"], "selecting a measure makes nothing more certain"
     assert {path.name for path in (report.parent / "tables").iterdir()} == {"published_self_bleu_3_words.tex"}
     shown = Page(report.read_text())
-    assert [each[0] for each in shown.tables["heat"] if "arm" in each[0]] == [["arm", "mean", "spread", "models", "n"]]
+    columns = ["arm", "mean", "spread", "models", "seeds that vary", "n"]
+    assert [each[0] for each in shown.tables["heat"] if "arm" in each[0]] == [columns]
     assert "nll_2" not in shown.texts["heat"]
     assert not list((study.root / "reports").glob(".*"))
 
