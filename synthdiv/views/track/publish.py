@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.stage import digest
@@ -13,7 +16,7 @@ from synthdiv.core.store import file_digest
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.study.config import Track, TrackerName
-from synthdiv.views.layout import plural
+from synthdiv.views.layout import finite, plural
 from synthdiv.views.report.collect import UNREADABLE, finished, vanilla_cells
 from synthdiv.views.status import Observer
 from synthdiv.views.track.cell import Publishable, publishable, track_cell, without_folders, written_once
@@ -102,11 +105,21 @@ def track_report(tracker: WandbTracker, name: str, folder: Path, published: Path
         for table, file in tables.items():
             with file.open(encoding="utf-8", newline="") as handle:
                 if rows := [without_folders(row) for row in csv.DictReader(handle)]:
-                    tracker.table(table, rows)
+                    tracker.table(table, with_numbers(rows))
         for image, file in images.items():
             tracker.image(image, file)
 
     return written_once(tracker, published / key, content, (key, name, "sweep", [name], {}, "sweep"), write)
+
+
+def with_numbers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a file, whose values are all text, with numbers where a column has nothing else; undefined is None."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    for name, texts in columns.items():
+        with contextlib.suppress(ValueError):
+            values = [float(text or "nan") for text in texts]
+            columns[name] = texts if any(map(math.isinf, values)) else [finite(value) for value in values]
+    return [dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)]
 
 
 def resumes(track: Track) -> bool:

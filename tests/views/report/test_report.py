@@ -175,6 +175,7 @@ def test_a_measure_with_one_value_is_a_line_and_no_heat_map(shown: Page) -> None
 
 
 def test_a_suite_says_how_its_scores_are_read(shown: Page) -> None:
+    assert "of two their range, which is descriptive" in shown.texts["every"]
     """The suites `collapse` and `truth` of the package; a suite whose module is gone has nothing to say."""
     assert TruthSuite.reading.replace("`", "") in shown.texts["threats"]
     assert readings(["collapse", "no_such_suite", "truth"]) == [TruthSuite.reading]

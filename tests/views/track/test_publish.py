@@ -13,7 +13,7 @@ from synthdiv.core.types import ConfigError
 from synthdiv.study.config import Track, TrackerName
 from synthdiv.views.report.page import write_report
 from synthdiv.views.track import publish as publishing
-from synthdiv.views.track.publish import publish, track_words
+from synthdiv.views.track.publish import publish, track_words, with_numbers
 from tests.views.report.conftest import Study
 from tests.views.report.reading import Page
 from tests.views.track.test_cell import Recorder
@@ -110,6 +110,13 @@ def test_a_damaged_curve_is_named_once_for_all_its_cells_in_terminal_and_report(
     page = write_report(tmp_path, "eggs", [])
     assert page.with_name("answer.txt").read_text().splitlines()[-1].startswith(f"left out: {reason}")
     assert Page(page.read_text()).texts["unfinished"].count("metrics.parquet cannot be read") == 1
+
+
+def test_numbers_of_a_table_are_numbers_to_a_tracker() -> None:
+    rows = [{"arm": "a1", "n": "9", "low": "nan", "worst": "inf"}, {"arm": "2", "n": "", "low": "0.5", "worst": "1"}]
+    first, second = with_numbers(rows)
+    assert first == {"arm": "a1", "n": 9.0, "low": None, "worst": "inf"}, "infinite is not undefined"
+    assert second == {"arm": "2", "n": None, "low": 0.5, "worst": "1"}
 
 
 def test_words_of_the_verb() -> None:
