@@ -36,6 +36,10 @@ class Comparison:
         return self.contrast + f" ({self.part})" * bool(self.part)
 
     @property
+    def rank(self) -> int:
+        return rank(self.name, self.part)
+
+    @property
     def launch(self) -> str:
         """The launch since which there is such a comparison."""
         return max(self.arm.launch, min(one.launch for one in self.others))
@@ -48,6 +52,13 @@ class Comparison:
     def of_best(self) -> bool:
         """Whether the best of several is to be chosen."""
         return self.contrast.endswith(BEST) and len(self.others) > 1
+
+
+def rank(name: str, part: str) -> int:
+    """0: primary, several sources against their best single or the mixture of them (below their *mean* is convexity),
+    or a pool against its members alone; 1: what there is of it: a part of the singles answers another question; 2: the
+    others."""
+    return 0 if name.endswith((BEST, MIXTURE, LINEAGES)) else 1 if part and MEAN not in name else 2
 
 
 def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:

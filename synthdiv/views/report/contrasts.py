@@ -24,10 +24,10 @@ from synthdiv.measures.replicates import (
     mixture_excess,
     replicate_error,
 )
-from synthdiv.study.claims import BEST, EXCESS, LINEAGES, MEAN, MIXTURE
+from synthdiv.study.claims import EXCESS, MIXTURE
 from synthdiv.views.report.arms import Arm, varying
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
-from synthdiv.views.report.comparisons import Comparison, comparable, comparisons, source_of
+from synthdiv.views.report.comparisons import Comparison, comparable, comparisons, rank, source_of
 from synthdiv.views.report.shared_replicates import checked_at_half, differences, human_likelihoods, matched, pool
 
 if TYPE_CHECKING:
@@ -66,14 +66,11 @@ class Contrast:
 
     @property
     def leads(self) -> bool:
-        """Primary, or what there is of it: a part of the singles answers another question and has its name."""
-        return self.primary or (bool(self.part) and MEAN not in self.name)
+        return rank(self.name, self.part) < 2
 
     @property
     def primary(self) -> bool:
-        """Several sources against their best single or the mixture of them (below their *mean* is convexity), or a pool
-        against its members alone."""
-        return self.name.endswith((BEST, MIXTURE, LINEAGES))
+        return rank(self.name, self.part) == 0
 
     @property
     def verdict(self) -> str:
@@ -89,16 +86,18 @@ class Contrast:
         return 0 if self.higher_is_better is None else ((low > 0) - (high < 0)) * (1 if self.higher_is_better else -1)
 
 
-def contrasts(root: Path, arms: Sequence[Arm], measures: Sequence[str]) -> list[Contrast]:
-    """Every comparison of the arms on these measures, the primary ones first."""
+def contrasts(
+    root: Path, arms: Sequence[Arm], measures: Sequence[str], chosen: Sequence[Comparison] | None = None
+) -> list[Contrast]:
+    """Every comparison of the arms, or those `chosen`, on these measures, the primary ones first."""
     result = []
-    for what in comparisons(arms):
+    for what in comparisons(arms) if chosen is None else chosen:
         family = [
             contrast(root, what, name, arms) for name in ([EXCESS] if what.contrast.endswith(MIXTURE) else measures)
         ]
         corrected = adjusted([each.effect.p() for each in family], BENJAMINI_YEKUTIELI)
         result += [replace(each, adjusted=p) for each, p in zip(family, corrected, strict=True)]
-    return sorted(result, key=lambda each: (not each.primary, not each.leads))
+    return sorted(result, key=lambda each: rank(each.name, each.part))
 
 
 def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm], second: bool = False) -> Contrast:

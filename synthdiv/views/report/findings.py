@@ -29,7 +29,7 @@ from synthdiv.study.claims import EXPLORATORY, DeclaredClaim, Direction, declare
 from synthdiv.views.layout import interval, number
 from synthdiv.views.report.arms import Arm, arms_of, shown, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, collect
-from synthdiv.views.report.comparisons import comparisons
+from synthdiv.views.report.comparisons import Comparison, comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
 from synthdiv.views.report.heat import shown_headlines
 from synthdiv.views.report.labels import Labels
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 REFUTED = "the opposite is shown"
 NOT_COMPARED = "this sweep has no arm with several sources beside its singles, and declares no claim"
 NO_MARGIN = "no margin: no human and vanilla arms with this measure are equal to these on all other axes"
+MOST = 100  # comparisons whose verdicts the terminal counts where none is primary
 LINES = 20  # of comparisons on a terminal; claims have all of theirs
 
 
@@ -146,15 +147,19 @@ def unproven(made: Contrast, margin: float) -> str:
     return DESCRIBED if made.part or math.isnan(made.effect.error) else NOT_SHOWN
 
 
-def no_comparison(made: Sequence[Contrast]) -> str:
-    """Why a sweep has no primary comparison, and what its others say."""
+def no_comparison(made: Sequence[Contrast], others: int = 0) -> str:
+    """Why a sweep has no primary comparison, and what its others say; `others`: how many there are if too many."""
     counts = Counter(each.verdict for each in made)
-    others = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"no {'primary ' * bool(made)}comparison: {NOT_COMPARED}" + f"; others, exploratory: {others}" * bool(made)
+    text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    text = f"; others, exploratory: {text}" if made else f"; {others} others are on the page" * bool(others)
+    return f"no {'primary ' * bool(text)}comparison: {NOT_COMPARED}{text}"
 
 
-def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> list[str]:
-    """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure."""
+def answer_lines(
+    claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels, every: Sequence[Comparison] = ()
+) -> list[str]:
+    """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure; `every`: the
+    comparisons of the sweep, where not all are `made`."""
     lines = [
         f"{each.verdict}: {each.text(labels)}: {numbers(each.contrast.effect, each.interval)}; "
         f"Holm p = {number(each.p)}" + f"; {each.late}" * bool(each.late)
@@ -166,8 +171,9 @@ def answer_lines(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels
         f"{numbers(each.effect, each.effect.interval())}; exploratory"
         for each in reversed(first.values())
     ]
-    more = f"and {len(compared) - LINES} more comparisons, on the page and in contrasts.csv"
-    return lines or [*compared[:LINES], *[more] * (len(compared) > LINES)] or [no_comparison(made)]
+    count = max(len(compared), sum(each.rank < 2 for each in every))
+    more = f"and {count - LINES} more comparisons, on the page and in contrasts.csv"
+    return lines or [*compared[:LINES], *[more] * (count > LINES)] or [no_comparison(made, len(every))]
 
 
 def numbers(effect: Effect, ends: Ends) -> str:
@@ -182,8 +188,11 @@ def answer(root: Path, name: str) -> list[str]:
     claims = claim_results(root, name, arms)
     if not arms:
         return []
-    made = [] if claims else contrasts(root, arms, shown_headlines(rows)[0])  # corrected as on the page
-    return answer_lines(claims, made, Labels(arms))
+    every = [] if claims else sorted(comparisons(arms), key=lambda each: each.rank)
+    leading = [each for each in every if each.rank < 2]
+    chosen = leading[:LINES] or every * (len(every) <= MOST)  # each takes a fifth of a second
+    made = contrasts(root, arms, shown_headlines(rows)[0], chosen)  # corrected as on the page
+    return answer_lines(claims, made, Labels(arms), every)
 
 
 def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:

@@ -16,7 +16,7 @@ from synthdiv.launch import trained
 from synthdiv.measures.replicates import effect
 from synthdiv.study.claims import DeclaredClaim, Direction, declare
 from synthdiv.views.report import findings
-from synthdiv.views.report.contrasts import Contrast
+from synthdiv.views.report.contrasts import Contrast, contrasts
 from synthdiv.views.report.cross_checks import agreement, contradictions, effects, noise, published, repeated
 from synthdiv.views.report.findings import ClaimResult, answer_lines, claim_results, corrected, judged, planned
 from synthdiv.views.report.labels import Labels
@@ -216,6 +216,31 @@ def test_the_interval_of_an_agreement_counts_arms_that_have_both_measures(sweep:
             row.scores["whole"] = Score("whole", math.inf, 9, higher_is_better=True)
     (one,) = agreement(sweep.arms(), ["nll", "whole"])
     assert one["arms"] == len(sweep.arms()) - 2, "infinite values have no rank here"
+
+
+def test_a_launch_computes_no_more_comparisons_than_it_shows(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "collect", lambda root, name: sweep.rows)
+    every = findings.answer(sweep.root, NAME)
+    assert len(every) > 1
+    monkeypatch.setattr(findings, "LINES", 1)
+    monkeypatch.setattr(findings, "contrasts", lambda root, arms, names, chosen: made.append(len(chosen)) or contrasts(
+        root, arms, names, chosen
+    ))  # fmt: skip
+    made: list[int] = []
+    assert findings.answer(sweep.root, NAME) == [
+        every[0], f"and {len(every) - 1} more comparisons, on the page and in contrasts.csv",
+    ]  # fmt: skip
+    assert made == [1]
+
+
+def test_where_nothing_leads_few_comparisons_are_counted_and_many_are_on_the_page(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.rows = [row for row in sweep.rows if row.axes["mix"] in ("human", "single")]
+    monkeypatch.setattr(findings, "collect", lambda root, name: sweep.rows)
+    assert "; others, exploratory: " in findings.answer(sweep.root, NAME)[0]
+    monkeypatch.setattr(findings, "MOST", 0)
+    assert findings.answer(sweep.root, NAME)[0].endswith("others are on the page")
 
 
 def test_two_arms_have_an_answer_where_a_claim_is_declared(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
