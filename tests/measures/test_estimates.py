@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from synthdiv.measures.estimates import (
     FEW_PROMPTS,
@@ -28,6 +27,7 @@ from synthdiv.measures.estimates import (
     set_scores,
     undefined,
 )
+from synthdiv.measures.intervals import mean_interval
 
 X = Measure("x", "words", True, "too few words")
 RATE = Measure("rate", SHARE, None, "no answer", 0, 1)
@@ -47,10 +47,6 @@ def test_groups_are_balanced_in_every_prefix_whatever_follows(prompts, groups, s
         assert (prompt_groups(prompts + 30, seed, groups)[:prompts] == group).all()
 
 
-def t_interval(values):
-    return tuple(stats.ttest_1samp(values, 0).confidence_interval())
-
-
 def test_groups_are_random():
     """Every prompt of a deal may fall into every group, and deals are shuffled apart from each other."""
     group = np.array([prompt_groups(40, seed) for seed in range(400)])
@@ -65,7 +61,7 @@ def test_the_jackknife_of_a_mean_is_the_t_interval_of_group_means(units):
     scores = set_scores([X, X], lambda keep: values[keep].mean(axis=0), None, units, 7)
     for column, score in enumerate(scores):
         means = [values[group == g, column].mean() for g in range(group.max() + 1)]
-        assert (score.low, score.high) == pytest.approx(t_interval(means), rel=1e-9)
+        assert (score.low, score.high) == pytest.approx(mean_interval(means), rel=1e-9)
 
 
 @pytest.mark.parametrize("units", [25, 31, 50, 150])
@@ -76,7 +72,7 @@ def test_a_measure_that_grows_with_the_units_is_not_wider_for_groups_of_two_size
         x = rng.normal(size=units)
         score = score_of(lambda keep, x=x: x[keep].mean() + 9 * np.log2(keep.sum()), units, seed=seed)
         hits += score.low <= 9 * np.log2(units) <= score.high
-        widths.append((score.high - score.low) / np.diff(t_interval(x))[0])
+        widths.append((score.high - score.low) / np.diff(mean_interval(x))[0])
     assert 0.92 <= hits / 300 <= 0.98
     assert np.mean(widths) < 1.15
 
