@@ -66,5 +66,5 @@ def test_a_wheel_brings_the_command_its_plugins_and_its_presets(tmp_path):
         return done.stdout
 
     assert "experiment: demo" in run("--help")
-    assert "demo: 12 cells, 12 unique" in run("plan", "-m", "experiment=demo")
+    assert "demo: 18 cells, 16 unique" in run("plan", "-m", "experiment=demo")
     assert not list(Path(elsewhere).iterdir()), "a plan writes nothing"

@@ -14,8 +14,9 @@ import re
 import secrets
 import shlex
 import time
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +223,13 @@ class Ledger:
         return list(self._cells.values())
 
     def unique_cells(self) -> list[CellRecord]:
-        """Every key once, as it was first launched: only these enter a statistic."""
-        return list({cell.key: cell for cell in reversed(self.cells())}.values())[::-1]
+        """Every key once, as it was first launched: only these enter a statistic. An axis that does not apply to a cell
+        under one of its lists of overrides applies under none, to no cell of its arm: it is compared at all values."""
+        first, absent = dict[str, CellRecord](), defaultdict[str, dict[str, Any]](dict)
+        for cell in self.cells():
+            arm = first.setdefault(cell.key, cell).arm
+            absent[arm] |= {axis: value for axis, value in cell.axes.items() if value == NOT_APPLICABLE}
+        return [replace(cell, axes=cell.axes | absent[cell.arm]) for cell in first.values()]
 
     def states(self, job: str = "", nodes: Iterable[str] | None = None) -> dict[str, Event]:
         """The event that counts for each node that has one, or for these `nodes`: among all jobs, or among the ranks of

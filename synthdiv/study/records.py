@@ -112,13 +112,13 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
     group, sources = key.split(".")[0], used_sources(cell, item)
     if key.startswith("generators.models."):
         return cell.generators.models[int(key.split(".")[2])].name in [source.name for source in sources]
+    matched = bool(sources) and cell.mix.kind is Kind.single_matched
     if key in OF_FAMILIES:
-        return any(source.law or (source.pretrain and source.pretrain.toy) for source in sources)
+        return any(speaks_by(source, key.split(".")[1], matched) for source in sources)
     if group == "generators":
         return bool(sources)
     if group == "judge":
         return any(suite.rubrics for suite in cell.evaluate.suites)
-    matched = bool(sources) and cell.mix.kind is Kind.single_matched
     if key in ("mix.weights", "mix.rotation"):
         return len(sources) > 1 or matched
     if key in ("mix.temperatures", "mix.tolerance"):
@@ -130,6 +130,15 @@ def matters(key: str, cell: Cell, item: Graph) -> bool:
     if group in ("train", "rows") or key.startswith("mix."):
         return item.train is not None
     return True
+
+
+def speaks_by(source: Generator, name: str, matched: bool) -> bool:
+    """Whether a source is a family of the toy world that takes `overlap` or `shift` from all: the first one has no
+    shift, but where it is matched to several its temperature depends on theirs."""
+    speech = source.law or (source.pretrain and source.pretrain.toy)
+    if not speech:
+        return False
+    return matched or (getattr(speech, name) is None and (name != "shift" or bool(speech.family)))
 
 
 def takes_speech(cell: Cell, key: str) -> bool:

@@ -59,6 +59,13 @@ def test_equal_cells_are_kept_as_launched_and_unique_once(ledger):
     assert [row.overrides for row in ledger.unique_cells() if row.key == "one"] == [[]]
 
 
+def test_an_axis_that_once_does_not_apply_to_a_cell_applies_to_none_of_its_arm(ledger):
+    """So one seed that is launched again at another value leaves its arm whole."""
+    ledger.add([cell("far", "a", "d", arm="other", shift="0.5")], [])
+    ledger.add([cell("one", "a", "b", "c", overrides=("shift=0.5",), arm="again", shift="n/a")], [])
+    assert [row.axes for row in ledger.unique_cells()] == [{"shift": "n/a"}, {"shift": "n/a"}, {"shift": "0.5"}]
+
+
 def test_rows_that_two_launches_wrote_twice_are_read_once(ledger):
     for name in ("graph.jsonl", "cells.jsonl"):
         file = ledger.folder / name

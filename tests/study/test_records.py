@@ -36,6 +36,7 @@ AXES = {  # an axis, and two values of it
     "mix.real_rows": ("12", "24"),
     "mix.level": ("0", "1"),
     "generators.overlap": ("0", "1"),
+    "generators.shift": ("0", "0.5"),
     "generators.batch_tokens": ("512", "1024"),
     "generators.models.0.sampling.temperature": ("0.5", "1"),
     "generators.models.2.sampling.temperature": ("0.5", "1"),
@@ -50,7 +51,7 @@ OF_GENERATORS = {axis for axis in AXES if axis.startswith("generators.")}
 USED = {  # kind → the axes that make no difference
     "mix=none": {"train.lr", "mix.weights", "mix.real_rows", "mix.level", "train", "generators"} | OF_GENERATORS,
     "mix=human": {"mix.weights", "mix.real_rows", "mix.level", "generators"} | OF_GENERATORS,
-    "mix=single": {"mix.weights", "generators.models.2.sampling.temperature"},
+    "mix=single": {"mix.weights", "generators.models.2.sampling.temperature", "generators.shift"},  # the first family
     "mix=single mix.source=ash": {"mix.weights", "generators.models.0.sampling.temperature"},
     "mix=multi": set(),
     "mix=multi mix.real_share=1": {"mix.weights", "mix.level", "generators"} | OF_GENERATORS,
