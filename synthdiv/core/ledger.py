@@ -42,13 +42,10 @@ class NodeRecord:
 
 @dataclass(frozen=True)
 class CellRecord:
-    """A cell as a row.
-
-    `axes` are flat, `n/a` where an axis made no difference; `seeds` are what tells the cells of one arm apart.
-    `responses` are the student's answers by decoding, `suites` and `vanilla` the end nodes by suite. `config` are the
-    words that say where the presets are; `unmatched` is how much the cell trains, where it was launched with
-    `report.unmatched` or stops early. `relations` are those of judges, student and sources; `licences` those known.
-    """
+    """A cell as a row. `axes` are flat, `n/a` where an axis made no difference; `seeds` are what tells the cells of one
+    arm apart. `responses` are the student's answers by decoding, `suites` and `vanilla` the end nodes by suite.
+    `config` are the words that say where the presets are; `unmatched` is how much the cell trains, where it was
+    launched with `report.unmatched` or stops early. `relations` are those of judges, student and sources."""
 
     key: str
     arm: str
@@ -75,9 +72,8 @@ class CellRecord:
 
 def problem_of_name(name: str) -> str | None:
     """What is wrong with the name of a sweep: it is a folder's name, and a word in scripts of shells."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        return f"sweep={name!r}: needs a name of up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
-    return None
+    problem = f"sweep={name!r}: needs a name of up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
+    return None if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) else problem
 
 
 def new_job(engine: str = "inline") -> str:
@@ -95,8 +91,8 @@ class Ledger:
     job: str = field(default_factory=new_job)
     """The job that this object writes for."""
     attempts: dict[str, int] | None = None
-    """The number of each node's next attempt, 1 for a node that is not listed. A launch hands it to its jobs, so that
-    none of them reads the whole ledger; None: read it before the first event is written."""
+    """Each node's next attempt, 1 where it is not listed. A launch hands it to its jobs, which so need not read the
+    whole ledger; None: it is read before the first event is written."""
     log: str = ""
     """The path of the job's log."""
     seconds: dict[str, float] = field(default_factory=dict, init=False, repr=False)
@@ -232,8 +228,7 @@ class Ledger:
         return [replace(cell, axes=cell.axes | absent[cell.arm]) for cell in first.values()]
 
     def states(self, job: str = "", nodes: Iterable[str] | None = None) -> dict[str, Event]:
-        """The event that counts for each node that has one, or for these `nodes`: among all jobs, or among the ranks of
-        one job."""
+        """The event that counts for each node that has one, or for `nodes`: among all jobs, or the ranks of one job."""
         files = self.event_files(job)
         for path in files:
             for row in self._new_rows(path):
