@@ -45,7 +45,7 @@ class CellRecord:
     """A cell as a row. `axes` are flat, `n/a` where an axis made no difference; `seeds` are what tells the cells of one
     arm apart. `responses` are the student's answers by decoding, `suites` and `vanilla` the end nodes by suite.
     `config` are the words that say where the presets are; `unmatched` is how much the cell trains, where it was
-    launched with `report.unmatched` or stops early. `relations` are those of judges, student and sources."""
+    launched with `report.unmatched` or stops early. `relations` and `licences` are those known."""
 
     key: str
     arm: str

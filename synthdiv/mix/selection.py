@@ -105,8 +105,8 @@ class Selection(FineTuningSet):
 
 def tokens(text: str) -> list[str]:
     """The words of a text as `\\w+` finds them; marks continue one, and letters of scripts without spaces are words."""
-    found: list[str] = pattern(TOKEN).findall(spaced(text))
-    return found
+    result: list[str] = pattern(TOKEN).findall(spaced(text))
+    return result
 
 
 def hashed(texts: Sequence[str], **ngrams: Any) -> Any:

@@ -64,7 +64,7 @@ def fit(training: Training) -> dict[str, Any]:
 
 def compile_layers(model: Any) -> None:
     """Layer by layer: they are alike, so they share what is compiled, and rows may be of any number and length."""
-    torch.compiler.reset()  # torch stops to compile a function after eight kinds of calls, of all models together
+    torch.compiler.reset()  # torch compiles a function for eight kinds of calls at most, of all models together
     for layer in layers(model):
         layer.compile(dynamic=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 # padded tokens at once, and how many more of them cost as much as one more pass through the model
 AT_ONCE = {"cpu": (4096, 64), "offload": (16384, 65536)}  # each pass fetches all weights from main memory
 ELSEWHERE = (16384, 1024)
-WIDTH = {"cpu": 1}  # of which a batch has a multiple
+WIDTH = {"cpu": 1}  # the columns of a batch are a multiple of this
 WIDTH_ELSEWHERE = 8  # kernels read so many bf16 at once, and torch.compile makes one program for all multiples
 
 
