@@ -56,6 +56,7 @@ class Stage:
     - `less_memory` says what a user can lower when the stage runs out of memory.
     - `confidential`: only the owner may read its files, and those of stages with `shows_texts` that take them: their
       outputs contain texts of their inputs.
+    - `quotes_models` says of a prompt set that its prompts quote what models wrote.
     """
 
     name = ""
@@ -70,6 +71,7 @@ class Stage:
     less_memory = "it needs a machine with more memory"
     confidential = False
     shows_texts = False
+    quotes_models = False
 
     @property
     def kind(self) -> str:

@@ -39,6 +39,7 @@ class JudgePrompts(Stage):
 
     name = "judge_prompts"
     shows_texts = True
+    quotes_models = True
     unit = "rows"
     bytes_per_unit = 1500
 

@@ -97,8 +97,8 @@ def chat_request(request: Request, hosted: Any, prompts: Any, stage: Any) -> Api
     """Return a chat request of one turn. The seed has 31 bits, because some servers accept no more. Servers of open
     models read special tokens in what a judge is shown."""
     messages = [{"role": "system", "content": prompts.system}] if prompts.system is not None else []
-    judged = hasattr(prompts, "rubric")
-    messages.append({"role": "user", "content": quoted(request.prompt) if judged else request.prompt})
+    content = quoted(request.prompt) if prompts.quotes_models else request.prompt
+    messages.append({"role": "user", "content": content})
     payload = {
         "model": hosted.id,
         "messages": messages,

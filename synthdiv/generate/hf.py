@@ -30,7 +30,7 @@ def tokenize_shard(shard: Shard, chat: Chat, context: int) -> tuple[list[Tokeniz
     prompts, failed = shard.inputs["prompts"].stage, dict[str, str]()
     leaves_out = shard.stage.split.value == "train" or not isinstance(prompts, Prompts)
     tokenized, shard.facts["truncated"] = tokenize_requests(
-        chat, context, shard.requests, shard.stage.sampling, failed if leaves_out else None, hasattr(prompts, "rubric")
+        chat, context, shard.requests, shard.stage.sampling, failed if leaves_out else None, prompts.quotes_models
     )
     return tokenized, failed
 

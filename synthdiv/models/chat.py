@@ -46,7 +46,7 @@ class Chat:
     def for_prompts(cls, tokenizer: Any, prompts: Artifact, ends: Iterable[int] = ()) -> Chat:
         """Return the renderer with the settings of a prompt set."""
         chat = cls(tokenizer, prompts.stage.system, prompts.stage.date, prompts.stage.template, ends)
-        chat.quotes = hasattr(prompts.stage, "rubric")
+        chat.quotes = prompts.stage.quotes_models
         return chat
 
     def __init__(

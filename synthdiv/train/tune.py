@@ -57,12 +57,13 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
         freeze_other_towers(model)
     else:
         model = with_adapter(model, stage.lora, stage.seed)
+    frozen = untrained(model) if stage.method is Method.full and run.rank == 0 else {}
     optimizing = Optimizing(stage.lr, stage.schedule.value, stage.warmup, stage.weight_decay, stage.clip)
     training = Training(
         model, rows, steps, optimizing, stage.seed, chat.end, out, run, precision=stage.precision.value,
         packed=stage.max_tokens if stage.packing else 0, present=len(present), student=student.key,
         early=early_of(stage, cut(own, stage.max_tokens, stage.loss_on is LossOn.all)), validation=validation,
-        save=lambda tuning: save_trained(tuning, stage, tokenizer, out, getattr(student.stage, "hub", None)),
+        save=lambda tuning: save_trained(tuning, stage, tokenizer, out, frozen, getattr(student.stage, "hub", None)),
     )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     summary = fit(training) | counts
@@ -121,15 +122,22 @@ def early_of(stage: Recipe, held_out: list[Row]) -> Early | None:
     return Early(stage.evaluate_every, stage.patience, lambda tuning: tuning.mean_loss(held_out))
 
 
-def save_trained(tuning: Tuning, stage: Recipe, tokenizer: Any, out: Path, hub: str | None) -> None:
-    """Check what was trained and save it, whole, by rank 0."""
+def untrained(model: Any) -> dict[str, Any]:
+    """Copies of the weights that stay as they are, before a strategy cuts them or changes their format."""
+    return {name: value.detach().clone() for name, value in model.named_parameters() if not value.requires_grad}
+
+
+def save_trained(
+    tuning: Tuning, stage: Recipe, tokenizer: Any, out: Path, frozen: dict[str, Any], hub: str | None
+) -> None:
+    """Check what was trained and save it, whole, by rank 0; a model with its `frozen` weights."""
     weights = tuning.spread.weights()
     if not tuning.spread.is_global_zero:
         return
     verify(tuning.trained() if weights is None else weights.items(), tuning.shapes)
     folder = out / ("model" if stage.method is Method.full else "adapter")
     if stage.method is Method.full:
-        tuning.model.save_pretrained(folder, state_dict=weights)
+        tuning.model.save_pretrained(folder, state_dict=weights and weights | frozen)
     else:
         save_adapter(tuning.model, folder, hub, weights)
     tokenizer.save_pretrained(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -21,6 +22,8 @@ from synthdiv.models.weights import linear_paths
 from synthdiv.train.adapter import freeze_other_towers, linear_layers, with_adapter
 from synthdiv.train.recipe import Lora, Method
 from synthdiv.train.train import Train
+from synthdiv.train.tune import save_trained
+from synthdiv.train.tune import untrained as untrained_weights
 from tests.models.small import build, opened, tiny_model
 from tests.train.test_module import blank, trained
 
@@ -94,6 +97,23 @@ def test_a_multimodal_student_is_trained_whole_below_its_language_model(tmp_path
     trained(tmp_path, model=model)
     moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {name for name in before if "language_model" in name or "lm_head" in name}
+
+
+def test_a_multimodal_student_is_saved_whole_by_ranks_that_share_its_weights(tmp_path):
+    model = untrained("gemma3")
+    freeze_other_towers(model)
+    frozen = untrained_weights(model)
+    parts = {name: weight.detach() + 1 for name, weight in model.named_parameters() if weight.requires_grad}
+    for weight in model.parameters():
+        weight.data.zero_()  # what is left of them on a rank is no weight
+    spread = SimpleNamespace(weights=lambda: parts, is_global_zero=True)
+    shapes = {name: tuple(weight.shape) for name, weight in parts.items()}
+    tuning = SimpleNamespace(model=model, spread=spread, shapes=shapes)
+    save_trained(tuning, Train(method=Method.full), SimpleNamespace(save_pretrained=str), tmp_path, frozen, None)
+    actual = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
+    assert any("vision" in name for name in frozen)
+    for name, weight in (frozen | parts).items():
+        torch.testing.assert_close(actual[name], weight, rtol=0, atol=0)
 
 
 def test_weights_without_a_gradient_are_named_at_the_first_step(tmp_path):
