@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
@@ -65,8 +66,6 @@ class GradientDiversity(Stage, GradientSettings):
         return Work(rows, trained_tokens=rows * sum(inputs["prompts"].stage.assumed_tokens))  # type: ignore[attr-defined]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import numpy as np
-
         every = read_mix(inputs["mix"])  # sources and rounds one after the other
         rows = sorted(every, key=lambda row: rank(self.seed, "gradients", row["id"]))[: self.rows]
         opened = run.model(inputs["model"], self.precision.value)

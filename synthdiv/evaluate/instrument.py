@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run, Score
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
@@ -112,8 +113,6 @@ class Instrument(Stage, Trials):
 def distance(value: float, null: Sequence[float]) -> float:
     """The distance of a value from equal draws in standard deviations of a new draw: t with len(null) - 1 degrees of
     freedom without a collapse. NaN where one is undefined or the draws do not vary."""
-    import numpy as np
-
     spread = float(np.std(null, ddof=1)) * math.sqrt(1 + 1 / len(null))
     return (value - float(np.mean(null))) / spread if spread > 1e-9 * max(abs(value), 1e-3) else math.nan
 
@@ -146,8 +145,6 @@ class Reader:
         return Reference.of(self.vectors(self.draw(self.human, "reference")), 0)
 
     def vectors(self, groups: list[Sequence[str]]) -> VectorArm:
-        import numpy as np
-
         texts = [text for group in groups for text in group]
         for chunk, vectors in encode_batches(self.encoder, {*texts} - {*self.known}):
             self.known.update(zip(chunk, vectors, strict=True))

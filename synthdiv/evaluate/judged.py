@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.verdicts import JudgeModel, read_verdicts
 from synthdiv.generate.spec import Backend
 from synthdiv.measures.estimates import SHARE, Estimate, Measure, mean_of, undefined
 from synthdiv.measures.pairwise import order_scores
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Row = dict[str, Any]
 Groups = dict[str, list[Row]]  # verdicts by prompt id, in the order of the prompt set
@@ -42,8 +40,6 @@ def verdicts_by_prompt(artifact: Artifact) -> Groups:
 
 def values_of(groups: Groups, prompts: Iterable[str]) -> np.ndarray:
     """The mean value of each prompt's verdicts (prompts,), NaN where none of them has one."""
-    import numpy as np
-
     means = []
     for prompt in prompts:
         values = [row["value"] for row in groups.get(prompt, []) if not row["problem"]]
@@ -54,8 +50,6 @@ def values_of(groups: Groups, prompts: Iterable[str]) -> np.ndarray:
 def orders_of(groups: Groups, prompts: Sequence[str]) -> np.ndarray:
     """The verdicts on each prompt's pair by order (prompts, 2), NaN for none. Their mean is the verdict on the pair:
     a verdict in one order has the judge's position in it."""
-    import numpy as np
-
     orders = np.full((len(prompts), 2), np.nan)
     for at, prompt in enumerate(prompts):
         for row in groups.get(prompt, []):
@@ -67,8 +61,6 @@ def orders_of(groups: Groups, prompts: Sequence[str]) -> np.ndarray:
 def order_estimates(orders: np.ndarray, prompts: Sequence[str]) -> list[Estimate]:
     """Position bias, flips and ties of pairs (pairs, 2) with a verdict in both orders. Orders do not miss at random:
     a verdict in one order has who wins in it."""
-    import numpy as np
-
     both = orders + 0 * orders[:, ::-1]
     single = int((np.isnan(both) & ~np.isnan(orders)).sum())
     note = f"{single} of {len(orders)} pairs have a verdict in one order only and are left out" if single else ""
@@ -103,8 +95,6 @@ def rating_estimates(
 def problem_estimates(rubric: str, judges: Mapping[str, Groups]) -> list[Estimate]:
     """Of each judge the share of judge prompts without a verdict, with the reasons, and the probability that the
     options had together."""
-    import numpy as np
-
     estimates = []
     for name, groups in judges.items():
         rows = [rows for rows in groups.values() if rows]

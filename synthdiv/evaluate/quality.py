@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run, Sample, Score
 from synthdiv.evaluate.judged import (
@@ -184,8 +185,6 @@ class Quality(Stage):
 
     def probed(self, groups: dict[str, Groups], arm: str) -> list[Estimate]:
         """By how much a note inside an answer raises its rating, and how often, by judge and for the panel."""
-        import numpy as np
-
         moves = {}
         for judge in self.quality if self.probes else []:
             probed = groups[f"{arm}probe/{judge}"]
@@ -204,8 +203,6 @@ class Quality(Stage):
         """The win rate against the vanilla student, where both orders have a verdict, and at equal length; what depends
         on the order. Differences of length are in units of √2 standard deviations of the vanilla student's lengths: the
         same for all arms."""
-        import numpy as np
-
         of_judges = {judge: groups[f"preference/{judge}"] for judge in self.preference}
         rates, scores = dict[str, np.ndarray](), list[Score]()
         for judge, pairs in of_judges.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, ConfigError, Run
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, json_number, write_suite
@@ -77,8 +78,6 @@ class Reached(Stage):
         return ["prompts", "mix", *["encoder"] * self.encoded]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import numpy as np
-
         every = sorted(read_mix(inputs["mix"]), key=lambda row: rank(0, "reached", row["id"]))
         written = [row for row in every if row["response"].strip()]  # an empty answer has no direction
         rows, target = written[: self.texts], read_prompts(inputs["prompts"], "target", self.texts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, ConfigError, Run
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
@@ -70,8 +71,6 @@ class SourcesAlike(Stage):
         return [*self.sources, *["encoder"] * self.encoded]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import numpy as np
-
         read = {name: read_samples(inputs[name].path, failed=True) for name in self.sources}
         answers = {name: {row.id: row.response for row in rows if not row.sample} for name, rows in read.items()}
         ids = list(next(iter(answers.values())))

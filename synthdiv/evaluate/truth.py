@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood
@@ -66,8 +67,6 @@ class Truth(Stage):
         return ("prompts", "support", "answers", *([] if self.vanilla else ["vanilla/support"]))
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import numpy as np
-
         prompts, support, answers = inputs["prompts"], inputs["support"], inputs["answers"]
         law = Law(prompts.stage.toy.world)
         rows = {row["id"]: toy_prompt(row) for row in read_prompts(prompts, "test")}

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.types import Score
 from synthdiv.measures.estimates import SHARE, Estimate, Measure, join_notes, mean_of, undefined
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from synthdiv.core.types import Score
 
 MARKS = " \t\n.,;:!?\"'`*_()[]{}“”‘’«»$"  # around a word: punctuation, Markdown and dollars, but not signs or percent
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from synthdiv.measures.estimates import Ids
+from synthdiv.core.lazy import np
+from synthdiv.measures.estimates import Estimate, Ids, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 
 Level = Literal["nominal", "ordinal", "interval"]
 
@@ -32,8 +28,6 @@ def krippendorff_alpha(ratings: Any, level: Level = "nominal", prompts: Ids = No
     systematic disagreement. Undefined where all ratings are equal, because then no agreement by chance is known. More
     than 200 distinct ratings are rounded to 200 steps of their range. The interval leaves out groups of `prompts`.
     """
-    import numpy as np
-
     x = np.asarray(ratings, dtype=float)
     if level != "nominal" and len(np.unique(x[~np.isnan(x)])) > MOST_VALUES:
         step = float(np.nanmax(x) - np.nanmin(x)) / MOST_VALUES
@@ -46,7 +40,6 @@ def krippendorff_alpha(ratings: Any, level: Level = "nominal", prompts: Ids = No
 
 def alpha(ratings: np.ndarray, level: Level) -> float:
     import evalica
-    import numpy as np
     import pandas as pd
 
     values = ratings[~np.isnan(ratings)]
@@ -58,8 +51,6 @@ def alpha(ratings: np.ndarray, level: Level) -> float:
 def agreement(judge: Any, label: Any, prompts: Ids = None) -> Estimate:
     """Return the share of pairs in which judge and label take the same side; both are P(first wins) (n,). Ties of
     either (0.5) and NaN are left out and counted in the note."""
-    import numpy as np
-
     a, b = np.asarray(judge, dtype=float), np.asarray(label, dtype=float)
     sides = ~np.isnan(a + b) & (a != 0.5) & (b != 0.5)
     same = np.where(sides, (a > 0.5) == (b > 0.5), math.nan)
@@ -72,8 +63,6 @@ def discrimination(judge: Any, label: Any, prompts: Ids = None, seed: int = 0, p
     """Return the AUC of `judge` (n,) against `label` (n,): P(judge ranks higher what the label ranks higher), ties one
     half, over all two items whose labels differ. For `pairs` both are P(first wins), only the side of a label counts,
     and each pair enters in both orders, so that which author is called the first does not matter."""
-    import numpy as np
-
     a, b = np.asarray(judge, dtype=float), np.asarray(label, dtype=float)
     number = prompt_numbers(prompts, len(a))
     if pairs:
@@ -88,8 +77,6 @@ def discrimination(judge: Any, label: Any, prompts: Ids = None, seed: int = 0, p
 def concordance(value: np.ndarray, label: np.ndarray) -> float:
     """Return P(value higher | label higher) + P(equal value | label higher) / 2 over all two items of different labels;
     for labels of two levels it is the area under the ROC curve. NaN for labels of one level."""
-    import numpy as np
-
     levels = [np.sort(value[label == level]) for level in np.unique(label)]
     lower, won, total = np.empty(0), 0.0, 0
     for values in levels:

@@ -7,22 +7,16 @@ measure is a function of values per answer, NaN for an answer without one.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from synthdiv.measures.estimates import SHARE, Estimate, Measure, mean_of, prompt_means, prompt_numbers
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
+from synthdiv.measures.estimates import SHARE, Estimate, Ids, Measure, mean_of, prompt_means, prompt_numbers
 from synthdiv.measures.sentences import sentences
 from synthdiv.measures.words import words
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
-
-    Tokens = Sequence[Sequence[str]]
-
+Tokens = Sequence[Sequence[str]]
 LOOPING = 0.5  # share of an answer's 4-grams that are repeated, from which on it loops
 RESPONSE_WORDS = Measure("response_words", "words", None, "no answer", 0)
 SENTENCES = Measure("sentences", "sentences", None, "no answer", 0)
@@ -56,8 +50,6 @@ def repetition_rate(texts: Sequence[str], prompts: Ids = None, n: int = 4) -> Sc
 def repetitions(tokens: Tokens, n: int = 4) -> np.ndarray:
     """Return 1 - distinct / all word n-grams of each answer: (T,) in 0 to 1, NaN below `n` words. Raises ValueError if
     n < 1."""
-    import numpy as np
-
     if n < 1:
         raise ValueError(f"n={n}: an n-gram needs at least 1 word")
     return np.array([_repeated_share(text, n) for text in tokens], dtype=float)
@@ -73,8 +65,6 @@ def _repeated_share(tokens: Sequence[str], n: int) -> float:
 def answer_estimate(measure: Measure, values: Any, prompt: np.ndarray, prompts: int | None = None) -> Estimate:
     """Return the mean over prompts of the mean of `values` (T,) over each prompt's answers; `prompt` (T,) is the index
     of their prompt. The note counts the answers without a value."""
-    import numpy as np
-
     x = np.asarray(values, dtype=float)
     missing = int(np.isnan(x).sum())
     note = f"{missing} of {len(x)} answers have no value: {measure.undefined}" if missing else ""

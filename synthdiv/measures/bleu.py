@@ -7,20 +7,14 @@ n-gram are enough.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
-from synthdiv.measures.estimates import Measure, mean_of, prompt_means, prompt_numbers, set_scores
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
+from synthdiv.measures.estimates import Ids, Measure, mean_of, prompt_means, prompt_numbers, set_scores
 from synthdiv.measures.ngrams import NgramCounts, NgramTable, count_ngrams, ngrams
 from synthdiv.measures.sentences import sentences
 from synthdiv.measures.words import words
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
 
 MIN_SENTENCE_WORDS = 4  # the published variants skip shorter sentences
 POOL_ANSWERS = 100  # answers in a pool of the published aggregated variant
@@ -98,8 +92,6 @@ def tokens_13a(texts: Iterable[str]) -> list[list[str]]:
 
 def sentence_table(answers: Iterable[Sequence[str]], n: int) -> tuple[NgramTable, np.ndarray]:
     """Return the n-grams of the S sentences that have at least four words, and the answer index (S,) of each."""
-    import numpy as np
-
     pairs = [
         (owner, sentence)
         for owner, answer in enumerate(answers)
@@ -112,8 +104,6 @@ def sentence_table(answers: Iterable[Sequence[str]], n: int) -> tuple[NgramTable
 
 def individual_values(table: NgramTable, owner: np.ndarray, answers: int, n: int) -> np.ndarray:
     """Return the Self-BLEU within each answer: (answers,), NaN below two sentences."""
-    import numpy as np
-
     return prompt_means(bleu_scores(table, table.lengths, np.ones(len(owner), dtype=bool), n, owner), owner, answers)
 
 
@@ -144,8 +134,6 @@ def bleu_scores_of(
     counts: Sequence[NgramCounts], kept: np.ndarray, present: np.ndarray, group: np.ndarray | None = None
 ) -> np.ndarray:
     """Return `bleu_scores` from the counts of the 1- to n-grams of the present texts."""
-    import numpy as np
-
     group = np.zeros(len(kept), dtype=np.int64) if group is None else group
     matched = np.array([_matched(order_counts, group) for order_counts in counts])
     total = np.maximum(kept - np.arange(len(counts))[:, None], 0)
@@ -165,8 +153,6 @@ def _matched(counts: NgramCounts, group: np.ndarray) -> np.ndarray:
     Only the single text with the most occurrences of an n-gram is clipped, to the second largest count; all others are
     at or below the largest.
     """
-    import numpy as np
-
     texts = len(group)
     if not len(counts.count):
         return np.zeros(texts)
@@ -184,8 +170,6 @@ def _matched(counts: NgramCounts, group: np.ndarray) -> np.ndarray:
 def _closest_reference_length(lengths: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Return for each text the closest length (m,) among the other texts of its group; of two, the shorter. Every group
     has two texts or more."""
-    import numpy as np
-
     offset = (
         4 * int(lengths.max()) + 4
     )  # larger than any difference of lengths, so that the closest length is of the same group
@@ -202,8 +186,6 @@ def _bleu(matched: np.ndarray, total: np.ndarray, length: np.ndarray, reference:
     The k-th order without a match counts as 1 / 2^k matches (Chen and Cherry 2014, method 3). A text without any match
     scores 0. Orders longer than the text do not enter the mean.
     """
-    import numpy as np
-
     present = total > 0
     halvings = np.cumsum(present & (matched == 0), axis=0)
     smoothed = np.where(matched > 0, matched, 0.5**halvings)

@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError, Score
 from synthdiv.measures import bleu
 from synthdiv.measures.estimates import (
@@ -30,9 +31,6 @@ from synthdiv.measures.lexical import COUNT_MEASURES, REPETITION_CAUTION, bounde
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.order import CODECS, FEW_FACTORS, MTLD, compression_measure, compression_of, mtld_of
 from synthdiv.measures.word_arm import WordArm, answer_estimates, published_estimates
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Groups = Mapping[Any, Sequence[str]]  # the answers to each prompt, by its id, prompts in the one order of all arms
 MIN_WORDS = 20
@@ -120,8 +118,6 @@ def words_scores(student: Groups, vanilla: Groups | None, budget: TextBudget, se
 
 def words_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
     """Return POOLED on the `@words` budget, and the share of words that the cap of one answer cuts."""
-    import numpy as np
-
     sample, cut, total = list[list[str]](), list[int](), 0
     for text in arm.first:
         if total >= budget.words:
@@ -140,8 +136,6 @@ def words_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
 
 def set_estimates(sample: Sequence[list[str]], suffix: str, arm: WordArm) -> list[Estimate]:
     """Return POOLED of a sample of the texts of an arm, one for each prompt."""
-    import numpy as np
-
     measures = [m._replace(name=m.name + suffix) for m in POOLED]
     measures[0] = measures[0]._replace(caution=REPETITION_CAUTION if suffix == "@words" else "")
     if sum(map(len, sample)) < MIN_WORDS:
@@ -160,8 +154,6 @@ def set_estimates(sample: Sequence[list[str]], suffix: str, arm: WordArm) -> lis
 
 def texts_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
     """Return the `@texts` measures: POOLED, and those with one value for each prompt."""
-    import numpy as np
-
     chosen = np.flatnonzero(arm.long(budget.length))[: budget.texts]
     short = f"{len(chosen)} first answers have {budget.length} words, the budget needs {budget.texts}"
     reason = short if len(chosen) < budget.texts else ""
@@ -188,8 +180,6 @@ def sampled(arm: WordArm, chosen: np.ndarray, budget: TextBudget, reason: str) -
 def within_values(arm: WordArm, budget: TextBudget) -> tuple[np.ndarray, np.ndarray]:
     """Return WITHIN among the answers to each prompt, (2, prompts), NaN for a prompt without enough of them; and which
     prompts are passed over because their answers are too short, NaN for one with fewer than `draws` answers."""
-    import numpy as np
-
     values, passed = np.full((len(WITHIN), len(arm.tokens)), math.nan), np.full(len(arm.tokens), math.nan)
     for prompt, group in enumerate(arm.tokens):
         if len(group) >= budget.draws:
@@ -202,8 +192,6 @@ def within_values(arm: WordArm, budget: TextBudget) -> tuple[np.ndarray, np.ndar
 
 def within_prompt(group: Sequence[list[str]]) -> list[float]:
     """Return Self-BLEU-3 and distinct-2 of the answers to one prompt, of one length."""
-    import numpy as np
-
     table = ngrams(group, 3)
     pairs = [pair for text in group for pair in pairwise(text)]
     distinct = len(set(pairs)) / len(pairs) if pairs else math.nan
@@ -243,8 +231,6 @@ def texts_contrasts(student: WordArm, vanilla: WordArm, budget: TextBudget) -> l
 
 def texts_gaps(student: WordArm, vanilla: WordArm, budget: TextBudget) -> list[Estimate]:
     """Return the differences of `texts_estimates`, sets on common prompts: `budget.texts` of them, or at least half."""
-    import numpy as np
-
     both = np.flatnonzero(student.long(budget.length) & vanilla.long(budget.length))[: budget.texts]
     few = len(both) < budget.texts
     on = f"on {len(both)} texts, fewer than {budget.texts}" if few else ""

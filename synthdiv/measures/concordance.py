@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from synthdiv.core.lazy import np, special
 from synthdiv.measures.intervals import NONE, Ends
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MOST_VALUES = 2000  # for MixedLM, which takes minutes with more
 LEAST_VARIANCE = 1e-4  # of a random effect, to that of the residuals: below, MixedLM's fixed effects may be exactly 0
@@ -20,9 +17,6 @@ def consistency(values: np.ndarray) -> tuple[float, Ends]:
 
     1: every replicate finds the same prompts hard, whatever its level; 0: prompts differ by chance alone.
     """
-    import numpy as np
-    from scipy.special import fdtri
-
     values = values[np.isfinite(values).all(axis=1)]
     prompts, replicates = values.shape
     if prompts < 2 or replicates < 2:
@@ -33,16 +27,14 @@ def consistency(values: np.ndarray) -> tuple[float, Ends]:
     if not error > 1e-24 * between:
         return (1.0 if between > 0 else math.nan), NONE
     f = between / error
-    value, low, high = (
-        (x - 1) / (x + replicates - 1) for x in (f, f / fdtri(*dfs, 0.975), f * fdtri(*dfs[::-1], 0.975))
-    )
+    ratios = (f, f / special.fdtri(*dfs, 0.975), f * special.fdtri(*dfs[::-1], 0.975))
+    value, low, high = ((x - 1) / (x + replicates - 1) for x in ratios)
     return float(value), (float(low), float(high))
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray, units: int) -> tuple[float, Ends]:
     """Return Spearman's correlation of two measures over cells, with the 95 % interval of Bonett and Wright 2000
     (Psychometrika 65) for `units` independent ones: cells of one arm are not. No interval below five units."""
-    import numpy as np
     from scipy.stats import rankdata
 
     defined = np.isfinite(one) & np.isfinite(other)
@@ -63,7 +55,6 @@ def mixed_model(differences: np.ndarray) -> tuple[float, float, str]:
     """
     import warnings
 
-    import numpy as np
     import pandas
     from statsmodels.regression.mixed_linear_model import MixedLM
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers
-
-if TYPE_CHECKING:
-    from synthdiv.measures.estimates import Ids
+from synthdiv.core.lazy import np
+from synthdiv.measures.estimates import Estimate, Ids, Measure, mean_of, prompt_means, prompt_numbers
 
 
 def crossed_mean(measure: Measure, values: Any, requests: Ids, templates: Ids) -> Estimate:
@@ -21,8 +19,6 @@ def crossed_mean(measure: Measure, values: Any, requests: Ids, templates: Ids) -
     measure of their range: the difference of two such estimates is paired by that factor alone. With one template or
     one request, the interval is over the other factor.
     """
-    import numpy as np
-
     x = np.asarray(values, dtype=float)
     groups = [prompt_numbers(ids, len(x)) for ids in (requests, templates)]
     over_requests = mean_of(measure, prompt_means(x, groups[0]))
@@ -43,7 +39,6 @@ def crossed_mean(measure: Measure, values: Any, requests: Ids, templates: Ids) -
 
 def two_way_variance(values: Any, one: Any, other: Any) -> float:
     """Return the variance of the mean of `values` (n,) in two crossed groupings."""
-    import numpy as np
     from statsmodels.regression.linear_model import OLS
     from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 

@@ -8,20 +8,16 @@ never resampled with replacement: that adds duplicates, and these measures score
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import NONE, Ends, bounded_interval, half_width, median_interval, share_interval
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
-
-    import numpy as np
-
-    Ids = Sequence[Hashable] | None
-    Statistic = Callable[[np.ndarray], Any]  # of the groups that are kept
-
+Ids = Sequence[Hashable] | None
+Statistic = Callable[["np.ndarray"], Any]  # of the groups that are kept
 JACKKNIFE_GROUPS = 20  # each is left out once
 SHARE = "share of answers"  # the unit of what counts answers: its interval is that of a binomial share
 VANILLA = "-vanilla"  # ends the name of a difference
@@ -105,8 +101,6 @@ class Estimate:
 
     def interval(self, value: float) -> tuple[Ends, str]:
         """Return the interval of `value`, or (NaN, NaN) and why there is none."""
-        import numpy as np
-
         units = self.units if self.whole else self.units[~np.isnan(self.units)]
         low, high = self.measure.low, self.measure.high
         if not math.isfinite(value):
@@ -145,23 +139,17 @@ def join_notes(*notes: str) -> str:
 
 
 def finite(values: np.ndarray) -> bool:
-    import numpy as np
-
     return not np.isinf(values).any()
 
 
 def undefined(measure: Measure, reason: str, n: int = 0) -> Estimate:
     """Return NaN with a reason."""
-    import numpy as np
-
     return Estimate(measure, math.nan, np.empty(0), n, reason=reason)
 
 
 def mean_of(measure: Measure, values: Any, trials: int = 0, median: bool = False, note: str = "") -> Estimate:
     """Return the mean (or median) over prompts of `values` (prompts,), NaN for a prompt without a value. `trials` is
     the number of answers that a share counts, by default one per prompt."""
-    import numpy as np
-
     x = np.asarray(values, dtype=float)
     defined = x[~np.isnan(x)]
     value = float(np.median(defined) if median else defined.mean()) if len(defined) else math.nan
@@ -171,8 +159,6 @@ def mean_of(measure: Measure, values: Any, trials: int = 0, median: bool = False
 def prompt_means(values: Any, prompt: np.ndarray, prompts: int | None = None) -> np.ndarray:
     """Return the mean over each prompt's answers (prompts,), without NaN values; NaN for a prompt without a value.
     `prompt` (n,) is the index of each value's prompt; `prompts` is their number, by default the largest index + 1."""
-    import numpy as np
-
     x = np.asarray(values, dtype=float)
     defined = ~np.isnan(x)
     prompts = int(prompt.max(initial=-1)) + 1 if prompts is None else prompts
@@ -187,8 +173,6 @@ def prompt_groups(prompts: int, seed: int, groups: int = JACKKNIFE_GROUPS) -> np
     Every `groups` consecutive prompts go to different groups, at random (`seed`), so that the first prompts, which a
     budget takes, contain every group, and are in the same groups whatever follows them.
     """
-    import numpy as np
-
     count = max(min(groups, prompts), 1)
     deals = np.tile(np.arange(count), (-(-prompts // count), 1))
     return np.random.default_rng(seed).permuted(deals, axis=1).ravel()[:prompts]
@@ -204,8 +188,6 @@ def jackknife(statistic: Statistic, sizes: np.ndarray) -> tuple[np.ndarray, np.n
     groups of unequal size made intervals of trigram entropy ten times too wide. No pseudo-values for one group.
     """
     from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
 
     groups = len(sizes)
     value = np.array(statistic(np.ones(groups + 1, dtype=bool)), dtype=float)
@@ -231,8 +213,6 @@ def set_estimates(
 ) -> list[Estimate]:
     """Return measures that `statistic` computes together of the answers in a mask (count,). `prompts` (count,) holds
     the prompt id of each answer, None for one prompt per answer; the intervals leave out groups of prompts."""
-    import numpy as np
-
     prompt = prompt_numbers(prompts, count)
     units = int(prompt.max(initial=-1)) + 1
     group = prompt_groups(units, seed)
@@ -260,8 +240,6 @@ def prompt_numbers(prompts: Ids, count: int) -> np.ndarray:
     """Return the index of each answer's prompt, from 0 in order of appearance: integers (count,). `prompts` holds the
     prompt id of each answer; None means one prompt per answer. Raises ValueError if its length is not `count`, or if an
     id is NaN, which is equal to no other."""
-    import numpy as np
-
     if prompts is None:
         return np.arange(count)
     if len(prompts) != count:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+from synthdiv.core.lazy import np, special
 
 NOT_ESTIMABLE = "cannot be estimated: combinations of these levels are missing"
 
@@ -30,9 +29,6 @@ def factorial_effects(cells: Mapping[tuple[str, ...], Sequence[float]], factors:
     """Return the effects of `factors` on `cells` (levels → a value per replicate, in one order), main effects first.
     Sums of squares are of type III, replicates are blocks, levels count equally. What the cells do not determine is
     named with a note and leaves the model."""
-    import numpy as np
-    from scipy.special import fdtrc
-
     rows = [(*cell, str(take), value) for cell, values in cells.items() for take, value in enumerate(values)]
     y, replicate = np.array([row[-1] for row in rows]), len(factors)
     levels = [sorted({str(row[at]) for row in rows}) for at in range(replicate + 1)]
@@ -69,6 +65,6 @@ def factorial_effects(cells: Mapping[tuple[str, ...], Sequence[float]], factors:
         value = float(beta[first]) * 2 ** len(term) if df == 1 else float(np.sqrt((fitted**2).mean()))
         if error_df and rest > 0:
             without, _ = fit([other for other in kept if other != term])
-            p = float(fdtrc(df, error_df, (without - rest) / df / (rest / error_df)))
+            p = float(special.fdtrc(df, error_df, (without - rest) / df / (rest / error_df)))
         effects.append(FactorEffect(name, value, df, error_df, p, "" if error_df else "no replicates: no test"))
     return effects

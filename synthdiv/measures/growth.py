@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from synthdiv.measures.estimates import Measure, set_scores
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
+from synthdiv.measures.estimates import Ids, Measure, set_scores
 from synthdiv.measures.ngrams import count_ngrams, ngrams
 from synthdiv.measures.words import words
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
 
 MIN_WORDS = 100
 POINTS = 20
@@ -43,7 +38,6 @@ def rarefaction(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     `counts` (V,) >= 1 are the frequencies f_i of the N words; V - sum_i C(N - f_i, n) / C(N, n), 1 <= n <= N (Hurlbert
     1971, eq. 14). It is the expectation over all orders of the words, so it does not depend on their order.
     """
-    import numpy as np
     from scipy.special import gammaln
 
     n = np.asarray(sizes, dtype=float)[:, None]
@@ -74,8 +68,6 @@ def fit_heaps(counts: np.ndarray) -> HeapsFit:
     Twenty log-spaced n over the last two decades, N/100 to N; R2 on the log scale. Compare on equal budgets only. A
     single repeated word gives K = 1, beta = 0 and no R2.
     """
-    import numpy as np
-
     counts = counts[counts > 0]
     tokens = int(counts.sum())
     if tokens < MIN_WORDS:
@@ -95,8 +87,6 @@ def heaps_in_order(texts: Sequence[str], step: int = 1000, prompts: Ids = None, 
     The words are read in the given order, and the result depends on it. R2 is on V. NaN below 3 `step` words: two
     points fit any two parameters.
     """
-    import numpy as np
-
     table = ngrams([words(text) for text in texts], 1)
     owner = np.repeat(np.arange(len(texts)), table.lengths)
     measures = in_order_measures(step)
@@ -114,7 +104,6 @@ def in_order_measures(step: int) -> list[Measure]:
 
 def fit_in_order(words_in_order: np.ndarray, step: int) -> HeapsFit:
     """Fit Heaps' law to the vocabulary after every `step` of the word codes (N,), in their order."""
-    import numpy as np
     from scipy.optimize import minimize_scalar
 
     points = len(words_in_order) // step

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
+from synthdiv.core.lazy import np, special
 
 Ends = tuple[float, float]
 NONE: Ends = (math.nan, math.nan)
@@ -16,17 +13,13 @@ NONE: Ends = (math.nan, math.nan)
 
 def half_width(values: np.ndarray) -> float:
     """Return half the width of the t interval of the mean of `values` (n ≥ 2, finite)."""
-    from scipy.special import stdtrit
-
     n = len(values)
-    return float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
+    return float(special.stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Ends:
     """Return the t interval of the mean of `values` (n,), one per independent unit. (NaN, NaN) for fewer than two
     values, or if one is NaN or infinite."""
-    import numpy as np
-
     x = np.asarray(values, dtype=float)
     if len(x) < 2 or not np.isfinite(x).all():
         return NONE
@@ -40,12 +33,9 @@ def median_interval(values: Sequence[float] | np.ndarray) -> Ends:
     The ends are the k-th smallest and k-th largest value, k the largest with P(Binomial(n, 1/2) < k) <= 2.5 %
     (David and Nagaraja 2003, Order Statistics, sec. 7.1). (NaN, NaN) for fewer than six values, or if one is NaN.
     """
-    import numpy as np
-    from scipy.special import bdtr
-
     x = np.sort(np.asarray(values, dtype=float))
     n = len(x)
-    k = int(np.searchsorted(bdtr(np.arange(n, dtype=float), n, 0.5), 0.025, side="right"))
+    k = int(np.searchsorted(special.bdtr(np.arange(n, dtype=float), n, 0.5), 0.025, side="right"))
     if k == 0 or np.isnan(x).any():
         return NONE
     return float(x[k - 1]), float(x[n - k])
@@ -54,11 +44,9 @@ def median_interval(values: Sequence[float] | np.ndarray) -> Ends:
 def share_interval(share: float, trials: float) -> Ends:
     """Return the interval of Clopper and Pearson 1934 for a `share` of `trials` > 0, which need not be whole: an
     effective number where trials are dependent. It never has width 0."""
-    from scipy.special import betaincinv
-
     hits, misses = share * trials, (1 - share) * trials
-    low = float(betaincinv(hits, misses + 1, 0.025)) if hits > 0 else 0.0
-    return low, float(betaincinv(hits + 1, misses, 0.975)) if misses > 0 else 1.0
+    low = float(special.betaincinv(hits, misses + 1, 0.025)) if hits > 0 else 0.0
+    return low, float(special.betaincinv(hits + 1, misses, 0.975)) if misses > 0 else 1.0
 
 
 def bounded_interval(value: float, half: float, low: float, high: float) -> Ends:
@@ -86,8 +74,6 @@ def pseudo_values(numerators: Sequence[float] | np.ndarray, denominators: Sequen
     1977, Sampling Techniques, eq. 2.39). So `mean_interval` of them is the interval of R, and that of the difference of
     two such arrays over the same units is the interval of the paired difference. All NaN if the denominators sum to 0.
     """
-    import numpy as np
-
     a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     if not b.sum() > 0 or not np.isfinite(a).all():
         return np.full(len(a), math.nan)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
+from synthdiv.core.lazy import np
+from synthdiv.measures.estimates import Estimate, Ids, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 from synthdiv.measures.logistic import logistic_terms
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from synthdiv.measures.estimates import Ids
 
 MIN_SIDE = 0.1  # share of pairs in which one answer is the longer one
 CONTROLLED = Measure("length_controlled_win_rate", "share of pairs", True, "no pair with a verdict", 0.0, 1.0)
@@ -22,8 +18,6 @@ LONGER = Measure("votes_for_longer", "share of pairs", None, "no pair of unequal
 
 def standardised(difference: Any, scale: float) -> np.ndarray:
     """Return tanh(difference / scale): differences of lengths beyond about two `scale` count alike."""
-    import numpy as np
-
     return np.tanh(np.asarray(difference, dtype=float) / scale)
 
 
@@ -38,8 +32,6 @@ def length_controlled(
     predicted at 0. It is fitted again in each resample. NaN where one side is the longer one in fewer than 10 % of
     pairs, because the model would then extrapolate.
     """
-    import numpy as np
-
     y = np.asarray(wins, dtype=float)
     length = standardised(difference, scale)
     defined = ~np.isnan(y + length)
@@ -64,8 +56,6 @@ def length_controlled(
 
 def votes_for_longer(wins: Any, difference: Any, prompts: Ids = None) -> Estimate:
     """Return the share of votes for the longer answer, with `wins` and `difference` as above; mean over prompts."""
-    import numpy as np
-
     y, gap = np.asarray(wins, dtype=float), np.asarray(difference, dtype=float)
     votes = np.where(gap == 0, math.nan, np.where(gap > 0, y, 1 - y))
     trials = int((~np.isnan(votes)).sum())

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
 from synthdiv.measures.bleu import NEEDS_TWO_TEXTS, bleu_scores_of, self_bleu_measure
-from synthdiv.measures.estimates import Measure, set_scores
+from synthdiv.measures.estimates import Ids, Measure, set_scores
 from synthdiv.measures.growth import HEAPS, fit_heaps
 from synthdiv.measures.ngrams import NgramCounts, NgramTable, count_ngrams, ngrams
 from synthdiv.measures.words import words
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
 
 REPETITION_CAUTION = "it falls where answers repeat themselves, because fewer fill the budget: see repetition_4"
 
@@ -80,8 +74,6 @@ def distinct(counts: NgramCounts) -> float:
 
 def entropy(counts: NgramCounts) -> float:
     """Return the entropy of the n-grams in bits, NaN without any."""
-    import numpy as np
-
     if not len(counts.first):
         return math.nan
     totals = counts.totals()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
+from synthdiv.core.lazy import np
 
 RIDGE = 1.0  # as if each penalised term were known beforehand to be 0 ± 1
 MOST_STEPS = 100  # of Newton's method, which needs about 6
@@ -20,7 +17,6 @@ def logistic_terms(terms: np.ndarray, wins: np.ndarray, penalised: np.ndarray) -
     Newton's method on the likelihood of statsmodels' GLM (binomial). Its `fit_regularized` descends by coordinates and
     stops about 3e-5 from the optimum, which the jackknife would multiply by 19.
     """
-    import numpy as np
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_linear_model import GLM
 

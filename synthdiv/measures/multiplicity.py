@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from synthdiv.core.lazy import np
+
 HOLM, BENJAMINI_YEKUTIELI = "holm", "fdr_by"
 
 
@@ -13,8 +15,6 @@ def adjusted(p: Sequence[float], method: str) -> list[float]:
     """Return p values adjusted by Holm 1979 (below .05 the chance of any false claim is at most 5 %) or by Benjamini
     and Yekutieli 2001 (at most 5 % of the findings are expected to be false, however tests depend on each other). NaN
     is no test. (statsmodels' Holm collects garbage at each call: a second each beside large tables.)"""
-    import numpy as np
-
     values = np.array(p, dtype=float)
     tested = np.flatnonzero(~np.isnan(values))
     order = tested[np.argsort(values[tested])]

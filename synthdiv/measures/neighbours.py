@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
 from synthdiv.measures.estimates import (
     JACKKNIFE_GROUPS,
     SHARE,
     Estimate,
+    Ids,
     Measure,
     prompt_groups,
     undefined,
 )
 from synthdiv.measures.vectors import VectorArm, invalid_reason, unit_vectors, vector_arms
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
 
 LIMIT = 2000
 NEIGHBOURS = 3  # as Kynkäänniemi et al.; the entropy stays defined for a text with one or two copies
@@ -90,8 +86,6 @@ def subsample(arm: VectorArm, seed: int, limit: int = LIMIT, counts: Any = None)
     because an interval needs many prompts. `counts` (units,) are the answers to each prompt, with those without a
     vector, so that arms with equal counts use the same prompts.
     """
-    import numpy as np
-
     units = len(arm.group) - 1
     counts = np.bincount(arm.prompt, minlength=units) if counts is None else counts
     order = np.random.default_rng(seed).permutation(units)
@@ -115,8 +109,6 @@ def subsample_pair(
 ) -> tuple[VectorArm, VectorArm, str, str]:
     """Return `subsample` of an arm, at most `limit` human answers to its prompts and to prompts of no arm, and a note
     on each of the two."""
-    import numpy as np
-
     part, note = subsample(arm, seed, limit, counts)
     selected = part.group >= 0
     selected[-1] = True
@@ -130,8 +122,6 @@ def subsample_pair(
 
 def _first_answers(prompt: np.ndarray, selected: list[int], maximum: int) -> np.ndarray:
     """Return the rows of the first `maximum` answers to each of the `selected` prompts, `prompt` (n,) being theirs."""
-    import numpy as np
-
     rows = np.flatnonzero(np.isin(prompt, selected))
     rows = rows[np.argsort(prompt[rows], kind="stable")]
     rank = np.arange(len(rows)) - np.searchsorted(prompt[rows], prompt[rows])  # among the answers to one prompt
@@ -140,7 +130,6 @@ def _first_answers(prompt: np.ndarray, selected: list[int], maximum: int) -> np.
 
 def entropy_of(arm: VectorArm) -> Estimate:
     """Return `nearest_neighbour_entropy` of all vectors of `arm`; quadratic."""
-    import numpy as np
     from scipy.special import digamma, gammaln
 
     reason = invalid_reason(arm.vectors, NEIGHBOURS + 1)
@@ -186,8 +175,6 @@ def support_of(arm: VectorArm, human: VectorArm) -> list[Estimate]:
 
 def chord_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the distances of unit vectors (n, d) and (m, d): (n, m), exactly 0 for copies."""
-    import numpy as np
-
     distances = np.sqrt(np.maximum(2 - 2 * (a @ b.T), 0))
     distances[distances < COPY_DISTANCE] = 0
     return distances
@@ -200,8 +187,6 @@ def neighbour_radii(distances: np.ndarray, group: np.ndarray) -> Callable[[np.nd
     `distances` (n, n) are those within one set; the diagonal is overwritten; `group` (n,) is the group of each vector.
     One group at most is left out, so the k plus the largest group nearest neighbours are enough.
     """
-    import numpy as np
-
     np.fill_diagonal(distances, np.inf)  # a vector is not its own neighbour
     width = min(len(distances), int(np.bincount(group).max()) + NEIGHBOURS)
     nearest = np.argpartition(distances, width - 1, axis=1)[:, :width]
@@ -219,8 +204,6 @@ def neighbour_radii(distances: np.ndarray, group: np.ndarray) -> Callable[[np.nd
 
 def _share_within(distances: np.ndarray, radii: np.ndarray) -> float:
     """Return the share of points within `radii` (m,) of one of the centres; `distances` (points, m)."""
-    import numpy as np
-
     if not len(distances) or np.isnan(radii).all():
         return math.nan
     return float((distances <= radii).any(axis=1).mean())  # comparisons with NaN are false

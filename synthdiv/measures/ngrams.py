@@ -5,13 +5,11 @@ Budgets, differences and jackknife replicates all count subsets of one table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
+from synthdiv.core.lazy import np
 
 
 class Occurrences(NamedTuple):
@@ -42,15 +40,11 @@ class NgramCounts:
 
     def totals(self) -> np.ndarray:
         """Return the occurrences of each n-gram in all texts: (C,)."""
-        import numpy as np
-
         return np.add.reduceat(self.count, self.first) if len(self.first) else self.count
 
 
 def ngrams(texts: Sequence[Sequence[str]], n: int) -> NgramTable:
     """Return the table of the 1- to n-grams of `texts` (lists of words). Memory is linear in the number of n-grams."""
-    import numpy as np
-
     word_codes: dict[str, int] = {}
     words = np.array([word_codes.setdefault(word, len(word_codes)) for text in texts for word in text], dtype=np.int64)
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
@@ -76,8 +70,6 @@ def ngrams(texts: Sequence[Sequence[str]], n: int) -> NgramTable:
 
 def count_ngrams(table: NgramTable, kept: np.ndarray, order: int) -> NgramCounts:
     """Count the n-grams of one order in the first `kept` (T,) words of each text."""
-    import numpy as np
-
     occurrences = table.orders[order - 1]
     kept_ngrams = occurrences.end <= kept[occurrences.text]
     code, text = occurrences.code[kept_ngrams], occurrences.text[kept_ngrams]

@@ -8,22 +8,15 @@ of each prompt, and return the value and its pseudo-values (g,) as `jackknife` d
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from synthdiv.measures.estimates import Estimate, Measure, jackknife, prompt_groups, prompt_numbers
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
+from synthdiv.measures.estimates import Estimate, Ids, Measure, jackknife, prompt_groups, prompt_numbers
 from synthdiv.measures.intervals import pseudo_values
 from synthdiv.measures.words import words
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
-
-    Replicated = tuple[float, np.ndarray]
-
+Replicated = tuple[float, "np.ndarray"]
 MIN_WORDS = 50
 MIN_FACTORS = 2  # factors per group; with 0.7, 84 % of the 95 % intervals cover the truth, with 2 at least 91 %
 FEW_FACTORS = f"no interval: fewer than {MIN_FACTORS} factors for each group of prompts, or one prompt"
@@ -75,8 +68,6 @@ def mtld_of(
     pseudo-values. Single prompts cannot replace groups: a factor spans many short answers, so they are not independent.
     Raises ValueError if `threshold` or `orders` is out of range.
     """
-    import numpy as np
-
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold}: needs a share of distinct words between 0 and 1")
     vocabulary: dict[str, int] = {}
@@ -106,8 +97,6 @@ def _factors(codes: list[int], vocabulary: int, threshold: float, positions: np.
     A factor ends at the word that brings distinct / all words to `threshold` or below. The unfinished last factor
     counts (1 - distinct / all) / (1 - threshold).
     """
-    import numpy as np
-
     last_seen = [0] * vocabulary  # the factor in which each word was last seen
     factor, start, distinct = 1, 0, 0
     ends = [0]
@@ -146,8 +135,6 @@ def compression_of(
     texts: Sequence[str], prompt: np.ndarray, group: np.ndarray, codec: str = "gzip", seed: int = 0, orders: int = 3
 ) -> Replicated:
     """Return the mean of the compression ratio over `orders`. Replicates of long texts are of the first order only."""
-    import numpy as np
-
     arranged = _orders(prompt, np.zeros_like(group), seed, orders)
     of_text = group[prompt]
     size = np.array([len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts], dtype=float)
@@ -191,8 +178,6 @@ def _zstd(data: bytes) -> bytes:
 
 def _orders(prompt: np.ndarray, group: np.ndarray, seed: int, orders: int) -> list[np.ndarray]:
     """Return `orders` permutations (T,) of the texts: random groups, random prompts in them, texts in order."""
-    import numpy as np
-
     if orders < 1:
         raise ValueError(f"orders={orders}: needs 1 or more")
     random = np.random.default_rng([seed, 1])  # a stream other than that of `prompt_groups`

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
 from synthdiv.measures.estimates import Estimate, scores_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from synthdiv.core.types import Score
 
 
 def compared(
@@ -46,8 +44,6 @@ def unpaired_note(student: Iterable[str], vanilla: Iterable[str]) -> str:
 
 def shuffled_prompts(prompts: Iterable[str], seed: int) -> list[str]:
     """Return the prompts in a random order that depends only on their set and `seed`, not on the order of strata."""
-    import numpy as np
-
     ids = sorted(prompts)
     return [ids[index] for index in np.random.default_rng(seed).permutation(len(ids))]
 

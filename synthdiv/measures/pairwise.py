@@ -6,10 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.measures.estimates import (
     Estimate,
+    Ids,
     Measure,
     mean_of,
     prompt_means,
@@ -18,11 +20,6 @@ from synthdiv.measures.estimates import (
     undefined,
 )
 from synthdiv.measures.logistic import logistic_terms
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from synthdiv.measures.estimates import Ids
 
 POSITION = Measure("position_bias", "P(shown first wins) - 0.5", None, "no two authors in both orders", -0.5, 0.5)
 FLIPS = Measure("flips", "share of pairs", False, "no pair has a verdict in both orders", 0.0, 1.0)
@@ -57,8 +54,6 @@ class Pairs:
 
     def of(self, author: str) -> Pairs:
         """The pairs of `author` with another one, with `author` as the first."""
-        import numpy as np
-
         part = self.take((self.first == author) != (self.second == author))
         turn = part.second == author
         first, second = np.where(turn, part.second, part.first), np.where(turn, part.first, part.second)
@@ -75,8 +70,6 @@ def order_scores(forward: Any, backward: Any, prompts: Ids = None, authors: Ids 
     a position bias if orders were drawn at random: it is then estimated among pairs of the same `authors` (n,), so that
     it is free of who wins.
     """
-    import numpy as np
-
     a, b = np.asarray(forward, dtype=float), np.asarray(backward, dtype=float)
     prompt = prompt_numbers(prompts, len(a))
     flips = np.where(np.isnan(a + b), math.nan, (a - 0.5) * (b - 0.5) < 0)
@@ -98,8 +91,6 @@ def order_scores(forward: Any, backward: Any, prompts: Ids = None, authors: Ids 
 def position_bias(forward: np.ndarray, backward: np.ndarray, strata: np.ndarray, keep: np.ndarray) -> float:
     """Return half the difference of P(first wins) between the two orders, the mean over strata by their pairs; strata
     that lack an order are left out."""
-    import numpy as np
-
     a, b = (prompt_means(np.where(keep, each, math.nan), strata) for each in (forward, backward))
     size = np.bincount(strata[keep], minlength=len(a)) * ~np.isnan(a + b)
     return float((np.nan_to_num(a - b) / 2 * size).sum() / size.sum()) if size.sum() else math.nan
@@ -124,8 +115,6 @@ def author_scores(pairs: Pairs) -> dict[str, Estimate]:
     There the mean over authors is 0.5 (asserted). Other prompts are left out, because an author would otherwise be
     compared with easier opponents; the note counts them and `missing_pairs` lists them.
     """
-    import numpy as np
-
     missing = missing_pairs(pairs)
     partial = {prompt for prompt, *_ in missing}
     number = prompt_numbers(pairs.prompt.tolist(), len(pairs.prompt))
@@ -152,8 +141,6 @@ def strengths(pairs: Pairs, covariates: tuple[str, ...] = (), seed: int = 0) -> 
     Verdicts are P(first wins), not votes, and may be incomplete as long as pairs connect the authors. A row that lacks
     a covariate is left out. The interval leaves out groups of prompts.
     """
-    import numpy as np
-
     names = [*pairs.authors, *covariates]
     rows = pairs.take(usable(pairs, covariates))
     terms = design(rows, pairs.authors, covariates)
@@ -173,16 +160,12 @@ def strengths(pairs: Pairs, covariates: tuple[str, ...] = (), seed: int = 0) -> 
 
 def usable(pairs: Pairs, covariates: tuple[str, ...] = ()) -> np.ndarray:
     """Return which rows (n,) compare two authors and have a verdict and all covariates."""
-    import numpy as np
-
     known = np.isfinite(pairs.wins) & (pairs.first != pairs.second)
     return np.logical_and.reduce([known, *(np.isfinite(getattr(pairs, name)) for name in covariates)])
 
 
 def design(pairs: Pairs, authors: list[str], covariates: tuple[str, ...] = ()) -> np.ndarray:
     """Return the terms (n, k) of the model: 1 for the first author, -1 for the second, and the covariates."""
-    import numpy as np
-
     sides = [(pairs.first == author).astype(float) - (pairs.second == author) for author in authors]
     return np.column_stack([*sides, *(getattr(pairs, name) for name in covariates)])
 

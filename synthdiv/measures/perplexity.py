@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError, Score
 from synthdiv.measures.estimates import VANILLA, Estimate, Measure, mean_of, undefined
 from synthdiv.measures.intervals import pseudo_values
 from synthdiv.measures.pairing import compared, unknown_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
 
 EMPTY = "all answers are empty"
 
@@ -63,8 +59,6 @@ def published_perplexity(nll: Sequence[float]) -> Score:
     further than 1.5 times the interquartile range from the quartiles *of this arm* are left out (Tukey's fences). Arms
     lose unequal shares (12.6 % and 5.7 % there), which the note says; no other score leaves anything out. NaN without
     answers, or if the square of a perplexity is no number."""
-    import numpy as np
-
     measure = Measure("published_perplexity_2", "perplexity", False, "no answers", 1)
     per_token = np.array(nll, dtype=float)
     if not (len(per_token) and (per_token < 300).all()):
@@ -108,8 +102,6 @@ def _scores(student: Answers, vanilla: Answers | None, kind: int) -> list[Score]
 
 
 def _estimates(arm: Answers, kind: int) -> list[Estimate]:
-    import numpy as np
-
     better = False if kind == 2 else None  # perplexity 1 has no better direction
     measures = {
         name: Measure(f"nll_{kind}{name}", "nats/byte" if name == "_byte" else "nats/token", better, EMPTY, 0)

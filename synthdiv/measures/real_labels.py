@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from synthdiv.core.lazy import np, special
 from synthdiv.core.types import Score
 from synthdiv.measures.intervals import NONE, Ends
 from synthdiv.measures.replicates import DESCRIPTIVE, ENOUGH, NO_VARIATION
@@ -21,8 +22,6 @@ def real_labels(value: float | Sequence[float], curve: Mapping[int, float | Sequ
     compared, and the interval of three or more has the labels, within the curve, at which the t interval of paired
     differences holds 0 (Fieller 1954). NaN with a note where the curve has the value nowhere, or twice.
     """
-    import numpy as np
-
     values, labels, places = np.ravel(value), sorted(curve), set[float]()
     levels = np.reshape([curve[each] for each in labels], (len(labels), len(values)))
     mean, points = float(values.mean()), [*zip(labels, levels.mean(axis=1).tolist(), strict=True)]
@@ -42,14 +41,11 @@ def real_labels(value: float | Sequence[float], curve: Mapping[int, float | Sequ
 
 def fieller(place: float, values: Any, labels: Sequence[int], levels: Any) -> tuple[Ends, str]:
     """The interval around `place` over replicates, with a note; `levels` (labels, replicates) are the curve."""
-    import numpy as np
-    from scipy.special import stdtrit
-
     if (count := len(values)) < ENOUGH:
         return NONE, DESCRIPTIVE
     grid = np.geomspace(labels[0], labels[-1], GRID)
     gaps = values - np.transpose([np.interp(np.log(grid), np.log(labels), level) for level in levels.T])
-    half = stdtrit(count - 1, 0.975) * gaps.std(axis=1, ddof=1) / math.sqrt(count)
+    half = special.stdtrit(count - 1, 0.975) * gaps.std(axis=1, ddof=1) / math.sqrt(count)
     inside = [place, *grid[abs(gaps.mean(axis=1)) <= half].tolist()]
     ends = (min(inside), max(inside))
     note = "the interval reaches an end of the curve" if {*ends} & {grid[0], grid[-1]} else ""

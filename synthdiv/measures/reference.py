@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from synthdiv.measures.estimates import Estimate, Measure, undefined
+from synthdiv.core.lazy import np, special
+from synthdiv.core.types import Score
+from synthdiv.measures.estimates import Estimate, Ids, Measure, undefined
 from synthdiv.measures.neighbours import LIMIT, subsample_pair
 from synthdiv.measures.vectors import VectorArm, blocks, invalid_reason, unit_vectors, vector_arms
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
 
 MAX_CLUSTERS = 50
 MAX_FIT_VECTORS = 20_000  # vectors on which clusters are fitted
@@ -45,7 +41,6 @@ def cluster_entropy(
 
 def fit_centres(vectors: Any, clusters: int | None = None, seed: int = 0) -> tuple[Any, str]:
     """Return centres (clusters, d) of the directions of `vectors` (m, d) and a note, or None and the reason."""
-    import numpy as np
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -63,8 +58,6 @@ def fit_centres(vectors: Any, clusters: int | None = None, seed: int = 0) -> tup
 
 def cluster_entropy_of(arm: VectorArm, centres: Any, note: str = "") -> Estimate:
     """Return `cluster_entropy` over given centres; `note` is on them, or says why there are none."""
-    import numpy as np
-
     reason = note if centres is None else invalid_reason(arm.vectors, 1)
     if reason:
         return undefined(CLUSTERS, reason, arm.prompts)
@@ -79,17 +72,13 @@ def cluster_entropy_of(arm: VectorArm, centres: Any, note: str = "") -> Estimate
 
 def _cells(labels: np.ndarray, arm: VectorArm, count: int) -> np.ndarray:
     """Return how often each group has labels 0 to count - 1: (groups + 1, count)."""
-    import numpy as np
-
     groups = arm.groups + 1
     return np.bincount(arm.row_group * count + labels, minlength=groups * count).reshape(groups, count)
 
 
 def _entropy(counts: np.ndarray) -> float:
-    from scipy.special import entr
-
     total = counts.sum()
-    return float(entr(counts / total).sum()) / math.log(2) if total else math.nan
+    return float(special.entr(counts / total).sum()) / math.log(2) if total else math.nan
 
 
 def frechet_distance(vectors: Any, human: Any, prompts: Ids = None, human_prompts: Ids = None, seed: int = 0) -> Score:
@@ -104,8 +93,6 @@ def frechet_distance(vectors: Any, human: Any, prompts: Ids = None, human_prompt
 
 
 def frechet_of(arm: VectorArm, human: VectorArm) -> Estimate:
-    import numpy as np
-
     for kind, one in (("", arm), ("human ", human)):
         count = len(one.vectors)
         invalid = sum(int((~np.isfinite(block).all(axis=1)).sum()) for _, block in blocks(one.vectors))
@@ -129,8 +116,6 @@ Sums = tuple["np.ndarray", "np.ndarray", "np.ndarray"]
 
 def _moment_sums(arm: VectorArm, origin: np.ndarray) -> Sums:
     """Return, by group: the number of vectors, and the sums of v and of v vᵀ, v relative to `origin` (d,)."""
-    import numpy as np
-
     groups, d, row_group = arm.groups + 1, len(origin), arm.row_group
     first, second = np.zeros((groups, d)), np.zeros((groups, d, d))
     for group in range(groups):
@@ -143,8 +128,6 @@ def _moment_sums(arm: VectorArm, origin: np.ndarray) -> Sums:
 
 def _gaussian(sums: Sums, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean (d,), NaN below two vectors, and the covariance (d, d) of the groups that are kept."""
-    import numpy as np
-
     n, total, square = (each.sum(axis=0) - each[~keep].sum(axis=0) for each in sums)
     if n < 2:
         return np.full(len(total), math.nan), square
@@ -153,8 +136,6 @@ def _gaussian(sums: Sums, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _frechet(mean: np.ndarray, covariance: np.ndarray, human_mean: np.ndarray, human_covariance: np.ndarray) -> float:
-    import numpy as np
-
     gap = mean - human_mean
     if np.isnan(gap).any():
         return math.nan
@@ -186,8 +167,6 @@ def mauve(
 
 def mauve_of(arm: VectorArm, human: VectorArm, seed: int) -> Estimate:
     """Return `mauve` of all vectors of `arm`; quadratic, because the number of clusters grows with n."""
-    import numpy as np
-
     reason = invalid_reason(arm.vectors, 20) or invalid_reason(human.vectors, 20, "human ")
     if reason:
         return undefined(MAUVE, reason, arm.prompts)
@@ -204,7 +183,6 @@ def _pooled_clusters(pooled: np.ndarray, count: int, seed: int) -> Any:
     """Return the cluster of each of the pooled unit vectors (n, d); None if all are equal. The steps and seeds are
     those of mauve-text; its bounds on the points of a cluster only print warnings."""
     import faiss
-    import numpy as np
     from sklearn.decomposition import PCA
 
     if np.ptp(pooled, axis=0).max() < 1e-6:
@@ -220,15 +198,12 @@ def _pooled_clusters(pooled: np.ndarray, count: int, seed: int) -> Any:
 def divergence_area(p: np.ndarray, q: np.ndarray) -> float:
     """Return MAUVE of histograms p and q (k,): the area under (exp -c KL(q|r), exp -c KL(p|r)), r = w p + (1 - w) q. 0
     < w < 1. NaN if a histogram is empty."""
-    import numpy as np
-    from scipy.special import rel_entr
-
     if not p.sum() or not q.sum():
         return math.nan
     p, q = p / p.sum(), q / q.sum()
     weights = np.linspace(1e-6, 1 - 1e-6, CURVE_POINTS)[:, None]
     mixed = weights * p + (1 - weights) * q
-    x, y = (np.exp(-SCALING * rel_entr(histogram, mixed).sum(axis=1)) for histogram in (q, p))
+    x, y = (np.exp(-SCALING * special.rel_entr(histogram, mixed).sum(axis=1)) for histogram in (q, p))
     x, y = np.r_[1.0, x, 0.0], np.r_[0.0, y, 1.0]
     by_x, by_y = np.argsort(x), np.argsort(y)
     return min(1.0, 0.5 * float(np.trapezoid(y[by_x], x[by_x]) + np.trapezoid(x[by_y], y[by_y])))
@@ -238,7 +213,6 @@ def two_sample_auc(vectors: Any, human: Any, seed: int = 0) -> Score:
     """Return how well a logistic model tells `vectors` (n, d) from `human` (m, d): the area under the ROC curve of
     predictions for the fifth of the rows on which it was not fitted. .5: not at all, 1: always; below .5 is chance. The
     folds share vectors, so there is no interval. NaN with a note for fewer than 20 vectors in a set."""
-    import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict

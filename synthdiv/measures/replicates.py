@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from synthdiv.core.lazy import np, special
 from synthdiv.measures.intervals import NONE, Ends
-
-if TYPE_CHECKING:
-    import numpy as np
 
 ENOUGH = 3  # replicates; with fewer a comparison is only described
 ALPHA, POWER = 0.05, 0.8
@@ -55,21 +52,16 @@ class Effect:
 
     def interval(self, level: float = 1 - ALPHA) -> Ends:
         """The t interval, cut at what is possible; (NaN, NaN) where it is descriptive."""
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.df, (1 + level) / 2)) * self.error
+        half = float(special.stdtrit(self.df, (1 + level) / 2)) * self.error
         ends = max(self.value - half, -self.limit), min(self.value + half, self.limit)
         return NONE if math.isnan(half) else ends
 
     def one_sided(self, bound: float = 0.0) -> tuple[float, float]:
         """p of two tests: that the difference is below `bound`, and that it is above. Better than the best is better
         than each, the largest p (Berger 1982); worse is worse than any, the smallest p times their number."""
-        import numpy as np
-        from scipy.special import stdtr
-
         if not self.parts:
             t = (self.value - bound) / self.error
-            return float(stdtr(self.df, t)), 1.0 if self.at_most else float(stdtr(self.df, -t))
+            return float(special.stdtr(self.df, t)), 1.0 if self.at_most else float(special.stdtr(self.df, -t))
         below, above = np.array([part.one_sided(bound) for part in self.parts]).T
         better, worse = (above, below) if self.highest else (below, above)
         ends = float(better.max()), float(np.minimum(1, len(worse) * worse.min()))
@@ -77,22 +69,16 @@ class Effect:
 
     def p(self, bound: float = 0.0) -> float:
         """Two-sided p that the difference is `bound`: twice the smaller of both sides."""
-        import numpy as np
-
         return float(np.minimum(1, 2 * np.min(self.one_sided(bound))))
 
     def p_within(self, margin: float) -> float:
         """p of two one-sided tests that the difference lies within ± `margin`."""
-        import numpy as np
-
         return float(np.max([self.one_sided(margin)[0], self.one_sided(-margin)[1]]))
 
     def standardized(self, sd: float) -> tuple[float, float, float]:
         """The difference in units of `sd` with its 95 % interval, from the noncentral t distribution."""
-        from scipy.special import nctdtrinc
-
         t, scale = self.value / self.error, self.error / sd
-        low, high = (float(nctdtrinc(self.df, level, t)) * scale for level in (0.975, 0.025))
+        low, high = (float(special.nctdtrinc(self.df, level, t)) * scale for level in (0.975, 0.025))
         return self.value / sd, low, high
 
 
@@ -104,8 +90,6 @@ def effect(differences: np.ndarray, error: ReplicateError | None = None, factor:
     P * `factor` * its mean square, on its degrees of freedom; `factor` is the sum of the squared weights of the arms in
     the difference. Prompts without a value in every replicate are left out.
     """
-    import numpy as np
-
     table = np.asarray(differences, dtype=float)
     whole = len(table) == 1
     table = table[np.isfinite(table).all(axis=1)]
@@ -132,8 +116,6 @@ def effect(differences: np.ndarray, error: ReplicateError | None = None, factor:
 
 def replicate_error(arms: np.ndarray) -> ReplicateError:
     """Return the error of `arms` (arms, replicates), at least two of each; columns are replicates with equal seeds."""
-    import numpy as np
-
     count, replicates = arms.shape
     rest = arms - arms.mean(axis=0) - arms.mean(axis=1, keepdims=True) + arms.mean()
     df = (count - 1) * (replicates - 1)
@@ -149,29 +131,23 @@ def equal_errors(rest: np.ndarray) -> float:
     Bartlett's p, which sees several arms that differ, and that of the noisiest arm: an F test of its sum of squares
     against the mean of the others to that of the others among themselves (Russell and Bradley 1958), times the arms.
     A noisy arm is in the residuals of all others, which hides it from Bartlett's test where there are few."""
-    import numpy as np
-    from scipy.special import fdtrc
     from scipy.stats import bartlett
 
     count, replicates = rest.shape
     one = (rest**2).sum(axis=1) * count / (count - 1)
     others = np.maximum((rest**2).sum() - one, 1e-12 * one)  # rounding
-    noisiest = count * fdtrc(replicates - 1, (count - 2) * (replicates - 1), (count - 2) * one / others).min()
+    noisiest = count * special.fdtrc(replicates - 1, (count - 2) * (replicates - 1), (count - 2) * one / others).min()
     return min(1.0, 2 * float(bartlett(*rest).pvalue), 2 * float(noisiest))
 
 
 def detectable(error: float, df: float, alpha: float = ALPHA) -> float:
     """Return the difference that a two-sided t test at `alpha` shows with 80 % power."""
-    from scipy.special import nctdtrinc, stdtrit
-
-    return float(nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - alpha / 2))) * error
+    return float(special.nctdtrinc(df, 1 - POWER, special.stdtrit(df, 1 - alpha / 2))) * error
 
 
 def expected(table: np.ndarray, replicates: int) -> tuple[float, float]:
     """Return the standard error and the degrees of freedom that `effect` would give `replicates` further models of the
     same prompts, from the variances of the differences (prompts, replicates) of a pilot."""
-    import numpy as np
-
     table = table[np.isfinite(table).all(axis=1)]
     prompts, models = table.shape
     between, within = prompts * float(table.mean(axis=0).var(ddof=1)), 0.0
@@ -194,19 +170,14 @@ def smallest_margin(error: float, df: float, alpha: float = ALPHA) -> float:
 def power_of_equivalence(margin: float, df: float, alpha: float = ALPHA) -> float:
     """Return the probability that two one-sided tests at `alpha` show a difference of 0 to be within ± `margin`, in
     units of the true standard error, which is estimated on `df` degrees of freedom."""
-    import numpy as np
-    from scipy.special import chdtri, ndtr, stdtrit
-
     if math.isnan(margin) or math.isnan(df):
         return math.nan
-    spread = np.sqrt(chdtri(df, (np.arange(2000) + 0.5) / 2000) / df)  # of the estimated error, to the true one
-    return float(np.maximum(2 * ndtr(margin - stdtrit(df, 1 - alpha) * spread) - 1, 0).mean())
+    spread = np.sqrt(special.chdtri(df, (np.arange(2000) + 0.5) / 2000) / df)  # of the estimated error, to the true one
+    return float(np.maximum(2 * special.ndtr(margin - special.stdtrit(df, 1 - alpha) * spread) - 1, 0).mean())
 
 
 def best_on_others(singles: np.ndarray, higher_is_better: bool) -> np.ndarray:
     """Return for each replicate which of `singles` (sources, replicates) has the best mean over the *other* ones."""
-    import numpy as np
-
     others = singles.sum(axis=1, keepdims=True) - singles
     return np.asarray(others.argmax(axis=0) if higher_is_better else others.argmin(axis=0))
 
@@ -220,9 +191,6 @@ def mixture_excess(singles: np.ndarray, multi: np.ndarray) -> tuple[np.ndarray, 
     replicates of `multi`, each single from another replicate. Fewer models make a worse mixture, so with m < K the
     excess is too large on average. Pseudo-values (prompts, replicates) of the jackknife over replicates.
     """
-    import numpy as np
-    from scipy.special import logsumexp
-
     sources, replicates, _ = singles.shape
     size = min(sources, replicates - 1)
 
@@ -231,7 +199,9 @@ def mixture_excess(singles: np.ndarray, multi: np.ndarray) -> tuple[np.ndarray, 
         for first in range(len(kept)):
             turn = np.roll(kept, -first)
             alone = singles[np.arange(sources), np.resize(turn, sources)]
-            rows.append(logsumexp(alone, axis=0) - math.log(sources) - logsumexp(multi[turn[:size]], axis=0))
+            rows.append(
+                special.logsumexp(alone, axis=0) - math.log(sources) - special.logsumexp(multi[turn[:size]], axis=0)
+            )
         return np.mean(rows, axis=0) + math.log(size)
 
     every = np.arange(replicates)
@@ -241,8 +211,6 @@ def mixture_excess(singles: np.ndarray, multi: np.ndarray) -> tuple[np.ndarray, 
 
 def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Ends:
     """Return the percentile interval of the mean of `values` (prompts,): of these models, not of the method."""
-    import numpy as np
-
     centre = float(np.mean(values))
     values = (np.asarray(values) - centre).astype(np.float32)
     random, n = np.random.default_rng(seed), len(values)
@@ -259,8 +227,6 @@ def false_positive_rate(levels: np.ndarray) -> float:
     """Return how often two halves of equal models, the first ten of (replicates,), differ at 5 %: over all splits, the
     paired test of their differences. NaN for fewer than six, and where they are the same."""
     import itertools
-
-    import numpy as np
 
     levels = levels[:10]  # 126 splits; 20 models have 92,378
     half = len(levels) // 2

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from synthdiv.core.lazy import np
 from synthdiv.measures.agreement import MIN_DISCRIMINATION, discrimination
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 from synthdiv.measures.logistic import logistic_terms
 from synthdiv.measures.pairwise import Pairs, contrast, design, usable
-
-if TYPE_CHECKING:
-    import numpy as np
 
 NO_OVERLAP = "no pair has a verdict and a label"
 BIAS = Measure("self_bias", "log-odds", None, NO_OVERLAP)
@@ -48,8 +46,6 @@ def self_bias(pairs: Pairs, author: str, covariates: tuple[str, ...] = (), seed:
     the slope. NaN, "not identifiable", if the judge's AUC against the panel is below 0.55, and for the quotient if the
     interval of the slope holds 0.
     """
-    import numpy as np
-
     both = pairs.take(usable(pairs, (*covariates, "panel", "quality")))
     authors = both.authors
     place = authors.index(author) if author in authors else -1
@@ -84,8 +80,6 @@ def self_bias(pairs: Pairs, author: str, covariates: tuple[str, ...] = (), seed:
 def votes_for_author(pairs: Pairs, author: str) -> tuple[Estimate, Estimate, Estimate]:
     """Return the share of votes for an author by the judge, by the panel, and the paired difference, on the pairs that
     have a verdict of both; means over prompts."""
-    import numpy as np
-
     part = pairs.of(author)
     number, gaps = prompt_numbers(part.prompt.tolist(), len(part.prompt)), part.wins - part.panel
     votes = (np.where(np.isnan(gaps), math.nan, each) for each in (part.wins, part.panel))
@@ -95,8 +89,6 @@ def votes_for_author(pairs: Pairs, author: str) -> tuple[Estimate, Estimate, Est
 
 def votes_at_equal_quality(pairs: Pairs, author: str) -> Estimate:
     """Return the share of the judge's votes for `author` where the panel finds both equally good (unbiased: 0.5)."""
-    import numpy as np
-
     part = pairs.of(author)
     votes = np.where(abs(part.panel - 0.5) <= CALIPER, part.wins, math.nan)
     return mean_of(EQUAL, prompt_means(votes, prompt_numbers(part.prompt.tolist(), len(votes))))
@@ -110,8 +102,6 @@ def over_baseline(pairs: Pairs, author: str) -> Estimate:
     the pairs of two other authors, same prompt, whose worse answer has the panel's P(wins) within 0.1. The value is the
     mean over prompts; pairs without such a comparison are left out and counted.
     """
-    import numpy as np
-
     worse = pairs.of(author)
     worse = worse.take((worse.panel < 0.5) & ~np.isnan(worse.wins))
     others = pairs.take((pairs.first != author) & (pairs.second != author) & (pairs.first != pairs.second))

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.estimates import Estimate, join_notes, scores_of
+from synthdiv.measures.estimates import Estimate, Ids, join_notes, scores_of
 from synthdiv.measures.neighbours import entropy_of, subsample, subsample_pair, support_of
 from synthdiv.measures.reference import cluster_entropy_of, fit_centres, frechet_of, mauve_of
 from synthdiv.measures.spectrum import vendi_of
 from synthdiv.measures.vectors import VectorArm, between_of, cosine_of, has_direction, vector_arms, within_of
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from synthdiv.measures.estimates import Ids
 
 
 def semantic_scores(
@@ -83,15 +79,11 @@ class Prompted:
 
     @classmethod
     def of(cls, arm: VectorArm, kind: str) -> Prompted:
-        import numpy as np
-
         valid, note = with_direction(arm, kind)
         return cls(valid, np.bincount(arm.prompt, minlength=len(arm.group) - 1), note)
 
     def common(self, other: Prompted) -> Prompted:
         """Return the answers to prompts to which `other` has a vector too."""
-        import numpy as np
-
         rows = np.isin(self.arm.prompt, other.arm.prompt)
         if rows.all():
             return self
@@ -118,8 +110,6 @@ class Prompted:
 
 def with_direction(arm: VectorArm, kind: str) -> tuple[VectorArm, str]:
     """Return the vectors that are neither zero nor infinite nor NaN, and a note that counts the others."""
-    import numpy as np
-
     valid = has_direction(arm.vectors)
     if valid.all():
         return arm, ""

@@ -10,19 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from synthdiv.measures.estimates import Measure, estimates, jackknife, prompt_groups
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
+from synthdiv.measures.estimates import Measure, Statistic, estimates, jackknife, prompt_groups
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.spectrum import effective_number
 from synthdiv.measures.vectors import unit_vectors
 from synthdiv.measures.words import words
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Statistic
 
 FEW = "fewer than two prompts that both sources answer, or a source gives the same vector to each"
 SIMILARITY = Measure("similarity", "cosine", False, FEW, -2, 2)
@@ -43,8 +39,6 @@ def source_similarity(vectors: Mapping[str, Any], seed: int = 0) -> list[Score]:
     Samples of one source are not alike either: compare with the voices of as many of them. Jackknife intervals over
     prompts. Raises ValueError for fewer than two sources or different numbers of prompts.
     """
-    import numpy as np
-
     names, k = list(vectors), len(vectors)
     if k < 2 or len({matrix.shape[0] for matrix in vectors.values()}) > 1:
         raise ValueError(f"{k} sources: needs two or more, with one row for each prompt in the same order")
@@ -77,7 +71,6 @@ def excess_and_alike(units: Sequence[Any], valid: np.ndarray, group: np.ndarray)
     """Return the function that gives the excess cosine and `alike` (K, K), NaN where undefined, of the groups that are
     kept. `units` are K sparse matrices of unit rows, `valid` (K, P) which rows are answers, `group` (P,) their groups;
     all sums are by group: of cosines of the same prompt, of prompts that both answer, and of all rows."""
-    import numpy as np
     from scipy.sparse import csr_array, vstack
 
     groups, k = int(group.max(initial=0)) + 1, len(units)
@@ -102,7 +95,6 @@ def excess_and_alike(units: Sequence[Any], valid: np.ndarray, group: np.ndarray)
 
 def unit_rows(matrix: Any) -> Any:
     """Return the rows (P, d) of a dense or sparse matrix at length 1, sparse; empty where zero or not finite."""
-    import numpy as np
     from scipy.sparse import csr_array, diags_array, issparse
 
     if not issparse(matrix):
@@ -117,7 +109,6 @@ def ngram_vectors(texts: Mapping[str, Sequence[str]], n: int = 2) -> dict[str, A
     """Return for each source the word n-grams of its `texts` (P,) as a sparse matrix (P, d) of 0 and 1. The cosine of
     two rows is n-grams in both / the geometric mean of their numbers (Ochiai 1957). A text of fewer than n words is
     a row of zeros."""
-    import numpy as np
     from scipy.sparse import csr_array
 
     size = {name: len(rows) for name, rows in texts.items()}

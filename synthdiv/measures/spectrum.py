@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from synthdiv.measures.estimates import Estimate, Measure, undefined
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
+from synthdiv.measures.estimates import Estimate, Ids, Measure, undefined
 from synthdiv.measures.vectors import VectorArm, blocks, invalid_reason, unit_vectors, vector_arms
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids
 
 ORDERS = (1, 2, math.inf)
 
@@ -40,8 +35,6 @@ def vendi_value(vectors: np.ndarray, q: float = 1) -> float:
 
 def vendi_of(arm: VectorArm, orders: Sequence[float] = ORDERS) -> list[Estimate]:
     """Return an estimate for each of `orders`, from the same matrices."""
-    import numpy as np
-
     most = min(arm.vectors.shape) if len(arm.vectors) > 1 else math.inf
     measures = [Measure(f"vendi_{q:g}", "vectors", True, "fewer than 2 vectors", 1, most) for q in orders]
     reason = invalid_reason(arm.vectors)
@@ -71,8 +64,6 @@ def vendi_of(arm: VectorArm, orders: Sequence[float] = ORDERS) -> list[Estimate]
 
 def effective_number(matrix: np.ndarray, q: float) -> float:
     """Return exp of the Rényi entropy of order `q` of the eigenvalues of a symmetric matrix of trace 1."""
-    import numpy as np
-
     if q not in ORDERS:
         raise ValueError(f"q={q}: unknown order; choose 1, 2 or infinity")
     if not matrix.size:
@@ -93,8 +84,6 @@ def _cosines(vectors: np.ndarray) -> np.ndarray:
 
 def _moments(vectors: np.ndarray) -> np.ndarray:
     """Return the sum of u uᵀ over the unit vectors u: (d, d)."""
-    import numpy as np
-
     total = np.zeros((vectors.shape[1],) * 2)
     for _, block in blocks(vectors):
         directions = unit_vectors(block)

@@ -11,8 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
+from synthdiv.core.lazy import np
 from synthdiv.core.types import Score
 from synthdiv.measures.estimates import VANILLA, Measure, join_notes, mean_of, undefined
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
+from synthdiv.core.types import Score
 from synthdiv.measures.estimates import (
     Estimate,
+    Ids,
     Measure,
+    Statistic,
     estimates,
     jackknife,
     mean_of,
@@ -21,14 +26,6 @@ from synthdiv.measures.estimates import (
     prompt_numbers,
     undefined,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import numpy as np
-
-    from synthdiv.core.types import Score
-    from synthdiv.measures.estimates import Ids, Statistic
 
 BLOCK_ROWS = 1024  # vectors that are converted to float64 at once
 COSINE = Measure("cosine_distance", "0-2", True, "fewer than two vectors", 0, 2)
@@ -61,8 +58,6 @@ class VectorArm:
     @property
     def prompts(self) -> int:
         """Number of prompts that have a vector."""
-        import numpy as np
-
         return int(np.count_nonzero(np.bincount(self.prompt + 1)[1:]))
 
     def select(self, rows: Any) -> VectorArm:
@@ -70,8 +65,6 @@ class VectorArm:
 
     def estimates(self, measures: Sequence[Measure], statistic: Statistic, note: str = "") -> list[Estimate]:
         """Return what `statistic` computes of kept groups (`jackknife`)."""
-        import numpy as np
-
         present = np.unique(self.prompt[self.prompt >= 0])
         sizes = np.bincount(self.group[present] + 1, minlength=self.groups + 1)[1:]
         value, pseudo = jackknife(statistic, sizes)
@@ -85,8 +78,6 @@ def vector_arms(seed: int, *sets: tuple[Any, Ids]) -> list[VectorArm]:
     leave out their answers to the same prompts; their answers to other prompts, or without ids, are always kept. Raises
     ValueError if the number of ids differs from that of vectors.
     """
-    import numpy as np
-
     (vectors, ids), *_ = sets
     numbers = prompt_numbers(ids, len(vectors))
     units = int(numbers.max(initial=-1)) + 1
@@ -102,8 +93,6 @@ def vector_arms(seed: int, *sets: tuple[Any, Ids]) -> list[VectorArm]:
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
     """Return vectors (n, d) scaled to length 1, float64; NaN for a vector that is zero or not finite."""
-    import numpy as np
-
     block = np.array(vectors, dtype=np.float64)
     with np.errstate(all="ignore"):
         length = np.sqrt(np.vecdot(block, block))[:, None]
@@ -113,8 +102,6 @@ def unit_vectors(vectors: np.ndarray) -> np.ndarray:
 
 def has_direction(vectors: np.ndarray) -> np.ndarray:
     """Return which vectors are nonzero and finite: booleans (n,)."""
-    import numpy as np
-
     finite = [np.isfinite(unit_vectors(block)[:, 0]) for _, block in blocks(vectors)]
     return np.concatenate(finite) if finite else np.zeros(0, dtype=bool)
 
@@ -141,7 +128,6 @@ def blocks(vectors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 def label_sums(vectors: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     """Return the sums of unit vectors by label 0 to count - 1, float64 (count, d), and the number of invalid vectors.
     One pass; the memory is that of the sums."""
-    import numpy as np
     from scipy.sparse import csc_array
 
     total, invalid = np.zeros((count, vectors.shape[1] if len(vectors) else 0)), 0
@@ -159,8 +145,6 @@ def label_sums(vectors: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.
 
 def cosine_of(arm: VectorArm) -> Estimate:
     """Return the mean cosine distance over all pairs of vectors."""
-    import numpy as np
-
     labels = arm.row_group
     total, invalid = label_sums(arm.vectors, labels, arm.groups + 1)
     if invalid or len(labels) < 2:
@@ -171,8 +155,6 @@ def cosine_of(arm: VectorArm) -> Estimate:
 
 def between_of(arm: VectorArm) -> Estimate:
     """Return the mean cosine distance over pairs of vectors of different prompts."""
-    import numpy as np
-
     sums, invalid, counts = _prompt_sums(arm)
     if invalid or arm.prompts < 2:
         return undefined(BETWEEN, _no_direction_note(invalid, len(arm.vectors)), arm.prompts)
@@ -186,8 +168,6 @@ def between_of(arm: VectorArm) -> Estimate:
 
 def within_of(arm: VectorArm) -> Estimate:
     """Return the mean over prompts with two or more vectors of the mean cosine distance of their pairs."""
-    import numpy as np
-
     total, invalid, counts = _prompt_sums(arm)
     several = counts > 1
     if invalid or not several.any():
@@ -199,8 +179,6 @@ def within_of(arm: VectorArm) -> Estimate:
 
 def _prompt_sums(arm: VectorArm) -> tuple[np.ndarray, int, np.ndarray]:
     """Return the sum of unit vectors of each prompt (units, d), invalid vectors, and vectors per prompt (units,)."""
-    import numpy as np
-
     units = len(arm.group) - 1
     return *label_sums(arm.vectors, arm.prompt, units), np.bincount(arm.prompt, minlength=units).astype(float)
 

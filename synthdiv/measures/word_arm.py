@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.measures import answers, bleu
 from synthdiv.measures.estimates import Estimate, Measure, estimates, jackknife, mean_of, prompt_groups, prompt_means
 from synthdiv.measures.growth import fit_in_order, in_order_measures
 from synthdiv.measures.ngrams import ngrams
 from synthdiv.measures.sentences import sentences
 from synthdiv.measures.words import words
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
 
 STEP = 1000  # words between two points of the vocabulary curve in the published Heaps' law
 PUBLISHED = (
@@ -60,21 +57,15 @@ class WordArm:
     @cached_property
     def prompt(self) -> np.ndarray:
         """The index of the prompt of each answer: (answers,)."""
-        import numpy as np
-
         return np.repeat(np.arange(len(self.texts)), [len(group) for group in self.texts])
 
     def long(self, length: int) -> np.ndarray:
         """Which prompts have a first answer of `length` words or more: (prompts,)."""
-        import numpy as np
-
         return np.array([len(text) >= length for text in self.first], dtype=bool)
 
 
 def published_estimates(arm: WordArm) -> list[Estimate]:
     """Return PUBLISHED of the first answer to each prompt, and INDIVIDUAL of all answers."""
-    import numpy as np
-
     table, owner = bleu.sentence_table(arm.sentences, 3)
     first = np.flatnonzero(np.diff(arm.prompt, prepend=-1))  # the first answer to each prompt that has one
     group = arm.groups(len(arm.texts))
@@ -95,8 +86,6 @@ def published_estimates(arm: WordArm) -> list[Estimate]:
 
 def answer_estimates(arm: WordArm) -> list[Estimate]:
     """Return the measures of single answers, of all of them."""
-    import numpy as np
-
     lengths = np.array([len(text) for text in arm.all_answers], dtype=float)
     repeated = answers.repetitions(arm.all_answers)
     columns: list[tuple[Measure, Any]] = [

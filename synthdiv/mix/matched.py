@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import TEMPERATURE
@@ -60,7 +61,6 @@ def nll_a_token(likelihood: Artifact) -> float:
 def nearest(temperatures: Sequence[float], nll: Sequence[float], wanted: float, usual: float) -> tuple[float, float]:
     """The temperature at which the curve through these values (monotone between two of them, over the logarithm of the
     temperature) is as `wanted`, and its value there. Of several the one nearest to `usual`; of none the closest."""
-    import numpy as np
     from scipy.interpolate import PchipInterpolator
 
     fine = np.union1d(np.geomspace(temperatures[0], temperatures[-1], 20001), temperatures)

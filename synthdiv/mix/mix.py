@@ -15,6 +15,7 @@ from typing import Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.files import read_rows, write_rows
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
@@ -145,8 +146,6 @@ class Mix(FineTuningSet):
         return ["human" if index < 0 else self.sources[index] for index in self.allocation()]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import numpy as np
-
         prompts = inputs["prompts"]
         answers = {
             (row.source, row.id): row

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.measures.accuracy import exact_match, normal_form
 from synthdiv.measures.vectors import unit_vectors
@@ -57,8 +58,6 @@ class Selection(FineTuningSet):
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         """Small strata choose first, so that no large one takes their prompts."""
-        import numpy as np
-
         first, count, total = self.human
         pool = [row for at in range(self.pools) for row in read_mix(inputs[str(at)])]
         shares = Counter(row["source"] for row in pool)
@@ -95,8 +94,6 @@ class Selection(FineTuningSet):
     def vectors(self, inputs: Mapping[str, Artifact], name: str, rows: list[dict[str, Any]]) -> Any:
         """Unit vectors of the answers of `rows`: encoded, those of the inputs whose names begin with `name`; zeros for
         a text without words."""
-        import numpy as np
-
         if not self.encoded:
             return hashed([row["response"] for row in rows], tokenizer=tokens, token_pattern=None, ngram_range=(1, 2))
         parts = [read_vectors(inputs[each])[0] for each in self.input_names() if each.startswith(name)]

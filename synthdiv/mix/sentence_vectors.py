@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.files import write_rows
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import Split, read_samples
@@ -17,9 +18,6 @@ from synthdiv.mix.mix import FineTuningSet, read_mix
 from synthdiv.models.encoder import encode
 from synthdiv.models.load import weights_folder
 from synthdiv.prompts.prompt_set import read_prompts
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FILE, ROWS = "vectors.npy", "rows.parquet"
 
@@ -63,8 +61,6 @@ class Vectors(Stage):
         return Work(getattr(stage, self.split.value) if self.human else stage.rows if of_mix else stage.answers())
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        import numpy as np
-
         if self.word != REGEX:
             raise DataError(self.check("vectors")[-1])
         texts_from, checkpoint = (inputs[name] for name in self.input_names())
@@ -95,7 +91,6 @@ class Vectors(Stage):
 
 def read_vectors(artifact: Artifact) -> tuple[np.ndarray, dict[str, list[Any]]]:
     """Vectors (n, d), mapped from disk, and for each its `id`, `sample` and `words`."""
-    import numpy as np
     import pyarrow.parquet
 
     return np.load(artifact.path / FILE, mmap_mode="r"), pyarrow.parquet.read_table(artifact.path / ROWS).to_pydict()

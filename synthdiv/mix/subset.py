@@ -7,10 +7,7 @@ but for borders between parts, in memory and time that are nearly linear in the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
+from synthdiv.core.lazy import np
 
 PART = 1000  # vectors of a part
 CENTRES = 8  # of the least diverse subset
@@ -26,8 +23,6 @@ def choose(vectors: np.ndarray, count: int, level: float | None, groups: np.ndar
     that share of the first, and the rest by the second order. None takes random ones. Fewer than `count` groups give
     fewer indices.
     """
-    import numpy as np
-
     if level is None:
         return np.sort(first_of(np.random.default_rng(seed).permutation(len(vectors)), groups, count))
     spread, order = round(level * count), central_order(vectors, seed)
@@ -38,15 +33,11 @@ def choose(vectors: np.ndarray, count: int, level: float | None, groups: np.ndar
 
 def first_of(order: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
     """The first index of each group in an order, at most `count`."""
-    import numpy as np
-
     return order[np.sort(np.unique(groups[order], return_index=True)[1])[:count]]
 
 
 def spread_order(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """About `SPARE` * `count` indices in the order in which they spread out most."""
-    import numpy as np
-
     parts, _ = partition(vectors, max(1, len(vectors) // PART), seed)
     orders, distances = [], []
     for members in parts:
@@ -68,8 +59,6 @@ def farthest_first(vectors: np.ndarray, count: int, groups: np.ndarray, seed: in
     """At most `count` indices, beginning with the vector nearest to the mean (with another seed than 0: a random one):
     each next one is the farthest from those before, of a group that has none; and the cosine distance at which each
     entered."""
-    import numpy as np
-
     first = int(np.random.default_rng(seed).integers(len(vectors)) if seed else
                 (vectors @ vectors.mean(axis=0)).argmax())  # fmt: skip
     order, entered = [first], [2.0]
@@ -87,8 +76,6 @@ def farthest_first(vectors: np.ndarray, count: int, groups: np.ndarray, seed: in
 
 def central_order(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     """All indices, by their rank of distance from the medoid of their part: of each part the same share comes first."""
-    import numpy as np
-
     parts, centres = partition(vectors, CENTRES, seed)
     ranks = np.empty(len(vectors))
     for members, centre in zip(parts, centres, strict=True):
@@ -99,8 +86,6 @@ def central_order(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def partition(vectors: np.ndarray, count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
     """The indices of each part of k-means on directions that has members, and its centre."""
-    import numpy as np
-
     random = np.random.default_rng(seed)
     count = min(count, len(vectors))
     centres = vectors[random.permutation(len(vectors))[:count]]
