@@ -6,16 +6,14 @@ Collapse begins in the tokens that were improbable before fine-tuning; a mean ov
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.estimates import Estimate, Measure, estimates, jackknife, join_notes, prompt_groups, undefined
+from synthdiv.measures.estimates import Estimate, Measure, join_notes, set_estimates, undefined
 from synthdiv.measures.pairing import compared, shuffled_prompts, unknown_reason, unpaired_note
-
-if TYPE_CHECKING:
-    import numpy as np
 
 QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
 TAIL_SHARE = 0.01  # share of the vanilla student's tokens that are its tail
@@ -93,8 +91,6 @@ class WeightedTokens(NamedTuple):
 
     @classmethod
     def from_answers(cls, prompts: Sequence[Sequence[Sequence[float]]]) -> WeightedTokens:
-        import numpy as np
-
         values = np.concatenate([np.asarray(answer, dtype=float) for answers in prompts for answer in answers])
         sizes = [sum(map(len, answers)) for answers in prompts]
         prompt = np.repeat(np.arange(len(prompts)), sizes)
@@ -104,8 +100,6 @@ class WeightedTokens(NamedTuple):
 
     def quantiles(self, kept: np.ndarray) -> list[float]:
         """Return the QUANTILES of the tokens of the prompts in `kept` (prompts,), by weight."""
-        import numpy as np
-
         cumulative = np.cumsum(self.weights * kept[self.prompt])
         thresholds = (np.array([*QUANTILES.values()]) - 1e-9) * cumulative[-1]  # the same tolerance as in `quantile`
         return [float(value) for value in self.values[np.searchsorted(cumulative, thresholds)]]
@@ -113,8 +107,6 @@ class WeightedTokens(NamedTuple):
 
 def quantile(values: np.ndarray, q: float) -> float:
     """Return the smallest of `values` (n,) with at most 1 - q of them above it (Hyndman and Fan 1996, definition 1)."""
-    import numpy as np
-
     rank = len(values) - 1 - int((1 - q) * len(values) + 1e-9)  # tolerance: 1 % of 500 is 5, despite rounding
     return float(np.partition(values, rank)[rank])
 
@@ -122,8 +114,6 @@ def quantile(values: np.ndarray, q: float) -> float:
 def tail_weights(vanilla: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the weight (m,) of each of `values` in the tail of `vanilla` (n,): 1 above its 99 % quantile, 0 below. A
     value equal to the quantile has the weight that makes the weights of `vanilla` sum to 1 % of n."""
-    import numpy as np
-
     threshold = quantile(vanilla, 1 - TAIL_SHARE)
     tie_weight = (TAIL_SHARE * len(vanilla) - (vanilla > threshold).sum()) / (vanilla == threshold).sum()
     return np.where(values == threshold, min(max(tie_weight, 0.0), 1.0), values > threshold)
@@ -140,18 +130,16 @@ def _quantiles(measures: Sequence[Measure], arm: OwnTokens, seed: int) -> list[E
     if reason:
         return [undefined(measure, reason, len(prompts)) for measure in measures]
     tokens = WeightedTokens.from_answers([arm[prompt] for prompt in prompts])
-    made, count = _estimates(measures, tokens.quantiles, prompts, seed, tokens.values), len(tokens.values)
+    made, count = set_estimates(measures, tokens.quantiles, None, len(prompts), seed), len(tokens.values)
     least = [round(MIN_ABOVE / (1 - q)) for q in QUANTILES.values()]
     few = [f"no interval: fewer than {needed:,} tokens" if count < needed else "" for needed in least]
-    return [
-        replace(one, units=one.units[:0], no_interval=why) if why else one for one, why in zip(made, few, strict=True)
-    ]
+    made = [replace(each, units=each.units[:0], no_interval=why) if why else each
+            for each, why in zip(made, few, strict=True)]  # fmt: skip
+    return [each.with_note(impossible_note(tokens.values)) for each in made]
 
 
 def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int) -> list[Estimate]:
     """Return TAILS of one model, from its tokens and those of the vanilla student by prompt."""
-    import numpy as np
-
     prompts = shuffled_prompts(arm, seed)
     reason = _undefined_reason({prompt: pair[:1] for prompt, pair in arm.items()})
     reason = reason or unknown_reason({prompt: other for prompt, (_, other) in arm.items()})
@@ -167,24 +155,13 @@ def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int
         tail = float(weights[in_tail] @ student[in_tail] / weights.sum())
         return [float(tail_weights(base, student).mean()), tail]
 
-    return _estimates(TAILS, statistic, prompts, seed, own)
+    made = set_estimates(TAILS, statistic, None, len(prompts), seed)
+    return [each.with_note(impossible_note(own)) for each in made]
 
 
-def _estimates(
-    measures: Sequence[Measure],
-    statistic: Callable[[np.ndarray], list[float]],
-    prompts: Sequence[str],
-    seed: int,
-    tokens: np.ndarray,
-) -> list[Estimate]:
-    """Return what `statistic` computes of the prompts that are kept (prompts,)."""
-    import numpy as np
-
-    group = prompt_groups(len(prompts), seed)
-    value, pseudo = jackknife(lambda keep: statistic(keep[group]), np.bincount(group))
+def impossible_note(tokens: np.ndarray) -> str:
     impossible = int(np.isinf(tokens).sum())
-    note = f"{impossible} tokens have probability 0" if impossible else ""
-    return estimates(measures, value, pseudo, len(prompts), note=note)
+    return f"{impossible} tokens have probability 0" if impossible else ""
 
 
 def _undefined_reason(arm: OwnTokens) -> str:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError, Score
-from synthdiv.measures.estimates import Estimate, Measure, estimates, jackknife, prompt_groups, undefined
+from synthdiv.measures.estimates import Estimate, Measure, set_estimates, undefined
 from synthdiv.measures.pairing import compared, shuffled_prompts
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PER_OCTAVE = 4
 TEMPERATURES = tuple(2.0 ** (step / PER_OCTAVE) for step in range(-8, 9))  # 1/4 to 4
@@ -53,8 +51,6 @@ class SplitAnswers(NamedTuple):
 
     def values(self, fits: Sequence[float]) -> np.ndarray:
         """Return the NLL per token of each answer (n,) at the ln T fitted on the other half."""
-        import numpy as np
-
         curves = spline(self.nll / self.tokens[:, None])
         return np.where(self.first, curves(fits[1]), curves(fits[0]))
 
@@ -96,8 +92,6 @@ def temperature_scores(
 def nll_after_fit(answers: Mapping[str, TemperatureCurve], seed: int = 0) -> dict[str, float]:
     """Return the NLL per token (nats) of each answer after the fit, by prompt id; their mean is `nll_2_support`. Empty
     if `nll_2_support` is undefined."""
-    import numpy as np
-
     prompts = shuffled_prompts(answers, seed)
     if _undefined_reason(answers):
         return {}
@@ -109,7 +103,6 @@ def nll_after_fit(answers: Mapping[str, TemperatureCurve], seed: int = 0) -> dic
 
 def spline(curves: np.ndarray) -> Any:
     """Return cubic splines in ln T through `curves` (..., temperatures), as a function from ln T to (...)."""
-    import numpy as np
     from scipy.interpolate import CubicSpline
 
     return CubicSpline(np.log(TEMPERATURES), curves, axis=-1)
@@ -117,8 +110,6 @@ def spline(curves: np.ndarray) -> Any:
 
 def best_log_temperature(curve: np.ndarray) -> float:
     """Return ln T at the minimum of the spline through `curve` (temperatures,); of equal minima, that nearest 0."""
-    import numpy as np
-
     curve_spline, grid = spline(curve), np.log(TEMPERATURES)
     extrema = curve_spline.derivative().roots(extrapolate=False)
     candidates = np.concatenate([grid, extrema[np.isfinite(extrema)]])  # the roots of a flat part include NaN
@@ -128,15 +119,12 @@ def best_log_temperature(curve: np.ndarray) -> float:
 
 def _estimates(arm: Mapping[str, TemperatureCurve], seed: int) -> list[Estimate]:
     """Return MEASURES of one arm."""
-    import numpy as np
-
     prompts = shuffled_prompts(arm, seed)
     reason = _undefined_reason(arm)
     if reason:
         return [undefined(measure, reason, len(prompts)) for measure in MEASURES]
-    split, group = _split_answers(arm, prompts), prompt_groups(len(prompts), seed)
-    value, pseudo = jackknife(lambda keep: split.estimate(keep[group]), np.bincount(group))
-    temperature, *rest = estimates(MEASURES, value, pseudo, len(prompts))
+    split = _split_answers(arm, prompts)
+    temperature, *rest = set_estimates(MEASURES, split.estimate, None, len(prompts), seed)
     fits = np.exp(split.fit(np.ones(len(prompts), dtype=bool)))
     temperature = temperature.with_note(f"fitted on the halves: {fits[0]:.4g} and {fits[1]:.4g}")
     ends = [f"a fit is at the end of the grid, T = {T:g}" for T in TEMPERATURES[:: len(TEMPERATURES) - 1]
@@ -147,8 +135,6 @@ def _estimates(arm: Mapping[str, TemperatureCurve], seed: int) -> list[Estimate]
 
 
 def _split_answers(arm: Mapping[str, TemperatureCurve], prompts: list[str]) -> SplitAnswers:
-    import numpy as np
-
     nll, tokens = np.array([arm[p].nll_at for p in prompts], float), np.array([arm[p].tokens for p in prompts], float)
     return SplitAnswers(nll, tokens, np.arange(len(prompts)) < len(prompts) // 2)
 
