@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, DataError, Run, Sample, Score
 from synthdiv.evaluate.likelihood import Likelihood, Target, human_scores, own_items, perplexity_1_scores
-from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
+from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, with_notes, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
 from synthdiv.measures.budgets import TextBudget, lexical_estimates, words_scores
@@ -28,14 +28,6 @@ from synthdiv.prompts.split import rank
 AGAINST_HUMAN = ("mauve", "frechet", "precision", "recall", "cluster_entropy")
 PER_PROMPT = ("self_bleu_3_within@texts", "distinct_2_within@texts", "published_self_bleu_3_individual")  # items
 TRUNCATED = Measure("truncated", SHARE, None, "no answer", 0, 1)
-
-
-class Responses(NamedTuple):
-    """One arm in one decoding: its answers, their likelihood under the vanilla student, their sentence vectors."""
-
-    answers: Artifact
-    own: Artifact
-    vectors: Artifact | None
 
 
 @dataclass
@@ -141,75 +133,61 @@ class Collapse(Stage, TextBudget):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         if (self.word, self.sentence) != (REGEX, SENTENCE):
             raise DataError("collapse.word, collapse.sentence: this version has one rule for each, " + REGEX)
-        scores: list[Score] = []
-        items: list[dict[str, Any]] = []
-        if self.human:
-            scores, items = human_scores(inputs["human"], inputs.get("vanilla/human"), self.seed)
+        arms = [inputs[name] for name in ("human", "vanilla/human") if name in inputs]
+        scores, items = human_scores(*arms, seed=self.seed) if arms else ([], [])
         for index, decoding in enumerate(self.decodings):
             run.progress(index, len(self.decodings), "decodings measured")
-            student = responses_of(inputs, decoding)
-            vanilla = None if self.vanilla else responses_of(inputs, f"vanilla/{decoding}")
-            more, more_items = self._decoding(student, vanilla, inputs.get("human_vectors"))
+            more, more_items = self._decoding(inputs, decoding)
             scores += [replace(score, name=f"{decoding}/{score.name}") for score in more]
-            items += [{**each, "decoding": decoding} for each in (*more_items, *own_items(student.own))]
-        write_suite(out, scores, items, CollapseSuite)
-        return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
+            items += [{**each, "decoding": decoding} for each in more_items]
+        return write_suite(out, scores, items, CollapseSuite)
 
-    def _decoding(
-        self, student: Responses, vanilla: Responses | None, human: Artifact | None
-    ) -> tuple[list[Score], list[dict[str, Any]]]:
+    def _decoding(self, inputs: Mapping[str, Artifact], decoding: str) -> tuple[list[Score], list[dict[str, Any]]]:
         """The scores and the items of one decoding."""
-        groups = grouped(read_samples(student.answers.path))
-        base = grouped(read_samples(vanilla.answers.path)) if vanilla else {}
-        others = {key: base[key] for key in groups} if vanilla else None
-        texts = None if others is None else responses(others)
-        levels, gaps = lexical_estimates(responses(groups), texts, self, self.seed)
-        scores = scores_of([*levels, *gaps]) + whole_scores(groups, others, self, self.seed)
-        scores += perplexity_1_scores(student.own, vanilla.own if vanilla else None, self.seed)
+
+        def arms(part: str) -> list[Artifact]:
+            """The artifact of the student, and unless it is the vanilla student that of this one."""
+            names = (f"{decoding}/{part}", f"vanilla/{decoding}/{part}")
+            return [inputs[name] for name in names if name in inputs]
+
+        groups, *vanilla = [grouped(read_samples(each.path)) for each in arms("answers")]
+        base = responses(vanilla[0]) if vanilla else None
+        levels, gaps = lexical_estimates(responses(groups), base, self, self.seed)
+        scores = scores_of([*levels, *gaps]) + whole_scores([groups, *vanilla], self, self.seed)
+        scores += perplexity_1_scores(*arms("own"), seed=self.seed)
         truncated = [sum(row.finish == "length" for row in rows) / len(rows) for rows in groups.values()]
         scores.append(mean_of(TRUNCATED, truncated, sum(map(len, groups.values()))).score())
-        if student.vectors:
-            scores += semantic(student.vectors, vanilla.vectors if vanilla else None, human, self.seed)
+        if self.vectors:
+            scores += semantic(*arms("vectors"), human=inputs.get("human_vectors"), seed=self.seed)
         per_prompt = [each for each in levels if each.measure.name in PER_PROMPT]
         pairs = [(each, pair) for each in per_prompt for pair in zip(groups, each.units, strict=True)]
-        return scores, [*answer_items(groups), *(item(key, each.measure.name, x) for each, (key, x) in pairs)]
+        items = [*answer_items(groups), *(item(key, each.measure.name, x) for each, (key, x) in pairs)]
+        return scores, [*items, *own_items(inputs[f"{decoding}/own"])]
 
 
-def responses_of(inputs: Mapping[str, Artifact], name: str) -> Responses:
-    """The artifacts of one arm in one decoding; `name` is the decoding, for the vanilla student after `vanilla/`."""
-    return Responses(inputs[f"{name}/answers"], inputs[f"{name}/own"], inputs.get(f"{name}/vectors"))
-
-
-def whole_scores(
-    groups: dict[str, list[Sample]], vanilla: dict[str, list[Sample]] | None, budget: TextBudget, seed: int
-) -> list[Score]:
+def whole_scores(arms: list[dict[str, list[Sample]]], budget: TextBudget, seed: int) -> list[Score]:
     """The `@words` scores without first answers that are truncated or empty: how much these change the others."""
-    arms = [
-        {key: [row.response for row in rows[:1] if is_whole(row)] for key, rows in arm.items()}
-        for arm in (groups, vanilla)
-        if arm is not None
-    ]
-    dropped = sum(not texts for texts in arms[0].values())
-    note = f"without {dropped} of {len(groups)} first answers, truncated or empty"
-    scores = words_scores(arms[0], arms[1] if vanilla else None, budget, seed)
+    whole = [{key: [row.response for row in rows[:1] if is_whole(row)] for key, rows in arm.items()} for arm in arms]
+    dropped = sum(not texts for texts in whole[0].values())
+    note = f"without {dropped} of {len(whole[0])} first answers, truncated or empty"
+    scores = words_scores(*whole, budget=budget, seed=seed)
     return [replace(score, name=f"whole/{score.name}", note=join_notes(score.note, note)) for score in scores]
 
 
-def semantic(student: Artifact, vanilla: Artifact | None, human: Artifact | None, seed: int) -> list[Score]:
+def semantic(student: Artifact, vanilla: Artifact | None = None, *, human: Artifact | None, seed: int) -> list[Score]:
     """The scores of sentence vectors; those of the human answers are the reference."""
-    arms = [read_vectors(artifact) if artifact else (None, {"id": None}) for artifact in (student, vanilla, human)]
-    (vectors, ids), (vanilla_vectors, vanilla_ids), (human_vectors, human_ids) = (
-        (values, rows["id"]) for values, rows in arms
-    )
-    student_note = truncated_note(student)
-    vanilla_note = truncated_note(vanilla, "of the vanilla student's ") if vanilla else ""
+    sets: Any = [read_vectors(each) if each else (None, {"id": None}) for each in (student, vanilla, human)]
+    (vectors, rows), (vanilla_vectors, vanilla_rows), (human_vectors, human_rows) = sets
+    arguments = (vectors, vanilla_vectors, human_vectors, rows["id"], vanilla_rows["id"], human_rows["id"], seed)
+    notes = truncated_note(student), truncated_note(vanilla, "of the vanilla student's ") if vanilla else ""
     human_note = truncated_note(human, "human ") if human else ""
-    scores = []
-    for score in semantic_scores(vectors, vanilla_vectors, human_vectors, ids, vanilla_ids, human_ids, seed):
-        notes = [score.note, student_note, vanilla_note if score.name.endswith(VANILLA) else ""]
-        notes.append(human_note if score.name.removesuffix(VANILLA) in AGAINST_HUMAN else "")
-        scores.append(replace(score, note=join_notes(*notes)))
-    return scores
+    scores = [with_notes(score, *notes) for score in semantic_scores(*arguments)]
+    return [
+        replace(score, note=join_notes(score.note, human_note))
+        if score.name.removesuffix(VANILLA) in AGAINST_HUMAN
+        else score
+        for score in scores
+    ]
 
 
 def responses(groups: dict[str, list[Sample]]) -> dict[str, list[str]]:

@@ -61,42 +61,30 @@ class DownstreamSuite(Suite):
         return problems
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
-        names, patterns = [file.name for file in self.files], [file.pattern or "" for file in self.files]
-        inputs = {f"{file.name}/questions": questions(file, arm) for file in self.files}
-        if self.facts:
-            names, patterns = [*names, FACTS], [*patterns, ""]
-            inputs[f"{FACTS}/questions"] = fact_questions(arm)
+        asked = {file.name: Node(Questions(file.table, *arm.rendering, file.choices)) for file in self.files}
+        asked |= {FACTS: fact_questions(arm)} if self.facts else {}
+        inputs = {f"{name}/questions": node for name, node in asked.items()} | self.parts(arm, asked)
+        if vanilla:
+            inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, asked).items()}
         if self.harness:
             inputs["tasks"] = Node(TaskTexts(asked=self.harness))
-        stage = Downstream(names, patterns, self.harness is not None, vanilla is None)
-        for prefix, student in (("", arm), ("vanilla/", vanilla)):
-            if student:
-                inputs |= {f"{prefix}{name}": node for name, node in self.parts(student).items()}
-        return Node(stage, inputs)
+        patterns = [*(file.pattern or "" for file in self.files), *[""] * self.facts]
+        return Node(Downstream([*asked], patterns, self.harness is not None, vanilla is None), inputs)
 
-    def parts(self, arm: EvaluatedStudent) -> dict[str, Node]:
+    def parts(self, arm: EvaluatedStudent, asked: Mapping[str, Node]) -> dict[str, Node]:
         """What the suite takes of one arm, by name."""
-        settings, nodes = arm.settings, dict[str, Node]()
+        how = (arm.settings.precision, arm.settings.batch_tokens)
+        nodes = dict[str, Node]()
+        for name, node in asked.items():
+            nodes[f"{name}/answers"] = Node(Choices(*how), {"prompts": node, "model": arm.model})
         for file in self.files:
-            asked = questions(file, arm)
-            if file.choices:
-                stage = Choices(settings.precision, settings.batch_tokens)
-                nodes[f"{file.name}/answers"] = Node(stage, {"prompts": asked, "model": arm.model})
-            else:
+            if not file.choices:
                 source = arm.source(Sampling(0.0, 1.0, file.max_new_tokens))
-                nodes[f"{file.name}/answers"] = source.answers(asked, split=Split.test, rows=file.table.rows)
-        if self.facts:
-            stage = Choices(settings.precision, settings.batch_tokens)
-            nodes[f"{FACTS}/answers"] = Node(stage, {"prompts": fact_questions(arm), "model": arm.model})
+                which: dict[str, Any] = {"split": Split.test, "rows": file.table.rows}
+                nodes[f"{file.name}/answers"] = source.answers(asked[file.name], **which)
         if self.harness:
-            run = Harness(self.harness, settings.precision, settings.batch_tokens)
-            nodes["harness"] = Node(run, {"prompts": arm.prompts, "model": arm.model})
+            nodes["harness"] = Node(Harness(self.harness, *how), {"prompts": arm.prompts, "model": arm.model})
         return nodes
-
-
-def questions(file: QuestionFile, arm: EvaluatedStudent) -> Node:
-    """The questions of a file, rendered as the prompts of the study."""
-    return Node(Questions(file.table, *arm.rendering, file.choices))
 
 
 def fact_questions(arm: EvaluatedStudent) -> Node:
@@ -192,8 +180,7 @@ class Downstream(Stage):
             for score in task_scores(measure, values, vanilla, chance):
                 scores.append(replace(score, role=HEADLINE) if headline else score)
             items += [item(key, measure.name, value) for key, value in values.items()]
-        write_suite(out, scores, items, DownstreamSuite)
-        return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
+        return write_suite(out, scores, items, DownstreamSuite)
 
     def tasks(self, inputs: Mapping[str, Artifact]) -> Iterator[Task]:
         """Of each measure of each task: the values of the student and of the vanilla student by question, the chance

@@ -100,19 +100,10 @@ class JudgePrompts(Stage):
         for author in range(self.authors):
             for row in taken_rows(inputs[str(author)], inputs["prompts"], self.limit, self.samples):
                 texts = {"prompt": row["prompt"], "response": row["response"] + self.appended}
-                yield {
-                    "id": f"{row['id']}/{author}/{row['sample']}",
-                    "prompt": self.rubric.render(texts),
-                    "prompt_id": row["id"],
-                    "sample": row["sample"],
-                    "first": author,
-                    "second": -1,
-                    "order": 0,
-                    "question": row["prompt"],
-                    "response": texts["response"],
-                    "source": row["source"],
-                    "finish": row["finish"],
-                }
+                place = {"prompt_id": row["id"], "sample": row["sample"], "first": author, "second": -1, "order": 0}
+                answer = {"response": texts["response"], "source": row["source"], "finish": row["finish"]}
+                asked = {"id": f"{row['id']}/{author}/{row['sample']}", "prompt": self.rubric.render(texts)}
+                yield asked | place | {"question": row["prompt"]} | answer
 
     def _pairs(self, inputs: Mapping[str, Artifact]) -> Iterator[Row]:
         sides = [taken_rows(inputs[str(at)], inputs["prompts"], self.limit, 1) for at in range(self.authors)]
@@ -125,19 +116,10 @@ class JudgePrompts(Stage):
                 failed = "failed" in (rows[first]["finish"], rows[second]["finish"])
                 for order in (0, 1):
                     slots = shown | dict(zip("ab", texts if order == 0 else texts[::-1], strict=True))
-                    yield {
-                        "id": f"{prompt['id']}/{first}-{second}/{order}",
-                        "prompt": self.rubric.render(slots),
-                        "prompt_id": prompt["id"],
-                        "sample": 0,
-                        "first": first,
-                        "second": second,
-                        "order": order,
-                        "question": prompt["prompt"],
-                        "a": texts[0],
-                        "b": texts[1],
-                        "finish": "failed" if failed else rows[first]["finish"],
-                    }
+                    place = {"prompt_id": prompt["id"], "sample": 0, "first": first, "second": second, "order": order}
+                    answers = {"a": texts[0], "b": texts[1], "finish": "failed" if failed else rows[first]["finish"]}
+                    row = {"id": f"{prompt['id']}/{first}-{second}/{order}", "prompt": self.rubric.render(slots)}
+                    yield row | place | {"question": prompt["prompt"]} | answers
 
 
 def pairs_of(authors: int, compared: int = 0) -> list[tuple[int, int]]:

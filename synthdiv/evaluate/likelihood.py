@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from synthdiv.core.files import read_rows
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Score
 from synthdiv.evaluate.judge_prompts import taken_rows
-from synthdiv.evaluate.suite import item
+from synthdiv.evaluate.suite import item, with_notes
 from synthdiv.generate.generate import prompt_tokens, read_samples
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores, published_perplexity
 from synthdiv.measures.tails import own_answer_tail_scores, tail_scores
@@ -201,17 +201,19 @@ def read_likelihood(artifact: Artifact) -> list[dict[str, Any]]:
 
 
 def human_scores(
-    student: Artifact, vanilla: Artifact | None, seed: int = 0
+    student: Artifact, vanilla: Artifact | None = None, *, seed: int = 0
 ) -> tuple[list[Score], list[dict[str, Any]]]:
     """Perplexity 2 of two `human` artifacts, whole, by tail, and split into sharpness and support; and its items."""
     answers, tokens, curves = human_answers(student)
-    vanilla_answers, vanilla_tokens, vanilla_curves = human_answers(vanilla) if vanilla else (None, None, None)
-    scores = likelihood_scores(answers, vanilla_answers)
-    scores += tail_scores(tokens, vanilla_tokens, seed) + temperature_scores(curves, vanilla_curves, seed)
-    scores.append(published_perplexity([answer.nll / answer.tokens for answer in answers.values()]))
-    items = [item(key, "nll_2", answer.nll / answer.tokens, bytes=answer.bytes) for key, answer in answers.items()]
-    fitted = nll_after_fit(curves, seed)
-    items += [item(key, "nll_2_support", value, bytes=answers[key].bytes) for key, value in fitted.items()]
+    base = human_answers(vanilla) if vanilla else (None, None, None)
+    per_token = {key: answer.nll / answer.tokens for key, answer in answers.items()}
+    scores = likelihood_scores(answers, base[0]) + tail_scores(tokens, base[1], seed)
+    scores += [*temperature_scores(curves, base[2], seed), published_perplexity([*per_token.values()])]
+    items = [
+        item(key, name, value, bytes=answers[key].bytes)
+        for name, values in (("nll_2", per_token), ("nll_2_support", nll_after_fit(curves, seed)))
+        for key, value in values.items()
+    ]
     return scores, items
 
 
@@ -227,18 +229,13 @@ def human_answers(
     )
 
 
-def perplexity_1_scores(student: Artifact, vanilla: Artifact | None, seed: int = 0) -> list[Score]:
+def perplexity_1_scores(student: Artifact, vanilla: Artifact | None = None, *, seed: int = 0) -> list[Score]:
     """Perplexity 1 of two `own` artifacts, whole and by tail; with a note where answers were cut at the context."""
     base = (own_answers(vanilla), own_tokens(vanilla)) if vanilla else (None, None)
-    scores = own_answer_scores(own_answers(student), base[0]) + own_answer_tail_scores(
-        own_tokens(student), base[1], seed
-    )
-    student_note, vanilla_note = cut_note(student), cut_note(vanilla, "of the vanilla student's ") if vanilla else ""
-    noted = []
-    for score in scores:
-        notes = [score.note, student_note, vanilla_note if score.name.endswith("-vanilla") else ""]
-        noted.append(replace(score, note="; ".join(filter(None, notes))))
-    return noted
+    scores = own_answer_scores(own_answers(student), base[0])
+    scores += own_answer_tail_scores(own_tokens(student), base[1], seed)
+    notes = cut_note(student), cut_note(vanilla, "of the vanilla student's ") if vanilla else ""
+    return [with_notes(score, *notes) for score in scores]
 
 
 def own_answers(artifact: Artifact) -> dict[str, list[AnswerNLL]]:

@@ -11,18 +11,8 @@ from synthdiv.core.fields import setting
 from synthdiv.core.lazy import np
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run, Sample, Score
-from synthdiv.evaluate.judged import (
-    NO_PANEL,
-    PANEL,
-    Groups,
-    order_estimates,
-    orders_of,
-    panel_of,
-    problem_estimates,
-    rating_estimates,
-    values_of,
-    verdicts_by_prompt,
-)
+from synthdiv.evaluate import judged
+from synthdiv.evaluate.judged import NO_PANEL, PANEL, Groups, verdicts_by_prompt
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.evaluate.suite import CAVEAT, EvaluatedStudent, Suite, item, write_suite
 from synthdiv.generate.generate import read_samples
@@ -84,7 +74,7 @@ class QualitySuite(Suite):
                     inputs[f"mix/{name}/{judge.name}"] = node
         stage = Quality(
             **{name: [judge.name for judge in judges[name]] for name in self.rubrics},
-            panel=panel_of(judges["quality"]),
+            panel=judged.panel_of(judges["quality"]),
             vanilla=vanilla is None,
             mix=bool(arm.mix and self.mix_rows),
             probes=self.probes,
@@ -131,15 +121,15 @@ class Quality(Stage):
     seed: int = 0
     """Seed of the intervals."""
 
-    def judged(self) -> list[str]:
+    def verdicts(self) -> list[str]:
         """What judges say of one arm, by rubric and judge."""
         names = [f"{rubric}/{judge}" for rubric in RATED for judge in getattr(self, rubric)]
         return names + ([f"probe/{judge}" for judge in self.quality] if self.probes else [])
 
     def input_names(self) -> Iterator[str]:
-        yield from ("answers", *self.judged())
+        yield from ("answers", *self.verdicts())
         if not self.vanilla:
-            yield from (f"vanilla/{name}" for name in ("answers", *self.judged()))
+            yield from (f"vanilla/{name}" for name in ("answers", *self.verdicts()))
             yield from (f"preference/{judge}" for judge in self.preference)
         if self.mix:
             yield from (f"mix/{rubric}/{judge}" for rubric in RATED for judge in getattr(self, rubric))
@@ -148,21 +138,19 @@ class Quality(Stage):
         answers = answers_of(inputs["answers"])
         groups = {name: verdicts_by_prompt(inputs[name]) for name in inputs if not name.endswith("answers")}
         estimates, items = self.levels(groups, "", answers, inputs)
-        base = None
-        if not self.vanilla:
-            base, _ = self.levels(groups, "vanilla/", answers_of(inputs["vanilla/answers"]), inputs)
-        scores = scores_of(estimates, base)
-        if not self.vanilla:
-            scores += self.wins(groups, answers, answers_of(inputs["vanilla/answers"]))
+        if self.vanilla:
+            scores = scores_of(estimates)
+        else:
+            vanilla = answers_of(inputs["vanilla/answers"])
+            scores = scores_of(estimates, self.levels(groups, "vanilla/", vanilla, inputs)[0])
+            scores += self.wins(groups, answers, vanilla)
         scores += self.mixes(groups, inputs)
         for name in RATED if self.vanilla else (*RATED, "preference"):
-            of_judges = {judge: groups[f"{name}/{judge}"] for judge in getattr(self, name)}
-            if of_judges:
+            if of_judges := {judge: groups[f"{name}/{judge}"] for judge in getattr(self, name)}:
                 rubric = rubric_of(inputs, f"{name}/{next(iter(of_judges))}")
-                problems = problem_estimates(rubric.name, of_judges)
+                problems = judged.problem_estimates(rubric.name, of_judges)
                 scores += [replace(each.score(), role=CAVEAT) for each in problems]
-        write_suite(out, scores, items, QualitySuite)
-        return {"scores": len(scores), "undefined": sum(score.value != score.value for score in scores)}
+        return write_suite(out, scores, items, QualitySuite)
 
     def levels(
         self, groups: dict[str, Groups], arm: str, answers: dict[str, Sample], inputs: Mapping[str, Artifact]
@@ -176,7 +164,7 @@ class Quality(Stage):
             if not of_judges:
                 continue
             rubric, prompts = rubric_of(inputs, f"{name}/{next(iter(of_judges))}"), list(next(iter(of_judges.values())))
-            rated = rating_estimates(rubric, of_judges, prompts, self.panel if name == "quality" else None)
+            rated = judged.rating_estimates(rubric, of_judges, prompts, self.panel if name == "quality" else None)
             estimates += rated.values()
             for each in rated.values():
                 pairs = zip(prompts, each.units, strict=False)
@@ -188,7 +176,7 @@ class Quality(Stage):
         moves = {}
         for judge in self.quality if self.probes else []:
             probed = groups[f"{arm}probe/{judge}"]
-            moves[judge] = values_of(probed, probed) - values_of(groups[f"{arm}quality/{judge}"], probed)
+            moves[judge] = judged.values_of(probed, probed) - judged.values_of(groups[f"{arm}quality/{judge}"], probed)
         members = [moves[judge] for judge in self.panel if judge in moves]
         if members:
             moves[PANEL] = sum(members) / len(members)
@@ -206,10 +194,10 @@ class Quality(Stage):
         of_judges = {judge: groups[f"preference/{judge}"] for judge in self.preference}
         rates, scores = dict[str, np.ndarray](), list[Score]()
         for judge, pairs in of_judges.items():
-            orders = orders_of(pairs, [*pairs])
+            orders = judged.orders_of(pairs, [*pairs])
             rates[judge] = orders.mean(axis=1)
             scores.append(mean_of(WIN._replace(name=f"win_rate/{judge}"), rates[judge]).score())
-            for each in order_estimates(orders, [*pairs]):
+            for each in judged.order_estimates(orders, [*pairs]):
                 measure = each.measure._replace(name=f"{each.measure.name}/{judge}")
                 scores.append(replace(replace(each, measure=measure).score(), role=CAVEAT))
         members = [judge for judge in self.panel if judge in of_judges]
@@ -236,7 +224,7 @@ class Quality(Stage):
                 for source in sorted({row["source"] for rows in verdicts.values() for row in rows}):
                     every = {key: [row for row in rows if row["source"] == source] for key, rows in verdicts.items()}
                     of_source = {key: rows for key, rows in every.items() if rows}  # a prompt can be in several rounds
-                    rated = rating_estimates(rubric, {judge: of_source}, list(of_source))[judge]
+                    rated = judged.rating_estimates(rubric, {judge: of_source}, list(of_source))[judge]
                     measure = rated.measure._replace(name=f"mix/{source}/{rubric.name}/{judge}")
                     scores.append(mean_of(measure, rated.units).score())
         return scores

@@ -26,6 +26,7 @@ from synthdiv.evaluate.rubric import Rubric, Rubrics
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Sampling
+from synthdiv.measures.estimates import VANILLA, join_notes
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.questions import WholeTable
 
@@ -198,15 +199,24 @@ def item(prompt: str, measure: str, value: float, **rest: Any) -> dict[str, Any]
     return which | {"measure": measure, "value": float(value), "bytes": -1, "finish": ""} | rest
 
 
-def write_suite(out: Path, scores: list[Score], items: list[dict[str, Any]], suite: type[Suite] = Suite) -> None:
-    """Write `scores.json`, and `items.parquet` beside it, because scores alone cannot be paired. `suite` says which
-    scores are headlines and caveats, unless they do themselves. JSON has no NaN and no infinity: they are written as
-    null and as text."""
+def write_suite(
+    out: Path, scores: list[Score], items: list[dict[str, Any]], suite: type[Suite] = Suite
+) -> dict[str, Any]:
+    """Write `scores.json`, and `items.parquet` beside it, because scores alone cannot be paired; return how many scores
+    there are. `suite` says which are headlines and caveats, unless they do themselves. JSON has no NaN and no infinity:
+    they are written as null and as text."""
     roles = dict.fromkeys(suite.headlines, HEADLINE) | dict.fromkeys(suite.caveats, CAVEAT)
     fields = [dataclasses.asdict(score) | {"role": roles.get(score.name, score.role)} for score in scores]
     records = [{key: json_number(x) if isinstance(x, float) else x for key, x in each.items()} for each in fields]
     (out / "scores.json").write_text(json.dumps(records, indent=1, allow_nan=False), encoding="utf-8")
     write_rows(items, out / "items.parquet")
+    return {"scores": len(scores), "undefined": sum(math.isnan(score.value) for score in scores)}
+
+
+def with_notes(score: Score, of_student: str, of_vanilla: str) -> Score:
+    """The score with a note on the answers of the student, and if it is a difference one on the vanilla student's."""
+    both = (of_student, of_vanilla if score.name.endswith(VANILLA) else "")
+    return dataclasses.replace(score, note=join_notes(score.note, *both))
 
 
 def json_number(value: float) -> float | str | None:

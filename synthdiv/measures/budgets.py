@@ -110,10 +110,9 @@ def arm_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
     return [*words_estimates(arm, budget), *published_estimates(arm), *answer_estimates(arm)]
 
 
-def words_scores(student: Groups, vanilla: Groups | None, budget: TextBudget, seed: int = 0) -> list[Score]:
-    """Return only the `@words` scores of `lexical_scores`; answers to prompts may be missing."""
-    arms = [WordArm(list(groups.values()), seed) for groups in (student, vanilla) if groups is not None]
-    return scores_of(*(words_estimates(arm, budget) for arm in arms))
+def words_scores(*arms: Groups, budget: TextBudget, seed: int = 0) -> list[Score]:
+    """Return only the `@words` scores of `lexical_scores`, of one arm or two; answers to prompts may be missing."""
+    return scores_of(*(words_estimates(WordArm(list(arm.values()), seed), budget) for arm in arms))
 
 
 def words_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:

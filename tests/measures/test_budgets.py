@@ -193,7 +193,7 @@ def test_words_are_of_first_answers_in_order_each_up_to_the_cap(lengths, words, 
     while used < len(lengths) and total < words:
         total += min(lengths[used], most)
         used += 1
-    score = {score.name: score for score in words_scores(groups, None, budget)}["entropy_1@words"]
+    score = {score.name: score for score in words_scores(groups, budget=budget)}["entropy_1@words"]
     if total < words:
         assert score.note == f"{total} words in first answers of at most {most}, the budget needs {words}"
     else:
@@ -270,7 +270,7 @@ def test_same_seed_same_scores_and_the_seed_moves_only_intervals():
 def test_words_scores_are_the_words_part_of_all():
     arms = made_answers(0, prompts=80), made_answers(1, prompts=80)
     everything = [score for name, score in by_name(*arms).items() if "@words" in name]
-    assert repr(words_scores(*arms, BUDGET)) == repr(everything)
+    assert repr(words_scores(*arms, budget=BUDGET)) == repr(everything)
 
 
 def test_arms_with_other_prompts_are_refused():
