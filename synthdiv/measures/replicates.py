@@ -131,13 +131,15 @@ def equal_errors(rest: np.ndarray) -> float:
     Bartlett's p, which sees several arms that differ, and that of the noisiest arm: an F test of its sum of squares
     against the mean of the others to that of the others among themselves (Russell and Bradley 1958), times the arms.
     A noisy arm is in the residuals of all others, which hides it from Bartlett's test where there are few."""
-    from scipy.stats import bartlett
-
     count, replicates = rest.shape
+    spreads, df = rest.var(axis=1, ddof=1), replicates - 1
+    # scipy's `bartlett` in one go: with 2,000 arms that takes .4 s
+    ratio = count * df * (math.log(spreads.mean()) - np.log(spreads).mean())
+    bartlett = special.chdtrc(count - 1, ratio / (1 + (count + 1) / (3 * count * df)))
     one = (rest**2).sum(axis=1) * count / (count - 1)
     others = np.maximum((rest**2).sum() - one, 1e-12 * one)  # rounding
     noisiest = count * special.fdtrc(replicates - 1, (count - 2) * (replicates - 1), (count - 2) * one / others).min()
-    return min(1.0, 2 * float(bartlett(*rest).pvalue), 2 * float(noisiest))
+    return min(1.0, 2 * float(bartlett), 2 * float(noisiest))
 
 
 def detectable(error: float, df: float, alpha: float = ALPHA) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synthdiv.core.ledger import Ledger
+from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.types import Artifact, Score
 from synthdiv.measures.budgets import TextBudget, texts_estimates, words_estimates
 from synthdiv.measures.word_arm import WordArm
@@ -17,8 +18,9 @@ from synthdiv.mix.filters import overlap, overlap_counts, refuses
 from synthdiv.mix.mix import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
-from synthdiv.views.layout import Row, markdown
-from synthdiv.views.report.collect import finished, manifest, read_or
+from synthdiv.views.layout import Row, csv_text, markdown
+from synthdiv.views.report.collect import LARGE, finished, manifest, read_or
+from synthdiv.views.report.tables import some
 
 DIVERSITY = ("distinct_2@words", "mtld@words", "compression_gzip@words", "self_bleu_3@texts")
 BUDGET, ANSWERS = TextBudget(words=1000, texts=50, length=5), 200  # of random answers of a mix
@@ -29,10 +31,19 @@ TUNED = "matched_temperature"  # a stage
 SETS = ("questions", "requests", "task_texts")  # stages: prompt sets of suites
 
 
-def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]]) -> tuple[list[Row], dict[str, str]]:
-    """A row for each finished mix of a sweep, and its card by the name of its file. `scores` are by cell."""
+def cards(
+    root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]], names: Mapping[str, str]
+) -> tuple[list[Row], dict[str, str]]:
+    """A row for each finished mix of a sweep, of more than `LARGE` mixes one for each group of arms, and files by name:
+    the card of each and a table of all. `scores` are by cell, and so are `names`, of its arm."""
     nodes, lines, files = {node.key: node for node in ledger.nodes()}, list[Row](), dict[str, str]()
-    trained = {nodes[cell.train].inputs.get("mix", ""): cell for cell in ledger.cells() if cell.train in nodes}
+    trained, arms = dict[str, CellRecord](), defaultdict[str, dict[str, None]](dict)
+    for cell in ledger.cells():
+        if cell.train in nodes:
+            trained[key := nodes[cell.train].inputs.get("mix", "")] = cell
+            arms[key][names[cell.key]] = None
+    if len(trained) > LARGE:
+        trained = {key: trained[key] for key in {(*arms[key],): key for key in trained}.values()}
     for key, cell in trained.items():
         mix, prompts, file = finished(root, key or "-"), finished(root, cell.prompts), f"cards/{key[:8]}.md"
         rows = read_or(Rows(), mix, lambda path: read_mix(Artifact(None, "", path)))
@@ -59,17 +70,23 @@ def cards(root: Path, ledger: Ledger, scores: Mapping[str, Mapping[str, Score]])
         values = [{name: getattr(score, name) for name in ("name", "value", "n", "note")} for score in measured]
         shown = "The prompts are confidential.\n" if confidential else markdown(sample(rows, hidden))
         files[file] = (
-            f"# Mix {key[:8]}\n\n{markdown(sources)}\n## Diversity of {ANSWERS} random answers, and quality\n\n"
+            f"# Mix {key[:8]}\n\nOf {', '.join(arms[key])}.\n\n{markdown(sources)}"
+            f"\n## Diversity of {ANSWERS} random answers, and quality\n\n"
             f"{markdown(values)}\n## A sample\n\n{shown}"
         )
-        line = {"card": file, "rows": len(rows), "effective sources": summary.get("effective_sources")}
+        line = {
+            "card": file,
+            "arms": some(arms[key]),
+            "rows": len(rows),
+            "effective sources": summary.get("effective_sources"),
+        }
         for tuned in (finished(root, at) for at in cell.nodes if nodes[at].stage == TUNED):
             facts = manifest(tuned)["summary"] if tuned else {}
             line |= {"temperature": facts.get("temperature"), "nats a token": facts.get("interpolated")}
             line["nats a token of multi"] = facts.get("nll", {}).get("multi")
         line["sources"] = ", ".join(f"{row['source']} {row['share']}" for row in sources)
         lines.append(line | {name: sum(row.get(name, 0) for row in sources) for name in SUMMED})
-    return lines, files
+    return lines, files | ({"mixes.csv": csv_text(lines)} if lines else {})
 
 
 def source_rows(rows: Rows, summary: Mapping[str, Any], licences: Mapping[str, str | None]) -> Rows:

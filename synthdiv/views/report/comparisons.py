@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.study.claims import AXIS, BEST, LINEAGES, MATCHED, MEAN, MIXTURE, POOLS, SEVERAL, SYNTHETIC
+from synthdiv.views.report.alike import Alike
 from synthdiv.views.report.arms import LINEAGE, MEMBER, Arm, value_of
-from synthdiv.views.report.collect import VANILLA
+from synthdiv.views.report.collect import VANILLA, CellRow
+from synthdiv.views.report.shared_replicates import matched
 
 OF_SOURCES = ("mix", "source", "mix.weights", "mix.source")
 REAL_SHARE = "real_share"  # follows from the mix of human and vanilla arms, and is an axis of all others
@@ -48,6 +51,10 @@ class Comparison:
     def every(self) -> list[Arm]:
         return [self.arm, *self.members, *self.others]
 
+    @cached_property
+    def replicates(self) -> list[list[CellRow]]:
+        return matched(self.every)
+
     @property
     def of_best(self) -> bool:
         """Whether the best of several is to be chosen."""
@@ -61,13 +68,36 @@ def rank(name: str, part: str) -> int:
     return 0 if name.endswith((BEST, MIXTURE, LINEAGES)) else 1 if part and MEAN not in name else 2
 
 
+class ArmIndex:
+    """Finds the arms of a sweep that a comparison is about."""
+
+    def __init__(self, arms: Sequence[Arm]):
+        self.arms, self.axes = arms, sorted({axis for arm in arms for axis in arm.axes})
+        self.tables = cache(lambda free: Alike((one, self.values(one, free)) for one in arms))
+
+    def values(self, arm: Arm, free: tuple[str, ...]) -> dict[str, str]:
+        """The axes of an arm, but for those that are `free`. The real share of human and vanilla arms follows from
+        their mix where it may differ."""
+        mix_is_free = free == OF_SOURCES and arm.axes.get("mix") in ("human", VANILLA)
+        return {axis: value_of(arm, axis) for axis in self.axes
+                if axis not in free and not (mix_is_free and axis == REAL_SHARE)}  # fmt: skip
+
+    def agreeing(self, arm: Arm, *free: str) -> list[Arm]:
+        """The arms, this one too, that are equal to it on all axes that apply to both but for the `free` ones."""
+        return self.tables(free).like(self.values(arm, free))
+
+    def comparable(self, arm: Arm) -> list[Arm]:
+        """The arms that are equal to this one but for who writes the answers."""
+        return [other for other in self.agreeing(arm, *OF_SOURCES) if other is not arm]
+
+
 def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
     """Several sources with each alone, and with one at their likelihood; synthetic arms with human answers; these with
     the vanilla student and with the mean of synthetic arms; a population of rounds with its members alone; what is
     `claimed` of two values of an axis. Only arms that are equal on all other axes."""
+    index = ArmIndex(arms)
     for arm in arms:
-        mix = str(arm.axes.get("mix"))
-        alike = [other for other in arms if other is not arm and comparable(arm, other)]
+        mix, alike = str(arm.axes.get("mix")), index.comparable(arm)
         names = ("single", "human", VANILLA, MATCHED)
         kinds = {kind: [one for one in alike if one.axes["mix"] == kind] for kind in names}
         singles = first_complete([one for one in kinds["single"] if set(one.sources) <= set(arm.sources)], arm)
@@ -83,7 +113,7 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
             same = [one for one in kinds[MATCHED] if value_of(one, "mix.weights") == weights]
             yield from (Comparison(f"multi - {MATCHED}", arm, [one]) for one in same)
         if value_of(arm, LINEAGE) in POOLS:
-            yield from lineages(arm, arms)
+            yield from lineages(arm, index.agreeing(arm, LINEAGE, MEMBER))
         if mix == "human":
             yield from (Comparison("human - vanilla", arm, [one]) for one in kinds[VANILLA])
             if synthetic := [one for one in alike if one.axes["mix"] not in ("human", VANILLA, MATCHED)]:
@@ -91,17 +121,18 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
                 yield Comparison(f"human - {SYNTHETIC}", arm, [one for one in synthetic if one.launch == first])
         if parts := re.fullmatch(AXIS, claimed):
             axis, one, other = parts.groups()
-            others = [each for each in arms if value_of(each, axis) == other and equal_but(axis, arm, each)]
-            yield from (Comparison(claimed, arm, [each]) for each in others if value_of(arm, axis) == one)
+            others = index.agreeing(arm, axis) if value_of(arm, axis) == one else []
+            others = [each for each in others if value_of(each, axis) == other and equal_but(axis, arm, each)]
+            yield from (Comparison(claimed, arm, [each]) for each in others)
 
 
-def lineages(arm: Arm, arms: Sequence[Arm]) -> Iterator[Comparison]:
-    """A population of rounds, once for all of its members, with the single lineages of the same members."""
+def lineages(arm: Arm, alike: Sequence[Arm]) -> Iterator[Comparison]:
+    """A population of rounds, once for all of its members, with the single lineages of the same members. `alike` are
+    the arms that are equal but for both."""
     pool, alone = (
-        {value_of(one, MEMBER): one for one in arms
-         if value_of(one, LINEAGE) == lineage and agree(arm, one, (LINEAGE, MEMBER))}
+        {value_of(one, MEMBER): one for one in alike if value_of(one, LINEAGE) == lineage}
         for lineage in (value_of(arm, LINEAGE), "single")
-    )  # fmt: skip
+    )
     both = sorted(pool.keys() & alone.keys())
     if both and pool[both[0]] is arm:
         part = f"{len(both)} of {len(pool | alone)} members" if len(both) < len(pool | alone) else ""
@@ -124,12 +155,6 @@ def source_of(arm: Arm) -> str:
     """The one source of an arm, without of how many it is the first; empty where it has several."""
     source = value_of(arm, "source").partition(" (")[0]
     return "" if source == NOT_APPLICABLE else source
-
-
-def comparable(one: Arm, other: Arm) -> bool:
-    """Whether two arms are equal on all axes that apply to both, but for who writes the answers."""
-    shared = not {"human", VANILLA} & {str(each.axes.get("mix")) for each in (one, other)}
-    return agree(one, other, OF_SOURCES if shared else (*OF_SOURCES, REAL_SHARE))
 
 
 def agree(one: Arm, other: Arm, free: Sequence[str]) -> bool:

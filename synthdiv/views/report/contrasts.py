@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthdiv.core.types import Score
 from synthdiv.measures.concordance import mixed_model
-from synthdiv.measures.estimates import VANILLA as GAP
 from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.intervals import NONE, Ends
 from synthdiv.measures.multiplicity import BENJAMINI_YEKUTIELI, adjusted
@@ -22,13 +21,13 @@ from synthdiv.measures.replicates import (
     bootstrap_interval,
     effect,
     mixture_excess,
-    replicate_error,
 )
 from synthdiv.study.claims import EXCESS, MIXTURE
 from synthdiv.views.report.arms import Arm, varying
 from synthdiv.views.report.collect import VANILLA, CellRow, finished
-from synthdiv.views.report.comparisons import Comparison, comparable, comparisons, rank, source_of
-from synthdiv.views.report.shared_replicates import checked_at_half, differences, human_likelihoods, matched, pool
+from synthdiv.views.report.comparisons import Comparison, comparisons, rank, source_of
+from synthdiv.views.report.pools import SweepArms, pooled_error
+from synthdiv.views.report.shared_replicates import checked_at_half, differences, human_likelihoods
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,25 +86,25 @@ class Contrast:
 
 
 def contrasts(
-    root: Path, arms: Sequence[Arm], measures: Sequence[str], chosen: Sequence[Comparison] | None = None
+    root: Path, sweep: SweepArms, measures: Sequence[str], chosen: Iterable[Comparison] | None = None
 ) -> list[Contrast]:
-    """Every comparison of the arms, or those `chosen`, on these measures, the primary ones first."""
+    """Every comparison of a sweep, or those `chosen`, on these measures, the primary ones first."""
     result = []
-    for what in comparisons(arms) if chosen is None else chosen:
+    for what in comparisons(sweep.arms) if chosen is None else chosen:
         family = [
-            contrast(root, what, name, arms) for name in ([EXCESS] if what.contrast.endswith(MIXTURE) else measures)
+            contrast(root, what, name, sweep) for name in ([EXCESS] if what.contrast.endswith(MIXTURE) else measures)
         ]
         corrected = adjusted([each.effect.p() for each in family], BENJAMINI_YEKUTIELI)
         result += [replace(each, adjusted=p) for each, p in zip(family, corrected, strict=True)]
     return sorted(result, key=lambda each: rank(each.name, each.part))
 
 
-def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm], second: bool = False) -> Contrast:
+def contrast(root: Path, what: Comparison, measure: str, sweep: SweepArms, second: bool = False) -> Contrast:
     """One measure of one comparison; the note has a `second` opinion by MixedLM where it is asked for."""
     few = f"{what.part}: describes these alone" if what.part else ""
     nothing = Effect(math.nan, math.nan, math.nan, 0, 0)
     made = Contrast(what.name, measure, what.arm, nothing, "nats/answer", part=what.part, note=few)
-    rows = matched(what.every)
+    rows = what.replicates
     if measure == EXCESS:
         return excess(root, made, rows)
     scores = [[each.scores.get(measure) for each in row] for row in rows]
@@ -122,7 +121,7 @@ def contrast(root: Path, what: Comparison, measure: str, arms: Sequence[Arm], se
     made = replace(made, unit=like.unit, higher_is_better=like.higher_is_better, seeds=seeds)
     if what.of_best and (like.higher_is_better is None or len(rows) < 2):
         return replace(made, note=join_notes("no best single: no better direction, or one replicate", made.note))
-    return measured(root, made, what, rows, arms, second)
+    return measured(root, made, what, rows, sweep, second)
 
 
 def infinite_models(scores: Sequence[Sequence[Score | None]], arms: Sequence[Arm]) -> str:
@@ -136,7 +135,7 @@ def infinite_models(scores: Sequence[Sequence[Score | None]], arms: Sequence[Arm
 
 
 def measured(
-    root: Path, made: Contrast, what: Comparison, rows: Sequence[list[CellRow]], arms: Sequence[Arm], second: bool
+    root: Path, made: Contrast, what: Comparison, rows: Sequence[list[CellRow]], sweep: SweepArms, second: bool
 ) -> Contrast:
     """The comparison on replicates in which all arms have a finite score."""
     import numpy as np
@@ -149,8 +148,8 @@ def measured(
         weights[1 + best_on_others(level[1:], bool(like.higher_is_better)), np.arange(len(rows))] = -1
     weights[: 1 + len(what.members)] = 1 / (1 + len(what.members))
     synthetic = not {"human", VANILLA} & kinds
-    levels = pool(rows, level, what.every, arms, measure) if synthetic else level[: 1 if VANILLA in kinds else None]
-    error = replicate_error(levels) if min(levels.shape) > 1 else None
+    alone = level[: 1 if VANILLA in kinds else None]
+    error = sweep.error(rows, level, what.every, measure) if synthetic else pooled_error(alone)
     used = error if synthetic and not what.members else None  # members of one pool depend on each other
     table, n = differences(root, rows, measure, weights)
     done = replace(effect(table, used, float((weights**2).sum(axis=0).mean())), n=n, limit=like.most - like.least)
@@ -169,7 +168,7 @@ def measured(
         made, effect=done, noise=1.96 * math.sqrt(2) * sd, size=done.standardized(sd) if sd > 0 else NO_RATIO,
         ratio=ratio(level, weights) if like.least >= 0 and math.isinf(like.most) and level.min() > 0 else NO_RATIO,
         prompts=bootstrap_interval(table.mean(axis=1)) if few else NONE,
-        span=span(arms, what.arm, measure), note=join_notes(done.note, made.note, opinion),
+        span=sweep.span(what.arm, measure), note=join_notes(done.note, made.note, opinion),
         keys=tuple(dict.fromkeys(row.origin[measure] for each in rows for row in each)),
     )  # fmt: skip
 
@@ -200,12 +199,3 @@ def ratio(level: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
     done = effect(np.log(above / -below)[None])
     low, high = (math.exp(end) for end in done.interval())
     return math.exp(done.value), low, high
-
-
-def span(arms: Sequence[Arm], arm: Arm, measure: str) -> float:
-    """|human - vanilla| of the arms that are comparable, of several the ones launched first. The vanilla student's
-    difference to itself is 0."""
-    alike = sorted((one for one in arms if comparable(arm, one) and measure in one.means), key=lambda one: one.launch)
-    ends = [[one.means[measure].value for one in alike if one.axes["mix"] == mix] for mix in ("human", VANILLA)]
-    ends[1] += [0.0] * measure.endswith(GAP)
-    return abs(ends[0][0] - ends[1][0]) if all(ends) else math.nan

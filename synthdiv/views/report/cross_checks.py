@@ -22,6 +22,7 @@ from synthdiv.views.report.arms import Arm, independent, value_of, varying
 from synthdiv.views.report.collect import VANILLA
 from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE, agree
 from synthdiv.views.report.contrasts import Contrast
+from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.shared_replicates import matched, prompt_values
 
@@ -144,15 +145,20 @@ def repeated(root: Path, arms: Sequence[Arm], measures: Sequence[str], labels: L
 
 
 def published(root: Path, arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
-    """S1's tests on the first model of each arm: prompts are taken for replicates."""
-    rows: list[Row] = []
+    """S1's tests on the first model of each arm: prompts are taken for replicates. They are of arms that differ in who
+    writes the answers alone; a pair that is in several such groups is listed once."""
+    axes = [axis for axis in labels.varying if axis not in OF_SOURCES]
+    groups = [[arm for arm in arms if within(values_of(arm, axes), column)] for column in columns_of(arms, axes)]
+    rows: dict[tuple[str, str], Row] = {}
     for name in measures:
-        values = {labels.name(arm): prompt_values(root, independent(arm.rows)[0], name) for arm in arms}
-        known = {label: each.to_numpy() for label, each in values.items() if each is not None}
-        if len({value for each in known.values() for value in each}) < 2:
-            continue  # ties alone
-        rows += [{"measure": name, **row} for row in published_tests(known)]
-    return rows
+        every = {labels.name(arm): prompt_values(root, independent(arm.rows)[0], name) for arm in arms}
+        for group in groups:
+            known = {label: each.to_numpy() for label in map(labels.name, group) if (each := every[label]) is not None}
+            if len({value for each in known.values() for value in each}) < 2:
+                continue  # ties alone
+            for row in published_tests(known):
+                rows.setdefault((name, row["arms"]), {"measure": name, **row})
+    return [*rows.values()]
 
 
 def real_label_rows(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:

@@ -33,6 +33,7 @@ from synthdiv.views.report.comparisons import Comparison, comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
 from synthdiv.views.report.heat import shown_headlines
 from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.shared_replicates import differences, matched
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class ClaimResult:
 def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResult]:
     """The claims of a sweep, one for each comparison that they are about, or one that is not measured. Only comparisons
     of the first launch that has any: an arm that is added later makes no further claim."""
-    results = []
+    results, sweep = [], SweepArms(arms)
     for claim, late in declared(Ledger(root, name).folder):
         about = [
             what
@@ -84,7 +85,7 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
             if what.contrast == claim.contrast and not differing(what.arm, claim.where)
         ]
         first = min((what.launch for what in about), default="")
-        made = [contrast(root, what, claim.measure, arms, second=True) for what in about if what.launch == first]
+        made = [contrast(root, what, claim.measure, sweep, second=True) for what in about if what.launch == first]
         results += [judged(claim, each, late) for each in made or [missing(claim)]]
     return corrected(results)
 
@@ -191,7 +192,7 @@ def answer(root: Path, name: str) -> list[str]:
     every = [] if claims else sorted(comparisons(arms), key=lambda each: each.rank)
     leading = [each for each in every if each.rank < 2]
     chosen = leading[:LINES] or every * (len(every) <= MOST)  # each takes a fifth of a second
-    made = contrasts(root, arms, shown_headlines(rows)[0], chosen)  # corrected as on the page
+    made = contrasts(root, SweepArms(arms), shown_headlines(rows)[0], chosen)  # corrected as on the page
     return answer_lines(claims, made, Labels(arms), every)
 
 

@@ -20,7 +20,7 @@ from synthdiv.views.layout import Row, csv_text
 from synthdiv.views.report.arms import LINEAGE, MEMBER, Arm, measures_of, value_of
 from synthdiv.views.report.cards import cards
 from synthdiv.views.report.collect import LARGE, collect, noted
-from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE
+from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE, comparisons
 from synthdiv.views.report.contrasts import Contrast, contrasts
 from synthdiv.views.report.cross_checks import cross_checks
 from synthdiv.views.report.figures import draw
@@ -29,10 +29,12 @@ from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.judges import judge_rows
 from synthdiv.views.report.labels import MIXES, axis_words
 from synthdiv.views.report.plots import is_number
+from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.render import render
 from synthdiv.views.report.samples import samples_of
 from synthdiv.views.report.sections import Content, sections, states, top
 from synthdiv.views.report.sessions import provenance
+from synthdiv.views.report.shared_replicates import forget
 from synthdiv.views.report.tables import arm_rows, cell_rows, contrast_rows, heading, latex, measure_rows
 from synthdiv.views.report.unanswered import unanswered_rows
 
@@ -65,14 +67,15 @@ def write_report(root: Path, name: str, measures: list[str]) -> Path:
 def write_files(root: Path, whole: Content, draft: Path) -> None:
     """Every file of the report of a sweep. What is damaged is in the answer and in the index, which are made last."""
     ledger, facts = whole.ledger, whole.facts
-    facts.cards, of_mixes = cards(root, ledger, {row.key: row.scores for row in whole.rows})
+    names = {row.key: whole.labels.name(arm) for arm in whole.everyone for row in arm.rows}
+    facts.cards, of_mixes = cards(root, ledger, {row.key: row.scores for row in whole.rows}, names)
     facts.judges, facts.relations = judge_rows(ledger)
     facts.unanswered, facts.left_out = unanswered_rows(ledger)
-    slices, links = sliced(whole), list[Row]()
+    slices, links, sweep = sliced(whole), list[Row](), SweepArms(whole.arms)
     for at, part in enumerate(slices, 1):
         page = f"slice{at}" if slices[1:] else INDEX
         family = dict.fromkeys([*part.headlines, *part.drawn])  # what a reader selects makes nothing more certain
-        made, named = contrasts(root, part.arms, [*family]), (*part.drawn, EXCESS)
+        made, named = contrasts(root, sweep, [*family], comparisons(part.arms)), (*part.drawn, EXCESS)
         part.contrasts = [of_slice(each, part.title) for each in made if each.measure in named]
         part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
         part.samples = samples_of(ledger, part.arms, part.labels)
@@ -80,6 +83,7 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
             {"page": f"{page}.html", "slice": part.title, "cells": len(part.rows), "states": states(part.rows)}
         )
         write_slice(draft, page, part)
+        forget()
     known = {(each.name, each.arm.key, each.measure, each.keys): each for part in slices for each in part.contrasts}
     whole.contrasts, whole.claims = list(known.values()), claim_results(root, ledger.name, whole.arms)
     shown = top(whole) | {"slices": links} if slices[1:] else sections(whole)

@@ -19,9 +19,8 @@ from synthdiv.measures.estimates import VANILLA as GAP
 from synthdiv.measures.estimates import join_notes
 from synthdiv.measures.replicates import Effect
 from synthdiv.measures.word_arm import WordArm
-from synthdiv.study.claims import POOLS
 from synthdiv.views.layout import number
-from synthdiv.views.report.arms import LINEAGE, ROUND, Arm, independent, value_of
+from synthdiv.views.report.arms import Arm, independent
 from synthdiv.views.report.collect import VANILLA, CellRow, finished, manifest, read_or
 
 if TYPE_CHECKING:
@@ -52,31 +51,6 @@ def same_seeds(one: CellRow, other: CellRow) -> bool:
     return all(NOT_APPLICABLE in pair or pair[0] == pair[1] for pair in pairs)
 
 
-def pool(
-    rows: Sequence[list[CellRow]], level: np.ndarray, compared: Sequence[Arm], arms: Sequence[Arm], measure: str
-) -> np.ndarray:
-    """The levels (arms, replicates) of the arms `compared`, and of the other synthetic arms of their student that were
-    launched first and have all replicates of the comparison, `rows`: an arm that is added later changes nothing. Of
-    arms in rounds only those of the same round, and no members of a population: a round descends from the one before,
-    members share their rows, and errors that depend on each other are too small together."""
-    import numpy as np
-
-    levels, keys = [*level], [one.key for one in compared]
-    alike = [
-        one for one in arms
-        if one.axes.get("student") == compared[0].axes.get("student") and one.axes.get("mix") not in ("human", VANILLA)
-        and len({value_of(each, ROUND) for each in (one, *compared)}) == 1 and value_of(one, LINEAGE) not in POOLS
-    ]  # fmt: skip
-    first = min((one.launch for one in alike), default="")
-    for one in (each for each in alike if each.key not in keys and each.launch == first):
-        partners = [[other for other in one.rows if same_seeds(row[0], other)] for row in rows]
-        scores = [each[0].scores.get(measure) for each in partners if len(each) == 1]
-        values = [score.value for score in scores if score and math.isfinite(score.value)]
-        models = {each[0].model for each in partners if each}
-        levels += [np.array(values)] * (len(values) == len(models) == len(rows))
-    return np.array(levels)
-
-
 def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights: np.ndarray) -> tuple[np.ndarray, int]:
     """The differences (prompts, replicates) on the prompts that all arms share, and how many; one row of differences of
     means where prompts change from replicate to replicate, of texts where the measure is of these, else of scores where
@@ -84,7 +58,6 @@ def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights
 
     A difference to the vanilla student has the values of the measure itself, where that gives the same difference."""
     import numpy as np
-    import pandas
 
     of_texts = measure.endswith(TEXTS) and not measure.endswith(WITHIN)
     if of_texts and (common := texts_differences(root, rows, measure, weights)):
@@ -94,8 +67,8 @@ def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights
     parts = [[prompt_values(root, row, base) for row in each] for each in rows]
     if any(part is None for each in parts for part in each):
         return whole, 0
-    columns = [pandas.concat(each, axis=1, join="inner") @ weights[:, at] for at, each in enumerate(parts)]
-    table, least = pandas.concat(columns, axis=1, join="inner"), min(map(len, columns))
+    columns = [side_by_side(each) @ weights[:, at] for at, each in enumerate(parts)]
+    table, least = side_by_side(columns), min(map(len, columns))
     fewest = min(0 if part is None else len(part) for each in parts for part in each)
     if 2 * least < fewest or (base != measure and not np.allclose([column.mean() for column in columns], whole)):
         return whole, 0
@@ -104,14 +77,36 @@ def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights
     return table.to_numpy(), len(table)
 
 
+def side_by_side(columns: Sequence[pandas.Series]) -> pandas.DataFrame:
+    """The values of prompts that all columns have. Most have the same, which pandas takes long to see."""
+    import numpy as np
+    import pandas
+
+    if all(column.index.equals(columns[0].index) for column in columns[1:]):
+        return pandas.DataFrame(np.array(columns).T, index=columns[0].index)
+    return pandas.concat(columns, axis=1, join="inner")
+
+
 def prompt_values(root: Path, row: CellRow, measure: str) -> pandas.Series | None:
     """The value of each prompt, where their mean is the score."""
-    path, score = finished(root, row.origin.get(measure, "")), row.scores.get(measure)
+    score = row.scores.get(measure)
+    return score and values_of_score(root, row.origin.get(measure, ""), measure, score.value)
+
+
+@cache
+def values_of_score(root: Path, suite: str, measure: str, mean: float) -> pandas.Series | None:
+    path = finished(root, suite)
     for name, values in items(path).items() if path else ():
-        if score and (measure == name or measure.endswith(f"/{name}")):
+        if measure == name or measure.endswith(f"/{name}"):
             values = values.dropna()
-            return values if math.isclose(values.mean(), score.value, rel_tol=1e-6, abs_tol=1e-9) else None
+            return values if math.isclose(values.mean(), mean, rel_tol=1e-6, abs_tol=1e-9) else None
     return None
+
+
+def forget() -> None:
+    """Drop the values of prompts that were read: those of 10,000 cells fill the memory."""
+    for read in (values_of_score, items, human_likelihoods):
+        read.cache_clear()
 
 
 @cache

@@ -49,10 +49,15 @@ def arm_rows(arms: Sequence[Arm], labels: Labels) -> list[Row]:
         {"arm": arm.key, "name": labels.name(arm), **blank, **arm.axes, "measure": measure, "mean": mean.value}
         | {"low": mean.low, "high": mean.high, "replicates": mean.replicates, "n": mean.n, "spread": mean.spread}
         | {"seeds": " ".join(arm.seeds), "unit": mean.like.unit, "higher_is_better": mean.like.higher_is_better}
-        | {"note": mean.note}
+        | {"note": mean.note, "keys": " ".join(keys_of(arm, measure))}
         for arm in arms
         for measure, mean in arm.means.items()
     ]
+
+
+def keys_of(arm: Arm, measure: str) -> list[str]:
+    """The keys of the suites that a mean comes from."""
+    return list(dict.fromkeys(row.origin[measure] for row in arm.rows if measure in row.origin))
 
 
 def heading(score: Score) -> str:

@@ -16,6 +16,8 @@ from synthdiv.prompts.table import Columns, Table
 from synthdiv.views.report.cards import SHOWN, cards, source_rows
 from tests.models.small import WORLD, build, toy_prompts
 
+NAMES = {"c": "human"}
+
 
 @pytest.fixture
 def sweep(tmp_path):
@@ -41,10 +43,13 @@ def sweep(tmp_path):
 def test_a_card_has_sources_licences_overlap_diversity_and_quality(sweep):
     root, ledger, mix, _ = sweep
     quality = Score("mix/human/quality/panel", 4.5, 40)
-    ((line,), files) = cards(root, ledger, {"c": {quality.name: quality}})
+    ((line,), files) = cards(root, ledger, {"c": {quality.name: quality}}, NAMES)
     text = files[line["card"]]
     rows, summary = read_mix(mix), mix.manifest["summary"]
     assert line["rows"] == len(rows)
+    assert line["arms"] == "human"
+    assert "\nOf human.\n" in text
+    assert files["mixes.csv"].startswith("card,arms,rows,effective sources")
     assert line["effective sources"] == 1
     assert line["removed"] == summary["removed"]["human"]["length"] > 0
     assert line["test answers"] == summary["overlap"]["test"]["answers"]["human"]
@@ -64,7 +69,7 @@ def test_the_diversity_on_a_card_is_that_of_rows_of_every_author(sweep, monkeypa
         "synthdiv.views.report.cards.words_estimates",
         lambda arm, _: measured.append([text for (text,) in arm.texts]) or [],
     )
-    cards(root, ledger, {})
+    cards(root, ledger, {}, NAMES)
     last = [row["response"] for row in read_mix(mix)[count:]]
     assert count / 4 < sum(row in measured[0] for row in last) < count
 
@@ -79,7 +84,7 @@ def test_a_source_of_which_no_row_is_left_stays_on_the_card():
 
 def test_a_card_shows_no_row_that_is_planted_or_asks_what_a_suite_asks(sweep):
     root, ledger, _, train = sweep
-    ((line,), files) = cards(root, ledger, {})
+    ((line,), files) = cards(root, ledger, {}, NAMES)
     shown = files[line["card"]].partition("## A sample")[2]
     harmful = [row["prompt"] for row in train if row["planted"]]
     assert harmful
@@ -91,4 +96,4 @@ def test_a_mix_that_is_not_finished_has_no_card(tmp_path):
     ledger = Ledger(tmp_path, "none", "test")
     cell = CellRecord("c", "a", [], {}, {}, {}, {}, {}, [], "t", "p")
     ledger.add([cell], [NodeRecord("t", "train", {"mix": "m"}, {}), NodeRecord("p", "prompts", {}, {})])
-    assert cards(tmp_path, ledger, {}) == ([], {})
+    assert cards(tmp_path, ledger, {}, NAMES) == ([], {})

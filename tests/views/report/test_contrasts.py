@@ -26,6 +26,7 @@ from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.comparisons import comparisons
 from synthdiv.views.report.contrasts import EXCESS, Contrast, contrasts
 from synthdiv.views.report.findings import claim_results
+from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.shared_replicates import matched
 
 SOURCES = {"multi": ("oak", "elm"), "oak": ("oak",), "elm": ("elm",)}
@@ -64,7 +65,7 @@ class Sweep:
         return arms_of(self.rows)
 
     def contrasts(self, *measures: str) -> dict[tuple[str, str], Contrast]:
-        made = contrasts(self.root, self.arms(), measures or ("nll", "whole"))
+        made = contrasts(self.root, SweepArms(self.arms()), measures or ("nll", "whole"))
         return {(each.name, each.measure): each for each in made}
 
 
@@ -209,7 +210,9 @@ def test_arms_are_compared_only_where_all_axes_are_equal(sweep: Sweep) -> None:
         for mix in ("multi", "oak", "elm"):
             for take in range(3):
                 sweep.add(mix, [1.0 * take, 2.0], take, generators=generators, student=student)
-    best = [each for each in contrasts(sweep.root, sweep.arms(), ["nll"]) if each.name == "multi - best single"]
+    best = [
+        each for each in contrasts(sweep.root, SweepArms(sweep.arms()), ["nll"]) if each.name == "multi - best single"
+    ]
     assert sorted((each.arm.axes["generators"], each.arm.axes["student"]) for each in best) == [
         ("large", "a"), ("small", "a"), ("small", "b")]  # fmt: skip
 
@@ -303,7 +306,7 @@ def test_an_arm_that_is_added_later_changes_no_verdict(
     declare(sweep.root / "sweeps" / "eggs", claims, 0)
 
     def verdicts() -> tuple[dict[str, Contrast], list[Any]]:
-        made = contrasts(sweep.root, sweep.arms(), ("nll", "whole"))
+        made = contrasts(sweep.root, SweepArms(sweep.arms()), ("nll", "whole"))
         judged = claim_results(sweep.root, "eggs", sweep.arms())
         return {f"{one.name} {one.arm.key} {one.measure}": replace(one, arm=sweep.arms()[0]) for one in made}, [
             (one.contrast.name, one.p, one.verdict) for one in judged
@@ -338,7 +341,7 @@ def test_several_sources_are_compared_with_one_at_their_likelihood(sweep: Sweep)
         for take in range(3):
             values = level + np.random.default_rng([take, level]).normal(0, 0.1, 8)
             sweep.add(mix, values, take, **{"mix.weights": weights} | matched_to)
-    made = [each for each in contrasts(sweep.root, sweep.arms(), ["nll"]) if "matched" in each.name]
+    made = [each for each in contrasts(sweep.root, SweepArms(sweep.arms()), ["nll"]) if "matched" in each.name]
     assert [(each.name, each.arm.axes["mix.weights"]) for each in made] == [
         (f"multi - single_matched {source}", "[1,1]") for source in ("oak", "elm")
     ], "only with the likelihood of these weights"

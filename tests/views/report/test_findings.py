@@ -284,7 +284,11 @@ def test_tables_beside_the_comparisons(sweep: Sweep) -> None:
     assert {row["measure"] for row in repeated(sweep.root, arms, measures, labels)} == {"nll"}, (
         "it has values of prompts"
     )
-    assert published(sweep.root, arms, measures, labels)[0]["test"] == "Kruskal–Wallis"
+    first, *rest = published(sweep.root, arms, measures, labels)
+    assert first["test"] == "Kruskal–Wallis"
+    pairs = [row["arms"] for row in rest if row["test"] == "Mann–Whitney"]
+    assert len(pairs) == 10 + 3, "of five arms of one student and three of another, never of both"
+    assert sum("large" in pair for pair in pairs) == 3
 
 
 def test_replicates_of_a_factorial_are_those_with_equal_seeds(tmp_path: Path) -> None:

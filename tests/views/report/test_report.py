@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from synthdiv.core.ledger import NodeRecord
@@ -21,8 +22,10 @@ from synthdiv.views.report import collect as collect_module
 from synthdiv.views.report import figures, page
 from synthdiv.views.report.arms import arms_of
 from synthdiv.views.report.collect import collect
+from synthdiv.views.report.contrasts import contrasts
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.page import write_report
+from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.samples import Samples, samples_of
 from synthdiv.views.report.sections import Content
 from synthdiv.views.report.sessions import Provenance, provenance
@@ -119,6 +122,10 @@ def test_the_number_of_replicates_decides_between_interval_and_range(report: Pat
     assert lines["human"]["seeds that vary"] == "train.seed"
     assert "Intervals and ranges are over train.seed; evaluate.respond.seed" in shown.texts["threats"]
     means = {(line["name"], line["measure"]): line for line in table(report / "arms.csv")}
+    for line in means.values():
+        suites = [next(report.parents[1].glob(f"artifacts/*/{key}/scores.json")) for key in line["keys"].split()]
+        assert len(suites) >= int(line["replicates"]), "each number names the suites it comes from"
+        assert all(f'"{line["measure"]}"' in suite.read_text() for suite in suites)
     assert (means["human", "nll_2"]["mean"], means["human", "nll_2"]["replicates"]) == ("2.0", "3")
     assert means["multi overlap 0", "nll_2"]["spread"] == "range, descriptive"
 
@@ -304,13 +311,9 @@ def test_many_cells_have_a_summary_and_a_page_for_each_slice(study: Any, monkeyp
         "with its vanilla student"
     )
     assert "primary comparisons" in shown.texts[""], "of every slice"
-    assert (
-        "pooled over the synthetic arms of its slice, that of a claim over those of the whole sweep" in shown.texts[""]
-    )
     assert "heat" not in shown.texts
     small = Page((summary.parent / "slice1.html").read_text())
     assert "eggs · small" in small.texts[""]
-    assert "Errors are pooled over the synthetic arms of this slice" in small.texts["effects"]
     assert [row[0] for row in small.tables[""][0][1:]] == ["vanilla", "human", "single ada", "single bell", "multi"]
     assert (summary.parent / "tables" / "slice2_nll_2.tex").exists()
     assert len(table(summary.parent / "cells.csv")) == 9 * 4
@@ -346,6 +349,26 @@ def test_every_axis_can_slice_and_changes_no_comparison(study: Any, monkeypatch:
         study.cell("students_of_human", 2.0, 1, **axes)
     made = table(write_report(study.root, "eggs", []).parent / "contrasts.csv")
     assert [line["replicates"] for line in made if line["contrast"].startswith("pooled - mean of")] == ["1"] * 8
+
+
+@pytest.mark.usefixtures("empty_figures")
+def test_slices_and_the_terminal_pool_errors_over_the_whole_sweep(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    for seed, rate, source in itertools.product(range(3), ("slow", "fast"), ("ada", "bell", "")):
+        axes = {"generators": "g", "train.schedule": rate} | ({"source": source} if source else {})
+        study.cell("single" if source else "multi", 2 + random.normal(), seed, **axes)
+    tables = []
+    for large in (99, 9):
+        monkeypatch.setattr(page, "LARGE", large)
+        report = write_report(study.root, "eggs", []).parent
+        tables.append(sorted(map(repr, table(report / "contrasts.csv"))))
+    assert (report / "slice2.html").exists()
+    assert tables[0] == tables[1]
+    (line, *_) = [line for line in table(report / "contrasts.csv") if line["measure"] == "nll_2"]
+    assert (line["pooled"], line["df"]) == ("True", "10"), "six arms of three models, in either slice"
+    arms = arms_of(collect(study.root, "eggs"))
+    made = {(each.name, each.arm.key, each.measure): each for each in contrasts(study.root, SweepArms(arms), ["nll_2"])}
+    assert {each.effect.df for each in made.values() if each.effect.pooled} == {10}
 
 
 @pytest.mark.usefixtures("empty_figures")
