@@ -31,7 +31,7 @@ class SweepArms:
         for one in arms:
             if one.axes.get("mix") not in ("human", VANILLA) and value_of(one, LINEAGE) not in POOLS:
                 groups[one.axes.get("student"), value_of(one, ROUND)].append(one)
-        self.pools = {key: Pool(members) for key, members in groups.items()}
+        self.pools = {key: ErrorPool(members) for key, members in groups.items()}
         self._ends = dict[str, list[Arm]]()
 
     @cached_property
@@ -46,7 +46,7 @@ class SweepArms:
         from the one before, members share their rows, and errors that depend on each other are too small together."""
         rounds = {value_of(one, ROUND) for one in compared}
         pool = self.pools.get((compared[0].axes.get("student"), rounds.pop())) if len(rounds) == 1 else None
-        return (pool or Pool([])).error(rows, level, compared, measure)
+        return (pool or ErrorPool([])).error(rows, level, compared, measure)
 
     def span(self, arm: Arm, measure: str) -> float:
         """|human - vanilla| of the arms that are comparable, of several the ones launched first. The vanilla student's
@@ -63,7 +63,7 @@ class SweepArms:
         return abs(human[0] - vanilla[0]) if human and vanilla else math.nan
 
 
-class Pool:
+class ErrorPool:
     """Synthetic arms of one student: those that were launched first, so that an arm that is added later changes
     nothing."""
 
