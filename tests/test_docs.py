@@ -203,6 +203,16 @@ def test_links_lead_to_a_file_or_a_heading(page):
     assert wrong == []
 
 
+def test_every_page_that_code_presets_and_pages_name_exists():
+    """A reader of a released package has no other page."""
+    folders = ("synthdiv", "hydra_plugins", "conf", "launchers", "benchmarks", "tests", "docs")
+    files = [*PAGES, *(file for folder in folders for file in (ROOT / folder).rglob("*.*"))]
+    texts = {file: file.read_text(encoding="utf-8") for file in files if file.suffix in (".py", ".yaml", ".md", ".sh")}
+    pages = {page.name for page in (*PAGES, *ROOT.glob("*.md"))}
+    named = {name: file.name for file, text in texts.items() for name in re.findall(r"\b[a-z_]+\.md\b", text)}
+    assert {name: file for name, file in named.items() if name not in pages} == {}
+
+
 def test_every_field_has_documentation():
     assert fields_page.undocumented() == []
 

@@ -22,7 +22,7 @@ class Decoding:
 
 
 def study_decodings() -> list[Decoding]:
-    """S1's decoding, and temperature 1 with top-p 1 beside it, because top-p hides the tail (science.md, 4)."""
+    """S1's decoding, and temperature 1 with top-p 1 beside it, because top-p hides the tail."""
     return [Decoding("published", Sampling(0.7, 0.9)), Decoding("plain", Sampling(1.0, 1.0))]
 
 

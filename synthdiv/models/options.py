@@ -1,6 +1,6 @@
 """Probabilities of the options of a closed question, from raw logits: at temperature 1, nothing removed.
 
-Read from scores after temperature and top-p, the losing option has a probability of 0 (protocol.md, 7.2).
+Read from scores after temperature and top-p, the losing option has a probability of 0.
 """
 
 from __future__ import annotations

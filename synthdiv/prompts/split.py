@@ -11,7 +11,7 @@ from typing import Any
 from synthdiv.measures.words import spaced
 from synthdiv.prompts.table import normalise
 
-SIMILAR = 0.8  # Jaccard similarity of word 3-grams from which two prompts count as near-duplicates (science.md, 9)
+SIMILAR = 0.8  # Jaccard similarity of word 3-grams from which two prompts count as near-duplicates
 
 
 def rank(seed: int, *words: object) -> int:

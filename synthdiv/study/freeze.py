@@ -190,7 +190,7 @@ def problems_of_sources(cell: Cell) -> list[str]:
 
 
 def problems_of_families(kind: str, used: list[Generator]) -> list[str]:
-    """`multi` is several families; several decodings of one family are `multi_decoding` (science.md, 1)."""
+    """`multi` is several families; several decodings of one family are `multi_decoding`."""
     families = {source.facts.family for source in used}
     families_of = ", ".join(f"{source.name} of {source.facts.family or '?'}" for source in used)
     if len(used) < 2:

@@ -1,4 +1,4 @@
-"""Matching of budgets: cells that are compared train on equally much, or say that they do not (science.md, 2)."""
+"""Matching of budgets: cells that are compared train on equally much, or say that they do not."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_samples_follow_the_law():
 
 
 def test_a_grade_costs_every_mixture_the_same_likelihood_and_gives_wrong_values():
-    """-log(1 - e) + log(1 - t + kt) - t log k: so grade x mix is exactly 0 in NLL (science.md, 10.13)."""
+    """-log(1 - e) + log(1 - t + kt) - t log k: so grade x mix is exactly 0 in NLL."""
     wrong, tail, third = 0.1, 0.3, LAW.phrasing_weights[-(SMALL.phrasings // 3) :].sum()
     expected = -math.log(1 - wrong) + math.log(1 - third + tail * third) - third * math.log(tail)
     human = LAW.speech(LAW.human(0))
