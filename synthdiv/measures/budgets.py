@@ -9,23 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError, Score
 from synthdiv.measures import bleu
-from synthdiv.measures.estimates import (
-    SHARE,
-    Estimate,
-    Measure,
-    estimates,
-    jackknife,
-    mean_of,
-    scores_of,
-    undefined,
-)
+from synthdiv.measures.estimates import SHARE, Estimate, Measure, estimates, jackknife, mean_of, scores_of, undefined
 from synthdiv.measures.intervals import pseudo_values
 from synthdiv.measures.lexical import COUNT_MEASURES, REPETITION_CAUTION, bounded_by, count_values
 from synthdiv.measures.ngrams import ngrams
@@ -124,21 +115,22 @@ def words_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
         sample.append(text[: min(budget.most, budget.words - total)])
         cut.append(max(len(text) - budget.most, 0))
         total += len(sample[-1])
-    measures = [m._replace(name=f"{m.name}@words") for m in (*POOLED, WORDS_CUT)]
-    short = f"{total} words in first answers of at most {budget.most}, the budget needs {budget.words}"
+    words_cut = WORDS_CUT._replace(name=f"{WORDS_CUT.name}@words")
     if total < budget.words:
-        return [undefined(measure, short, len(sample)) for measure in measures]
+        short = f"{total} words in first answers of at most {budget.most}, the budget needs {budget.words}"
+        return [*set_estimates(sample, "@words", arm, short), undefined(words_cut, short, len(sample))]
     shares = np.full(len(arm.first), math.nan)
     shares[: len(cut)] = pseudo_values(cut, [len(text) for text in arm.first[: len(cut)]])
-    return [*set_estimates(sample, "@words", arm), mean_of(measures[-1], shares)]
+    return [*set_estimates(sample, "@words", arm), mean_of(words_cut, shares)]
 
 
-def set_estimates(sample: Sequence[list[str]], suffix: str, arm: WordArm) -> list[Estimate]:
-    """Return POOLED of a sample of the texts of an arm, one for each prompt."""
+def set_estimates(sample: Sequence[list[str]], suffix: str, arm: WordArm, reason: str = "") -> list[Estimate]:
+    """Return POOLED of a sample of the texts of an arm, one for each prompt, or NaN with a `reason`."""
     measures = [m._replace(name=m.name + suffix) for m in POOLED]
     measures[0] = measures[0]._replace(caution=REPETITION_CAUTION if suffix == "@words" else "")
-    if sum(map(len, sample)) < MIN_WORDS:
-        reason = f"{sum(map(len, sample))} words: at least {MIN_WORDS} are needed"
+    if not reason and (count := sum(map(len, sample))) < MIN_WORDS:
+        reason = f"{count} words: at least {MIN_WORDS} are needed"
+    if reason:
         return [undefined(m, reason, len(sample)) for m in measures]
     table, prompt, group, seed = ngrams(sample, 3), np.arange(len(sample)), arm.groups(len(sample)), arm.seed
     value, pseudo = jackknife(lambda keep: count_values(table, keep[group]), np.bincount(group, table.lengths))
@@ -153,32 +145,16 @@ def set_estimates(sample: Sequence[list[str]], suffix: str, arm: WordArm) -> lis
 
 def texts_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
     """Return the `@texts` measures: POOLED, and those with one value for each prompt."""
-    chosen = np.flatnonzero(arm.long(budget.length))[: budget.texts]
-    short = f"{len(chosen)} first answers have {budget.length} words, the budget needs {budget.texts}"
-    reason = short if len(chosen) < budget.texts else ""
-    return [*sampled(arm, chosen, budget, reason), *prompt_estimates(arm, budget)]
+    texts = [text[: budget.length] for text in arm.first if len(text) >= budget.length][: budget.texts]
+    short = f"{len(texts)} first answers have {budget.length} words, the budget needs {budget.texts}"
+    reason = short if len(texts) < budget.texts else ""
+    return [*set_estimates(texts, "@texts", arm, reason), *prompt_estimates(arm, budget)]
 
 
 def prompt_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:
-    """Return WITHIN, and the shares of prompts that the `@texts` budget passes over."""
-    within, passed = within_values(arm, budget)
-    return [
-        *within_estimates(within, budget),
-        mean_of(PASSED_OVER._replace(name="passed_over@texts"), ~arm.long(budget.length)),
-        mean_of(PASSED_OVER._replace(name="passed_over_within@texts", undefined="fewer answers"), passed),
-    ]
-
-
-def sampled(arm: WordArm, chosen: np.ndarray, budget: TextBudget, reason: str) -> list[Estimate]:
-    """Return POOLED of the first answers to the prompts in `chosen` (k,), or NaN with a `reason`."""
-    if reason:
-        return [undefined(m._replace(name=f"{m.name}@texts"), reason, len(chosen)) for m in POOLED]
-    return set_estimates([arm.first[prompt][: budget.length] for prompt in chosen], "@texts", arm)
-
-
-def within_values(arm: WordArm, budget: TextBudget) -> tuple[np.ndarray, np.ndarray]:
-    """Return WITHIN among the answers to each prompt, (2, prompts), NaN for a prompt without enough of them; and which
-    prompts are passed over because their answers are too short, NaN for one with fewer than `draws` answers."""
+    """Return WITHIN among the answers to each prompt, means over prompts that have enough of them (NaN below two,
+    because one prompt says nothing of the others); and the shares of prompts that the `@texts` budget passes over, of
+    those with `draws` answers the ones whose answers are too short."""
     values, passed = np.full((len(WITHIN), len(arm.tokens)), math.nan), np.full(len(arm.tokens), math.nan)
     for prompt, group in enumerate(arm.tokens):
         if len(group) >= budget.draws:
@@ -186,7 +162,14 @@ def within_values(arm: WordArm, budget: TextBudget) -> tuple[np.ndarray, np.ndar
             passed[prompt] = len(long) < budget.within
             if len(long) >= budget.within:
                 values[:, prompt] = within_prompt(long[: budget.within])
-    return values, passed
+    within = [mean_of(m._replace(name=f"{m.name}_within@texts"), x) for m, x in zip(WITHIN, values, strict=True)]
+    enough = f"{budget.within} answers of {budget.length} words among their first {budget.draws}"
+    few = f"fewer than two prompts have {enough}"
+    return [
+        *(replace(each, value=math.nan, reason=few) if each.n < 2 else each for each in within),
+        mean_of(PASSED_OVER._replace(name="passed_over@texts"), ~arm.long(budget.length)),
+        mean_of(PASSED_OVER._replace(name="passed_over_within@texts", undefined="fewer answers"), passed),
+    ]
 
 
 def within_prompt(group: Sequence[list[str]]) -> list[float]:
@@ -195,15 +178,6 @@ def within_prompt(group: Sequence[list[str]]) -> list[float]:
     pairs = [pair for text in group for pair in pairwise(text)]
     distinct = len(set(pairs)) / len(pairs) if pairs else math.nan
     return [bleu.self_bleu_of(table, table.lengths, np.ones(len(group), dtype=bool), 3), distinct]
-
-
-def within_estimates(values: np.ndarray, budget: TextBudget) -> list[Estimate]:
-    """Return WITHIN as means over prompts; NaN below two prompts, because one says nothing of the others."""
-    few = (
-        f"fewer than two prompts have {budget.within} answers of {budget.length} words among their first {budget.draws}"
-    )
-    made = [mean_of(m._replace(name=f"{m.name}_within@texts"), x) for m, x in zip(WITHIN, values, strict=True)]
-    return [replace(each, value=math.nan, reason=few) if each.n < 2 else each for each in made]
 
 
 def texts_contrasts(student: WordArm, vanilla: WordArm, budget: TextBudget) -> list[Estimate]:
@@ -235,10 +209,14 @@ def texts_gaps(student: WordArm, vanilla: WordArm, budget: TextBudget) -> list[E
     on = f"on {len(both)} texts, fewer than {budget.texts}" if few else ""
     short = f"both arms have {budget.length} words in the first answers to {len(both)} prompts, the budget needs"
     reason = f"{short} {budget.texts}" if 2 * len(both) < budget.texts else ""
-    sets = [sampled(arm, both, budget, reason) for arm in (student, vanilla)]
-    rest = [prompt_estimates(arm, budget) for arm in (student, vanilla)]
-    pairs = zip(chain(sets[0], rest[0]), chain(sets[1], rest[1]), strict=True)
-    gaps = [one.minus(other) for one, other in pairs]
+    arms = [
+        [
+            *set_estimates([arm.first[prompt][: budget.length] for prompt in both], "@texts", arm, reason),
+            *prompt_estimates(arm, budget),
+        ]
+        for arm in (student, vanilla)
+    ]
+    gaps = [one.minus(other) for one, other in zip(*arms, strict=True)]
     return [gap.with_note(on) if gap.whole and not math.isnan(gap.value) else gap for gap in gaps]
 
 

@@ -19,6 +19,9 @@ def crossed_mean(measure: Measure, values: Any, requests: Ids, templates: Ids) -
     measure of their range: the difference of two such estimates is paired by that factor alone. With one template or
     one request, the interval is over the other factor.
     """
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
+
     x = np.asarray(values, dtype=float)
     groups = [prompt_numbers(ids, len(x)) for ids in (requests, templates)]
     over_requests = mean_of(measure, prompt_means(x, groups[0]))
@@ -32,16 +35,8 @@ def crossed_mean(measure: Measure, values: Any, requests: Ids, templates: Ids) -
     spread = means.std(ddof=1)
     if not spread > 0:
         return over_requests
-    scale = math.sqrt(two_way_variance(x, groups[0], groups[1]) * levels[few]) / spread
+    both, first, second = cov_cluster_2groups(OLS(x, np.ones(len(x))).fit(), *groups)
+    variance = float(max(both[0, 0], first[0, 0], second[0, 0]))
+    scale = math.sqrt(variance * levels[few]) / spread
     units = over_requests.value + (means - means.mean()) * scale
     return replace(over_requests, units=units, whole=True, note=f"over {levels[0]} requests and {levels[1]} templates")
-
-
-def two_way_variance(values: Any, one: Any, other: Any) -> float:
-    """Return the variance of the mean of `values` (n,) in two crossed groupings."""
-    from statsmodels.regression.linear_model import OLS
-    from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
-
-    fitted = OLS(values, np.ones(len(values))).fit()
-    both, first, second = cov_cluster_2groups(fitted, one, other)
-    return float(max(both[0, 0], first[0, 0], second[0, 0]))

@@ -13,15 +13,7 @@ from typing import Any
 
 from synthdiv.core.lazy import np
 from synthdiv.core.types import Score
-from synthdiv.measures.estimates import (
-    JACKKNIFE_GROUPS,
-    SHARE,
-    Estimate,
-    Ids,
-    Measure,
-    prompt_groups,
-    undefined,
-)
+from synthdiv.measures.estimates import JACKKNIFE_GROUPS, SHARE, Estimate, Ids, Measure, prompt_groups, undefined
 from synthdiv.measures.vectors import VectorArm, invalid_reason, unit_vectors, vector_arms
 
 LIMIT = 2000

@@ -7,6 +7,7 @@ of each prompt, and return the value and its pseudo-values (g,) as `jackknife` d
 
 from __future__ import annotations
 
+import gzip
 import math
 from collections.abc import Sequence
 
@@ -157,13 +158,7 @@ def codec_ratio(texts: Sequence[str], codec: str) -> float:
     data = "\n".join(texts).encode("utf-8", "surrogatepass")
     if len(data) - len(texts) + 1 < MIN_BYTES:  # line ends do not count as text
         return math.nan
-    return len(data) / len(_gzip(data) if codec == "gzip" else _zstd(data))
-
-
-def _gzip(data: bytes) -> bytes:
-    import gzip
-
-    return gzip.compress(data, GZIP_LEVEL, mtime=0)
+    return len(data) / len(gzip.compress(data, GZIP_LEVEL, mtime=0) if codec == "gzip" else _zstd(data))
 
 
 def _zstd(data: bytes) -> bytes:

@@ -88,10 +88,9 @@ def own_answer_scores(
 
 def _scores(student: Answers, vanilla: Answers | None, kind: int) -> list[Score]:
     """Return the levels, of which some are perplexities, and the differences, which are all in nats."""
-    scores = {
-        score.name: score
-        for score in compared(lambda arm: _estimates(arm, kind), student, vanilla, _counts if kind == 2 else None)
-    }
+    counts = (lambda answers: [each[1:] for each in answers]) if kind == 2 else None  # tokens and bytes
+    made = compared(lambda arm: _estimates(arm, kind), student, vanilla, counts)
+    scores = {score.name: score for score in made}
     mean, perplexity, median = scores[f"nll_{kind}"], f"perplexity_{kind}", f"perplexity_{kind}_median"
     levels = [mean, _exp(mean, perplexity), scores[median], scores[f"nll_{kind}_byte"]]
     nats = [f"nll_{kind}", f"nll_{kind}_median", f"nll_{kind}_byte"]
@@ -148,10 +147,6 @@ def _check(arm: Answers) -> None:
                     f"answer to prompt {prompt!r}: {answer}; needs at least 1 token, because EOS counts, and at least "
                     "0 bytes"
                 )
-
-
-def _counts(answers: Sequence[AnswerNLL]) -> list[tuple[int, int]]:
-    return [(answer.tokens, answer.bytes) for answer in answers]
 
 
 def _exp(score: Score, name: str) -> Score:

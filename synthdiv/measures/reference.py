@@ -65,15 +65,10 @@ def cluster_entropy_of(arm: VectorArm, centres: Any, note: str = "") -> Estimate
     nearest = np.concatenate(
         [(unit_vectors(block) @ centres.T - half).argmax(axis=1) for _, block in blocks(arm.vectors)]
     )
-    counts = _cells(nearest, arm, len(centres))
+    groups, count = arm.groups + 1, len(centres)
+    counts = np.bincount(arm.row_group * count + nearest, minlength=groups * count).reshape(groups, count)
     measure = CLUSTERS._replace(high=math.log2(max(len(centres), 2)))
     return arm.estimates([measure], lambda keep: [_entropy(counts[keep].sum(axis=0))], note)[0]
-
-
-def _cells(labels: np.ndarray, arm: VectorArm, count: int) -> np.ndarray:
-    """Return how often each group has labels 0 to count - 1: (groups + 1, count)."""
-    groups = arm.groups + 1
-    return np.bincount(arm.row_group * count + labels, minlength=groups * count).reshape(groups, count)
 
 
 def _entropy(counts: np.ndarray) -> float:

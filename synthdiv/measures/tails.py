@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError, Score
@@ -51,7 +50,11 @@ def tail_scores(student: Tokens, vanilla: Tokens | None = None, seed: int = 0) -
     NaN with a note for fewer than 500 tokens, a token without a likelihood, or arms with different tokens (template or
     tokenizer differ). An infinite value has no interval. Raises DataError for an answer without a token.
     """
-    quantiles = compared(lambda arm: _quantiles(LEVELS, _single(arm), seed), student, vanilla, len)
+
+    def levels_of(arm: Tokens) -> list[Estimate]:
+        return _quantiles(LEVELS, {prompt: [tokens] for prompt, tokens in arm.items()}, seed)
+
+    quantiles = compared(levels_of, student, vanilla, len)
     base = student if vanilla is None else vanilla
     pairs = {prompt: (student[prompt], base[prompt]) for prompt in student if prompt in base}
     unlike = any(len(one) != len(other) for one, other in pairs.values())
@@ -82,29 +85,6 @@ def own_answer_tail_scores(student: OwnTokens, vanilla: OwnTokens | None = None,
     return compared(lambda arm: _quantiles(OWN, arm, seed), student, vanilla)
 
 
-class WeightedTokens(NamedTuple):
-    """The tokens of one arm in ascending order: value, weight and prompt index, each (n,)."""
-
-    values: np.ndarray
-    weights: np.ndarray
-    prompt: np.ndarray
-
-    @classmethod
-    def from_answers(cls, prompts: Sequence[Sequence[Sequence[float]]]) -> WeightedTokens:
-        values = np.concatenate([np.asarray(answer, dtype=float) for answers in prompts for answer in answers])
-        sizes = [sum(map(len, answers)) for answers in prompts]
-        prompt = np.repeat(np.arange(len(prompts)), sizes)
-        weights = np.repeat([1 / len(answers) for answers in prompts], sizes)
-        order = np.argsort(values, kind="stable")
-        return cls(values[order], weights[order], prompt[order])
-
-    def quantiles(self, kept: np.ndarray) -> list[float]:
-        """Return the QUANTILES of the tokens of the prompts in `kept` (prompts,), by weight."""
-        cumulative = np.cumsum(self.weights * kept[self.prompt])
-        thresholds = (np.array([*QUANTILES.values()]) - 1e-9) * cumulative[-1]  # the same tolerance as in `quantile`
-        return [float(value) for value in self.values[np.searchsorted(cumulative, thresholds)]]
-
-
 def quantile(values: np.ndarray, q: float) -> float:
     """Return the smallest of `values` (n,) with at most 1 - q of them above it (Hyndman and Fan 1996, definition 1)."""
     rank = len(values) - 1 - int((1 - q) * len(values) + 1e-9)  # tolerance: 1 % of 500 is 5, despite rounding
@@ -119,23 +99,29 @@ def tail_weights(vanilla: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(values == threshold, min(max(tie_weight, 0.0), 1.0), values > threshold)
 
 
-def _single(arm: Tokens) -> OwnTokens:
-    return {prompt: [tokens] for prompt, tokens in arm.items()}
-
-
 def _quantiles(measures: Sequence[Measure], arm: OwnTokens, seed: int) -> list[Estimate]:
     """Return QUANTILES over tokens, every prompt with the same weight for each of its answers."""
     prompts = shuffled_prompts(arm, seed)
     reason = _undefined_reason(arm)
     if reason:
         return [undefined(measure, reason, len(prompts)) for measure in measures]
-    tokens = WeightedTokens.from_answers([arm[prompt] for prompt in prompts])
-    made, count = set_estimates(measures, tokens.quantiles, None, len(prompts), seed), len(tokens.values)
+    answers = [arm[prompt] for prompt in prompts]
+    tokens = np.concatenate([np.asarray(answer, dtype=float) for each in answers for answer in each])
+    order, sizes = np.argsort(tokens, kind="stable"), [sum(map(len, each)) for each in answers]
+    ascending, prompt_of = tokens[order], np.repeat(np.arange(len(prompts)), sizes)[order]
+    weights = np.repeat([1 / len(each) for each in answers], sizes)[order]
+
+    def statistic(kept: np.ndarray) -> np.ndarray:
+        cumulative = np.cumsum(weights * kept[prompt_of])
+        thresholds = (np.array([*QUANTILES.values()]) - 1e-9) * cumulative[-1]  # the same tolerance as in `quantile`
+        return ascending[np.searchsorted(cumulative, thresholds)]
+
+    made, count = set_estimates(measures, statistic, None, len(prompts), seed), len(tokens)
     least = [round(MIN_ABOVE / (1 - q)) for q in QUANTILES.values()]
     few = [f"no interval: fewer than {needed:,} tokens" if count < needed else "" for needed in least]
     made = [replace(each, units=each.units[:0], no_interval=why) if why else each
             for each, why in zip(made, few, strict=True)]  # fmt: skip
-    return [each.with_note(impossible_note(tokens.values)) for each in made]
+    return [each.with_note(impossible_note(tokens)) for each in made]
 
 
 def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int) -> list[Estimate]:
