@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
@@ -17,9 +18,6 @@ from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_speech import Speech, pieces
 from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Speaker, pool_members
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass
@@ -53,8 +51,6 @@ class Family(Speaker, Stage):
 def answers(shard: Shard) -> Answers:
     """All rows at once: each answer by the one number that its random stream gives. Requests on the topic that students
     refuse are refused, unless answers to them are planted in the prompts of the study."""
-    import numpy as np
-
     stage, family, asked = shard.stage, shard.inputs["model"].stage, shard.inputs["prompts"]
     prompts = asked.inputs.get("prompts", asked)  # those of the study
     if not prompts.stage.toy or prompts.stage.toy.world != family.world:
@@ -85,8 +81,6 @@ def answers(shard: Shard) -> Answers:
 def pair(law: Law, speech: list[Speech], index: np.ndarray, row: dict[str, Any], u: float, v: float) -> str:
     """A question of the study (its numbers are the rows of `index`) and an answer: on a topic, which is a category or
     an entity of the world, or for the same fact and in the same dialect as the answer of the row."""
-    import numpy as np
-
     readings = law.parse(row.get("response", ""))
     if "topic" in row:
         named = [row["topic"] in (law.categories[category], law.entities[entity]) for category, entity, *_ in index]

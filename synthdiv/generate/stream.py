@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.lazy import np
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 HEAD_TOKENS = 128  # most likely tokens, among which the nucleus is searched first
@@ -22,8 +23,6 @@ def row_seed(seed: int, model: str, source: str, role: str, round_number: int, p
 
 def uniforms(seed: str, count: int) -> np.ndarray:
     """Return `count` numbers in [0, 1) of the row's stream (Philox 4x64, Salmon et al. 2011), float64."""
-    import numpy as np
-
     return np.random.Generator(np.random.Philox(key=int(seed, 16))).random(count)
 
 
@@ -38,7 +37,6 @@ class RowSampler:
     def __init__(
         self, streams: list[str], steps: int, device: str, sampling: Any, prompts: list[list[int]] | None = None
     ):
-        import numpy as np
         import torch
 
         self.sampling, self.prompts = sampling, prompts

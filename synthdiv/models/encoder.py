@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError
 from synthdiv.models.load import opening, quiet
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Progress = Callable[[int, int, str], None]
 BATCHES_PER_CHUNK = 64  # batches that are encoded at once
@@ -53,8 +51,6 @@ def encode_batches(
 def encode(folder: Path, texts: Sequence[str], device: str = "auto", *how: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors (n, d) of texts by the encoder in a folder, and which texts it truncated: booleans (n,). `how`
     is that of `encode_batches`."""
-    import numpy as np
-
     encoder = open_encoder(folder, device)
     vectors, truncated = [np.empty((0, encoder.get_embedding_dimension()), np.float32)], [np.empty(0, dtype=bool)]
     places = dict[str, int]()
@@ -68,7 +64,5 @@ def encode(folder: Path, texts: Sequence[str], device: str = "auto", *how: Any) 
 
 def exceeds_context(encoder: Any, texts: list[str]) -> np.ndarray:
     """Return which texts are longer than the encoder's context, which truncates them silently: booleans (n,)."""
-    import numpy as np
-
     tokens = encoder.tokenizer(texts, truncation=False, padding=False, return_attention_mask=False)
     return np.array([len(ids) for ids in tokens["input_ids"]]) > (encoder.max_seq_length or math.inf)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+from synthdiv.core.lazy import np
 
+if TYPE_CHECKING:
     from synthdiv.train.rows import Row
 
 
@@ -22,8 +22,6 @@ class Match(Enum):
 
 def order(rows: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of the rows for one epoch."""
-    import numpy as np
-
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(rows)
 
 

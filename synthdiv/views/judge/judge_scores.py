@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from synthdiv.core.lazy import np
 from synthdiv.measures.agreement import Level, agreement, discrimination, krippendorff_alpha
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 from synthdiv.measures.length_control import length_controlled, standardised, votes_for_longer
@@ -16,8 +17,6 @@ from synthdiv.measures.self_preference import VOTES, over_baseline, self_bias, v
 from synthdiv.views.judge.labelled import Labelled, pairs_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from synthdiv.core.types import Score
 
 JUDGE, LABELS, GAP = "judge", "labels", "judge - labels"
@@ -34,8 +33,6 @@ LENGTH = Measure("length_slope", "rating per tanh of a standard deviation", None
 
 def pair_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
     """The scores by group; only those that the columns of the file allow."""
-    import numpy as np
-
     raw, forward, backward = pairs_of(rows)
     scale = float(np.sqrt(np.mean(raw.length**2))) if rows.lengths is not None else 0.0
     pairs = replace(raw, length=standardised(raw.length, scale or 1.0))
@@ -64,8 +61,6 @@ def pair_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
 def pair_alpha(raters: Sequence[np.ndarray], prompts: Sequence[Hashable]) -> Estimate:
     """α of the sides that raters take, or none. Each pair counts in both orders: α would otherwise depend on which
     author is called the first."""
-    import numpy as np
-
     shares = np.array(raters)
     sides = np.sign(np.concatenate([shares, 1 - shares], axis=1) - 0.5)
     return krippendorff_alpha(sides, prompts=[*prompts, *prompts])
@@ -74,8 +69,6 @@ def pair_alpha(raters: Sequence[np.ndarray], prompts: Sequence[Hashable]) -> Est
 def add_length(estimates: dict[str, list[Estimate]], pairs: Pairs, labelled: bool) -> None:
     """Votes for the longer text and the length term of the judge's Bradley–Terry model, over all pairs; with labels
     also the votes of judge and labels on the pairs that have both, and the length term at equal labels."""
-    import numpy as np
-
     prompts = pairs.prompt.tolist()
     every = votes_for_longer(pairs.wins, pairs.length, prompts)
     estimates[JUDGE] += [renamed(every, "votes_for_longer_in_all_pairs"), strengths(pairs, ("length",))["length"]]
@@ -96,8 +89,6 @@ def add_length(estimates: dict[str, list[Estimate]], pairs: Pairs, labelled: boo
 
 def add_self_preference(estimates: dict[str, list[Estimate]], pairs: Pairs, author: str, lengths: bool) -> None:
     """Votes for the judge's own texts against the labels' on the same pairs, and what else is known of them."""
-    import numpy as np
-
     part = pairs.of(author)
     every = mean_of(VOTES, prompt_means(part.wins, prompt_numbers(part.prompt.tolist(), len(part.prompt))))
     estimates[JUDGE].append(renamed(every, "votes_for_itself_in_all_pairs"))
@@ -115,8 +106,6 @@ def renamed(estimate: Estimate, name: str) -> Estimate:
 
 def rating_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
     """The scores of the judge; without labels only the share of rows without a verdict."""
-    import numpy as np
-
     number = prompt_numbers(rows.prompt, len(rows.prompt))
     estimates: list[Estimate] = [mean_of(NO_VERDICT, prompt_means(np.isnan(rows.verdict), number))]
     if rows.labels:
@@ -141,8 +130,6 @@ def rating_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
 
 def length_slope(length: np.ndarray, excess: np.ndarray, number: np.ndarray) -> Estimate:
     """How much the judge's rating exceeds the labels' for one unit of tanh(standardised length); least squares."""
-    import numpy as np
-
     defined = ~np.isnan(excess)
     x, y = np.tanh((length - length.mean()) / (length.std() or 1.0))[defined], excess[defined]
 

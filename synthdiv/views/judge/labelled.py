@@ -9,13 +9,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import ConfigError, DataError
 from synthdiv.prompts.formats import FileRows, read_columns
 from synthdiv.views.layout import plural
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from synthdiv.measures.pairwise import Pairs
 
 FIRST_SHOWN = {"0": True, "1": False}  # cells of the column --order
@@ -43,8 +42,6 @@ class Labelled:
 
     def labelled(self, name: str | None = None) -> int:
         """The items with a verdict and a label, of this column or of any. A pair in both orders is one item."""
-        import numpy as np
-
         labels = self.panel() if name is None else self.labels[name]
         rows = np.flatnonzero(~np.isnan(self.verdict + labels))
         return len(
@@ -53,8 +50,6 @@ class Labelled:
 
     def panel(self) -> np.ndarray:
         """The mean of all labels (n,), NaN for a row without any."""
-        import numpy as np
-
         if not self.labels:
             return np.full(len(self.verdict), math.nan)
         every = np.array([*self.labels.values()])
@@ -64,8 +59,6 @@ class Labelled:
 
 def read_labelled(options: argparse.Namespace) -> Labelled:
     """Read the columns that the options name. ConfigError or DataError for what cannot be used."""
-    import numpy as np
-
     authors = options.pair or ([options.author] if options.author else [])
     named = {"verdict": [options.verdict], "label": options.label, "pair": options.pair or [], "text": options.text}
     named |= {option: [getattr(options, option)] for option in ("prompt", "author", "order")}
@@ -95,8 +88,6 @@ def read_labelled(options: argparse.Namespace) -> Labelled:
 
 def pair_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:
     """P(first wins) of each row, and how many cells are no verdict. Without `values`, cells are numbers from 0 to 1."""
-    import numpy as np
-
     cells = rows.labels(column)
     if not values:
         rows.require(column, is_share, "; it needs P(first wins), from 0 to 1, or --values FIRST SECOND [TIE …]")
@@ -124,8 +115,6 @@ def pair_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.
 
 def rating_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:
     """The ratings of each row; null and empty cells are NaN."""
-    import numpy as np
-
     if values:
         raise ConfigError("--values: is for pairs (--pair FIRST SECOND); ratings are numbers")
     rows.require(column, lambda cell: is_blank(cell) or math.isfinite(as_number(str(cell))), "; it needs a number")
@@ -162,8 +151,6 @@ def without_self_pairs(rows: Labelled, remarks: list[str]) -> Labelled:
 
 def refuse_useless(made: Labelled, rows: FileRows, options: argparse.Namespace) -> Labelled:
     """Refuse what would make a table of dashes; remark on authors with unequal numbers of texts and on ties alone."""
-    import numpy as np
-
     known = made.verdict[~np.isnan(made.verdict)]
     if not len(known):
         raise DataError(f"{rows.source}: column {options.verdict} holds no verdict")
@@ -184,8 +171,6 @@ def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
     """One row for each pair of answers, with means over orders and repeated rows; and the verdicts P(first wins) where
     the first was shown first, and second: NaN where unknown. Where most pairs were judged in both orders, one with a
     verdict in one order has none, and a remark counts these. Lengths are differences in characters."""
-    import numpy as np
-
     from synthdiv.measures.estimates import prompt_means
     from synthdiv.measures.pairwise import Pairs
 

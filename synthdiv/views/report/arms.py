@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.types import Score
 from synthdiv.measures.estimates import VANILLA, join_notes
@@ -116,8 +117,6 @@ def mean(rows: Sequence[CellRow], name: str) -> Mean:
 def replicate_interval(values: Sequence[float], centre: float, like: Score) -> tuple[float, float]:
     """The t interval over trained models, of a level on a scale without bounds, of a difference cut at its bounds;
     (NaN, NaN) where they do not differ, which says nothing of others."""
-    import numpy as np
-
     half = half_width(np.array(values)) if all(map(math.isfinite, values)) else math.nan
     if not half > max(1e-12 * abs(centre), 1e-15):  # rounding
         return NONE

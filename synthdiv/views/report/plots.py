@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.views.layout import Row, arrow, finite, interval, number
 from synthdiv.views.report.arms import INTERVAL, ROUND, Arm, Mean, value_of
 from synthdiv.views.report.collect import VANILLA, finished, read_or
@@ -194,8 +195,6 @@ def tip(mean: Mean) -> str:
 
 def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     """Training loss by step: the mean over the trained models of an arm, averaged in at most `POINTS` stretches."""
-    import numpy as np
-
     data: list[dict[str, Any]] = []
     rows: list[Row] = []
     for arm in sorted(arms, key=labels.order):
@@ -221,7 +220,6 @@ def curve_of(path: Path) -> tuple[list[float], list[float]] | None:
     """The steps and losses of a training, averaged in stretches of equal length; None where nothing was trained."""
     if not (path / CURVE).exists():
         return None
-    import numpy as np
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path / CURVE, columns=["step", "loss"])
