@@ -64,14 +64,10 @@ class QualitySuite(Suite):
             inputs["vanilla/answers"] = vanilla.responses[decoding]
             inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, decoding).items()}
             answers = (arm.responses[decoding], vanilla.responses[decoding])
-            for judge in judges["preference"]:
-                node = judge.verdicts(asked["preference"], arm.prompts, *answers, limit=self.prompts)
-                inputs[f"preference/{judge.name}"] = node
+            inputs |= arm.verdicts("preference", asked["preference"], *answers, limit=self.prompts)
         if arm.mix and self.mix_rows:
             for name in RATED:
-                for judge in judges[name]:
-                    node = judge.verdicts(asked[name], arm.prompts, arm.mix, limit=self.mix_rows)
-                    inputs[f"mix/{name}/{judge.name}"] = node
+                inputs |= arm.verdicts(f"mix/{name}", asked[name], arm.mix, limit=self.mix_rows)
         stage = Quality(
             **{name: [judge.name for judge in judges[name]] for name in self.rubrics},
             panel=judged.panel_of(judges["quality"]),
@@ -86,13 +82,9 @@ class QualitySuite(Suite):
         """The verdicts on the answers of one arm, by rubric and judge."""
         answers, nodes = arm.responses[decoding], dict[str, Node]()
         for name in RATED:
-            rubric = getattr(arm.rubrics, name)
-            for judge in arm.judges_of(rubric):
-                nodes[f"{name}/{judge.name}"] = judge.verdicts(rubric, arm.prompts, answers, limit=self.prompts)
-        rubric = arm.rubrics.quality
-        for judge in arm.judges_of(rubric) if self.probes else []:
-            probe = {"limit": self.probes, "appended": PROBE}
-            nodes[f"probe/{judge.name}"] = judge.verdicts(rubric, arm.prompts, answers, **probe)
+            nodes |= arm.verdicts(name, getattr(arm.rubrics, name), answers, limit=self.prompts)
+        if self.probes:
+            nodes |= arm.verdicts("probe", arm.rubrics.quality, answers, limit=self.probes, appended=PROBE)
         return nodes
 
 

@@ -78,6 +78,11 @@ class EvaluatedStudent:
         toy = bool(getattr(self.prompts.stage, "toy", None))
         return [judge for judge in self.judges if judge.judges(rubric, toy)]
 
+    def verdicts(self, name: str, rubric: Rubric, *answers: Node, **which: Any) -> dict[str, Node]:
+        """What each of these judges says of the answers, or of pairs of two authors' answers, as `NAME/JUDGE`."""
+        about = (self.prompts, *answers)
+        return {f"{name}/{judge.name}": judge.verdicts(rubric, *about, **which) for judge in self.judges_of(rubric)}
+
 
 @dataclass
 class Suite:
