@@ -36,31 +36,28 @@ class TemperatureCurve(NamedTuple):
 
 
 class SplitAnswers(NamedTuple):
-    """Answers as arrays: NLL at every temperature (n, temperatures), tokens (n,), and a mask of the first half (n,).
-    The halves are those of one seeded shuffle, so equal sets of prompts are split equally in every arm."""
+    """Answers as arrays: NLL per token at every temperature (n, temperatures), and a mask of the first half (n,). The
+    halves are those of one seeded shuffle, so equal sets of prompts are split equally in every arm."""
 
-    nll: np.ndarray
-    tokens: np.ndarray
+    per_token: np.ndarray
     first: np.ndarray
 
     def fit(self, kept: np.ndarray) -> list[float]:
         """Return ln T fitted on the first and on the second half of the answers in `kept` (n,)."""
-        return [
-            best_log_temperature((self.nll / self.tokens[:, None])[half].mean(axis=0)) for half in self._halves(kept)
-        ]
+        return [best_log_temperature(self.per_token[half].mean(axis=0)) for half in self._halves(kept)]
 
     def values(self, fits: Sequence[float]) -> np.ndarray:
         """Return the NLL per token of each answer (n,) at the ln T fitted on the other half."""
-        curves = spline(self.nll / self.tokens[:, None])
+        curves = spline(self.per_token)
         return np.where(self.first, curves(fits[1]), curves(fits[0]))
 
     def estimate(self, kept: np.ndarray) -> list[float]:
         """Return the values of `MEASURES` on the answers in `kept` (n,)."""
-        fits, per_token = self.fit(kept), self.nll / self.tokens[:, None]
+        fits = self.fit(kept)
         # A spline is linear in its values: the spline of a sum is the sum of the splines.
-        first, second = (spline(per_token[half].sum(axis=0)) for half in self._halves(kept))
+        first, second = (spline(self.per_token[half].sum(axis=0)) for half in self._halves(kept))
         support = float(first(fits[1]) + second(fits[0])) / int(kept.sum())
-        return [math.exp(sum(fits) / 2), support, float(per_token[kept, INDEX_OF_ONE].mean()) - support]
+        return [math.exp(sum(fits) / 2), support, float(self.per_token[kept, INDEX_OF_ONE].mean()) - support]
 
     def _halves(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return kept & self.first, kept & ~self.first
@@ -135,8 +132,8 @@ def _estimates(arm: Mapping[str, TemperatureCurve], seed: int) -> list[Estimate]
 
 
 def _split_answers(arm: Mapping[str, TemperatureCurve], prompts: list[str]) -> SplitAnswers:
-    nll, tokens = np.array([arm[p].nll_at for p in prompts], float), np.array([arm[p].tokens for p in prompts], float)
-    return SplitAnswers(nll, tokens, np.arange(len(prompts)) < len(prompts) // 2)
+    per_token = np.array([np.asarray(arm[p].nll_at, float) / arm[p].tokens for p in prompts])
+    return SplitAnswers(per_token, np.arange(len(prompts)) < len(prompts) // 2)
 
 
 def _undefined_reason(arm: Mapping[str, TemperatureCurve]) -> str:

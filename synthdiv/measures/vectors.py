@@ -150,7 +150,7 @@ def cosine_of(arm: VectorArm) -> Estimate:
     if invalid or len(labels) < 2:
         return undefined(COSINE, _no_direction_note(invalid, len(labels)), arm.prompts)
     counts = np.bincount(labels, minlength=len(total)).astype(float)
-    return _mean_distance(arm, COSINE, total, counts, counts, counts)
+    return _mean_distance(arm, COSINE, total, np.array([counts, counts, counts]))
 
 
 def between_of(arm: VectorArm) -> Estimate:
@@ -162,8 +162,8 @@ def between_of(arm: VectorArm) -> Estimate:
     labels = arm.group[:-1] % groups
     total = np.zeros((groups, sums.shape[1]))
     np.add.at(total, labels, sums)
-    columns = (counts, np.vecdot(sums, sums), counts**2)
-    return _mean_distance(arm, BETWEEN, total, *(np.bincount(labels, each, groups) for each in columns))
+    columns = [np.bincount(labels, each, groups) for each in (counts, np.vecdot(sums, sums), counts**2)]
+    return _mean_distance(arm, BETWEEN, total, np.array(columns))
 
 
 def within_of(arm: VectorArm) -> Estimate:
@@ -183,21 +183,14 @@ def _prompt_sums(arm: VectorArm) -> tuple[np.ndarray, int, np.ndarray]:
     return *label_sums(arm.vectors, arm.prompt, units), np.bincount(arm.prompt, minlength=units).astype(float)
 
 
-def _mean_distance(
-    arm: VectorArm,
-    measure: Measure,
-    total: np.ndarray,
-    counts: np.ndarray,
-    excluded_cosines: np.ndarray,
-    excluded_pairs: np.ndarray,
-) -> Estimate:
-    """Return 1 - mean cosine over ordered pairs. By group: `total` (groups, d) holds sums of unit vectors, the others
-    (groups,) count vectors and pairs that are left out, and hold the sum of the cosines of those."""
+def _mean_distance(arm: VectorArm, measure: Measure, total: np.ndarray, columns: np.ndarray) -> Estimate:
+    """Return 1 - mean cosine over ordered pairs. By group: `total` (groups, d) holds sums of unit vectors, `columns`
+    (3, groups) the number of vectors, and the sum of the cosines and the number of the pairs that are left out."""
 
     def statistic(keep: np.ndarray) -> list[float]:
-        kept = total[keep].sum(axis=0)
-        pairs = counts[keep].sum() ** 2 - excluded_pairs[keep].sum()
-        return [float(1 - (kept @ kept - excluded_cosines[keep].sum()) / pairs) if pairs > 0 else math.nan]
+        kept, (count, cosines, left_out) = total[keep].sum(axis=0), columns[:, keep].sum(axis=1)
+        pairs = count**2 - left_out
+        return [float(1 - (kept @ kept - cosines) / pairs) if pairs > 0 else math.nan]
 
     return arm.estimates([measure], statistic)[0]
 
