@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -190,5 +190,17 @@ def population(members: Sequence[Arm]) -> Arm:
     """One arm. A model of it is a replicate: the cells with the same seeds."""
     rows = [replace(row, model=json.dumps(row.seeds, sort_keys=True)) for arm in members for row in arm.rows]
     names = [value if (value := value_of(arm, MEMBER)).isdecimal() else "0" for arm in members]
-    means = {name: mean(rows, name) for name in measures_of(rows)}
+    means = {name: population_mean(rows, name, len(members)) for name in measures_of(rows)}
     return Arm(members[0].key, members[0].axes | {MEMBER: "+".join(names)}, rows, means)
+
+
+def population_mean(rows: Sequence[CellRow], name: str, members: int) -> Mean:
+    """The mean over the replicates in which every member has this measure: that of fewer is of another population."""
+    defined = Counter(row.model for row in rows if name in row.scores and not math.isnan(row.scores[name].value))
+    whole = [row for row in rows if defined[row.model] == members]
+    every, kept = len({row.model for row in rows}), len({row.model for row in whole})
+    made = mean(whole or rows, name)
+    if not whole:
+        made = replace(made, value=math.nan, low=math.nan, high=math.nan, replicates=0, spread="")
+    note = f"{every - kept} of {every} replicates lack one of {members} members and are left out" * (kept < every)
+    return replace(made, note=join_notes(note, made.note))

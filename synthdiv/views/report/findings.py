@@ -26,9 +26,9 @@ from synthdiv.measures.replicates import (
     smallest_margin,
 )
 from synthdiv.study.claims import EXPLORATORY, DeclaredClaim, Direction, declared
-from synthdiv.views.layout import interval, number
+from synthdiv.views.layout import interval, number, plural
 from synthdiv.views.report.arms import Arm, arms_of, shown, value_of
-from synthdiv.views.report.collect import VANILLA, CellRow, collect
+from synthdiv.views.report.collect import VANILLA, CellRow, collect, vanilla_cells
 from synthdiv.views.report.comparisons import Comparison, comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
 from synthdiv.views.report.heat import shown_headlines
@@ -79,15 +79,20 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
     of the first launch that has any: an arm that is added later makes no further claim."""
     results, sweep = [], SweepArms(arms)
     for claim, late in declared(Ledger(root, name).folder):
-        about = [
-            what
-            for what in comparisons(arms, claim.contrast)
-            if what.contrast == claim.contrast and not differing(what.arm, claim.where)
-        ]
-        first = min((what.launch for what in about), default="")
-        made = [contrast(root, what, claim.measure, sweep, second=True) for what in about if what.launch == first]
+        made = [contrast(root, what, claim.measure, sweep, second=True) for what in claimed(claim, arms)]
         results += [judged(claim, each, late) for each in made or [missing(claim)]]
     return corrected(results)
+
+
+def claimed(claim: DeclaredClaim, arms: Sequence[Arm]) -> list[Comparison]:
+    """The comparisons that a claim is about."""
+    about = [
+        what
+        for what in comparisons(arms, claim.contrast)
+        if what.contrast == claim.contrast and not differing(what.arm, claim.where)
+    ]
+    first = min((what.launch for what in about), default="")
+    return [what for what in about if what.launch == first]
 
 
 def differing(arm: Arm | CellRecord, where: Sequence[str]) -> list[str]:
@@ -204,20 +209,20 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
         raise ConfigError(
             f"report.pilot={pilot}: {len(reused)} of its models are in this sweep too; choose other seeds"
         )
-    rows = [CellRow(one.key, one.arm, one.axes, one.seeds, one.train, "") for one in records if one.train]
-    replicates, lines = min((arm.replicates for arm in arms_of(rows, scored=False)), default=0), []
+    cells = [*records, *vanilla_cells([*records])]
+    here = arms_of([CellRow(one.key, one.arm, one.axes, one.seeds, one.train or "", "") for one in cells], scored=False)
+    replicates, lines = min((arm.replicates for arm in here if arm.rows[0].model), default=0), []
+    tests = sum(max(1, len(claimed(claim, here))) for claim in claims)  # what is about no cell is corrected for too
     for claim in claims:
         text = "unknown: name a noise-floor sweep that has this measure, report.pilot=NAME"
         tables = pilot_differences(root, arms, claim)
         if tables and replicates >= ENOUGH:
             ends = [expected(table, replicates) for table in tables]
             error, df = math.sqrt(statistics.fmean(each**2 for each, _ in ends)), min(df for _, df in ends)
-            equivalent, alpha = claim.direction is Direction.equivalent, ALPHA / len(claims)
+            equivalent, alpha = claim.direction is Direction.equivalent, ALPHA / tests
             size = smallest_margin(error, df, alpha) if equivalent else detectable(error, df, alpha)
-            text = (
-                f"{'a margin of ' * equivalent}{number(size)} with {replicates} replicates, 80 % power and Holm over "
-            )
-            text += f"{len(claims)} claims"
+            text = f"{'a margin of ' * equivalent}{number(size)} with {replicates} replicates, 80 % power and Holm "
+            text += f"over {plural(tests, 'comparison')}"
         lines.append(f"detects   {claim.contrast}, {claim.measure}, {claim.direction.value}: {text}")
     return lines
 

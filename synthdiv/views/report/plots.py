@@ -126,7 +126,12 @@ def against(x: str, y: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     }
     rows = [
         {"arm": labels.name(arm)}
-        | {f"{name}: {key}": value for name in (x, y) for key, value in mean_row(arm.means[name], arm).items()}
+        | {
+            f"{name}: {key}": value
+            for name in (x, y)
+            for key, value in mean_row(arm.means[name], arm).items()
+            if key != "seeds that vary"
+        }
         for arm in both
     ]
     return Plot(f"{x} {y}", f"{y} against {x}", data, axes | {"height": 420}, rows, OUTSIDE)
@@ -142,8 +147,9 @@ def trained_range(arms: Sequence[Arm], name: str) -> dict[str, Any]:
 
 def along(axis: str, measure: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     """A measure along an axis of numbers, such as the rounds: a line for all arms that are equal but for it. An arm to
-    which another axis does not apply, as those of rounds to round 0, belongs to every line that it begins."""
-    arms = [arm for arm in sorted(arms, key=labels.order) if known(arm, measure) and is_number(value_of(arm, axis))]
+    which another axis does not apply, as those of rounds to round 0, belongs to every line that it begins. What is
+    undefined is no point, and is in the table with its reason."""
+    arms = [arm for arm in sorted(arms, key=labels.order) if measure in arm.means and is_number(value_of(arm, axis))]
     others = ["mix", "source", *(other for other in labels.varying if other not in (axis, "source"))]
     if axis == ROUND:  # students of human answers go on from them, and the share of human answers is the round's
         others = [other for other in others if other != "real_share"]
@@ -151,7 +157,8 @@ def along(axis: str, measure: str, arms: Sequence[Arm], labels: Labels) -> Plot 
     data, rows = list[dict[str, Any]](), list[Row]()
     for line in columns_of(arms, others):
         inside = [(float(value_of(arm, axis)), arm) for arm in arms if within(values_of(arm, others), line)]
-        points = sorted(inside, key=lambda point: point[0])
+        listed = sorted(inside, key=lambda point: point[0])
+        points = [point for point in listed if known(point[1], measure)]
         if len({at for at, _ in points}) < 2:
             continue
         means, last = [arm.means[measure] for _, arm in points], points[-1][1]
@@ -164,7 +171,7 @@ def along(axis: str, measure: str, arms: Sequence[Arm], labels: Labels) -> Plot 
             "hoverinfo": "text+x", "line": {"color": shade, "dash": dash_of(data, shade)},
             "error_y": bars[0] | {end: [each[end][0] for each in bars] for end in ("array", "arrayminus")},
         })  # fmt: skip
-        rows += [{axis: at, "arm": labels.name(arm)} | mean_row(arm.means[measure], arm) for at, arm in points]
+        rows += [{axis: at, "arm": labels.name(arm)} | mean_row(arm.means[measure], arm) for at, arm in listed]
     if not data:
         return None
     title = heading(arms[0].means[measure].like)

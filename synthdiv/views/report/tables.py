@@ -121,8 +121,9 @@ def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = Tru
 def beside(each: Contrast) -> dict[str, Any]:
     """What stands beside every effect."""
     effect = each.effect
-    facts = {"noise ±": each.noise, "detects": detectable(effect.error, effect.df), "models": effect.replicates}
-    return facts | {"n": effect.n or "sets"}
+    size = f"{number(each.size[0])} {interval(*each.size[1:])}".rstrip() if math.isfinite(each.size[0]) else ""
+    facts = {"size (sd)": size, "noise ±": each.noise, "detects": detectable(effect.error, effect.df)}
+    return facts | {"models": effect.replicates, "n": effect.n or "sets"}
 
 
 def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:

@@ -172,6 +172,17 @@ def test_every_score_is_behind_the_search(opened: Any) -> None:
     assert row.locator("td").all_text_contents()[:4] == ["nll_2 ↓ (nats/token)", "human", "2", "0.5776"]
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_tables_need_no_scrolling_to_the_side(opened: Any, width: int) -> None:
+    """On a phone each row is a block; on a desktop an open table has the width of the page."""
+    opened.set_viewport_size({"width": width, "height": 800})
+    boxes = opened.locator(".scroll:has(.stacked)")
+    assert boxes.count() > 10
+    opened.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    wide = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.innerText.slice(0, 80))"
+    assert boxes.evaluate_all(wide) == []
+
+
 @pytest.mark.parametrize("width", [390, 800, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_every_width_in_light_and_dark(opened: Any, width: int, scheme: str) -> None:

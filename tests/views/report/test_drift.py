@@ -55,6 +55,22 @@ def test_the_members_of_a_population_are_averaged_and_no_replicates():
         assert (arm.means["loss"].replicates, arm.means["loss"].spread) == (3, INTERVAL)
 
 
+def test_a_population_that_lacks_a_member_is_left_out_with_a_note():
+    """The mean over fewer members is that of another population: the number must not change its meaning."""
+    made = [each for each in rows() if each.key != "replace-pooled-2-1-0"]
+    (arm,) = [one for one in populations(arms_of(made)) if one.rows[0].arm.startswith("replace-pooled-2")]
+    mean = arm.means["loss"]
+    assert (mean.value, mean.replicates) == (pytest.approx(1.5 + 0.5 + 2), 2), "of seeds 1 and 2"
+    assert mean.note == "1 of 3 replicates lack one of 2 members and are left out"
+    none = {"loss": Score("loss", math.nan, 10, note="nothing")}
+    made = [replace(each, scores=none) if each.arm == "replace-pooled-2-1" else each for each in rows()]
+    plot = drawn(arms_of(made))
+    assert sorted(len(trace["x"]) for trace in plot.data) == [2, 3, 3, 3]
+    (line,) = [line for line in plot.rows if math.isnan(line["mean"])]
+    assert (line["models"], line["rounds.round"]) == (0, 2)
+    assert line["note"].startswith("3 of 3 replicates lack one of 2 members")
+
+
 def test_no_line_depends_on_the_members_of_another():
     """Round 0 of an arm of one member is that member's, whichever other members were launched."""
     one = [*rows((0,)), *(row(0, 1, seed, 99.0) for seed in range(3)), row(1, 1, 0, 99.0, "replace", "pooled")]

@@ -173,7 +173,8 @@ def test_a_plan_says_what_claims_detect_from_a_pilot_whose_models_are_not_used_a
 ) -> None:
     claims, unknown = [DeclaredClaim("multi - best single", "whole")], "unknown: name a noise-floor sweep"
     every: Any = [
-        type("Record", (), {"key": f"k{at}", "arm": "a", "train": f"t{at}", "axes": {}, "seeds": {"a": at % 5, "b": b}})
+        type("Record", (), {"key": f"k{at}", "arm": "a", "train": f"t{at}", "axes": {}, "seeds": {"a": at % 5, "b": b},
+                         "suites": {}, "vanilla": {}})
         for b in range(5) for at in range(5 * b, 5 * b + 5)
     ]  # fmt: skip
     records = every[::6]
@@ -192,6 +193,17 @@ def test_a_plan_says_what_claims_detect_from_a_pilot_whose_models_are_not_used_a
     margin = findings.smallest_margin(math.sqrt(spread / 5), 4)
     assert f"equivalent: a margin of {margin:.4g} with 5" in planned(sweep.root, "pilot", [equal], records)[0]
     assert unknown in planned(sweep.root, "pilot", [DeclaredClaim("multi - human", "other")], records)[0]
+    grid = [
+        type("Record", (), vars(one) | {"key": f"{at} {mix} {rate}", "arm": f"{mix} {rate}",
+                                        "train": f"x{at} {mix} {rate}", "axes": {"mix": mix, "train.lr": rate}})
+        for at, one in enumerate(records) for mix in ("multi", "single") for rate in (1, 2, 3)
+    ]  # fmt: skip
+    size = findings.detectable(math.sqrt(spread / 5), 4, 0.05 / 4)
+    other = DeclaredClaim("multi - human", "nll")
+    assert (
+        f"higher: {size:.4g} with 5 replicates, 80 % power and Holm over 4 comparisons"
+        in planned(sweep.root, "pilot", [*claims, other], grid)[0]
+    ), "one for each of three rates, and one for the claim about nothing"
     pilot = type("Record", (), {"train": "t6"})
     monkeypatch.setattr(findings.Ledger, "cells", lambda ledger: [pilot])
     with pytest.raises(ConfigError, match=r"report.pilot=pilot: 1 of its models are in this sweep too"):

@@ -149,6 +149,14 @@ def test_the_contrast_is_shown_in_both_worlds(shown: Page) -> None:
     assert [name for name, verdict in effects.items() if verdict == "shown"] == ["human − vanilla"], "three replicates"
 
 
+def test_effect_sizes_stand_beside_the_effects_with_their_intervals(shown: Page, report: Path) -> None:
+    exact = {(line["contrast"], line["measure"]): line for line in table(report / "contrasts.csv")}
+    line = exact["human - vanilla", "nll_2"]
+    ends = [f"{float(line[name]):.4g}" for name in ("size", "size_low", "size_high")]
+    sizes = {row["comparison"]: row["size (sd)"] for row in rows(shown, "effects", "comparison", "size (sd)")}
+    assert sizes["human − vanilla"] == "{} [{}, {}]".format(*ends)
+
+
 def test_comparisons_name_the_suites_that_they_come_from_and_the_answer_is_beside_the_page(
     eggs: Any, report: Path
 ) -> None:
