@@ -26,7 +26,7 @@ def answers(count: int) -> list[str]:
 
 def sentences(count: int) -> list[str]:
     """The first `count` sentences of four words or more of these answers."""
-    from synthdiv.measures.sentences import sentences as split
+    from synthdiv.measures.words import sentences as split
 
     every = (one for text in (_real() if ANSWERS.is_file() else _made()) for one in split(text))
     return list(islice((one for one in every if len(one.split()) >= 4), count))

@@ -232,7 +232,7 @@ NOT_SHOWN = {
     **{
         f"quality.{name}": "which of them count: tests/evaluate/test_quality.py" for name in ("panel", "probes", "seed")
     },
-    "collapse.sentence": "the constant of measures/sentences.py, likewise",
+    "collapse.sentence": "the constant of measures/words.py, likewise",
     "prompts.template": "for tokenizers without one: tests/models/test_chat.py",
     **{f"prompts.table.{name}": HUB for name in ("commit", "subset", "part")},
     "prompts.table.sha256": CONTENT,

@@ -19,8 +19,7 @@ from synthdiv.measures.answers import repetitions
 from synthdiv.measures.budgets import TextBudget, lexical_estimates, words_scores
 from synthdiv.measures.estimates import SHARE, VANILLA, Measure, join_notes, mean_of, scores_of
 from synthdiv.measures.semantic import semantic_scores
-from synthdiv.measures.sentences import SENTENCE, sentences
-from synthdiv.measures.words import REGEX, words
+from synthdiv.measures.words import REGEX, SENTENCE, sentences, words
 from synthdiv.mix.sentence_vectors import Vectors, read_vectors, truncated_note
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.split import rank

@@ -6,8 +6,7 @@ They do no I/O and take no configuration. numpy, scipy and other large libraries
 from synthdiv.measures.answers import repetition_rate, response_length, sentence_count
 from synthdiv.measures.bleu import self_bleu, self_bleu_aggregated, self_bleu_individual
 from synthdiv.measures.budgets import TextBudget, lexical_scores
-from synthdiv.measures.growth import heaps, heaps_in_order
-from synthdiv.measures.lexical import distinct_n, ngram_entropy
+from synthdiv.measures.lexical import distinct_n, heaps, heaps_in_order, ngram_entropy
 from synthdiv.measures.neighbours import nearest_neighbour_entropy, support_precision, support_recall
 from synthdiv.measures.order import compression_ratio, mtld
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores

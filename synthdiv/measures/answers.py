@@ -13,8 +13,7 @@ from typing import Any
 from synthdiv.core.lazy import np
 from synthdiv.core.types import Score
 from synthdiv.measures.estimates import SHARE, Estimate, Ids, Measure, mean_of, prompt_means, prompt_numbers
-from synthdiv.measures.sentences import sentences
-from synthdiv.measures.words import words
+from synthdiv.measures.words import sentences, words
 
 Tokens = Sequence[Sequence[str]]
 LOOPING = 0.5  # share of an answer's 4-grams that are repeated, from which on it loops

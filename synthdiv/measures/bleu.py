@@ -13,8 +13,7 @@ from synthdiv.core.lazy import np
 from synthdiv.core.types import Score
 from synthdiv.measures.estimates import Ids, Measure, mean_of, prompt_means, prompt_numbers, set_scores
 from synthdiv.measures.ngrams import NgramCounts, NgramTable, count_ngrams, ngrams
-from synthdiv.measures.sentences import sentences
-from synthdiv.measures.words import words
+from synthdiv.measures.words import sentences, words
 
 MIN_SENTENCE_WORDS = 4  # the published variants skip shorter sentences
 POOL_ANSWERS = 100  # answers in a pool of the published aggregated variant

@@ -11,10 +11,9 @@ from typing import Any
 from synthdiv.core.lazy import np
 from synthdiv.measures import answers, bleu
 from synthdiv.measures.estimates import Estimate, Measure, estimates, jackknife, mean_of, prompt_groups, prompt_means
-from synthdiv.measures.growth import fit_in_order, in_order_measures
+from synthdiv.measures.lexical import fit_in_order, in_order_measures
 from synthdiv.measures.ngrams import ngrams
-from synthdiv.measures.sentences import sentences
-from synthdiv.measures.words import words
+from synthdiv.measures.words import sentences, words
 
 STEP = 1000  # words between two points of the vocabulary curve in the published Heaps' law
 PUBLISHED = (

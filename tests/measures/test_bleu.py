@@ -24,8 +24,7 @@ from synthdiv.measures.bleu import (
 )
 from synthdiv.measures.estimates import ON_BOUND
 from synthdiv.measures.ngrams import ngrams
-from synthdiv.measures.sentences import sentences
-from synthdiv.measures.words import words
+from synthdiv.measures.words import sentences, words
 from tests.measures.material import HUMAN, SYNTHETIC, left_out_interval, real_answers, real_rows
 
 SMALL = st.text(alphabet="ab .", max_size=14)  # few letters and spaces: duplicates, ties in length, empty texts

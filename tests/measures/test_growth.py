@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
 from synthdiv.measures import heaps, heaps_in_order
-from synthdiv.measures.growth import fit_heaps, fit_in_order, rarefaction
+from synthdiv.measures.lexical import fit_heaps, fit_in_order, rarefaction
 from synthdiv.measures.words import words
 from tests.measures.material import HUMAN, SYNTHETIC, left_out_interval, made_answers, real_answers
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.sentences import sentences
+from synthdiv.measures.words import sentences
 
 MARKS = st.text(alphabet=' \n\t.!?…。！」")*1aAzMré😀', max_size=60)
 
