@@ -8,7 +8,7 @@ from typing import Any
 
 from synthdiv.core.lazy import np
 from synthdiv.measures.estimates import Estimate, Ids, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
-from synthdiv.measures.logistic import logistic_terms
+from synthdiv.measures.pairwise import logistic_terms
 
 MIN_SIDE = 0.1  # share of pairs in which one answer is the longer one
 CONTROLLED = Measure("length_controlled_win_rate", "share of pairs", True, "no pair with a verdict", 0.0, 1.0)

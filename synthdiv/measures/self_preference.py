@@ -10,8 +10,7 @@ from typing import NamedTuple
 from synthdiv.core.lazy import np
 from synthdiv.measures.agreement import MIN_DISCRIMINATION, discrimination
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
-from synthdiv.measures.logistic import logistic_terms
-from synthdiv.measures.pairwise import Pairs, contrast, design, usable
+from synthdiv.measures.pairwise import Pairs, contrast, design, logistic_terms, usable
 
 NO_OVERLAP = "no pair has a verdict and a label"
 BIAS = Measure("self_bias", "log-odds", None, NO_OVERLAP)

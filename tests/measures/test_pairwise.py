@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measures.pairs import NO, every_pair, sigmoid, swapped
 
-from synthdiv.measures import logistic
+from synthdiv.measures import pairwise
 from synthdiv.measures.pairwise import author_scores, contrast, missing_pairs, order_scores, strengths
 
 VERDICT = st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0, NO])
@@ -85,7 +85,7 @@ def test_incomplete_pairs_are_listed_and_their_prompts_left_out():
 
 
 def test_strengths_equal_bradley_terry_scores_of_evalica(monkeypatch):
-    monkeypatch.setattr(logistic, "RIDGE", 1e-9)
+    monkeypatch.setattr(pairwise, "RIDGE", 1e-9)
     pairs = every_pair("abcd", 30)
     found = strengths(pairs)
     twice = [*zip(pairs.first, pairs.second, strict=True)] * 2
