@@ -18,7 +18,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # come down to it; the stages that are still to come have their own (docs/decisions.md).
 BUDGETS = {
     "core": 2390,
-    "measures": 4380,
+    "measures": 4340,
     "models": 1180,
     "prompts": 2010,
     "generate": 2950,
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31530, 17800
+TOTAL, TOTAL_GOAL = 31500, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract
