@@ -49,6 +49,7 @@ benchmark: .venv/ready  ## compare speed with peers and floors (docs/performance
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/publish.py
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/generate.py

@@ -144,7 +144,7 @@ NOT_SHOWN = {
     },
     "generate.tuned": "the temperature of an input: tests/mix/test_matched.py",
     **{f"matched_temperature.{name}": "tests/mix/test_matched.py" for name in ("temperatures", "usual", "tolerance")},
-    **{f"written.{name}": "tests/mix/test_written.py" for name in ("rows", "paraphrases")},
+    **{f"written.{name}": "tests/mix/test_written.py" for name in ("rows", "paraphrases", "spare")},
     **{f"pair_prompts.{name}": "tests/mix/test_written.py" for name in ("rows", "wording", "topics")},
     **{
         f"{stage}.{name}": "as in prompts"

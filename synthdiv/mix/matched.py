@@ -15,6 +15,7 @@ from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import TEMPERATURE
 
 EQUAL = 0.002  # as a share; temperatures that differ less in NLL are equally good
+ERRORS = 2.0  # standard errors by which a difference has to exceed the tolerance
 PROMPTS = 1000  # the first train prompts, on which it is tuned
 
 
@@ -39,23 +40,40 @@ class MatchedTemperature(Stage):
         nll = {name: nll_a_token(artifact) for name, artifact in inputs.items()}
         wanted, *values = nll.values()
         temperature, reached = nearest(self.temperatures, values, wanted, self.usual)
-        if (gap := abs(reached - wanted) / wanted) > self.tolerance:
+        closest = min(self.temperatures, key=lambda at: abs(math.log(at / temperature)))
+        error = math.hypot(*(standard_error(inputs[name]) for name in ("multi", f"{closest:g}")))
+        gap = abs(reached - wanted) / wanted
+        if gap - ERRORS * error / wanted > self.tolerance:
             raise DataError(
                 f"mix=single_matched: answers of several sources have {wanted:.4g} nats a token under the vanilla "
-                f"student, and those of this source come no closer than {reached:.4g}, at temperature {temperature:g} "
-                f"of mix.temperatures={self.temperatures}; give other temperatures, or accept the closest with "
-                f"mix.tolerance={math.ceil(100 * gap) / 100}"
+                f"student, and those of this source come no closer than {reached:.4g} (standard error of the "
+                f"difference {error:.2g}), at temperature {temperature:g} of mix.temperatures={self.temperatures}; "
+                f"give other temperatures, or accept the closest with mix.tolerance={math.ceil(100 * gap) / 100}"
             )
         (out / TEMPERATURE).write_text(json.dumps({"temperature": temperature}), encoding="utf-8")
-        return {"temperature": temperature, "interpolated": reached, "nll": nll}
+        return {"temperature": temperature, "interpolated": reached, "nll": nll, "standard_error": error}
 
 
 def nll_a_token(likelihood: Artifact) -> float:
     """The NLL of all answers by their number of tokens."""
+    nll, tokens = answers(likelihood)
+    return math.fsum(nll) / sum(tokens)
+
+
+def standard_error(likelihood: Artifact) -> float:
+    """That of `nll_a_token`, over answers."""
+    nll, tokens = answers(likelihood)
+    mean = math.fsum(nll) / sum(tokens)
+    squares = math.fsum((value - mean * count) ** 2 for value, count in zip(nll, tokens, strict=True))
+    return math.sqrt(squares * len(nll) / max(1, len(nll) - 1)) / sum(tokens)
+
+
+def answers(likelihood: Artifact) -> tuple[list[float], list[int]]:
+    """The NLL and the number of tokens of each answer."""
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(next(likelihood.path.glob("*.parquet")), columns=["nll", "tokens"])
-    return math.fsum(table["nll"].to_pylist()) / sum(table["tokens"].to_pylist())
+    return table["nll"].to_pylist(), table["tokens"].to_pylist()
 
 
 def nearest(temperatures: Sequence[float], nll: Sequence[float], wanted: float, usual: float) -> tuple[float, float]:

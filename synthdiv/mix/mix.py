@@ -177,6 +177,8 @@ class Mix(FineTuningSet):
                 failed.setdefault(owner, []).append(prompt["id"])
             in_round = {"round": self.round} if self.round else {}
             rows.append(dataclasses.asdict(row) | {"position": place} | in_round)
+        further = enumerate(selected if self.spare else (), len(every))
+        rows += [row | {"position": place} for place, row in further]
         if failed:
             raise DataError(failure(failed, self.leave_out, self.owners()))
         for source in dict.fromkeys(owner for _, owner in every if owner != "human") if self.round else ():

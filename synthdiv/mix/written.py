@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.files import write_rows
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import read_samples
@@ -69,6 +70,8 @@ class Written(FineTuningSet):
     """How many rows there are."""
     paraphrases: bool = False
     """They are paraphrases of the pairs of the mix."""
+    spare: int = setting(0, before=0)
+    """The most further pairs, after the others, for the place of those that filters of the mix remove."""
 
     def input_names(self) -> list[str]:
         return ["prompts", "answers", *["mix"] * self.paraphrases]
@@ -91,7 +94,7 @@ class Written(FineTuningSet):
             else:
                 texts = {"id": f"{sample.id}~{sample.sample}", "prompt": pair[1].strip(), "response": pair[2].strip()}
                 pairs.append(vars(sample) | texts | {"position": len(kept) + len(pairs)})
-        rows = [*kept, *pairs][: self.rows]
+        rows = [*kept, *pairs][: self.rows + self.spare]
         if len(rows) < self.rows:
             closest = f"; the closest level is {1 - len(pairs) / len(rows) / REPLACED:.2f}" if kept else ""
             raise DataError(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 Pair = tuple[list[int], list[int]]  # token ids of a prompt and of its answer
+AT_ONCE = 2**27  # numbers of whole gradients in memory
 
 
 def batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -76,8 +77,9 @@ def answer_gradients(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     lengths, model = checked_lengths(opened, pairs), opened.model
-    weights = {name: weight.detach() for name, weight in model.named_parameters()}
-    count = sum(weight.numel() for weight in weights.values())
+    count = sum(weight.numel() for weight in model.parameters())
+    size = min(max(AT_ONCE // count, 1), 32)
+    weights = {name: weight.detach().requires_grad_(size == 1) for name, weight in model.named_parameters()}
     places = torch.randint(2 * dimensions or 1, (count,), generator=torch.Generator().manual_seed(seed))
     places = places.to(opened.device)
 
@@ -85,9 +87,13 @@ def answer_gradients(
         logits = functional_call(model, weights, (), {"input_ids": ids[None], "use_cache": False}).logits[0, :-1]
         return -(log_probabilities(logits.float(), ids[1:])[:, 0] * answer[1:]).sum() / answer[1:].sum()
 
-    of_rows = vmap(grad(nll), in_dims=(None, 0, 0))
+    def of_one(weights: Any, ids: Any, answer: Any) -> dict[str, Any]:
+        slopes = torch.autograd.grad(nll(weights, ids[0], answer[0]), [*weights.values()], materialize_grads=True)
+        return {name: each[None] for name, each in zip(weights, slopes, strict=True)}
+
     gradients = np.empty((len(pairs), dimensions or count), np.float32)
-    order, size = sorted(range(len(pairs)), key=lambda row: (lengths[row], row)), min(max(2**27 // count, 1), 32)
+    order = sorted(range(len(pairs)), key=lambda row: (lengths[row], row))
+    of_rows = vmap(grad(nll), in_dims=(None, 0, 0)) if size > 1 else of_one  # alone a row is faster without vmap
     pad, model.config.pad_token_id = model.config.pad_token_id, None  # a check for padding cannot be batched
     try:
         for start in range(0, len(order), size):
@@ -97,12 +103,13 @@ def answer_gradients(
             ends = torch.tensor([(len(pairs[row][0]), lengths[row]) for row in rows]).T[:, :, None]
             answer = (torch.arange(ids.shape[1]) >= ends[0]) & (torch.arange(ids.shape[1]) < ends[1])
             with sdpa_kernel(SDPBackend.MATH):  # the only one that can be batched
-                parts = of_rows(weights, ids, answer.to(opened.device))
-            whole = torch.cat([part.flatten(1) for part in parts.values()], 1).float()
+                parts = [part.flatten(1).float() for part in of_rows(weights, ids, answer.to(opened.device)).values()]
             if dimensions:
-                sums = whole.new_zeros(len(rows), 2 * dimensions).index_add_(1, places, whole)
-                whole = sums[:, :dimensions] - sums[:, dimensions:]
-            gradients[rows] = whole.cpu().numpy()
+                sums = parts[0].new_zeros(len(rows), 2 * dimensions)
+                for part, where in zip(parts, places.split([part.shape[1] for part in parts]), strict=True):
+                    sums.index_add_(1, where, part)
+                parts = [sums[:, :dimensions] - sums[:, dimensions:]]
+            gradients[rows] = torch.cat(parts, 1).cpu().numpy()
             progress(start + len(rows), len(order), "gradients taken")
     finally:
         model.config.pad_token_id = pad

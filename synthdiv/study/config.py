@@ -129,7 +129,7 @@ class MixSpec:
     temperatures: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0])
     """Of mix=single_matched: those that are tried, and between which the one is that matches mix=multi."""
     tolerance: float = setting(0.05, least=0)
-    """Of mix=single_matched: how far its NLL a token may be from that of mix=multi, as a share of it."""
+    """Of mix=single_matched: how far its NLL a token may be from that of mix=multi beyond chance, as a share."""
 
     def diversity_of_level(self) -> Diversity | None:
         """How its level is reached; None without one."""

@@ -247,10 +247,6 @@ def check(cell: Cell) -> list[str]:
     problems += problems_of_filters(cell, stage)
     if 0 < mix.max_words < mix.min_words:
         problems.append(f"mix.max_words={mix.max_words}: needs mix.min_words={mix.min_words} or more")
-    if stage.spare and (most := have - rows) < (needs := math.ceil(stage.spare * rows)):
-        problems.append(
-            f"mix.spare={mix.spare:g}: needs {needs:,} further prompts and there are {most:,}; lower mix.rows"
-        )
     allocation = stage.allocation()
     real = allocation.count(-1)
     if diversity and (pool := round(diversity.near * taken * (have - real))) < rows - real:

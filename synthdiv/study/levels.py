@@ -84,11 +84,12 @@ def written_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity, one: So
     """Pairs that a source writes on topics, or as paraphrases of the pairs that stay."""
     rows, level, study = mix.rows - mix.allocation().count(-1), cell.mix.level or 0.0, cell.prompts
     topics, prompts = diversity.topics_at(level), {"prompts": Node(cell.prompts)}
-    new = rows if topics else round(REPLACED * (1 - level) * rows)
+    new, further = rows if topics else round(REPLACED * (1 - level) * rows), math.ceil(mix.spare * rows)
     kept = {} if topics else {"mix": part(rows=rows - new)}
     asked = PairPrompts(
         None, study.system, study.date, study.template, new if topics else rows - new, diversity.wording, topics
     )
     which = {"split": Split.test, "rows": asked.rows, "subset": asked.rows}
-    answers = one.answers(Node(asked, prompts | kept), diversity.tries * math.ceil(new / asked.rows), **which)
-    return Node(Written(rows, not topics), {**prompts, "answers": answers, **kept})
+    samples = diversity.tries * math.ceil(new / asked.rows) + math.ceil(diversity.tries * further / asked.rows)
+    answers = one.answers(Node(asked, prompts | kept), samples, **which)
+    return Node(Written(rows, not topics, further), {**prompts, "answers": answers, **kept})

@@ -16,6 +16,7 @@ from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
 from synthdiv.measures.spectrum import vendi_value
 from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.models import score
 from synthdiv.models.chat import Chat
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts
 from synthdiv.prompts.split import rank
@@ -82,6 +83,22 @@ def test_a_projection_changes_little(small):
     assert g_vendi(small, 1000, 0).n == 48, "fewer rows than asked for: all"
 
 
+@pytest.mark.parametrize("dimensions", [0, 64])
+def test_rows_one_at_a_time_have_the_gradients_of_rows_together(small, monkeypatch, dimensions):
+    """Of a large model only one fits into memory."""
+    _, prompts, mix, model = small
+    made, calls = opened(model), []
+    chat, rows = Chat.for_prompts(made.tokenizer, prompts), read_mix(mix)[:6]
+    pairs = chat.scored_pairs([row["prompt"] for row in rows], [row["response"] for row in rows])
+    together = score.answer_gradients(made, pairs, dimensions, 0)
+    monkeypatch.setattr(score, "AT_ONCE", 1)
+    monkeypatch.setattr("torch.func.vmap", lambda *_, **__: pytest.fail("one row is no batch"))
+    alone = score.answer_gradients(made, pairs, dimensions, 0, lambda done, *_: calls.append(done))
+    np.testing.assert_allclose(alone, together, rtol=1e-3, atol=1e-5)
+    assert calls == [1, 2, 3, 4, 5, 6]
+    assert all(weight.grad is None for weight in made.model.parameters())
+
+
 def test_only_a_mix_has_it(small):
     """The vanilla student has none; the gradients of a tuned student's mix are the vanilla student's."""
     prompts, mix, model = map(node_of, small[1:])
@@ -96,10 +113,12 @@ def test_it_costs_less_than_two_epochs(tmp_path):
     prompts = build(tmp_path, Prompts(toy=ToyPrompts(700, world), test=60))
     mix = build(tmp_path, Mix(600, real_share=1.0, train_rows=640, shard_rows=64), prompts)
     model = build(tmp_path, tiny_model(hidden=96, layers=2))
-    epoch = Train(method=Method.full, epochs=1, batch_rows=16, lr=1e-3)
     spent = []
-    for stage, inputs in ((epoch, (model, mix, prompts)), (GradientDiversity(600), (prompts, mix, model))):
-        start = time.process_time()
-        build(tmp_path, stage, *inputs)
-        spent.append(time.process_time() - start)
-    assert spent[1] < 2 * spent[0]
+    for seed in range(3):
+        epoch = Train(method=Method.full, epochs=1, batch_rows=16, lr=1e-3, seed=seed)
+        gradients = GradientDiversity(600, seed=seed)
+        for stage, inputs in ((epoch, (model, mix, prompts)), (gradients, (prompts, mix, model))):
+            start = time.process_time()
+            build(tmp_path, stage, *inputs)
+            spent.append(time.process_time() - start)
+    assert min(spent[3::2]) < 2 * min(spent[2::2]), "the first run of either imports libraries"

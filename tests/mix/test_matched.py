@@ -42,12 +42,12 @@ def test_of_several_temperatures_with_this_likelihood_the_nearest_to_the_usual_o
     assert low < 1 < 2 < high
 
 
-def tuned(tmp_path, nll, tolerance):
+def tuned(tmp_path, nll, tolerance, answers=200):
     """The stage on likelihoods with these NLL a token, of answers of other lengths."""
     stage, inputs = MatchedTemperature([0.5, 1.0], 1.0, tolerance), {}
     for name, value in zip(stage.input_names(), nll, strict=True):
         (tmp_path / name).mkdir()
-        table = {"nll": [value * 3 - 1, value * 9 + 1], "tokens": [3, 9]}
+        table = {"nll": [value * 3 - 1, value * 9 + 1] * (answers // 2), "tokens": [3, 9] * (answers // 2)}
         pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / name / "likelihood.parquet")
         inputs[name] = Artifact(None, name, tmp_path / name)
     assert nll_a_token(inputs["multi"]) == pytest.approx(nll[0])
@@ -55,9 +55,19 @@ def tuned(tmp_path, nll, tolerance):
 
 
 def test_a_likelihood_out_of_reach_names_the_closest_one_and_the_override(tmp_path):
-    message = r"4 nats a token.*no closer than 3.58, at temperature 1 .*accept the closest with mix.tolerance=0.11"
+    closest = r"no closer than 3.58 \(standard error of the difference 0.017\), at temperature 1 "
+    message = rf"4 nats a token.*{closest}.*accept the closest with mix.tolerance=0.11"
     with pytest.raises(DataError, match=message):
         tuned(tmp_path, [4.0, 2.0, 3.58], 0.05)
+
+
+def test_a_gap_that_chance_explains_is_no_reason_to_refuse(tmp_path):
+    """6 % where 5 % are accepted, with standard errors of the difference of .4 and .7 %."""
+    for name in ("many", "few"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=r"no closer than 3\.76"):
+        tuned(tmp_path / "many", [4.0, 2.0, 3.76], 0.05, 200)
+    assert tuned(tmp_path / "few", [4.0, 2.0, 3.76], 0.05, 80)["standard_error"] == pytest.approx(0.0265, rel=0.01)
 
 
 def test_the_closest_temperature_is_accepted_within_the_tolerance(tmp_path):

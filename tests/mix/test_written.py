@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from synthdiv.core.types import DataError
+from synthdiv.core.types import Artifact, DataError
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Sampling
@@ -114,6 +114,33 @@ def test_a_reworded_question_with_the_same_answer_is_a_paraphrase(root, made, tm
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     inputs = {"prompts": made[0], "answers": replace(answers, path=tmp_path), "mix": made[2]}
     assert Written(41, True).build(inputs, tmp_path, None) == {"rows": 41, "used": 1, "identical": 1}
+
+
+@pytest.mark.parametrize(("paraphrases", "least"), [(True, 6), (False, 9)])
+def test_further_pairs_replace_those_that_filters_remove(root, made, paraphrases, least):
+    _, answers, _ = pairs(root, made, paraphrases, 80, 6, () if paraphrases else ["geography"])
+    stage = Mix(80, ["oak"], [1.0], train_rows=250, shard_rows=250, level=True, min_words=least)
+
+    def mixed(spare: float) -> Artifact:
+        written = Written(80, paraphrases, int(80 * spare))
+        level = build(root, written, made[0], answers, *[made[2]] * paraphrases)
+        return build(root, replace(stage, spare=spare), made[0], level)
+
+    alone, refilled = mixed(0), mixed(1.0)
+    removed = alone.manifest["summary"]["removed"]["oak"]["length"]
+    assert 0 < removed < 70
+    assert refilled.manifest["summary"] | {"rows": 0} | {"refilled": {}} == alone.manifest["summary"] | {
+        "rows": 0,
+        "sources": {"oak": 80},
+        "finish": {"oak": {"stop": 80}},
+    }
+    assert refilled.manifest["summary"]["refilled"] == {"oak": removed}
+    rows = read_mix(refilled)
+    assert len(rows) == len({row["id"] for row in rows}) == 80
+    assert rows[: 80 - removed] == read_mix(alone)
+    assert min(len(row["response"].split()) for row in rows) >= least
+    with pytest.raises(DataError, match=r"mix.spare=0.01: no further prompt takes the place of \d+ of oak"):
+        mixed(0.01)
 
 
 def test_too_few_usable_paraphrases_name_the_closest_level(root, made):

