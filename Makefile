@@ -55,6 +55,7 @@ benchmark: .venv/ready  ## compare speed with peers and floors (docs/performance
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/judge.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/many_cells.py
 	$(BIN)/python benchmarks/api.py
 	$(BIN)/pip install --quiet -c constraints.txt trl==1.16.0
 	$(BIN)/python benchmarks/train.py

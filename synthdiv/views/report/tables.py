@@ -36,7 +36,7 @@ def cell_rows(rows: Sequence[CellRow]) -> list[Row]:
     return [
         {"cell": row.key, "arm": row.arm, "state": row.state, **blank, **row.axes, **row.seeds, "measure": score.name}
         | {name: value for name, value in dataclasses.asdict(score).items() if name not in HIDDEN}
-        | {"note": score.note, "role": score.role}
+        | {"note": score.note, "role": score.role, "key": row.origin.get(score.name, "")}
         for row in rows
         for score in row.scores.values()
     ]

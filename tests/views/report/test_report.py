@@ -91,6 +91,7 @@ def test_csv_holds_every_score_unchanged(eggs: Any, report: Path) -> None:
     for row in scored:
         for score in row.scores.values():
             line = lines[row.key, score.name]
+            assert line["key"] == row.origin[score.name] != ""
             for end in ("value", "low", "high"):
                 assert repr(float(line[end])) == repr(float(getattr(score, end)))
             assert (line["n"], line["unit"], line["note"]) == (str(score.n), score.unit, score.note)

@@ -99,6 +99,7 @@
   const number = (value) => value === null ? "—" : typeof value === "number" ? String(+value.toPrecision(4)) : value;
   function search() {
     const { arms, measures, lines, notes } = data.every, wanted = words(byId("search").value), body = byId("scores").tBodies[0];
+    const columns = [...byId("scores").tHead.rows[0].cells].map((cell) => cell.textContent);
     const hits = lines.filter((line) => holds(`${measures[line[1]]} ${arms[line[0]]}`, wanted));
     body.replaceChildren(...hits.slice(0, 200).map((line) => {
       const row = document.createElement("tr");
@@ -106,6 +107,7 @@
       make("td", arms[line[0]], row);
       for (const value of line.slice(2, 7)) make("td", number(value), row).className = "number";
       make("td", notes[line[7]], row);
+      [...row.cells].forEach((cell, at) => { cell.dataset.column = columns[at]; });
       return row;
     }));
     byId("hits").textContent = `${hits.length} scores${hits.length > 200 ? ", the first 200 are shown" : ""}`;
