@@ -24,10 +24,10 @@ BUDGETS = {
     "generate": 2950,
     "mix": 1090,
     "train": 2460,
-    "evaluate": 3720,
+    "evaluate": 3730,
     "study": 2770,
     "engine": 1800,
-    "views": 6310,
+    "views": 6330,
     "command": 340,
     "hydra_plugins": 220,
 }
@@ -35,7 +35,7 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31530, 17800
+TOTAL, TOTAL_GOAL = 31550, 17800
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -38,6 +38,7 @@ OF_CHOICES = ("acc", "acc_norm", "acc_bytes")  # metrics of the harness whose ch
 class DownstreamSuite(Suite):
     """Task accuracy of a student beside that of the vanilla student."""
 
+    quality = ("downstream/",)
     reading = (
         "Accuracies are means over questions; differences from the vanilla student are paired by question. A task on "
         "which the vanilla student is not above chance is not measurable: its scores are NaN with that note."

@@ -34,6 +34,7 @@ class ReachedSuite(Suite):
     """The level of diversity that a fine-tuning set reached, and its shift to the split `target`."""
 
     headlines = ("reached/vendi_1", "reached/auc")
+    diversity = headlines
     caveats = ("reached/right", "reached/words")
     reading = (
         "`reached/…` is on the fine-tuning set, by other vectors (n-grams of characters, or an encoder) and by other "

@@ -95,7 +95,8 @@ class Suite:
     caveats = tuple[str, ...]()
     diversity = tuple[str, ...]()
     quality = tuple[str, ...]()
-    """Scores that say how diverse and how good ordinary answers are: reports draw each against each."""
+    """Scores that say how diverse texts and how good answers are: reports draw each against each. `NAME/` are all
+    headlines that begin so."""
     reading = ""
     """What a reader of its scores must know, for reports."""
 

@@ -41,6 +41,11 @@ def test_the_twin_of_what_matters_has_its_axes_and_what_each_level_reached(typed
         ("human", "n/a", "1.0"),
     }
     assert all(1 < float(row["mean"]) <= 20 for row in rows), "also of its smallest mix"
+    page = (tmp_path / "outputs" / "reports" / "what_matters_tiny" / "index.html").read_text()
+    for reached in ("reached/vendi_1", "reached/auc"):  # the level and the shift are axes of the page
+        assert {f"{good} against {reached}" for good in ("truth/js", "downstream/facts/finetuned")} <= {
+            *re.findall(r"[\w/]+ against [\w/]+", page)
+        }
 
 
 def test_experiments_of_levels_have_every_point_and_real_rows_alone():

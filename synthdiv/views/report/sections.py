@@ -92,14 +92,25 @@ def top(content: Content) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def declared_scores(suites: Iterable[str], attribute: str, drawn: Sequence[str]) -> list[str]:
+    """The scores that suites declare as diversity or quality; `NAME/` are all of NAME that are drawn."""
+    names = chain(*declared(suites, attribute))
+    return [
+        score
+        for name in names
+        for score in ([each for each in drawn if each.startswith(name)] if name.endswith("/") else [name])
+    ]
+
+
 def sections(content: Content) -> dict[str, Any]:
     """Everything that the page of a sweep or of a slice shows."""
     labels, arms, drawn = content.labels, content.arms, content.drawn
     grid, scores, suites = grid_of(content.everyone, labels), content.scores, suites_of(content.rows)
-    pairs = [(x, y) for x in chain(*declared(suites, "diversity")) for y in chain(*declared(suites, "quality"))]
+    diverse, good = (declared_scores(suites, attribute, drawn) for attribute in ("diversity", "quality"))
+    pairs = [(x, y) for x in diverse for y in good]
     together = populations(arms)
     in_populations = Labels(together)
-    leading = sorted(drawn, key=lambda measure: measure not in chain(*declared(suites, "quality")))
+    leading = sorted(drawn, key=lambda measure: measure not in good)
     axes = sorted(in_populations.varying, key=lambda axis: axis != ROUND)
     numbers = [(axis, measure) for axis in axes for measure in leading[: None if axis == ROUND else ALONG]]
     measured = dict.fromkeys(each.measure for each in content.contrasts)
