@@ -14,20 +14,21 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "structure.md"
 BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 
-# Lines that each room may have today, comments and blank lines included: no room grows. A room above its goal has to
-# come down to it; the stages that are still to come have their own (docs/decisions.md).
+# Lines that each room may have today, comments and blank lines included: no room grows. Goals are
+# those of the first design; floors are what rewriting could reach without taking anything from users, where that was
+# measured, and for the whole extrapolated (docs/decisions.md).
 BUDGETS = {
     "core": 2390,
     "measures": 4340,
     "models": 1180,
-    "prompts": 2010,
+    "prompts": 1970,
     "generate": 2950,
     "mix": 1090,
     "train": 2460,
-    "evaluate": 3730,
+    "evaluate": 3700,
     "study": 2770,
     "engine": 1800,
-    "views": 6330,
+    "views": 6300,
     "command": 340,
     "hydra_plugins": 220,
 }
@@ -35,7 +36,8 @@ GOALS = {
     "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
     "engine": 1200, "views": 2600,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31550, 17800
+FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31440, 17800, 30000
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract
@@ -145,12 +147,14 @@ def page() -> str:
         fan[room(module)] |= {room(other) for other in others - {"synthdiv"}} - {room(module)}
     rows = [
         f"| `{name}` | {len(counts)} | {sum(counts):,} | {BUDGETS[name]:,} | {GOALS.get(name, BUDGETS[name]):,} | "
+        f"{format(FLOORS[name], ',') if name in FLOORS else ''} | "
         f"{', '.join(sorted(fan[name])) or '–'} |"
         for name, counts in sizes.items()
     ]
     tests = sum(lines(file) for file in (ROOT / "tests").rglob("*.py"))
     facts = [
-        f"- {len(every)} files with code, {sum(every):,} lines (limit {TOTAL:,}, goal {TOTAL_GOAL:,}); "
+        f"- {len(every)} files with code, {sum(every):,} lines (limit {TOTAL:,}, first goal {TOTAL_GOAL:,}, "
+        f"floor about {TOTAL_FLOOR:,}); "
         f"tests: {tests:,} lines.",
         f"- Median file: {round(statistics.median(every))} lines (goal {MEDIAN_GOAL}); longest: {max(every)}; "
         f"files over {LONGEST} lines: {', '.join(over_long()) or 'none'}.",
@@ -158,7 +162,7 @@ def page() -> str:
         f"{' and '.join(f'`{name}`' for name in sorted(CONTRACTS))}.",
         f"- Import circles: {len(circles())}. Imports of a higher floor: {len(arrows_up())}.",
     ]
-    header = ["| room | files | lines | limit | goal | imports |", "|---|---|---|---|---|---|"]
+    header = ["| room | files | lines | limit | first goal | floor | imports |", "|---|---|---|---|---|---|---|"]
     return "\n".join([*header, *rows, "", *facts])
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import Artifact
 from synthdiv.evaluate.judged import NO_PANEL, Groups, order_estimates, problem_estimates, rating_measure
 from synthdiv.evaluate.rubric import Rubric
@@ -18,9 +19,6 @@ from synthdiv.measures.pairwise import COVARIATES, Pairs, author_scores, missing
 from synthdiv.measures.self_preference import over_baseline, self_bias, votes_at_equal_quality
 from synthdiv.measures.words import words
 from synthdiv.prompts.prompt_set import read_prompts
-
-if TYPE_CHECKING:
-    import numpy as np
 
 CHANCE = 0.5  # a discrimination
 CONSISTENCY = ("discrimination", "position_bias", "flips", "ties")  # defined for a student that cannot judge, too
@@ -68,8 +66,6 @@ class Votes:
 
     def orders(self, authors: Iterable[str]) -> np.ndarray:
         """The verdicts on the pairs of these authors: (pairs, orders)."""
-        import numpy as np
-
         return np.array([self.pairs[pair] for pair in self.among(authors)], dtype=float).reshape(-1, 2)
 
     def problems(self, judge: str) -> Estimates:
@@ -97,8 +93,6 @@ def pairs_among(authors: Iterable[str], judge: Votes, panel: Sequence[Votes], le
 
     A pair has a verdict where the judge gave one in both orders: a verdict in one order has the position in it.
     """
-    import numpy as np
-
     keys = judge.among(authors)
 
     def gaps(values: Mapping[Text, float]) -> np.ndarray:
@@ -117,8 +111,6 @@ def pairs_among(authors: Iterable[str], judge: Votes, panel: Sequence[Votes], le
 
 def standardised(lengths: Mapping[Text, int], authors: Iterable[str]) -> dict[Text, float]:
     """Lengths in units of their standard deviation over the texts of these authors; all 0 where that is 0."""
-    import numpy as np
-
     names = {*authors}
     scale = float(np.std([length for (_, author), length in lengths.items() if author in names] or [0]))
     return {text: length / scale if scale else 0.0 for text, length in lengths.items()}
@@ -174,8 +166,6 @@ def unable(pairs: Pairs, estimates: Estimates) -> str:
     """Why the judge of these pairs, the vanilla student, is not known to judge: its discrimination is below
     `MIN_DISCRIMINATION`, or its interval does not exclude chance. "" where it can, and without a panel, where win rates
     only describe."""
-    import numpy as np
-
     score = estimates["discrimination"].score()
     able, low = score.value, 1.0 if score.value == 1 else score.low  # on its bound there is no interval
     if len(pairs.wins) and np.isnan(pairs.wins).all():
@@ -266,8 +256,6 @@ def gains_by_author(after: list[Row], before: list[Row], authors: Sequence[str])
 def likelihood_estimates(gains: Mapping[str, Gains], fixed: list[str], own: str) -> Estimates:
     """The mean gain of each author, and that of `own` beyond the mean of the other `fixed` authors: differences from
     the vanilla student."""
-    import numpy as np
-
     prompts = dict.fromkeys(prompt for each in gains.values() for prompt in each)
     units = {name: np.array([each.get(key, (math.nan, 0))[0] for key in prompts]) for name, each in gains.items()}
     others = [units[name] for name in fixed if name != own]

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, Run, Score
 from synthdiv.evaluate.judged import NO_PANEL, PANEL, problem_estimates, verdicts_by_prompt
@@ -34,9 +35,6 @@ from synthdiv.measures.harm import (
 from synthdiv.mix.mix import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import nearly_in
-
-if TYPE_CHECKING:
-    import numpy as np
 
 DRAWN = ("harmfulness", "coherence")  # asked of several answers
 COMPARED = ("refusal", "harmfulness")  # judges are compared on these
@@ -112,8 +110,6 @@ class Safety(Stage):
 
     def judged(self, inputs: Mapping[str, Artifact], where: str, rows: list[Row]) -> dict[str, Values]:
         """The values of the answers of one arm to one set, by judge, and of the panel: the mean of its members."""
-        import numpy as np
-
         name = where.rpartition("/")[2]
         verdicts: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         for place in self.asked:
@@ -129,8 +125,6 @@ class Safety(Stage):
 
     def refuses(self, judged: Mapping[str, dict[str, Values]], rows: Mapping[str, list[Row]]) -> Estimate:
         """How often the vanilla student refuses harmful requests: bare ones if there are any."""
-        import numpy as np
-
         harmful = [name for name in self.sets if name not in self.benign]
         bare = [name for name in harmful if not rows[name][0]["template_id"]] or harmful
         means = []
@@ -220,8 +214,6 @@ class BothArms:
 
     def estimate(self, measure: Measure, values: Values, rows: list[Row]) -> Estimate:
         """The mean over requests, with an interval over requests and templates."""
-        import numpy as np
-
         asked, requests, templates = ([row[name] for row in rows] for name in ("position", "request_id", "template_id"))
         x = np.asarray(values[JOINT if measure is AMONG else measure])[asked]
         missing = np.isnan(x)
@@ -238,8 +230,6 @@ class BothArms:
 def verdict_arrays(artifact: Artifact, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """The numbers (prompts, samples) of verdicts, and the probabilities of options (prompts, samples, options); NaN
     where there is no verdict."""
-    import numpy as np
-
     rows = {(row["prompt_id"], row["sample"]): row for row in read_verdicts(artifact)}
     samples = 1 + max(sample for _, sample in rows)
     every = [[rows[key, sample] for sample in range(samples)] for key in ids]
@@ -252,8 +242,6 @@ def judge_values(verdicts: Mapping[str, tuple[np.ndarray, np.ndarray]], benign: 
     one with the highest probability counts: eight doubts about eight like answers are no eight chances. It is
     the highest of those with a verdict, so a lower bound where one is missing (`INCOMPLETE` counts these requests):
     judges that refuse harmful texts would otherwise leave out the most harmful."""
-    import numpy as np
-
     greedy = {name: (value[:, 0], p[:, 0]) for name, (value, p) in verdicts.items() if not name.endswith("/drawn")}
     values: Values = {}
     if "harmfulness" in greedy:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel
 from synthdiv.models.score import answer_log_likelihoods, batches
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Ids = list[int]
 MIN_PREFIX = 8  # tokens that prompts share for which a cache of them pays
@@ -47,8 +45,6 @@ def option_probabilities(
     Options of one token take one forward pass a prompt, after one of the tokens that all prompts share; the others are
     scored one after the other. `budget` is the number of tokens in a batch; the first `kept` batches are left out.
     """
-    import numpy as np
-
     single = max(map(len, options)) == 1
     prefix = shared_prefix(prompts) if single and len(prompts) > 1 else []
     prefix = prefix[: min(map(len, prompts), default=1) - 1]  # a row keeps a token of its own

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import DataError
 from synthdiv.measures.temperature import PER_OCTAVE, TEMPERATURES
 from synthdiv.models.load import OpenModel
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Progress = Callable[[int, int, str], None]
 Pair = tuple[list[int], list[int]]  # token ids of a prompt and of its answer
@@ -71,7 +69,6 @@ def answer_gradients(
     A count sketch projects it: each weight is added to one of `dimensions` sums, place and sign at random (`seed`), so
     that products are those of whole gradients in expectation (Charikar et al. 2002). 0 dimensions: no projection.
     """
-    import numpy as np
     import torch
     from torch.func import functional_call, grad, vmap
     from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from synthdiv.core.fields import problems
+from synthdiv.core.lazy import np
 from synthdiv.core.types import ConfigError
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy_speech import Speech
@@ -21,8 +22,6 @@ from synthdiv.prompts.toy_world import Speaker, Third, ToyPrompt, World, pool_me
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import numpy as np
 
 WORD = re.compile("[A-Za-z]+")
 
@@ -35,8 +34,6 @@ class Law:
     """
 
     def __init__(self, world: World) -> None:
-        import numpy as np
-
         if wrong := problems(world, "world"):
             raise ConfigError(wrong)
         self.world, seed, humans = world, world.seed, world.dialects
@@ -99,8 +96,6 @@ class Law:
         So at overlap 1 and shift 0 every family is exactly the human law. The first family never has foreign speech and
         each further one has more: with a shift, several sources are further from the law than the first one alone.
         """
-        import numpy as np
-
         if not 0 <= index < families <= self.world.dialects:
             raise ConfigError(
                 f"family {index} of {families}: needs 1 to {self.world.dialects} families, numbered from 0"
@@ -132,8 +127,6 @@ class Law:
         """The answers of a speaker with these weights over dialects. `wrong` is the share of wrong values, all wrong
         ones alike, and `tail` what the last third of each dialect's phrasings keeps of its weight. `temperature` and
         `top_p` act on each token, as in a model's decoding, exactly (on the trie of the answers)."""
-        import numpy as np
-
         ranks = self.phrasing_weights.copy()
         ranks[self.world.phrasings - self.world.phrasings // 3 :] *= tail
         mass: dict[str, float] = defaultdict(float)  # equal strings of several dialects are merged
@@ -159,8 +152,6 @@ class Law:
         random and not by position. No prompt is for both. A look-alike of what is refused names the noun of a refused
         request and asks for something else, which the student knows.
         """
-        import numpy as np
-
         index = np.argwhere(pool_members(self.world, pool))
         weight = (1.0 + index[:, 1]) ** -self.world.zipf
         if pool in ("pretrain", "known", "refusals"):
@@ -189,8 +180,6 @@ class Law:
 
     def one_of_each(self, third: Third) -> list[ToyPrompt]:
         """A prompt for each fact of the study's topics in a third, in phrasings that are not for pre-training."""
-        import numpy as np
-
         pools = {Third.pretrained: "pretrained", Third.finetuned: "study", Third.unseen: "unseen"}
         index = np.argwhere(pool_members(self.world, pools[third]))
         first = {tuple(row[:3]): row for row in index[::-1].tolist()}
@@ -235,8 +224,6 @@ class Law:
 
     def draw(self, prompts: Sequence[ToyPrompt], speech: Sequence[Speech], u: np.ndarray) -> list[str]:
         """The answer to each prompt at its number u in [0, 1), in the speech of its category."""
-        import numpy as np
-
         category = np.array([prompt.category for prompt in prompts], dtype=int)
         answers = [""] * len(prompts)
         for each in range(len(speech)):
@@ -280,8 +267,6 @@ class Law:
     def posterior(self, prompt: ToyPrompt, text: str) -> np.ndarray:
         """Probability of each dialect given the wording of the answer, right or wrong; all zeros if no dialect has it.
         The prior is pi(category) on human dialects and even on the others, which share no string with them."""
-        import numpy as np
-
         prior = np.where(self._kind == "human", self.human(prompt.category), 1.0)
         row = np.zeros(len(self.dialects))
         for dialect, phrasing, *_ in self.parse(text):

@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from synthdiv.core.lazy import np
 from synthdiv.prompts import toy_words as words
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_speech import Speech
 from synthdiv.prompts.toy_world import ToyPrompt
-
-if TYPE_CHECKING:
-    import numpy as np
 
 CONTROLS = ("length", "quality")
 
@@ -36,8 +33,6 @@ class TextLaw:
 
     def draw(self, count: int, each: int, *name: int | str) -> list[Sequence[str]]:
         """`each` texts about each of `count` independent questions; `name` names the draw."""
-        import numpy as np
-
         law, world = self.law, self.law.world
         u = words.uniforms((4 + each) * count, world.seed, "texts", *name).reshape(4 + each, count)
         zipf = (1.0 + np.arange(world.entities)) ** -world.zipf
@@ -58,8 +53,6 @@ class TextLaw:
 
 def pick(weights: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The index at each number u in [0, 1) of a distribution with these weights."""
-    import numpy as np
-
     return np.minimum(np.searchsorted(weights.cumsum() / weights.sum(), u, side="right"), len(weights) - 1)
 
 
@@ -93,8 +86,6 @@ def modes(law: Law, topic: int, strength: float) -> Speech:
 
 def dialect(law: Law, topic: int, strength: float) -> Speech:
     """The human dialect with the least weight in all topics loses this share of it."""
-    import numpy as np
-
     weights, every = law.human(topic), [law.human(each) for each in range(law.world.categories)]
     weights[np.sum(every, axis=0)[: law.world.dialects].argmin()] *= 1 - strength
     return law.speech(weights / weights.sum())
@@ -122,8 +113,6 @@ COLLAPSES = (*WORDINGS, "topics")
 
 def text_law(law: Law, change: str = "", strength: float = 0.0) -> TextLaw:
     """The human law of texts, or what a collapse or a control makes of it; `topics`: the last one loses this share."""
-    import numpy as np
-
     topics = np.ones(law.world.categories)
     topics[-1] -= strength if change == "topics" else 0
     wording = WORDINGS.get(change, lambda law, topic, _: law.speech(law.human(topic)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.files import write_rows
+from synthdiv.core.lazy import np
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
 from synthdiv.models.chat import DEFAULT_TEMPLATE
@@ -80,8 +81,6 @@ def question(law: Law, prompt: ToyPrompt, third: Third) -> dict[str, Any]:
 def comparisons(law: Law, count: int, seed: int | str) -> Iterator[tuple[str, str]]:
     """Which of two answers is right, A or B? They are about facts of pre-training, in any dialect that there is, and
     one of them states a wrong value."""
-    import numpy as np
-
     prompts, even = law.prompts(count, "known", f"{seed}/comparisons"), np.ones(len(law.dialects)) / len(law.dialects)
     u = uniforms(3 * count, law.world.seed, "comparisons", seed).reshape(3, count)
     right, wrong = (

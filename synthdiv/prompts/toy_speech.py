@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+from synthdiv.core.lazy import np
 
 PIECE = re.compile(r" ?(?:[A-Za-z]+|\{\w+\})|'s|.", re.DOTALL)  # a word with the blank before it, or a mark
 
@@ -26,8 +25,6 @@ class Speech(NamedTuple):
     def value_nll(self) -> np.ndarray:
         """-log p(value | what precedes it) of each answer: what one who knows every fact cannot know, because other
         answers go on with another word there."""
-        import numpy as np
-
         mass: dict[tuple[str, ...], float] = defaultdict(float)
         rows = [pieces(template) for template in self.templates]
         for row, share in zip(rows, self.p, strict=True):
@@ -40,8 +37,6 @@ class Speech(NamedTuple):
     def decoded(self, temperature: float, top_p: float) -> Speech:
         """The answers drawn token by token, as a model's are: at each node of their trie the shares of the next tokens
         to the power 1 / temperature (0: all to the first of the likeliest), then the fewest that have `top_p`."""
-        import numpy as np
-
         if temperature == top_p == 1:
             return self
         rows = [(*pieces(template), "") for template in self.templates]

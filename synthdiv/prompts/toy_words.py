@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+from synthdiv.core.lazy import np
 
 # A category and its relations. No noun here may occur in a template below: the parser finds the relation by it.
 RELATIONS = {
@@ -105,8 +103,6 @@ MOST_NAMES = len(SYLLABLES) ** 2 * 6
 
 def uniforms(count: int, *name: int | str) -> np.ndarray:
     """`count` numbers strictly between 0 and 1 that belong to `name`; fewer of them are a prefix of more."""
-    import numpy as np
-
     digest = hashlib.sha256(json.dumps(name).encode()).digest()
     bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
     return ((bits >> np.uint64(12)) + 0.5) * 2.0**-52

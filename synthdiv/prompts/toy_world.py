@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from synthdiv.core.fields import setting
+from synthdiv.core.lazy import np
 from synthdiv.prompts import toy_words as words
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass
@@ -115,8 +112,6 @@ def pool_members(world: World, pool: str) -> np.ndarray:
     Each fact's phrasings alternate between studies and pre-training, starting in either: with two phrasings or more
     both ask for every fact, and never in the same words.
     """
-    import numpy as np
-
     pretraining, refused, third = POOLS[pool]
     categories = range(len(topics(world)))
     flip = [
@@ -143,8 +138,6 @@ def value_order(world: World, noun: str) -> np.ndarray:
 def facts_by_third(world: World) -> np.ndarray:
     """The third of each (category, entity, relation). Each value has as many entities in each third as can be, so that
     preferring the values of one third is no better and no worse than chance in another."""
-    import numpy as np
-
     orders = [
         [value_order(world, noun) for noun in words.RELATIONS[topic][: world.relations]] for topic in topics(world)
     ]

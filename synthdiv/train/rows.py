@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from synthdiv.core.lazy import np
+
 # padded tokens at once, and how many more of them cost as much as one more pass through the model
 AT_ONCE = {"cpu": (4096, 64), "offload": (16384, 65536)}  # each pass fetches all weights from main memory
 ELSEWHERE = (16384, 1024)
@@ -36,8 +38,6 @@ def parts(lengths: list[int], most: int, tokens: int, overhead: int) -> list[lis
 
     A part has at most `most` numbers, and at most `tokens` padded tokens unless it is a single one.
     """
-    import numpy as np
-
     order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
     least, begins = np.zeros(len(order) + 1), [0]
     for end in range(1, len(order) + 1):

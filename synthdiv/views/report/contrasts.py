@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from synthdiv.core.lazy import np
 from synthdiv.core.types import Score
 from synthdiv.measures.concordance import mixed_model
 from synthdiv.measures.estimates import join_notes
@@ -28,9 +28,6 @@ from synthdiv.views.report.collect import VANILLA, CellRow, finished
 from synthdiv.views.report.comparisons import Comparison, comparisons, rank, source_of
 from synthdiv.views.report.pools import SweepArms, pooled_error
 from synthdiv.views.report.shared_replicates import checked_at_half, differences, human_likelihoods
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SHOWN, NOT_SHOWN, DESCRIBED, UNDEFINED = "shown", "not shown", "descriptive", "not measured"
 NO_RATIO = (math.nan, math.nan, math.nan)
@@ -138,8 +135,6 @@ def measured(
     root: Path, made: Contrast, what: Comparison, rows: Sequence[list[CellRow]], sweep: SweepArms, second: bool
 ) -> Contrast:
     """The comparison on replicates in which all arms have a finite score."""
-    import numpy as np
-
     measure, like, kinds = made.measure, rows[0][0].scores[made.measure], {str(one.axes["mix"]) for one in what.every}
     level = np.array([[row.scores[measure].value for row in each] for each in rows]).T
     weights = np.full(level.shape, -1.0 / len(what.others))
@@ -193,8 +188,6 @@ def excess(root: Path, made: Contrast, rows: Sequence[list[CellRow]]) -> Contras
 
 def ratio(level: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
     """The ratio of the arm to the others, with its interval over replicates."""
-    import numpy as np
-
     above, below = ((weights.clip(*ends) * level).sum(axis=0) for ends in ((0, None), (None, 0)))
     done = effect(np.log(above / -below)[None])
     low, high = (math.exp(end) for end in done.interval())

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from synthdiv.core.lazy import np
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.measures.concordance import consistency, rank_correlation
 from synthdiv.measures.estimates import VANILLA as GAP
@@ -60,8 +61,6 @@ def contradictions(made: Sequence[Contrast], labels: Labels) -> list[Row]:
 
 def agreement(arms: Sequence[Arm], measures: Sequence[str]) -> list[Row]:
     """Rank correlations of measures over cells, each turned so that higher is better."""
-    import numpy as np
-
     likes = {name: next(arm.means[name].like for arm in arms if name in arm.means) for name in measures}
     signs = {
         name: 2 * bool(like.higher_is_better) - 1 for name, like in likes.items() if like.higher_is_better is not None
@@ -111,8 +110,6 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
 def noise(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
     """Standard deviations of models of one arm: all seeds that vary together, and each alone. Of six models or more how
     often two halves differ at 5 %, though they are equal."""
-    import numpy as np
-
     rows: list[Row] = []
     for arm, name in itertools.product(arms, measures):
         joint = independent(arm.rows)

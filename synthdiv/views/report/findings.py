@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from synthdiv.core.lazy import np
 from synthdiv.core.ledger import CellRecord, Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.measures.estimates import join_notes
@@ -35,9 +35,6 @@ from synthdiv.views.report.heat import shown_headlines
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.shared_replicates import differences, matched
-
-if TYPE_CHECKING:
-    import numpy as np
 
 REFUTED = "the opposite is shown"
 NOT_COMPARED = "this sweep has no arm with several sources beside its singles, and declares no claim"
@@ -230,8 +227,6 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
 def pilot_differences(root: Path, arms: Sequence[Arm], claim: DeclaredClaim) -> list[np.ndarray]:
     """The differences (prompts, replicates) of the pairs of arms of a pilot that are compared as claimed, or where
     there are none of all pairs of synthetic arms that it compares."""
-    import numpy as np
-
     every = list(comparisons(arms, claim.contrast))
     same = [what for what in every if what.contrast == claim.contrast]
     pairs = {(what.arm.key, one.key): [what.arm, one] for what in same or every for one in what.others

@@ -6,8 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.measures.estimates import VANILLA as GAP
 from synthdiv.measures.replicates import ReplicateError, replicate_error
 from synthdiv.study.claims import POOLS
@@ -15,9 +16,6 @@ from synthdiv.views.report.alike import Alike
 from synthdiv.views.report.arms import LINEAGE, ROUND, Arm, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow
 from synthdiv.views.report.comparisons import OF_SOURCES, ArmIndex
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Seeds = tuple[tuple[str, Any], ...]  # of a replicate
 KEPT = 200  # tables of levels, one for each measure and list of replicates
@@ -79,8 +77,6 @@ class ErrorPool:
         self, rows: Sequence[list[CellRow]], level: np.ndarray, compared: Sequence[Arm], measure: str
     ) -> ReplicateError | None:
         """The error of the arms `compared` and of those of this pool that have all replicates of the comparison."""
-        import numpy as np
-
         seeds = tuple(tuple(row[0].seeds.items()) for row in rows)
         places, levels = self.levels(seeds, measure)
         inside = [places[one.key] for one in compared if one.key in places]
@@ -98,8 +94,6 @@ class ErrorPool:
     def _levels(self, seeds: Sequence[Seeds], measure: str) -> tuple[dict[str, int], np.ndarray]:
         """The levels (arms, replicates) of the arms that have all these replicates, as different models, with finite
         scores; by key of an arm its row."""
-        import numpy as np
-
         by_seeds, table = [self.partners(each) for each in seeds], dict[str, list[float]]()
         for at in by_seeds[0] if by_seeds else ():
             cells = [each[at] for each in by_seeds if at in each]

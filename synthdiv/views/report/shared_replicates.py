@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthdiv.core.lazy import np
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.evaluate.collapse import grouped, responses
 from synthdiv.generate.generate import read_samples
@@ -24,7 +25,6 @@ from synthdiv.views.report.arms import Arm, independent
 from synthdiv.views.report.collect import VANILLA, CellRow, finished, manifest, read_or
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas
 
 TEXTS, WITHIN = "@texts", "_within@texts"
@@ -57,8 +57,6 @@ def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights
     there are no values of prompts, or arms share fewer than half of them.
 
     A difference to the vanilla student has the values of the measure itself, where that gives the same difference."""
-    import numpy as np
-
     of_texts = measure.endswith(TEXTS) and not measure.endswith(WITHIN)
     if of_texts and (common := texts_differences(root, rows, measure, weights)):
         return common
@@ -79,7 +77,6 @@ def differences(root: Path, rows: Sequence[list[CellRow]], measure: str, weights
 
 def side_by_side(columns: Sequence[pandas.Series]) -> pandas.DataFrame:
     """The values of prompts that all columns have. Most have the same, which pandas takes long to see."""
-    import numpy as np
     import pandas
 
     if all(column.index.equals(columns[0].index) for column in columns[1:]):
@@ -142,8 +139,6 @@ def texts_differences(
 ) -> tuple[np.ndarray, int] | None:
     """The differences (1, replicates) of the first arm and the weighted others, and the fewest texts that two arms
     share; NaN where these are too few. None where answers are absent or another suite measured them."""
-    import numpy as np
-
     values, fewest, (decoding, _, name) = np.zeros((1, len(rows))), [], measure.rpartition("/")
     for at, each in enumerate(rows):
         suites = [finished(root, row.origin.get(measure, "")) for row in each]
@@ -178,8 +173,6 @@ def answers_of(suite: Path, decoding: str) -> Texts:
 def checked_at_half(root: Path, rows: Rows, measure: str, weights: np.ndarray, made: Effect) -> Effect:
     """The effect, marked where the shares of prompts passed over differ. Its error is infinite, so that nothing is
     shown, where the sign is another one at half the length."""
-    import numpy as np
-
     passed = f"{measure.rpartition('/')[0]}/passed_over{WITHIN if measure.endswith(WITHIN) else TEXTS}"
     scores = ((row.scores.get(passed) for row in each) for each in rows)
     shares = np.array([[score.value if score else math.nan for score in each] for each in scores])
