@@ -162,8 +162,9 @@ class Scenes:
             table = self.stage("table").table
             text = Path(str(table.path)).read_text(encoding="utf-8")
             rows = [
-                json.loads(line) | {"options": [f"tell {n}", f"{n} told"]} for n, line in enumerate(text.splitlines())
-            ]
+                json.loads(line) | {"options": [f"tell {n}", f"{n} told", f"{n} told " * (n % 5 + 2)]}
+                for n, line in enumerate(text.splitlines())
+            ]  # of many lengths: which rows share a batch must show on every processor
             Path(str(table.path)).write_text("".join(json.dumps(row) + "\n" for row in rows))
             return Questions(table, choices="options")
         if scene == "requests":

@@ -187,7 +187,9 @@ def numbers(effect: Effect, ends: Ends) -> str:
 def answer(root: Path, name: str) -> list[str]:
     """The answer of a sweep as it stands; empty where nothing is finished."""
     rows = collect(root, name)
-    arms = arms_of(rows)
+    everyone = arms_of(rows, scored=False)
+    labels = Labels(everyone)
+    arms = [arm for arm in sorted(everyone, key=labels.order) if arm.means]  # as on the page
     claims = claim_results(root, name, arms)
     if not arms:
         return []
@@ -195,7 +197,7 @@ def answer(root: Path, name: str) -> list[str]:
     leading = [each for each in every if each.rank < 2]
     chosen = leading[:LINES] or every * (len(every) <= MOST)  # each takes a fifth of a second
     made = contrasts(root, SweepArms(arms), shown_headlines(rows)[0], chosen)  # corrected as on the page
-    return answer_lines(claims, made, Labels(arms), every)
+    return answer_lines(claims, made, labels, every)
 
 
 def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:

@@ -245,6 +245,19 @@ def test_a_launch_computes_no_more_comparisons_than_it_shows(sweep: Sweep, monke
     assert made == [1]
 
 
+def test_a_launch_lists_comparisons_in_the_order_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever order the cells of two students were launched."""
+    sweep = Sweep(tmp_path)
+    for student, mix, take in itertools.product(("large", "small"), ("multi", "oak", "elm", "human"), range(3)):
+        level = {"multi": 3.0, "human": 2.5}.get(mix, 3.2)
+        sweep.add(mix, level + take / 9 + np.arange(6), take, likelihood=np.arange(6), student=student)
+    monkeypatch.setattr(findings, "collect", lambda root, name: sweep.rows)
+    every = findings.answer(sweep.root, NAME)
+    assert len(every) > 2
+    sweep.rows.reverse()
+    assert findings.answer(sweep.root, NAME) == every
+
+
 def test_where_nothing_leads_few_comparisons_are_counted_and_many_are_on_the_page(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
