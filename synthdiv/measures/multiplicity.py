@@ -36,6 +36,12 @@ def published_tests(arms: Mapping[str, Any]) -> list[dict[str, Any]]:
     tests = [("Kruskal–Wallis", [*arms], kruskal(*arms.values()), 1)] if pairs else []
     tests += [("Mann–Whitney", [*pair], mannwhitneyu(*(arms[name] for name in pair)), len(pairs)) for pair in pairs]
     return [
-        {"test": test, "arms": ", ".join(names), "statistic": float(done.statistic), "p": min(done.pvalue * times, 1.0)}
+        {
+            "test": test,
+            "arms": ", ".join(names),
+            "statistic": float(done.statistic),
+            "p": min(done.pvalue * times, 1.0),
+            "tests": times,
+        }
         for test, names, done, times in tests
     ]

@@ -164,7 +164,8 @@ def shown(value: Any) -> str:
 
 def populations(arms: Sequence[Arm]) -> list[Arm]:
     """Arms that differ in the member alone as one arm, whose axis names the members. Round 0, which arms share, is
-    there for each set of members of later rounds too, so that no arm depends on the members of another."""
+    there for each set of members of later rounds too, so that no arm depends on the members of another. A member
+    without a score is a member too; arms in which nobody has one are left out."""
     groups: dict[str, dict[str, Arm]] = defaultdict(dict)
     for arm in arms:
         if MEMBER in arm.axes:
@@ -179,7 +180,7 @@ def populations(arms: Sequence[Arm]) -> list[Arm]:
         result.append(population([group[member] for member in sorted(group)]))
         parts = [[group[each] for each in members] for members in sorted(later) if {*members} < {*group}]
         result += [population(part) for part in parts if group in starts and models(part) not in begun]
-    return result
+    return [arm for arm in result if arm.means]
 
 
 def models(arms: Iterable[Arm]) -> set[str]:

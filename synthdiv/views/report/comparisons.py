@@ -157,6 +157,12 @@ def source_of(arm: Arm) -> str:
     return "" if source == NOT_APPLICABLE else source
 
 
+def without_share(arm: Arm) -> Arm:
+    """An arm to which the real share does not apply where it follows from the mix."""
+    follows = arm.axes["mix"] in ("human", VANILLA)
+    return replace(arm, axes=arm.axes | {REAL_SHARE: NOT_APPLICABLE}) if follows else arm
+
+
 def agree(one: Arm, other: Arm, free: Sequence[str]) -> bool:
     """Whether two arms are equal on all axes that apply to both, but for those that are `free`."""
     names = [name for name in {**one.axes, **other.axes} if name not in free]

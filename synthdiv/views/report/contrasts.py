@@ -158,6 +158,7 @@ def measured(
         value, error_of, refusal = mixed_model(table)
         opinion = f"MixedLM {refusal or f'{value:.4g}, standard error {error_of:.2g} (here {done.error:.2g})'}"
     few = len(table) > 1 and len(rows) < ENOUGH
+    error = error if error and error.homogeneous else pooled_error(alone)  # that of a noisy arm is not that of others
     sd = error.sd if error else float(level[0].std(ddof=1)) if len(rows) > 1 else math.nan
     return replace(
         made, effect=done, noise=1.96 * math.sqrt(2) * sd, size=done.standardized(sd) if sd > 0 else NO_RATIO,

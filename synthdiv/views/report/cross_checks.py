@@ -7,6 +7,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synthdiv.core.lazy import np
@@ -21,10 +22,10 @@ from synthdiv.study.claims import SEVERAL
 from synthdiv.views.layout import Row, interval
 from synthdiv.views.report.arms import Arm, independent, value_of, varying
 from synthdiv.views.report.collect import VANILLA
-from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE, agree
+from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE, agree, without_share
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.heat import columns_of, values_of, within
-from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.labels import Labels, axis_words
 from synthdiv.views.report.shared_replicates import matched, prompt_values
 
 NO_PAIRS = "no replicate has equal seeds and a finite value in this arm and in all of the curve"
@@ -36,14 +37,21 @@ def cross_checks(
     """Tables by title; those without a row are left out."""
     tables = {
         "Measures that contradict one another": contradictions(made, labels),
-        "Agreement of measures over cells": agreement(arms, measures),
-        "Effects and interactions": effects(arms, measures, labels),
+        **across(arms, measures, labels),
         "Noise floor by kind of seed": noise(arms, measures, labels),
         "Consistency of prompts over seeds": repeated(root, arms, measures, labels),
         "Published tests, over prompts": published(root, arms, measures, labels),
         "Real rows with the same result": real_label_rows(arms, measures, labels),
     }
     return {title: rows for title, rows in tables.items() if rows}
+
+
+def across(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> dict[str, list[Row]]:
+    """The tables over all arms, which no slice of a sweep has."""
+    return {
+        "Agreement of measures over cells": agreement(arms, measures),
+        "Effects and interactions": effects(arms, measures, labels),
+    }
 
 
 def contradictions(made: Sequence[Contrast], labels: Labels) -> list[Row]:
@@ -87,6 +95,7 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
     one setting are averaged over their sources. Replicates with equal seeds are a block: arms that lack one of those of
     the arm with the most are left out."""
     kept = [arm for arm in arms if arm.axes.get("mix") in ("single", *SEVERAL)]
+    kept = by_weights(kept)
     factors = ["mix", *(axis for axis in labels.varying if axis not in ("source", "mix", "mix.weights"))]
     factors = [axis for axis in factors if len({value_of(arm, axis) for arm in kept} - {NOT_APPLICABLE}) > 1]
     if len(factors) < 2:
@@ -105,6 +114,16 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
             row = {"measure": name, "effect": each.name, "value": each.value, "df": each.df}
             rows.append(row | {"p": each.p, "models": most.replicates, "note": each.note})
     return rows
+
+
+def by_weights(arms: Sequence[Arm]) -> list[Arm]:
+    """The same arms, where those of several sources in different shares are mixes of their own: two sources and eight
+    are not one level of source diversity."""
+    weights = {arm.key: value_of(arm, "mix.weights") for arm in arms}
+    if len({*weights.values()} - {NOT_APPLICABLE}) < 2:
+        return [*arms]
+    names = {arm.key: f"{arm.axes['mix']} {weights[arm.key]}" for arm in arms if weights[arm.key] != NOT_APPLICABLE}
+    return [replace(arm, axes=arm.axes | {"mix": names.get(arm.key, arm.axes["mix"])}) for arm in arms]
 
 
 def noise(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
@@ -142,20 +161,20 @@ def repeated(root: Path, arms: Sequence[Arm], measures: Sequence[str], labels: L
 
 
 def published(root: Path, arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:
-    """S1's tests on the first model of each arm: prompts are taken for replicates. They are of arms that differ in who
-    writes the answers alone; a pair that is in several such groups is listed once."""
+    """S1's tests on the first model of each arm: prompts are taken for replicates. They are of groups of arms that
+    differ in who writes the answers alone; an arm to which the axes of a group do not apply is in each."""
     axes = [axis for axis in labels.varying if axis not in OF_SOURCES]
-    groups = [[arm for arm in arms if within(values_of(arm, axes), column)] for column in columns_of(arms, axes)]
-    rows: dict[tuple[str, str], Row] = {}
-    for name in measures:
-        every = {labels.name(arm): prompt_values(root, independent(arm.rows)[0], name) for arm in arms}
-        for group in groups:
-            known = {label: each.to_numpy() for label in map(labels.name, group) if (each := every[label]) is not None}
-            if len({value for each in known.values() for value in each}) < 2:
-                continue  # ties alone
-            for row in published_tests(known):
-                rows.setdefault((name, row["arms"]), {"measure": name, **row})
-    return [*rows.values()]
+    shared, rows = [without_share(arm) for arm in arms], list[Row]()
+    names = [labels.name(arm) for arm in arms]
+    for name, column in itertools.product(measures, columns_of(shared, axes)):
+        group = [at for at, arm in enumerate(shared) if within(values_of(arm, axes), column)]
+        values = {names[at]: prompt_values(root, independent(arms[at].rows)[0], name) for at in group}
+        known = {label: each.to_numpy() for label, each in values.items() if each is not None}
+        if len({value for each in known.values() for value in each}) < 2:
+            continue  # ties alone
+        title = " · ".join(map(axis_words, axes, column)).replace("→ ", "")
+        rows += [{"measure": name, "group": title, **row} for row in published_tests(known)]
+    return rows
 
 
 def real_label_rows(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[Row]:

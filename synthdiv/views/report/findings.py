@@ -25,7 +25,7 @@ from synthdiv.measures.replicates import (
     power_of_equivalence,
     smallest_margin,
 )
-from synthdiv.study.claims import EXPLORATORY, DeclaredClaim, Direction, declared
+from synthdiv.study.claims import EXCESS, EXPLORATORY, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number, plural
 from synthdiv.views.report.arms import Arm, arms_of, shown, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, collect, vanilla_cells
@@ -214,6 +214,8 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
     tests = sum(max(1, len(claimed(claim, here))) for claim in claims)  # what is about no cell is corrected for too
     for claim in claims:
         text = "unknown: name a noise-floor sweep that has this measure, report.pilot=NAME"
+        if claim.measure == EXCESS:
+            text = "unknown: it is a sum over single answers of all singles, which no pilot of other models has"
         tables = pilot_differences(root, arms, claim)
         if tables and replicates >= ENOUGH:
             ends = [expected(table, replicates) for table in tables]

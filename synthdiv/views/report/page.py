@@ -13,21 +13,21 @@ from itertools import islice
 from pathlib import Path
 
 from synthdiv.core.files import write_rows
-from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
+from synthdiv.core.ledger import Ledger
 from synthdiv.core.types import ConfigError
 from synthdiv.study.claims import EXCESS, SYNTHETIC
 from synthdiv.views.layout import Row, csv_text
 from synthdiv.views.report.arms import LINEAGE, MEMBER, Arm, measures_of, value_of
 from synthdiv.views.report.cards import cards
 from synthdiv.views.report.collect import LARGE, collect, noted
-from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE, comparisons
+from synthdiv.views.report.comparisons import OF_SOURCES, comparisons, without_share
 from synthdiv.views.report.contrasts import Contrast, contrasts
-from synthdiv.views.report.cross_checks import cross_checks
+from synthdiv.views.report.cross_checks import across, cross_checks
 from synthdiv.views.report.figures import draw
 from synthdiv.views.report.findings import LINES, answer_lines, claim_results
 from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.judges import judge_rows
-from synthdiv.views.report.labels import MIXES, axis_words
+from synthdiv.views.report.labels import axis_words
 from synthdiv.views.report.plots import is_number
 from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.render import render
@@ -86,7 +86,10 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
         forget()
     known = {(each.name, each.arm.key, each.measure, each.keys): each for part in slices for each in part.contrasts}
     whole.contrasts, whole.claims = list(known.values()), claim_results(root, ledger.name, whole.arms)
-    shown = top(whole) | {"slices": links} if slices[1:] else sections(whole)
+    if slices[1:]:
+        whole.checks = across(whole.arms, whole.drawn, whole.labels)
+        write_checks(draft, "", whole)
+    shown = top(whole) | {"slices": links, "compared": whole.checks} if slices[1:] else sections(whole)
     answer = [*answer_lines(whole.claims, whole.contrasts, whole.labels), *islice(facts.damaged, LINES)]
     for file, text in (
         ("cells.csv", csv_text(cell_rows(whole.rows))),
@@ -111,10 +114,7 @@ def sliced(whole: Content) -> list[Content]:
     axes of numbers last, because a slice has no line along them. No axis is of who writes the answers, or of
     populations and members, so that what is compared is in one slice; an arm to which an axis does not apply is in
     each, as human arms for the real share."""
-    arms = [
-        replace(arm, axes=arm.axes | {REAL_SHARE: NOT_APPLICABLE} if arm.axes["mix"] in MIXES[:2] else arm.axes)
-        for arm in whole.everyone
-    ]
+    arms = [without_share(arm) for arm in whole.everyone]
     axes, values = list[str](), [tuple[str, ...]()]
     numeric = {axis: any(is_number(value_of(arm, axis)) for arm in arms) for axis in whole.labels.varying}
     for axis in sorted(numeric, key=lambda axis: (axis != "student", numeric[axis])):
@@ -153,10 +153,14 @@ def write_slice(folder: Path, name: str, content: Content) -> None:
     if content.samples.every:
         write_rows(content.samples.every, folder / f"{prefix}answers.parquet", compression="zstd")
         content.samples.every.clear()
-    for title, lines in content.checks.items():
-        (folder / f"{prefix}{file_name(title.lower())}.csv").write_text(csv_text(lines), encoding="utf-8")
+    write_checks(folder, prefix, content)
     if name != INDEX:
         (folder / f"{name}.html").write_text(render(sections(content) | {"files": []}), encoding="utf-8")
+
+
+def write_checks(folder: Path, prefix: str, content: Content) -> None:
+    for title, lines in content.checks.items():
+        (folder / f"{prefix}{file_name(title.lower())}.csv").write_text(csv_text(lines), encoding="utf-8")
 
 
 def beside(folder: Path) -> list[str]:

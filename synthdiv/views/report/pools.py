@@ -41,9 +41,10 @@ class SweepArms:
     ) -> ReplicateError | None:
         """The error of the arms `compared`, whose `level` (arms, replicates) is that of `rows`, and of the other arms
         of their pool. Of arms in rounds only those of the same round, and no members of a population: a round descends
-        from the one before, members share their rows, and errors that depend on each other are too small together."""
-        rounds = {value_of(one, ROUND) for one in compared}
-        pool = self.pools.get((compared[0].axes.get("student"), rounds.pop())) if len(rounds) == 1 else None
+        from the one before, members share their rows, and errors that depend on each other are too small together.
+        Students that are compared have errors of different size, so theirs alone counts."""
+        pools = {(one.axes.get("student"), value_of(one, ROUND)) for one in compared}
+        pool = self.pools.get(pools.pop()) if len(pools) == 1 else None
         return (pool or ErrorPool([])).error(rows, level, compared, measure)
 
     def span(self, arm: Arm, measure: str) -> float:

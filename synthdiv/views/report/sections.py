@@ -108,7 +108,7 @@ def sections(content: Content) -> dict[str, Any]:
     grid, scores, suites = grid_of(content.everyone, labels), content.scores, suites_of(content.rows)
     diverse, good = (declared_scores(suites, attribute, drawn) for attribute in ("diversity", "quality"))
     pairs = [(x, y) for x in diverse for y in good]
-    together = populations(arms)
+    together = populations(content.everyone)
     in_populations = Labels(together)
     leading = sorted(drawn, key=lambda measure: measure not in good)
     axes = sorted(in_populations.varying, key=lambda axis: axis != ROUND)

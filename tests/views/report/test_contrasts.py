@@ -23,8 +23,8 @@ from synthdiv.measures.replicates import replicate_error
 from synthdiv.study.claims import DeclaredClaim, Direction, declare
 from synthdiv.views.report.arms import Arm, arms_of, independent
 from synthdiv.views.report.collect import CellRow
-from synthdiv.views.report.comparisons import comparisons
-from synthdiv.views.report.contrasts import EXCESS, Contrast, contrasts
+from synthdiv.views.report.comparisons import Comparison, comparisons
+from synthdiv.views.report.contrasts import EXCESS, Contrast, contrast, contrasts
 from synthdiv.views.report.findings import claim_results
 from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.shared_replicates import matched
@@ -426,3 +426,31 @@ def test_a_part_of_the_members_of_a_pool_describes_these_alone(sweep: Sweep) -> 
             for lineage, sign in (("pooled", 1), ("single", -1))
         )
     )
+
+
+def test_students_that_are_compared_have_errors_of_their_own_whichever_is_named_first(sweep: Sweep) -> None:
+    """One student varies more: its error is not that of the arms of the other."""
+    for student, sd in (("toy", 0.1), ("large", 3.0)):
+        random = np.random.default_rng(len(student))
+        for mix, take in itertools.product(("multi", "oak", "elm"), range(4)):
+            sweep.add(mix, random.normal(0, sd) + np.arange(4.0), take, student=student)
+    arms = {(arm.axes["mix"], arm.axes["source"], arm.axes["student"]): arm for arm in sweep.arms()}
+    pair = [arms["multi", "n/a", student] for student in ("toy", "large")]
+    made = [
+        contrast(sweep.root, Comparison("student=a - student=b", one, [other]), "nll", SweepArms(sweep.arms()))
+        for one, other in (pair, pair[::-1])
+    ]
+    assert made[0].effect.p() == pytest.approx(made[1].effect.p())
+    assert made[0].effect.df == 3, "of its two arms"
+
+
+def test_noise_and_size_are_of_the_compared_arms_where_another_is_noisier(sweep: Sweep) -> None:
+    random = np.random.default_rng(0)
+    for mix, sd in (("multi", 0.1), ("oak", 0.1), ("elm", 10.0)):
+        for take in range(6):
+            sweep.add(mix, random.normal(0, sd) + np.arange(4.0), take)
+    arms = {arm.axes["source"]: arm for arm in sweep.arms()}
+    what = Comparison("multi - single", arms["n/a"], [arms["oak"]])
+    made = contrast(sweep.root, what, "nll", SweepArms(sweep.arms()))
+    assert not made.effect.pooled
+    assert made.noise < 1, "of two models with a standard deviation of .1"

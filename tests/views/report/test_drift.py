@@ -71,6 +71,14 @@ def test_a_population_that_lacks_a_member_is_left_out_with_a_note():
     assert line["note"].startswith("3 of 3 replicates lack one of 2 members")
 
 
+def test_a_member_without_a_score_is_a_member_too():
+    made = [replace(each, scores={}) if each.arm == "replace-pooled-2-1" else each for each in rows()]
+    every = populations(arms_of(made, scored=False))
+    (arm,) = [one for one in every if one.rows[0].arm.startswith("replace-pooled-2")]
+    assert math.isnan(arm.means["loss"].value)
+    assert arm.axes["rounds.member"] == "0+1"
+
+
 def test_no_line_depends_on_the_members_of_another():
     """Round 0 of an arm of one member is that member's, whichever other members were launched."""
     one = [*rows((0,)), *(row(0, 1, seed, 99.0) for seed in range(3)), row(1, 1, 0, 99.0, "replace", "pooled")]

@@ -316,6 +316,33 @@ def test_tables_beside_the_comparisons(sweep: Sweep) -> None:
     assert sum("large" in pair for pair in pairs) == 3
 
 
+def test_published_tests_are_of_each_group_that_differs_in_who_writes_alone(tmp_path: Path) -> None:
+    """The real share of human answers follows from their mix; each group has its own pairs and its own correction."""
+    sweep = Sweep(tmp_path)
+    for mix, share in (("human", 1), ("multi", 0), ("oak", 0), ("multi", 0.5)):
+        sweep.add(mix, np.random.default_rng(len(sweep.rows)).normal(size=12), real_share=share)
+    arms = sweep.arms()
+    rows = published(sweep.root, arms, ["nll"], Labels(arms))
+    groups = {
+        row["group"]: [(each["test"], each["tests"]) for each in rows if each["group"] == row["group"]] for row in rows
+    }
+    assert sorted(groups.values(), key=len) == [
+        [("Kruskal–Wallis", 1), ("Mann–Whitney", 1)], [("Kruskal–Wallis", 1), *[("Mann–Whitney", 3)] * 3],
+    ]  # fmt: skip
+    assert sum(row["arms"].startswith("human") for row in rows if row["test"] == "Mann–Whitney") == 3
+
+
+def test_sources_in_different_shares_are_levels_of_source_diversity_of_their_own(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    for student, take in itertools.product(("toy", "large"), range(3)):
+        noise = np.random.default_rng([take, len(student)]).normal(0, 0.01, 4)
+        sweep.add("oak", 5 + noise, take, student=student, **{"mix.weights": "n/a"})
+        for weights, level in (("[1,1]", 5), ("[3,1]", 0)):
+            sweep.add("multi", level + noise[::-1], take, student=student, **{"mix.weights": weights})
+    rows = {row["effect"]: row["df"] for row in effects(sweep.arms(), ["nll"], Labels(sweep.arms()))}
+    assert rows["mix"] == 2, "single, and each of the two mixtures"
+
+
 def test_replicates_of_a_factorial_are_those_with_equal_seeds(tmp_path: Path) -> None:
     """Two arms of the large student have three replicates too, but others."""
     for last, df in ((2, 2), (9, 1)):

@@ -366,18 +366,30 @@ def test_slices_and_the_terminal_pool_errors_over_the_whole_sweep(study: Any, mo
     for seed, rate, source in itertools.product(range(3), ("slow", "fast"), ("ada", "bell", "")):
         axes = {"generators": "g", "train.schedule": rate} | ({"source": source} if source else {})
         study.cell("single" if source else "multi", 2 + random.normal(), seed, **axes)
-    tables = []
+    tables, across = [], []
     for large in (99, 9):
         monkeypatch.setattr(page, "LARGE", large)
         report = write_report(study.root, "eggs", []).parent
         tables.append(sorted(map(repr, table(report / "contrasts.csv"))))
+        across.append(table(report / "effects_and_interactions.csv"))
     assert (report / "slice2.html").exists()
     assert tables[0] == tables[1]
+    assert across[0] == across[1], "interactions are between what slices part"
+    assert "Effects and interactions" in Page((report / "index.html").read_text()).texts[""]
     (line, *_) = [line for line in table(report / "contrasts.csv") if line["measure"] == "nll_2"]
     assert (line["pooled"], line["df"]) == ("True", "10"), "six arms of three models, in either slice"
     arms = arms_of(collect(study.root, "eggs"))
     made = {(each.name, each.arm.key, each.measure): each for each in contrasts(study.root, SweepArms(arms), ["nll_2"])}
     assert {each.effect.df for each in made.values() if each.effect.pooled} == {10}
+
+
+@pytest.mark.usefixtures("empty_figures")
+def test_a_population_whose_member_has_no_result_is_not_drawn_as_that_of_the_others(study: Any) -> None:
+    for member, number in itertools.product("01", ("0", "1", "2")):
+        axes = {"rounds.lineage": "pooled", "rounds.member": member, "rounds.round": number}
+        study.cell("students_of_human", 1.0, build="none" if (member, number) == ("1", "2") else "all", **axes)
+    drift = Page(write_report(study.root, "eggs", []).read_text()).texts["drift"]
+    assert "1 of 1 replicates lack one of 2 members" in drift
 
 
 @pytest.mark.usefixtures("empty_figures")
