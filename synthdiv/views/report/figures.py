@@ -1,4 +1,5 @@
-"""Figures for papers, as PDF and PNG: a panel for each measure, a line for each arm."""
+"""Figures for papers and dashboards, as PDF and PNG, with a panel for each measure: a line for each arm, and the grid
+as a heat map."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ from typing import Any
 from synthdiv.views.layout import number
 from synthdiv.views.report.arms import INTERVAL, Arm
 from synthdiv.views.report.collect import VANILLA
-from synthdiv.views.report.heat import spread_of
+from synthdiv.views.report.heat import SHADES, grid_of, heat, spread_of
 from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.plots import colour, known
 from synthdiv.views.report.tables import heading
 
 INK = "#333333"
 COLUMNS = 2  # panels side by side, at most
+PALE, DARK = (0.93, 0.95, 0.98), (0.35, 0.55, 0.80)  # the ends of the shades of a heat map
 
 
 def draw(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) -> None:
@@ -34,6 +36,46 @@ def draw(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) 
     panels[0].set_yticks(range(len(arms)), list(models.values()))
     panels[0].set_ylim(len(arms) - 0.5, -0.5)
     figure.supxlabel(caption(arms, names), fontsize=7, color="#666666")
+    save(figure, path)
+
+
+def draw_heat(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) -> None:
+    """Draw the grid of arms for each measure, shaded over the range of the trained arms, as on the page."""
+    grid = grid_of(arms, labels)
+    figure = new_figure(len(grid.columns) * 1.3 + 3, len(names) * (len(grid.rows) * 0.28 + 0.8))
+    panels = figure.subplots(len(names), 1, squeeze=False, sharex=True).ravel()
+    for axis, name in zip(panels, names, strict=True):
+        axis.set_title(heading(next(arm.means[name].like for arm in arms if name in arm.means)), fontsize=9, color=INK)
+        axis.spines[:].set_visible(False)
+        axis.tick_params(labelsize=8, colors=INK, length=0)
+        for place, boxes in enumerate(heat(grid, name).values()):
+            start = 0
+            for box in boxes:
+                axis.barh(
+                    place, box.wide, left=start, height=1, color=shade(box.shade), edgecolor="white", align="edge"
+                )
+                middle = (start + box.wide / 2, place + 0.5)
+                axis.annotate(box.text or box.small, middle, ha="center", va="center", fontsize=7, color=INK)
+                start += box.wide
+        axis.set_yticks([place + 0.5 for place in range(len(grid.rows))], [*grid.rows])
+        axis.set_ylim(len(grid.rows), 0)
+        axis.set_xlim(0, len(grid.columns))
+    panels[-1].set_xticks([at + 0.5 for at in range(len(grid.columns))], grid.headings)
+    figure.supxlabel(
+        "mean over trained models; white: outside of the range of the trained arms, or undefined", fontsize=7
+    )
+    save(figure, path)
+
+
+def shade(name: str) -> tuple[float, ...]:
+    """The colour of a box by the name of its shade."""
+    if not name.startswith("shade"):
+        return (1.0, 1.0, 1.0)
+    place = int(name.removeprefix("shade")) / (SHADES - 1)
+    return tuple(low + place * (high - low) for low, high in zip(PALE, DARK, strict=True))
+
+
+def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
         figure.savefig(path.with_suffix(suffix), metadata=metadata)

@@ -23,7 +23,7 @@ from synthdiv.views.report.collect import LARGE, collect, noted
 from synthdiv.views.report.comparisons import OF_SOURCES, comparisons, without_share
 from synthdiv.views.report.contrasts import Contrast, contrasts
 from synthdiv.views.report.cross_checks import across, cross_checks
-from synthdiv.views.report.figures import draw
+from synthdiv.views.report.figures import draw, draw_heat
 from synthdiv.views.report.findings import LINES, answer_lines, claim_results
 from synthdiv.views.report.heat import columns_of, values_of, within
 from synthdiv.views.report.judges import judge_rows
@@ -144,7 +144,8 @@ def write_slice(folder: Path, name: str, content: Content) -> None:
     """Figure, tables and answers of a page, and the page itself unless it is the index."""
     prefix = "" if name == INDEX else f"{name}_"
     if content.drawn:
-        draw(content.arms, content.drawn[:PAPER], content.labels, folder / "figures" / f"{prefix}overview")
+        for kind, name_of in ((draw, "overview"), (draw_heat, "heat")):
+            kind(content.arms, content.drawn[:PAPER], content.labels, folder / "figures" / f"{prefix}{name_of}")
     (folder / "tables").mkdir(exist_ok=True)
     for measure in content.drawn:
         rows = measure_rows(content.arms, measure, content.labels)

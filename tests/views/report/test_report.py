@@ -82,6 +82,7 @@ def empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         path.with_suffix(".png").touch()
 
     monkeypatch.setattr(page, "draw", write)
+    monkeypatch.setattr(page, "draw_heat", write)
 
 
 def test_csv_holds_every_score_unchanged(eggs: Any, report: Path) -> None:
@@ -241,7 +242,7 @@ def test_the_figure_for_papers_is_written_as_pdf_and_png(report: Path) -> None:
     assert width > 700
     assert height > 400
     assert (report / "figures" / "overview.pdf").read_bytes()[:5] == b"%PDF-"
-    assert {path.stem for path in (report / "figures").iterdir()} == {"overview"}
+    assert {path.stem for path in (report / "figures").iterdir()} == {"overview", "heat"}
 
 
 def test_figures_show_the_scores(eggs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
