@@ -4,6 +4,7 @@ as a heat map."""
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def draw(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) 
 def draw_heat(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: Path) -> None:
     """Draw the grid of arms for each measure, shaded over the range of the trained arms, as on the page."""
     grid = grid_of(arms, labels)
-    figure = new_figure(len(grid.columns) * 1.3 + 3, len(names) * (len(grid.rows) * 0.28 + 0.8))
+    wide = len(grid.columns) * 1.3 + max(map(len, grid.rows)) * 0.085 + 0.5
+    figure = new_figure(wide, len(names) * (len(grid.rows) * 0.28 + 0.8) + 0.6)
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True).ravel()
     for axis, name in zip(panels, names, strict=True):
         axis.set_title(heading(next(arm.means[name].like for arm in arms if name in arm.means)), fontsize=9, color=INK)
@@ -60,7 +62,9 @@ def draw_heat(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: P
         axis.set_yticks([place + 0.5 for place in range(len(grid.rows))], [*grid.rows])
         axis.set_ylim(len(grid.rows), 0)
         axis.set_xlim(0, len(grid.columns))
-    panels[-1].set_xticks([at + 0.5 for at in range(len(grid.columns))], grid.headings)
+    panels[-1].set_xticks(
+        [at + 0.5 for at in range(len(grid.columns))], [textwrap.fill(each, 20) for each in grid.headings]
+    )
     figure.supxlabel(
         "mean over trained models; white: outside of the range of the trained arms, or undefined", fontsize=7
     )
