@@ -144,8 +144,9 @@ def write_slice(folder: Path, name: str, content: Content) -> None:
     """Figure, tables and answers of a page, and the page itself unless it is the index."""
     prefix = "" if name == INDEX else f"{name}_"
     if content.drawn:
-        for kind, name_of in ((draw, "overview"), (draw_heat, "heat")):
-            kind(content.arms, content.drawn[:PAPER], content.labels, folder / "figures" / f"{prefix}{name_of}")
+        draw(content.arms, content.drawn[:PAPER], content.labels, folder / "figures" / f"{prefix}overview")
+    if content.drawn and name == INDEX:
+        draw_heat(content.arms, content.drawn[:PAPER], content.labels, folder / "figures" / "heat")
     (folder / "tables").mkdir(exist_ok=True)
     for measure in content.drawn:
         rows = measure_rows(content.arms, measure, content.labels)
