@@ -76,11 +76,9 @@ class ArmIndex:
         self.tables = cache(lambda free: Alike((one, self.values(one, free)) for one in arms))
 
     def values(self, arm: Arm, free: tuple[str, ...]) -> dict[str, str]:
-        """The axes of an arm, but for those that are `free`. The real share of human and vanilla arms follows from
-        their mix where it may differ."""
-        mix_is_free = free == OF_SOURCES and arm.axes.get("mix") in ("human", VANILLA)
-        return {axis: value_of(arm, axis) for axis in self.axes
-                if axis not in free and not (mix_is_free and axis == REAL_SHARE)}  # fmt: skip
+        """The axes of an arm, but for those that are `free`."""
+        arm = without_share(arm) if free == OF_SOURCES else arm
+        return {axis: value_of(arm, axis) for axis in self.axes if axis not in free}
 
     def agreeing(self, arm: Arm, *free: str) -> list[Arm]:
         """The arms, this one too, that are equal to it on all axes that apply to both but for the `free` ones."""
@@ -159,7 +157,7 @@ def source_of(arm: Arm) -> str:
 
 def without_share(arm: Arm) -> Arm:
     """An arm to which the real share does not apply where it follows from the mix."""
-    follows = arm.axes["mix"] in ("human", VANILLA)
+    follows = arm.axes.get("mix") in ("human", VANILLA)
     return replace(arm, axes=arm.axes | {REAL_SHARE: NOT_APPLICABLE}) if follows else arm
 
 

@@ -24,8 +24,8 @@ from synthdiv.views.report.arms import Arm, independent, value_of, varying
 from synthdiv.views.report.collect import VANILLA
 from synthdiv.views.report.comparisons import OF_SOURCES, REAL_SHARE, agree, without_share
 from synthdiv.views.report.contrasts import Contrast
-from synthdiv.views.report.heat import columns_of, values_of, within
-from synthdiv.views.report.labels import Labels, axis_words
+from synthdiv.views.report.heat import column_title, columns_of, values_of, within
+from synthdiv.views.report.labels import Labels
 from synthdiv.views.report.shared_replicates import matched, prompt_values
 
 NO_PAIRS = "no replicate has equal seeds and a finite value in this arm and in all of the curve"
@@ -172,8 +172,7 @@ def published(root: Path, arms: Sequence[Arm], measures: Sequence[str], labels: 
         known = {label: each.to_numpy() for label, each in values.items() if each is not None}
         if len({value for each in known.values() for value in each}) < 2:
             continue  # ties alone
-        title = " · ".join(map(axis_words, axes, column)).replace("→ ", "")
-        rows += [{"measure": name, "group": title, **row} for row in published_tests(known)]
+        rows += [{"measure": name, "group": column_title(axes, column), **row} for row in published_tests(known)]
     return rows
 
 

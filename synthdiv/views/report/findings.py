@@ -32,7 +32,7 @@ from synthdiv.views.report.collect import VANILLA, CellRow, collect, vanilla_cel
 from synthdiv.views.report.comparisons import Comparison, comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
 from synthdiv.views.report.heat import shown_headlines
-from synthdiv.views.report.labels import Labels
+from synthdiv.views.report.labels import Labels, labelled
 from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.shared_replicates import differences, matched
 
@@ -187,9 +187,8 @@ def numbers(effect: Effect, ends: Ends) -> str:
 def answer(root: Path, name: str) -> list[str]:
     """The answer of a sweep as it stands; empty where nothing is finished."""
     rows = collect(root, name)
-    everyone = arms_of(rows, scored=False)
-    labels = Labels(everyone)
-    arms = [arm for arm in sorted(everyone, key=labels.order) if arm.means]  # as on the page
+    everyone, labels = labelled(rows)
+    arms = [arm for arm in everyone if arm.means]
     claims = claim_results(root, name, arms)
     if not arms:
         return []

@@ -95,6 +95,11 @@ def within(column: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return all(value in (NOT_APPLICABLE, wanted) for value, wanted in zip(column, other, strict=True))
 
 
+def column_title(axes: Sequence[str], column: Sequence[str]) -> str:
+    """A combination of values of axes, in words."""
+    return " · ".join(map(axis_words, axes, column)).replace("→ ", "")
+
+
 def row_label(arm: Arm, below: Sequence[str], labels: Labels) -> str:
     values = {axis: value_of(arm, axis) for axis in below}
     named = (axis_words(axis, value) for axis, value in values.items() if value not in (NOT_APPLICABLE, "default"))

@@ -9,7 +9,8 @@ from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE
 from synthdiv.study.rounds import STUDENTS_OF
-from synthdiv.views.report.arms import Arm, value_of
+from synthdiv.views.report.arms import Arm, arms_of, value_of
+from synthdiv.views.report.collect import CellRow
 
 MIXES = ("none", "human", "single", "multi_decoding", "multi")
 SIZES = ("nano", "xs", "tiny", "mini", "s", "small", "m", "medium", "base", "l", "large", "xl", "xxl", "huge")
@@ -80,3 +81,10 @@ def natural(value: str) -> tuple[Any, ...]:
     size = next((SIZES.index(word) for word in words if word in SIZES), -1)
     parts = re.split(r"(\d+(?:\.\d+)?)", value)
     return (1, size, *((0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)))
+
+
+def labelled(rows: Sequence[CellRow]) -> tuple[list[Arm], Labels]:
+    """The arms of cells, those without a score too, in the order in which pages and terminals show them."""
+    arms = arms_of(rows, scored=False)
+    labels = Labels(arms)
+    return sorted(arms, key=labels.order), labels

@@ -25,9 +25,8 @@ from synthdiv.views.report.contrasts import Contrast, contrasts
 from synthdiv.views.report.cross_checks import across, cross_checks
 from synthdiv.views.report.figures import draw, draw_heat
 from synthdiv.views.report.findings import LINES, answer_lines, claim_results
-from synthdiv.views.report.heat import columns_of, values_of, within
+from synthdiv.views.report.heat import column_title, columns_of, values_of, within
 from synthdiv.views.report.judges import judge_rows
-from synthdiv.views.report.labels import axis_words
 from synthdiv.views.report.plots import is_number
 from synthdiv.views.report.pools import SweepArms
 from synthdiv.views.report.render import render
@@ -126,7 +125,7 @@ def sliced(whole: Content) -> list[Content]:
         return [whole]
     slices = [
         Content(whole.ledger, [row for arm in part(arms, axes, value) for row in arm.rows], whole.facts,
-                " · ".join(map(axis_words, axes, value)).replace("→ ", ""))
+                column_title(axes, value))
         for value in values
     ]  # fmt: skip
     for each in slices:  # one family of measures in all slices, so that no verdict depends on the slice

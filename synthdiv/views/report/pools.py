@@ -45,7 +45,7 @@ class SweepArms:
         Students that are compared have errors of different size, so theirs alone counts."""
         pools = {(one.axes.get("student"), value_of(one, ROUND)) for one in compared}
         pool = self.pools.get(pools.pop()) if len(pools) == 1 else None
-        return (pool or ErrorPool([])).error(rows, level, compared, measure)
+        return pool.error(rows, level, compared, measure) if pool else pooled_error(level)
 
     def span(self, arm: Arm, measure: str) -> float:
         """|human - vanilla| of the arms that are comparable, of several the ones launched first. The vanilla student's

@@ -14,12 +14,12 @@ from synthdiv.core.types import Score
 from synthdiv.evaluate.suite import CAVEAT, declared, readings
 from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, plural
-from synthdiv.views.report.arms import ROUND, Arm, arms_of, measures_of, populations, value_of
+from synthdiv.views.report.arms import ROUND, Arm, measures_of, populations, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, of_role
 from synthdiv.views.report.contrasts import Contrast
 from synthdiv.views.report.findings import ClaimResult, no_comparison
 from synthdiv.views.report.heat import counts, design, grid_of, heat, same, shown_headlines
-from synthdiv.views.report.labels import Labels, natural
+from synthdiv.views.report.labels import Labels, labelled, natural
 from synthdiv.views.report.plots import against, along, forest, losses
 from synthdiv.views.report.samples import Samples
 from synthdiv.views.report.sessions import Provenance
@@ -55,9 +55,7 @@ class Content:
     samples: Samples = field(default_factory=Samples)
 
     def __post_init__(self) -> None:
-        self.everyone = arms_of(self.rows, scored=False)
-        self.labels = Labels(self.everyone)
-        self.everyone.sort(key=self.labels.order)
+        self.everyone, self.labels = labelled(self.rows)
         self.arms = [arm for arm in self.everyone if arm.means]
         self.headlines, self.minor, self.undefined = shown_headlines(self.rows)
         self.drawn = self.selected or self.headlines
