@@ -27,7 +27,6 @@ import numpy as np
 from synthdiv.measures import mean_cosine_distance, self_bleu, vendi
 from synthdiv.measures.bleu import self_bleu_of, tokens_13a
 from synthdiv.measures.ngrams import ngrams
-from synthdiv.measures.spectrum import vendi_value
 from synthdiv.measures.vectors import VectorArm, cosine_of
 
 HEAD = ("work", "ours", "peer", "ratio", "must be", "")
@@ -167,10 +166,12 @@ def vendi_of_few() -> Iterator[Row]:
         return
     from vendi_score import vendi as peer
 
-    vectors = np.random.default_rng(0).normal(0.3, 1, (3000, 384))
+    vectors, one_group = np.random.default_rng(0).normal(0.3, 1, (3000, 384)), [0] * 3000  # no interval
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it names a module that scipy has renamed
-        yield from against(work, lambda: vendi_value(vectors), lambda: float(peer.score_X(vectors)), 20, 1e-6, 10)
+        yield from against(
+            work, lambda: vendi(vectors, prompts=one_group).value, lambda: float(peer.score_X(vectors)), 20, 1e-6, 10
+        )
         yield Row("  vendi-score's score_dual", "–", shown(best(lambda: peer.score_dual(vectors), 5)[0]))
     yield with_interval(lambda: vendi(vectors))
 

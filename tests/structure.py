@@ -19,7 +19,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # measured, and for the whole extrapolated (docs/decisions.md).
 BUDGETS = {
     "core": 2390,
-    "measures": 4350,
+    "measures": 4330,
     "models": 1180,
     "prompts": 1970,
     "generate": 2950,
@@ -28,7 +28,7 @@ BUDGETS = {
     "evaluate": 3700,
     "study": 2770,
     "engine": 1800,
-    "views": 6390,
+    "views": 6350,
     "command": 340,
     "hydra_plugins": 220,
 }
@@ -37,7 +37,7 @@ GOALS = {
     "engine": 1200, "views": 2600,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31540, 17800, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31480, 17800, 30000
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -20,8 +20,8 @@ POOL_ANSWERS = 100  # answers in a pool of the published aggregated variant
 ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
 
 
-def self_bleu_measure(name: str, undefined: str, caution: str = "") -> Measure:
-    return Measure(name, "0-100", False, undefined, 0, 100, caution)
+def self_bleu_measure(name: str, undefined: str) -> Measure:
+    return Measure(name, "0-100", False, undefined, 0, 100)
 
 
 NEEDS_TWO_TEXTS = "needs two texts with a word"

@@ -17,16 +17,6 @@ def half_width(values: np.ndarray) -> float:
     return float(special.stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
 
 
-def mean_interval(values: Sequence[float] | np.ndarray) -> Ends:
-    """Return the t interval of the mean of `values` (n,), one per independent unit. (NaN, NaN) for fewer than two
-    values, or if one is NaN or infinite."""
-    x = np.asarray(values, dtype=float)
-    if len(x) < 2 or not np.isfinite(x).all():
-        return NONE
-    mean, half = float(x.mean()), half_width(x)
-    return mean - half, mean + half
-
-
 def median_interval(values: Sequence[float] | np.ndarray) -> Ends:
     """Return the distribution-free interval of the median of `values` (n,): two order statistics, coverage ≥ 95 %.
 
@@ -71,7 +61,7 @@ def pseudo_values(numerators: Sequence[float] | np.ndarray, denominators: Sequen
     """Return pseudo-values (n,) of the pooled ratio R = sum(numerators) / sum(denominators), one per independent unit.
 
     u_i = R + (a_i - R b_i) / mean(b): their mean is R and their variance equals that of R to first order (Cochran
-    1977, Sampling Techniques, eq. 2.39). So `mean_interval` of them is the interval of R, and that of the difference of
+    1977, Sampling Techniques, eq. 2.39). So the t interval of their mean is that of R, and that of the difference of
     two such arrays over the same units is the interval of the paired difference. All NaN if the denominators sum to 0.
     """
     a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)

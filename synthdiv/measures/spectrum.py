@@ -27,12 +27,6 @@ def vendi(vectors: Any, q: float = 1, prompts: Ids = None, seed: int = 0) -> Sco
     return vendi_of(vector_arms(seed, (vectors, prompts))[0], (q,))[0].score()
 
 
-def vendi_value(vectors: np.ndarray, q: float = 1) -> float:
-    """Return `vendi` without an interval; `vectors` (n, d) are nonzero and finite."""
-    wide = len(vectors) <= vectors.shape[1]
-    return effective_number((_cosines(vectors) if wide else _moments(vectors)) / len(vectors), q)
-
-
 def vendi_of(arm: VectorArm, orders: Sequence[float] = ORDERS) -> list[Estimate]:
     """Return an estimate for each of `orders`, from the same matrices."""
     most = min(arm.vectors.shape) if len(arm.vectors) > 1 else math.inf

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -59,60 +57,23 @@ def print_status(status: Status, as_json: bool = False) -> None:
 
 
 def watch(observer: Observer, as_json: bool) -> int:
-    """Show a sweep until no node is left to build; Ctrl-C ends it with exit code 0."""
-    draw = show_lines if as_json or not sys.stdout.isatty() else show_live
-    with contextlib.suppress(KeyboardInterrupt):
-        return 1 if draw(observer, as_json).failed else 0
-    return 0
-
-
-def looks(observer: Observer) -> Iterator[Status]:
-    """A look every two seconds; the last one when no node is left to build."""
-    while not (status := observer.look()).over:
-        yield status
-        time.sleep(EVERY)
-    yield status
-
-
-def show_live(observer: Observer, _: bool) -> Status:
-    """Redraw the tables in place; the last ones stay in full."""
+    """Redraw the tables of a sweep on a terminal until no node is left to build. The last look stays, in full or as
+    JSON, and is all that a file or a pipe gets. Ctrl-C ends it with exit code 0."""
     from rich.console import Group
     from rich.live import Live
 
     status = observer.look()
     try:
         with Live(Group(*overview(status)), auto_refresh=False, transient=True) as live:
-            for status in looks(observer):
+            while not status.over:
                 live.update(Group(*overview(status)), refresh=True)
+                time.sleep(EVERY)
+                status = observer.look()
+    except KeyboardInterrupt:
+        return 0
     finally:
-        print_status(status)
-    return status
-
-
-def show_lines(observer: Observer, as_json: bool) -> Status:
-    """Print the summary first and last and a line for each change of a node, or a JSON object after each change."""
-    before: Status | None = None
-    for status in looks(observer):
-        if as_json and (before is None or status.node_states != before.node_states):
-            print_status(status, as_json)
-        elif before is None:
-            echo(one_line(status))
-        elif not as_json:
-            for line in [*changes(observer, status, before), *[one_line(status)] * status.over]:
-                echo(line)
-        before = status
-    return status
-
-
-def changes(observer: Observer, status: Status, before: Status) -> Iterator[str]:
-    """A line for each node whose state changed since the look before."""
-    details = {row["node"]: f" on {row['host']}" for row in status.running}
-    details |= {row["node"]: f": {row['class'] or 'error'}: {row['reason']}" for row in status.failed}
-    for key, state in status.node_states.items():
-        if state != before.node_states.get(key):
-            built = state == "done" and key in observer.ledger.seconds
-            detail = f" in {duration(observer.ledger.seconds[key])}" if built else details.get(key, "")
-            yield f"{status.graph[key].stage} {key[:8]} {state}{detail}"
+        print_status(status, as_json)
+    return 1 if status.failed else 0
 
 
 def one_line(status: Status) -> str:

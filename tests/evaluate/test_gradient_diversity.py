@@ -14,7 +14,7 @@ from synthdiv.core.stage import Node
 from synthdiv.evaluate.gradient_diversity import GradientDiversity, GradientDiversitySuite
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
-from synthdiv.measures.spectrum import vendi_value
+from synthdiv.measures.spectrum import vendi
 from synthdiv.mix.mix import Mix, read_mix
 from synthdiv.models import score
 from synthdiv.models.chat import Chat
@@ -61,7 +61,7 @@ def test_it_is_the_vendi_score_of_whole_gradients(small):
         gradients.append(torch.cat([weight.grad.flatten() for weight in made.model.parameters()]).numpy())
     score = g_vendi(small, 20, 0)
     assert score.name == "g_vendi"
-    assert score.value == pytest.approx(vendi_value(np.stack(gradients)), rel=1e-4)
+    assert score.value == pytest.approx(vendi(np.stack(gradients)).value, rel=1e-4)
     assert score.low < score.value < score.high
     assert score.n == 20
 

@@ -21,6 +21,11 @@ DATA = ROOT.parent / "shared" / "data"
 HUMAN, SYNTHETIC = "instructions_human.jsonl.gz", "instructions_synthetic.jsonl.gz"
 
 
+def mean_interval(values) -> tuple[float, float]:
+    """The t interval of the mean of `values`."""
+    return stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+
+
 def real_rows(name: str, count: int, skip: int = 0) -> list[dict[str, str]]:
     """`count` rows of a file of real answers; the test skips where the file is not there."""
     path = DATA / name

@@ -27,7 +27,7 @@ from synthdiv.measures.estimates import (
     set_scores,
     undefined,
 )
-from synthdiv.measures.intervals import mean_interval
+from tests.measures.material import mean_interval
 
 X = Measure("x", "words", True, "too few words")
 RATE = Measure("rate", SHARE, None, "no answer", 0, 1)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
 from synthdiv.measures.estimates import NO_SPREAD
-from synthdiv.measures.intervals import bounded_interval, mean_interval, median_interval
+from synthdiv.measures.intervals import bounded_interval, median_interval
 from synthdiv.measures.pairing import shuffled_prompts
 from synthdiv.measures.perplexity import AnswerNLL, likelihood_scores, own_answer_scores, published_perplexity
+from tests.measures.material import mean_interval
 
 ANSWERS = st.builds(AnswerNLL, st.floats(0, 500), st.integers(1, 60), st.integers(1, 300))
 

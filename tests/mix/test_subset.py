@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthdiv.measures.spectrum import vendi_value
+from synthdiv.measures.spectrum import vendi
 from synthdiv.mix.subset import choose, farthest_first
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
@@ -49,9 +49,9 @@ def test_parts_give_nearly_what_the_quadratic_traversal_of_all_gives(kinds, spre
 
 def test_each_level_is_more_diverse_than_the_one_below():
     vectors, each = clusters(1200, 40), np.arange(1200)
-    values = [vendi_value(vectors[choose(vectors, 150, level, each)]) for level in LEVELS]
+    values = [vendi(vectors[choose(vectors, 150, level, each)]).value for level in LEVELS]
     assert all(low < high for low, high in itertools.pairwise(values))
-    assert values[0] < vendi_value(vectors[choose(vectors, 150, None, each)]) < values[-1]
+    assert values[0] < vendi(vectors[choose(vectors, 150, None, each)]).value < values[-1]
 
 
 @settings(max_examples=30, deadline=None)

@@ -174,7 +174,7 @@ def test_status_watches_a_detached_launch(slurm, launch):
     assert f"watch them with `synthdiv status {launch.name} --watch`" in output
     assert len(jobs(launch)) <= 4
     watched = synthdiv("status", launch.name, "--watch", cwd=launch.folder).stdout
-    assert watched.splitlines()[-1] == f"{launch.name}: 1 cell done"
+    assert watched.splitlines()[0] == f"{launch.name}: 1 cell done"
     assert {state for (state,) in launch.accounts().values()} == {"COMPLETED"}
     assert " 0 nodes built" in launch.run(*words)
 
