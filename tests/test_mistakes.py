@@ -12,6 +12,7 @@ from tests.conftest import FILES, sources, write_files, write_rows
 
 SINGLE = [*FILES, "mix=single"]
 MULTI = [*FILES, "mix=multi"]
+REFILLED, TARGET = ["mix.min_words=2", "mix.spare=0.5"], ["prompts.target=200"]
 MISTAKES = {
     # an override that is no field, however it is written: the nearest that exist
     "misspelt block": (["trian.lr=1"], ["trian.lr", "did you mean train.lr"]),
@@ -191,12 +192,16 @@ MISTAKES = {
     ),
     "more real rows than rows": (["mix.real_rows=50", "mix.rows=40"], ["mix.real_rows=50: at most the 40 rows"]),
     "too few further prompts": (
-        ["mix.min_words=2", "mix.spare=0.5", "mix.rows=2800"],
+        [*REFILLED, "mix.rows=2800"],
         ["mix.spare=0.5: needs 1,400 further prompts and there are 100"],
     ),
     "further prompts in rounds": (
-        ["mix.min_words=2", "mix.spare=0.5", "rounds.round=1", "mix.rows=500"],
-        ["mix.spare: blocks of rounds"],
+        [*REFILLED, "rounds.round=1", "mix.rows=1900"],
+        ["2 blocks of 1,900 fresh prompts and 950 further ones", "there are 2,900; set mix.rows=966"],
+    ),
+    "a bound on the shift that leaves no further prompts": (
+        ["mix=selected", "mix.rows=950", "mix.real_rows=300", "mix.diversity.near=0.3", *TARGET, *REFILLED],
+        ["mix.diversity.near=0.3: leaves 578 answers to select 650 rows from"],
     ),
     "no length of answers": (["mix.min_words=9", "mix.max_words=8"], ["mix.max_words=8: needs mix.min_words=9"]),
     "a pool that leaves no choice": (
@@ -204,7 +209,7 @@ MISTAKES = {
         ["mix.rows=48", "no choice among 48 prompts", "mix.rows=12"],
     ),
     "a bound on the shift that leaves too few": (
-        ["mix=selected", "mix.rows=1500", "mix.diversity.near=0.5", "prompts.target=200"],
+        ["mix=selected", "mix.rows=1500", "mix.diversity.near=0.5", *TARGET],
         ["mix.diversity.near=0.5: leaves 1350 answers to select 1500 rows from"],
     ),
     "near to no target": (["mix=selected", "mix.rows=9", "mix.diversity.near=0.5"], ["prompts.target=200"]),

@@ -115,14 +115,22 @@ class Mix(FineTuningSet):
         if not self.sources or self.level:
             return {}
         how = (self.real_share, self.rotation, self.real_rows, self.real_rotation)
-        return needed_shards(self.grid, self.rows, tuple(self.weights), *how, math.ceil(self.spare * self.rows))
+        return needed_shards(self.grid, self.rows, tuple(self.weights), *how, self.further)
+
+    @property
+    def further(self) -> int:
+        """How many further prompts there are for the place of rows that filters remove."""
+        return math.ceil(self.spare * self.rows)
 
     def spares(self) -> list[tuple[int, str]]:
         """The positions of further prompts, with the source of the shard (not where a level selects the rows, from a
-        pool that is filtered), and with `human` if the mix has humans."""
-        how = (self.weights, self.rotation, self.real_rotation, math.ceil(self.spare * self.rows))
+        pool that is filtered), and with `human` if the mix has humans. Selected rows have no positions: further prompts
+        follow the first `real_rows`, as in a mix of these alone."""
+        how = (self.weights, self.rotation, self.real_rotation, self.further)
         human = ["human"] if not self.sources or self.real_share or self.real_rows else []
-        return [(position, name) for position, source in further_rows(self.grid, self.rows, *how)
+        rows = self.real_rows if self.level and self.real_rows else self.rows
+        return [(position + (self.real_first if name == "human" else self.first), name)
+                for position, source in further_rows(self.grid, rows, *how)
                 for name in (*self.sources[source:source + 1] * (not self.level), *human)]  # fmt: skip
 
     def filters(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +23,7 @@ class RoundRows(FineTuningSet):
     the first `unfiltered` ones: verdicts on its rows, or their likelihood under the vanilla student.
 
     Output: as of `Mix`, with a column `round`. Positions count on from mix to mix, those of a draw are numbered anew.
+    The summary counts what filters of the mixes and of the rounds removed, and what was refilled.
     """
 
     name = "round_rows"
@@ -49,22 +50,29 @@ class RoundRows(FineTuningSet):
         return ["prompts", *map(str, range(self.mixes)), *(f"values/{number}" for number in judged)]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        rows, before, removed = list[dict[str, Any]](), 0, Counter[str]()
+        rows, before = list[dict[str, Any]](), 0
+        removed, refilled = defaultdict[str, Counter[str]](Counter), Counter[str]()
         for number in range(self.mixes):
-            mix = read_mix(inputs[str(number)])
+            made = inputs[str(number)]
+            mix, summary = read_mix(made), made.manifest["summary"]
+            for source, why in summary["removed"].items():
+                removed[source].update(why)
+            refilled.update(summary["refilled"])
             if values := inputs.get(f"values/{number}"):
-                removed.update(row["source"] for row in mix)
+                written = Counter(row["source"] for row in mix)
                 mix = self.passed(mix, read_rows(next(values.path.glob("*.parquet"))))
-                removed.subtract(row["source"] for row in mix)
+                for source, count in (written - Counter(row["source"] for row in mix)).items():
+                    removed[source][self.filter.value] += count
             rows += [{**row, "round": row.get("round", 0), "position": before + row["position"]} for row in mix]
-            before += inputs[str(number)].stage.rows
+            before += made.stage.rows + len(made.stage.spares())
         if self.drawn:
             order = sorted(range(len(rows)), key=lambda at: rank(self.seed, "drawn", self.mixes, at))
             rows = [rows[at] | {"position": place} for place, at in enumerate(sorted(order[: self.rows]))]
         write_mix(rows, out)
         counts = {name: Counter(str(row[name]) for row in rows) for name in ("round", "source")}
         facts = {"rows": len(rows), "rounds": dict(counts["round"]), "sources": dict(counts["source"])}
-        return facts | {"removed": {source: {self.filter.value: count} for source, count in removed.items() if count}}
+        why_removed = {source: dict(each) for source, each in sorted(removed.items())}
+        return facts | {"removed": why_removed, "refilled": dict(refilled)}
 
     def passed(self, rows: list[dict[str, Any]], values: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows of a mix that pass the filter, by the rows of verdicts or of a likelihood."""

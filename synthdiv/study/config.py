@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -12,6 +13,7 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.mix.filters import Duplicates, Filter, Overlap
+from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.study.claims import DeclaredClaim
@@ -130,6 +132,11 @@ class MixSpec:
     """Of mix=single_matched: those that are tried, and between which the one is that matches mix=multi."""
     tolerance: float = setting(0.05, least=0)
     """Of mix=single_matched: how far its NLL a token may be from that of mix=multi beyond chance, as a share."""
+
+    def further(self, rows: int) -> int:
+        """Further prompts of a block of so many rows: none where no filter removes a row."""
+        filters = {name: getattr(self, name) for name in ("filter", "duplicates", "min_words", "max_words", "overlap")}
+        return math.ceil(self.spare * rows) if Mix(**filters).filters() else 0
 
     def diversity_of_level(self) -> Diversity | None:
         """How its level is reached; None without one."""

@@ -226,8 +226,6 @@ def check(cell: Cell) -> list[str]:
         less = f"{cell.prompts.rows} rows less {cell.prompts.test} test and {cell.prompts.target} target"
         return [f"mix.rows={rows}: needs {rows} train prompts and there are {have} ({less})"]
     rounds = cell.rounds
-    if mix.spare and (rounds.round or rounds.size > 1):
-        problems.append("mix.spare: blocks of rounds have no further prompts; set mix.spare=0 and train.match=steps")
     taken = cell.generators.samples
     if sources and not 0 <= mix.sample < taken:
         problems.append(f"mix.sample={mix.sample}: the answers to a prompt are {taken} a source here, counted from 0")
@@ -249,7 +247,8 @@ def check(cell: Cell) -> list[str]:
         problems.append(f"mix.max_words={mix.max_words}: needs mix.min_words={mix.min_words} or more")
     allocation = stage.allocation()
     real = allocation.count(-1)
-    if diversity and (pool := round(diversity.near * taken * (have - real))) < rows - real:
+    free = have - real - stage.further * (real > 0)
+    if diversity and (pool := round(diversity.near * taken * free)) < rows - real:
         problems.append(
             f"mix.diversity.near={diversity.near}: leaves {pool} answers to select {rows - real} rows from; raise it, "
             "or generators.samples, or lower mix.rows"

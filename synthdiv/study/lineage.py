@@ -22,7 +22,7 @@ from synthdiv.train.train import Train
 @dataclass(frozen=True)
 class Block:
     """The prompts of a round: `rows` of the train prompts from `first` on, those of human rows from `real_first` on.
-    The grid of its shards covers `grid_rows`."""
+    The grid of its shards covers `grid_rows`, the further prompts of the block among them."""
 
     rows: int
     grid_rows: int
@@ -38,10 +38,10 @@ def block_of(cell: Cell, number: int, member: int) -> Block | None:
     segmented = rounds.lineage is Lineage.segmented
     if not number and not segmented:
         return None
-    count = rows // rounds.size if segmented else rows
-    begin = member * count if segmented else 0
-    first = begin + (number * rows if rounds.prompts is RoundPrompts.fresh_block else 0)
-    return Block(count, count, first, begin if rounds.real is Real.same else first, number)
+    parts, part = (rounds.size, member) if segmented else (1, 0)
+    width = rows // parts + cell.mix.further(rows // parts)
+    first = width * (part + (number * parts if rounds.prompts is RoundPrompts.fresh_block else 0))
+    return Block(rows // parts, width, first, width * part if rounds.real is Real.same else first, number)
 
 
 def population(cell: Cell) -> list[tuple[Student, Train]]:
@@ -95,16 +95,23 @@ def problems_of_rounds(cell: Cell) -> list[str]:
     rounds, mix, size, have = cell.rounds, cell.mix, cell.rounds.size, cell.prompts.train_rows
     rows, segmented, later = mix.rows or have, rounds.lineage is Lineage.segmented, rounds.round > 0
     fresh = rounds.prompts is RoundPrompts.fresh_block and rounds.writers is not Writers.initial
-    blocks = rounds.round + 1 if fresh else 1
+    blocks, parts = rounds.round + 1 if fresh else 1, size if segmented else 1
+    further = parts * mix.further(rows // parts)
+    most = parts * int(have // (blocks * parts) / (1 + mix.spare if further else 1))
+    beside = f" and {further:,} further ones (mix.spare={mix.spare:g})" if further else ""
     law = mix.kind is Kind.single and all(source.law for source in cell.generators.models)
     steps = "gives rounds other numbers of rows, and all train equally many steps; set train.match=steps"
     by_rows, initial = cell.train.match is Match.rows, rounds.writers is Writers.initial
     real = mix.real_share or mix.real_rows or rounds.real_share
     every = {f"rounds.member={rounds.member}: the population has members 0 to {size - 1}": rounds.member >= size}
     rules = {
-        f"rounds.round={rounds.round}: {blocks} blocks of {rows:,} fresh prompts need {blocks * rows:,} train prompts "
-        f"and there are {have:,}; set mix.rows={have // blocks}, or rounds.prompts=same":
-            blocks > 1 and blocks * rows > have,
+        f"rounds.round={rounds.round}: {blocks} block{'s' * (blocks > 1)} of {rows:,} fresh prompts{beside} need "
+        f"{blocks * (rows + further):,} train prompts and there are {have:,}; set mix.rows={most}"
+        f"{', or rounds.prompts=same' * (blocks > 1)}":
+            (blocks > 1 or (segmented and further)) and blocks * (rows + further) > have,
+        f"mix.spare={mix.spare:g}: rounds.filter={rounds.filter.value} leaves out a share of all that students wrote, "
+        "and these rows have no replacement; set mix.spare=0, or a filter of the mix too":
+            later and mix.spare and not further and rounds.filter is not RoundFilter.none,
         "rounds.students, rounds.seeds: a population is of families or of seeds; give one of the two":
             rounds.students and rounds.seeds > 1,
         f"mix.rows={rows}: of {size} members of a pool each writes a part; set mix.rows={size} or more":

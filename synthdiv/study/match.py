@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -84,18 +83,12 @@ def problems_of_filters(cell: Cell, stage: Mix) -> list[str]:
     """Filters that would change how much a cell trains, or that a level of diversity cannot have."""
     mix, removed = cell.mix, stage.filters()
     diversity = mix.diversity_of_level() if stage.sources else None
-    if diversity and diversity.by is not By.sampling:
-        if mix.spare and mix.real_rows:
-            return [
-                f"mix.spare={mix.spare:g}: rows of a level of diversity that stand beside mix.real_rows have no "
-                "further prompts; set mix.spare=0 and train.match=steps"
-            ]
-        if mix.duplicates is not Duplicates.none:
-            return [
-                f"mix.duplicates={mix.duplicates.value}: equal answers are a part of a level of diversity, and a less "
-                "diverse one would lose more rows; set mix.duplicates=none"
-            ]
-    needs, most = math.ceil(stage.spare * stage.rows), cell.prompts.train_rows - stage.rows
+    if diversity and diversity.by is not By.sampling and mix.duplicates is not Duplicates.none:
+        return [
+            f"mix.duplicates={mix.duplicates.value}: equal answers are a part of a level of diversity, and a less "
+            "diverse one would lose more rows; set mix.duplicates=none"
+        ]
+    needs, most = stage.further, cell.prompts.train_rows - stage.rows
     written = diversity and diversity.by in (By.paraphrase, By.topics)  # further pairs of these need no train prompts
     if most < needs and not (written and -1 not in stage.allocation()):
         return [f"mix.spare={mix.spare:g}: needs {needs:,} further prompts and there are {most:,}; lower mix.rows"]

@@ -161,7 +161,7 @@ def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[S
         block.real_first if real_rows or real_share else 0,
         block.round, mix.duplicates, mix.min_words, mix.max_words, mix.overlap,
     )  # fmt: skip
-    if stage.filters() and mix.spare:
+    if mix.further(block.rows):
         stage = replace(stage, spare=mix.spare, train_rows=block.grid_rows)
     return stage
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -30,18 +31,21 @@ def blocks(root, prompts):
     return [build(root, *round_of(root, prompts, number)) for number in range(3)]
 
 
-def round_of(root, prompts, number, text="{id} in {number}", real_first=None):
-    file = root / f"{number}{text.strip()[:1]}.jsonl"
+def round_of(root, prompts, number, text="{id} in {number}", real_first=None, short=(), **fields):
+    file = root / f"{number}{text.strip()[:1]}{len(short)}.jsonl"
     rows = [
         {"id": row["id"], "prompt": "", "response": text.format(id=row["id"], number=number)}
         for row in read_prompts(prompts, "train")
     ]
+    for place in short:
+        rows[number * BLOCK + place]["response"] = "no"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     name, first = f"student-{number}", number * BLOCK
     stage = Mix(
         BLOCK, [name], [1.0], 0.25, train_rows=BLOCK, shard_rows=BLOCK, first=first, round=number,
         real_first=first if real_first is None else real_first,
     )  # fmt: skip
+    stage = replace(stage, **fields)
     recorded = Recorded(str(file), id="id", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     shape = {"rows": BLOCK, "shard_rows": BLOCK, "first": first, "round": number}
     shards = [
@@ -81,6 +85,22 @@ def test_accumulated_rows_are_all_rows_of_all_rounds(root, prompts, blocks):
     assert made.manifest["summary"]["sources"] == {"student-0": 9, "student-1": 9, "student-2": 9, "human": 9}
     two = read_mix(build(root, RoundRows(2, 2 * BLOCK), prompts, *blocks[:2]))
     assert two == rows[:24], "a round adds rows and changes none"
+
+
+def test_a_round_is_refilled_from_its_own_block_and_positions_stay_apart(root, prompts):
+    """Eight rows of a block and four further prompts; a student answers three of them in one word."""
+    short, fields = (0, 3, 9), {"rows": 8, "spare": 0.5, "min_words": 2}
+    mixes = [build(root, *round_of(root, prompts, number, short=short, **fields)) for number in (1, 2)]
+    train = read_prompts(prompts, "train")
+    for number, each in enumerate(mixes, 1):
+        block = train[number * BLOCK : (number + 1) * BLOCK]
+        assert [row["id"] for row in read_mix(each)] == [block[place]["id"] for place in (1, 2, 4, 5, 6, 7, 8, 10)]
+        assert Counter(row["source"] for row in read_mix(each)) == {f"student-{number}": 6, "human": 2}
+    for rows, drawn in ((16, False), (8, True)):
+        made = build(root, RoundRows(2, rows, drawn), prompts, *mixes)
+        assert len({row["position"] for row in read_mix(made)}) == len(read_mix(made)) == rows
+        assert made.manifest["summary"]["removed"] == {f"student-{number}": {"length": 2} for number in (1, 2)}
+        assert made.manifest["summary"]["refilled"] == {"student-1": 2, "student-2": 2}
 
 
 def test_a_fixed_number_of_rows_is_drawn_from_all_rounds_alike(root, prompts, blocks):

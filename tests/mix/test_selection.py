@@ -196,15 +196,17 @@ def test_a_mix_takes_the_rows_of_its_level_and_keeps_its_human_rows(root, prompt
     assert Counter(row["source"] for row in rows) == {"oak": 30, "elm": 30, "human": 40}
 
 
-def test_further_human_rows_take_the_place_of_those_that_a_filter_removes_beside_selected_rows(root, prompts, pools):
+@pytest.mark.parametrize("real", [{"real_share": 0.4}, {"real_rows": 40}, {"real_rows": 40, "real_rotation": 1}])
+def test_further_human_rows_replace_those_that_a_filter_removes_beside_selected_rows(root, prompts, pools, real):
     """The pool is filtered beforehand, and has none of their prompts."""
     most = int(np.median([len(words(row["response"])) for row in read_mix(pools[0])]))
-    stage = Mix(100, ["oak", "elm"], [0.5, 0.5], 0.4, train_rows=HAVE, shard_rows=40, level=True, spare=0.6)
+    stage = Mix(100, ["oak", "elm"], [0.5, 0.5], train_rows=HAVE, shard_rows=40, level=True, spare=0.6, **real)
     stage.max_words = most
     assert {name for _, name in stage.spares()} == {"human"}
     shards = [shard for name, shard in pools[0].inputs.items() if "/" in name]
     pool = build(root, replace(pools[0].stage, max_words=most), prompts, *shards)
-    selection = build(root, Selection(60, 1, 1.0, [60, 40 + len(stage.spares()), HAVE]), prompts, pool)
+    first = stage.positions()[stage.allocation().index(-1)]
+    selection = build(root, Selection(60, 1, 1.0, [first, 40 + len(stage.spares()), HAVE]), prompts, pool)
     made = build(root, stage, prompts, selection)
     rows, summary = read_mix(made), made.manifest["summary"]
     assert Counter(row["source"] == "human" for row in rows) == {False: 60, True: 40}

@@ -78,6 +78,15 @@ def test_prompts_that_replace_human_rows_are_not_in_the_pool():
     assert (first, human) == (225, 75)
     assert without == [first, human + 30, have]
     assert {position for position, _ in refilled.stage.spares()} == {*range(300, 330)}
+    more = ("mix.real_share=0", "mix.real_rows=75", "mix.spare=0.1")  # in a mix of these alone they would follow too
+    (fixed,) = (graph(cell).mix for cell in cells(*words, *more))
+    assert fixed.inputs["level"].stage.human == [0, 75 + 30, have]
+    assert fixed.stage.spares() == [(position, "human") for position in range(75, 105)]
+    (turned,) = (graph(cell).mix for cell in cells(*words, *more, "mix.real_rotation=1"))
+    (first, count, _), places = turned.inputs["level"].stage.human, turned.stage.positions()[:75]
+    free = {(first + place) % have for place in range(count)}
+    assert free == {*places, *(position for position, _ in turned.stage.spares())}
+    assert len(free) == 105
 
 
 @pytest.mark.parametrize(("mix", "level", "samples"), [("topics", 1, 3 + 1), ("paraphrased", 0, 3 * 9 + 9)])

@@ -63,9 +63,11 @@ def test_a_filtered_arm_is_matched_by_steps_alone(tmp_path):
 @pytest.mark.parametrize("field", ["mix.spare=0.5", "mix.duplicates=exact"])
 def test_a_level_has_no_filter_that_depends_on_it(mix, field, tmp_path):
     words = [*TINY[:6], f"mix={mix}", "generators=toy", "mix.rows=24", "mix.min_words=1", field]
-    if field.startswith("mix.spare"):
-        frozen(*words, "mix.real_share=0.5", root=tmp_path)  # from a filtered pool, or written; human rows are replaced
-        words.append("mix.real_rows=6")
+    if field.startswith("mix.spare"):  # from a filtered pool, or written; human rows are replaced
+        frozen(*words, "mix.real_share=0.5", root=tmp_path)
+        if mix in ("selected", "random"):
+            frozen(*words, "mix.real_rows=6", root=tmp_path)
+        return
     with pytest.raises(ConfigError, match=rf"{field}: .* level of diversity"):
         frozen("train.match=steps", "train.budget=2", *words, root=tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import combinations
 
 import pytest
@@ -18,6 +19,7 @@ from tests.study.test_keys import cell, expander
 from tests.views.test_plan import estimate, frozen
 
 SMALL = ["prompts.toy.rows=312", "prompts.test=12", "generators=toy", "generators.shard_rows=5", "mix.rows=60"]
+SPARE = ["mix.min_words=2", "mix.spare=0.5"]
 STEPS = ["train.match=steps", "train.budget=9"]
 
 
@@ -97,6 +99,35 @@ def test_fresh_blocks_are_disjoint_and_never_test_prompts(kind, prompts, lineage
             assert isinstance(shard.inputs["model"].stage, Train)
         owners = nodes[0].stage.owners()
         assert owners.count("human") == (round_half(real, len(owners)) if number else owners.count("human"))
+
+
+@settings(max_examples=25)
+@given(
+    kind=st.sampled_from(["human", "multi"]),
+    prompts=st.sampled_from(["fresh_block", "same"]),
+    lineage=st.sampled_from(["single", "pooled", "segmented"]),
+    real=st.sampled_from(["new", "same"]),
+    round=st.integers(1, 4),
+)
+def test_a_block_has_further_prompts_of_its_own_for_rows_that_filters_remove(kind, prompts, lineage, real, round):
+    """30 rows and 24 further prompts, or of member 1 of a segmented population 10 and 8; blocks follow each other."""
+    words = [f"mix={kind}", f"rounds.round={round}", f"rounds.prompts={prompts}", f"rounds.real={real}", "mix.rows=30"]
+    words += ["rounds.real_share=0.2", "rounds.seeds=3", f"rounds.lineage={lineage}", "rounds.member=1", *STEPS]
+    plain, refilled = (mixes(made(*words, *more)) for more in ([], ["mix.min_words=2", "mix.spare=0.8"]))
+    rows, width, part = (10, 18, 18) if lineage == "segmented" else (30, 54, 0)
+    for number, (node, *_) in refilled.items():
+        stage, first = node.stage, part + (54 * number if prompts == "fresh_block" else 0)
+        begins = {"human": part if real == "same" else first}
+        assert Counter(stage.owners()) == Counter(plain[number][0].stage.owners()), "in exact counts"
+        for place, (position, name) in enumerate(zip(stage.positions(), stage.owners(), strict=True)):
+            assert position == begins.get(name, first) + place
+        writers = [name for name in stage.owners() if name != "human"]
+        for names in ({*writers}, {"human"} & {*stage.owners()}):
+            begin = begins["human"] if names == {"human"} else first
+            further = [position for position, name in stage.spares() if name in names]
+            assert further == ([*range(begin + rows, begin + width)] if names else [])
+        for shard in (node.inputs[name].stage for name in node.inputs if name != "prompts") if number else ():
+            assert (shard.first, shard.rows, first + width <= 270) == (first, width, True), "shards are of the block"
 
 
 def round_half(share: float, rows: int) -> int:
@@ -207,6 +238,13 @@ def test_a_round_has_so_many_rows_and_equal_steps(data, number):
         (["rounds=pooled", "mix.rows=3"], "of 4 members of a pool each writes a part; set mix.rows=4 or more"),
         (["rounds=replace", "rounds.sampling.max_new_tokens=256"], r"context of the students, 256 tokens; set.*=64"),
         (["rounds=toy_families", "rounds.seeds=2"], "a population is of families or of seeds"),
+        (["rounds.round=3", *SPARE],
+            r"4 blocks of 60 fresh prompts and 30 further ones \(mix.spare=0.5\) need 360 .*300; set mix.rows=50, or"),
+        (["rounds=segmented", *STEPS, *SPARE, "mix.rows=240", "rounds.round=0"],
+            "1 block of 240 fresh prompts and 120 further .* 360 .* 300; set mix.rows=200$"),
+        (["rounds.prompts=same", "rounds.round=3", *SPARE, "mix.rows=240"], "needs 120 further prompts .* are 60;"),
+        (["rounds=surprise", *STEPS, "mix.spare=0.5"], "rounds.filter=surprise leaves out a share of all that student"),
+        (["rounds=verifier", "judge=toy", *STEPS, "mix.spare=0.5"], "these rows have no replacement; set mix.spare=0"),
         (["rounds=replace", "train.method=qlora", "rounds.init=continue"], "cannot be merged into 4-bit weights"),
     ],
 )  # fmt: skip

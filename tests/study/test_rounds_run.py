@@ -55,6 +55,29 @@ def test_trainings_of_all_rounds_take_equally_many_steps(ran):
     assert {json.loads(path.read_text())["summary"]["steps"] for path in manifests} == {5}
 
 
+def test_rows_that_filters_remove_in_any_round_are_refilled_and_counted_by_writer(ran):
+    """Some human answers of round 0 are long; what a pool of two students writes is short, and by chance."""
+    words = ["rounds=accumulate", "rounds.lineage=pooled", "rounds.member=0", "rounds.round=1", "hydra.sweeper.also=[]"]
+    words += ["mix.rows=18", "mix.min_words=3", "mix.max_words=11", "mix.spare=0.65", "report.claims=[]"]
+    synthdiv("-m", "experiment=toy_rounds_tiny", "sweep=refilled", *words, cwd=ran)
+    nodes = Ledger(ran / "outputs", "refilled").nodes()
+    folders = {node.stage: [] for node in nodes}
+    for node in nodes:
+        folders[node.stage].append(ran / "outputs" / "artifacts" / node.stage / node.key)
+    summaries = [json.loads((path / "manifest.json").read_text())["summary"] for path in folders["mix"]]
+    for summary in summaries:
+        counts = {source: sum(why.values()) for source, why in summary["removed"].items()}
+        assert summary["refilled"] == counts
+        assert summary["sources"] in ({"human": 18}, {"student-0": 9, "student-1": 9})
+    assert summaries[0]["refilled"]["human"] > 2
+    ids = [{row["id"] for row in read(path / "mix.parquet")} for path in folders["mix"]]
+    assert not ids[0] & ids[1]
+    (both,) = folders["round_rows"]
+    rows, summary = read(both / "mix.parquet"), json.loads((both / "manifest.json").read_text())["summary"]
+    assert len({row["position"] for row in rows}) == len(rows) == 36
+    assert summary["refilled"] == summaries[0]["refilled"] | summaries[1]["refilled"]
+
+
 def test_a_round_whose_student_falls_silent_fails_and_the_others_go_on(ran):
     silence = ",".join(f"'{letter}'" for letter in [*string.ascii_letters, *string.digits, *".,:;!?<>|/-_#&", "\ufffd"])
     words = ["rounds=replace", "rounds.lineage=single", "rounds.member=0", "rounds.round=0,1", "hydra.sweeper.also=[]"]
