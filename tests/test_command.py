@@ -60,7 +60,7 @@ def test_an_experiment_chooses_the_launcher_and_the_command_line_overrides_it(wo
         (["hydra.launcher.jobs=3"], "hydra.launcher.jobs: the launcher of this run has no such field; it is one of "
          "hydra/launcher=local: add that"),
         (["hydra.launcher.job=3", "hydra/launcher=local"], "hydra.launcher.job: the launcher of this run has no such "
-         "field; no launcher has: local has jobs, devices; slurm has profile, "),
+         "field; no launcher has: local has jobs, devices; slurm has partition, "),
     ],
 )  # fmt: skip
 def test_a_field_of_another_launcher_is_one_line_that_names_it_however_it_is_added(words, message, typed):

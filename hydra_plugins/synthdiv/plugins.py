@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from synthdiv.core.fields import problems, setting
+from synthdiv.engine.profile import Profile
 
 
 @dataclass
@@ -63,27 +64,14 @@ class LocalConfig:
 
 
 @dataclass
-class SlurmConfig:
-    """Jobs of a Slurm cluster, submitted from here. The fields from `partition` to `template` override the profile."""
+class SlurmConfig(Profile):
+    """Jobs of a Slurm cluster, submitted from here. The fields from `partition` to `template` override the profile
+    where they are given."""
 
     _target_: str = "hydra_plugins.synthdiv.plugins.SlurmLauncher"
     """The class of the launcher; fixed."""
     profile: str | None = None
     """Path of a YAML file with what jobs need on this cluster, as launchers/slurm/example.yaml; null: none."""
-    partition: str | None = None
-    """Partition of the jobs; null: as in the profile, else the cluster's default."""
-    account: str | None = None
-    """Account that pays for the jobs; null: as in the profile, else the user's default."""
-    time: str | None = None
-    """Time limit of a job, as '4:00:00'; null: as in the profile, else the partition's default."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further options of sbatch, by name without dashes; true: an option without a value."""
-    stages: dict[str, Any] = field(default_factory=dict)
-    """Options of single stages, which override `options`."""
-    setup: list[str] = field(default_factory=list)
-    """Lines of the script before the work, as `module load cuda`."""
-    template: str | None = None
-    """Path of a template of the script; null: launchers/slurm/job.sbatch."""
     group: int = setting(8, least=1)
     """The most nodes that one job builds."""
     requeues: int = setting(10, least=0)
@@ -166,7 +154,6 @@ class SlurmLauncher(EngineLauncher):
     schema = SlurmConfig
 
     def engine(self, frozen: Any, cell: Any, watcher: Any) -> Any:
-        from synthdiv.engine.profile import Profile
         from synthdiv.engine.slurm import Slurm
 
         fields: dict[str, Any] = {
