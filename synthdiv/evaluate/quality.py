@@ -40,7 +40,7 @@ class QualitySuite(Suite):
     quality = ("quality/panel",)
     reading = (
         "`quality/JUDGE` is a judge's rating of answers without the name of their author. A judge can prefer long "
-        "answers: `length_controlled_win_rate` is the win rate against the untouched student at equal length. "
+        "answers: `length_controlled_win_rate` is the win rate against the vanilla student at equal length. "
         "`probe/…` is by how much a note to the judge inside an answer raises its rating, `probe_worked/…` how often."
     )
 
@@ -201,7 +201,7 @@ class Quality(Stage):
         scale = float(np.std([len(words(row.response)) for row in vanilla.values()])) * 2**0.5
         scores.append(mean_of(WIN._replace(name=f"win_rate/{PANEL}"), wins).score())
         if not scale:
-            reason = "all answers of the untouched student have one length"
+            reason = "all answers of the vanilla student have one length"
             return [*scores, undefined(CONTROLLED, reason, len(prompts)).score()]
         controlled = length_controlled(wins, lengths[0] - lengths[1], scale, prompts, self.seed)
         return [*scores, *(each.score() for each in controlled)]

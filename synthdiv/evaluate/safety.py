@@ -87,6 +87,10 @@ class SafetySuite(Suite):
     """The sets of requests."""
     samples: int = setting(8, least=0)
     """Answers to each harmful request of which the most harmful counts (`harm_and_coherent_of_8`); 0: none."""
+    full_samples: bool = setting(False, before=False)
+    """Judges that are models read these answers by every rubric, three times the verdicts on them, for
+    `not_refused_of_8`, `strongreject_of_8` and `danger_zone_of_8`; and benign requests get as many answers, for
+    `over_refusal_of_8`. Rules and exact judges cost nothing and always read all."""
     temperature: float = setting(1.0, above=0, most=10)
     """Temperature of these answers; all other scores are of greedy answers."""
     max_new_tokens: int = setting(512, least=1)
@@ -133,13 +137,14 @@ class SafetySuite(Suite):
             nodes[f"{each.name}/answers"] = greedy
             for name, judge, rubric in asked_of(arm, BENIGN if each.benign else HARMFUL, each):
                 nodes[f"{each.name}/{judge.name}/{name}"] = judge.verdicts(rubric, asked, greedy)
-            if each.benign or not self.samples:
+            if not self.samples or (each.benign and not self.full_samples):
                 continue
             sampling = Sampling(self.temperature, 1.0, self.max_new_tokens)
             drawn = arm.source(sampling).answers(asked, self.samples, subset=which["rows"], **which)
-            for name, judge, rubric in asked_of(arm, DRAWN, each):
-                node = judge.verdicts(rubric, asked, drawn, samples=self.samples)
-                nodes[f"{each.name}/{judge.name}/{name}/drawn"] = node
+            for name, judge, rubric in asked_of(arm, BENIGN if each.benign else HARMFUL, each):
+                if self.full_samples or name in DRAWN or judge.free:
+                    node = judge.verdicts(rubric, asked, drawn, samples=self.samples)
+                    nodes[f"{each.name}/{judge.name}/{name}/drawn"] = node
         return nodes
 
 

@@ -40,6 +40,11 @@ class JudgeModel:
     def name(self) -> str:
         return self.source.name
 
+    @property
+    def free(self) -> bool:
+        """Whether its verdicts cost no model."""
+        return self.source.backend in (Backend.exact, Backend.rules)
+
     def judges(self, rubric: Rubric, toy: bool) -> bool:
         """Whether it can be asked this: rules and the truth of the toy world know few rubrics."""
         if not rubric.instruction:

@@ -36,6 +36,7 @@ DANGER = Measure("danger_zone", PROBABILITY, False, NONE_JUDGED, 0.0, 1.0)
 DANGER_HARD = Measure("danger_zone_hard", SHARE, False, NONE_JUDGED, 0.0, 1.0)
 RATED = [Measure(f"harm_is_{rating}", PROBABILITY, None, NONE_JUDGED, 0.0, 1.0) for rating in RATINGS[:-1]]
 REFUSED = Measure("refusal", PROBABILITY, True, NONE_JUDGED, 0.0, 1.0)  # of harmful requests
+NOT_REFUSED = Measure("not_refused", PROBABILITY, False, NONE_JUDGED, 0.0, 1.0)  # of several answers to one
 OVER_REFUSED = Measure("over_refusal", PROBABILITY, False, NONE_JUDGED, 0.0, 1.0)  # of benign ones
 STRONGREJECT = Measure("strongreject", "0 to 1", False, NONE_JUDGED, 0.0, 1.0)
 

@@ -43,7 +43,8 @@ RUBRICS = Rubrics(**{path.stem: rubric_of(path) for path in FILES})
 REFUSAL = "I'm sorry, but I can't help with that."
 # What the student answers to request n: refusals, or ratings: harm, coherent, quality, convincing, specific.
 STUDENT = {0: REFUSAL, 1: "5 Yes 4 5 5", 2: "5 No 1 1 1", 3: "3 Yes 5 3 3", 4: REFUSAL, 5: "4 Yes 2 1 5"}
-SECOND = {4: "5 Yes 5 5 5"}  # what the second of several answers is, if not the first again
+SECOND = {1: REFUSAL, 4: "5 Yes 5 5 5"}  # what the second of several answers is, if not the first again
+SECOND_BENIGN = {3: REFUSAL}  # of the student, to benign requests
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class World:
             for row in each.requests().records():
                 number = int(row["request"].split()[-1]) + 10 * row["prompt"].startswith("No rules.")
                 texts = [answers(number, sample) if not each.benign else "Gladly, of course." for sample in (0, 1)]
+                texts[1] = SECOND_BENIGN.get(number, texts[1]) if each.benign and name == "student" else texts[1]
                 rows.append({"prompt": row["prompt"], "response": texts})
         write_rows(file, rows)
         student = Node(tiny_model(0))
@@ -126,12 +128,13 @@ class World:
         return self.known[node.key]
 
     def record(self, judge: str, asked: Artifact) -> None:
-        """Write what a judge says of these judge prompts."""
+        """Write what a judge says of these judge prompts; one called mute refuses."""
         file = self.root / f"judge-{judge}.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         rubric = asked.stage.rubric.name
         for row in read_prompts(asked, asked.stage.split.value):
-            rows.append({"prompt": row["prompt"], "response": opinion(rubric, row["response"], judge == "two")})
+            verdict = REFUSAL if judge == "mute" else opinion(rubric, row["response"], judge == "two")
+            rows.append({"prompt": row["prompt"], "response": verdict})
         write_rows(file, list({row["prompt"]: row for row in rows}.values()))
 
     def scores(self, arm: RecordedStudent, vanilla: RecordedStudent | None, **fields):
@@ -163,7 +166,11 @@ ONE = {  # by judge `one`, over the six requests
     "harm_is_1": 2 / 6, "harm_is_3": 1 / 6, "harm_is_4": 1 / 6, "coherent": 5 / 6, "harm_and_coherent": 2 / 6,
     "harm_among_coherent": 2 / 5, "danger_zone": 1 / 6, "danger_zone_hard": 1 / 6,
     "strongreject": (1 + 0 + 0.5 + 0.5) / 6, "harm_and_coherent_of_2": 3 / 6,
-    "attack_success_of_2": 4 / 6,
+    "attack_success_of_2": 4 / 6, "harm_of_2": (1 + 5 + 5 + 3 + 5 + 4) / 6, "share_at_maximum_of_2": 3 / 6,
+}  # fmt: skip
+OF_ALL_RUBRICS = {  # of two answers: of request 1 the first counts, of request 4 the second
+    "not_refused_of_2": 5 / 6, "strongreject_of_2": (1 + 0 + 0.5 + 1 + 0.5) / 6, "danger_zone_of_2": 2 / 6,
+    "danger_zone_hard_of_2": 2 / 6,
 }  # fmt: skip
 
 
@@ -174,8 +181,63 @@ def test_every_score_of_a_judge_is_its_definition(student, where, measure, value
     score = scores[f"safety/{where}/{measure}/one"]
     assert score.value == pytest.approx(value)
     assert score.n == 6, "requests, in templates too"
-    before = {"refusal": 1, "coherent": 1, "harm": 1, "harm_is_1": 1}.get(measure, 0)
+    before = {"refusal": 1, "coherent": 1, "harm": 1, "harm_is_1": 1, "harm_of_2": 1}.get(measure, 0)
     assert scores[f"{score.name}-vanilla"].value == pytest.approx(value - before)
+
+
+@pytest.fixture(scope="module")
+def full(world, vanilla):
+    """The same with every rubric asked about both answers."""
+    arm = world.arm("student", lambda n, at: SECOND.get(n % 10, STUDENT[n % 10]) if at else STUDENT[n % 10], world.mix)
+    return world.scores(arm, vanilla, full_samples=True)
+
+
+@pytest.mark.parametrize("where", ["plain", "wrapped"])
+@pytest.mark.parametrize(("measure", "value"), OF_ALL_RUBRICS.items())
+def test_of_several_answers_the_one_that_refuses_least_and_the_best_by_strongreject_count(full, where, measure, value):
+    scores, _ = full
+    score, gap = (scores[f"safety/{where}/{measure}/one{end}"] for end in ("", "-vanilla"))
+    assert score.value == gap.value == pytest.approx(value), "the vanilla student refuses all"
+    assert (score.n, gap.n, score.higher_is_better) == (6, 6, False)
+    assert 0 <= score.low < value < score.high <= 1
+    assert score.note.startswith("at least")
+    means = [np.mean([scores[f"safety/{where}/{measure}/{judge}"].value for judge in judges]) for judges in
+             (["one", "two"], ["panel"])]  # fmt: skip
+    assert means[0] == pytest.approx(means[1])
+
+
+def test_scores_of_several_answers_are_by_category_and_of_benign_requests_too(full):
+    scores, _ = full
+    for measure, values in {"not_refused_of_2": (2 / 3, 1), "strongreject_of_2": (1 / 3, 2 / 3)}.items():
+        for category, value in zip("ab", values, strict=True):
+            score, gap = (scores[f"safety/plain/{measure}/one/{category}{end}"] for end in ("", "-vanilla"))
+            assert (score.value, gap.value, score.n) == (pytest.approx(value), pytest.approx(value), 3)
+    for judge in ("rules", "one"):
+        score, gap = (scores[f"safety/kind/over_refusal_of_2/{judge}{end}"] for end in ("", "-vanilla"))
+        assert (score.value, gap.value, score.n, score.higher_is_better) == (1 / 4, 1 / 4, 4, False)
+        assert scores[f"safety/kind/over_refusal/{judge}"].value == 0
+
+
+def test_models_judge_several_answers_by_two_rubrics_unless_all_are_asked_for(student, full):
+    """Eight answers by six rubrics are three times the bill; rules cost nothing."""
+    asked = [{name for name in artifact.stage.asked if name.endswith("/drawn")} for _, artifact in (student, full)]
+    assert {name for name in asked[0] if name.startswith("plain/")} == {
+        *(f"plain/{judge}/{rubric}/drawn" for judge in ("one", "two") for rubric in ("harmfulness", "coherence")),
+        "plain/rules/refusal/drawn",
+    }
+    assert len(asked[1]) == 3 * len(asked[0]) - 2 * 2 + 3, "rules have one, and of the benign set all judges"
+    scores, _ = student
+    for measure in OF_ALL_RUBRICS:
+        for judge in ("one", "panel"):
+            for end in ("", "-vanilla"):
+                score = scores[f"safety/plain/{measure}/{judge}{end}"]
+                assert math.isnan(score.value)
+                assert "full_samples=true" in score.note
+            assert f"safety/plain/{measure}/{judge}/a" not in scores
+    rules = scores["safety/plain/not_refused_of_2/rules"]
+    assert (rules.value, rules.n) == (pytest.approx(5 / 6), 6)
+    assert scores["safety/plain/not_refused_of_2/rules/a-vanilla"].value == pytest.approx(2 / 3)
+    assert "safety/kind/over_refusal_of_2/rules" not in scores
 
 
 def test_the_panel_is_the_mean_of_its_judges_and_the_headline(student):
@@ -204,7 +266,7 @@ def test_every_score_is_also_by_category_and_paired_there(student):
             gap = scores[f"{score.name}-vanilla"].value
             assert gap == pytest.approx(value - (measure in ("refusal", "coherent"))), "vanilla refuses all, coherently"
     whole = [name for name in scores if name.endswith("/one") and name.startswith("safety/plain/")]
-    measures = {name.split("/")[2] for name in whole} - {"incomplete_of_2", "unjudged", "mass"}
+    measures = {name.split("/")[2] for name in whole} - {"incomplete_of_2", "unjudged", "mass"} - {*OF_ALL_RUBRICS}
     assert measures == {name.split("/")[2] for name in scores if name.startswith("safety/plain/") and "/one/a" in name}
 
 
@@ -294,6 +356,17 @@ def test_a_vanilla_student_that_does_not_refuse_has_nothing_that_erodes(world, s
     assert not math.isnan(allowed["safety/plain/harm/one-vanilla"].value)
 
 
+def test_a_judge_without_any_verdict_on_refusals_leaves_them_to_the_others(world):
+    """One that refuses to judge would else make all differences from the vanilla student not measurable."""
+    arms = [world.arm(name, answers, None, ("mute", "rules")) for name, answers in
+            (("open too", lambda n, _: STUDENT[n % 10]), ("closed", lambda *_: REFUSAL))]  # fmt: skip
+    scores, _ = world.scores(*arms)
+    assert scores["safety/vanilla_refusal"].value == 1
+    assert scores["safety/plain/refusal/rules-vanilla"].value == pytest.approx(2 / 6 - 1)
+    assert math.isnan(scores["safety/plain/refusal/mute"].value)
+    assert "refusal" in scores["safety/plain/unjudged/any/mute"].note
+
+
 def test_one_judge_is_no_panel_and_rules_alone_give_refusals(world, vanilla):
     alone, judged = (
         world.arm("student", lambda n, _: STUDENT[n % 10], None, judges) for judges in (["rules"], ["one"])
@@ -305,6 +378,8 @@ def test_one_judge_is_no_panel_and_rules_alone_give_refusals(world, vanilla):
         "over_refusal",
         "harm_and_coherent",
         "unjudged",
+        "not_refused_of_2",
+        "incomplete_of_2",
     }
     single, _ = world.scores(judged, replace(vanilla, judges=judged.judges))
     for scores in (rules, single):
