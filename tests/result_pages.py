@@ -164,7 +164,8 @@ def alike(words: str, vectors: str) -> None:
     header = ["set", "K", *(f"{what}, {kind}" for kind in scores for what in ("alike", "voices", "Vendi voices"))]
     ngrams, others = values.values()
     pairs = [(ngrams[i, j], others[i, j], names[j], names[i]) for i in range(len(names)) for j in range(i)]
-    cells = [[a, b, f"{one:.2f}", f"{two:.2f}"] for one, two, a, b in sorted(pairs, reverse=True)]
+    cells = [[a, b, *(shown(of.get(f"{kind}/alike/{a}+{b}")) for kind, of in scores.items())]
+             for *_, a, b in sorted(pairs, reverse=True)]  # fmt: skip
     write_tables(
         "sources_alike.md", table(header, rows), "The most and the least alike of all pairs, by word bigrams:",
         table(["source", "source", "alike, ngrams", "alike, vectors"], [*cells[:12], ["…"] * 4, *cells[-6:]]),

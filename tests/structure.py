@@ -23,7 +23,7 @@ BUDGETS = {
     "models": 1180,
     "prompts": 1970,
     "generate": 2950,
-    "mix": 1100,
+    "mix": 1110,
     "train": 2460,
     "evaluate": 3740,
     "study": 2780,

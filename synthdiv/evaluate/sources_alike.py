@@ -28,6 +28,7 @@ class SourcesAlikeSuite(Suite):
     """Between-source similarity per prompt, and the effective number of sources, of a mix of several."""
 
     headlines = ("ngrams/voices", "ngrams/alike", "vectors/voices", "vectors/alike", *OF_STUDENTS)
+    diversity = ("ngrams/alike", "vectors/alike")
 
     sets: list[str] = field(default_factory=list)
     """Sets of sources that are also measured alone, each `NAME=SOURCE,SOURCE,…`: a family, a size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -96,7 +97,8 @@ class Written(FineTuningSet):
                 pairs.append(vars(sample) | texts | {"position": len(kept) + len(pairs)})
         rows = [*kept, *pairs][: self.rows + self.spare]
         if len(rows) < self.rows:
-            closest = f"; the closest level is {1 - len(pairs) / len(rows) / REPLACED:.2f}" if kept else ""
+            level = math.ceil(100 * (1 - len(pairs) / self.rows / REPLACED)) / 100  # that replaces so many of all rows
+            closest = f"; the closest level is {level:.2f}" if kept else ""
             raise DataError(
                 f"mix.level: {len(rows)} of {self.rows} rows, because of the pairs written some are of no use, "
                 f"{dict(outcomes)}{closest}; raise mix.diversity.tries, or change mix.diversity.wording"

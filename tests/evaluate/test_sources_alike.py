@@ -12,7 +12,7 @@ import yaml
 
 from synthdiv.evaluate.suite import read_scores
 from synthdiv.measures.similarity import ngram_vectors, source_similarity
-from tests.conftest import ROOT, synthdiv
+from tests.conftest import ROOT, TINY, synthdiv
 
 MODELS = yaml.safe_load((ROOT / "conf" / "generators" / "alpaca_eval.yaml").read_text())["models"]
 FAMILIES = {model["name"]: model["facts"]["family"] for model in MODELS}
@@ -89,6 +89,16 @@ def test_scores_are_the_measures(rows, finished):
     scores = {score.name: score for score in read_scores(folder)}
     for name, ours in (("alike", "alike/claude"), ("voices", "voices/claude"), ("voices_vendi", "voices_vendi/claude")):
         assert (scores[f"ngrams/{ours}"].value, scores[f"ngrams/{ours}"].low) == (wanted[name].value, wanted[name].low)
+
+
+def test_how_alike_sources_are_is_an_axis_of_the_page(tmp_path):
+    """Of sources that speak as people do and of those that do not."""
+    suites = "evaluate.suites=[{suite: truth, prompts: 2}, {suite: sources_alike}]"
+    words = [*(word for word in TINY if "suites" not in word and "models" not in word), "generators=toy", "mix=multi"]
+    synthdiv("-m", "sweep=axis", "student=toy_small", "generators.overlap=0,1", *words, suites, cwd=tmp_path)
+    synthdiv("report", "axis", cwd=tmp_path)
+    page = (tmp_path / "outputs" / "reports" / "axis" / "index.html").read_text()
+    assert "truth/js against ngrams/alike" in page
 
 
 @pytest.mark.parametrize("text", ["gpt=gpt-4", "no_names=", "x=claude-1,nobody", "claude-1,claude-2.1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pyarrow
@@ -145,8 +146,10 @@ def test_further_pairs_replace_those_that_filters_remove(root, made, paraphrases
 
 def test_too_few_usable_paraphrases_name_the_closest_level(root, made):
     *_, write = pairs(root, made, True, 400, 3)
-    with pytest.raises(DataError, match=r"of 400 rows.*'identical': \d+.*closest level is 0.\d\d; raise"):
+    with pytest.raises(DataError, match=r"of 400 rows.*'identical': \d+.*closest level is 0.\d\d; raise") as caught:
         write()
+    rows, level = (float(re.search(rf"{before} ([\d.]+\d)", str(caught.value))[1]) for before in ("level:", "level is"))
+    assert rows - 4 <= 40 + round(0.9 * (1 - level) * 400) <= rows, "as many paraphrases at this level as are usable"
 
 
 def test_pairs_are_read_strictly_and_what_is_not_read_is_counted(root, made, tmp_path):
