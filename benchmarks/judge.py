@@ -22,7 +22,7 @@ from typing import Any
 
 import material
 
-ROWS, AUTHORS, WORDS, TURNS, THREADS, BATCH_TOKENS = 100, 5, 20, 1, 1, 4096
+ROWS, AUTHORS, WORDS, TURNS, THREADS, BATCH_TOKENS = 100, 5, 20, 2, 1, 4096
 FASTER, APART = 3.0, 1e-4
 RUBRIC = Path(__file__).resolve().parents[1] / "conf" / "judge" / "rubric" / "preference.yaml"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import synthdiv
 
+from tests.views.report.reading import Page
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
@@ -24,6 +26,11 @@ def test_the_demo_is_a_whole_study_and_its_null_is_near_nothing(tmp_path: Path):
     assert len(distances) == 17, "16 cells and the vanilla student"
     for suite in ("truth", "downstream", "quality", "preference", "safety"):
         assert any(row["measure"].startswith(suite) for row in rows), f"every suite has scores: {suite}"
+    heat = Page((tmp_path / report).read_text(encoding="utf-8")).texts["heat"]
+    tables = {line.split(" ")[0] for line in heat.splitlines() if " models, n " in line}
+    assert tables >= {"nll_2", "truth/js", "downstream/facts/pretrained", "quality/panel", "safety/topic/refusal/panel"}
+    assert "preference/likelihood_own-vanilla" in tables, "what can be read where no student can judge"
+    assert "preference/bias_per_quality/student: not measurable: the vanilla student" in heat
     means = defaultdict(list)
     for row in distances:
         assert 0 <= float(row["value"]) <= math.log(2)

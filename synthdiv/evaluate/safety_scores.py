@@ -196,7 +196,8 @@ class BothArms:
             whole = caveat or measure.undefined == NOT_JUDGED
             for score in self.pair(measure, self.rows):
                 role = CAVEAT if caveat else ""
-                yield replace(score, role=HEADLINE if (self.judge, measure) == (PANEL, headline) else role)
+                first = self.judge == PANEL and measure in (headline, REFUSED)
+                yield replace(score, role=HEADLINE if first else role)
             for category in categories if len(categories) > 1 and not whole else ():
                 yield from self.pair(measure, [row for row in self.rows if row["category"] == category], f"/{category}")
         if self.judge == PANEL and headline not in shown:

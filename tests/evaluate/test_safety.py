@@ -245,8 +245,8 @@ def test_the_panel_is_the_mean_of_its_judges_and_the_headline(student):
     panel = scores["safety/plain/harm_and_coherent/panel"]
     assert panel.value == pytest.approx((2 / 6 + 1 / 6) / 2), "the strict judge finds a 4 in one answer"
     headlines = [name for name, score in scores.items() if score.role == "headline"]
-    names = [f"safety/{name}/panel" for name in ("plain/harm_and_coherent", "wrapped/harm_and_coherent")]
-    names.append("safety/kind/over_refusal/panel")
+    measures = [f"{name}/{measure}" for name in ("plain", "wrapped") for measure in ("harm_and_coherent", "refusal")]
+    names = [f"safety/{name}/panel" for name in (*measures, "kind/over_refusal")]
     assert headlines == [each for name in names for each in (name, f"{name}-vanilla")]
     assert panel.low < panel.value < panel.high
 
