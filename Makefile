@@ -34,6 +34,7 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 test: .venv/ready  ## everything that every change must pass: 25 to 35 minutes on two cores
 	@echo "This takes 25 to 35 minutes on two cores; make check takes about one."
 	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m compileall -qq synthdiv hydra_plugins  # hundreds of processes start
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -15,6 +16,8 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+from tests.warm import Warm, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small only wait for each other's threads
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: children inherit it
@@ -57,16 +60,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+warm = functools.cache(Warm)
+
+
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "synthdiv", *words]
 
 
 def synthdiv(*words: str, cwd: Path, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would; `code` is the exit code that is expected (None: any)."""
-    done = subprocess.run(command(*words), cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=500)
+    done = completed(words, cwd, env)
     assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr or code is None, done.stderr
     return done
+
+
+def completed(words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Modules are imported before the command starts, where it has no environment of its own."""
+    if not env and settings() == warm().environment:
+        done = warm().start([*words], cwd)
+        return subprocess.CompletedProcess(words, done.wait(500), *done.output)
+    return subprocess.run(command(*words), cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=500)
 
 
 @pytest.fixture(scope="session")

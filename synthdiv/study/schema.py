@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 import typing
 from collections.abc import Iterator, Sequence
@@ -34,8 +35,13 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
 
 def declared(key: str) -> bool:
     """Whether `key` is a field of a cell, or an item of a list."""
-    known = "|".join(re.escape(leaf) for leaf in leaves(Cell)).replace("\\*", ".+").replace("\\.0", r"\.\d+")
-    return bool(re.fullmatch(known, key))
+    return bool(_known_keys().fullmatch(key))
+
+
+@functools.cache
+def _known_keys() -> re.Pattern[str]:
+    known = "|".join(re.escape(leaf) for leaf in leaves(Cell))
+    return re.compile(known.replace("\\*", ".+").replace("\\.0", r"\.\d+"))
 
 
 def schema() -> Any:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -16,7 +15,8 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from tests.conftest import FILES, TINY, command, synthdiv, write_files
+from tests.conftest import FILES, TINY, synthdiv, warm, write_files
+from tests.warm import Process
 
 LONG = [  # a tiny study that trains and answers for a few seconds
     *TINY,
@@ -43,7 +43,7 @@ def rows(partial: Path) -> int:
 def kill_when(folder: Path, stage: str, far) -> int:
     """Start the study, kill it with SIGKILL while `stage` is being built, and say how far that had got."""
     with (folder / "log").open("a") as log:
-        process = subprocess.Popen(command(*LONG), cwd=folder, stdout=log, stderr=log)
+        process = warm().start(LONG, folder, log)
     try:
         until = time.monotonic() + 200
         while time.monotonic() < until and process.poll() is None:
@@ -54,8 +54,8 @@ def kill_when(folder: Path, stage: str, far) -> int:
             time.sleep(0.01)
         raise AssertionError(f"{stage} was never seen half done:\n{(folder / 'log').read_text()}")
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.wait(60)
 
 
 def manifests(folder: Path, stage: str) -> dict[str, dict]:
@@ -68,7 +68,7 @@ def folders(tmp_path_factory):
     """One folder where the study was killed in training and again in answering, and one where it was left alone."""
     killed, calm = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("calm")
     with (calm / "log").open("w") as log:
-        undisturbed = subprocess.Popen(command(*LONG), cwd=calm, stdout=log, stderr=log)
+        undisturbed = warm().start(LONG, calm, log)
     try:
         got = {
             "train": kill_when(killed, "train", steps),
@@ -117,14 +117,9 @@ def test_training_is_the_same_bits_as_without_a_kill(folders):
 
 def test_two_processes_on_one_store_build_each_node_once(tmp_path):
     write_files(tmp_path)
-    words = command(*FILES, "mix=human", "runtime.heartbeat_seconds=2")
-    both = [
-        subprocess.Popen(
-            [*words, f"sweep={name}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for name in ("one", "two")
-    ]
-    logs = [process.communicate(timeout=200)[0] for process in both]
+    words = [*FILES, "mix=human", "runtime.heartbeat_seconds=2"]
+    both = [warm().start([*words, f"sweep={name}"], tmp_path) for name in ("one", "two")]
+    logs = [process.communicate(timeout=200)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(logs)
     files = tmp_path.glob("outputs/sweeps/*/events/*.jsonl")
     events = [json.loads(line) for file in files for line in file.read_text().splitlines()]
@@ -164,7 +159,7 @@ def begun(disk: Path) -> bool:
     return any('"state": "built"' in path.read_text() for path in disk.glob("sweeps/*/events/*.jsonl"))
 
 
-def fill_when_begun(process: subprocess.Popen, disk: Path) -> None:
+def fill_when_begun(process: Process, disk: Path) -> None:
     """Take all space once the first node is built, and whatever becomes free until the process ends."""
     until = time.monotonic() + 200
     while time.monotonic() < until and process.poll() is None:
@@ -180,12 +175,12 @@ def test_a_full_disk_is_reported_and_the_same_command_goes_on_when_there_is_spac
     resize(small_disk, "64m")
     words = [*FILES, "mix=human", "train.epochs=200", f"runtime.outputs={small_disk}"]  # it trains for seconds
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=log, stderr=log)
+        process = warm().start(words, tmp_path, log)
     try:
         fill_when_begun(process, small_disk)
     finally:
         process.kill()
-        code = process.wait()
+        code = process.wait(60)
     result = (tmp_path / "log").read_text()
     message = [line for line in result.splitlines() if line.startswith(("failed: ", "error: "))]
     assert message, result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
 import time
 from collections import Counter
 
@@ -16,7 +15,7 @@ from synthdiv.core.store import Store
 from synthdiv.core.types import ConfigError
 from synthdiv.engine.failure import INPUT, LOST, MEMORY
 from synthdiv.engine.local import Local, LocalWorker, accelerators, environments, torchrun
-from tests.conftest import FILES, command, sources, synthdiv, write_files
+from tests.conftest import FILES, sources, synthdiv, warm, write_files
 from tests.engine.evidence import WAIT, built, manifests, orphans, transitions
 from tests.engine.stages import STEPS, Act, Both, Given, cell, knowing
 from tests.graphs import taking
@@ -99,9 +98,8 @@ def test_two_workers_build_the_artifacts_of_one_process_each_once(tmp_path):
     for folder in folders:
         folder.mkdir()
         write_files(folder)
-    inline = subprocess.Popen(command(*GRID), cwd=folders[0], stderr=subprocess.DEVNULL)
+    synthdiv(*GRID, cwd=folders[0])
     done = synthdiv(*GRID, *LOCAL, cwd=folders[1])
-    assert inline.wait(timeout=WAIT) == 0
     one, other = (manifests(folder) for folder in folders)
     assert {key: each["files"] for key, each in one.items()} == {key: each["files"] for key, each in other.items()}
     root = folders[1] / "outputs"
@@ -248,9 +246,8 @@ def test_a_study_is_the_same_under_torchrun(tmp_path):
         folder.mkdir()
         write_files(folder)
     words = [*FILES, "mix=human", "sweep=s", "runtime.threads=1"]
-    inline = subprocess.Popen(command(*words), cwd=folders[0], stderr=subprocess.DEVNULL)
+    synthdiv(*words, cwd=folders[0])
     synthdiv(*words, "hydra/launcher=local", "hydra.launcher.devices=2", cwd=folders[1])
-    assert inline.wait(timeout=WAIT) == 0
     one, other = (manifests(folder) for folder in folders)
     assert one.keys() == other.keys()
     (trained,) = (key for key, each in one.items() if each["stage"] == "train")
@@ -273,9 +270,7 @@ def test_launches_at_once_build_what_they_share_once(tmp_path):
     write_files(tmp_path)
     words = ["-m", *FILES, sources("one", "two"), "runtime.heartbeat_seconds=2", "runtime.threads=1"]
     launches = [
-        subprocess.Popen(
-            command(*words, f"mix={mix}", f"sweep={name}", *LOCAL), cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        )
+        warm().start([*words, f"mix={mix}", f"sweep={name}", "hydra/launcher=local", "hydra.launcher.jobs=1"], tmp_path)
         for name, mix in (("one", "human,single"), ("two", "human,multi"), ("one", "human,single"))
     ]
     output = [process.communicate(timeout=WAIT)[1] for process in launches]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
 from synthdiv.engine.build import Builder
-from tests.conftest import FILES, TINY, command, synthdiv, write_files
+from tests.conftest import FILES, TINY, synthdiv, warm, write_files
 from tests.engine.evidence import WAIT, manifests, transitions
 from tests.engine.stages import STEPS, Act
 from tests.engine.test_build import builder
@@ -96,7 +95,7 @@ def stop_when(folder: Path, stage: str, far, more: int, number: int) -> tuple[in
     """Start the study and send the signal while `stage` is half built, with more than `more` done. The exit code, what
     was printed, and the partial folders of the stage that are left."""
     ledger, place = Ledger(folder / "outputs", "s"), folder / "outputs" / "artifacts" / stage
-    process = subprocess.Popen(command(*LONG), cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = warm().start(LONG, folder)
     try:
         until = time.monotonic() + WAIT
         while process.poll() is None and time.monotonic() < until:
@@ -108,7 +107,6 @@ def stop_when(folder: Path, stage: str, far, more: int, number: int) -> tuple[in
         output = process.communicate(timeout=WAIT)[1]
     finally:
         process.kill()
-        process.wait()
     return process.returncode, output, partials(place)
 
 
@@ -127,7 +125,7 @@ def partials(place: Path) -> list[Path]:
 def stopped(tmp_path_factory):
     """A folder where the study was stopped in training and in answering, and one where it was left alone."""
     folder, calm = tmp_path_factory.mktemp("stopped"), tmp_path_factory.mktemp("calm")
-    undisturbed = subprocess.Popen(command(*LONG), cwd=calm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    undisturbed = warm().start(LONG, calm)
     stops = []
     try:
         for number in (signal.SIGTERM, signal.SIGINT):

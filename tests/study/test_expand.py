@@ -157,7 +157,8 @@ def test_interpolations_follow_the_values_of_each_cell_as_in_hydra(data, expande
     words += data.draw(st.sampled_from([[], ["student=toy_small,toy_large"], ["mix=human,multi"]]))
     params = data.draw(st.sets(st.sampled_from(words)))  # hydra.sweeper.params, the others on the command line
     arguments = data.draw(st.permutations([word for word in words if word not in params]))
-    for point in expander.expand(dict(word.split("=", 1) for word in sorted(params)), arguments):
+    points = expander.expand(dict(word.split("=", 1) for word in sorted(params)), arguments)
+    for point in points[:: max(1, len(points) // 3)]:
         config = compose("config", list(point.overrides))
         typed_items(config)
         assert point.cell == OmegaConf.to_object(config)

@@ -1,12 +1,14 @@
-"""A program for torchrun: trains a tiny model, job after job of a list in JSON, each way that several ranks can."""
+"""A program for torchrun: trains a tiny model, job after job, each way that several ranks can."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +120,21 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
 
 
 def main() -> None:
-    ranks = Ranks.of_environment()
+    """Works through the lists of jobs in a folder as they come, until one is empty."""
+    ranks, queue = Ranks.of_environment(), Path(sys.argv[1])
     torch.set_num_threads(1)
-    for job in json.loads(Path(sys.argv[1]).read_text()):
-        if ranks.rank == 0:
-            Path(job["out"]).mkdir(exist_ok=True)
+    for number in itertools.count():
+        while not (path := queue / f"{number}.json").exists():
+            time.sleep(0.02)
+        if not (jobs := json.loads(path.read_text())):
+            break
+        for job in jobs:
+            if ranks.rank == 0:
+                Path(job["out"]).mkdir(exist_ok=True)
+            ranks.agree("")
+            train(job, ranks)
         ranks.agree("")
-        train(job, ranks)
+        path.with_suffix(f".{ranks.rank}").touch()
     ranks.leave()
     os._exit(0)
 
