@@ -33,6 +33,8 @@ from synthdiv.mix.filters import overlap
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.questions import QuestionFile, Questions, right_choice
 from synthdiv.prompts.table import Columns, Table
+from synthdiv.train.recipe import Method
+from synthdiv.train.train import Train
 from tests.conftest import TINY, write_rows
 from tests.evaluate.conftest import student_with_lead
 from tests.models.small import build, cpu_run
@@ -60,8 +62,8 @@ def file_of(folder, rows, choices="choices", **fields):
 
 @pytest.fixture(scope="module")
 def toy(arms, tmp_path_factory):
-    """Questions about the toy world: which of four answers belongs to the prompt; both students on them, by our code
-    and by the harness."""
+    """Questions about the toy world: which of four answers belongs to the prompt; three students on them, one with an
+    adapter, by our code and by the harness."""
     folder = tmp_path_factory.mktemp("questions")
     prompts = [row for side in ("test", "train") for row in read_prompts(arms.prompts, side)]
     draw, rows = random.Random(0), []
@@ -80,20 +82,21 @@ def toy(arms, tmp_path_factory):
     tasks.resolve(Resolver(folder / "outputs"))
     study = arms.prompts.stage
     asked = build(arms.root, Questions(file.table, study.system, study.date, study.template, file.choices))
-    both = {}
-    for name, arm in (("tuned", arms.tuned), ("vanilla", arms.vanilla)):
+    both, lora = {}, Train(method=Method.lora, epochs=3, batch_rows=16, lr=3e-2)
+    adapted = build(arms.root, lora, arms.vanilla.model, arms.tuned.model.inputs["mix"], arms.prompts)
+    for name, model in (("tuned", arms.tuned.model), ("vanilla", arms.vanilla.model), ("adapted", adapted)):
         state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-        harness = build(arms.root, Harness(tasks), arms.prompts, arm.model)
+        harness = build(arms.root, Harness(tasks), arms.prompts, model)
         assert torch.equal(state[0], torch.get_rng_state())
         assert (state[1], state[2]) == (np.random.get_state()[1].tolist(), random.getstate()), "nothing is reseeded"
-        both[name] = SimpleNamespace(choices=build(arms.root, Choices(), asked, arm.model), harness=harness)
+        both[name] = SimpleNamespace(choices=build(arms.root, Choices(), asked, model), harness=harness)
     texts = build(arms.root, TaskTexts(asked=tasks))
     return SimpleNamespace(file=file, asked=asked, rows=rows, folder=folder, tasks=tasks, texts=texts, **both)
 
 
 def test_the_harness_gives_our_own_accuracies_item_by_item(toy):
     rows = {row["id"]: row for row in read_prompts(toy.asked, "test")}
-    for arm in (toy.tuned, toy.vanilla):
+    for arm in (toy.tuned, toy.vanilla, toy.adapted):
         ours = file_values(rows, arm.choices, "")
         theirs = read_harness(arm.harness)
         assert sorted(theirs) == [f"toy_facts/{metric}" for metric in sorted(ours)]
@@ -101,6 +104,7 @@ def test_the_harness_gives_our_own_accuracies_item_by_item(toy):
             lines = sorted(theirs[f"toy_facts/{metric}"], key=lambda line: int(line["id"]))
             assert [line["value"] for line in lines] == list(values.values()), metric
         assert 0.1 < np.mean(list(ours["acc"][0].values())) < 0.9, "far from 0 and 1, or equality would show nothing"
+    assert read_harness(toy.adapted.harness) != read_harness(toy.vanilla.harness), "the adapter answers"
 
 
 def test_what_the_template_writes_before_an_answer_is_in_no_choice(arms, toy, tmp_path):
