@@ -35,7 +35,7 @@ test: .venv/ready  ## everything that every change must pass: 25 to 35 minutes o
 	@echo "This takes 25 to 35 minutes on two cores; make check takes about one."
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m compileall -qq synthdiv hydra_plugins  # hundreds of processes start
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' -n logical --maxprocesses 8 --dist loadfile
 
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours
 	$(BIN)/python -m pytest -m slow

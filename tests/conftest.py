@@ -17,7 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.warm import Warm, settings
+from tests.warm import Warm, read_at_import
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small only wait for each other's threads
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell: children inherit it
@@ -76,11 +76,11 @@ def synthdiv(*words: str, cwd: Path, code: int | None = 0, **env: str) -> subpro
 
 
 def completed(words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Modules are imported before the command starts, where it has no environment of its own."""
-    if not env and settings() == warm().environment:
-        done = warm().start([*words], cwd)
+    environment = os.environ | env
+    if warm().environment == read_at_import(environment):
+        done = warm().start([*words], cwd, **env)
         return subprocess.CompletedProcess(words, done.wait(500), *done.output)
-    return subprocess.run(command(*words), cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=500)
+    return subprocess.run(command(*words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
 
 
 @pytest.fixture(scope="session")

@@ -62,10 +62,10 @@ class Process:
 
 
 class Warm:
-    """The process that forks. It has the environment of its start."""
+    """The process that forks."""
 
     def __init__(self) -> None:
-        self.environment = settings()
+        self.environment = read_at_import(dict(os.environ))
         self.socket, other = socket.socketpair(type=socket.SOCK_SEQPACKET)
         words = [sys.executable, "-m", "tests.warm", str(other.fileno())]
         self.process = subprocess.Popen(words, cwd=ROOT, pass_fds=[other.fileno()])
@@ -77,11 +77,11 @@ class Warm:
         self.process.kill()
         self.process.wait()
 
-    def start(self, words: list[str], cwd: Path, output: IO[Any] | None = None) -> Process:
+    def start(self, words: list[str], cwd: Path, output: IO[Any] | None = None, **env: str) -> Process:
         """`output` takes what the command prints; without it `communicate` gives it."""
         files = [] if output else [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 (`wait` closes them)
         status, other = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        request = json.dumps({"words": words, "cwd": str(cwd), "environment": dict(os.environ)})
+        request = json.dumps({"words": words, "cwd": str(cwd), "environment": os.environ | env})
         socket.send_fds(
             self.socket, [request.encode()], [other.fileno(), *(file.fileno() for file in files or [output] * 2)]
         )
@@ -89,9 +89,10 @@ class Warm:
         return Process(words, status, files)
 
 
-def settings() -> dict[str, str]:
-    """The environment without what pytest writes into it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+def read_at_import(environment: dict[str, str]) -> dict[str, str]:
+    """What modules read when they are imported: a command for which it differs is not one for `Warm`."""
+    first = ("DS_", "HF_", "LANG", "LC_", "OMP_", "PYTHON", "TORCH", "TRANSFORMERS_")
+    return {name: value for name, value in environment.items() if name.startswith(first)}
 
 
 def serve(requests: socket.socket) -> None:
