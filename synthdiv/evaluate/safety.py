@@ -101,7 +101,11 @@ class SafetySuite(Suite):
 
     def check(self, name: str) -> list[str]:
         problems = listed_twice(f"{name}.sets", (each.name for each in self.sets), "sets")
-        return problems + ([] if self.sets else [f"{name}.sets=[]: needs at least one set of requests"])
+        if not self.sets:
+            problems.append(f"{name}.sets=[]: needs at least one set of requests")
+        if self.full_samples and not self.samples:
+            problems.append(f"{name}.full_samples=true: needs {name}.samples of 1 or more")
+        return problems
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
         study: Any = arm.prompts.stage

@@ -476,6 +476,8 @@ def test_a_set_that_cannot_be_asked_is_refused_before_anything_runs(world, field
 def test_names_of_sets_are_checked():
     suite = SafetySuite("safety", [SafetySet("a"), SafetySet("a/b", toy=None)])
     assert SafetySuite().check("s") == ["s.sets=[]: needs at least one set of requests"]
+    nothing = SafetySuite(sets=[SafetySet("a")], samples=0, full_samples=True)
+    assert nothing.check("s") == ["s.full_samples=true: needs s.samples of 1 or more"]
     assert "listed twice" in SafetySuite(sets=[SafetySet("a"), SafetySet("a")]).check("s")[0]
     assert suite.sets[1].check("s.sets.1") == [
         "s.sets.1.name='a/b': needs a name without a slash",
