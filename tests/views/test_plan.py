@@ -133,7 +133,7 @@ def test_rates_are_those_of_one_accelerator(tmp_path):
 
 
 def test_on_an_empty_store_the_demo_is_planned_to_take_about_what_it_takes(typed):
-    """Its 2,211 nodes took 253 s of processor time."""
+    """1,973 of its 2,211 nodes took 253 s of processor time; the others take 1 % of all."""
     plan = json.loads(typed("plan", "-m", "experiment=demo", "runtime.device=cpu", "--json").out)
     assert sum(counts["to_build"] for counts in plan["nodes"].values()) == pytest.approx(2211, abs=100)
     assert 253 / 2 < 3600 * plan["estimate"]["device_hours"] < 253 * 2
