@@ -33,11 +33,11 @@ BUDGETS = {
     "hydra_plugins": 210,
 }
 GOALS = {
-    "measures": 3500, "prompts": 1100, "generate": 1800, "mix": 200, "train": 2200, "evaluate": 700, "study": 1300,
-    "engine": 1200, "views": 2600,
+    "core": 2200, "measures": 3300, "models": 700, "prompts": 1100, "generate": 1800, "mix": 700, "train": 2200,
+    "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31550, 17800, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31550, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract
