@@ -98,7 +98,8 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
     kept = by_weights(kept)
     factors = ["mix", *(axis for axis in labels.varying if axis not in ("source", "mix", "mix.weights"))]
     factors = [axis for axis in factors if len({value_of(arm, axis) for arm in kept} - {NOT_APPLICABLE}) > 1]
-    if len(factors) < 2:
+    together = changing_together(kept, factors)
+    if len(together) < 2:
         return []
     rows, most = list[Row](), max(kept, key=lambda arm: (arm.replicates, len(arm.rows)))
     blocks = {arm.key: [row for _, row in matched([most, arm])] for arm in kept}
@@ -107,13 +108,31 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
         for arm in kept:
             scores = [row.scores[name].value if name in row.scores else math.nan for row in blocks[arm.key]]
             if scores and all(map(math.isfinite, scores)):
-                groups[tuple(value_of(arm, axis) for axis in factors)].append(scores)
+                groups[tuple(level(arm, axes) for axes in together)].append(scores)
         cells = {key: [statistics.fmean(each) for each in zip(*values, strict=True)] for key, values in groups.items()
                  if {*map(len, values)} == {most.replicates}}  # fmt: skip
-        for each in factorial_effects(cells, factors) if len(cells) > 1 else ():
+        for each in factorial_effects(cells, [", ".join(axes) for axes in together]) if len(cells) > 1 else ():
             row = {"measure": name, "effect": each.name, "value": each.value, "df": each.df}
             rows.append(row | {"p": each.p, "models": most.replicates, "note": each.note})
     return rows
+
+
+def level(arm: Arm, axes: Sequence[str]) -> str:
+    return ", ".join(value_of(arm, axis) for axis in axes)
+
+
+def changing_together(arms: Sequence[Arm], factors: Sequence[str]) -> list[list[str]]:
+    """The factors, where those that no arm tells apart, as zipped axes, are one."""
+    groups: list[list[str]] = []
+    for axis in factors:
+        for group in groups:
+            pairs = {(value_of(arm, group[0]), value_of(arm, axis)) for arm in arms}
+            if len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs}):
+                group.append(axis)
+                break
+        else:
+            groups.append([axis])
+    return groups
 
 
 def by_weights(arms: Sequence[Arm]) -> list[Arm]:

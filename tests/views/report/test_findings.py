@@ -343,6 +343,18 @@ def test_sources_in_different_shares_are_levels_of_source_diversity_of_their_own
     assert rows["mix"] == 2, "single, and each of the two mixtures"
 
 
+def test_axes_that_always_change_together_are_one_factor(tmp_path: Path) -> None:
+    """Zipped axes: no cell tells them apart, and each of their own would be a list of what cannot be estimated."""
+    sweep = Sweep(tmp_path)
+    for (mix, grade), take in itertools.product(itertools.product(("multi", "oak"), ("0", "1")), range(3)):
+        value = np.random.default_rng([take, len(sweep.rows)]).normal()
+        sweep.add(mix, [value], take, **{"generators.grade.tail": f"t{grade}", "generators.grade.wrong": grade})
+    rows = effects(sweep.arms(), ["nll"], Labels(sweep.arms()))
+    grades = "generators.grade.tail, generators.grade.wrong: t0, 0 − t1, 1"
+    assert {row["effect"] for row in rows} == {"mix: multi − single", grades, f"mix: multi − single × {grades}"}
+    assert not any(row["note"] for row in rows)
+
+
 def test_replicates_of_a_factorial_are_those_with_equal_seeds(tmp_path: Path) -> None:
     """Two arms of the large student have three replicates too, but others."""
     for last, df in ((2, 2), (9, 1)):
