@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import itertools
 import json
 import os
@@ -60,11 +59,20 @@ class Pool:
         shutil.rmtree(self.queue, ignore_errors=True)
 
 
-pool = functools.cache(Pool)
+POOLS: dict[tuple[int, str], Pool] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_rank_stays():
+    yield
+    while POOLS:
+        POOLS.popitem()[1].end()
 
 
 def launch(folder: Path, ranks: int, jobs: list[dict], accelerator: str = "cpu") -> None:
-    pool(ranks, accelerator).do([job | {"out": str(folder / job["out"])} for job in jobs])
+    if (ranks, accelerator) not in POOLS:
+        POOLS[ranks, accelerator] = Pool(ranks, accelerator)
+    POOLS[ranks, accelerator].do([job | {"out": str(folder / job["out"])} for job in jobs])
 
 
 def curve(folder: Path, steps: int = STEPS) -> torch.Tensor:
