@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUTPUTS ?= outputs
+# One more than there are cores: all tests of Slurm run in one, which mostly waits.
+TESTERS = $(shell $(BIN)/python -c "import os; print(min(8, os.cpu_count() or 1) + 1)")
 FAST := tests/test_structure.py tests/test_docs.py tests/study/test_config.py tests/study/test_expand.py \
 	tests/study/test_grid.py tests/study/test_match.py tests/mix/test_allocate.py tests/prompts/test_split.py \
 	tests/core/test_stage.py tests/core/test_ledger.py tests/measures/test_words.py tests/measures/test_ngrams.py
@@ -31,11 +33,11 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-test: .venv/ready  ## everything that every change must pass: 25 to 35 minutes on two cores
-	@echo "This takes 25 to 35 minutes on two cores; make check takes about one."
+test: .venv/ready  ## everything that every change must pass: 25 to 30 minutes on two cores
+	@echo "This takes 25 to 30 minutes on two cores; make check takes about one."
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m compileall -qq synthdiv hydra_plugins  # hundreds of processes start
-	$(BIN)/python -m pytest -m 'not slow' -n logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
 
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours
 	$(BIN)/python -m pytest -m slow

@@ -20,7 +20,8 @@ from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.rubric import Rubrics
 from synthdiv.evaluate.safety import HARMFUL, SafetySet, SafetySuite
-from synthdiv.evaluate.safety_scores import BothArms, judge_values
+from synthdiv.evaluate.safety_scores import BothArms
+from synthdiv.evaluate.safety_values import judge_values
 from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.answer import LOG, ROWS, Answer
