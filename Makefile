@@ -33,8 +33,8 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-test: .venv/ready  ## everything that every change must pass: 25 to 30 minutes on two cores
-	@echo "This takes 25 to 30 minutes on two cores; make check takes about one."
+test: .venv/ready  ## everything that every change must pass: about 30 minutes on two cores
+	@echo "This takes about 30 minutes on two cores; make check takes about one."
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
 

@@ -76,6 +76,7 @@ def synthdiv(*words: str, cwd: Path, code: int | None = 0, **env: str) -> subpro
 
 
 def completed(words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command, forked where modules read the same environment when they are imported, else started anew."""
     environment = os.environ | env
     if warm().environment == read_at_import(environment):
         done = warm().start([*words], cwd, **env)

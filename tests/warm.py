@@ -98,7 +98,7 @@ def read_at_import(environment: dict[str, str]) -> dict[str, str]:
 def serve(requests: socket.socket) -> None:
     """Fork for each request. Returns in the process that becomes the command; another one waits for its end."""
     while True:
-        data, (*files,), _, _ = socket.recv_fds(requests, 1 << 20, 3)
+        data, files, *_ = socket.recv_fds(requests, 1 << 20, 3)
         if not data:
             sys.exit()
         if os.fork() == 0:
@@ -125,7 +125,8 @@ def serve(requests: socket.socket) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for commands are nobody's zombies
-    for name in MODULES:
+    # Modules look for accelerators when they are imported, and a process cannot use one that its parent has looked at.
+    for name in () if any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd"))) else MODULES:
         importlib.import_module(name)
     from synthdiv.__main__ import main
 

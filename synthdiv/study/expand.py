@@ -154,7 +154,7 @@ class Expander:
         return tuple(str(override.input_line) for override in choices if not override.is_sweep_override())
 
     def _is_group(self, key: str) -> bool:
-        if key not in self._groups:  # fields have dots and groups have none; a look at the presets takes 20 ms
+        if key not in self._groups:  # a key with a dot is a field; a look at the presets takes 20 ms
             self._groups[key] = "." not in key and bool(self.loader.get_group_options(key))
         return self._groups[key]
 

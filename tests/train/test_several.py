@@ -52,11 +52,13 @@ class Pool:
             assert going, (self.queue / "log").read_text()[-6000:]
             time.sleep(0.02)
 
-    def end(self) -> None:
+    def end(self) -> int:
+        """Its exit code, of all ranks."""
         if self.process.poll() is None:
             self.put([])
-        self.process.wait(timeout=60)
+        code = self.process.wait(timeout=60)
         shutil.rmtree(self.queue, ignore_errors=True)
+        return code
 
 
 POOLS: dict[tuple[int, str], Pool] = {}
@@ -65,8 +67,8 @@ POOLS: dict[tuple[int, str], Pool] = {}
 @pytest.fixture(scope="module", autouse=True)
 def _no_rank_stays():
     yield
-    while POOLS:
-        POOLS.popitem()[1].end()
+    codes = [POOLS.popitem()[1].end() for _ in range(len(POOLS))]
+    assert not any(codes)
 
 
 def launch(folder: Path, ranks: int, jobs: list[dict], accelerator: str = "cpu") -> None:
