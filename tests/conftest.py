@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
@@ -9,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from synthdiv.study.expand import Expander
 from tests.warm import Warm, read_at_import
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small only wait for each other's threads
@@ -90,6 +92,24 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     synthdiv("-m", "mix=human,single,multi", "train.seed=0,1", "sweep=tiny", *TINY, cwd=folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """In one process the same choices of our presets are composed once: half of the calls repeat one, and each takes
+    .3 s. The files of a user are read each time."""
+    load, loaded = Expander.load, dict[str, Any]()
+
+    def once(self: Expander, words: Iterable[str]) -> Any:
+        words = [*words]
+        key = f"{self.config_name} {self.hydra_overrides} {words}"
+        if self.config or key not in loaded:
+            loaded[key] = load(self, words)
+        return copy.deepcopy(loaded[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Expander, "load", once)
+        yield
 
 
 @dataclass(frozen=True)
