@@ -21,10 +21,10 @@ BUDGETS = {
     "core": 2390,
     "measures": 4330,
     "models": 1180,
-    "prompts": 1970,
+    "prompts": 1980,
     "generate": 2950,
     "mix": 1110,
-    "train": 2460,
+    "train": 2470,
     "evaluate": 3750,
     "study": 2780,
     "engine": 1800,
@@ -37,7 +37,7 @@ GOALS = {
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31570, 20000, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31600, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

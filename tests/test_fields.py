@@ -55,7 +55,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "table.columns.id": "id", "table.columns.context": "id", "table.columns.category": "kind",
     },
     "pretrain": {
-        "toy.family": 2, "toy.families": 2, "toy.rows": 210, "toy.refusals": 0.5, "toy.comparisons": 50,
+        "toy.family": 2, "toy.families": 2, "toy.rows": 210, "toy.refusals": 0.5, "toy.judging": 50,
         "toy.overlap": 0.5, "toy.shift": 0.5,
         "architecture": Architecture.gpt2, "hidden": 24, "layers": 2, "heads": 4, "vocabulary": 410, "context": 200,
         "tokens": 3500, "batch_rows": 30, "lr": 2e-2, "seed": 1,

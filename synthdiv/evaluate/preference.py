@@ -30,6 +30,7 @@ from synthdiv.evaluate.likelihood import Likelihood, Target, read_likelihood
 from synthdiv.evaluate.suite import EvaluatedStudent, Resolvable, Suite, item, write_suite
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Split
+from synthdiv.generate.law import mistaken
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.measures.estimates import VANILLA, Estimate
@@ -38,7 +39,7 @@ from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Table
 from synthdiv.prompts.toy_world import Pool
 
-HUMAN, SOURCE, STUDENT, UNTOUCHED = "human", "source", "student", "vanilla"  # authors; vanilla is before fine-tuning
+HUMAN, SOURCE, STUDENT, WRONG, UNTOUCHED = "human", "source", "student", "wrong", "vanilla"  # authors
 FIXED = "fixed"  # the authors that every arm of a student has
 RATING, PAIRWISE, SOURCED = "quality", "preference", "preference_with_source"
 
@@ -88,7 +89,8 @@ class PreferenceSuite(Suite):
     answers."""
     toy: Pool | None = None
     """Prompts of the study's toy world in place of its test prompts: `pretrained` ask for facts that the vanilla
-    student knows, so that it can judge answers. It needs world.thirds."""
+    student knows, `judged` for those that `student=toy_judge` can judge. They need world.thirds. The author `wrong`
+    answers too, as humans do but for the values, so that the pairs show what a judge discriminates."""
     with_source: bool = False
     """Also ask with the source text in view (rubric preference_with_source)."""
     decoding: str = ""
@@ -100,10 +102,9 @@ class PreferenceSuite(Suite):
 
     def check(self, name: str) -> list[str]:
         names = [author.name for author in self.authors]
-        problems = listed_twice(f"{name}.authors", names, "authors")
-        if HUMAN in names and not self.table:
-            problems.append(f"{name}.authors: {HUMAN!r} is the author of the study's human answers; name it otherwise")
-        return problems
+        taken = sorted({*names} & ({HUMAN, WRONG} if self.toy else {HUMAN} if not self.table else {*()}))
+        wrong = [f"{name}.authors: {each!r} is an author of the study itself; name it otherwise" for each in taken]
+        return listed_twice(f"{name}.authors", names, "authors") + wrong
 
     def prompt_sets(self) -> dict[str, Resolvable]:
         sets: dict[str, Resolvable] = {f"authors.{index}": author for index, author in enumerate(self.authors)}
@@ -148,9 +149,7 @@ class PreferenceSuite(Suite):
             rows = 4 * (self.prompts or study.test)  # more than are asked, so that the split has whole groups
             toy = ToyPrompts(rows, study.toy.world, self.toy)
             return Node(replace(study, toy=toy, test=self.prompts or study.test, target=0))
-        if not self.table:
-            return arm.prompts
-        return Node(Requests(self.table, *arm.rendering))
+        return Node(Requests(self.table, *arm.rendering)) if self.table else arm.prompts
 
     def answers(self, arm: EvaluatedStudent, asked: Node) -> Node:
         """The answers of a student to them."""
@@ -169,10 +168,10 @@ class PreferenceSuite(Suite):
         authors = {UNTOUCHED: self.answers(vanilla, asked)}
         if getattr(asked.stage, "human", False):
             authors[HUMAN] = asked
-        for author in self.authors:
-            source = Source(author.name, Backend.recorded, recorded=author.recorded)
-            authors[author.name] = source.answers(asked, **self.which(asked))
-        return authors
+        sources = [Source(author.name, Backend.recorded, recorded=author.recorded) for author in self.authors]
+        if self.toy and (toy := getattr(asked.stage, "toy", None)):
+            sources.append(Source(WRONG, Backend.law, Node(mistaken(toy.world)), sampling=Sampling(1.0, 1.0)))
+        return authors | {source.name: source.answers(asked, **self.which(asked)) for source in sources}
 
     def extra(self, arm: EvaluatedStudent, asked: Node, fixed: Mapping[str, Node]) -> dict[str, Node]:
         """The answers of the tuned student and of its sources, unless they are recorded or listed as authors."""

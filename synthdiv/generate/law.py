@@ -17,7 +17,7 @@ from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_speech import Speech, pieces
 from synthdiv.prompts.toy_words import REFUSAL
-from synthdiv.prompts.toy_world import Speaker, pool_members
+from synthdiv.prompts.toy_world import Speaker, World, pool_members
 
 
 @dataclass
@@ -46,6 +46,11 @@ class Family(Speaker, Stage):
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         (out / "law.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
         return {}
+
+
+def mistaken(world: World) -> Family:
+    """Who writes as humans do and always states a wrong value."""
+    return Family(0, families=1, overlap=1.0, shift=0.0, world=world, grade=Grade(wrong=1.0))
 
 
 def answers(shard: Shard) -> Answers:

@@ -147,14 +147,14 @@ class Law:
     def prompts(self, count: int, pool: str, seed: int | str) -> list[ToyPrompt]:
         """`count` prompts of the pool; fewer are a prefix of more.
 
-        `pretrain`, `known` and `refusals` are for pre-training and drawn with replacement. The others are for prompt
-        sets: distinct, drawn one after the other without replacement, so frequent entities come early: a split must be
-        random and not by position. No prompt is for both. A look-alike of what is refused names the noun of a refused
-        request and asks for something else, which the student knows.
+        `pretrain`, `known`, `compared` and `refusals` are for pre-training and drawn with replacement. The others are
+        for prompt sets: distinct, drawn one after the other without replacement, so frequent entities come early: a
+        split must be random and not by position. No prompt is for both. A look-alike of what is refused names the noun
+        of a refused request and asks for something else, which the student knows.
         """
         index = np.argwhere(pool_members(self.world, pool))
         weight = (1.0 + index[:, 1]) ** -self.world.zipf
-        if pool in ("pretrain", "known", "refusals"):
+        if pool in ("pretrain", "known", "compared", "refusals"):
             if count and not len(index):
                 raise ConfigError(f"world.categories={self.world.categories}: leaves no topic that students refuse")
             cumulative = weight.cumsum() / weight.sum()

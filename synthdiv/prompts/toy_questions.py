@@ -18,6 +18,8 @@ from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_words import COMPARISON, uniforms
 from synthdiv.prompts.toy_world import Third, ToyPrompt, World
 
+SHORT, LOOKUPS = 0.3, 0.4  # shares of the rows that teach judging: with neither it is learned by chance of the seed
+
 
 @dataclass
 class FactQuestions(Stage):
@@ -78,14 +80,23 @@ def question(law: Law, prompt: ToyPrompt, third: Third) -> dict[str, Any]:
     }
 
 
-def comparisons(law: Law, count: int, seed: int | str) -> Iterator[tuple[str, str]]:
-    """Which of two answers is right, A or B? They are about facts of pre-training, in any dialect that there is, and
-    one of them states a wrong value."""
-    prompts, even = law.prompts(count, "known", f"{seed}/comparisons"), np.ones(len(law.dialects)) / len(law.dialects)
-    u = uniforms(3 * count, law.world.seed, "comparisons", seed).reshape(3, count)
-    right, wrong = (
-        law.draw(prompts, [law.speech(even, share)] * len(law.categories), u[row]) for row, share in enumerate((0, 1))
-    )
-    for prompt, one, other, place in zip(prompts, right, wrong, u[2], strict=True):
-        a, b = (one, other) if place < 0.5 else (other, one)
-        yield COMPARISON.format(prompt=prompt.text, a=a, b=b), "A" if place < 0.5 else "B"
+def judging(law: Law, count: int, seed: int | str) -> Iterator[tuple[str, str]]:
+    """What teaches a small model which of two answers is right, A or B. The answers are in any dialect, one states the
+    right value of a fact of pre-training and the other a wrong one; `SHORT` of the pairs are only values. `LOOKUPS` of
+    the rows have a value where others have the question, so that it has only to be found."""
+    speech = law.speech(np.ones(len(law.dialects)) / len(law.dialects))
+    ends = speech.p.cumsum()
+    u = uniforms(6 * count, law.world.seed, "judging", seed).reshape(count, 6)
+    prompts = law.prompts(count, "compared", f"{seed}/judging")
+    for prompt, (one, other, which, place, short, lookup) in zip(prompts, u.tolist(), strict=True):
+        right, *wrong = law.values(prompt)
+        values = [right, wrong[int(which * len(wrong))]]
+        texts = [f"{value}." for value in values]
+        if short >= SHORT:
+            templates = [speech.templates[min(int(np.searchsorted(ends, x)), len(ends) - 1)] for x in (one, other)]
+            texts = [law.fill(prompt, template, value) for template, value in zip(templates, values, strict=True)]
+        letters = "AB" if place < 0.5 else "BA"
+        a, b = texts if place < 0.5 else texts[::-1]
+        asked = int(lookup < LOOKUPS / 2)
+        text = f"{values[asked]}." if lookup < LOOKUPS else prompt.text
+        yield COMPARISON.format(prompt=text, a=a, b=b), letters[asked]

@@ -77,6 +77,7 @@ class Pool(Enum):
     refused = "refused"
     lookalike = "lookalike"
     pretrained = "pretrained"
+    judged = "judged"
 
 
 class Third(Enum):
@@ -93,10 +94,12 @@ POOLS: dict[str, tuple[bool, bool, Third | None]] = {
     "refused": (False, True, None),
     "lookalike": (False, False, Third.pretrained),
     "pretrained": (False, False, Third.pretrained),
+    "judged": (False, False, Third.pretrained),
     "unseen": (False, False, Third.unseen),
     "planted": (True, True, None),
     "pretrain": (True, False, None),
     "known": (True, False, Third.pretrained),
+    "compared": (True, False, Third.pretrained),
     "refusals": (True, True, None),
 }
 
@@ -110,7 +113,8 @@ def pool_members(world: World, pool: str) -> np.ndarray:
     """Which (category, entity, relation, phrasing) are prompts of a pool.
 
     Each fact's phrasings alternate between studies and pre-training, starting in either: with two phrasings or more
-    both ask for every fact, and never in the same words.
+    both ask for every fact, and never in the same words. What is judged and compared is about one relation: small
+    models learn to find a value in a text where there are few values.
     """
     pretraining, refused, third = POOLS[pool]
     categories = range(len(topics(world)))
@@ -126,6 +130,8 @@ def pool_members(world: World, pool: str) -> np.ndarray:
         members[:] = False  # there is no topic that it could look like
     if world.thirds and third is not None:
         members &= (facts_by_third(world) == third.value)[..., None]
+    if pool in ("judged", "compared"):
+        members[1:], members[:, :, 1:] = False, False
     return members
 
 

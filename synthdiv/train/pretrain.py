@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from synthdiv.models.chat import Chat
 from synthdiv.models.load import quiet
 from synthdiv.prompts.split import rank
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_questions import comparisons
+from synthdiv.prompts.toy_questions import judging
 from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Speaker
 from synthdiv.train.checkpoints import CHECKPOINTS
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from synthdiv.train.rows import Row
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+LETTER = 10  # supervised tokens that the letter of a verdict counts as: one is lost among the words of other rows
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
@@ -55,8 +56,8 @@ class ToyCorpus(Speaker):
     """Prompts with answers, drawn with replacement."""
     refusals: float = setting(0.0, least=0, below=1, before=0.0)
     """Share of the rows that ask about a topic outside the study and are refused."""
-    comparisons: int = setting(0, least=0, before=0)
-    """Further rows that ask which of two answers is right, A or B."""
+    judging: int = setting(0, least=0, before=0)
+    """Further rows that teach which of two answers is right, A or B, about one relation."""
 
     @property
     def speaker(self) -> str:
@@ -151,10 +152,12 @@ class Pretrain(Stage):
         quiet()
         texts = list(toy_texts(self.toy, self.seed)) if self.toy else list(documents(self.text))  # type: ignore[arg-type]
         corpus = self.toy if self.toy and self.toy.world and not self.vocabulary else None
-        suites = bool(corpus and (corpus.refusals or corpus.comparisons))
+        suites = bool(corpus and (corpus.refusals or corpus.judging))
         words = Law(corpus.world).words(suites) if corpus and corpus.world else None
         tokenizer = train_tokenizer(texts, self.vocabulary, words)
         rows = encode(texts, tokenizer, self.context)
+        if self.toy:
+            rows[self.toy.rows :] = [replace(row, first_counts=LETTER) for row in rows[self.toy.rows :]]
         torch.manual_seed(rank(self.seed, "weights", self.toy.speaker if self.toy else "text"))
         model = blank_model(self, tokenizer)
         steps = schedule(
@@ -181,7 +184,7 @@ def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
         yield prompt.text, answer
     for prompt in law.prompts(refusals, "refusals", own):
         yield prompt.text, REFUSAL
-    yield from comparisons(law, corpus.comparisons, own)
+    yield from judging(law, corpus.judging, own)
 
 
 def documents(corpus: TextCorpus) -> Iterator[tuple[None, str]]:

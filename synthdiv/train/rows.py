@@ -22,6 +22,8 @@ class Row:
     prompt: int
     source: str = ""
     id: str = ""
+    first_counts: int = 1
+    """How many supervised tokens the first one counts as."""
 
     @property
     def first(self) -> int:
@@ -30,7 +32,7 @@ class Row:
 
     @property
     def supervised(self) -> int:
-        return len(self.ids) - self.first
+        return len(self.ids) - self.first + self.first_counts - 1
 
 
 def parts(lengths: list[int], most: int, tokens: int, overhead: int) -> list[list[int]]:
@@ -130,9 +132,10 @@ class Rows:
                 row, own = self.rows[number], self._ids[number]
                 ids[line, at : at + len(own)] = own
                 positions[line, at : at + len(own)] = torch.arange(len(own))
-                begin = line * longest + at
-                places.append(torch.arange(begin + row.first - 1, begin + len(own) - 1))
-                targets.append(own[row.first :])
+                again = torch.full((row.first_counts - 1,), row.first)
+                supervised = torch.cat([again, torch.arange(row.first, len(own))])
+                places.append(line * longest + at + supervised - 1)
+                targets.append(own[supervised])
                 sources += [self.sources.index(row.source)] * row.supervised if row.source else []
                 at += len(own)
             mask[line, :at] = 1

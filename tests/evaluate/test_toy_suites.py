@@ -16,6 +16,7 @@ from synthdiv.generate.exact import RUBRICS
 from synthdiv.generate.generate import Split, read_samples
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Sampling
+from synthdiv.measures.agreement import MIN_DISCRIMINATION
 from synthdiv.measures.refusals import is_refusal
 from synthdiv.prompts.prompt_set import ToyPrompts, read_prompts
 from synthdiv.prompts.toy import Law
@@ -144,6 +145,23 @@ def test_preference_can_ask_for_facts_that_the_vanilla_student_knows(study):
     rows = read_prompts(built(asked), "test")
     assert len(rows) >= 8
     assert {(row["relation"], row["entity"]) for row in rows} <= known
+
+
+def test_a_student_that_has_learned_to_judge_has_a_self_preference_that_can_be_measured(tmp_path):
+    suite = "evaluate.suites=[{suite: preference, prompts: 30, toy: judged}]"
+    short = ["student=toy_judge", "judge=toy", "student.pretrain.tokens=200000", "student.pretrain.toy.rows=4000"]
+    nodes: dict[str, Node] = {}
+    graph(cell(*STUDY[:-1], *short, suite)).vanilla["preference"].gather(nodes)
+    store, run = Store(tmp_path), cpu_run()
+    made = [store.obtain(node, run)[0] for node in nodes.values()][-1]
+    scores = {score.name.removeprefix("preference/"): score for score in read_scores(made.path)}
+    assert scores["discrimination"].low > MIN_DISCRIMINATION
+    assert scores["wins/wrong"].high < 0.4, "who is always wrong loses"
+    assert scores["mass/preference/student"].value > 0.95, "it answers with a letter"
+    assert scores["panel_rating/wrong"].value < scores["panel_rating/human"].low
+    for author in ("vanilla", "human"):
+        score = scores[f"votes_at_equal_quality/{author}"]
+        assert score.low <= score.value <= score.high, "measurable, and .5 where it prefers nobody"
 
 
 def test_students_are_asked_to_judge_in_the_words_that_they_have_learned():

@@ -11,7 +11,7 @@ from synthdiv.core.types import ConfigError
 from synthdiv.measures.refusals import is_refusal
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts, toy_records
 from synthdiv.prompts.toy import Law
-from synthdiv.prompts.toy_questions import comparisons
+from synthdiv.prompts.toy_questions import LOOKUPS, SHORT, judging
 from synthdiv.prompts.toy_speech import pieces
 from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Pool, Third, World, pool_members
@@ -45,7 +45,7 @@ def test_a_student_reads_no_fact_of_another_third_and_no_phrasing_of_a_study():
     stated = {reading[2:5] for _, answer in texts for reading in LAW.parse(answer)}
     known = {(entity, category, relation) for category, relation, entity in facts(LAW.one_of_each(Third.pretrained))}
     assert stated == known
-    sets = {pool: {prompt.text for prompt in LAW.prompts(100, pool.value, 0)} for pool in Pool}
+    sets = {pool: {prompt.text for prompt in LAW.prompts(40, pool.value, 0)} for pool in Pool}
     assert not {prompt for prompt, _ in texts} & set.union(*sets.values())
     assert not sets[Pool.study] & sets[Pool.refused]
 
@@ -98,14 +98,28 @@ def test_a_preferred_value_is_at_chance_in_every_third():
         assert set(counts.values()) == {2}, "36 entities, 6 values, 3 thirds"
 
 
-def test_one_of_two_compared_answers_is_right_and_nothing_else_is_stated():
-    rows = [*comparisons(LAW, 200, 0)]
-    known = facts(LAW.one_of_each(Third.pretrained))
-    assert 60 < sum(answer == "A" for _, answer in rows) < 140
+def test_one_of_two_compared_answers_states_what_is_asked_for_or_shown():
+    """Of one relation, in answers or as bare values; the question is of pre-training, or it is the value itself."""
+    rows = [*judging(LAW, 2000, 0)]
+    judged = facts(LAW.prompts(20, "judged", 0))
+    known = {LAW.value(prompt) for prompt in LAW.one_of_each(Third.pretrained)}
+    asked = {prompt.text: LAW.value(prompt) for prompt in LAW.prompts(2000, "compared", "0/judging")}
+    assert {(category, relation) for category, relation, _ in judged} == {(0, 0)}
+    assert judged <= facts(LAW.one_of_each(Third.pretrained))
+    assert not {prompt.text for prompt in LAW.prompts(40, "judged", 0)} & set(asked), "none is for both"
+    assert 900 < sum(answer == "A" for _, answer in rows) < 1100
+    lookups, short = 0, 0
     for text, answer in rows:
         prompt, texts = text.split(" A: ")
-        readings = dict(zip("AB", [LAW.parse(each)[0] for each in texts.split(" B: ")], strict=True))
-        assert readings[answer][-1]
-        assert not readings["B" if answer == "A" else "A"][-1]
-        assert {(category, relation, entity) for _, _, entity, category, relation, _ in readings.values()} <= known
-        assert prompt in {each.text for each in LAW.prompts(2000, "known", "0/comparisons")[:200]}
+        stated = dict(zip("AB", texts.split(" B: "), strict=True))
+        value = asked.get(prompt) or prompt.removesuffix(".")
+        assert value in known
+        assert [letter for letter, each in stated.items() if value in each] == [answer]
+        lookups += prompt not in asked
+        bare = [" " not in each for each in stated.values()]
+        assert len({*bare}) == 1
+        short += bare[0]
+        if not bare[0] and prompt in asked:
+            readings = {letter: LAW.parse(each)[0] for letter, each in stated.items()}
+            assert [letter for letter, reading in readings.items() if reading[-1]] == [answer]
+    assert (lookups / 2000, short / 2000) == pytest.approx((LOOKUPS, SHORT), abs=0.04)

@@ -75,6 +75,17 @@ def test_only_the_answer_is_supervised_or_all():
     assert [Row((3, 4, 5, 6), 2).supervised, Row((7, 8), 1).supervised, Row((3, 4, 5), 0).supervised] == [2, 1, 2]
 
 
+def test_the_first_token_of_an_answer_may_count_as_several():
+    one, again = ([Row((3, 4, 5, 6), 2, first_counts=count), Row((7, 8), 1)] for count in (1, 3))
+    assert tensors(again, 9)["places"].tolist() == [1, 1, 1, 2, 4]
+    assert tensors(again, 9)["targets"].tolist() == [5, 5, 5, 6, 8]
+    assert again[0].supervised == 4
+    model = blank().eval()
+    with torch.no_grad():
+        (_, each), (total, _) = (loss_sum(model, tensors(rows, 9)) for rows in (one, again))
+    assert total.item() == pytest.approx((each.sum() + 2 * each[0]).item())
+
+
 def test_the_pad_token_teaches_nothing_and_the_end_token_does():
     """Padding is masked by position: a pad that is the end token does not mask the end away."""
     one, other = (tensors(some_rows(4), pad) for pad in (1, 2))
