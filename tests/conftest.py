@@ -18,6 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from synthdiv.__main__ import conf_dir
 from synthdiv.study.expand import Expander
 from tests.warm import Warm, read_at_import
 
@@ -101,9 +102,11 @@ def composed_once() -> Iterator[None]:
     load, loaded = Expander.load, dict[str, Any]()
 
     def once(self: Expander, words: Iterable[str]) -> Any:
-        words = [*words]
-        key = f"{self.config_name} {self.hydra_overrides} {words}"
-        if self.config or key not in loaded:
+        words, paths = [*words], [str(each.path) for each in self.loader.get_search_path().get_path()]
+        key = f"{paths} {self.config_name} {self.hydra_overrides} {words}"
+        if self.config or "searchpath" in key or f"file://{conf_dir()}" not in paths:
+            return load(self, words)
+        if key not in loaded:
             loaded[key] = load(self, words)
         return copy.deepcopy(loaded[key])
 

@@ -37,9 +37,10 @@ from synthdiv.measures.estimates import VANILLA, Estimate
 from synthdiv.prompts.prompt_set import ToyPrompts
 from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Table
-from synthdiv.prompts.toy_world import Pool
+from synthdiv.prompts.toy_world import POOLS, Pool
 
-HUMAN, SOURCE, STUDENT, WRONG, UNTOUCHED = "human", "source", "student", "wrong", "vanilla"  # authors
+HUMAN, SOURCE, STUDENT, WRONG = "human", "source", "student", "wrong"  # authors
+UNTOUCHED = "vanilla"  # the author that the student was before fine-tuning
 FIXED = "fixed"  # the authors that every arm of a student has
 RATING, PAIRWISE, SOURCED = "quality", "preference", "preference_with_source"
 
@@ -54,9 +55,9 @@ class Author:
     """Where the texts are. A prompt without one leaves its pairs incomplete."""
 
     def check(self, name: str) -> list[str]:
-        if self.name not in ("", STUDENT, UNTOUCHED, SOURCE) and not {*"/>"} & {*self.name}:
+        if self.name not in ("", *(reserved := (STUDENT, UNTOUCHED, SOURCE, WRONG))) and not {*"/>"} & {*self.name}:
             return []
-        return [f"{name}.name={self.name!r}: needs a name without '/' and '>', not {STUDENT}, {UNTOUCHED} or {SOURCE}"]
+        return [f"{name}.name={self.name!r}: needs a name without '/' and '>', none of {', '.join(reserved)}"]
 
     def resolve(self, resolver: Resolver) -> None:
         self.recorded.resolve(resolver, "recorded")
@@ -89,7 +90,7 @@ class PreferenceSuite(Suite):
     answers."""
     toy: Pool | None = None
     """Prompts of the study's toy world in place of its test prompts: `pretrained` ask for facts that the vanilla
-    student knows, `judged` for those that `student=toy_judge` can judge. They need world.thirds. The author `wrong`
+    student knows, `judged` for those that `student=toy_judge` can judge. Where nobody refuses, the author `wrong`
     answers too, as humans do but for the values, so that the pairs show what a judge discriminates."""
     with_source: bool = False
     """Also ask with the source text in view (rubric preference_with_source)."""
@@ -102,9 +103,8 @@ class PreferenceSuite(Suite):
 
     def check(self, name: str) -> list[str]:
         names = [author.name for author in self.authors]
-        taken = sorted({*names} & ({HUMAN, WRONG} if self.toy else {HUMAN} if not self.table else {*()}))
-        wrong = [f"{name}.authors: {each!r} is an author of the study itself; name it otherwise" for each in taken]
-        return listed_twice(f"{name}.authors", names, "authors") + wrong
+        human = f"{name}.authors: {HUMAN!r} is the author of the study's human answers; name it otherwise"
+        return listed_twice(f"{name}.authors", names, "authors") + [human] * (HUMAN in names and not self.table)
 
     def prompt_sets(self) -> dict[str, Resolvable]:
         sets: dict[str, Resolvable] = {f"authors.{index}": author for index, author in enumerate(self.authors)}
@@ -115,7 +115,7 @@ class PreferenceSuite(Suite):
         fixed = self.fixed(vanilla or arm, asked)
         if len(fixed) < 2:
             return None
-        extra = self.extra(arm, asked, fixed) if vanilla else {}
+        extra = self.extra(arm, asked) if vanilla else {}
         toy = bool(getattr(asked.stage, "toy", None))
         protocols = [PAIRWISE, *([SOURCED] if self.with_source else [])]
         raters = [judge for judge in arm.judges if judge.judges(arm.rubrics.quality, toy)]
@@ -169,15 +169,15 @@ class PreferenceSuite(Suite):
         if getattr(asked.stage, "human", False):
             authors[HUMAN] = asked
         sources = [Source(author.name, Backend.recorded, recorded=author.recorded) for author in self.authors]
-        if self.toy and (toy := getattr(asked.stage, "toy", None)):
+        if self.toy and (toy := getattr(asked.stage, "toy", None)) and not POOLS[self.toy.value][1]:
             sources.append(Source(WRONG, Backend.law, Node(mistaken(toy.world)), sampling=Sampling(1.0, 1.0)))
         return authors | {source.name: source.answers(asked, **self.which(asked)) for source in sources}
 
-    def extra(self, arm: EvaluatedStudent, asked: Node, fixed: Mapping[str, Node]) -> dict[str, Node]:
+    def extra(self, arm: EvaluatedStudent, asked: Node) -> dict[str, Node]:
         """The answers of the tuned student and of its sources, unless they are recorded or listed as authors."""
-        authors = {STUDENT: self.answers(arm, asked)}
+        authors, listed = {STUDENT: self.answers(arm, asked)}, {author.name for author in self.authors}
         for source in arm.sources:
-            if source.backend is not Backend.recorded and source.name not in fixed:
+            if source.backend is not Backend.recorded and source.name not in listed:
                 authors[f"{SOURCE}/{source.name}"] = source.answers(asked, **self.which(asked))
         return authors
 
@@ -291,7 +291,7 @@ class Preference(Stage):
             for author, texts in values.items()
             for key, (gain, size) in texts.items()
         ]
-        return likelihood_estimates(values, self.authors, UNTOUCHED), items
+        return likelihood_estimates(values, [name for name in self.authors if name != WRONG], UNTOUCHED), items
 
 
 def named(name: str, estimate: Estimate) -> Score:

@@ -49,7 +49,7 @@ class Family(Speaker, Stage):
 
 
 def mistaken(world: World) -> Family:
-    """Who writes as humans do and always states a wrong value."""
+    """Who writes as humans do and always states a wrong value, which no grade of a study's source is."""
     return Family(0, families=1, overlap=1.0, shift=0.0, world=world, grade=Grade(wrong=1.0))
 
 

@@ -32,8 +32,8 @@ class ToyPrompts:
     """The world."""
     pool: Pool = setting(Pool.study, before=Pool.study)  # noqa: RUF009
     """Which prompts: those of a study; requests on the topic that students are trained to refuse; prompts that only
-    name a word of it; or facts that students know, all of them or those that some learn to judge. Studies have the
-    first, suites the others."""
+    name a word of it; or prompts about facts that students know, all or those that some learn to judge. Studies
+    have the first, suites the others."""
     planted: float = setting(0.0, least=0, below=1, before=0.0)
     """Share of the rows that ask about the refused topic and are answered, not refused; all are train rows."""
 

@@ -18,7 +18,7 @@ from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_words import COMPARISON, uniforms
 from synthdiv.prompts.toy_world import Third, ToyPrompt, World
 
-SHORT, LOOKUPS = 0.3, 0.4  # shares of the rows that teach judging: with neither it is learned by chance of the seed
+SHORT, LOOKUPS = 0.3, 0.4  # shares of the rows that teach judging (docs/toy_world.md)
 
 
 @dataclass

@@ -109,7 +109,7 @@ class Pretrain(Stage):
     context: int = setting(256, least=2)
     """Tokens of the longest sequence."""
     tokens: int = setting(100000, above=0)
-    """Supervised tokens after which training stops."""
+    """Supervised tokens after which training stops; the letter of a verdict counts as ten (`toy.judging`)."""
     batch_rows: int = setting(32, above=0)
     """Sequences of one optimizer step."""
     lr: float = setting(8e-3, above=0)

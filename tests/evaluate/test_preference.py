@@ -456,7 +456,7 @@ def test_names_of_authors_are_checked():
     suite = PreferenceSuite("preference", [Author("one"), Author("one"), Author("human")])
     problems = suite.check("s")
     assert "s.authors: 'one' is listed twice" in problems[0]
-    assert "'human' is an author of the study itself" in problems[1]
+    assert "'human' is the author of the study's human answers" in problems[1]
     for name in ("", "student", "vanilla", "source", "a/b"):
         assert "needs a name without" in Author(name).check("s.authors.0")[0]
 

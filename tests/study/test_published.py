@@ -3,7 +3,6 @@ their twins run the same graph with toy models. And S1's mistakes: each has a te
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 
@@ -84,7 +83,6 @@ TINY += [f"judge.models.{index}.pretrain.{word}" for index in range(2) for word 
 BRIEF = [f"generators.models.{index}.pretrain.{word}" for index in range(4) for word in ("tokens=3000", "toy.rows=200")]
 
 
-@functools.cache
 def points(name, *words):
     """The points of an experiment, with more words of a command line."""
     ConfigStore.instance().store(name="cell", node=Cell, provider="synthdiv")

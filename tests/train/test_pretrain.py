@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 
 import pytest
 import torch
@@ -12,7 +13,17 @@ from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
 from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import ConfigError, DataError
-from synthdiv.train.pretrain import Architecture, TextCorpus, ToyCorpus, documents, encode, toy_texts, train_tokenizer
+from synthdiv.train.pretrain import (
+    LETTER,
+    Architecture,
+    Pretrain,
+    TextCorpus,
+    ToyCorpus,
+    documents,
+    encode,
+    toy_texts,
+    train_tokenizer,
+)
 from tests.models.small import WORLD, build, cpu_run, files, opened, tiny_model
 
 
@@ -56,6 +67,13 @@ def test_families_of_one_law_are_different_learners(tmp_path):
         assert files(made[0])[name] != files(made[1])[name]
     texts = [set(toy_texts(corpus(family=family, overlap=1.0), 0)) for family in (0, 1)]
     assert len(texts[0] & texts[1]) < len(texts[0]) / 2
+
+
+def test_rows_that_teach_judging_are_those_of_version_3():
+    """Their shares and the weight of a letter are in no key: a change of these is another version of the stage."""
+    rows = [*toy_texts(corpus(judging=200), 0)][300:]
+    assert (len(rows), LETTER, Pretrain.version) == (200, 10, 3)
+    assert hashlib.sha256(repr(rows).encode()).hexdigest()[:16] == "7328b713fb006e5a"
 
 
 def test_a_speaker_says_the_same_again_and_students_speak_otherwise():
