@@ -97,8 +97,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def composed_once() -> Iterator[None]:
-    """In one process the same choices of our presets are composed once: half of the calls repeat one, and each takes
-    .3 s. The files of a user are read each time."""
+    """In one process the same choices of our presets are composed once: many calls repeat one, and each takes .3 s.
+    The files of a user are read each time."""
     load, loaded = Expander.load, dict[str, Any]()
 
     def once(self: Expander, words: Iterable[str]) -> Any:

@@ -41,6 +41,7 @@ from synthdiv.prompts.toy_world import POOLS, Pool
 
 HUMAN, SOURCE, STUDENT, WRONG = "human", "source", "student", "wrong"  # authors
 UNTOUCHED = "vanilla"  # the author that the student was before fine-tuning
+RESERVED = (STUDENT, UNTOUCHED, SOURCE, WRONG)  # names that no author of a file may have
 FIXED = "fixed"  # the authors that every arm of a student has
 RATING, PAIRWISE, SOURCED = "quality", "preference", "preference_with_source"
 
@@ -55,9 +56,9 @@ class Author:
     """Where the texts are. A prompt without one leaves its pairs incomplete."""
 
     def check(self, name: str) -> list[str]:
-        if self.name not in ("", *(reserved := (STUDENT, UNTOUCHED, SOURCE, WRONG))) and not {*"/>"} & {*self.name}:
+        if self.name not in ("", *RESERVED) and not {*"/>"} & {*self.name}:
             return []
-        return [f"{name}.name={self.name!r}: needs a name without '/' and '>', none of {', '.join(reserved)}"]
+        return [f"{name}.name={self.name!r}: needs a name without '/' and '>', none of {', '.join(RESERVED)}"]
 
     def resolve(self, resolver: Resolver) -> None:
         self.recorded.resolve(resolver, "recorded")

@@ -132,8 +132,7 @@ class Rows:
                 row, own = self.rows[number], self._ids[number]
                 ids[line, at : at + len(own)] = own
                 positions[line, at : at + len(own)] = torch.arange(len(own))
-                repeated = torch.full((row.first_counts - 1,), row.first)
-                supervised = torch.cat([repeated, torch.arange(row.first, len(own))])
+                supervised = torch.arange(row.first + 1 - row.first_counts, len(own)).clamp(min=row.first)
                 places.append(line * longest + at + supervised - 1)
                 targets.append(own[supervised])
                 sources += [self.sources.index(row.source)] * row.supervised if row.source else []

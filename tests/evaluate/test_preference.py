@@ -457,7 +457,7 @@ def test_names_of_authors_are_checked():
     problems = suite.check("s")
     assert "s.authors: 'one' is listed twice" in problems[0]
     assert "'human' is the author of the study's human answers" in problems[1]
-    for name in ("", "student", "vanilla", "source", "a/b"):
+    for name in ("", "student", "vanilla", "source", "wrong", "a/b"):
         assert "needs a name without" in Author(name).check("s.authors.0")[0]
 
 

@@ -147,6 +147,13 @@ def test_preference_can_ask_for_facts_that_the_vanilla_student_knows(study):
     assert {(row["relation"], row["entity"]) for row in rows} <= known
 
 
+@pytest.mark.parametrize(("pool", "mistaken"), [("judged", True), ("pretrained", True), ("refused", False)])
+def test_somebody_is_wrong_where_nobody_refuses(pool, mistaken):
+    suite = f"evaluate.suites=[{{suite: preference, prompts: 10, toy: {pool}}}]"
+    stage = graph(cell(*STUDY[:-1], "judge=toy", suite)).suites["preference"].stage
+    assert ("wrong" in stage.authors) == mistaken
+
+
 def test_a_student_that_has_learned_to_judge_has_a_self_preference_that_can_be_measured(tmp_path):
     suite = "evaluate.suites=[{suite: preference, prompts: 30, toy: judged}]"
     short = ["student=toy_judge", "judge=toy", "student.pretrain.tokens=200000", "student.pretrain.toy.rows=4000"]
