@@ -176,7 +176,12 @@ def train() -> None:
 
 
 def compiled() -> None:
-    for name, how in (("full", {}), ("full, packed", {"packed": True}), ("LoRA", {"lora": True})):
+    for name, how in (
+        ("full", {}),
+        ("full, packed", {"packed": True}),
+        ("LoRA", {"lora": True}),
+        ("LoRA, packed", {"lora": True, "packed": True}),
+    ):
 
         def timed(name: str = name, how: dict[str, bool] = how) -> None:
             begun = time.perf_counter()

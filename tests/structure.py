@@ -19,16 +19,16 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # measured, and for the whole extrapolated (docs/decisions.md).
 BUDGETS = {
     "core": 2390,
-    "measures": 4330,
+    "measures": 4350,
     "models": 1180,
     "prompts": 1980,
     "generate": 2950,
     "mix": 1110,
     "train": 2470,
-    "evaluate": 3750,
+    "evaluate": 3760,
     "study": 2780,
     "engine": 1800,
-    "views": 6370,
+    "views": 6380,
     "command": 340,
     "hydra_plugins": 210,
 }
@@ -37,7 +37,7 @@ GOALS = {
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31600, 20000, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31630, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 140, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

@@ -80,7 +80,7 @@ def write_gz(path: Path, rows: list[dict[str, str]]) -> None:
 def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the commands of the documentation take for granted."""
     folder = tmp_path_factory.mktemp("reader")
-    rows = [{"id": f"q{i}", "prompt": f"Say {i * 37} and {i}", "response": f"It is {i}."} for i in range(300)]
+    rows = [{"id": f"q{i}", "prompt": f"Say {i * 37} and {i}", "response": f"It is {i}."} for i in range(500)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answers = [row | {"source": source} for row in rows[:60] for source in ("a", "b")]
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))

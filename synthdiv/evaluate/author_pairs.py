@@ -16,7 +16,12 @@ from synthdiv.evaluate.verdicts import read_verdicts
 from synthdiv.measures.agreement import MIN_DISCRIMINATION
 from synthdiv.measures.estimates import VANILLA, Estimate, Measure, mean_of
 from synthdiv.measures.pairwise import COVARIATES, Pairs, author_scores, missing_pairs, strengths, usable
-from synthdiv.measures.self_preference import over_baseline, self_bias, votes_at_equal_quality
+from synthdiv.measures.self_preference import (
+    over_baseline,
+    self_bias,
+    votes_at_equal_quality,
+    votes_at_equal_quality_and_length,
+)
 from synthdiv.measures.words import words
 from synthdiv.prompts.prompt_set import read_prompts
 
@@ -206,6 +211,7 @@ def bias_estimates(pairs: Pairs, author: str, seed: int) -> Estimates:
         f"bias/{author}": bias.with_note(note),
         f"bias_per_quality/{author}": scaled.with_note(note),
         f"votes_at_equal_quality/{author}": votes_at_equal_quality(pairs, author),
+        f"votes_at_equal_quality_and_length/{author}": votes_at_equal_quality_and_length(pairs, author, seed=seed),
         f"over_baseline/{author}": over_baseline(pairs, author),
     }
 

@@ -205,7 +205,7 @@ class Preference(Stage):
     Output: `scores.json` and `items.parquet`.
     """
 
-    name = "preference"
+    name, version = "preference", 2
 
     authors: list[str] = field(default_factory=list)
     """The authors that every arm of a student has."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from synthdiv.core.lazy import np
 from synthdiv.measures.agreement import MIN_DISCRIMINATION, discrimination
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
+from synthdiv.measures.length_control import length_controlled
 from synthdiv.measures.pairwise import Pairs, contrast, design, logistic_terms, usable
 
 NO_OVERLAP = "no pair has a verdict and a label"
@@ -20,6 +21,7 @@ NO_PAIR = "no pair of its own text has a verdict and a label"
 VOTES = Measure("votes_for_itself", "share of votes", None, NO_PAIR, 0.0, 1.0)
 OVER_PANEL = Measure("votes_for_itself_over_panel", "share of votes", None, NO_PAIR, -1.0, 1.0)
 EQUAL = Measure("votes_for_itself_at_equal_quality", "share of votes", None, "no pair of equal quality", 0.0, 1.0)
+EQUAL_LENGTH = EQUAL._replace(name="votes_for_itself_at_equal_quality_and_length")
 BASELINE = Measure(
     "self_preference_over_baseline", "share of votes", None, "no prompt has an equally bad answer of another", -1.0, 1.0
 )
@@ -91,6 +93,15 @@ def votes_at_equal_quality(pairs: Pairs, author: str) -> Estimate:
     part = pairs.of(author)
     votes = np.where(abs(part.panel - 0.5) <= CALIPER, part.wins, math.nan)
     return mean_of(EQUAL, prompt_means(votes, prompt_numbers(part.prompt.tolist(), len(votes))))
+
+
+def votes_at_equal_quality_and_length(pairs: Pairs, author: str, scale: float = 1.0, seed: int = 0) -> Estimate:
+    """Return the same predicted at equal length: `length_controlled` on these pairs, with `scale` as there."""
+    part = pairs.of(author)
+    part = part.take(abs(part.panel - 0.5) <= CALIPER)
+    rate, _ = length_controlled(part.wins, part.length, scale, part.prompt.tolist(), seed)
+    rate = replace(rate, measure=EQUAL_LENGTH)
+    return rate if len(part.wins) else replace(rate, value=math.nan, reason=EQUAL.undefined)
 
 
 def over_baseline(pairs: Pairs, author: str) -> Estimate:

@@ -23,7 +23,7 @@ from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.author_pairs import Votes, fixed_estimates, pairs_among, unable
 from synthdiv.evaluate.judge_prompts import judge_prompts, pairs_of
 from synthdiv.evaluate.judged import NO_PANEL
-from synthdiv.evaluate.preference import Author, PreferenceSuite
+from synthdiv.evaluate.preference import Author, Preference, PreferenceSuite
 from synthdiv.evaluate.respond import Decoding, Evaluate, Respond
 from synthdiv.evaluate.rubric import Rubrics
 from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
@@ -293,6 +293,28 @@ def test_an_empty_answer_is_judged_and_has_no_likelihood(run):
     assert [math.isnan(row["value"]) for row in empty] == [True] * len(empty)
     assert result.scores["likelihood/two-vanilla"].n == ROWS - len(empty)
     assert result.scores["wins/two"].n == ROWS
+
+
+def test_a_likelihood_is_not_compared_with_that_of_texts_that_are_wrong_on_purpose(monkeypatch):
+    gains = {"vanilla": 2.0, "human": 1.0, "wrong": -5.0, "student": 3.0}  # nats per byte
+
+    def rows(name):
+        authors = ["student"] if "student" in name else ["vanilla", "human", "wrong"]
+        after = 0 if name.startswith("vanilla/") else 1
+        return [
+            {"id": key, "order": at, "nll": -4 * gains[author] * after, "bytes": 4}
+            for key in ("q0", "q1")
+            for at, author in enumerate(authors)
+        ]
+
+    monkeypatch.setattr("synthdiv.evaluate.preference.read_likelihood", rows)
+    stage = Preference(["vanilla", "human", "wrong"], ["student"], ["truth"])
+    inputs = {name: name for name in stage.input_names()}
+    estimates, _ = stage.likelihoods(inputs)
+    assert {name: each.value for name, each in estimates.items()} == {
+        "likelihood_own-vanilla": 2.0 - 1.0,
+        **{f"likelihood/{author}-vanilla": gain for author, gain in gains.items()},
+    }
 
 
 def test_a_position_is_not_read_off_pairs_with_a_verdict_in_one_order():

@@ -167,7 +167,9 @@ def test_a_student_that_has_learned_to_judge_has_a_self_preference_that_can_be_m
     assert scores["mass/preference/student"].value > 0.95, "it answers with a letter"
     assert scores["panel_rating/wrong"].value < scores["panel_rating/human"].low
     for author in ("vanilla", "human"):  # equally right, so the truth is .5
-        assert scores[f"votes_at_equal_quality/{author}"].value == pytest.approx(0.5, abs=0.2)
+        for pairs in ("votes_at_equal_quality", "votes_at_equal_quality_and_length"):
+            assert scores[f"{pairs}/{author}"].value == pytest.approx(0.5, abs=0.2)
+        assert scores[f"votes_at_equal_quality_and_length/{author}"].n >= 8
 
 
 def test_students_are_asked_to_judge_in_the_words_that_they_have_learned():

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from measures.pairs import NO, every_pair, sigmoid, swapped
 
-from synthdiv.measures.self_preference import over_baseline, self_bias, votes_at_equal_quality, votes_for_author
+from synthdiv.measures.self_preference import (
+    over_baseline,
+    self_bias,
+    votes_at_equal_quality,
+    votes_at_equal_quality_and_length,
+    votes_for_author,
+)
 
 QUALITY = np.array([0.5, 0.1, -0.2, -0.4])  # mean quality of authors a to d
 
@@ -79,6 +85,7 @@ def test_self_preference_ignores_who_is_first_and_the_order_of_rows():
     functions = [
         over_baseline,
         votes_at_equal_quality,
+        votes_at_equal_quality_and_length,
         *(lambda p, o, k=k: votes_for_author(p, o)[k] for k in range(3)),
     ]
     functions += [lambda p, o, k=k: self_bias(p, o)[k] for k in range(4)]
@@ -118,6 +125,22 @@ def test_votes_for_author_are_paired_with_labels_and_stay_0_5_at_equal_quality()
     assert gap.value > 0.05
     assert votes_at_equal_quality(judged("ab"), "a").value == pytest.approx(0.5, abs=0.02)
     assert votes_at_equal_quality(pairs, "a").value > 0.65
+
+
+@pytest.mark.parametrize(("bias", "share"), [(0.0, 0.5), (1.0, sigmoid(1.0))])
+def test_votes_at_equal_quality_and_length_are_free_of_a_taste_for_long_texts(bias, share):
+    """Its own texts are longer more often than not, and the judge takes the longer of two."""
+    pairs = judged("ab", prompts=600)
+    pairs.panel[:], own = 0.5, np.where(pairs.first == "a", 1.0, -1.0)
+    gap = np.random.default_rng(0).normal(0.7, 1.0, len(own))
+    pairs.length[:], pairs.wins[:] = own * gap, sigmoid(own * (bias + 2 * np.tanh(gap)))
+    assert votes_at_equal_quality(pairs, "a").value > share + 0.05
+    score = votes_at_equal_quality_and_length(pairs, "a").score()
+    assert score.value == pytest.approx(share, abs=0.02)
+    assert score.n == 600
+    assert votes_at_equal_quality_and_length(pairs, "b").value == pytest.approx(1 - share, abs=0.02)
+    pairs.panel[:] = 0.9
+    assert votes_at_equal_quality_and_length(pairs, "a").score().note == "no pair of equal quality"
 
 
 @pytest.mark.parametrize("own", ["nobody", "a"])

