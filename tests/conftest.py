@@ -17,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from omegaconf import OmegaConf
 
 from synthdiv.__main__ import conf_dir
 from synthdiv.study.expand import Expander
@@ -112,6 +113,25 @@ def composed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Expander, "load", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """In one process the same text of a preset is parsed once: a composition reads forty, a third of its time."""
+    load, parsed = OmegaConf.load, dict[str, Any]()
+
+    def once(file: Any) -> Any:
+        if isinstance(file, str | Path):
+            return load(file)
+        text = file.read()
+        if text not in parsed:
+            file.seek(0)
+            parsed[text] = load(file)
+        return copy.deepcopy(parsed[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", once)
         yield
 
 

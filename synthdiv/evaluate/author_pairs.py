@@ -27,6 +27,7 @@ from synthdiv.prompts.prompt_set import read_prompts
 
 CHANCE = 0.5  # a discrimination
 CONSISTENCY = ("discrimination", "position_bias", "flips", "ties")  # defined for a student that cannot judge, too
+OF_DIFFERENCES = 2**0.5  # standard deviations of lengths: that of differences between independent ones
 Row = dict[str, Any]
 Pair = tuple[str, str, str]  # prompt id, first and second author
 Text = tuple[str, str]  # prompt id and author
@@ -211,7 +212,9 @@ def bias_estimates(pairs: Pairs, author: str, seed: int) -> Estimates:
         f"bias/{author}": bias.with_note(note),
         f"bias_per_quality/{author}": scaled.with_note(note),
         f"votes_at_equal_quality/{author}": votes_at_equal_quality(pairs, author),
-        f"votes_at_equal_quality_and_length/{author}": votes_at_equal_quality_and_length(pairs, author, seed=seed),
+        f"votes_at_equal_quality_and_length/{author}": votes_at_equal_quality_and_length(
+            pairs, author, OF_DIFFERENCES, seed
+        ),
         f"over_baseline/{author}": over_baseline(pairs, author),
     }
 

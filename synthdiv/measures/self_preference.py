@@ -21,7 +21,10 @@ NO_PAIR = "no pair of its own text has a verdict and a label"
 VOTES = Measure("votes_for_itself", "share of votes", None, NO_PAIR, 0.0, 1.0)
 OVER_PANEL = Measure("votes_for_itself_over_panel", "share of votes", None, NO_PAIR, -1.0, 1.0)
 EQUAL = Measure("votes_for_itself_at_equal_quality", "share of votes", None, "no pair of equal quality", 0.0, 1.0)
-EQUAL_LENGTH = EQUAL._replace(name="votes_for_itself_at_equal_quality_and_length")
+EQUAL_LENGTH = EQUAL._replace(
+    name="votes_for_itself_at_equal_quality_and_length",
+    undefined="no pair of equal quality has a verdict and lengths",
+)
 BASELINE = Measure(
     "self_preference_over_baseline", "share of votes", None, "no prompt has an equally bad answer of another", -1.0, 1.0
 )
@@ -95,13 +98,18 @@ def votes_at_equal_quality(pairs: Pairs, author: str) -> Estimate:
     return mean_of(EQUAL, prompt_means(votes, prompt_numbers(part.prompt.tolist(), len(votes))))
 
 
-def votes_at_equal_quality_and_length(pairs: Pairs, author: str, scale: float = 1.0, seed: int = 0) -> Estimate:
-    """Return the same predicted at equal length: `length_controlled` on these pairs, with `scale` as there."""
+def votes_at_equal_quality_and_length(pairs: Pairs, author: str, scale: float, seed: int = 0) -> Estimate:
+    """Return the same predicted at equal length: `length_controlled` on these pairs, with `scale` as there. Where no
+    two texts differ in length it is the share of votes."""
     part = pairs.of(author)
     part = part.take(abs(part.panel - 0.5) <= CALIPER)
+    known = ~np.isnan(part.wins + part.length)
+    if known.any() and not part.length[known].any():
+        return replace(votes_at_equal_quality(pairs, author), measure=EQUAL_LENGTH)
     rate, _ = length_controlled(part.wins, part.length, scale, part.prompt.tolist(), seed)
-    rate = replace(rate, measure=EQUAL_LENGTH)
-    return rate if len(part.wins) else replace(rate, value=math.nan, reason=EQUAL.undefined)
+    note = f"{known.sum()} of {len(known)} pairs of equal quality have a verdict and lengths" * (not known.all())
+    rate = replace(rate, measure=EQUAL_LENGTH).with_note(note)
+    return rate if len(known) else replace(rate, value=math.nan, reason=EQUAL.undefined)
 
 
 def over_baseline(pairs: Pairs, author: str) -> Estimate:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from measures.pairs import NO, every_pair, sigmoid, swapped
 
+from synthdiv.measures.length_control import length_controlled
 from synthdiv.measures.self_preference import (
     over_baseline,
     self_bias,
@@ -85,7 +87,7 @@ def test_self_preference_ignores_who_is_first_and_the_order_of_rows():
     functions = [
         over_baseline,
         votes_at_equal_quality,
-        votes_at_equal_quality_and_length,
+        lambda p, o: votes_at_equal_quality_and_length(p, o, 1.0),
         *(lambda p, o, k=k: votes_for_author(p, o)[k] for k in range(3)),
     ]
     functions += [lambda p, o, k=k: self_bias(p, o)[k] for k in range(4)]
@@ -135,12 +137,32 @@ def test_votes_at_equal_quality_and_length_are_free_of_a_taste_for_long_texts(bi
     gap = np.random.default_rng(0).normal(0.7, 1.0, len(own))
     pairs.length[:], pairs.wins[:] = own * gap, sigmoid(own * (bias + 2 * np.tanh(gap)))
     assert votes_at_equal_quality(pairs, "a").value > share + 0.05
-    score = votes_at_equal_quality_and_length(pairs, "a").score()
+    score = votes_at_equal_quality_and_length(pairs, "a", 1.0).score()
     assert score.value == pytest.approx(share, abs=0.02)
-    assert score.n == 600
-    assert votes_at_equal_quality_and_length(pairs, "b").value == pytest.approx(1 - share, abs=0.02)
-    pairs.panel[:] = 0.9
-    assert votes_at_equal_quality_and_length(pairs, "a").score().note == "no pair of equal quality"
+    assert (score.name, score.n) == ("votes_for_itself_at_equal_quality_and_length", 600)
+    assert score.higher_is_better is None
+    assert votes_at_equal_quality_and_length(pairs, "b", 1.0).value == pytest.approx(1 - share, abs=0.02)
+    part = pairs.of("a")
+    wanted, _ = length_controlled(part.wins, part.length, 3.0, part.prompt.tolist())
+    assert votes_at_equal_quality_and_length(pairs, "a", 3.0).value == pytest.approx(wanted.value, abs=1e-9)
+
+
+def test_votes_at_equal_quality_and_length_say_what_is_missing():
+    pairs = judged("ab", bias=1.0, prompts=100)
+    pairs.panel[:], pairs.length[:] = 0.5, 0.0
+    assert votes_at_equal_quality_and_length(pairs, "a", 1.0).value == votes_at_equal_quality(pairs, "a").value
+    pairs.length[:] = np.random.default_rng(0).normal(size=100)
+    pairs.wins[:30] = NO
+    score = votes_at_equal_quality_and_length(pairs, "a", 1.0).score()
+    assert (score.n, score.note) == (70, "70 of 100 pairs of equal quality have a verdict and lengths")
+    for field, reason in (
+        ("length", "no pair of equal quality has a verdict and lengths"),
+        ("wins", "no pair of equal quality has a verdict and lengths"),
+        ("panel", "no pair of equal quality"),
+    ):
+        score = votes_at_equal_quality_and_length(replace(pairs, **{field: np.full(100, NO)}), "a", 1.0).score()
+        assert math.isnan(score.value)
+        assert score.note.split(";")[0] == reason, score.note
 
 
 @pytest.mark.parametrize("own", ["nobody", "a"])

@@ -142,6 +142,14 @@ def test_planted_effects_are_found_and_the_calibration_is_written(scores_of, tmp
     assert status in about
 
 
+def test_where_all_labels_tie_votes_at_equal_quality_and_length_are_those_at_equal_length(scores_of):
+    scores, _ = scores_of([row | {"human": 0.5} for row in labelled_pairs()], *EVERY)
+    judge = scores["judge"]
+    for field in ("value", "low", "high", "n"):
+        equal = judge["votes_for_itself_at_equal_quality_and_length"][field]
+        assert equal == pytest.approx(judge["votes_for_itself_at_equal_length"][field], abs=1e-9)
+
+
 def test_labels_are_compared_with_each_other_too(scores_of):
     rows = labelled_pairs(20)
     rows = [row | {"other": row["human"] if row["id"] > "p14" else 1 - row["human"]} for row in rows]
