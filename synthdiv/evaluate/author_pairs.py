@@ -116,10 +116,13 @@ def pairs_among(authors: Iterable[str], judge: Votes, panel: Sequence[Votes], le
 
 
 def standardised(lengths: Mapping[Text, int], authors: Iterable[str]) -> dict[Text, float]:
-    """Lengths in units of their standard deviation over the texts of these authors; all 0 where that is 0."""
+    """Lengths in units of their standard deviation over the texts of these authors. Where that is 0, texts of the
+    length that they all have are 0, and others NaN."""
     names = {*authors}
-    scale = float(np.std([length for (_, author), length in lengths.items() if author in names] or [0]))
-    return {text: length / scale if scale else 0.0 for text, length in lengths.items()}
+    sizes = [length for (_, author), length in lengths.items() if author in names] or [0]
+    if scale := float(np.std(sizes)):
+        return {text: length / scale for text, length in lengths.items()}
+    return {text: 0.0 if length == sizes[0] else math.nan for text, length in lengths.items()}
 
 
 def pair_estimates(

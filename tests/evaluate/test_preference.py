@@ -20,7 +20,7 @@ import torch
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, Run
-from synthdiv.evaluate.author_pairs import Votes, fixed_estimates, pairs_among, unable
+from synthdiv.evaluate.author_pairs import Votes, fixed_estimates, pairs_among, standardised, unable
 from synthdiv.evaluate.judge_prompts import judge_prompts, pairs_of
 from synthdiv.evaluate.judged import NO_PANEL
 from synthdiv.evaluate.preference import Author, Preference, PreferenceSuite
@@ -315,6 +315,14 @@ def test_a_likelihood_is_not_compared_with_that_of_texts_that_are_wrong_on_purpo
         "likelihood_own-vanilla": 2.0 - 1.0,
         **{f"likelihood/{author}-vanilla": gain for author, gain in gains.items()},
     }
+
+
+def test_lengths_that_no_deviation_measures_are_unknown_and_not_equal():
+    texts = {("q0", "one"): 4, ("q1", "one"): 4, ("q0", "other"): 9, ("q1", "other"): 4}
+    assert standardised(texts, ["other"]) == {text: length / 2.5 for text, length in texts.items()}
+    alone = standardised(texts, ["one"])
+    assert math.isnan(alone.pop(("q0", "other")))
+    assert set(alone.values()) == {0.0}
 
 
 def test_a_position_is_not_read_off_pairs_with_a_verdict_in_one_order():
