@@ -37,6 +37,11 @@ class Stop:
         for number in REASONS:
             self._before[number] = signal.signal(number, self._handle)
 
+    def ignore(self) -> None:
+        """Nothing is left to stop. Python gives signals their defaults before it exits, and the process would be killed."""
+        for number in REASONS:
+            signal.signal(number, signal.SIG_IGN)
+
     def leave(self) -> None:
         """Handle signals again as before."""
         for number, handler in self._before.items():

@@ -211,6 +211,7 @@ def main(arguments: list[str], watch: Callable[[Track, Path, str], Watcher]) -> 
         worker.ranks.leave()
     if worker.ranks.rank == 0 and job.nodes is not None:
         worker.show_cells()
+    stop.ignore()
     if worker.ranks.size > 1:  # all is written, and gloo's threads that outlive their group abort now and then
         logging.shutdown()
         os._exit(code)

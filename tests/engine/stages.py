@@ -39,6 +39,20 @@ def signalled(deed: str) -> None:
         time.sleep(0.01)
 
 
+class Late:
+    """Sends its process a signal when Python takes its modules apart, the last that it does before it exits."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __del__(self, write=os.write, kill=os.kill, process=os.getpid) -> None:
+        write(2, b"a signal while Python exits\n")
+        kill(process(), self.number)
+
+
+LATE: list[Late] = []
+
+
 @dataclass
 class Act(Taking):
     """Writes a line for each of its `steps`, and half way, or where it goes on behind that, does its `deed`."""
@@ -80,6 +94,8 @@ class Act(Taking):
                 time.sleep(1)
         if self.deed.startswith("SIG") and (self.deed.endswith(" always") or once(self)):
             signalled(self.deed.split()[0])
+        if self.deed.startswith("exit"):
+            LATE.append(Late(int(self.deed.split()[1])))
 
 
 @dataclass

@@ -122,6 +122,16 @@ def test_a_signal_ends_a_worker_with_75_and_keeps_its_work(tmp_path, number):
     assert not list(partial.parent.glob(".*/claim.*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_while_a_worker_exits_does_not_change_its_code(tmp_path, number):
+    """Slurm's, near the time limit of a job whose work has just ended: the job would be FAILED."""
+    node = Node(Act(number=1, deed=f"exit {int(number)}"))
+    code, log = done(tmp_path, started(tmp_path, written(tmp_path, [node], [node.key])))
+    assert "a signal while Python exits" in log
+    assert code == 0, log
+    assert states(tmp_path) == {node.key: "built"}
+
+
 def rows(partial: Path) -> int:
     file = partial / STEPS
     return len(file.read_text().splitlines()) if file.exists() else 0

@@ -72,6 +72,13 @@ def assert_as_calm(launch, calm) -> None:
     assert set(launch.built().values()) == {1}
 
 
+def assert_completed(launch) -> None:
+    """Every element ended well; else the log of each that did not is in the message."""
+    failed = {job: state for job, (state,) in launch.accounts().items() if state != "COMPLETED"}
+    logs = [(launch.ledger.folder / "logs" / f"{job}.log").read_text() for job in failed]
+    assert not failed, "\n".join([str(failed), launch.output, *logs])
+
+
 def assert_continued(launch, node: str, job: str) -> None:
     """The node had two sessions or more, and the later went on where the first was stopped."""
     (path,) = launch.artifacts.glob(f"*/{node}")
@@ -92,7 +99,7 @@ def test_requeued_by_hand(slurm, calm, half_done):
     slurm.run("scontrol", "requeue", training)
     slurm.run("scontrol", "requeue", answers)
     launch.wait()
-    assert all(row == ["COMPLETED"] for row in launch.accounts().values())
+    assert_completed(launch)
     for job in (training, answers):
         assert restarts(slurm, job) == ["REQUEUED", "COMPLETED"]
     stopped = {event.node: event.note for event in launch.events("stopped")}
@@ -112,7 +119,7 @@ def test_out_of_time(slurm, calm, half_done, tmp_path):
         f"hydra.launcher.template={tmp_path}/soon.sbatch", "hydra.launcher.time=0:01:00"
     )
     launch.wait()
-    assert all(row == ["COMPLETED"] for row in launch.accounts().values())
+    assert_completed(launch)
     for job in (training, answers):
         assert restarts(slurm, job)[0] == "REQUEUED"
         log = (launch.ledger.folder / "logs" / f"{job}.log").read_text()
@@ -136,7 +143,7 @@ def test_a_node_that_dies(slurm, calm, half_done, machine):
         launch.wait()
     finally:
         slurm.start_daemon(node)
-    assert all(row == ["COMPLETED"] for row in launch.accounts().values())
+    assert_completed(launch)
     assert restarts(slurm, training) == ["NODE_FAIL", "COMPLETED"]
     (trained,) = launch.nodes("train")
     assert_continued(launch, trained, training)
