@@ -61,7 +61,8 @@ def ended(process: subprocess.Popen) -> int:
 
 
 @pytest.mark.parametrize(("number", "devices"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_a_signal_to_the_engine_stops_its_workers_at_a_step(begun, tmp_path, number, devices):
+def test_workers_stop_at_a_step_whatever_ends_and_go_on(begun, tmp_path, number, devices):
+    """A signal to the engine; the death of torchrun, whose launcher starts another; the death of the launcher."""
     process = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")
     process.send_signal(number)
     assert ended(process) == 130
@@ -71,19 +72,37 @@ def test_a_signal_to_the_engine_stops_its_workers_at_a_step(begun, tmp_path, num
     assert "Traceback" not in log
     assert "failed" not in log
     assert not orphans(tmp_path)
-    folder = tmp_path / "outputs/artifacts/train"
-    kept = max(int(path.stem) for path in folder.glob(".*/*.partial/checkpoints/*.ckpt"))
-    assert not list(folder.glob(".*/claim.*"))
-    ledger = Ledger(tmp_path / "outputs", "s")
-    stages = {node.key: node.stage for node in ledger.nodes()}
-    ends = {stages[key]: event.state for key, event in ledger.states().items()}
-    assert ends["train"] == "stopped"
-    assert set(ends.values()) <= {"built", "reused", "stopped"}
+    kept = newest(tmp_path)
+    assert not list((tmp_path / "outputs/artifacts/train").glob(".*/claim.*"))
+    ends = states(tmp_path)
+    assert ends["train"][0] == "stopped"
+    assert {state for state, _ in ends.values()} <= {"built", "reused", "stopped"}
     again = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")  # the same command
-    wait_for(lambda: "continuing at step" in logs(tmp_path), again)
-    again.send_signal(number)
-    assert ended(again) == 130
-    assert f"continuing at step {kept + 1} of" in logs(tmp_path)
+    wait_for(lambda: f"continuing at step {kept + 1} of" in logs(tmp_path), again)
+    if devices == 2:
+        before = set(orphans(tmp_path))
+        (torchrun,) = [pid for pid in before if "torch.distributed.run" in psutil.Process(pid).cmdline()]
+        os.kill(torchrun, signal.SIGKILL)
+        wait_for(lambda: not before & set(orphans(tmp_path)), again)
+        wait_for(lambda: logs(tmp_path).count("continuing at step") == 2, again)
+    again.kill()
+    again.wait()
+    wait_for(lambda: not orphans(tmp_path))
+    assert not list((tmp_path / "outputs/artifacts").glob("*/.*/claim.*")), "released"
+    assert newest(tmp_path) > kept
+    assert states(tmp_path)["train"] == ("stopped", "its launcher has ended")
+
+
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint."""
+    return max(int(path.stem) for path in folder.glob("outputs/artifacts/train/.*/*.partial/checkpoints/*.ckpt"))
+
+
+def states(folder: Path) -> dict[str, tuple[str, str]]:
+    """The last state and note of each stage."""
+    ledger = Ledger(folder / "outputs", "s")
+    stages = {node.key: node.stage for node in ledger.nodes()}
+    return {stages[key]: (event.state, event.note) for key, event in ledger.states().items()}
 
 
 def logs(folder: Path) -> str:
@@ -119,29 +138,6 @@ except KeyboardInterrupt:
     finally:
         process.kill()
     wait_for(lambda: not orphans(tmp_path))
-
-
-@pytest.mark.parametrize("devices", [1, 2])
-def test_workers_of_a_killed_launcher_stop_at_a_step(begun, tmp_path, devices):
-    """They stop at a step, and keep it."""
-    process = begun(f"hydra.launcher.devices={devices}", f"hydra.launcher.jobs={3 - devices}")
-    process.kill()
-    process.wait()
-    wait_for(lambda: not orphans(tmp_path))
-    assert not list((tmp_path / "outputs/artifacts").glob("*/.*/claim.*")), "released"
-    ledger = Ledger(tmp_path / "outputs", "s")
-    stages = {node.key: node.stage for node in ledger.nodes()}
-    ends = {stages[key]: (event.state, event.note) for key, event in ledger.states().items()}
-    assert ends["train"] == ("stopped", "its launcher has ended")
-
-
-def test_ranks_end_when_torchrun_is_killed(begun, tmp_path):
-    """Its launcher lives on and starts others."""
-    begun("hydra.launcher.devices=2", "hydra.launcher.jobs=1")
-    before = set(orphans(tmp_path))
-    (torchrun,) = [pid for pid in before if "torch.distributed.run" in psutil.Process(pid).cmdline()]
-    os.kill(torchrun, signal.SIGKILL)
-    wait_for(lambda: not before & set(orphans(tmp_path)))
 
 
 @pytest.mark.usefixtures("known")

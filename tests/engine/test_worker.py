@@ -18,7 +18,7 @@ from synthdiv.engine.failure import INPUT
 from synthdiv.engine.job import Job
 from synthdiv.engine.local import torchrun
 from synthdiv.study.config import Track
-from tests.engine.evidence import WAIT, wait_for
+from tests.engine.evidence import WAIT, transitions, wait_for
 from tests.engine.stages import STEPS, Act, Both, Given, knowing
 from tests.graphs import taking
 
@@ -155,18 +155,31 @@ def test_two_ranks_build_stages_of_many_together_and_rank_0_those_of_one(tmp_pat
     assert not list((tmp_path / "sweeps/s/events").glob("*.rank*"))
 
 
-@pytest.mark.parametrize("guilty", [0, 1])
-def test_a_signal_to_one_rank_stops_both_at_the_same_step(tmp_path, guilty):
-    nodes = [Node(Both(number=1, deed="SIGTERM", guilty=guilty, marks=str(tmp_path))), Node(Act(number=2))]
+def test_ranks_stop_at_the_same_step_and_the_job_goes_on_when_it_is_started_again(tmp_path):
+    """Whichever rank has the signal, and however many of them run out of memory: then with half of the rows. A job of
+    Slurm queues itself again for that."""
+    signals = [Node(Both(number=guilty, deed="SIGTERM", guilty=guilty, marks=str(tmp_path))) for guilty in (0, 1)]
+    memory = [Node(Both(number=guilty, deed="memory 2", guilty=guilty)) for guilty in (0, 1, -1)]
+    nodes = [*signals, *memory, Node(Act(number=2))]
     path = written(tmp_path, nodes, [node.key for node in nodes])
-    code, log = done(tmp_path, started(tmp_path, path, 2))
-    assert code != 0
-    assert [log.count(f"rank {rank} did step 2") for rank in (0, 1)] == [1, 1], log
-    assert "did step 3" not in log
-    assert states(tmp_path) == {nodes[0].key: "stopped"}, "and nothing else is begun"
-    code, log = done(tmp_path, started(tmp_path, path, 2))
-    assert code == 0, log
-    assert states(tmp_path) == {node.key: "built" for node in nodes}
+    for place, node in enumerate(nodes):
+        code, log = done(tmp_path, started(tmp_path, path, 2))
+        last = place == len(nodes) - 1
+        assert (code == 0) == last, log
+        actual = states(tmp_path)
+        assert [*actual] == [each.key for each in nodes[: place + 1]], "nothing behind it is begun"
+        assert actual[node.key] == ("built" if last else "stopped")
+        assert set([*actual.values()][:place]) <= {"built", "reused"}
+        if node in signals:
+            for rank in (0, 1):
+                assert log.count(f"rank {rank} did step 2") == log.count(f"rank {rank} did step 3") + 1, log
+    for node in (*signals, *memory):
+        assert [each for each in transitions(tmp_path, node) if each[0] in ("stopped", "built")] == [
+            ("stopped", 1),
+            ("built", 2),
+        ]
+    for node in memory:
+        assert Store(tmp_path).artifact(node).manifest["summary"]["rows"] == 2, "of 8 rows a rank takes 4, and then 2"
 
 
 @pytest.mark.parametrize("guilty", [0, 1])
@@ -179,19 +192,3 @@ def test_an_exception_on_one_rank_ends_the_job_with_its_class(tmp_path, guilty):
     event = Ledger(tmp_path, "s").states()[node.key]
     assert (event.state, event.failure, event.note) == ("failed", INPUT, "row 3 of it is no row"), log
     assert not list((tmp_path / "artifacts" / "both").glob("*/manifest.json"))
-
-
-@pytest.mark.parametrize("guilty", [0, 1, -1])
-def test_a_job_that_ran_out_of_memory_takes_half_the_rows_when_restarted(tmp_path, guilty):
-    """However many of its ranks ran out of it; one of Slurm queues itself again for that."""
-    node = Node(Both(number=1, deed="memory 2", guilty=guilty))
-    path = written(tmp_path, [node], [node.key])
-    code, log = done(tmp_path, started(tmp_path, path, 2))
-    assert code != 0
-    event = Ledger(tmp_path, "s").states()[node.key]
-    assert (event.state, event.attempt) == ("stopped", 1), log
-    code, log = done(tmp_path, started(tmp_path, path, 2))
-    assert code == 0, log
-    event = Ledger(tmp_path, "s").states()[node.key]
-    assert (event.state, event.attempt) == ("built", 2)
-    assert Store(tmp_path).artifact(node).manifest["summary"]["rows"] == 2, "of 8 rows a rank takes 4, and then 2"

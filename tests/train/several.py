@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import queue
 import sys
 import time
 from pathlib import Path
@@ -16,11 +17,14 @@ import torch
 import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from synthdiv.core.local_run import LocalRun
+from synthdiv.core.local_run import LocalRun, Stop
 from synthdiv.core.ranks import Ranks
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import DataError, Stopped
+from synthdiv.engine.job import Job
+from synthdiv.engine.job_worker import JobWorker
+from synthdiv.engine.watcher import Watcher
 from synthdiv.models.load import open_model
 from synthdiv.train.adapter import with_adapter
 from synthdiv.train.early import Early
@@ -119,12 +123,17 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
         torch.save(torch.load(out / "weights.pt") | {"looks": looks}, out / "weights.pt")
 
 
+def work(path: str, ranks: Ranks) -> None:
+    """As one of the ranks of a job that builds stages."""
+    assert JobWorker(Job.read(Path(path)), 1, Stop(), ranks, Watcher(), queue.Queue()).work() == 0
+
+
 def main() -> None:
     """Works through the lists of jobs in a folder as they come, until one is empty."""
-    ranks, queue = Ranks.of_environment(), Path(sys.argv[1])
+    ranks, lists = Ranks.of_environment(), Path(sys.argv[1])
     torch.set_num_threads(1)
     for number in itertools.count():
-        while not (path := queue / f"{number}.json").exists():
+        while not (path := lists / f"{number}.json").exists():
             time.sleep(0.02)
         if not (jobs := json.loads(path.read_text())):
             break
@@ -132,7 +141,7 @@ def main() -> None:
             if ranks.rank == 0:
                 Path(job["out"]).mkdir(exist_ok=True)
             ranks.agree("")
-            train(job, ranks)
+            work(job["job"], ranks) if "job" in job else train(job, ranks)
         ranks.agree("")
         path.with_suffix(f".{ranks.rank}").touch()
     ranks.leave()

@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
-import itertools
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from synthdiv.core.ledger import Ledger
 from synthdiv.core.ranks import Ranks
+from synthdiv.core.runtime import Runtime
+from synthdiv.core.store import Store
+from synthdiv.core.strategy import Strategy
+from synthdiv.engine.job import Job
+from synthdiv.mix.mix import Mix
+from synthdiv.study.config import Track
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
+from synthdiv.train.recipe import Lora, Method
+from synthdiv.train.train import Train
+from tests.engine.stages import Given
+from tests.models.small import build, node_of, tiny_model
+from tests.train.pool import POOLS, launch
 from tests.train.several import STEPS, train
 
-PROGRAM = Path(__file__).with_name("several.py")
 STAGE_3 = "deepspeed_stage_3"
+FILES = {Method.full: "model/model.safetensors", Method.lora: "adapter/adapter_model.safetensors"}
+SAME = ["steps", "rows_seen", "supervised_tokens", "tokens", "trained_parameters", "budget", "sources"]
 CURVE = ["loss", "gradient_norm", "loss/a", "loss/b"]
-
-
-class Pool:
-    """Processes that do one list of jobs after another: to start them takes longer than to train. One rank is a process
-    as any other."""
-
-    def __init__(self, ranks: int, accelerator: str) -> None:
-        self.ranks, self.lists = ranks, itertools.count()
-        self.queue = Path(tempfile.mkdtemp(prefix="ranks-"))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": accelerator}
-        with (self.queue / "log").open("w") as log:
-            command = [sys.executable, *torchrun, str(PROGRAM), str(self.queue)]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        atexit.register(self.end)
-
-    def put(self, jobs: list[dict]) -> Path:
-        path = self.queue / f"{next(self.lists)}.json"
-        path.with_suffix(".new").write_text(json.dumps(jobs))
-        return path.with_suffix(".new").rename(path)
-
-    def do(self, jobs: list[dict]) -> None:
-        path, last = self.put(jobs), time.monotonic() + 400
-        while not all(path.with_suffix(f".{rank}").exists() for rank in range(self.ranks)):
-            going = self.process.poll() is None and time.monotonic() < last
-            assert going, (self.queue / "log").read_text()[-6000:]
-            time.sleep(0.02)
-
-    def end(self) -> int:
-        """Its exit code, of all ranks."""
-        if self.process.poll() is None:
-            self.put([])
-        code = self.process.wait(timeout=60)
-        shutil.rmtree(self.queue, ignore_errors=True)
-        return code
-
-
-POOLS: dict[tuple[int, str], Pool] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,12 +36,6 @@ def _no_rank_stays():
     yield
     codes = [POOLS.popitem()[1].end() for _ in range(len(POOLS))]
     assert not any(codes)
-
-
-def launch(folder: Path, ranks: int, jobs: list[dict], accelerator: str = "cpu") -> None:
-    if (ranks, accelerator) not in POOLS:
-        POOLS[ranks, accelerator] = Pool(ranks, accelerator)
-    POOLS[ranks, accelerator].do([job | {"out": str(folder / job["out"])} for job in jobs])
 
 
 def curve(folder: Path, steps: int = STEPS) -> torch.Tensor:
@@ -236,3 +197,52 @@ def test_a_compiled_training_is_the_same_and_goes_on(alone, tmp_path, ways):
     launch(tmp_path, 1 if ways[0][0] == "auto" else 2, jobs)
     for _, lora in ways:
         same(tmp_path / f"{lora}", alone / ("lora" if lora else "full"), 1e-5)
+
+
+@pytest.fixture(scope="module")
+def inputs(root, prompts):
+    student = build(root, tiny_model(layers=2))
+    return student, build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts), prompts
+
+
+@pytest.fixture(scope="module")
+def trained(root, inputs):
+    return {stage.method: build(root, stage, *inputs) for stage in (recipe(method) for method in FILES)}
+
+
+def recipe(method):
+    """AdamW divides by the size of a gradient: with seed 0 one gradient is rounding, and its weight is 4e-5 apart."""
+    lora = Lora(r=3, dropout=0.0)  # ranks draw their own dropout
+    return Train(method=method, lora=lora, epochs=1, batch_rows=14, lr=1e-2, validation=0.1, seed=1)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.auto, Strategy.fsdp2, Strategy.deepspeed_stage_3])
+def test_two_ranks_save_and_validate_what_one_does(tmp_path, root, trained, strategy):
+    here = tmp_path / "store"
+    here.mkdir()
+    (here / "artifacts").mkdir()
+    for folder in (root / "artifacts").iterdir():
+        if folder.name != "train":
+            (here / "artifacts" / folder.name).symlink_to(folder)
+    nodes = [node_of(trained[method]) for method in FILES]
+    given = Given(nodes)
+    Ledger(here, "s", "launch").add(given.records(), given.graph())
+    runtime = Runtime(str(here), device="cpu", strategy=strategy, micro_batch=3)
+    path = here / "sweeps" / "s" / "jobs" / "job.json"
+    Job("job", "s", runtime, Track(), [node.key for node in nodes], given.graph()).write(path)
+    launch(tmp_path, 2, [{"job": str(path), "out": "job"}])
+    for method, node in zip(FILES, nodes, strict=True):
+        actual = Store(here).artifact(node)
+        assert actual.manifest["sessions"][0]["ranks"] == 2
+        one, two = trained[method].manifest["summary"], actual.manifest["summary"]
+        assert [one[name] for name in SAME] == [two[name] for name in SAME]
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
+        for when in ("validation_before", "validation"):
+            assert two[when] == pytest.approx(one[when], abs=2e-5)
+        weights = [load_file(artifact.path / FILES[method]) for artifact in (trained[method], actual)]
+        torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
+        paths = [{str(p.relative_to(a.path)) for p in a.path.rglob("*")} for a in (trained[method], actual)]
+        assert paths[0] == paths[1]
+        name = "config.json" if method is Method.full else "adapter_config.json"
+        texts = [(artifact.path / FILES[method]).with_name(name).read_text() for artifact in (trained[method], actual)]
+        assert texts[0] == texts[1]
