@@ -38,6 +38,7 @@ def last(arguments: list[str], start: str) -> str:
 def hydra_main(arguments: list[str]) -> None:
     """Every run is a sweep: without `-m` Hydra would ignore the launcher."""
     import hydra
+    from hydra._internal.hydra import Hydra
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -54,6 +55,9 @@ def hydra_main(arguments: list[str]) -> None:
     if not (given.hydra_help or given.cfg or given.info or given.shell_completion):
         words, flags = words if given.multirun else ["hydra.sweeper.cells=1", *words], ["--multirun", *flags]
     sys.argv = ["synthdiv", *words, *flags]
+
+    # It composes everything only to read hydra.mode, and every run is a sweep.
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def app(_config: object) -> None:

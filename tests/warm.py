@@ -77,14 +77,15 @@ class Warm:
         self.process.kill()
         self.process.wait()
 
-    def start(self, words: list[str], cwd: Path, output: IO[Any] | None = None, **env: str) -> Process:
-        """`output` takes what the command prints; without it `communicate` gives it."""
+    def start(
+        self, words: list[str], cwd: Path, output: IO[Any] | None = None, program: str = "synthdiv.__main__", **env: str
+    ) -> Process:
+        """`program`: the module whose `main` runs. `output` takes what it prints; without it `communicate` gives it."""
         files = [] if output else [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 (`wait` closes them)
         status, other = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        request = json.dumps({"words": words, "cwd": str(cwd), "environment": os.environ | env})
-        socket.send_fds(
-            self.socket, [request.encode()], [other.fileno(), *(file.fileno() for file in files or [output] * 2)]
-        )
+        request = {"words": words, "cwd": str(cwd), "environment": os.environ | env, "program": program}
+        descriptors = [other.fileno(), *(file.fileno() for file in files or [output] * 2)]
+        socket.send_fds(self.socket, [json.dumps(request).encode()], descriptors)
         other.close()
         return Process(words, status, files)
 
@@ -95,8 +96,9 @@ def read_at_import(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(first)}
 
 
-def serve(requests: socket.socket) -> None:
-    """Fork for each request. Returns in the process that becomes the command; another one waits for its end."""
+def serve(requests: socket.socket) -> str:
+    """Fork for each request. Returns in the process that becomes the command the module whose `main` is to run; another
+    one waits for its end."""
     while True:
         data, files, *_ = socket.recv_fds(requests, 1 << 20, 3)
         if not data:
@@ -120,6 +122,7 @@ def serve(requests: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv, sys.path[0] = ["synthdiv", *request["words"]], ""
+    return request["program"]
 
 
 if __name__ == "__main__":
@@ -128,8 +131,6 @@ if __name__ == "__main__":
     # Modules look for accelerators when they are imported, and a process cannot use one that its parent has looked at.
     for name in () if any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd"))) else MODULES:
         importlib.import_module(name)
-    from synthdiv.__main__ import main
-
+    importlib.import_module("synthdiv.__main__")
     gc.freeze()  # a child would copy what it only reads
-    serve(socket.socket(fileno=int(sys.argv[1])))
-    main()
+    importlib.import_module(serve(socket.socket(fileno=int(sys.argv[1])))).main()

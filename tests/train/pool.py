@@ -1,19 +1,19 @@
-"""Processes of several ranks that train for tests: `several.py` under torchrun."""
+"""Processes of several ranks that train for tests, as torchrun would start them."""
 
 from __future__ import annotations
 
 import atexit
 import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
+import socket
 import tempfile
 import time
 from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("several.py")
+from tests.conftest import ROOT, warm
+
+PROGRAM = "tests.train.several"
 
 
 class Pool:
@@ -23,11 +23,18 @@ class Pool:
     def __init__(self, ranks: int, accelerator: str) -> None:
         self.ranks, self.lists = ranks, itertools.count()
         self.queue = Path(tempfile.mkdtemp(prefix="ranks-"))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": accelerator}
+        environments: list[dict[str, str]] = [{}]
+        if ranks > 1:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = str(probe.getsockname()[1])
+            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
+            environments = [meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
         with (self.queue / "log").open("w") as log:
-            command = [sys.executable, *torchrun, str(PROGRAM), str(self.queue)]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            self.processes = [
+                warm().start([str(self.queue)], ROOT, log, PROGRAM, DS_ACCELERATOR=accelerator, **environment)
+                for environment in environments
+            ]
         atexit.register(self.end)
 
     def put(self, jobs: list[dict]) -> Path:
@@ -38,17 +45,17 @@ class Pool:
     def do(self, jobs: list[dict]) -> None:
         path, last = self.put(jobs), time.monotonic() + 400
         while not all(path.with_suffix(f".{rank}").exists() for rank in range(self.ranks)):
-            going = self.process.poll() is None and time.monotonic() < last
+            going = time.monotonic() < last and not any(each.poll() is not None for each in self.processes)
             assert going, (self.queue / "log").read_text()[-6000:]
             time.sleep(0.02)
 
-    def end(self) -> int:
-        """Its exit code, of all ranks."""
-        if self.process.poll() is None:
+    def end(self) -> list[int]:
+        """The exit code of each rank."""
+        if all(each.poll() is None for each in self.processes):
             self.put([])
-        code = self.process.wait(timeout=60)
+        codes = [each.wait(60) for each in self.processes]
         shutil.rmtree(self.queue, ignore_errors=True)
-        return code
+        return codes
 
 
 POOLS: dict[tuple[int, str], Pool] = {}

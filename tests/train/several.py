@@ -1,4 +1,4 @@
-"""A program for torchrun: trains a tiny model, job after job, each way that several ranks can."""
+"""A program for several ranks: trains a tiny model, job after job, each way that they can."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import transformers
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from synthdiv.core.local_run import LocalRun, Stop
 from synthdiv.core.ranks import Ranks
 from synthdiv.core.runtime import Runtime
@@ -146,7 +145,3 @@ def main() -> None:
         path.with_suffix(f".{ranks.rank}").touch()
     ranks.leave()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

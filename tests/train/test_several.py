@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pyarrow.parquet
@@ -35,7 +36,7 @@ CURVE = ["loss", "gradient_norm", "loss/a", "loss/b"]
 def _no_rank_stays():
     yield
     codes = [POOLS.popitem()[1].end() for _ in range(len(POOLS))]
-    assert not any(codes)
+    assert not any(itertools.chain(*codes))
 
 
 def curve(folder: Path, steps: int = STEPS) -> torch.Tensor:
