@@ -2,8 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUTPUTS ?= outputs
 unexport PYTHONDONTWRITEBYTECODE  # modules are compiled once, when they are first imported: packages have five times as many
-# One more than there are cores: all tests of Slurm run in one, which mostly waits.
-TESTERS = $(shell $(BIN)/python -c "import os; print(min(8, os.cpu_count() or 1) + 1)")
+# Two more than there are cores: all tests of Slurm run in one, which mostly waits, and others wait for processes.
+TESTERS = $(shell $(BIN)/python -c "import os; print(min(8, os.cpu_count() or 1) + 2)")
 FAST := tests/test_structure.py tests/test_docs.py tests/study/test_config.py tests/study/test_expand.py \
 	tests/study/test_grid.py tests/study/test_match.py tests/mix/test_allocate.py tests/prompts/test_split.py \
 	tests/core/test_stage.py tests/core/test_ledger.py tests/measures/test_words.py tests/measures/test_ngrams.py
