@@ -18,6 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from synthdiv.__main__ import conf_dir
@@ -121,25 +122,26 @@ def composed_once() -> Iterator[None]:
 def merged_once() -> Iterator[None]:
     """In one process the same presets are merged once, half of the time of a composition, and the text of one is parsed
     once. Those of a user are merged each time."""
-    merge, load, known = ConfigLoaderImpl._compose_config_from_defaults_list, OmegaConf.load, dict[str, bytes]()
+    merge, load = ConfigLoaderImpl._compose_config_from_defaults_list, OmegaConf.load
+    merges, texts = dict[tuple[str, bytes], bytes](), dict[str, bytes]()
 
     def merged(self: Any, defaults: list[Any], repo: Any) -> Any:
         sources = [source.full_path() for source in repo.get_sources()]
         if len(sources) > 3 or f"file://{conf_dir()}" not in sources:
             return merge(self, defaults, repo)
-        key = f"{sources} {defaults}"
-        if key not in known:
-            known[key] = pickle.dumps(merge(self, defaults, repo))  # copied in a third of the time of `deepcopy`
-        return pickle.loads(known[key])
+        key = f"{sources} {defaults}", pickle.dumps(ConfigStore.instance().repo.get("cell.yaml"))
+        if key not in merges:
+            merges[key] = pickle.dumps(merge(self, defaults, repo))  # copied in a third of the time of `deepcopy`
+        return pickle.loads(merges[key])
 
     def parsed(file: Any) -> Any:
         if isinstance(file, str | Path):
             return load(file)
         text = file.read()
-        if text not in known:
+        if text not in texts:
             file.seek(0)
-            known[text] = pickle.dumps(load(file))
-        return pickle.loads(known[text])
+            texts[text] = pickle.dumps(load(file))
+        return pickle.loads(texts[text])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)

@@ -38,14 +38,14 @@ class Stop:
             self._before[number] = signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Nothing is left to stop. Python gives signals their defaults before it exits, and the process would be killed."""
+        """Nothing is left to stop. Python restores the default actions before it exits: a signal would kill it."""
         for number in REASONS:
             signal.signal(number, signal.SIG_IGN)
 
     def leave(self) -> None:
-        """Handle signals again as before."""
+        """Handle signals again as before. Nothing is left for that of a time limit to stop, and it would kill."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGUSR2 else handler)
 
     def _handle(self, number: int, _frame: object) -> None:
         self.reason = self.reason or REASONS[number]

@@ -45,7 +45,7 @@ class Late:
     def __init__(self, number: int):
         self.number = number
 
-    def __del__(self, write=os.write, kill=os.kill, process=os.getpid) -> None:
+    def __del__(self, write=os.write, kill=os.kill, process=os.getpid) -> None:  # `os` itself may be gone by then
         write(2, b"a signal while Python exits\n")
         kill(process(), self.number)
 

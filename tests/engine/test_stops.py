@@ -65,6 +65,7 @@ def test_a_second_ctrl_c_interrupts_at_once_after_any_signal(tmp_path):
         finally:
             stop.leave()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN, "that of a time limit would kill while Python exits"
 
 
 LONG = [  # a tiny study that trains and answers for some seconds; no checkpoint comes by time

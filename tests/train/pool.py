@@ -1,4 +1,4 @@
-"""Processes of several ranks that train for tests, as torchrun would start them."""
+"""Processes of several ranks that train for tests: forked, and with the variables of torchrun."""
 
 from __future__ import annotations
 
@@ -50,9 +50,12 @@ class Pool:
             time.sleep(0.02)
 
     def end(self) -> list[int]:
-        """The exit code of each rank."""
+        """The exit code of each rank. Those that wait for one that is gone are killed."""
         if all(each.poll() is None for each in self.processes):
             self.put([])
+        else:
+            for each in self.processes:
+                each.kill()
         codes = [each.wait(60) for each in self.processes]
         shutil.rmtree(self.queue, ignore_errors=True)
         return codes

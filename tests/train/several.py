@@ -140,7 +140,10 @@ def main() -> None:
             if ranks.rank == 0:
                 Path(job["out"]).mkdir(exist_ok=True)
             ranks.agree("")
-            work(job["job"], ranks) if "job" in job else train(job, ranks)
+            if "job" in job:
+                work(job["job"], ranks)
+            else:
+                train(job, ranks)
         ranks.agree("")
         path.with_suffix(f".{ranks.rank}").touch()
     ranks.leave()
