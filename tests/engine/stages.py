@@ -177,8 +177,16 @@ def cell(root: Path, **runtime: Any) -> Cell:
     return Cell(sweep="s", track=Track(), runtime=Runtime(str(root), device="cpu", **runtime))
 
 
+KNOWING = f"""
+import {__name__}
+from synthdiv.core.local_run import LocalRun
+
+LocalRun.prepare = lambda run: None  # a single rank needs no torch for these stages
+"""
+
+
 def knowing(folder: Path) -> dict[str, str]:
     """The environment of a process that knows these stages."""
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(f"import {__name__}\n")
+    (folder / "sitecustomize.py").write_text(KNOWING)
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}

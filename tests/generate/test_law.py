@@ -72,6 +72,7 @@ def test_sampling_that_the_law_does_not_have_is_refused_and_not_passed_over(root
         build(root, replace(ANSWER, sampling=Sampling(1.0, 1.0, **how)), prompts, build(root, FAMILY))
 
 
+@pytest.mark.slow
 def test_the_stage_gives_ten_thousand_rows_a_second(root):
     world = World(categories=8, relations=4, entities=100)
     prompts = build(root, Prompts(toy=ToyPrompts(20_100, world), test=20_000))

@@ -273,6 +273,7 @@ def test_a_dialect_does_not_depend_on_the_number_of_dialects():
     assert ratio == pytest.approx(np.full(4, ratio[0]))
 
 
+@pytest.mark.slow
 def test_sampling_gives_fifty_thousand_rows_a_second():
     prompts, rates = LAW.prompts(20_000, "pretrain", 0), []
     for _ in range(3):

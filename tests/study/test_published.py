@@ -191,19 +191,16 @@ def test_a_twin_is_the_same_study_with_toy_models(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    """Both twins in one store: they share prompts, students, judges and small sources. Sources train briefly; those
-    of `toy` are not trained, so that their cells are a launch of their own."""
+    """Both twins in one store: they share prompts, students, judges and small sources."""
     folder = tmp_path_factory.mktemp("twins")
     grid = "hydra.sweeper.also=[{mix: 'single,multi', generators: toy_small}]"
     synthdiv("-m", "experiment=eggs_70b_tiny", grid, *TINY, *BRIEF, cwd=folder)
-    rest = ("mix=single,multi", "generators=toy", "hydra.sweeper.also=[]")
-    synthdiv("-m", "experiment=eggs_70b_tiny", *rest, *TINY, cwd=folder)
     synthdiv("-m", "experiment=eggs_8b_tiny", *TINY, *BRIEF, cwd=folder)
     return folder / "outputs"
 
 
 @pytest.mark.parametrize(
-    ("name", "sizes"), [("eggs_8b_tiny", {"toy_small"}), ("eggs_70b_tiny", {"toy_small", "toy_large", "toy"})]
+    ("name", "sizes"), [("eggs_8b_tiny", {"toy_small"}), ("eggs_70b_tiny", {"toy_small", "toy_large"})]
 )
 def test_a_twin_runs_and_every_arm_keeps_its_size_class(name, sizes, twins):
     """Mistake 4 of S1: labels without the size class let one size overwrite another."""
