@@ -33,7 +33,7 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-test: .venv/ready lint tests  ## everything that every change must pass: about 30 minutes on two cores
+test: lint tests  ## everything that every change must pass: about 30 minutes on two cores
 
 tests: .venv/ready
 	@echo "This takes about 30 minutes on two cores; make check takes about one."

@@ -127,7 +127,7 @@ def merged_once() -> Iterator[None]:
 
     def merged(self: Any, defaults: list[Any], repo: Any) -> Any:
         sources = [source.full_path() for source in repo.get_sources()]
-        if len(sources) > 3 or f"file://{conf_dir()}" not in sources:
+        if len(sources) > 3 or f"file://{conf_dir()}" not in sources:  # beside those of Hydra, the schema and ours
             return merge(self, defaults, repo)
         key = f"{sources} {defaults}", pickle.dumps(ConfigStore.instance().repo.get("cell.yaml"))
         if key not in merges:

@@ -75,7 +75,7 @@ def assert_as_calm(launch, calm) -> None:
 def assert_completed(launch) -> None:
     """Every element ended well; else the log of each that did not is in the message."""
     failed = {job: state for job, (state,) in launch.accounts().items() if state != "COMPLETED"}
-    logs = [(launch.ledger.folder / "logs" / f"{job}.log").read_text() for job in failed]
+    logs = [path.read_text() for path in launch.ledger.folder.glob("logs/*.log") if path.stem in failed]
     assert not failed, "\n".join([str(failed), launch.output, *logs])
 
 
