@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import json
 import logging
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
@@ -67,6 +69,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 warm = functools.cache(Warm)
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+PORTS = iter(range(20000 + 1000 * WORKER, 21000 + 1000 * WORKER))
+
+
+def free_port() -> int:
+    """A port for a server that is started later: below those that the system hands out, and no other test's."""
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is left")
 
 
 def command(*words: str) -> list[str]:
@@ -120,14 +133,29 @@ def composed_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def merged_once() -> Iterator[None]:
-    """In one process the same presets are merged once, half of the time of a composition, and the text of one is parsed
-    once. Those of a user are merged each time."""
-    merge, load = ConfigLoaderImpl._compose_config_from_defaults_list, OmegaConf.load
-    merges, texts = dict[tuple[str, bytes], bytes](), dict[str, bytes]()
+    """In one process the same presets are listed and merged once, most of the time of a composition, and a text
+    is parsed once. Those of a user are merged each time."""
+    select, load = config_loader_impl.create_defaults_list, OmegaConf.load
+    merge = config_loader_impl.ConfigLoaderImpl._compose_config_from_defaults_list
+    lists, merges, texts = dict[str, Any](), dict[tuple[str, bytes], bytes](), dict[str, bytes]()
+
+    def ours(repo: Any) -> list[str]:
+        """Where presets are, if only Hydra's, the schema and ours are used."""
+        sources = [source.full_path() for source in repo.get_sources()]
+        return sources if len(sources) <= 3 and f"file://{conf_dir()}" in sources else []
+
+    def listed(repo: Any, config_name: str, overrides_list: list[Any], *rest: Any, **more: Any) -> Any:
+        if not (sources := ours(repo)):
+            return select(repo, config_name, overrides_list, *rest, **more)
+        groups = [each.input_line for each in overrides_list if repo.group_exists(each.key_or_group)]
+        key = f"{sources} {config_name} {groups} {rest} {more}"
+        if key not in lists:
+            lists[key] = select(repo, config_name, overrides_list, *rest, **more)
+        values = defaults_list.Overrides(repo, overrides_list).config_overrides
+        return dataclasses.replace(lists[key], config_overrides=values)
 
     def merged(self: Any, defaults: list[Any], repo: Any) -> Any:
-        sources = [source.full_path() for source in repo.get_sources()]
-        if len(sources) > 3 or f"file://{conf_dir()}" not in sources:  # beside those of Hydra, the schema and ours
+        if not (sources := ours(repo)):
             return merge(self, defaults, repo)
         key = f"{sources} {defaults}", pickle.dumps(ConfigStore.instance().repo.get("cell.yaml"))
         if key not in merges:
@@ -144,12 +172,13 @@ def merged_once() -> Iterator[None]:
         return pickle.loads(texts[text])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
+        patch.setattr(config_loader_impl, "create_defaults_list", listed)
+        patch.setattr(config_loader_impl.ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
         patch.setattr(OmegaConf, "load", parsed)
         yield
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class CommandResult:
     """What the command printed when it was called in this process."""
 

@@ -50,14 +50,15 @@ class VllmServer:
         folder = weights_folder(base_of(artifact))
         self.tokenizer, self.context, self.ends = tokenizer_of(artifact), load_context(folder), end_ids(folder)
         self.model = "adapter" if adapter.is_dir() else "base"
-        self._root = f"http://127.0.0.1:{free_port()}"
+        arguments = command(folder, adapter if adapter.is_dir() else None, precision, runtime)
+        self._reserved = reserve_port()
+        port = self._reserved.getsockname()[1]
+        self._root = f"http://127.0.0.1:{port}"
         self.server = Server("vllm", f"{self._root}/v1", concurrency=CONCURRENCY, attempts=3, timeout_seconds=3600.0)
-        port = int(self._root.rpartition(":")[2])
-        arguments = command(folder, adapter if adapter.is_dir() else None, precision, port, runtime)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the server
         self._process = subprocess.Popen(
-            [sys.executable, "-c", DIE_WITH_PARENT, *arguments], stdout=self._log, stderr=self._log,
-            env=clean_environment(), start_new_session=True
+            [sys.executable, "-c", DIE_WITH_PARENT, *arguments, "--port", str(port)],
+            stdout=self._log, stderr=self._log, env=clean_environment(), start_new_session=True,
         )  # fmt: skip
         try:
             self._wait(boundary)
@@ -104,6 +105,7 @@ class VllmServer:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._log.close()
+        self._reserved.close()
 
 
 def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]) -> VllmServer:
@@ -118,8 +120,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in names and not name.startswith(prefixes)}
 
 
-def command(folder: Path, adapter: Path | None, precision: str, port: int, runtime: Runtime) -> list[str]:
-    """Return the command that starts vLLM; `--generation-config vllm` ignores sampling defaults of the checkpoint."""
+def command(folder: Path, adapter: Path | None, precision: str, runtime: Runtime) -> list[str]:
+    """Return the command that starts vLLM, without its port; `--generation-config vllm` ignores sampling defaults of
+    the checkpoint."""
     program, *arguments = shlex.split(runtime.vllm)
     executable = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
     if not executable:
@@ -134,7 +137,7 @@ def command(folder: Path, adapter: Path | None, precision: str, port: int, runti
             f"give it more devices with hydra.launcher.devices={runtime.tensor_parallel}, or gpus-per-node on a cluster"
         )
     command_line = [executable, *arguments, "serve", str(folder), "--served-model-name", "base", "--host", "127.0.0.1"]
-    command_line += ["--port", str(port), "--dtype", {"bf16": "bfloat16", "fp32": "float32"}[precision]]
+    command_line += ["--dtype", {"bf16": "bfloat16", "fp32": "float32"}[precision]]
     command_line += ["--tensor-parallel-size", str(runtime.tensor_parallel), "--generation-config", "vllm"]
     if adapter:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -148,10 +151,14 @@ def command(folder: Path, adapter: Path | None, precision: str, port: int, runti
     return [*command_line, *runtime.vllm_options]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def reserve_port() -> socket.socket:
+    """Return a socket that holds a free port of this machine until it is closed, so that no other program takes it
+    before the server does, nor another server after it: vLLM shares a port with any socket of its user that has
+    SO_REUSEPORT, and two servers of one port would answer for each other."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 def answers(shard: Shard) -> Answers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from synthdiv.core.local_run import LocalRun, Stop
 from synthdiv.core.ranks import Ranks, of_slurm
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import Stopped
+from tests.conftest import free_port
 from tests.engine.stages import ROOT
 
 SCRIPT = """
@@ -27,15 +27,9 @@ ranks.leave()
 """
 
 
-def free_port() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
 def processes(environments: list[dict[str, str]], meeting: Path | str = "") -> list[list]:
     """What each rank says in the end."""
-    port = free_port()
+    port = str(free_port())
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(meeting)], stdout=subprocess.PIPE, text=True,

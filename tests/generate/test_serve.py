@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from synthdiv.core.runtime import Server
 from synthdiv.generate.generate import Generate, read_log, read_samples
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Sampling
+from tests.conftest import free_port
 from tests.models.small import build, cpu_run, tiny_model
 
 
@@ -27,12 +27,6 @@ def missing(reason):
     if "serve" in re.split(r"[\s,]+", os.environ.get("SYNTHDIV_REQUIRE", "")):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.generate.answer import LOG, lines
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.generate.vllm import command, serve
+from synthdiv.generate.vllm import command, reserve_port, serve
 from synthdiv.mix.mix import Mix
 from synthdiv.models.load import open_model
 from synthdiv.train.recipe import Lora, Method
@@ -96,6 +98,20 @@ def test_a_server_that_cannot_start_shows_its_log(root, prompts, model, tmp_path
         run.close()
 
 
+def test_nobody_else_gets_the_port_of_a_server():
+    """Not between its choice and the start, and not with the option that vLLM sets, as another worker's choice has."""
+    with contextlib.ExitStack() as stack:
+        reserved = [stack.enter_context(reserve_port()) for _ in range(200)]
+        ports = {one.getsockname()[1] for one in reserved}
+        assert len(ports) == 200
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(reserved[0].getsockname())
+        for _ in range(200):
+            with socket.socket() as other:
+                other.bind(("127.0.0.1", 0))
+                assert other.getsockname()[1] not in ports
+
+
 def test_a_server_that_died_is_started_again(root, prompts, model, run, monkeypatch):
     """Between two shards; and a proxy for the world outside is none for this machine."""
     for name in ("http_proxy", "HTTP_PROXY"):
@@ -139,17 +155,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_without_vllm_the_error_names_alternatives(tmp_path):
     with pytest.raises(ConfigError, match=r"runtime.vllm=no-vllm: no such command.*choose backend hf"):
-        command(tmp_path, None, "bf16", 1, Runtime(vllm="no-vllm"))
+        command(tmp_path, None, "bf16", Runtime(vllm="no-vllm"))
 
 
 @pytest.mark.parametrize("config", [{"use_dora": True}, {"modules_to_save": ["embed_tokens"]}, {"r": 513}])
 def test_an_adapter_that_vllm_does_not_serve_is_refused(tmp_path, config):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8} | config))
     with pytest.raises(ConfigError, match=r"train\.lora\..*vLLM serves.*choose backend hf"):
-        command(tmp_path, tmp_path, "bf16", 1, Runtime(vllm=STAND_IN))
+        command(tmp_path, tmp_path, "bf16", Runtime(vllm=STAND_IN))
 
 
 def test_more_devices_than_the_worker_sees_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(ConfigError, match=r"tensor_parallel=4: this worker may use the devices 3; .*devices=4"):
-        command(tmp_path, None, "bf16", 1, Runtime(vllm=STAND_IN, tensor_parallel=4))
+        command(tmp_path, None, "bf16", Runtime(vllm=STAND_IN, tensor_parallel=4))

@@ -6,12 +6,11 @@ import atexit
 import itertools
 import json
 import shutil
-import socket
 import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import ROOT, warm
+from tests.conftest import ROOT, free_port, warm
 
 PROGRAM = "tests.train.several"
 
@@ -25,10 +24,7 @@ class Pool:
         self.queue = Path(tempfile.mkdtemp(prefix="ranks-"))
         environments: list[dict[str, str]] = [{}]
         if ranks > 1:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = str(probe.getsockname()[1])
-            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
+            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
             environments = [meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
         with (self.queue / "log").open("w") as log:
             self.processes = [
