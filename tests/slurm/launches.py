@@ -7,8 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ from typing import Any
 
 from synthdiv.core.events import Event
 from synthdiv.core.ledger import Ledger
-from tests.conftest import command
+from tests.conftest import warm
 from tests.slurm.conftest import Cluster, wait_for
+from tests.warm import Process
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 SLOWLY = """
@@ -50,7 +49,7 @@ class Launch:
     slurm: Cluster
     folder: Path
     name: str
-    process: subprocess.Popen[str] | None = None
+    process: Process | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -63,10 +62,8 @@ class Launch:
     def start(self, *words: str, **env: str) -> None:
         """The command as a user types it, in the background."""
         with (self.folder / "output").open("a") as log:
-            self.process = subprocess.Popen(
-                command(*words, f"sweep={self.name}", "hydra/launcher=slurm"),
-                cwd=self.folder, env=self.slurm.environment | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+            words = (*words, f"sweep={self.name}", "hydra/launcher=slurm")
+            self.process = warm().start([*words], self.folder, log, **self.slurm.environment | env)
 
     def wait(self, code: int = 0, seconds: float = 300) -> str:
         """The output of the command, once it has ended."""
@@ -117,8 +114,8 @@ class Launch:
     def close(self) -> None:
         """Leave nothing behind, whatever happened."""
         if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+            self.process.kill()
+            self.process.wait(60)
         with contextlib.suppress(RuntimeError):
             self.slurm.run("scancel", f"--name={self.name}")
 

@@ -93,42 +93,29 @@ def restarts(slurm, job: str) -> list[str]:
     return slurm.run("sacct", "-X", "-D", "-n", "-P", "-o", "state", "-j", job).splitlines()
 
 
-def test_requeued_by_hand(slurm, calm, half_done):
-    launch, training, answers = half_done()
-    assert training != answers
-    slurm.run("scontrol", "requeue", training)
-    slurm.run("scontrol", "requeue", answers)
-    launch.wait()
-    assert_completed(launch)
-    for job in (training, answers):
-        assert restarts(slurm, job) == ["REQUEUED", "COMPLETED"]
-    stopped = {event.node: event.note for event in launch.events("stopped")}
-    assert set(stopped.values()) == {"terminated"}, "at a step or batch, before Slurm kills"
-    for node, job in zip(stopped, (launch.job_of(node) for node in stopped), strict=True):
-        assert_continued(launch, node, job)
-    assert len(stopped) == 2
-    assert_as_calm(launch, calm)
-    assert not list(launch.artifacts.glob("*/.*")), "no partial, no claim"
-
-
-def test_out_of_time(slurm, calm, half_done, tmp_path):
+def test_out_of_time_and_requeued_by_hand(slurm, calm, half_done, tmp_path):
+    """The training comes near its time limit, and the answers are queued again by hand."""
     # Slurm looks every 30 s, and tells a job of one minute up to 40 s after its start, 10 at the soonest.
     template = (ROOT / "launchers/slurm/job.sbatch").read_text()
     (tmp_path / "soon.sbatch").write_text(re.sub("--signal=.*", "--signal=USR2@20", template))
+    (tmp_path / "mine.yaml").write_text('stages: {train: {time: "0:01:00"}}\n')
     launch, training, answers = half_done(
-        f"hydra.launcher.template={tmp_path}/soon.sbatch", "hydra.launcher.time=0:01:00"
+        f"hydra.launcher.template={tmp_path}/soon.sbatch", f"hydra.launcher.profile={tmp_path}/mine.yaml"
     )
+    assert training != answers
+    slurm.run("scontrol", "requeue", answers)
     launch.wait()
     assert_completed(launch)
-    for job in (training, answers):
-        assert restarts(slurm, job)[0] == "REQUEUED"
-        log = (launch.ledger.folder / "logs" / f"{job}.log").read_text()
-        assert "near its time limit; queued again (1 of 10)" in log
-    stopped = {event.node: event.note for event in launch.events("stopped")}
-    assert set(stopped.values()) == {"near its time limit"}
-    for node in stopped:
-        assert_continued(launch, node, launch.job_of(node))
+    assert restarts(slurm, answers) == ["REQUEUED", "COMPLETED"]
+    assert restarts(slurm, training)[0] == "REQUEUED"
+    log = (launch.ledger.folder / "logs" / f"{training}.log").read_text()
+    assert "near its time limit; queued again (1 of 10)" in log
+    stopped = {(launch.job_of(event.node), event.note) for event in launch.events("stopped")}
+    assert stopped == {(training, "near its time limit"), (answers, "terminated")}, "before Slurm kills"
+    for event in launch.events("stopped"):
+        assert_continued(launch, event.node, launch.job_of(event.node))
     assert_as_calm(launch, calm)
+    assert not list(launch.artifacts.glob("*/.*")), "no partial, no claim"
 
 
 @pytest.mark.parametrize("machine", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["machine", "daemon"])

@@ -16,11 +16,15 @@ from synthdiv.engine.failure import MEMORY
 from synthdiv.engine.job import Job
 from synthdiv.engine.profile import Profile
 from synthdiv.engine.slurm import Slurm
+from synthdiv.mix.mix import Mix
+from synthdiv.train.recipe import Lora, Method
+from synthdiv.train.train import Train
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
 from tests.engine import stages
 from tests.graphs import taking
+from tests.models.small import build, node_of, tiny_model, toy_prompts
 from tests.slurm.conftest import wait_for
-from tests.slurm.launches import Launch, launching, manifest, prepared, slowed
+from tests.slurm.launches import Launch, launching, manifest, slowed
 
 pytestmark = pytest.mark.slurm
 GRID = [
@@ -38,12 +42,7 @@ options: {mem: 900M, comment: "of twelve, # as an option"}
 stages:
   pretrain: {time: 0:07:00, mem: 600M, cpus-per-task: 2}
 """
-TWO_NODES = """
-options: {mem: 900M}
-setup: ["export MASTER_ADDR=127.0.0.1"]  # both nodes are this machine
-stages:
-  train: {nodes: 2, ntasks-per-node: 1, mem: 1900M}
-"""
+TWO_NODES = {"nodes": 2, "ntasks-per-node": 1, "mem": "1900M"}
 
 
 @pytest.fixture(scope="module")
@@ -293,32 +292,26 @@ def test_ranks_that_run_out_of_memory_are_queued_again_with_half_the_rows(both):
     assert not list(launch.artifacts.glob("*/.*/claim.*"))
 
 
-def test_a_training_is_spread_over_two_nodes(slurm, tmp_path):
+def test_a_training_is_spread_over_two_nodes(slurm, tmp_path, monkeypatch):
     """DeepSpeed's ranks on two nodes train what one process trains."""
-    folders = [tmp_path / "inline", tmp_path / "spread"]
-    folders[0].mkdir()
-    write_files(folders[0])
-    words = [
-        *FILES,
-        "mix=human",
-        "train.method=lora",
-        "train.lora.dropout=0",
-        "runtime.threads=1",
-        "runtime.device=cpu",
-    ]
-    synthdiv(*words, "sweep=alone", cwd=folders[0])
-    with launching(slurm, folders[1], "spread") as launch:
-        prepared(folders[0], launch.folder, "prompts", "pretrain", "mix", "tokens")
-        (launch.folder / "mine.yaml").write_text(TWO_NODES)
-        launch.run(
-            *words, "runtime.strategy=deepspeed_stage_3", "hydra.launcher.profile=mine.yaml", DS_ACCELERATOR="cpu"
-        )
-        (trained,) = launch.artifacts.glob("train/*")
-        assert launch.accounts("nodelist")[launch.job_of(trained.name)] == ["COMPLETED", "n[1-2]"]
-        spread, alone = (
-            manifest(root / "outputs/artifacts/train" / trained.name) for root in (launch.folder, folders[0])
-        )
-        assert [session["ranks"] for session in spread["sessions"]] == [2]
-        assert spread["summary"]["loss"] == pytest.approx(alone["summary"]["loss"], abs=1e-3)
-        assert spread["summary"]["validation"] == pytest.approx(alone["summary"]["validation"], abs=1e-3)
-        assert spread["files"].keys() == alone["files"].keys()
+    for name, value in {**slurm.environment, "DS_ACCELERATOR": "cpu"}.items():
+        monkeypatch.setenv(name, value)
+    recipe = Train(method=Method.lora, epochs=1, batch_rows=16, lr=1e-2, lora=Lora(r=2, dropout=0), validation=0.1)
+    with launching(slurm, tmp_path / "spread", "spread") as launch:
+        root = launch.folder / "outputs"
+        prompts, model = build(root, toy_prompts()), build(root, tiny_model())
+        mix = build(root, Mix(12, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+        trained = build(root, recipe, model, mix, prompts)
+        alone = manifest(trained.path.rename(tmp_path / "alone"))
+        cell = stages.cell(root, strategy="deepspeed_stage_3", threads=1)
+        cell.sweep = launch.name
+        profile = Profile(options=TWO_NODES, setup=["export MASTER_ADDR=127.0.0.1"])  # both nodes are this machine
+        engine = Slurm(stages.Given([node_of(trained)]), cell, profile, group=1, requeues=0, detach=False)
+        assert engine.run() == 0
+        accounts = launch.accounts("nodelist")
+    spread = manifest(trained.path)
+    assert accounts == {launch.job_of(trained.key): ["COMPLETED", "n[1-2]"]}
+    assert [session["ranks"] for session in spread["sessions"]] == [2]
+    assert spread["summary"]["loss"] == pytest.approx(alone["summary"]["loss"], abs=1e-3)
+    assert spread["summary"]["validation"] == pytest.approx(alone["summary"]["validation"], abs=1e-3)
+    assert spread["files"].keys() == alone["files"].keys()

@@ -46,8 +46,8 @@ def expander(loader: object) -> Expander:
 def test_every_file_composes_and_is_short(preset, loader):
     group, _, name = preset.rpartition("/")
     place = f"{group}@judge.rubrics.{name}" if group == "judge/rubric" else group
-    cell = OmegaConf.to_object(compose("config", [f"{place}={name}"]))
-    assert isinstance(cell, Cell)
+    if group != "experiment":  # whose cells the next test composes
+        assert isinstance(OmegaConf.to_object(compose("config", [f"{place}={name}"])), Cell)
     if group == "judge/rubric":
         return  # a text is as long as it is
     lines = (CONF / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()
@@ -65,7 +65,7 @@ def test_every_cell_of_every_experiment_composes(name, loader, expander):
     assert config.sweep == name
     assert len({point.overrides for point in points}) == len(points)
     alone = GridSpec.read(**sweeper | {"cells": 1})
-    for point in points[:: max(1, len(points) // 30)]:  # some 30 of a large grid
+    for point in points[:: max(1, len(points) // 10)]:  # some ten of a large grid
         assert expander.points(alone, list(point.overrides)) == [point], "its printed command runs this cell alone"
 
 
