@@ -24,10 +24,11 @@ SLOWLY = """
 import os, time
 from synthdiv.core.local_run import LocalRun
 
-progress = LocalRun.progress
+progress, over = LocalRun.progress, os.path.join(os.path.dirname(__file__), "over")
 
 def slowly(run, done, total, what, keep=None):
-    if done < total and what.startswith(("steps", "answers")) and "SLURM_RESTART_COUNT" not in os.environ:
+    first = "SLURM_RESTART_COUNT" not in os.environ and not os.path.exists(over)
+    if done < total and what.startswith(("steps", "answers")) and first:
         time.sleep({seconds})
     progress(run, done, total, what, keep)
 
@@ -36,7 +37,8 @@ LocalRun.progress = slowly
 
 
 def slowed(folder: Path, seconds: float) -> dict[str, str]:
-    """The environment in which the first run of a job waits so long after each step and batch; later runs do not."""
+    """The environment in which the first run of a job waits so long after each step and batch; later runs do not, nor
+    does any once there is a file `over` in the folder."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(SLOWLY.format(seconds=seconds))
     return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}

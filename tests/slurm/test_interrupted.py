@@ -104,6 +104,8 @@ def test_out_of_time_and_requeued_by_hand(slurm, calm, half_done, tmp_path):
     )
     assert training != answers
     slurm.run("scontrol", "requeue", answers)
+    wait_for("both are stopped", lambda: len(launch.events("stopped")) == 2, 120)
+    (tmp_path / "slow/over").touch()  # the answers of the student are in a job of their own
     launch.wait()
     assert_completed(launch)
     assert restarts(slurm, answers) == ["REQUEUED", "COMPLETED"]
