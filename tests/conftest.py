@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -105,10 +107,17 @@ def completed(words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> subproc
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished tiny study: human, single and multi, two seeds of one student."""
-    folder = tmp_path_factory.mktemp("study")
-    synthdiv("-m", "mix=human,single,multi", "train.seed=0,1", "sweep=tiny", *TINY, cwd=folder)
-    return folder
+    """The folder of a finished tiny study: human, single and multi, two seeds of one student. One worker of pytest runs
+    it; each has a copy."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-study"
+    with (shared.with_suffix(".lock")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            folder = tmp_path_factory.mktemp("study")
+            synthdiv("-m", "mix=human,single,multi", "train.seed=0,1", "sweep=tiny", *TINY, cwd=folder)
+            folder.rename(shared)
+    return Path(shutil.copytree(shared, tmp_path_factory.mktemp("study") / "study"))
 
 
 @pytest.fixture(scope="session", autouse=True)

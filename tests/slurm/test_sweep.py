@@ -29,8 +29,8 @@ from tests.slurm.launches import Launch, launching, manifest, slowed
 pytestmark = pytest.mark.slurm
 GRID = [
     "-m",
-    "mix=none,human,single",
-    "mix.rotation=0,1,2,3",  # which matters to none of these
+    "mix=none,single",
+    "mix.rotation=0,1,2,3,4,5",  # which matters to neither
     "generators=toy_small",
     *TINY,
     "generators.shard_rows=16",
@@ -47,7 +47,7 @@ TWO_NODES = {"nodes": 2, "ntasks-per-node": 1, "mem": "1900M"}
 
 @pytest.fixture(scope="module")
 def twelve(slurm, tmp_path_factory):
-    """A finished sweep of 12 cells, 3 of them different, whose pre-training asks for other resources than the rest."""
+    """A finished sweep of 12 cells, 2 of them different, whose pre-training asks for other resources than the rest."""
     with launching(slurm, tmp_path_factory.mktemp("sweep") / "twelve", "twelve") as launch:
         (launch.folder / "mine.yaml").write_text(PROFILE)
         launch.run(*GRID, "hydra.launcher.profile=mine.yaml")
@@ -62,10 +62,10 @@ def jobs(launch) -> dict[str, Job]:
 def test_twelve_cells_build_each_unique_node_once(twelve):
     cells = twelve.ledger.cells()
     assert len(cells) == 12
-    assert len({cell.key for cell in cells}) == 3
+    assert len({cell.key for cell in cells}) == 2
     wanted = {key for cell in cells for key in cell.nodes}
     assert twelve.built() == Counter(wanted)
-    assert f"12 cells (3 unique), {len(wanted)} nodes built, 0 reused" in twelve.output
+    assert f"12 cells (2 unique), {len(wanted)} nodes built, 0 reused" in twelve.output
     planned = Counter(key for job in jobs(twelve).values() for key in job.nodes)
     assert planned == Counter(wanted)
 
@@ -97,7 +97,7 @@ def test_nodes_that_share_a_model_share_a_job(twelve):
         if any(stage[key] == "train" for key in job.nodes):
             trained += 1
             assert Counter(stage[key] for key in job.nodes)["generate"] == 2, "its answers in both decodings"
-    assert trained == len(twelve.nodes("train")) == 2
+    assert trained == len(twelve.nodes("train")) == 1
 
 
 def test_the_same_command_again_submits_nothing(twelve):
