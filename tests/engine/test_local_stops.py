@@ -16,9 +16,10 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node
 from synthdiv.engine.job import Job
 from synthdiv.study.config import Track
-from tests.conftest import FILES, command, write_files
+from tests.conftest import FILES, warm, write_files
 from tests.engine.evidence import WAIT, orphans, wait_for
 from tests.engine.stages import Act, Given, knowing
+from tests.warm import Process
 
 LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs=2"]
 LONG = [*FILES, "mix=human", "train.epochs=100000", "sweep=s", "runtime.threads=1", "runtime.checkpoint_seconds=0.2"]
@@ -37,9 +38,9 @@ def begun(tmp_path):
     write_files(tmp_path)
     place, processes = tmp_path / "outputs/artifacts/train", []
 
-    def start(*more: str) -> subprocess.Popen:
+    def start(*more: str) -> Process:
         with (tmp_path / "log").open("w") as log:
-            process = subprocess.Popen(command(*LONG, *LOCAL, *more), cwd=tmp_path, stdout=log, stderr=log)
+            process = warm().start([*LONG, *LOCAL, *more], tmp_path, log)
         processes.append(process)
         before = set(place.glob(".*/*.partial"))
         wait_for(lambda: any(list(new.glob("*/*.ckpt")) for new in set(place.glob(".*/*.partial")) - before), process)
@@ -50,10 +51,10 @@ def begun(tmp_path):
     for one in [*(process.pid for process in processes if process.poll() is None), *orphans(tmp_path)]:
         os.kill(one, signal.SIGKILL)
     for process in processes:
-        process.wait()
+        process.wait(WAIT)
 
 
-def ended(process: subprocess.Popen) -> int:
+def ended(process: subprocess.Popen | Process) -> int:
     try:
         return process.wait(timeout=WAIT)
     finally:
@@ -89,7 +90,7 @@ def test_workers_stop_at_a_step_and_the_same_command_goes_on(begun, tmp_path, nu
         wait_for(lambda: not before & set(orphans(tmp_path)), again)
         wait_for(lambda: logs(tmp_path).count("continuing at step") == 2, again)
     again.kill()
-    again.wait()
+    again.wait(WAIT)
     wait_for(lambda: not orphans(tmp_path))
     assert not list((tmp_path / "outputs/artifacts").glob("*/.*/claim.*")), "released"
     assert states(tmp_path)["train"] == ("stopped", "its launcher has ended")
