@@ -71,12 +71,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 warm = functools.cache(Warm)
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-PORTS = iter(range(20000 + 1000 * WORKER, 21000 + 1000 * WORKER))
+PORTS = iter(range(20000 + os.getpid() % 1000 * 12, 32000))
 
 
 def free_port() -> int:
-    """A port for a server that is started later: below those that the system hands out, and no other test's."""
+    """A port for a server that is started later: below those that Linux hands out, and where no other process looks
+    first."""
     for port in PORTS:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))

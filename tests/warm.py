@@ -78,12 +78,15 @@ class Warm:
         self.process.wait()
 
     def start(
-        self, words: list[str], cwd: Path, output: IO[Any] | None = None, program: str = "synthdiv.__main__", **env: str
-    ) -> Process:
-        """`program`: the module whose `main` runs. `output` takes what it prints; without it `communicate` gives it."""
+        self, words: list[str], cwd: Path, output: IO[Any] | None = None, program: str = "synthdiv.__main__",
+        environment: dict[str, str] | None = None, **env: str,
+    ) -> Process:  # fmt: skip
+        """`program`: the module whose `main` runs. `output` takes what it prints; without it `communicate` gives it.
+        `env` is added to the environment, which is that of this process where none is given."""
         files = [] if output else [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 (`wait` closes them)
         status, other = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        request = {"words": words, "cwd": str(cwd), "environment": os.environ | env, "program": program}
+        request = {"words": words, "cwd": str(cwd), "environment": (environment or dict(os.environ)) | env}
+        request["program"] = program
         descriptors = [other.fileno(), *(file.fileno() for file in files or [output] * 2)]
         socket.send_fds(self.socket, [json.dumps(request).encode()], descriptors)
         other.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -27,11 +28,15 @@ class Ranks:
         `meeting`; without it, the variables of an enclosing step are ignored. The keys by which they meet begin with
         `secret`: PyTorch's store answers anyone who can reach its port."""
         several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
-        if meeting and several and "RANK" not in os.environ:
-            os.environ.update(of_slurm(meeting))
-        size = int(os.environ.get("WORLD_SIZE", 1))
-        if size == 1:
-            return cls()
+        with contextlib.ExitStack() as held:
+            if meeting and several and "RANK" not in os.environ:
+                os.environ.update(of_slurm(meeting, held))
+            size = int(os.environ.get("WORLD_SIZE", 1))
+            return cls() if size == 1 else cls._joined(secret)
+
+    @classmethod
+    def _joined(cls, secret: str) -> Ranks:
+        """Join the process group that the environment describes."""
         import torch
         from torch import distributed
         from torch.distributed.distributed_c10d import PrefixStore
@@ -76,15 +81,22 @@ class Ranks:
             distributed.destroy_process_group()
 
 
-def of_slurm(meeting: Path) -> dict[str, str]:
+def reserve_port(address: str = "127.0.0.1") -> socket.socket:
+    """Return a socket that holds a free port until it is closed. The system then gives the port to nobody else, and one
+    server that sets SO_REUSEADDR, as servers do, can still listen on it."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((address, 0))
+    return reserved
+
+
+def of_slurm(meeting: Path, held: contextlib.ExitStack) -> dict[str, str]:
     """torchrun's variables from those of a job step. Rank 0 takes a free port of its host, which nobody can guess, and
-    writes it into a file that only the user may read; each run of a requeued job has its own."""
+    writes it into a file that only the user may read; each run of a requeued job has its own. `held` keeps the port."""
     step = os.environ
     file = Path(f"{meeting}.{step['SLURM_JOB_ID']}-{step.get('SLURM_RESTART_COUNT', '0')}.meeting")
     if step["SLURM_PROCID"] == "0":
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = probe.getsockname()[1]
+        port = held.enter_context(reserve_port("")).getsockname()[1]
         draft = file.with_suffix(".draft")
         draft.touch(mode=0o600)
         draft.write_text(

@@ -16,6 +16,7 @@ import psutil
 
 from synthdiv.core.events import DONE, Event
 from synthdiv.core.local_run import Stop
+from synthdiv.core.ranks import reserve_port
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, SynthdivError
 from synthdiv.engine.build import companions, halved
@@ -39,6 +40,7 @@ class LocalWorker:
     nodes: list[Node] = field(default_factory=list)  # what it builds: several that are built together, or one
     opened: str | None = None  # the model that it has open, as far as this process knows
     began: bool = False  # whether it ever began a node
+    port: socket.socket | None = None  # where its ranks meet, held until it ends
 
     def send(self, line: str) -> None:
         """How many rows to take at once, then nodes, each by key and attempt; or `stop`, at the next step or batch."""
@@ -50,6 +52,8 @@ class LocalWorker:
         """Nothing is left to build: it ends by itself."""
         assert self.process.stdin
         self.process.stdin.close()
+        if self.port:
+            self.port.close()
 
     def kill(self) -> None:
         """End it now, with its children: the ranks of torchrun are in sessions of their own."""
@@ -136,14 +140,15 @@ class Local(Engine):
         log = self.ledger.folder / "logs" / f"{name}.log"
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(self.environments)))
         settings = {"SYNTHDIV_LOG": str(log), "OMP_NUM_THREADS": threads, **self.environments[number - 1]}
-        launcher = torchrun(self.devices) if self.devices > 1 else []
+        port = reserve_port() if self.devices > 1 else None
+        launcher = torchrun(self.devices, port.getsockname()[1]) if port else []
         with log.open("a") as handle:
             process = subprocess.Popen(
                 [sys.executable, "-m", *launcher, "synthdiv.worker", str(self.job), str(number)],
                 stdin=subprocess.PIPE, stdout=handle, stderr=handle, bufsize=0, env=os.environ | settings,
                 start_new_session=True,
             )  # fmt: skip
-        return self.workers.setdefault(number, LocalWorker(name, process, log))
+        return self.workers.setdefault(number, LocalWorker(name, process, log, port=port))
 
     def _look(self, stop: Stop) -> None:
         """Settle what the workers have built or failed to build, and what those that ended left unfinished."""
@@ -181,12 +186,9 @@ class Local(Engine):
             self.ended_before(node, event, message, LOST, str(worker.log), final=False)
 
 
-def torchrun(ranks: int) -> list[str]:
-    """Its module and options. The rendezvous is static, at a free port of this machine: c10d's, which `--standalone`
-    takes, unpickles what any user of the machine sends to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def torchrun(ranks: int, port: int) -> list[str]:
+    """Its module and options. The rendezvous is static, at a port of this machine: c10d's, which `--standalone` takes,
+    unpickles what any user of the machine sends to it."""
     options = ["--nnodes=1", "--node-rank=0", "--master-addr=127.0.0.1", f"--master-port={port}"]
     return ["torch.distributed.run", *options, f"--nproc-per-node={ranks}", "-m"]
 

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.ranks import reserve_port
 from synthdiv.core.runtime import Runtime, Server
 from synthdiv.core.types import Artifact, ConfigError, DataError
 from synthdiv.generate.answer import Answer, Answers, Request, Shard
@@ -149,16 +149,6 @@ def command(folder: Path, adapter: Path | None, precision: str, runtime: Runtime
             raise ConfigError(f"train.lora.r={rank}: vLLM serves adapters up to {LORA_RANKS[-1]}; choose backend hf")
         command_line += ["--enable-lora", "--max-lora-rank", str(lora_rank), "--lora-modules", f"adapter={adapter}"]
     return [*command_line, *runtime.vllm_options]
-
-
-def reserve_port() -> socket.socket:
-    """Return a socket that holds a free port of this machine until it is closed, so that no other program takes it
-    before the server does, nor another server after it: vLLM shares a port with any socket of its user that has
-    SO_REUSEPORT, and two servers of one port would answer for each other."""
-    reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(("127.0.0.1", 0))
-    return reserved
 
 
 def answers(shard: Shard) -> Answers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core.local_run import LocalRun, Stop
-from synthdiv.core.ranks import Ranks, of_slurm
+from synthdiv.core.ranks import Ranks, of_slurm, reserve_port
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.types import Stopped
 from tests.conftest import free_port
@@ -66,13 +68,44 @@ def test_ranks_of_a_job_step_meet_where_nobody_can_guess(tmp_path, monkeypatch):
             for name, value in step(rank, SLURM_RESTART_COUNT=str(run)).items():
                 monkeypatch.setenv(name, value)
             monkeypatch.delenv("MASTER_ADDR", raising=False)
-            actual = of_slurm(tmp_path / "job")
+            with contextlib.ExitStack() as held:
+                actual = of_slurm(tmp_path / "job", held)
             places.append((actual.pop("MASTER_ADDR"), int(actual.pop("MASTER_PORT"))))
             assert actual == {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     assert places[::2] == places[1::2], "both ranks go to one place"
     assert {address for address, _ in places} == {"node-7"}
     assert len(set(places)) > 1, "a job that was queued again meets elsewhere"
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_reserved_port_is_handed_to_nobody_and_one_server_can_listen_on_it():
+    with contextlib.ExitStack() as stack:
+        reserved = [stack.enter_context(reserve_port()) for _ in range(200)]
+        ports = {each.getsockname()[1] for each in reserved}
+        assert len(ports) == 200
+        for options in ((), (socket.SO_REUSEADDR,)):
+            for _ in range(500):
+                assert stack.enter_context(bound(("127.0.0.1", 0), *options)).getsockname()[1] not in ports
+        address = reserved[0].getsockname()
+        with pytest.raises(OSError, match="in use"):
+            bound(address)
+        with bound(address, socket.SO_REUSEADDR) as server:
+            server.listen()
+            socket.create_connection(address).close()
+            with pytest.raises(OSError, match="in use"):
+                bound(address, socket.SO_REUSEADDR)
+
+
+def bound(address: tuple[str, int], *options: int) -> socket.socket:
+    one = socket.socket()
+    try:
+        for option in options:
+            one.setsockopt(socket.SOL_SOCKET, option, 1)
+        one.bind(address)
+    except OSError:
+        one.close()
+        raise
+    return one
 
 
 def test_two_processes_of_a_job_step(tmp_path):

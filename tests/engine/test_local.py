@@ -203,13 +203,13 @@ def test_ranks_meet_at_a_static_rendezvous_that_unpickles_nothing():
     """`--standalone` means that of c10d, as `--rdzv-backend` can."""
     from torch.distributed.run import config_from_args, get_args_parser
 
-    words = torchrun(2)
+    words = torchrun(2, 29500)
     assert words[0] == "torch.distributed.run"
     options = get_args_parser().parse_args([*words[1:], "synthdiv.worker"])
     assert not options.standalone
     config = config_from_args(options)[0]
     assert (config.rdzv_backend, config.min_nodes, config.max_nodes, config.nproc_per_node) == ("static", 1, 1, 2)
-    assert config.rdzv_endpoint == f"127.0.0.1:{options.master_port}"
+    assert config.rdzv_endpoint == "127.0.0.1:29500"
 
 
 def test_torchrun_starts_several_ranks_and_a_stage_of_one_rank_gets_one(engine, tmp_path):

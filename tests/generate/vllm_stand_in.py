@@ -90,10 +90,6 @@ def handler(model: Model) -> type[http.server.BaseHTTPRequestHandler]:
     return Handler
 
 
-class HttpServer(http.server.ThreadingHTTPServer):
-    allow_reuse_port = True  # as vLLM, which sets SO_REUSEPORT
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("verb", choices=["serve"])
@@ -108,4 +104,4 @@ if __name__ == "__main__":
     parser.add_argument("--die", action="store_true", help="at the first request")
     said = parser.parse_args()
     torch.set_num_threads(1)
-    HttpServer((said.host, said.port), handler(Model(said))).serve_forever()
+    http.server.ThreadingHTTPServer((said.host, said.port), handler(Model(said))).serve_forever()

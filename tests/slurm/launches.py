@@ -65,7 +65,7 @@ class Launch:
         """The command as a user types it, in the background."""
         with (self.folder / "output").open("a") as log:
             words = (*words, f"sweep={self.name}", "hydra/launcher=slurm")
-            self.process = warm().start([*words], self.folder, log, **self.slurm.environment | env)
+            self.process = warm().start([*words], self.folder, log, environment=self.slurm.environment, **env)
 
     def wait(self, code: int = 0, seconds: float = 300) -> str:
         """The output of the command, once it has ended."""

@@ -88,6 +88,11 @@ def assert_continued(launch, node: str, job: str) -> None:
         assert re.search(r"continuing at step (?!1 )\d+ of", log)
 
 
+def stops(launch) -> set[tuple[str | None, str]]:
+    """What was stopped, by its element, and why."""
+    return {(launch.job_of(event.node), event.note) for event in launch.events("stopped")}
+
+
 def restarts(slurm, job: str) -> list[str]:
     """How each run of an element ended."""
     return slurm.run("sacct", "-X", "-D", "-n", "-P", "-o", "state", "-j", job).splitlines()
@@ -104,7 +109,7 @@ def test_out_of_time_and_requeued_by_hand(slurm, calm, half_done, tmp_path):
     )
     assert training != answers
     slurm.run("scontrol", "requeue", answers)
-    wait_for("both are stopped", lambda: len(launch.events("stopped")) == 2, 120)
+    wait_for("both are stopped", lambda: {job for job, _ in stops(launch)} == {training, answers}, 120)
     (tmp_path / "slow/over").touch()  # the answers of the student are in a job of their own
     launch.wait()
     assert_completed(launch)
@@ -112,8 +117,7 @@ def test_out_of_time_and_requeued_by_hand(slurm, calm, half_done, tmp_path):
     assert restarts(slurm, training)[0] == "REQUEUED"
     log = (launch.ledger.folder / "logs" / f"{training}.log").read_text()
     assert "near its time limit; queued again (1 of 10)" in log
-    stopped = {(launch.job_of(event.node), event.note) for event in launch.events("stopped")}
-    assert stopped == {(training, "near its time limit"), (answers, "terminated")}, "before Slurm kills"
+    assert stops(launch) == {(training, "near its time limit"), (answers, "terminated")}, "before Slurm kills"
     for event in launch.events("stopped"):
         assert_continued(launch, event.node, launch.job_of(event.node))
     assert_as_calm(launch, calm)

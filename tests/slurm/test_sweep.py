@@ -314,4 +314,5 @@ def test_a_training_is_spread_over_two_nodes(slurm, tmp_path, monkeypatch):
     assert [session["ranks"] for session in spread["sessions"]] == [2]
     assert spread["summary"]["loss"] == pytest.approx(alone["summary"]["loss"], abs=1e-3)
     assert spread["summary"]["validation"] == pytest.approx(alone["summary"]["validation"], abs=1e-3)
+    assert alone["summary"]["validation_before"]["human"] - alone["summary"]["validation"]["human"] > 0.01, "it learns"
     assert spread["files"].keys() == alone["files"].keys()

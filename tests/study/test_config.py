@@ -46,7 +46,7 @@ def expander(loader: object) -> Expander:
 def test_every_file_composes_and_is_short(preset, loader):
     group, _, name = preset.rpartition("/")
     place = f"{group}@judge.rubrics.{name}" if group == "judge/rubric" else group
-    if group != "experiment":  # whose cells the next test composes
+    if group != "experiment":  # a cell of each is in test_keys.py
         assert isinstance(OmegaConf.to_object(compose("config", [f"{place}={name}"])), Cell)
     if group == "judge/rubric":
         return  # a text is as long as it is
