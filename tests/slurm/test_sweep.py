@@ -305,7 +305,7 @@ def test_a_training_is_spread_over_two_nodes(slurm, tmp_path, monkeypatch):
         alone = manifest(trained.path.rename(tmp_path / "alone"))
         cell = stages.cell(root, strategy="deepspeed_stage_3", threads=1)
         cell.sweep = launch.name
-        profile = Profile(options=TWO_NODES, setup=["export MASTER_ADDR=127.0.0.1"])  # both nodes are this machine
+        profile = Profile(options={"mem": "900M"}, setup=["export MASTER_ADDR=127.0.0.1"], stages={"train": TWO_NODES})
         engine = Slurm(stages.Given([node_of(trained)]), cell, profile, group=1, requeues=0, detach=False)
         assert engine.run() == 0
         accounts = launch.accounts("nodelist")
