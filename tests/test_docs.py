@@ -35,7 +35,7 @@ READERS_OWN = {
     "FILE": "answers.jsonl",
     "generators.models.0.hosted.id=NAME": "generators.models.0.hosted.id=model",
 }
-# Appended to all launches of the demo but the plain one, whose 40 cells take seconds.
+# Appended to all launches of the demo but the plain one, whose cells take seconds.
 FEW_CELLS = ["mix=human", "generators=toy_small", "student=toy_small", "hydra.sweeper.also=[]"]
 # Commands that no test can run, each with the reason.
 NOT_RUN: dict[str, str] = {

@@ -116,6 +116,4 @@ def typed(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         hints = type_hints(hint)  # type: ignore[arg-type]
         return hint(**{name: typed(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint(value)
-    return value
+    return hint(value) if isinstance(hint, type) and issubclass(hint, Enum) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +40,7 @@ class Selection(FineTuningSet):
     level: float | None = None
     """1: as spread out as possible; 0: near the medoids of a few parts; null: at random."""
     human: list[int] = field(default_factory=list)
-    """The place of the first train prompt with a human answer in the mix, how many there are, and how many train
-    prompts: these are not in the pool."""
+    """The first train prompt with a human answer, how many have one, and of how many: these are not in the pool."""
     near: float = 1.0
     """The share of the pool, nearest to the split `target`, that is chosen from."""
     pattern: str = ""
@@ -78,10 +76,9 @@ class Selection(FineTuningSet):
             quota |= zip(of_source, largest_remainder(rows, [sizes[stratum] for stratum in of_source]), strict=True)
         for stratum in sorted(sizes, key=lambda key: (sizes[key], key)):
             left = ~np.isin(prompts, prompts[selected])
-            members = np.array([at for at, each in enumerate(strata) if each == stratum and left[at]], dtype=int)
-            selected += members[
-                choose(vectors[members], quota[stratum], self.level, prompts[members], self.seed)
-            ].tolist()
+            members = np.flatnonzero(left & [each == stratum for each in strata])
+            picked = choose(vectors[members], quota[stratum], self.level, prompts[members], self.seed)
+            selected += members[picked].tolist()
         if len(selected) < self.rows:
             raise DataError(
                 f"mix.level={self.level}: {len(pool)} answers to {len({*prompts.tolist()})} prompts give "
@@ -102,16 +99,14 @@ class Selection(FineTuningSet):
 
 def tokens(text: str) -> list[str]:
     """The words of a text as `\\w+` finds them; marks continue one, and letters of scripts without spaces are words."""
-    result: list[str] = pattern(TOKEN).findall(spaced(text))
-    return result
+    return list(pattern(TOKEN).findall(spaced(text)))
 
 
 def hashed(texts: Sequence[str], **ngrams: Any) -> Any:
     """Unit vectors (n, 512) of hashed n-grams; zeros for a text without any."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    hashing = HashingVectorizer(n_features=512, dtype="float32", **ngrams)
-    return hashing.transform(texts or [""]).toarray()[: len(texts)]
+    return HashingVectorizer(n_features=512, dtype="float32", **ngrams).transform(texts or [""]).toarray()[: len(texts)]
 
 
 def right_answers(prompts: Artifact, pattern: str, rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -122,4 +117,4 @@ def right_answers(prompts: Artifact, pattern: str, rows: Sequence[Mapping[str, A
         return [float(law.is_right(row["prompt"], row["response"])) for row in rows]
     labels = [(train.get(row["id"], {}).get("response") if pattern else None) or "" for row in rows]
     known = [(row["response"], label, normal_form(label, pattern)) for row, label in zip(rows, labels, strict=True)]
-    return [exact_match(text, [label], pattern) if form else math.nan for text, label, form in known]
+    return [exact_match(text, [label], pattern) if form else np.nan for text, label, form in known]

@@ -117,5 +117,4 @@ def text_law(law: Law, change: str = "", strength: float = 0.0) -> TextLaw:
     topics[-1] -= strength if change == "topics" else 0
     wording = WORDINGS.get(change, lambda law, topic, _: law.speech(law.human(topic)))
     wordings = [wording(law, topic, strength) for topic in range(len(topics))]
-    doubled, wrong = (strength * (change == name) for name in CONTROLS)
-    return TextLaw(law, topics / topics.sum(), wordings, doubled, wrong)
+    return TextLaw(law, topics / topics.sum(), wordings, *(strength * (change == name) for name in CONTROLS))

@@ -71,13 +71,12 @@ def unknown_targets(targets: list[str], paths: Iterable[str], exact: bool = True
 def linear_layers(model: Any) -> dict[str, bool]:
     """Paths of the linear layers of the language model but its output layer; whether each is stored transposed, as
     those of GPT-2 are, which PEFT must know. A tower for pictures or sound has no gradient of a loss on text."""
-    import torch
+    from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
     inside = {*model.get_decoder().modules()} - {model.get_output_embeddings()}
     layers = {path: part for path, part in model.named_modules() if part in inside}
-    kinds = (Conv1D, torch.nn.Linear)
-    return {path: isinstance(part, Conv1D) for path, part in layers.items() if isinstance(part, kinds)}
+    return {path: isinstance(part, Conv1D) for path, part in layers.items() if isinstance(part, Conv1D | Linear)}
 
 
 def is_at(path: str, target: str) -> bool:

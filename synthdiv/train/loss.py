@@ -55,10 +55,8 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *given: Any) -> Any:
-        by_hidden, by_weight, by_bias = (
-            None if value is None else value * given[0].to(value.dtype) for value in ctx.saved_tensors
-        )
-        return by_hidden, None, by_weight, by_bias
+        by_hidden, *others = [each if each is None else each * given[0].to(each.dtype) for each in ctx.saved_tensors]
+        return by_hidden, None, *others
 
 
 def parted(model: Any) -> tuple[Any, Any] | None:
@@ -69,8 +67,7 @@ def parted(model: Any) -> tuple[Any, Any] | None:
     """
     if model not in SPLITS:
         SPLITS[model] = _parted(model)
-    split: tuple[Any, Any] | None = SPLITS[model]
-    return split
+    return SPLITS[model]
 
 
 def _parted(model: Any) -> tuple[Any, Any] | None:
@@ -109,8 +106,7 @@ def loss_sum(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     """Natural negative log-likelihood of the supervised tokens: summed, and of each (without a gradient)."""
     shown = {name: batch[name] for name in ("position_ids", "attention_mask") if name in batch}
     ids, places, targets = batch["input_ids"], batch["places"], batch["targets"]
-    split = parted(model)
-    if split is None:
+    if (split := parted(model)) is None:
         columns, column = (places % ids.shape[1]).unique(return_inverse=True)
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=columns, **shown).logits
         if logits.shape[1] > len(columns):  # a model that does not know the word (xLSTM)
@@ -121,5 +117,4 @@ def loss_sum(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     body, head = split
     shown.pop("attention_mask", None)  # padding is on the right: no token sees it, and without a mask it is faster
     hidden = body(input_ids=ids, use_cache=False, **shown).last_hidden_state
-    losses: tuple[Any, Any] = fused(head, hidden.flatten(0, 1)[places], targets)
-    return losses
+    return fused(head, hidden.flatten(0, 1)[places], targets)

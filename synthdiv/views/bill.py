@@ -25,7 +25,7 @@ ASSUMED_RATE = {
 }  # operations a second; one core gave 2.2e10 with toy_large, two gave 1.1e11 with 4.5 M weights
 ACCELERATOR_RATE = 1e14
 DECODING = 10  # a sampled token costs as much as so many that are only read
-SMALL_SECONDS = 0.05  # a node without a model; the 1,200 of the demo take .04 each
+SMALL_SECONDS = 0.05  # a node without a model; those of the demo take .04 each
 STATE_BYTES = 3 * 12  # a parameter that is trained: three checkpoints of weights and two moments, fp32
 
 

@@ -57,8 +57,7 @@ def answers(root: Path, prompt: str, completions: bool = False) -> Iterator[dict
             server = hosted(root, row["model"]) if model and model["stage"] == "hosted" else None
             row |= {"backend": manifest["fields"]["backend"], "sampling": sampling, "hosted": server}
             row |= {"model_stage": model["stage"] if model else "", "request": logs.get(row["sample"], {})}
-            files = {"file": str(folder / ROWS), "manifest": str(folder / "manifest.json")}
-            yield row | {"shard": folder.name} | files
+            yield row | {"shard": folder.name, "file": str(folder / ROWS), "manifest": str(folder / "manifest.json")}
 
 
 def lines(file: Path, prompt: str) -> Iterator[dict[str, Any]]:

@@ -50,10 +50,10 @@ def samples_of(ledger: Ledger, arms: Sequence[Arm], labels: Labels) -> Samples:
     root, made, answers = ledger.root, Samples(), list[tuple[str, dict[str, str]]]()
     nodes = {node.key: node for node in ledger.nodes()}
     records = {cell.key: cell for cell in ledger.unique_cells()}
-    untouched = {vanilla_key(cell.vanilla): cell for cell in records.values() if cell.vanilla}
+    vanilla = {vanilla_key(cell.vanilla): cell for cell in records.values() if cell.vanilla}
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
-            cell = records.get(row.key) or untouched[row.key]
+            cell = records.get(row.key) or vanilla[row.key]
             made.decoding = "published" if "published" in cell.responses else next(iter(cell.responses), "")
             key = cell.responses.get(made.decoding, "")
             key = key if row.key in records else vanilla_response(nodes, cell, key)
