@@ -18,6 +18,7 @@ from synthdiv.engine.failure import INPUT
 from synthdiv.engine.job import Job
 from synthdiv.engine.local import torchrun
 from synthdiv.study.config import Track
+from tests.conftest import free_port
 from tests.engine.evidence import WAIT, transitions, wait_for
 from tests.engine.stages import STEPS, Act, Both, Given, knowing
 from tests.graphs import taking
@@ -34,7 +35,7 @@ def written(root: Path, nodes: list[Node], keys: list[str] | None, **fields) -> 
 
 def started(folder: Path, path: Path, ranks: int = 1, **more) -> subprocess.Popen:
     environment = {**os.environ, **knowing(folder / "site"), **more}
-    words = ["-m", *(torchrun(ranks) if ranks > 1 else []), "synthdiv.worker", str(path)]
+    words = ["-m", *(torchrun(ranks, free_port()) if ranks > 1 else []), "synthdiv.worker", str(path)]
     with (folder / "log").open("w") as log:
         return subprocess.Popen(
             [sys.executable, *words], env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log

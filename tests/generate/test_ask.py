@@ -101,11 +101,11 @@ def test_an_overlong_prompt_loses_its_start_and_nothing_else(model, text, system
 
 
 def test_a_megabyte_takes_seconds(model):
-    chat, begun = Chat(opened(model).tokenizer), time.monotonic()
+    chat, begun = Chat(opened(model).tokenizer), time.process_time()
     for text in (WORDS * 20_000, "a" * 1_000_000):
         asked, cut = tokenize_requests(chat, 100, [Request("p", text, 0, "00")], CUT)
         assert (cut, len(asked[0][1])) == (1, 88)
-    assert time.monotonic() - begun < 30
+    assert time.process_time() - begun < 30
 
 
 def test_empty_prompts_and_control_characters_are_answered(model):

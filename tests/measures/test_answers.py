@@ -118,11 +118,11 @@ def test_doubling_all_answers_changes_no_mean(texts):
 
 
 def test_long_and_many_answers_take_seconds():
-    start = time.perf_counter()
+    start = time.process_time()
     long = "Ärger über naïve Œuvres. " * 400_000  # 10 MB
     assert response_length([long]).value == 1_600_000
     assert sentence_count([long]).value == 400_000
     assert repetition_rate([long]).value == pytest.approx(1 - 4 / 1_599_997)
     many = np.random.default_rng(0).integers(0, 500, (20_000, 100)).astype(str).tolist()
     assert (repetitions(many) < 0.5).all()
-    assert time.perf_counter() - start < 30
+    assert time.process_time() - start < 30

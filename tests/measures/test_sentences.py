@@ -74,6 +74,6 @@ def test_a_sentence_is_one_sentence_and_lines_are_independent(text):
 )
 def test_two_million_characters_take_seconds(piece):
     text = piece * (2_000_000 // len(piece)) + "x"
-    start = time.perf_counter()
+    start = time.process_time()
     sentences(text)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
