@@ -40,8 +40,8 @@ from synthdiv.prompts.table import Table
 from synthdiv.prompts.toy_world import POOLS, Pool
 
 HUMAN, SOURCE, STUDENT, WRONG = "human", "source", "student", "wrong"  # authors
-BEFORE = "vanilla"  # the author that the student was before fine-tuning
-RESERVED = (STUDENT, BEFORE, SOURCE, WRONG)  # names that no author of a file may have
+VANILLA_AUTHOR = "vanilla"  # the author that the student was before fine-tuning
+RESERVED = (STUDENT, VANILLA_AUTHOR, SOURCE, WRONG)  # names that no author of a file may have
 FIXED = "fixed"  # the authors that every arm of a student has
 RATING, PAIRWISE, SOURCED = "quality", "preference", "preference_with_source"
 
@@ -166,7 +166,7 @@ class PreferenceSuite(Suite):
 
     def fixed(self, vanilla: EvaluatedStudent, asked: Node) -> dict[str, Node]:
         """The answers of the authors that do not depend on an arm."""
-        authors = {BEFORE: self.answers(vanilla, asked)}
+        authors = {VANILLA_AUTHOR: self.answers(vanilla, asked)}
         if getattr(asked.stage, "human", False):
             authors[HUMAN] = asked
         sources = [Source(author.name, Backend.recorded, recorded=author.recorded) for author in self.authors]
@@ -292,7 +292,7 @@ class Preference(Stage):
             for author, texts in values.items()
             for key, (gain, size) in texts.items()
         ]
-        return likelihood_estimates(values, [name for name in self.authors if name != WRONG], BEFORE), items
+        return likelihood_estimates(values, [name for name in self.authors if name != WRONG], VANILLA_AUTHOR), items
 
 
 def named(name: str, estimate: Estimate) -> Score:

@@ -66,7 +66,7 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
     known = {} if known is None else known
     data = Cell(prompts=cell.prompts, generators=cell.generators)
     part = replace(data, student=of_member(cell).student, evaluate=cell.evaluate, judge=cell.judge)
-    prompts, student, vanilla, vanilla_suites = once(known, before_training, part)
+    prompts, student, vanilla, vanilla_suites = once(known, vanilla_arm, part)
     if cell.mix.kind is Kind.none:
         return Graph(prompts, student, None, None, vanilla.responses, vanilla_suites, vanilla_suites)
     if cell.rounds.round or cell.rounds.size > 1:
@@ -90,7 +90,7 @@ def once(known: Known, make: Callable[..., Any], *parts: Any) -> Any:
     return known[key]
 
 
-def before_training(cell: Cell) -> tuple[Node, Node, EvaluatedStudent, dict[str, Node]]:
+def vanilla_arm(cell: Cell) -> tuple[Node, Node, EvaluatedStudent, dict[str, Node]]:
     """Prompts, and the student before it is fine-tuned with its answers and suites."""
     prompts, student = Node(cell.prompts), model(cell, cell.student)
     vanilla = evaluated(cell, prompts, student, student)
@@ -177,7 +177,7 @@ def rotates(cell: Cell) -> bool:
 def mixed(cell: Cell, block: Block | None = None, students: Sequence[Source] = ()) -> Node:
     """The mix, and the shards of answers by the sources that it needs, or by the `students` of the round before."""
     prompts, stage = Node(cell.prompts), fine_tuning_set(cell, block, students)
-    sets = {} if stage.overlap is Overlap.report else prompt_sets(before_training(cell)[3])
+    sets = {} if stage.overlap is Overlap.report else prompt_sets(vanilla_arm(cell)[3])
     stage.evaluated, level = [*sets], {} if block else level_inputs(cell, stage, mixed, source)
     writers, samples = students or sources(cell), cell.generators.samples
     which = {"rows": stage.train_rows, "shard_rows": stage.shard_rows, "first": stage.first, "round": stage.round}
