@@ -24,7 +24,8 @@ from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.hosted import Hosted
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.mix.sentence_vectors import Vectors
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts, toy_prompt
 from synthdiv.prompts.table import Columns, Table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 import tomllib
 from collections import Counter, defaultdict
@@ -23,10 +24,10 @@ BUDGETS = {
     "models": 1180,
     "prompts": 1980,
     "generate": 2950,
-    "mix": 1100,
+    "mix": 1120,
     "train": 2460,
     "evaluate": 3760,
-    "study": 2780,
+    "study": 2790,
     "engine": 1800,
     "views": 6380,
     "command": 340,
@@ -37,7 +38,7 @@ GOALS = {
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31650, 20000, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31670, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract
@@ -84,13 +85,11 @@ def repeated_names() -> list[str]:
 
 @cache
 def imports() -> dict[str, set[str]]:
-    """The modules of ours that each module imports, inside functions too, but for TYPE_CHECKING."""
+    """The modules of ours that each module imports, inside functions and for types too."""
     return {module: set(imported(ast.parse(file.read_text(encoding="utf-8")))) for module, file in modules().items()}
 
 
 def imported(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        return
     if isinstance(node, ast.Import):
         yield from (name.name for name in node.names if name.name in modules())
     elif isinstance(node, ast.ImportFrom) and node.module:
@@ -118,7 +117,11 @@ def floors() -> dict[str, int]:
     """The floor of each layer of `[tool.importlinter]`, the lowest first."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     (layers,) = (contract["layers"] for contract in config["contracts"] if contract["type"] == "layers")
-    return {name.strip(): floor for floor, names in enumerate(reversed(layers)) for name in names.split("|")}
+    return {
+        name.strip(): floor
+        for floor, names in enumerate(reversed(layers))
+        for name in names.replace(":", "|").split("|")
+    }
 
 
 def arrows_up() -> list[str]:
@@ -160,8 +163,8 @@ def page() -> str:
         f"files over {LONGEST} lines: {', '.join(over_long()) or 'none'}.",
         f"- File names used twice: {', '.join(repeated_names()) or 'none'}, except "
         f"{' and '.join(f'`{name}`' for name in sorted(CONTRACTS))}.",
-        f"- {len(sizes)} rooms on {1 + max(floors().values())} floors, the three of the programs included. "
-        f"Import circles: {len(circles())}, but for imports of types. Imports of a higher floor: {len(arrows_up())}.",
+        f"- {len(sizes)} rooms on {1 + max(floors().values())} floors. Import circles: {len(circles())}, those for types "
+        f"included. Imports of a higher floor: {len(arrows_up())}.",
     ]
     header = ["| room | files | lines | limit | first goal | possible | imports |", "|---|---|---|---|---|---|---|"]
     return "\n".join([*header, *rows, "", *facts])

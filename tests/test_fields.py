@@ -28,7 +28,7 @@ from synthdiv.evaluate.likelihood import Target
 from synthdiv.evaluate.suite import own_suites, suite_class
 from synthdiv.generate.generate import Split, read_samples
 from synthdiv.generate.spec import Backend
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.models.load import Precision
 from synthdiv.prompts.toy_world import Pool
 from synthdiv.train.pretrain import Architecture

@@ -14,7 +14,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, Run
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, write_suite
 from synthdiv.measures.spectrum import vendi
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import Precision
 from synthdiv.models.score import answer_gradients

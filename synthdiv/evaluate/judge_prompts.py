@@ -16,7 +16,8 @@ from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Measured, Node, St
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.evaluate.rubric import Rubric
 from synthdiv.generate.generate import Generate, Split, read_samples
-from synthdiv.mix.mix import FineTuningSet, Mix, read_mix
+from synthdiv.mix.fine_tuning_set import FineTuningSet, read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.models.chat import DEFAULT_TEMPLATE
 from synthdiv.prompts.prompt_set import FILE, Prompts, read_prompts
 
@@ -155,7 +156,7 @@ def count_rows(answers: Node, limit: int, samples: int) -> int:
         every = stage.rows - len(stage.leave_out)
         return min(every, sum(min(limit, count) for count in Counter(stage.owners()).values())) if limit else every
     if isinstance(stage, FineTuningSet):
-        return int(stage.rows)  # type: ignore[attr-defined]
+        return int(stage.rows)
     rows = stage.test if isinstance(stage, Prompts) else stage.rows
     taken = min(limit or rows, rows)
     if isinstance(stage, Prompts):

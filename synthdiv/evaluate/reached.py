@@ -16,7 +16,7 @@ from synthdiv.measures.estimates import SHARE, Measure, join_notes, mean_of, und
 from synthdiv.measures.reference import mauve, two_sample_auc
 from synthdiv.measures.spectrum import vendi
 from synthdiv.measures.words import words
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.mix.selection import hashed, right_answers
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.encoder import encode

@@ -19,7 +19,7 @@ from synthdiv.measures.agreement import krippendorff_alpha
 from synthdiv.measures.crossed import crossed_mean
 from synthdiv.measures.estimates import SHARE, Estimate, Measure, mean_of, prompt_numbers, undefined
 from synthdiv.measures.harm import AMONG, COHERENT, JOINT, OVER_REFUSED, PROBABILITY, REFUSED, harm_among_coherent
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import nearly_in
 

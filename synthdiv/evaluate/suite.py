@@ -18,21 +18,22 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from synthdiv.core.fields import blocks
+from synthdiv.core.fields import blocks, setting
 from synthdiv.core.files import write_rows
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError, Score
+from synthdiv.evaluate.respond import Respond
 from synthdiv.evaluate.rubric import Rubric, Rubrics
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.measures.estimates import VANILLA, join_notes
 from synthdiv.models.checkpoint import Checkpoint
+from synthdiv.models.load import Precision
 from synthdiv.prompts.questions import WholeTable
 
 if TYPE_CHECKING:
     from synthdiv.core.resolver import Resolver
-    from synthdiv.evaluate.respond import Evaluate
 
 HEADLINE, CAVEAT = "headline", "caveat"  # roles of scores
 
@@ -41,6 +42,39 @@ class Resolvable(Protocol):
     """What a launch resolves: a prompt set, questions, tasks."""
 
     def resolve(self, resolver: Resolver) -> None: ...
+
+
+@dataclass
+class Evaluate:
+    """The evaluation of every student, tuned or vanilla."""
+
+    respond: Respond = field(default_factory=Respond)
+    """Answers to the test prompts."""
+    suites: list[Any] = field(default_factory=list)
+    """The suites, each `{suite: NAME, FIELD: VALUE, …}`; their fields are on their own pages."""
+    backend: Backend = Backend.hf
+    """What runs students: hf or vllm."""
+    precision: Precision = Precision.fp32
+    """The format of the weights."""
+    batch_tokens: int = setting(16384, least=1)
+    """Bound on rows × (prompt + answer) of a batch."""
+
+    def check(self, name: str) -> list[str]:
+        wrong = []
+        if self.backend not in (Backend.hf, Backend.vllm):
+            wrong.append(f"{name}.backend={self.backend.value}: a student answers by hf or vllm")
+        for index, suite in enumerate(self.suites):
+            if type(suite) is not suite_class(suite.suite):
+                wrong.append(
+                    f"{name}.suites.{index}.suite={suite.suite}: the item has the fields of another suite; "
+                    f"set {name}.suites"
+                )
+        if not self.suites:
+            wrong.append(f"{name}.suites=[]: needs at least one suite; choose {', '.join(own_suites())}")
+        modules = [suite.suite for suite in self.suites]
+        for module in sorted({module for module in modules if modules.count(module) > 1}):
+            wrong.append(f"{name}.suites: {module} is listed twice; a cell has each suite once")
+        return wrong
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from synthdiv.core.fields import setting
 from synthdiv.core.types import DataError
 from synthdiv.measures.refusals import is_refusal
 from synthdiv.measures.words import words
+from synthdiv.mix.fine_tuning_set import FineTuningSet
 from synthdiv.prompts.split import SimilarTexts, nearly_in
 from synthdiv.prompts.table import normalise
-
-if TYPE_CHECKING:
-    from synthdiv.mix.mix import Mix
 
 CHANCE = 3  # answers of fewer words are equal by chance ("Yes."), and no sign of leakage
 Row = dict[str, Any]
@@ -90,49 +90,77 @@ class Copies:
         return False
 
 
-def reason(stage: Mix, row: Row, leaked: bool, copies: Copies) -> str:
-    """Why a row is left out; empty where it stays."""
-    length = len(words(row["response"]))
-    rules = {
-        "refusals": stage.filter is Filter.refusals and refuses(row),
-        "overlap": stage.overlap is Overlap.remove and leaked,
-        "length": not stage.min_words <= length <= (stage.max_words or length),
-    }
-    other = next((name for name, bad in rules.items() if bad), "")
-    return other or ("duplicates" if copies.copied(row["response"]) else "")
+@dataclass(kw_only=True)
+class FilteredSet(FineTuningSet):
+    """A fine-tuning set that leaves rows out by their texts."""
 
+    filter: Filter = Filter.none
+    """Which rows are left out by their answers; the others stay where they are."""
+    duplicates: Duplicates = setting(Duplicates.none, before=Duplicates.none)  # noqa: RUF009
+    """Answers of which only the first stays."""
+    min_words: int = setting(0, before=0)
+    """Rows with shorter answers are left out."""
+    max_words: int = setting(0, before=0)
+    """Rows with longer answers are left out; 0: none."""
+    overlap: Overlap = setting(Overlap.report, before=Overlap.report)  # noqa: RUF009
+    """What is done about rows that are nearly in an evaluation set: the splits test and target, and `evaluated`."""
+    spare: float = setting(0.0, before=0.0)
+    """How many further prompts are answered, as a share of the rows, for the place of rows that filters remove."""
 
-def filtered(stage: Mix, every: list[Row], sets: Mapping[str, Iterable[Row]]) -> tuple[list[Row], dict[str, Any]]:
-    """The rows that pass every filter of a mix, with spare rows of the same source, which come last, in the place of
-    the others; and the counts by source: `overlap` with evaluation sets, `refusals`, `removed` with why, `refilled`."""
-    rows, shared = [row for row in every if row["position"] < stage.rows], overlap(every, sets)
-    leaked = list(map(any, zip(*(flags for kinds in shared.values() for flags in kinds.values()), strict=True)))
-    overlaps = overlap_counts(rows, shared)
-    if stage.overlap is Overlap.refuse and any(leaked[: len(rows)]):
-        raise DataError(f"mix.overlap=refuse: the mix overlaps, {overlaps}; mix.overlap=remove leaves these rows out")
-    copies, kept = Copies([row["response"] for row in every], stage.duplicates), list[Row]()
-    used = set[str]()  # prompts whose spare row is in the mix: another author may have answered them too
-    removed, refilled, missing = defaultdict[str, Counter[str]](Counter), Counter[str](), Counter[str]()
-    for place, row in enumerate(every):
-        spare, source = place >= len(rows), row["source"]
-        if spare and (missing[source] < 1 or row["id"] in used):
-            continue
-        if why := reason(stage, row, leaked[place], copies):
-            if not spare:
-                removed[source][why] += 1
-                missing[source] += 1
-            continue
-        kept.append(row)
-        used |= {row["id"]} if spare else set()
-        refilled[source] += spare
-        missing[source] -= spare
-    if stage.spare and +missing:
-        short = ", ".join(f"{count} of {source}" for source, count in (+missing).items())
-        raise DataError(
-            f"mix.spare={stage.spare:g}: no further prompt takes the place of {short} that filters remove; raise "
-            "mix.spare, lower mix.rows, or set mix.spare=0 and train.match=steps"
-        )
-    refusals = Counter(row["source"] for row in rows if refuses(row))
-    why_removed = {source: dict(each) for source, each in sorted(removed.items())}
-    counts = {"overlap": overlaps, "refusals": dict(sorted(refusals.items())), "removed": why_removed}
-    return kept, counts | {"refilled": dict(+refilled)}
+    def filters(self) -> str:
+        """What leaves rows out by their texts, in words; empty where nothing does."""
+        least, most = self.min_words, self.max_words
+        filters = [
+            (self.filter is Filter.refusals, "without refusals"), (self.overlap is Overlap.remove, "without overlap"),
+            (self.duplicates is not Duplicates.none, f"without {self.duplicates.value} duplicates"),
+            (least or most, f"answers of {least} to {most or 'any number of'} words only"),
+        ]  # fmt: skip
+        return ", ".join(words for applies, words in filters if applies)
+
+    def reason(self, row: Row, leaked: bool, copies: Copies) -> str:
+        """Why a row is left out; empty where it stays."""
+        length = len(words(row["response"]))
+        rules = {
+            "refusals": self.filter is Filter.refusals and refuses(row),
+            "overlap": self.overlap is Overlap.remove and leaked,
+            "length": not self.min_words <= length <= (self.max_words or length),
+        }
+        other = next((name for name, bad in rules.items() if bad), "")
+        return other or ("duplicates" if copies.copied(row["response"]) else "")
+
+    def filtered(self, every: list[Row], sets: Mapping[str, Iterable[Row]]) -> tuple[list[Row], dict[str, Any]]:
+        """The rows that pass every filter, with spare rows of the same source, which come last, in the place of the
+        others; and the counts by source: `overlap` with evaluation sets, `refusals`, `removed` with why, `refilled`."""
+        rows, shared = [row for row in every if row["position"] < self.rows], overlap(every, sets)
+        leaked = list(map(any, zip(*(flags for kinds in shared.values() for flags in kinds.values()), strict=True)))
+        overlaps = overlap_counts(rows, shared)
+        if self.overlap is Overlap.refuse and any(leaked[: len(rows)]):
+            raise DataError(
+                f"mix.overlap=refuse: the mix overlaps, {overlaps}; mix.overlap=remove leaves these rows out"
+            )
+        copies, kept = Copies([row["response"] for row in every], self.duplicates), list[Row]()
+        used = set[str]()  # prompts whose spare row is in the mix: another author may have answered them too
+        removed, refilled, missing = defaultdict[str, Counter[str]](Counter), Counter[str](), Counter[str]()
+        for place, row in enumerate(every):
+            spare, source = place >= len(rows), row["source"]
+            if spare and (missing[source] < 1 or row["id"] in used):
+                continue
+            if why := self.reason(row, leaked[place], copies):
+                if not spare:
+                    removed[source][why] += 1
+                    missing[source] += 1
+                continue
+            kept.append(row)
+            used |= {row["id"]} if spare else set()
+            refilled[source] += spare
+            missing[source] -= spare
+        if self.spare and +missing:
+            short = ", ".join(f"{count} of {source}" for source, count in (+missing).items())
+            raise DataError(
+                f"mix.spare={self.spare:g}: no further prompt takes the place of {short} that filters remove; raise "
+                "mix.spare, lower mix.rows, or set mix.spare=0 and train.match=steps"
+            )
+        refusals = Counter(row["source"] for row in rows if refuses(row))
+        why_removed = {source: dict(each) for source, each in sorted(removed.items())}
+        counts = {"overlap": overlaps, "refusals": dict(sorted(refusals.items())), "removed": why_removed}
+        return kept, counts | {"refilled": dict(+refilled)}

@@ -14,33 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.fields import setting
-from synthdiv.core.files import read_rows, write_rows
 from synthdiv.core.lazy import np
-from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.spectrum import effective_number
 from synthdiv.mix.allocate import allocate, further_rows, needed_shards, window
-from synthdiv.mix.filters import Duplicates, Filter, Overlap, filtered
+from synthdiv.mix.filters import FilteredSet
+from synthdiv.mix.fine_tuning_set import read_mix, write_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 
-FILE, OVERLAP = "mix.parquet", "overlap:"  # and what names of inputs that are evaluation sets begin with
+OVERLAP = "overlap:"  # what names of inputs that are evaluation sets begin with
 LOGGED_EMPTY = 0.01  # a share of empty answers above this is logged
 
 
-class FineTuningSet(Stage):
-    """A stage whose artifact is a fine-tuning set, `mix.parquet`. Its field `rows` is how many rows it has at most."""
-
-    unit = "rows"
-    bytes_per_unit = 500
-
-    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        return Work(self.rows)  # type: ignore[attr-defined]
-
-
 @dataclass
-class Mix(FineTuningSet):
+class Mix(FilteredSet):
     """A fine-tuning set. Inputs: `prompts`, and `SOURCE/SHARD` for every shard that a source must answer.
 
     Output: `mix.parquet`, one row a prompt, in order, with the columns of `Sample` and `position`.
@@ -66,8 +55,6 @@ class Mix(FineTuningSet):
     """Which of several answers to a prompt is taken."""
     leave_out: list[str] = field(default_factory=list)
     """Ids of train prompts that the set leaves out, whoever owns them."""
-    filter: Filter = Filter.none
-    """Which rows are left out by their answers; the others stay where they are."""
     real_rows: int = setting(0, least=0, before=0)
     """The first so many rows have human answers, in place of a share; 0: `real_share` counts."""
     real_rotation: int = setting(0, before=0)
@@ -78,18 +65,8 @@ class Mix(FineTuningSet):
     """The same of human rows."""
     round: int = setting(0, before=0)
     """The round of the study; rows of later rounds have it as a column."""
-    duplicates: Duplicates = setting(Duplicates.none, before=Duplicates.none)  # noqa: RUF009
-    """Answers of which only the first stays."""
-    min_words: int = setting(0, before=0)
-    """Rows with shorter answers are left out."""
-    max_words: int = setting(0, before=0)
-    """Rows with longer answers are left out; 0: none."""
-    overlap: Overlap = setting(Overlap.report, before=Overlap.report)  # noqa: RUF009
-    """What is done about rows that are nearly in an evaluation set: the splits test and target, and `evaluated`."""
     evaluated: list[str] = setting(make=list, before=[])  # noqa: RUF009
     """Evaluation sets of suites, each an input."""
-    spare: float = setting(0.0, before=0.0)
-    """How many further prompts are answered, as a share of the rows, for the place of rows that filters remove."""
     level: bool = setting(False, before=False)
     """The generated rows are those of the input `level`, in their order."""
 
@@ -132,16 +109,6 @@ class Mix(FineTuningSet):
         return [(position + (self.real_first if name == "human" else self.first), name)
                 for position, source in further_rows(self.grid, rows, *how)
                 for name in (*self.sources[source:source + 1] * (not self.level), *human)]  # fmt: skip
-
-    def filters(self) -> str:
-        """What leaves rows out by their texts, in words; empty where nothing does."""
-        least, most = self.min_words, self.max_words
-        filters = [
-            (self.filter is Filter.refusals, "without refusals"), (self.overlap is Overlap.remove, "without overlap"),
-            (self.duplicates is not Duplicates.none, f"without {self.duplicates.value} duplicates"),
-            (least or most, f"answers of {least} to {most or 'any number of'} words only"),
-        ]  # fmt: skip
-        return ", ".join(words for applies, words in filters if applies)
 
     def input_names(self) -> list[str]:
         sets = [f"{OVERLAP}{name}" for name in self.evaluated]
@@ -194,7 +161,7 @@ class Mix(FineTuningSet):
                 raise DataError(only_empty(source, self.round))
         sets = {side: held_out for side in ("test", "target") if (held_out := read_prompts(prompts, side))}
         sets |= {name: read_prompts(inputs[f"{OVERLAP}{name}"], "test") for name in self.evaluated}
-        rows, counts = filtered(self, rows, sets)
+        rows, counts = self.filtered(rows, sets)
         if not rows:
             raise DataError(f"mix: its filters ({self.filters()}) leave no row; {counts['removed']}")
         write_mix(rows, out)
@@ -248,13 +215,3 @@ def finish_counts(rows: list[dict[str, Any]], run: Run) -> dict[str, dict[str, i
             refused = f", {count['refusal']} of them refusals" if count["refusal"] else ""
             run.log(f"mix: {empty[source]} of the {count.total()} answers of {source} are empty{refused}")
     return {source: dict(count) for source, count in sorted(counts.items())}
-
-
-def write_mix(rows: list[dict[str, Any]], out: Path) -> None:
-    """Write the rows of a fine-tuning set, in order, into the folder of its artifact."""
-    write_rows(rows, out / FILE)
-
-
-def read_mix(artifact: Artifact) -> list[dict[str, Any]]:
-    """The rows of a mix in order."""
-    return read_rows(artifact.path / FILE)

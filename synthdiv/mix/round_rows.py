@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.files import read_rows
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
+from synthdiv.mix.fine_tuning_set import FineTuningSet, read_mix, write_mix
 from synthdiv.prompts.split import rank
 
 RoundFilter = StrEnum("RoundFilter", "none verifier surprise")

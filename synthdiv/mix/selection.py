@@ -14,7 +14,7 @@ from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.measures.accuracy import exact_match, normal_form
 from synthdiv.measures.vectors import unit_vectors
 from synthdiv.measures.words import MARK, pattern, spaced, words
-from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
+from synthdiv.mix.fine_tuning_set import FineTuningSet, read_mix, write_mix
 from synthdiv.mix.sentence_vectors import read_vectors
 from synthdiv.mix.subset import choose
 from synthdiv.prompts.prompt_set import read_prompts

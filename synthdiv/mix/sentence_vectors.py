@@ -14,7 +14,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import Split, read_samples
 from synthdiv.measures.words import REGEX, truncate_words
-from synthdiv.mix.mix import FineTuningSet, read_mix
+from synthdiv.mix.fine_tuning_set import FineTuningSet, read_mix
 from synthdiv.models.encoder import encode
 from synthdiv.models.load import weights_folder
 from synthdiv.prompts.prompt_set import read_prompts

@@ -14,7 +14,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.files import write_rows
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.generate.generate import read_samples
-from synthdiv.mix.mix import FineTuningSet, read_mix, write_mix
+from synthdiv.mix.fine_tuning_set import FineTuningSet, read_mix, write_mix
 from synthdiv.prompts import prompt_set
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.questions import WholeTable

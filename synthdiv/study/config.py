@@ -10,10 +10,9 @@ from enum import Enum
 from synthdiv.core.fields import setting
 from synthdiv.core.ledger import problem_of_name
 from synthdiv.core.runtime import Runtime
-from synthdiv.evaluate.respond import Evaluate
+from synthdiv.evaluate.suite import Evaluate
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.mix.filters import Duplicates, Filter, Overlap
-from synthdiv.mix.mix import Mix
+from synthdiv.mix.filters import Duplicates, Filter, FilteredSet, Overlap
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.study.claims import DeclaredClaim
@@ -136,7 +135,7 @@ class MixSpec:
     def further(self, rows: int) -> int:
         """Further prompts of a block of so many rows: none where no filter removes a row."""
         filters = {name: getattr(self, name) for name in ("filter", "duplicates", "min_words", "max_words", "overlap")}
-        return math.ceil(self.spare * rows) if Mix(**filters).filters() else 0
+        return math.ceil(self.spare * rows) if FilteredSet(**filters).filters() else 0
 
     def diversity_of_level(self) -> Diversity | None:
         """How its level is reached; None without one."""

@@ -10,7 +10,8 @@ from synthdiv.core.ledger import EARLY, LEFT_OUT
 from synthdiv.core.stage import canonical_fields, digest
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.mix.filters import Duplicates
-from synthdiv.mix.mix import FineTuningSet, Mix
+from synthdiv.mix.fine_tuning_set import FineTuningSet
+from synthdiv.mix.mix import Mix
 from synthdiv.study.config import By, Cell
 from synthdiv.study.expand import Point
 from synthdiv.study.pipeline import Graph

@@ -156,10 +156,12 @@ def fine_tuning_set(cell: Cell, block: Block | None = None, students: Sequence[S
         block.grid_rows if names or turn else 0,
         cell.generators.shard_rows if names else 0,  # no shards of human answers
         mix.sample if names and not students else 0,
-        sorted({*mix.leave_out}), mix.filter, real_rows, turn,
+        sorted({*mix.leave_out}), real_rows, turn,
         block.first if names else 0,
         block.real_first if real_rows or real_share else 0,
-        block.round, mix.duplicates, mix.min_words, mix.max_words, mix.overlap,
+        block.round,
+        filter=mix.filter, duplicates=mix.duplicates, min_words=mix.min_words, max_words=mix.max_words,
+        overlap=mix.overlap,
     )  # fmt: skip
     if mix.further(block.rows):
         stage = replace(stage, spare=mix.spare, train_rows=block.grid_rows)

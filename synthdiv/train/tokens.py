@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.models.chat import Chat, Pair
 from synthdiv.models.load import tokenizer_of
 from synthdiv.train.rows import Row

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.load import OpenModel, load_whole, require_4bit_support
 from synthdiv.prompts.prompt_set import read_prompts

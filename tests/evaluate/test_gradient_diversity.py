@@ -12,10 +12,10 @@ import torch
 
 from synthdiv.core.stage import Node
 from synthdiv.evaluate.gradient_diversity import GradientDiversity, GradientDiversitySuite
-from synthdiv.evaluate.respond import Evaluate
-from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
+from synthdiv.evaluate.suite import Evaluate, EvaluatedStudent, read_scores
 from synthdiv.measures.spectrum import vendi
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.models import score
 from synthdiv.models.chat import Chat
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts

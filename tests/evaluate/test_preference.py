@@ -24,9 +24,9 @@ from synthdiv.evaluate.author_pairs import Votes, fixed_estimates, pairs_among, 
 from synthdiv.evaluate.judge_prompts import judge_prompts, pairs_of
 from synthdiv.evaluate.judged import NO_PANEL
 from synthdiv.evaluate.preference import Author, Preference, PreferenceSuite
-from synthdiv.evaluate.respond import Decoding, Evaluate, Respond
+from synthdiv.evaluate.respond import Decoding, Respond
 from synthdiv.evaluate.rubric import Rubrics
-from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
+from synthdiv.evaluate.suite import Evaluate, EvaluatedStudent, read_scores
 from synthdiv.evaluate.verdicts import FILE, JudgeModel, read_verdicts, verdict
 from synthdiv.generate.generate import Split
 from synthdiv.generate.source import Source

@@ -17,12 +17,11 @@ from synthdiv.core.stage import Node
 from synthdiv.core.store import file_digest
 from synthdiv.core.types import Artifact, ConfigError, DataError, Unavailable
 from synthdiv.evaluate.judge_prompts import JudgePrompts
-from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.rubric import Rubrics
 from synthdiv.evaluate.safety import HARMFUL, SafetySet, SafetySuite
 from synthdiv.evaluate.safety_scores import BothArms
 from synthdiv.evaluate.safety_values import judge_values
-from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
+from synthdiv.evaluate.suite import Evaluate, EvaluatedStudent, read_scores
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.answer import LOG, ROWS, Answer
 from synthdiv.generate.generate import Split

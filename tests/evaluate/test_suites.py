@@ -11,8 +11,8 @@ import pytest
 
 from synthdiv.core.types import Score
 from synthdiv.evaluate.collapse import Collapse
-from synthdiv.evaluate.respond import Decoding, Evaluate, Respond
-from synthdiv.evaluate.suite import EvaluatedStudent, item, read_scores, write_suite
+from synthdiv.evaluate.respond import Decoding, Respond
+from synthdiv.evaluate.suite import Evaluate, EvaluatedStudent, item, read_scores, write_suite
 from synthdiv.evaluate.truth import Truth, TruthSuite
 from synthdiv.generate.generate import read_samples
 from synthdiv.generate.spec import Sampling

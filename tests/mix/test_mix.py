@@ -13,7 +13,8 @@ from synthdiv.core.types import Artifact, DataError, Sample
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Backend, Recorded, Sampling
 from synthdiv.mix.filters import Copies, Duplicates, Filter, Overlap
-from synthdiv.mix.mix import OVERLAP, Mix, finish_counts, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import OVERLAP, Mix, finish_counts
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.shards import Grid

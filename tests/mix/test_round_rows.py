@@ -17,7 +17,8 @@ from synthdiv.generate.generate import Generate
 from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.source import Source
 from synthdiv.generate.spec import Backend, Recorded, Sampling
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.mix.round_rows import RoundFilter, RoundRows
 from synthdiv.prompts.prompt_set import read_prompts
 from tests.models.small import WORLD, build, node_of, tiny_model

@@ -24,7 +24,8 @@ from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Sampling
 from synthdiv.measures.reference import two_sample_auc
 from synthdiv.measures.words import words
-from synthdiv.mix.mix import FILE, Mix, read_mix
+from synthdiv.mix.fine_tuning_set import FILE, read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.mix.selection import QUANTILES, Selection, right_answers, tokens
 from synthdiv.mix.sentence_vectors import Vectors, read_vectors
 from synthdiv.models.checkpoint import Checkpoint

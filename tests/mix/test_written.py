@@ -14,7 +14,8 @@ from synthdiv.core.types import Artifact, DataError
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.law import Family, Grade
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.mix.written import PairPrompts, Written
 from synthdiv.prompts import prompt_set
 from synthdiv.prompts.prompt_set import Prompts, ToyPrompts, read_prompts

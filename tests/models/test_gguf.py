@@ -11,10 +11,9 @@ import torch
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Node
 from synthdiv.core.types import Artifact, ConfigError
-from synthdiv.evaluate.respond import Evaluate
 from synthdiv.evaluate.rubric import Rubrics
 from synthdiv.evaluate.safety import SafetySet, SafetySuite
-from synthdiv.evaluate.suite import EvaluatedStudent, read_scores
+from synthdiv.evaluate.suite import Evaluate, EvaluatedStudent, read_scores
 from synthdiv.evaluate.verdicts import JudgeModel
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.source import Source

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from synthdiv.core.types import DataError
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.models.chat import Chat
 from synthdiv.train.recipe import LossOn, Method, Overlong
 from synthdiv.train.schedule import Match

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.models.chat import Chat
 from synthdiv.train.recipe import Lora
 from synthdiv.train.tokens import Tokens, read_tokens

@@ -12,7 +12,8 @@ from synthdiv.core.fields import problems
 from synthdiv.core.types import Artifact, DataError
 from synthdiv.generate.generate import Generate, read_samples
 from synthdiv.generate.spec import Sampling
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.score import answer_log_likelihoods
 from synthdiv.train.recipe import Lora, LossOn, Method

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core.types import Artifact
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.views.trace import answers, mix_rows
 from tests.conftest import synthdiv
 

@@ -15,7 +15,7 @@ from synthdiv.measures.budgets import TextBudget, texts_estimates, words_estimat
 from synthdiv.measures.word_arm import WordArm
 from synthdiv.measures.words import words
 from synthdiv.mix.filters import overlap, overlap_counts, refuses
-from synthdiv.mix.mix import read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
 from synthdiv.views.layout import Row, csv_text, markdown

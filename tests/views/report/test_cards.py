@@ -9,7 +9,8 @@ import pytest
 
 from synthdiv.core.ledger import CellRecord, Ledger, NodeRecord
 from synthdiv.core.types import Score
-from synthdiv.mix.mix import Mix, read_mix
+from synthdiv.mix.fine_tuning_set import read_mix
+from synthdiv.mix.mix import Mix
 from synthdiv.prompts.prompt_set import ToyPrompts, read_prompts
 from synthdiv.prompts.requests import Requests
 from synthdiv.prompts.table import Columns, Table
