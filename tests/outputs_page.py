@@ -23,15 +23,17 @@ def stages_with_files() -> dict[str, set[str]]:
 
 
 def undocumented(outputs: Path) -> set[str]:
-    """Names below `outputs` that the tree does not have, `STAGE/FILE` for files that the row of a stage does not name,
-    `STAGE/FILE NAME` for columns and fields."""
+    """Names below `outputs` that the tree does not have, `STAGE/FILE` for files that the row of a stage (`SUITE` where
+    it has none) does not name, `STAGE/FILE NAME` for columns and fields."""
     words, listed = stages_with_files(), {*CODE.findall(TEXT)}
     missing = {path.name for path in outputs.iterdir()} - {*re.findall(r"[\w.]+", PAGE.split("```")[1])}
     for manifest in sorted((outputs / "artifacts").glob("*/*/manifest.json")):
         stage = manifest.parent.parent.name
         for path in sorted(manifest.parent.iterdir()):
             name = path.name + "/" * path.is_dir()
-            missing |= {f"{stage}/{name}"} - {f"{stage}/{file}" for file in (*words.get(stage, ()), manifest.name)}
+            missing |= {f"{stage}/{name}"} - {
+                f"{stage}/{file}" for file in (*words.get(stage, words["SUITE"]), manifest.name)
+            }
             missing |= {f"{stage}/{name} {field}" for field in fields(path) if not {field, generic(field)} & listed}
     return missing
 

@@ -117,11 +117,7 @@ def floors() -> dict[str, int]:
     """The floor of each layer of `[tool.importlinter]`, the lowest first."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     (layers,) = (contract["layers"] for contract in config["contracts"] if contract["type"] == "layers")
-    return {
-        name.strip(): floor
-        for floor, names in enumerate(reversed(layers))
-        for name in names.replace(":", "|").split("|")
-    }
+    return {name: floor for floor, names in enumerate(reversed(layers)) for name in re.split(r" [|:] ", names)}
 
 
 def arrows_up() -> list[str]:
@@ -163,8 +159,8 @@ def page() -> str:
         f"files over {LONGEST} lines: {', '.join(over_long()) or 'none'}.",
         f"- File names used twice: {', '.join(repeated_names()) or 'none'}, except "
         f"{' and '.join(f'`{name}`' for name in sorted(CONTRACTS))}.",
-        f"- {len(sizes)} rooms on {1 + max(floors().values())} floors. Import circles: {len(circles())}, those for types "
-        f"included. Imports of a higher floor: {len(arrows_up())}.",
+        f"- {len(sizes)} rooms on {1 + max(floors().values())} floors. Import circles: {len(circles())}, types included. Imports "
+        f"of a higher floor: {len(arrows_up())}.",
     ]
     header = ["| room | files | lines | limit | first goal | possible | imports |", "|---|---|---|---|---|---|---|"]
     return "\n".join([*header, *rows, "", *facts])
