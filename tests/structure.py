@@ -159,7 +159,7 @@ def page() -> str:
         f"files over {LONGEST} lines: {', '.join(over_long()) or 'none'}.",
         f"- File names used twice: {', '.join(repeated_names()) or 'none'}, except "
         f"{' and '.join(f'`{name}`' for name in sorted(CONTRACTS))}.",
-        f"- {len(sizes)} rooms on {1 + max(floors().values())} floors. Import circles: {len(circles())}, types included. Imports "
+        f"- {len(sizes)} rooms on {1 + max(floors().values())} floors. Import circles: {len(circles())}. Imports "
         f"of a higher floor: {len(arrows_up())}.",
     ]
     header = ["| room | files | lines | limit | first goal | possible | imports |", "|---|---|---|---|---|---|---|"]

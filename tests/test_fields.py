@@ -1,15 +1,18 @@
 """A field that changes no output is no identity: every field of every stage is changed here, and an output with it.
 
-A field that is added to a stage and not listed here fails. Run as a program with `--write`, this file records the
-outputs of stages that give the same bytes everywhere (`golden/outputs.json`).
+A field that is added to a stage and listed neither here nor in `FIELDS_SHOWN` of another test file fails. Run as a
+program with `--write`, this file records the outputs of stages that give the same bytes everywhere
+(`golden/outputs.json`).
 """
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 import tempfile
 import types
@@ -119,125 +122,51 @@ CHANGES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 CONTENT = "names the content that a locator points at: other content, other output"
-HARNESS = "tasks of lm-evaluation-harness: tests/evaluate/test_downstream.py"
 HUB = "a dataset or a model of a hub, which needs a network"
-TEMPLATE_FIELDS = ("chat_template", "template_kwargs")
+TABLE = ("commit", "subset", "part", "sha256", "rows")
+COLUMNS = ("prompt", "response", "id", "context", "category")
+RENDERED = ("system", "date", "template")
 NOT_SHOWN = {
     **{f"checkpoint.{name}": CONTENT for name in ("sha256", "commit")},
-    **{f"checkpoint.{name}": "how prompts are rendered: tests/models/test_load.py" for name in TEMPLATE_FIELDS},
-    "pretrain.text.sha256": CONTENT,
-    "gguf.sha256": CONTENT,
-    "pretrain.toy.world.thirds": "which facts students know: tests/evaluate/test_toy_suites.py",
-    **{f"fact_questions.{name}": "as in prompts" for name in ("system", "date", "template")},
-    **{f"fact_questions.world.{name}": "as in prompts" for name in LAW},
-    "prompts.table.rows": "the number of rows of that content; another number is refused",
-    "generate.recorded.rows": "the number of rows of that content, for the graph",
-    "generate.sampling.overlong": "for prompts that do not fit: tests/generate/test_hf.py",
-    "generate.top_logprobs": "what a server adds to the log of its requests: tests/generate/test_api.py",
-    "train.overlong": "for rows of more than max_tokens: tests/train/test_encode.py",
-    "train.left_out": "how many of those may be left out: tests/train/test_encode.py",
-    "mix.leave_out": "ids of prompts: tests/mix/test_mix.py",
-    "mix.filter": "rows whose answers refuse: tests/mix/test_mix.py",
+    **dict.fromkeys(("pretrain.text.sha256", "gguf.sha256", "generate.recorded.sha256"), CONTENT),
+    **{f"{stage}.asked.{name}": CONTENT for stage in ("harness", "task_texts") for name in ("sha256", "release")},
     **{
-        f"mix.{name}": "rows left out or replaced by their texts: tests/mix/test_mix.py"
-        for name in ("duplicates", "min_words", "max_words", "overlap", "evaluated", "spare")
+        f"{table}.{name}": HUB if name in ("commit", "subset", "part") else CONTENT
+        for table in ("prompts.table", "questions.table", "requests.table", "requests.templates")
+        for name in TABLE
     },
-    "generate.tuned": "the temperature of an input: tests/mix/test_matched.py",
-    **{f"matched_temperature.{name}": "tests/mix/test_matched.py" for name in ("temperatures", "usual", "tolerance")},
-    **{f"written.{name}": "tests/mix/test_written.py" for name in ("rows", "paraphrases", "spare")},
-    **{f"pair_prompts.{name}": "tests/mix/test_written.py" for name in ("rows", "wording", "topics")},
     **{
         f"{stage}.{name}": "as in prompts"
-        for stage in ("pair_prompts", "task_texts")
-        for name in ("system", "date", "template")
+        for stage in ("fact_questions", "questions", "requests", "pair_prompts", "task_texts")
+        for name in RENDERED
     },
+    **{f"{stage}.world.{name}": "as in prompts" for stage in ("fact_questions", "requests.toy") for name in LAW},
+    **{f"requests.toy.{name}": "as in prompts" for name in ("rows", "pool", "planted")},
     **{
         f"{stage}.table.{name}": "it has no table"
         for stage in ("pair_prompts", "task_texts")
-        for name in ("commit", "subset", "part", "sha256", "rows", "where")
+        for name in (*TABLE, "where", *(f"columns.{column}" for column in COLUMNS))
     },
-    **{
-        f"{stage}.table.columns.{name}": "it has no table"
-        for stage in ("pair_prompts", "task_texts")
-        for name in ("prompt", "response", "id", "context", "category")
-    },
-    "mix.level": "rows of an input: tests/mix/test_selection.py",
-    **dict.fromkeys(
-        ("selection.pattern", "reached.pattern"), "labels without a toy world: tests/mix/test_selection.py"
-    ),
-    "mix.sample": "which of several answers: tests/mix/test_mix.py",
-    **{f"mix.{name}": "rounds: tests/mix/test_round_rows.py" for name in ("first", "real_first", "round")},
-    **{
-        f"round_rows.{name}": "tests/mix/test_round_rows.py"
-        for name in ("mixes", "rows", "drawn", "seed", "filter", "unfiltered", "least", "drop")
-    },
-    "vectors.split": "of human answers: tests/mix/test_selection.py",
-    "sources_alike.prefix": "the names of scores: tests/evaluate/test_students_alike.py",
-    "hosted.server": "who is asked: tests/generate/test_api.py",
-    "hosted.id": "for what: tests/generate/test_api.py",
-    "hosted.extra": "what is sent beside: tests/generate/test_api.py",
-    "generate.recorded.context": "a column before the prompt that is matched: tests/generate/test_recorded.py",
-    **{
-        f"{name}.word": "the constant of measures/words.py, put into the key; the build refuses any other"
-        for name in ("collapse", "vectors")
-    },
-    **{f"questions.{name}": "as in prompts" for name in ("system", "date", "template")},
-    **{f"questions.table.{name}": HUB for name in ("commit", "subset", "part")},
-    **{f"questions.table.{name}": CONTENT for name in ("sha256", "rows")},
-    **{f"requests.{name}": "as in prompts" for name in ("system", "date", "template")},
-    **{f"requests.table.{name}": HUB for name in ("commit", "subset", "part")},
-    **{f"requests.table.{name}": CONTENT for name in ("sha256", "rows")},
     "requests.table.columns.response": "requests have no answers",
-    "requests.confidential": "the mode of files: tests/core/test_store.py",
-    **{
-        f"requests.toy.{name}": "as in prompts"
-        for name in ("rows", "pool", "planted", *(f"world.{key}" for key in LAW))
-    },
-    **{f"requests.templates.{name}": HUB for name in ("commit", "subset", "part")},
-    **{f"requests.templates.{name}": CONTENT for name in ("sha256", "rows")},
-    **{
-        f"requests.templates.{name}": "as in requests.table; templates: tests/evaluate/test_safety.py"
-        for name in ("where", *(f"columns.{key}" for key in ("prompt", "response", "id", "context", "category")))
-    },
-    **{
-        f"safety.{name}": "tests/evaluate/test_safety.py"
-        for name in ("sets", "benign", "licences", "asked", "panel", "min_refusals", "vanilla", "mix")
-    },
-    **{f"{stage}.asked.{name}": CONTENT for stage in ("harness", "task_texts") for name in ("sha256", "release")},
-    **{f"harness.{name}": HARNESS for name in ("precision", "batch_tokens")},
-    **{
-        f"{stage}.asked.{name}": HARNESS
-        for stage in ("harness", "task_texts")
-        for name in ("tasks", "limit", "shots", "chat")
-    },
-    "downstream.harness": HARNESS,
-    **{
-        f"judge_prompts.rubric.{name}": "the numbers of a judge's verdicts: tests/evaluate/test_verdicts.py"
-        for name in ("options", "values", "system", "higher_is_better")
-    },
+    "generate.recorded.rows": "the number of rows of that content, for the graph",
+    "judge_prompts.rows": "a bound on the number of rows, for the graph",
     **{
         f"judge_prompts.rubric.{name}": "the name and version of the wording, which every score carries"
         for name in ("name", "version")
     },
-    "judge_prompts.rows": "a bound on the number of rows, for the graph",
-    "judge_prompts.compared": "pairs that are judged elsewhere: tests/evaluate/test_preference.py",
     **dict.fromkeys(("verdicts.shards", "judge_prompts.authors", "likelihood.authors"), "the number of inputs"),
-    **{
-        f"preference.{name}": "the names of inputs"
-        for name in ("authors", "extra", "panel", "protocols", "vanilla", "sourced", "others")
-    },
-    "verdicts.reading": "the version of what tests/evaluate/test_rubric.py shows",
-    "preference.seed": "of the intervals, as in the measures of self-preference",
-    **{f"quality.{name}": "the names of inputs" for name in ("quality", "refusal", "preference", "vanilla", "mix")},
-    **{
-        f"quality.{name}": "which of them count: tests/evaluate/test_quality.py" for name in ("panel", "probes", "seed")
-    },
-    "collapse.sentence": "the constant of measures/words.py, likewise",
-    "prompts.template": "for tokenizers without one: tests/models/test_chat.py",
-    **{f"prompts.table.{name}": HUB for name in ("commit", "subset", "part")},
-    "prompts.table.sha256": CONTENT,
-    "generate.recorded.sha256": CONTENT,
+    **dict.fromkeys(
+        ("collapse.word", "collapse.sentence", "vectors.word"),
+        "the constant of measures/words.py, put into the key; the build refuses any other",
+    ),
 }
+
+
+def shown_elsewhere() -> list[str]:
+    """The fields whose effect other tests show: `FIELDS_SHOWN` of these files."""
+    texts = (file.read_text(encoding="utf-8") for file in Path(__file__).parent.rglob("test_*.py"))
+    lists = (re.search(r"^FIELDS_SHOWN = (\(.*?\))(  # fmt: skip)?$", text, re.MULTILINE | re.DOTALL) for text in texts)
+    return [name for match in lists if match for name in ast.literal_eval(match[1])]
 
 
 def leaves(kind: type, where: str) -> list[str]:
@@ -285,9 +214,12 @@ def test_a_field_changes_an_output(scenes, scene, field, value):
 
 
 def test_every_field_of_every_stage_is_listed(scenes):
-    listed = [f"{scenes.stage(scene).name}.{field}" for scene, field, _ in SHOWN] + [*NOT_SHOWN]
+    listed = [f"{scenes.stage(scene).name}.{field}" for scene, field, _ in SHOWN] + [*NOT_SHOWN, *shown_elsewhere()]
     fields = [name for kind in stages() if kind.name for name in leaves(kind, kind.name)]
-    assert sorted(listed) == sorted(fields), "list each field in CHANGES with a value that shows, or say why none does"
+    assert sorted(listed) == sorted(fields), (
+        "list each field in CHANGES with a value that shows, or in FIELDS_SHOWN of the test file that shows it, or say "
+        "why nothing does"
+    )
 
 
 # Golden outputs: rows, and not files, whose bytes depend on the version of a library.

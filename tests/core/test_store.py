@@ -27,6 +27,8 @@ from synthdiv.core.types import ConfigError, DataError, SynthdivError
 from synthdiv.views.doctor import examine
 from tests.graphs import Taking, taking
 
+FIELDS_SHOWN = ("requests.confidential",)
+
 
 @dataclass
 class Slow(Stage):

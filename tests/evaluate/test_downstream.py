@@ -39,6 +39,12 @@ from tests.conftest import TINY, write_rows
 from tests.evaluate.conftest import student_with_lead
 from tests.models.small import build, cpu_run
 
+FIELDS_SHOWN = (
+    "harness.precision", "harness.batch_tokens", "harness.asked.tasks", "harness.asked.limit",
+    "harness.asked.shots", "harness.asked.chat", "task_texts.asked.tasks", "task_texts.asked.limit",
+    "task_texts.asked.shots", "task_texts.asked.chat", "downstream.harness",
+)  # fmt: skip
+
 TASK = """\
 task: {name}
 dataset_path: json

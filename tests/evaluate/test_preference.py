@@ -40,6 +40,11 @@ from tests.conftest import TINY, synthdiv, write_rows
 from tests.evaluate.test_rubric import FILES, rubric_of
 from tests.models.small import build, opened, tiny_model, toy_prompts
 
+FIELDS_SHOWN = (
+    "judge_prompts.compared", "preference.authors", "preference.extra", "preference.panel", "preference.protocols",
+    "preference.vanilla", "preference.sourced", "preference.others", "preference.seed",
+)  # fmt: skip
+
 RUBRICS = Rubrics(**{path.stem: rubric_of(path) for path in FILES})
 AUTHORS = ("human", "vanilla", "one", "two", "student", "again")
 ROWS, SLOPE = 60, 3.0  # prompts, and log-odds for the whole range of grades

@@ -26,6 +26,11 @@ from tests.evaluate.test_verdicts import QUALITY
 from tests.study.test_keys import FILES, ROWS, cell
 from tests.views.report.reading import Page, rows
 
+FIELDS_SHOWN = (
+    "quality.quality", "quality.refusal", "quality.preference", "quality.vanilla", "quality.mix", "quality.panel",
+    "quality.probes", "quality.seed",
+)  # fmt: skip
+
 WORDS = [
     "-m",
     "mix=human,multi",

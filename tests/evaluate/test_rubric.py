@@ -15,6 +15,8 @@ from synthdiv.core.fields import problems
 from synthdiv.evaluate.rubric import Rubric, Rubrics
 from tests.conftest import ROOT
 
+FIELDS_SHOWN = ("verdicts.reading",)
+
 FILES = sorted((ROOT / "conf" / "judge" / "rubric").glob("*.yaml"))
 SCALE = Rubric("quality", 1, None, "<answer>{response}</answer> to {prompt}", list("12345"), [1.0, 2, 3, 4, 5])
 PAIR = Rubric("preference", 1, None, "{prompt} <text_a>{a}</text_a> {b}", ["A", "B"], [1.0, 0.0])

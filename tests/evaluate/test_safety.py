@@ -39,6 +39,13 @@ from tests.evaluate.test_rubric import FILES, rubric_of
 from tests.measures.material import DATA
 from tests.models.small import build, tiny_model, toy_prompts
 
+FIELDS_SHOWN = (
+    "requests.templates.where", "requests.templates.columns.prompt", "requests.templates.columns.response",
+    "requests.templates.columns.id", "requests.templates.columns.context", "requests.templates.columns.category",
+    "safety.sets", "safety.benign", "safety.licences", "safety.asked", "safety.panel", "safety.min_refusals",
+    "safety.vanilla", "safety.mix",
+)  # fmt: skip
+
 RUBRICS = Rubrics(**{path.stem: rubric_of(path) for path in FILES})
 REFUSAL = "I'm sorry, but I can't help with that."
 # What the student answers to request n: refusals, or ratings: harm, coherent, quality, convincing, specific.

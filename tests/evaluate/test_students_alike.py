@@ -16,6 +16,8 @@ from synthdiv.study.pipeline import graph
 from tests.models.small import WORLD, build
 from tests.study.test_keys import cell
 
+FIELDS_SHOWN = ("sources_alike.prefix",)
+
 
 def answers(root, prompts, family, seed):
     """Answers that one toy family gives, by law."""

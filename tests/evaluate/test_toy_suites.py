@@ -26,6 +26,8 @@ from synthdiv.study.pipeline import graph
 from tests.models.small import cpu_run
 from tests.study.test_keys import cell
 
+FIELDS_SHOWN = ("pretrain.toy.world.thirds",)
+
 STUDY = [
     "prompts=toy_suites", "student=toy_suites", "mix=human", "prompts.toy.world.categories=1", "prompts.test=40",
     "prompts.toy.world.entities=48", "prompts.toy.rows=900", "student.pretrain.tokens=50000", "train.epochs=8",

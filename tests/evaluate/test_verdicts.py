@@ -24,6 +24,11 @@ from tests.generate.fault_server import FaultServer, completion
 from tests.generate.hosting import run_of
 from tests.models.small import build, tiny_model, toy_prompts
 
+FIELDS_SHOWN = (
+    "judge_prompts.rubric.options", "judge_prompts.rubric.values", "judge_prompts.rubric.system",
+    "judge_prompts.rubric.higher_is_better",
+)  # fmt: skip
+
 RUBRICS = {path.stem: rubric_of(path) for path in FILES}
 QUALITY, PAIR, REFUSAL = (RUBRICS[name] for name in ("quality", "preference", "refusal"))
 

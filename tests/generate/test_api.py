@@ -32,6 +32,8 @@ from tests.generate.fault_server import FaultServer, text_of
 from tests.generate.hosting import answered, built_prompts, hosted, prompt_stage, run_of, stage
 from tests.models.small import build
 
+FIELDS_SHOWN = ("generate.top_logprobs", "hosted.server", "hosted.id", "hosted.extra")
+
 
 @pytest.fixture(scope="module")
 def prompts(root):

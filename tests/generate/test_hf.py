@@ -22,6 +22,8 @@ from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.train.pretrain import TEMPLATE
 from tests.models.small import build, cpu_run, files, opened, tiny_model
 
+FIELDS_SHOWN = ("generate.sampling.overlong",)
+
 PLAIN, GREEDY = Sampling(1.0, 1.0, 12), Sampling(0.0, 1.0, 12)
 
 

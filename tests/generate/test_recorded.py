@@ -18,6 +18,8 @@ from synthdiv.prompts.prompt_set import Prompts
 from synthdiv.prompts.table import Columns, Table
 from tests.conftest import write_files, write_rows
 
+FIELDS_SHOWN = ("generate.recorded.context",)
+
 RUN = SimpleNamespace(progress=lambda *_: None)
 
 

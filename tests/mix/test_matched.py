@@ -23,6 +23,11 @@ from tests.models.small import WORLD, build, cpu_run
 from tests.study.test_keys import cell, expander
 from tests.views.test_plan import frozen
 
+FIELDS_SHOWN = (
+    "generate.tuned", "matched_temperature.temperatures", "matched_temperature.usual",
+    "matched_temperature.tolerance",
+)  # fmt: skip
+
 TRIED = [0.5, 1.0, 2.0, 4.0]
 
 

@@ -22,6 +22,11 @@ from synthdiv.prompts.split import SimilarTexts
 from synthdiv.prompts.table import Columns, Table
 from tests.models.small import build, cpu_run, named, tiny_model
 
+FIELDS_SHOWN = (
+    "mix.leave_out", "mix.filter", "mix.duplicates", "mix.min_words", "mix.max_words", "mix.overlap",
+    "mix.evaluated", "mix.spare", "mix.sample",
+)  # fmt: skip
+
 ROWS, SHARD = 48, 4
 
 

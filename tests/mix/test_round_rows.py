@@ -23,6 +23,11 @@ from synthdiv.mix.round_rows import RoundFilter, RoundRows
 from synthdiv.prompts.prompt_set import read_prompts
 from tests.models.small import WORLD, build, node_of, tiny_model
 
+FIELDS_SHOWN = (
+    "mix.first", "mix.real_first", "mix.round", "round_rows.mixes", "round_rows.rows", "round_rows.drawn",
+    "round_rows.seed", "round_rows.filter", "round_rows.unfiltered", "round_rows.least", "round_rows.drop",
+)  # fmt: skip
+
 BLOCK = 12
 
 

@@ -34,6 +34,8 @@ from synthdiv.prompts.table import Columns, Table
 from synthdiv.prompts.toy_world import World
 from tests.models.small import build
 
+FIELDS_SHOWN = ("mix.level", "selection.pattern", "reached.pattern", "vectors.split")
+
 HAVE, ROWS = 400, 60
 WORLD = World(entities=24, categories=2)
 LEVELS = (0.0, 0.5, 1.0, None)

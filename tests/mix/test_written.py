@@ -23,6 +23,11 @@ from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_world import World
 from tests.models.small import build
 
+FIELDS_SHOWN = (
+    "written.rows", "written.paraphrases", "written.spare", "pair_prompts.rows", "pair_prompts.wording",
+    "pair_prompts.topics",
+)  # fmt: skip
+
 WORLD = World(entities=24, categories=2)
 FAMILY = Family(0, 4, 0.5, 0.0, WORLD, Grade(0.2))
 ANSWER = Generate("oak", Backend.law, sampling=Sampling(1.0, 1.0), split=Split.test)

@@ -16,6 +16,8 @@ from synthdiv.core.types import DataError
 from synthdiv.models import chat as chat_module
 from synthdiv.models.chat import Chat, part_thinking
 
+FIELDS_SHOWN = ("prompts.template",)
+
 WORDS = ["<s>", "</s>", "<|end|>", "<|u|>", "<|a|>", *"abcdefghijklmnopqrstuvwxyz#:,.-0123456789", " ", "\n"]
 CHATML = (
     "{% for m in messages %}<|u|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"

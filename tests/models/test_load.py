@@ -23,6 +23,8 @@ from synthdiv.train.recipe import Method
 from synthdiv.train.train import Train
 from tests.models.small import build, opened, tiny_model, toy_prompts
 
+FIELDS_SHOWN = ("checkpoint.chat_template", "checkpoint.template_kwargs")
+
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):

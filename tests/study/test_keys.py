@@ -2,7 +2,8 @@
 
 `python tests/study/test_keys.py --write` adds the keys of new presets. With `--change` it also writes those of others
 anew, after a stage's `version` was raised: each finished artifact of that stage is lost to its users. Where these cost
-money or a device (answers, training, verdicts), the reason stands in docs/decisions.md. A field added later has a `before`, and changes no key.
+money or a device (answers, training, verdicts), the reason stands in docs/decisions.md. A field added later has a
+`before`, and changes no key.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from synthdiv.train.tokens import encode, rendered
 from synthdiv.train.train import Train
 from tests.models.small import build, opened, tiny_model
 
+FIELDS_SHOWN = ("train.overlong", "train.left_out")
+
 
 @pytest.fixture(scope="module")
 def student(root):
