@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import re
 import statistics
 from collections import Counter
 
 import pytest
 
+from synthdiv.evaluate.rubric import Rubrics
+from synthdiv.evaluate.suite import own_suites
 from tests import structure
 
 
@@ -46,6 +50,19 @@ def test_no_modules_import_each_other():
 
 def test_no_module_imports_one_of_a_higher_floor():
     assert structure.arrows_up() == []
+
+
+def test_no_suite_is_named_above_evaluate():
+    """What is special about a suite is its attribute (`evaluate/suite.py`). A rubric may have the name of a suite."""
+    suites, rubrics = own_suites(), [each.name for each in dataclasses.fields(Rubrics)]
+    imported = {f"synthdiv.evaluate.{suite}" for suite in suites}
+    names, bare = "|".join(suites), "|".join({*suites} - {*rubrics})
+    for module, file in structure.modules().items():
+        if structure.room(module) in ("study", "engine", "views", "command"):
+            assert not structure.imports()[module] & imported, module
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    assert not re.search(rf"^({bare})$|\b({names})(/| suite)", node.value), f"{module}:{node.lineno}"
 
 
 def test_the_walk_sees_imports_inside_functions_and_those_for_types():

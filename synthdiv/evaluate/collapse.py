@@ -3,7 +3,6 @@ with the vanilla student."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node, Stage
 from synthdiv.core.types import Artifact, DataError, Run, Sample, Score
 from synthdiv.evaluate.likelihood import Likelihood, Target, human_scores, own_items, perplexity_1_scores
+from synthdiv.evaluate.respond import grouped, responses
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite, item, with_notes, write_suite
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.answers import repetitions
@@ -22,7 +22,6 @@ from synthdiv.measures.semantic import semantic_scores
 from synthdiv.measures.words import REGEX, SENTENCE, sentences, words
 from synthdiv.mix.sentence_vectors import Vectors, read_vectors, truncated_note
 from synthdiv.models.checkpoint import Checkpoint
-from synthdiv.prompts.split import rank
 
 AGAINST_HUMAN = ("mauve", "frechet", "precision", "recall", "cluster_entropy")
 PER_PROMPT = ("self_bleu_3_within@texts", "distinct_2_within@texts", "published_self_bleu_3_individual")  # items
@@ -49,6 +48,7 @@ class CollapseSuite(Suite, TextBudget):
         for decoding in ("published", "plain")
         for name in ("truncated", "empty", "looping", "passed_over@texts", "words_cut@words")
     )
+    paired_answers, human_likelihood = "{}/answers", "human"
 
     encoder: Checkpoint | None = None
     """A model of sentence-transformers; null: no semantic measures."""
@@ -187,21 +187,6 @@ def semantic(student: Artifact, vanilla: Artifact | None = None, *, human: Artif
         else score
         for score in scores
     ]
-
-
-def responses(groups: dict[str, list[Sample]]) -> dict[str, list[str]]:
-    return {key: [row.response for row in rows] for key, rows in groups.items()}
-
-
-def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
-    """Samples by prompt, prompts in one shuffled order (the same in every arm), samples by index.
-
-    Not in the order of ids: they can begin with the stratum, and a budget of words takes the first prompts.
-    """
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (rank(0, "texts", row.id), row.sample)):
-        groups[row.id].append(row)
-    return dict(groups)
 
 
 def is_whole(row: Sample) -> bool:

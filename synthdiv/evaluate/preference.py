@@ -83,6 +83,7 @@ class PreferenceSuite(Suite):
         "unrelated judges, with length and quality held fixed. A student near 0.5 for every author may be unable to "
         "judge rather than fair: read `preference/discrimination` first. Likelihood preference needs no judging."
     )
+    student_judge = "what the preference suite tests: see its discrimination"
 
     authors: list[Author] = field(default_factory=list)
     """Further authors, the same for every arm."""
@@ -130,8 +131,7 @@ class PreferenceSuite(Suite):
         for name, authors in {FIXED: fixed, **{name: fixed | {name: node} for name, node in extra.items()}}.items():
             for rubric in (*protocols, RATING):
                 for judge in stage.asked(rubric):
-                    node = self.verdicts(arm, judges[judge], rubric, asked, authors, name)
-                    inputs[f"{name}/{rubric}/{judge}"] = node
+                    inputs[f"{name}/{rubric}/{judge}"] = self.verdicts(arm, judges[judge], rubric, asked, authors, name)
             for model, prefix in ((arm.model, ""), (arm.vanilla_model, "vanilla/")) if vanilla else ():
                 texts = fixed if name == FIXED else {name: extra[name]}
                 how = (arm.settings.precision, arm.settings.batch_tokens, len(texts))

@@ -1,11 +1,14 @@
-"""How students answer for evaluation: decodings and samples."""
+"""How students answer for evaluation: decodings and samples; and the answers by prompt."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from synthdiv.core.fields import setting
+from synthdiv.core.types import Sample
 from synthdiv.generate.spec import Sampling
+from synthdiv.prompts.split import rank
 
 
 @dataclass
@@ -41,3 +44,18 @@ class Respond:
         if len(set(names)) == len(names) and all(names) and not any("/" in each for each in names):
             return []
         return [f"{name}.decodings: need different names without a slash; have {names}"]
+
+
+def grouped(rows: list[Sample]) -> dict[str, list[Sample]]:
+    """Samples by prompt, prompts in one shuffled order (the same in every arm), samples by index.
+
+    Not in the order of ids: they can begin with the stratum, and a budget of words takes the first prompts.
+    """
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (rank(0, "texts", row.id), row.sample)):
+        groups[row.id].append(row)
+    return dict(groups)
+
+
+def responses(groups: dict[str, list[Sample]]) -> dict[str, list[str]]:
+    return {key: [row.response for row in rows] for key, rows in groups.items()}

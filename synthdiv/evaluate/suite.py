@@ -11,9 +11,8 @@ import dataclasses
 import importlib
 import json
 import math
-import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -133,6 +132,13 @@ class Suite:
     headlines that begin so."""
     reading = ""
     """What a reader of its scores must know, for reports."""
+    student_judge = ""
+    """What reports say of a student as a judge, which no labels check."""
+    paired_answers = ""
+    """The input with the answers that scores `DECODING/…@texts` measure by the fields of `TextBudget`, as `{}/answers`:
+    reports compare two arms on the prompts where both answers are long. Empty: they compare scores."""
+    human_likelihood = ""
+    """The input with the log-likelihoods of human answers, by which reports compare an arm with a mixture of others."""
 
     suite: str = ""
     """The module: a file of `synthdiv/evaluate` by its name, or a module of your own like `my_package.my_suite`."""
@@ -182,27 +188,19 @@ def suite_class(module: str) -> type[Suite]:
     return classes[0]
 
 
-def readings(modules: Iterable[str]) -> list[str]:
-    """What a reader of the scores of these suites must know."""
-    return [text for text in declared(modules, "reading") if text]
-
-
 def declared(modules: Iterable[str], attribute: str) -> list[Any]:
-    """What each of these suites declares. A module that is gone declares nothing."""
+    """What those of these suites declare that have this attribute. A module that is gone declares nothing."""
     values = []
     for module in modules:
         with contextlib.suppress(ImportError, ConfigError):
             values.append(getattr(suite_class(module), attribute))
-    return values
+    return [value for value in values if value]
 
 
 def own_suites() -> list[str]:
     """The names of the suites in this folder."""
-    import synthdiv.evaluate as room
-
-    names = [item.name for item in pkgutil.iter_modules(room.__path__) if item.name != "suite"]
-    texts = {name: Path(room.__path__[0], f"{name}.py").read_text(encoding="utf-8") for name in names}
-    return [name for name, text in texts.items() if "(Suite" in text]
+    files = [file for file in sorted(Path(__file__).parent.glob("*.py")) if file.stem != "suite"]
+    return [file.stem for file in files if "(Suite" in file.read_text(encoding="utf-8")]
 
 
 def typed_items(config: Any) -> None:
@@ -255,8 +253,7 @@ def write_suite(
 
 def with_notes(score: Score, of_student: str, of_vanilla: str) -> Score:
     """The score with a note on the answers of the student, and if it is a difference one on the vanilla student's."""
-    both = (of_student, of_vanilla if score.name.endswith(VANILLA) else "")
-    return dataclasses.replace(score, note=join_notes(score.note, *both))
+    return replace(score, note=join_notes(score.note, of_student, of_vanilla * score.name.endswith(VANILLA)))
 
 
 def json_number(value: float) -> float | str | None:

@@ -15,8 +15,8 @@ from synthdiv.core.ledger import NOT_APPLICABLE, CellRecord
 from synthdiv.core.stage import digest
 from synthdiv.core.store import MANIFEST, Store
 from synthdiv.core.types import DataError, Score
-from synthdiv.evaluate.suite import read_scores
-from synthdiv.study.claims import declared
+from synthdiv.evaluate.suite import declared, read_scores
+from synthdiv.study import claims
 from synthdiv.views.status import Observer, Status, cell_state
 
 T = TypeVar("T")
@@ -60,11 +60,12 @@ def collect(root: Path, name: str, kept: Sequence[str] = ()) -> list[CellRow]:
     status = Observer(root, name).look()
     launched, vanilla = list(status.records.values()), vanilla_cells(list(status.records.values()))
     rows = [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
-    wanted = {*kept, *(claim.measure for claim, _ in declared(root / "sweeps" / name))} if len(rows) > LARGE else kept
-    for row in rows if len(rows) > LARGE else ():
-        for score in [*row.scores.values()]:
-            if not score.role and score.name not in wanted and "/passed_over" not in score.name:
-                del row.scores[score.name]
+    if len(rows) > LARGE:
+        wanted = {*kept, *(claim.measure for claim, _ in claims.declared(root / "sweeps" / name))}
+        for scores in (row.scores for row in rows):
+            for score in [*scores.values()]:
+                if not score.role and score.name not in wanted and "/passed_over" not in score.name:
+                    del scores[score.name]
     return rows
 
 
@@ -92,8 +93,9 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
         reason = f"{failed['stage']} {failed['node'][:8]}: {failed['reason'] or f'see `synthdiv status {sweep}`'}"
     elif state == "done":  # and removed since
         state = "queued"
-    inputs = [status.graph[key].inputs for key in cell.suites.values() if key in status.graph]
-    likelihood = next((each["human"] for each in inputs if "human" in each), "")
+    inputs = {suite: status.graph[key].inputs for suite, key in cell.suites.items() if key in status.graph}
+    names = ((suite, name) for suite in inputs for name in declared([suite], "human_likelihood"))
+    likelihood = next((inputs[suite][name] for suite, name in names if name in inputs[suite]), "")
     made = (model(cell), state, reason, scores, cell.unmatched, suites, cell.launch, origin, likelihood)
     return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, *made, sources(cell, status))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger
 from synthdiv.core.types import Score
-from synthdiv.evaluate.suite import CAVEAT, declared, readings
+from synthdiv.evaluate.suite import CAVEAT, declared
 from synthdiv.measures.replicates import ENOUGH
 from synthdiv.views.layout import Row, plural
 from synthdiv.views.report.arms import ROUND, Arm, measures_of, populations, value_of
@@ -240,7 +240,7 @@ def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list
             "Comparisons that no claim declared are exploratory: p is corrected (Benjamini and Yekutieli) over the "
             "measures of one comparison. Several sources below the mean of their singles are convexity.",
             "Undefined is shown as — with its reason, never as 0. ↑ ↓: better, or more diverse.",
-            *readings(suites),
+            *declared(suites, "reading"),
         )
         if note
     ]

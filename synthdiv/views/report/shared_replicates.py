@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from synthdiv.core.lazy import np
 from synthdiv.core.ledger import NOT_APPLICABLE
-from synthdiv.evaluate.collapse import grouped, responses
+from synthdiv.evaluate.respond import grouped, responses
+from synthdiv.evaluate.suite import declared
 from synthdiv.generate.generate import read_samples
 from synthdiv.measures.budgets import SELECTED, TextBudget, texts_gaps
 from synthdiv.measures.estimates import VANILLA as GAP
@@ -138,12 +139,14 @@ def texts_differences(
     root: Path, rows: Rows, measure: str, weights: np.ndarray, half: bool = False
 ) -> tuple[np.ndarray, int] | None:
     """The differences (1, replicates) of the first arm and the weighted others, and the fewest texts that two arms
-    share; NaN where these are too few. None where answers are absent or another suite measured them."""
+    share; NaN where these are too few. None where answers are absent, or their suite does not say which they are."""
     values, fewest, (decoding, _, name) = np.zeros((1, len(rows))), [], measure.rpartition("/")
+    inputs = [each.format(decoding) for each in declared([rows[0][0].suites.get(measure, "")], "paired_answers")]
     for at, each in enumerate(rows):
         suites = [finished(root, row.origin.get(measure, "")) for row in each]
         for place in np.flatnonzero(weights[1:, at]) + 1:
-            gaps = all(suites) and texts_gaps_of(suites[0], suites[place], decoding, name.endswith(WITHIN), half)
+            pair = (suites[0], suites[place])
+            gaps = all(suites) and inputs and texts_gaps_of(*pair, inputs[0], name.endswith(WITHIN), half)
             if not gaps or name not in gaps:
                 return None
             values[0, at] -= weights[place, at] * gaps[name][0]
@@ -152,9 +155,9 @@ def texts_differences(
 
 
 @lru_cache(maxsize=4096)
-def texts_gaps_of(one: Path, other: Path, decoding: str, within: bool, half: bool) -> dict[str, tuple[float, int]]:
+def texts_gaps_of(one: Path, other: Path, name: str, within: bool, half: bool) -> dict[str, tuple[float, int]]:
     """By measure the difference of two suites and its texts; empty where one has no answers."""
-    answers, others = answers_of(one, decoding), answers_of(other, decoding)
+    answers, others = answers_of(one, name), answers_of(other, name)
     if not (shared := [key for key in answers if key in others]):
         return {}
     budget = TextBudget(**{field.name: manifest(one)["fields"][field.name] for field in fields(TextBudget)})
@@ -164,9 +167,9 @@ def texts_gaps_of(one: Path, other: Path, decoding: str, within: bool, half: boo
 
 
 @lru_cache(maxsize=32)
-def answers_of(suite: Path, decoding: str) -> Texts:
-    """The answers that a suite measured, by prompt in its order; none where they are absent or damaged."""
-    taken = manifest(suite).get("inputs", {}).get(f"{decoding}/answers", {}).get("key", "-")
+def answers_of(suite: Path, name: str) -> Texts:
+    """The answers in this input of a suite, by prompt in one order; none where they are absent or damaged."""
+    taken = manifest(suite).get("inputs", {}).get(name, {}).get("key", "-")
     return read_or(Texts(), finished(suite.parents[2], taken), lambda path: responses(grouped(read_samples(path))))
 
 

@@ -31,6 +31,7 @@ def added(sweep: Sweep, mix: str, take: int, answers: dict[str, list[str]]) -> N
               Score("plain/passed_over@texts", 1 - len(long) / len(answers), len(answers)))  # fmt: skip
     row.scores.update({each.name: each for each in scores})
     row.origin.update({each.name: row.key for each in scores})
+    row.suites.update({each.name: "collapse" for each in scores})
     budget = dataclasses.asdict(TextBudget(texts=TEXTS, length=LENGTH))
     taken = {"plain/answers": {"stage": "generate", "key": f"g{row.key}"}}
     manifest = {"files": {}, "inputs": taken, "fields": budget}

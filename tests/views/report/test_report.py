@@ -16,7 +16,7 @@ import pytest
 
 from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.types import ConfigError
-from synthdiv.evaluate.suite import readings
+from synthdiv.evaluate.suite import declared
 from synthdiv.evaluate.truth import TruthSuite
 from synthdiv.views.report import collect as collect_module
 from synthdiv.views.report import figures, page
@@ -195,7 +195,7 @@ def test_a_suite_says_how_its_scores_are_read(shown: Page) -> None:
     assert "of two their range, which is descriptive" in shown.texts["every"]
     """The suites `collapse` and `truth` of the package; a suite whose module is gone has nothing to say."""
     assert TruthSuite.reading.replace("`", "") in shown.texts["threats"]
-    assert readings(["collapse", "no_such_suite", "truth"]) == [TruthSuite.reading]
+    assert declared(["collapse", "no_such_suite", "truth"], "reading") == [TruthSuite.reading]
 
 
 @pytest.mark.usefixtures("empty_figures")
