@@ -43,7 +43,7 @@ tests: .venv/ready
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours
 	$(BIN)/python -m pytest -m slow
 
-structure: .venv/ready  ## measure lines, imports and file names; writes docs/structure.md and docs/fields.md
+structure: .venv/ready  ## measure lines, imports and file names; writes parts of docs/
 	$(BIN)/python -m tests.structure
 	$(BIN)/python -m tests.fields_page --write
 

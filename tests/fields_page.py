@@ -1,9 +1,10 @@
-"""Makes docs/fields.md from the docstrings that stand under the fields: `python -m tests.fields_page --write`."""
+"""Makes docs/fields.md and the table of docs/generators.md from docstrings: `python -m tests.fields_page --write`."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import sys
 import textwrap
@@ -19,10 +20,13 @@ from hydra_plugins.synthdiv import plugins
 from synthdiv.core.fields import MISSING, expected, type_hints, without_none
 from synthdiv.core.runtime import Runtime
 from synthdiv.evaluate.suite import own_suites, suite_class
+from synthdiv.generate.spec import Backend
 from synthdiv.study.config import Cell, Report, Track
 from synthdiv.study.generators import Facts
+from tests.structure import with_part
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "fields.md"
+GENERATORS = PAGE.with_name("generators.md")
 NOT_IDENTITY = (Runtime, Track, Report, Facts)  # blocks that enter no key
 LAUNCHERS = {"local": plugins.LocalConfig, "slurm": plugins.SlurmConfig}
 HEADER = "| field | type | default | meaning |\n|---|---|---|---|\n"
@@ -173,8 +177,19 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def generators_page() -> str:
+    """The page of generators, with a row for each backend: the three paragraphs of its module's docstring."""
+    table = ["| backend | runs | needs | tested with |", "|---|---|---|---|"]
+    for backend in Backend:
+        text = inspect.getdoc(importlib.import_module(f"synthdiv.generate.{backend.value}")) or ""
+        runs, needs, tested = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        table.append(f"| `{backend.value}` | {runs} | {needs} | {tested} |")
+    return with_part(GENERATORS, "\n".join(table))
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
         PAGE.write_text(page(), encoding="utf-8")
+        GENERATORS.write_text(generators_page(), encoding="utf-8")
     else:
         print(page())

@@ -23,7 +23,7 @@ BUDGETS = {
     "measures": 4350,
     "models": 1180,
     "prompts": 1980,
-    "generate": 2950,
+    "generate": 2990,
     "mix": 1120,
     "train": 2460,
     "evaluate": 3760,
@@ -38,7 +38,7 @@ GOALS = {
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31670, 20000, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31710, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract
@@ -166,8 +166,12 @@ def page() -> str:
     return "\n".join([*header, *rows, "", *facts])
 
 
+def with_part(file: Path, part: str) -> str:
+    """The text of a page with another part that is made."""
+    before, rest = file.read_text(encoding="utf-8").split(BEGIN)
+    return f"{before}{BEGIN}\n\n{part}\n\n{END}{rest.split(END)[1]}"
+
+
 if __name__ == "__main__":
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    text = page()
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
-    print(text)
+    PAGE.write_text(with_part(PAGE, page()), encoding="utf-8")
+    print(page())

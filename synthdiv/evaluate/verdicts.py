@@ -17,14 +17,14 @@ from synthdiv.evaluate.rubric import Rubric
 from synthdiv.generate import exact, rules
 from synthdiv.generate.generate import Split, read_log, read_samples
 from synthdiv.generate.source import Source
-from synthdiv.generate.spec import Backend
+from synthdiv.generate.spec import JUDGES_ONLY, Backend
 from synthdiv.measures.refusals import is_refusal
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.shards import Grid
 
 FILE = "verdicts.parquet"
 SHARD_ROWS = 1024
-READING, WRITING = 3, (Backend.hf, Backend.vllm, Backend.api)  # rises with `Rubric.parse`; who writes text
+READING = 3  # rises with `Rubric.parse`
 MIN_MASS = 0.5  # of the options among the first tokens of a server's model
 Row = dict[str, Any]
 
@@ -66,7 +66,7 @@ class JudgeModel:
                 for shard in range(Grid(rows, SHARD_ROWS).shards)
             ]
         inputs = {"prompts": asked} | {str(number): node for number, node in enumerate(shards)}
-        return Node(Verdicts(len(shards), READING if self.source.backend in WRITING else 1), inputs)
+        return Node(Verdicts(len(shards), 1 if self.source.backend in JUDGES_ONLY else READING), inputs)
 
 
 @dataclass

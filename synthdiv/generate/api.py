@@ -1,4 +1,9 @@
-"""Answers from a hosted model. Paid answers are kept even if this process is killed."""
+"""a server with OpenAI's chat completions; paid answers are kept even if this process is killed
+
+`hosted.server` (one of `runtime.servers`) and `hosted.id`
+
+`transformers serve` 5.23 on loopback, and a server that fails on purpose. Not tested: any hosted provider
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The backend of exact judges: the truth of the toy world about an answer."""
+"""for judges: the truth of the toy world about an answer
+
+`prompts.toy`
+
+CPU
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.endpoint import server_of
-from synthdiv.generate.spec import MODELLESS, Backend, Recorded, Sampling
+from synthdiv.generate.spec import MODELLESS, SERVERS, Backend, Recorded, Sampling
 from synthdiv.generate.spend import OverBudget, totals
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.chat import part_thinking
@@ -220,7 +220,7 @@ class Generate(Stage):
         order = {(item.id, item.sample): place for place, item in enumerate(requests)}
         if Counter((row.id, row.sample) for row in rows) != Counter([*order]):
             raise DataError(f"{self.source}: the rows written are not one for each of the {len(requests)} requests")
-        if self.backend in (Backend.api, Backend.vllm):
+        if self.backend in SERVERS:
             rows.sort(key=lambda row: order[row.id, row.sample])
             rewrite(out / ROWS, [vars(row) for row in rows])
         last = {(line["id"], line["sample"]): line for line in read_log(out)}  # the later one of those sent twice
@@ -229,7 +229,7 @@ class Generate(Stage):
         failed = {row.id: line.get("failed") for row, line in zip(rows, log, strict=True) if row.finish == "failed"}
         failed = dict.fromkeys(failed, f"see {LOG}") if confidential else failed
         return {
-            **(totals(log) if self.backend in (Backend.api, Backend.vllm) else {}),
+            **(totals(log) if self.backend in SERVERS else {}),
             **({"failed": failed} if failed else {}),
             "rows": len(rows),
             "tokens": sum(max(row.response_tokens, 0) for row in rows),

@@ -1,4 +1,9 @@
-"""Answers from transformers in this process: batches sorted by length, with one random stream per row."""
+"""transformers, in the process of the worker
+
+`checkpoint`, `pretrain` or `gguf`
+
+CPU, in every test
+"""
 
 from __future__ import annotations
 

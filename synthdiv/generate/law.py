@@ -1,4 +1,9 @@
-"""The backend that draws answers exactly from the law of a family of the toy world: no model, no training."""
+"""the exact law of a toy family, drawn without a model
+
+`law`, as in `generators=toy`
+
+CPU
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,10 @@
-"""The backend of judges that reads the raw logits of a rubric's options: one answer is the most likely option, and its
-line of the log has the probability of each and their sum, the `mass`."""
+"""for judges: probabilities of the options of a rubric, from the raw logits of a model; one answer is the most likely
+option, and its line of `requests.jsonl` has the probability of each and their sum, the `mass`
+
+`checkpoint`, `pretrain` or `gguf`
+
+CPU
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The backend that reads answers from a file: it samples nothing and opens no model."""
+"""a file of existing answers: nothing is sampled, and no model is opened
+
+`recorded`
+
+CPU
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The backend of judges by rule: whether an answer refuses, by the phrases with which it begins."""
+"""for judges: whether an answer refuses, by the phrases with which it begins
+
+a rubric `refusal`
+
+CPU
+"""
 
 from __future__ import annotations
 

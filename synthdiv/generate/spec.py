@@ -17,9 +17,7 @@ from synthdiv.prompts.table import Table, normalise, table_rows, with_context
 
 
 class Backend(Enum):
-    """What runs a generator: transformers in this process, vLLM in its own process, a hosted server with OpenAI's
-    protocol, a file of recorded answers, or the law of a toy family, exactly. A judge also has the raw logits of its
-    options, rules of text, or the truth of the toy world."""
+    """What runs a generator: the module of this name, whose docstring is its row in docs/generators.md."""
 
     hf = "hf"
     vllm = "vllm"
@@ -33,6 +31,7 @@ class Backend(Enum):
 
 MODELLESS = (Backend.recorded, Backend.rules, Backend.exact)  # they run no model
 JUDGES_ONLY = (Backend.logits, Backend.rules, Backend.exact)  # they answer judge prompts
+SERVERS = (Backend.vllm, Backend.api)  # their answers arrive in any order, and have costs
 
 
 class LongPrompt(Enum):

@@ -65,7 +65,9 @@ class PromptSets:
         assert isinstance(stage, Generate)
         if not isinstance(prompts.stage, Prompts | WholeTable):  # judge prompts, whose texts do not exist yet
             return []
-        model = node.inputs["model"].key if "model" in node.inputs else canonical_fields(stage.recorded)
+        if not stage.recorded and "model" not in node.inputs:  # a backend that can answer any prompt
+            return []
+        model = canonical_fields(stage.recorded) if stage.recorded else node.inputs["model"].key
         key = digest([prompts.key, stage.split.value, model, stage.samples, canonical_fields(stage.sampling)])
         if key not in self.known:
             fails, bad = unable(stage, node), list[Row]()

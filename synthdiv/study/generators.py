@@ -15,6 +15,7 @@ from synthdiv.models.load import Precision
 from synthdiv.train.pretrain import Pretrain
 
 EVERY = "every"  # the value of mix.source that stands for each generator
+NO_JUDGES = (Backend.recorded, Backend.law)
 
 
 @dataclass
@@ -44,8 +45,7 @@ class Generator:
     name: str = ""
     """The name of the source, part of each row's random stream."""
     backend: Backend = Backend.hf
-    """What runs it: hf and vllm need `checkpoint`, `pretrain` or `gguf`, the others the block of their name (api:
-    `hosted`)."""
+    """What runs it; docs/generators.md says which of the blocks below it needs."""
     checkpoint: Checkpoint | None = None
     """An existing model; null: another block."""
     pretrain: Pretrain | None = None
@@ -74,7 +74,7 @@ class Generator:
         wanted = needs.get(self.backend, ["checkpoint", "pretrain", "gguf"])
         if self.backend in JUDGES_ONLY and not isinstance(self, Judge):
             problems.append(
-                f"{name}.backend={self.backend.value}: answers for judges only; choose hf, vllm, api, recorded or law"
+                f"{name}.backend={self.backend.value}: answers for judges only; choose {others(JUDGES_ONLY)}"
             )
         elif self.backend in MODELLESS and self.backend is not Backend.recorded:
             problems += [f"{name}.{block}: backend {self.backend.value} runs no model" for block in given]
@@ -91,10 +91,13 @@ class Generator:
         return problems
 
 
+def others(backends: tuple[Backend, ...]) -> str:
+    return ", ".join(each.value for each in Backend if each not in backends)
+
+
 @dataclass
 class Judge(Generator):
-    """One judge: a generator of verdicts. Beside hf, vllm and api there are the backends logits (raw logits of a
-    rubric's options), rules (phrases of refusals) and exact (the truth of the toy world)."""
+    """One judge: a generator of verdicts."""
 
     backend: Backend = Backend.logits
     """What runs it."""
@@ -102,8 +105,8 @@ class Judge(Generator):
     """A member of the panel whose mean is the headline: unrelated to student, sources and the other members."""
 
     def check(self, name: str) -> list[str]:
-        if self.backend in (Backend.recorded, Backend.law):
-            return [f"{name}.backend={self.backend.value}: a judge has hf, vllm, api, logits, rules or exact"]
+        if self.backend in NO_JUDGES:
+            return [f"{name}.backend={self.backend.value}: a judge has {others(NO_JUDGES)}"]
         if self.name in ("panel", "student"):
             return [f"{name}.name={self.name!r}: scores have this name for the panel, or for the student as a judge"]
         return super().check(name)
