@@ -79,10 +79,16 @@ def hydra_main(arguments: list[str]) -> None:
 
 
 def options(arguments: list[str]) -> argparse.Namespace:
-    """What Hydra's own parser reads; overrides may stand before and after an option."""
-    from hydra._internal.utils import get_args_parser
-
-    return get_args_parser().parse_known_intermixed_args(arguments)[0]
+    """Hydra's options, with overrides before and after them. Hydra refuses those that are wrong."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    for names in ("--help -h", "--hydra-help", "--resolve", "--run -r", "--multirun -m", "--shell-completion -sc"):
+        parser.add_argument(*names.split(), action="store_true")
+    for names in ("--cfg -c", "--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd"):
+        parser.add_argument(*names.split(), nargs="?")
+    parser.add_argument("--experimental-rerun", nargs="?")
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    return parser.parse_known_intermixed_args(arguments)[0]
 
 
 def verb(name: str, arguments: list[str]) -> int:

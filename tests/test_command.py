@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 
+from synthdiv.__main__ import options
 from tests.conftest import FILES, TINY, command, sources, synthdiv, write_files, write_rows
 
 
@@ -88,6 +90,15 @@ def test_a_value_that_hydra_cannot_parse_is_written_anew_with_the_right_quotes(w
     (written,) = shlex.split(advice)
     assert "Write" not in typed("plan", "-m", written).err, "Hydra can parse the advice"
     assert """'prompts.system="a, b"'""" in typed("plan", "prompts.system=be brief, please").err
+
+
+def test_the_options_are_those_of_hydra():
+    words = (
+        "a=1 -c job --resolve -p x -r b=2 -m -sc -cp p -cn n -cd d --experimental-rerun r -i all --hydra-help -h c=3"
+    )
+    for line in (words, words.replace("-i all", "--info"), "--multi a=1 --config-d d --unknown b=2", ""):
+        expected, _ = get_args_parser().parse_known_intermixed_args(line.split())
+        assert options(line.split()) == expected
 
 
 def test_words_that_are_no_fields_and_the_order_of_options_are_as_in_hydra(typed, experiments, monkeypatch):

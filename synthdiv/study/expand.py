@@ -44,17 +44,17 @@ class Point:
 @dataclass(frozen=True)
 class Composition:
     """What one choice of groups composes to. `choices` has the preset of each group, `independent` the blocks that take
-    no value from another one, and `converted` those of them that were converted, pickled: each cell has its own copy,
-    because resolving writes into it."""
+    no value from another one, and `converted` those of them that were converted: each cell has a copy, because
+    resolving writes into it."""
 
     config: DictConfig
     choices: dict[str, str]
     independent: set[str]
-    converted: dict[str, bytes] = field(default_factory=dict)
+    converted: dict[str, Any] = field(default_factory=dict)
 
 
 class Expander:
-    """Composes cells through Hydra's loader. Composing costs some 200 ms, a cell of a known composition 3 to 4 ms."""
+    """Composes cells through Hydra's loader. Composing costs some 200 ms, a cell of a known composition 2 ms."""
 
     def __init__(self, loader: ConfigLoader, config_name: str, hydra_overrides: list[str], verb: Words = ()):
         self.loader, self.config_name, self.hydra_overrides = loader, config_name, hydra_overrides

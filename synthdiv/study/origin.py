@@ -4,8 +4,8 @@ show has a value of the environment, which may be secret."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,16 @@ def paths_from(folder: str, config: DictConfig) -> None:
             block[key] = str(Path(folder, Path(block[key]).expanduser()))
 
 
-def cell_of(config: DictConfig, same: set[str], converted: dict[str, bytes]) -> Cell:
-    """The cell of a configuration. The blocks in `same` are as in `converted`, which gets those that are not there yet.
-    ConfigError names what would write a value of the environment into a key."""
+def cell_of(config: DictConfig, same: set[str], converted: dict[str, Any]) -> Cell:
+    """The cell of a configuration. The blocks in `same` are copies of those in `converted`, which gets those that are
+    not there yet. ConfigError names what would write a value of the environment into a key."""
 
     def block(name: str) -> Any:
         if name in same and name in converted:
-            return pickle.loads(converted[name])
+            return copy.deepcopy(converted[name])
         value = OmegaConf.to_object(config[name]) if OmegaConf.is_config(config[name]) else config[name]
         if name in same:
-            converted[name] = pickle.dumps(value)
+            converted[name] = copy.deepcopy(value)
         return value
 
     READ.clear()

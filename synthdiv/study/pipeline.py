@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,7 +24,7 @@ from synthdiv.study.lineage import Block, answering, block_of, decoded, fine_tun
 from synthdiv.study.rounds import Data, Init, Lineage, Writers
 from synthdiv.train.pretrain import Pretrain
 
-Known = dict[tuple[Callable[..., Any], bytes], Any]
+Known = dict[tuple[Callable[..., Any], str], Any]
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,9 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
 
 
 def once(known: Known, make: Callable[..., Any], *parts: Any) -> Any:
-    """`make(*parts)`, computed once for equal parts of cells: those have the blocks that it reads, and no other."""
-    key = (make, pickle.dumps(parts))
+    """`make(*parts)`, computed once for equal parts of cells: those have the blocks that it reads, and no other. Parts
+    are dataclasses, whose text has all fields."""
+    key = (make, repr(parts))
     if key not in known:
         known[key] = make(*parts)
     return known[key]

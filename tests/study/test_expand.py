@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -162,6 +165,25 @@ def test_interpolations_follow_the_values_of_each_cell_as_in_hydra(data, expande
         config = compose("config", list(point.overrides))
         typed_items(config)
         assert point.cell == OmegaConf.to_object(config)
+
+
+def mutable_parts(value):
+    """The ids of all dataclasses, lists and mappings below a cell."""
+    if not isinstance(value, dict | list) and not dataclasses.is_dataclass(value):
+        return []
+    value = vars(value) if dataclasses.is_dataclass(value) else value
+    return [id(value), *itertools.chain(*map(mutable_parts, value.values() if isinstance(value, dict) else value))]
+
+
+AXES = ["train.seed=0,1", "mix=human,multi", "mix.rows=16,null", "evaluate=toy,study", "prompts.seed=${train.seed},3"]
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@given(words=st.sets(st.sampled_from(AXES), min_size=1))
+def test_cells_share_no_object_that_can_change(words, expander):
+    cells = [point.cell for _ in range(2) for point in expander.expand({}, sorted(words))]
+    parts = [part for cell in cells for part in mutable_parts(cell)]
+    assert len(set(parts)) == len(parts)
 
 
 def test_an_interpolation_across_blocks_has_the_value_of_its_own_cell(expander):
