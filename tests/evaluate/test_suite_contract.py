@@ -65,14 +65,14 @@ def test_a_suite_of_a_user_is_planned_built_reported_and_tracked(folder):
         ("evaluate.suites.2.most=1", "tests.evaluate.toy_suite has suite, least"),
         ("evaluate.least=1", "evaluate.least: no such field"),
         ("evaluate.words=1", "did you mean evaluate.suites.0.words"),
-        ("evaluate.suites=[{suite: colapse}]", "no suite 'colapse'; choose collapse, downstream,"),
+        ("evaluate.suites=[{suite: colapse}]", f"no suite 'colapse'; choose {', '.join(own_suites())}"),
         ("evaluate.suites=[{words: 3}]", "evaluate.suites.0: needs the form {suite: NAME"),
         (
             "evaluate.suites.1.suite=collapse",
             "the item has the fields of another suite; set evaluate.suites",
         ),
         ("evaluate.suites.1=x", "evaluate.suites.1: needs the form {suite: NAME"),
-        ("evaluate.suites=[]", "evaluate.suites=[]: needs at least one suite; choose collapse, downstream,"),
+        ("evaluate.suites=[]", f"evaluate.suites=[]: needs at least one suite; choose {', '.join(own_suites())}"),
         ("evaluate.suites=[{suite: truth},{suite: truth}]", "evaluate.suites: truth is listed twice"),
     ],
 )
