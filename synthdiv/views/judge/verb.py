@@ -57,7 +57,7 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
     """Run the command. ConfigError or DataError for options or a file that it cannot use."""
     options = parser().parse_args(arguments)
     refuse_options(options)
-    from synthdiv.views.judge.calibration import Calibration, write_calibration
+    from synthdiv.views.calibration import Calibration, write_calibration
     from synthdiv.views.judge.judge_scores import JUDGE, pair_scores, rating_scores
     from synthdiv.views.judge.labelled import read_labelled
     from synthdiv.views.measure.score_table import print_scores, records

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from synthdiv.core.ledger import Ledger
 from synthdiv.evaluate.suite import declared
 from synthdiv.generate.spec import Backend
-from synthdiv.views.judge.calibration import judge_identity, judge_status
+from synthdiv.views.calibration import judge_identity, judge_status
 from synthdiv.views.layout import Row
 
 STUDENT = "student"  # the name under which every student of a sweep judges

@@ -14,7 +14,7 @@ import pytest
 
 from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.types import DataError
-from synthdiv.views.judge.calibration import Calibration, calibration_file, judge_identity, judge_status
+from synthdiv.views.calibration import Calibration, calibration_file, judge_identity, judge_status
 from tests.conftest import ROOT, write_rows
 
 AUTHORS = ("me", "oak", "elm")
