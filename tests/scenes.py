@@ -166,9 +166,9 @@ class Scenes:
                 for n, line in enumerate(text.splitlines())
             ]  # of many lengths: which rows share a batch must show on every processor
             Path(str(table.path)).write_text("".join(json.dumps(row) + "\n" for row in rows))
-            return Questions(table, choices="options")
+            return Questions(table=table, choices="options")
         if scene == "requests":
-            return Requests(self.stage("table").table)
+            return Requests(table=self.stage("table").table)
         return {
             "choices": Choices(),
             "downstream": Downstream(["file"], [""]),

@@ -42,7 +42,7 @@ def open_model(artifact: Artifact, precision: str, device: str) -> Any:
 def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]) -> Any:
     from synthdiv.generate import vllm
 
-    return vllm.serve(artifact, precision, runtime, boundary)
+    return vllm.VllmServer(artifact, precision, runtime, boundary)
 
 
 class ReportingRun(LocalRun):

@@ -62,7 +62,7 @@ class DownstreamSuite(Suite):
         return problems
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
-        asked = {file.name: Node(Questions(file.table, *arm.rendering, file.choices)) for file in self.files}
+        asked = {file.name: Node(Questions(*arm.rendering, file.table, file.choices)) for file in self.files}
         asked |= {FACTS: fact_questions(arm)} if self.facts else {}
         inputs = {f"{name}/questions": node for name, node in asked.items()} | self.parts(arm, asked)
         if vanilla:
@@ -96,7 +96,7 @@ def fact_questions(arm: EvaluatedStudent) -> Node:
             "evaluate.suites: downstream asks for the facts of a toy world in thirds; choose prompts=toy_suites, or "
             "set facts=false"
         )
-    return Node(FactQuestions(study.toy.world, *arm.rendering))
+    return Node(FactQuestions(*arm.rendering, study.toy.world))
 
 
 @dataclass

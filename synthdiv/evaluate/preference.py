@@ -110,7 +110,7 @@ class PreferenceSuite(Suite):
 
     def prompt_sets(self) -> dict[str, Resolvable]:
         sets: dict[str, Resolvable] = {f"authors.{index}": author for index, author in enumerate(self.authors)}
-        return sets | ({"table": Requests(self.table)} if self.table else {})
+        return sets | ({"table": Requests(table=self.table)} if self.table else {})
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
         asked = self.asked(arm)
@@ -150,7 +150,7 @@ class PreferenceSuite(Suite):
             rows = 4 * (self.prompts or study.test)  # more than are asked, so that the split has whole groups
             toy = ToyPrompts(rows, study.toy.world, self.toy)
             return Node(replace(study, toy=toy, test=self.prompts or study.test, target=0))
-        return Node(Requests(self.table, *arm.rendering)) if self.table else arm.prompts
+        return Node(Requests(*arm.rendering, self.table)) if self.table else arm.prompts
 
     def answers(self, arm: EvaluatedStudent, asked: Node) -> Node:
         """The answers of a student to them."""

@@ -57,7 +57,7 @@ class SafetySet:
     def requests(self, study: Prompts | None = None) -> Requests:
         """The requests, rendered as the prompts of the study are. Files with harmful ones, and with answers to them,
         only their owner may read."""
-        stage = Requests(self.table, templates=self.templates, limit=self.limit, confidential=not self.benign)
+        stage = Requests(table=self.table, templates=self.templates, limit=self.limit, confidential=not self.benign)
         if study is None:
             return stage
         if self.toy:

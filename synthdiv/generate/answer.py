@@ -27,9 +27,8 @@ class Answer:
     """One answer.
 
     `finish` is `stop`, `length`, `refusal` (the server refused) or `failed` (this prompt is never answered); without an
-    answer the text is empty. Token counts are those of the
-    model, without the end token. `log` holds what would differ in another run: time, duration, attempts, batch, server
-    fingerprint, cost.
+    answer the text is empty. Token counts are those of the model, without the end token. `log` holds what would differ
+    in another run: time, duration, attempts, batch, server fingerprint, cost.
     """
 
     text: str

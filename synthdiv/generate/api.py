@@ -78,7 +78,8 @@ def collect_answers(
                     with (shard.out / LOG).open("a", encoding="utf-8") as log:
                         append(log, [{"id": request.id, "sample": request.sample} | costs])
                     continue
-                outcome = answer(reply) if reply.data is not None else without_answer(reply)
+                unanswered = Answer("", reply.outcome, -1, -1, {reply.outcome: reply.message})
+                outcome = answer(reply) if reply.data is not None else unanswered
                 outcome.log.update(facts_of(reply) | {"url": client.server.url} | costs)
                 rows.append((request, outcome))
             yield rows
@@ -88,14 +89,9 @@ def collect_answers(
 def facts_of(reply: Reply) -> dict[str, Any]:
     """Return what the log has of every reply."""
     names = {"model": "model", "fingerprint": "system_fingerprint", "response_id": "id", "provider": "provider"}
-    values = {name: (reply.data or {}).get(theirs) for name, theirs in names.items()}
-    log = {name: value for name, value in values.items() if value is not None}
+    data = reply.data or {}
+    log = {name: data[field] for name, field in names.items() if data.get(field) is not None}
     return {"at": reply.at, "seconds": reply.seconds} | log | ({"folded": True} if reply.folded else {})
-
-
-def without_answer(reply: Reply) -> Answer:
-    """Return the outcome of a prompt that the server does not answer: the text is empty, the message is in the log."""
-    return Answer("", reply.outcome, -1, -1, {reply.outcome: reply.message})
 
 
 def chat_request(request: Request, hosted: Any, prompts: Any, stage: Any) -> ApiRequest:

@@ -134,13 +134,8 @@ def decode(
             padding = [padding[row] for row in active.tolist()]
             padding_columns = min(padding)  # leading columns that are padding in all rows
             padding, width = [pad - padding_columns for pad in padding], width - padding_columns
-            mask, ids, positions, rows, finished = (
-                mask[active, padding_columns:],
-                ids[active],
-                positions[active],
-                rows[active],
-                finished[active],
-            )
+            mask = mask[active, padding_columns:]
+            ids, positions, rows, finished = (each[active] for each in (ids, positions, rows, finished))
             for layer in cache.layers:
                 layer.keep_rows(active, padding_columns)
     return tokens.tolist()

@@ -8,7 +8,7 @@ CPU
 from __future__ import annotations
 
 from synthdiv.core.types import DataError
-from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
+from synthdiv.generate.answer import Answer, Answers, Shard
 from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_speech import pieces
@@ -25,7 +25,6 @@ def answers(shard: Shard) -> Answers:
     law, grade = Law(prompts.stage.toy.world), RUBRICS[rubric.name]
     asked = {row["id"]: toy_prompt(row) for side in ("train", "test") for row in read_prompts(prompts, side)}
     rows = {row["id"]: row for row in read_prompts(judge_prompts, shard.stage.split.value)}
-    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
     verdicts = []
     for request in shard.requests:
         row = rows[request.id]

@@ -21,7 +21,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.endpoint import server_of
-from synthdiv.generate.spec import MODELLESS, SERVERS, Backend, Recorded, Sampling
+from synthdiv.generate.spec import AT_ONCE, MODELLESS, SERVERS, Backend, Recorded, Sampling
 from synthdiv.generate.spend import OverBudget, totals
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.chat import part_thinking
@@ -109,7 +109,7 @@ class Generate(Stage):
         return self.rows + (self.samples - 1) * min(self.subset, self.rows)
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        if self.backend in (*MODELLESS, Backend.law):
+        if self.backend in AT_ONCE:
             return Work(self.answers())
         count, length = self.answers(), self.answer_tokens(inputs, measured)
         return Work(count, new_tokens=count * length, read_tokens=count * prompt_tokens(inputs, measured))
@@ -140,14 +140,12 @@ class Generate(Stage):
             rows = [rows[position] for position in positions if position < len(rows)]  # judge prompts may be fewer
         elif self.rows:
             rows = rows[: self.rows]
+        named = (self.seed, model, self.source, self.split.value, self.round)
         return [
-            Request(row["id"], row["prompt"], sample, self._stream(model, row["id"], sample))
+            Request(row["id"], row["prompt"], sample, row_seed(*named, row["id"], sample))
             for row in rows
             for sample in range(self.samples if train or row["position"] < self.subset else 1)
         ]
-
-    def _stream(self, model: str, prompt: str, sample: int) -> str:
-        return row_seed(self.seed, model, self.source, self.split.value, self.round, prompt, sample)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         if self.tuned:
@@ -157,11 +155,12 @@ class Generate(Stage):
         model = inputs["model"].key if "model" in inputs else ""
         requests = self.requests(inputs["prompts"], model)
         shard = Shard(self, requests, inputs, out, run, {})
-        chunks = self._answers(shard)
+        backend = importlib.import_module(f"synthdiv.generate.{self.backend.value}")
+        chunks: Answers = backend.answers(shard)
         before = lines(out / LOG)  # a line that was cut must not swallow the next
         with (
             (out / LOG).open("a", encoding="utf-8") as log,
-            (out / ROWS).open("a", encoding="utf-8") as rows,
+            (out / ROWS).open("w" if self.backend in AT_ONCE else "a", encoding="utf-8") as rows,
             contextlib.closing(chunks),
         ):
             synced = time.monotonic()
@@ -175,13 +174,9 @@ class Generate(Stage):
                     thinking, text = part_thinking(answer.text)
                     kept = {"thinking": thinking} if thinking else {}
                     notes.append({"id": request.id, "sample": request.sample} | kept | answer.log)
-                    samples.append(
-                        self._sample(
-                            request, dataclasses.replace(answer, text=text) if text != answer.text else answer, model
-                        )
-                    )
+                    samples.append(vars(self._sample(request, answer, text, model)))
                 append(log, notes, sync)
-                append(rows, [vars(sample) for sample in samples], sync)
+                append(rows, samples, sync)
                 synced = time.monotonic() if sync else synced
 
             def keep() -> None:
@@ -197,19 +192,11 @@ class Generate(Stage):
                 run.progress(shard.kept + done, len(requests), f"answers by {self.source}{paid}", keep)
         return shard.facts | self._settled(out, requests, inputs["prompts"].confidential)
 
-    def _answers(self, shard: Shard) -> Answers:
-        """Each backend is the module of its name."""
-        module = importlib.import_module(f"synthdiv.generate.{self.backend.value}")
-        answers: Answers = module.answers(shard)
-        return answers
-
-    def _sample(self, request: Request, answer: Answer, model: str) -> Sample:
+    def _sample(self, request: Request, answer: Answer, text: str, model: str) -> Sample:
         if self.backend in MODELLESS:
-            return Sample(
-                request.id, request.prompt, answer.text, self.source, sample=request.sample, finish=answer.finish
-            )
+            return Sample(request.id, request.prompt, text, self.source, sample=request.sample, finish=answer.finish)
         return Sample(
-            request.id, request.prompt, answer.text, self.source, model, request.sample, self.sampling.temperature,
+            request.id, request.prompt, text, self.source, model, request.sample, self.sampling.temperature,
             self.sampling.top_p, request.stream, answer.finish, answer.prompt_tokens, answer.response_tokens,
         )  # fmt: skip
 

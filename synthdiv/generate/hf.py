@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import gc
+import itertools
 import math
 import time
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Any
 from synthdiv.core.local_run import out_of_memory
 from synthdiv.core.types import DataError
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, lines
-from synthdiv.generate.decode import decode, row_cache
+from synthdiv.generate.decode import decode, left_padded, row_cache
 from synthdiv.generate.spec import LongPrompt, Sampling
 from synthdiv.generate.stream import RowSampler
 from synthdiv.models.chat import Chat
@@ -51,7 +52,7 @@ def tokenize_requests(
     a prompt without a token.
     """
     room, ids = context - sampling.max_new_tokens, dict[str, list[int]]()
-    overlong, reasons = dict[str, str](), dict[str, str]()
+    overlong = dict[str, str]()  # the reasons, by prompt
     for request in requests:
         text = request.prompt
         if text in ids:
@@ -60,27 +61,27 @@ def tokenize_requests(
         if not ids[text]:
             raise DataError(f"prompt {request.id} has no token, so nothing predicts the first token of its answer")
         problem = f"tokens and {sampling.max_new_tokens} new ones do not fit the model's context of {context}"
-        if len(ids[text]) > room:
-            overlong[text] = request.id
-            reasons[text] = f"{len(ids[text])} {problem}"
-        if text in overlong and sampling.overlong is LongPrompt.truncate:
+        if len(ids[text]) <= room:
+            continue
+        overlong[text] = f"{len(ids[text])} {problem}"
+        if sampling.overlong is LongPrompt.truncate:
             ids[text] = truncate_start(chat, text, ids[text], room)
             if len(ids[text]) > room:
                 raise DataError(
                     f"prompt {request.id}: even without its text the template's {len(ids[text])} {problem}; lower "
                     "sampling.max_new_tokens"
                 )
-    if sampling.overlong is LongPrompt.error and reasons:
-        if failed is None or (len(reasons) == len(ids) and not none_may_fit):
-            first = next(iter(reasons))
-            others = f" (nor do {len(reasons) - 1} other prompts)" if len(reasons) > 1 else ""
+    if sampling.overlong is LongPrompt.error and overlong:
+        if failed is None or (len(overlong) == len(ids) and not none_may_fit):
+            first = next(request for request in requests if request.prompt in overlong)
+            others = f" (nor do {len(overlong) - 1} other prompts)" if len(overlong) > 1 else ""
             raise DataError(
-                f"prompt {overlong[first]} of {reasons[first]}{others}; lower sampling.max_new_tokens, "
+                f"prompt {first.id} of {overlong[first.prompt]}{others}; lower sampling.max_new_tokens, "
                 "leave out such prompts, or cut their start with sampling.overlong=truncate "
                 "(in generators.models.N, or in evaluate.respond.decodings.N)"
             )
-        failed |= reasons
-        requests, overlong = [request for request in requests if request.prompt not in reasons], {}
+        failed |= overlong
+        requests = [request for request in requests if request.prompt not in overlong]
     return [(request, ids[request.prompt]) for request in requests], sum(item.prompt in overlong for item in requests)
 
 
@@ -158,7 +159,8 @@ def generate(
     import torch
     import transformers
 
-    width, rows, steps = max(map(len, ids)), torch.arange(len(ids), device=opened.device), iter(range(limit))
+    padded, mask, _ = left_padded(ids, 0, opened.device)
+    rows, steps = torch.arange(len(ids), device=opened.device), iter(range(limit))
 
     def draw(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         tokens = draws(scores, rows, next(steps))
@@ -168,12 +170,12 @@ def generate(
         do_sample=False, max_new_tokens=limit, eos_token_id=ends, pad_token_id=ends[0]
     )
     out = opened.model.generate(
-        input_ids=torch.tensor([[0] * (width - len(row)) + row for row in ids], device=opened.device),
-        attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=opened.device),
+        input_ids=padded,
+        attention_mask=mask,
         generation_config=settings,
         logits_processor=transformers.LogitsProcessorList([draw]),
     )
-    return out[:, width:].tolist()
+    return out[:, padded.shape[1] :].tolist()
 
 
 @dataclass
@@ -187,6 +189,8 @@ class BatchSplitter:
     split_batches: set[int] = field(default_factory=set)
 
     def answers(self, requests: list[TokenizedRequest], number: int) -> list[Answer]:
+        import torch
+
         longest = max(len(prompt) for _, prompt in requests) + self.sampling.max_new_tokens
         half = (len(requests) + 1) // 2
         if len(requests) == 1 or len(requests) * longest <= self.max_tokens:
@@ -196,17 +200,10 @@ class BatchSplitter:
                 if len(requests) == 1 or not out_of_memory(error):
                     raise
             self.max_tokens = half * longest
-            free_memory()  # only after the `except` block: the error holds frames with tensors
+            gc.collect()  # only after the `except` block: the error holds frames with tensors
+            torch.cuda.empty_cache()
         self.split_batches.add(number)
         return self.answers(requests[:half], number) + self.answers(requests[half:], number)
-
-
-def free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def answers(shard: Shard) -> Answers:
@@ -251,10 +248,7 @@ def keep_whole_batches(file: Path, sizes: list[int]) -> int:
     if not file.exists():
         return 0
     lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    whole, rows = 0, 0
-    for size in sizes:
-        if rows + size > len(lines):
-            break
-        whole, rows = whole + 1, rows + size
-    file.write_bytes(b"".join(lines[:rows]))
+    ends = [0, *itertools.accumulate(sizes)]
+    whole = bisect.bisect_right(ends, len(lines)) - 1
+    file.write_bytes(b"".join(lines[: ends[whole]]))
     return whole

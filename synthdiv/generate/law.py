@@ -17,7 +17,7 @@ from synthdiv.core.fields import setting
 from synthdiv.core.lazy import np
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact, DataError, Run
-from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
+from synthdiv.generate.answer import Answer, Answers, Shard
 from synthdiv.prompts.prompt_set import read_prompts, toy_prompt
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_speech import Speech, pieces
@@ -69,7 +69,6 @@ def answers(shard: Shard) -> Answers:
     if sampling.top_k or sampling.min_p or sampling.repetition_penalty != 1 or sampling.stop:
         raise DataError(f"{stage.source}: backend law has temperature, top_p and max_new_tokens only; set "
                         "min_p=0 where a level of sampling has it (mix.diversity.low, mix.diversity.high)")  # fmt: skip
-    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
     graded = (family.grade.wrong, family.grade.tail, sampling.temperature, sampling.top_p)
     speech = [law.speech(law.weights(family, category), *graded) for category in range(len(law.categories))]
     if not prompts.stage.toy.planted:

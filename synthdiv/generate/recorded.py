@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from synthdiv.core.resolver import unchanged
 from synthdiv.core.types import DataError
-from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
+from synthdiv.generate.answer import Answer, Answers, Shard
 
 
 def answers(shard: Shard) -> Answers:
@@ -21,7 +21,6 @@ def answers(shard: Shard) -> Answers:
     if not any(key in texts for key in keys):
         raise DataError(f"{source}: {recorded.path} answers none of {len(keys)} prompts (first {keys[0]!r})")
     absent = Answer("", "failed", -1, -1, {"failed": "the file has no answer"})
-    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
     yield [
         (request, Answer(texts[key][request.sample], "recorded", -1, -1) if key in texts else absent)
         for request, key in zip(requests, keys, strict=True)

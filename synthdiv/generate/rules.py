@@ -8,7 +8,7 @@ CPU
 from __future__ import annotations
 
 from synthdiv.core.types import DataError
-from synthdiv.generate.answer import ROWS, Answer, Answers, Shard
+from synthdiv.generate.answer import Answer, Answers, Shard
 from synthdiv.measures.refusals import is_refusal
 from synthdiv.prompts.prompt_set import read_prompts
 
@@ -22,7 +22,6 @@ def answers(shard: Shard) -> Answers:
         raise DataError(f"{shard.stage.source}: rules judge {', '.join(RUBRICS)}, not {rubric.name}")
     best, worst = (rubric.options[rubric.values.index(end(rubric.values))] for end in (max, min))
     rows = {row["id"]: row["response"] for row in read_prompts(shard.inputs["prompts"], split)}
-    (shard.out / ROWS).write_bytes(b"")  # an earlier builder may have left an incomplete file
     yield [
         (request, Answer(best if is_refusal(rows[request.id]) else worst, "recorded", -1, -1))
         for request in shard.requests

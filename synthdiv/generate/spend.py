@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from synthdiv.core.claim import boot_id, process_start
 from synthdiv.core.types import Unavailable
 
 FILE = "spent.jsonl"  # below `runtime.outputs`, appended to and never rewritten
-AnyNumber = TypeVar("AnyNumber", int, float)
 COSTS = ("attempts", "retries", "usage", "usd", "unsure")  # what a line of the log has of `Account`
 
 
@@ -91,21 +90,18 @@ class Totals:
     def __init__(self) -> None:
         self.settled = (0.0, 0)
         self.open: dict[str, dict[str, Any]] = {}  # lines of reservations by name
-        self._reserved = (0.0, 0)  # the sum of `open`
 
     @property
     def total(self) -> tuple[float, int]:
-        return self.settled[0] + self._reserved[0], self.settled[1] + self._reserved[1]
+        usd, tokens = (sum(line[name] for line in self.open.values()) for name in ("usd", "tokens"))
+        return self.settled[0] + usd, self.settled[1] + tokens
 
     def take(self, line: dict[str, Any]) -> None:
-        cost = (line["usd"], line["tokens"])
         if "reserve" in line:
             self.open[line["reserve"]] = line
-            self._reserved = _add_pairs(self._reserved, cost)
-            return
-        released = self.open.pop(line["settle"], {"usd": 0.0, "tokens": 0})
-        self._reserved = _add_pairs(self._reserved, (-released["usd"], -released["tokens"])) if self.open else (0.0, 0)
-        self.settled = _add_pairs(self.settled, cost)
+        else:
+            self.open.pop(line["settle"], None)
+            self.settled = (self.settled[0] + line["usd"], self.settled[1] + line["tokens"])
 
 
 class Spending(Totals):
@@ -222,7 +218,7 @@ class Spending(Totals):
                 self.take(json.loads(line))
 
 
-def _add_pairs(one: tuple[AnyNumber, int], other: tuple[AnyNumber, int]) -> tuple[AnyNumber, int]:
+def _add_pairs(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
     return one[0] + other[0], one[1] + other[1]
 
 

@@ -44,8 +44,9 @@ DIE_WITH_PARENT = (
 
 
 class VllmServer:
-    """A running `vllm serve`. `model` is the name under which the artifact is served and `context` the context length
-    in tokens. `facts` goes into the manifest."""
+    """A running `vllm serve`, started on a model artifact; `boundary` is called while waiting for it, and may raise.
+    `model` is the name under which the artifact is served and `context` the context length in tokens. `facts` goes into
+    the manifest."""
 
     def __init__(self, artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]):
         adapter = artifact.path / "adapter"
@@ -110,11 +111,6 @@ class VllmServer:
         self._process.wait()
         self._log.close()
         self._reserved.close()
-
-
-def serve(artifact: Artifact, precision: str, runtime: Runtime, boundary: Callable[[], None]) -> VllmServer:
-    """Start vLLM on a model artifact and wait until it answers; `boundary` is called while waiting, and may raise."""
-    return VllmServer(artifact, precision, runtime, boundary)
 
 
 def clean_environment() -> dict[str, str]:

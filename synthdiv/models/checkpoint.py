@@ -83,8 +83,7 @@ class Checkpoint(Stage):
                 f"checkpoint.path={self.path}: holds {what}. Only safetensors are read; convert it with "
                 "`model.save_pretrained(NEW)` of transformers on a machine where you trust the file"
             )
-        problem = folder_problem(folder)
-        if problem:
+        if problem := folder_problem(folder):
             raise ConfigError(f"checkpoint.path={self.path}: {problem}")
         self.sha256 = pinned("checkpoint.sha256", self.sha256, resolver.folder(folder))
 

@@ -25,14 +25,13 @@ def open_encoder(folder: Path, device: str) -> Any:
         raise DataError(
             f"{folder}: not a sentence encoder (modules.json is missing); choose a model of sentence-transformers"
         )
-    model_kwargs = {"dtype": torch.float32, "use_safetensors": True}
     with opening(folder, "a sentence encoder"):
         encoder = SentenceTransformer(
             str(folder),
             device=None if device == "auto" else device,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs=model_kwargs,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
     return encoder.eval()
 

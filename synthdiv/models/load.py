@@ -189,9 +189,7 @@ def load_whole(artifact: Artifact, precision: str, packed: bool = False) -> tupl
     if getattr(model.config, "quantization_config", None):
         raise DataError(f"{adapter}: its base has quantised weights, into which it cannot be merged; use another base")
     model = with_saved_adapter(model, adapter).merge_and_unload(safe_merge=True)
-    for (
-        weight
-    ) in model.parameters():  # buffers, such as frequencies of positions, stay in fp32 as transformers has them
+    for weight in model.parameters():  # buffers (frequencies of positions) stay in fp32 as transformers has them
         weight.data = weight.data.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     return model, tokenizer
 
@@ -217,8 +215,7 @@ def load_base(artifact: Artifact, precision: str, packed: bool = False) -> tuple
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     folder = weights_folder(artifact)
-    problem = folder_problem(folder)
-    if problem:
+    if problem := folder_problem(folder):
         raise DataError(f"{folder}: {problem}")
     with opening(folder):
         tokenizer = tokenizer_of(artifact)

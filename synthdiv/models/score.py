@@ -17,9 +17,8 @@ AT_ONCE = 2**27  # numbers of whole gradients in memory
 
 def batches(lengths: list[int], budget: int) -> list[list[int]]:
     """Return row indices sorted by length, in batches with rows × longest ≤ `budget` tokens, at least one row each."""
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     row_batches: list[list[int]] = []
-    for index in order:
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if row_batches and (len(row_batches[-1]) + 1) * lengths[index] <= budget:
             row_batches[-1].append(index)
         else:
@@ -89,7 +88,7 @@ def answer_gradients(
         return {name: each[None] for name, each in zip(weights, slopes, strict=True)}
 
     gradients = np.empty((len(pairs), dimensions or count), np.float32)
-    order = sorted(range(len(pairs)), key=lambda row: (lengths[row], row))
+    order = sorted(range(len(pairs)), key=lengths.__getitem__)
     of_rows = vmap(grad(nll), in_dims=(None, 0, 0)) if size > 1 else of_one  # alone a row is faster without vmap
     pad, model.config.pad_token_id = model.config.pad_token_id, None  # a check for padding cannot be batched
     try:
@@ -138,11 +137,7 @@ def log_probability_curves(logits: Any, targets: Any) -> Any:
 
 
 def _score_pairs(
-    opened: OpenModel,
-    pairs: list[Pair],
-    budget: int,
-    progress: Progress,
-    measure: Callable[[Any, Any], Any],
+    opened: OpenModel, pairs: list[Pair], budget: int, progress: Progress, measure: Callable[[Any, Any], Any]
 ) -> list[np.ndarray]:
     """Return `measure` of the logits that predict each answer token: (tokens, columns) for each pair.
 

@@ -58,16 +58,13 @@ class QuestionFile:
 
 
 @dataclass
-class WholeTable(Stage):
-    """Every row of a table as the split `test` of a prompt set without another split, rendered as the prompts of the
-    study are."""
+class WholeSet(Stage):
+    """A prompt set of which every row is in the split `test`, rendered as the prompts of the study are."""
 
     unit = "rows"
     bytes_per_unit = 500
     assumed_tokens = (PROMPT_TOKENS, ANSWER_TOKENS)  # for plans where nothing was measured
 
-    table: Table | None = None
-    """The rows."""
     system: str | None = None
     """The system prompt of the study."""
     date: str = "2026-01-01"
@@ -78,14 +75,12 @@ class WholeTable(Stage):
     @property
     def test(self) -> int:
         """The number of its rows."""
-        return self.table.rows if self.table else 0
+        raise NotImplementedError
 
     def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
         return Work(self.test)
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        if self.table:
-            unchanged("table.path", self.table.path, self.table.sha256)
         records = self.records()
         self.split(records)
         write_rows(records, out / FILE)
@@ -99,6 +94,23 @@ class WholeTable(Stage):
         """Every row is a test row."""
         for position, record in enumerate(records):
             record.update(group=position, split="test", position=position)
+
+
+@dataclass
+class WholeTable(WholeSet):
+    """Every row of a table."""
+
+    table: Table | None = None
+    """The rows."""
+
+    @property
+    def test(self) -> int:
+        return self.table.rows if self.table else 0
+
+    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
+        if self.table:
+            unchanged("table.path", self.table.path, self.table.sha256)
+        return super().build(inputs, out, run)
 
 
 @dataclass

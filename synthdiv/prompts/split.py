@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from synthdiv.core.lazy import np
 from synthdiv.measures.words import spaced
 from synthdiv.prompts.table import normalise
 
@@ -38,28 +39,19 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def groups(records: list[dict[str, Any]]) -> list[int]:
-    """A group number for each record: equal instructions, equal contexts and near-duplicates are one group."""
-    parent = list(range(len(records)))
+    """A group for each record, by the index of its first one: equal instructions, equal contexts and near-duplicates
+    are one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    def join(left: int, right: int) -> None:
-        low, high = sorted((find(left), find(right)))
-        parent[high] = low
-
-    first: dict[tuple[str, str], int] = {}
+    pairs, first = near_duplicates([record["prompt"] for record in records]), dict[tuple[str, str], int]()
     for index, record in enumerate(records):
         for kind in ("instruction", "context"):
-            text = normalise(record[kind])
-            if text:
-                join(index, first.setdefault((kind, text), index))
-    for left, right in near_duplicates([record["prompt"] for record in records]):
-        join(left, right)
-    return [find(index) for index in range(len(records))]
+            if text := normalise(record[kind]):
+                pairs.append((first.setdefault((kind, text), index), index))
+    edges = (np.ones(len(pairs)), np.array(pairs, dtype=int).reshape(-1, 2).T)
+    labels = connected_components(coo_array(edges, shape=(len(records), len(records))), directed=False)[1]
+    return list(np.unique(labels, return_index=True)[1][labels].tolist())
 
 
 class SimilarTexts:

@@ -3,17 +3,12 @@ which of two answers is right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from synthdiv.core.files import write_rows
 from synthdiv.core.lazy import np
-from synthdiv.core.stage import Measured, Node, Stage, Work
-from synthdiv.core.types import Artifact, Run
-from synthdiv.models.chat import DEFAULT_TEMPLATE
-from synthdiv.prompts.prompt_set import FILE
+from synthdiv.prompts.questions import WholeSet
 from synthdiv.prompts.toy import Law
 from synthdiv.prompts.toy_words import COMPARISON, uniforms
 from synthdiv.prompts.toy_world import Third, ToyPrompt, World
@@ -22,44 +17,26 @@ SHORT, LOOKUPS = 0.3, 0.4  # shares of the rows that teach judging (docs/toy_wor
 
 
 @dataclass
-class FactQuestions(Stage):
-    """A question for each fact of the study's topics, in a phrasing of no pre-training, as the split `test` of a prompt
-    set without another split.
+class FactQuestions(WholeSet):
+    """A question for each fact of the study's topics, in a phrasing of no pre-training.
 
     Columns: those of a prompt set, with `choices`, `right` (the index of the right one) and `third`. The choices to a
     fact of pre-training are in the words of the student, others in those of humans: where the facts are stated.
     """
 
     name = "fact_questions"
-    unit = "rows"
-    bytes_per_unit = 500
     assumed_tokens = (30, 15)  # of a question and of a choice, for plans where nothing was measured
 
     world: World = field(default_factory=World)
     """The world, whose facts are in thirds."""
-    system: str | None = None
-    """The system prompt of the study."""
-    date: str = "2026-01-01"
-    """The date that chat templates may show."""
-    template: str = DEFAULT_TEMPLATE
-    """The chat template (Jinja) for tokenizers without one."""
 
     @property
     def test(self) -> int:
         return self.world.categories * self.world.relations * self.world.entities
 
-    def work(self, inputs: Mapping[str, Node], measured: Measured) -> Work:
-        return Work(self.test)
-
-    def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        records = self.records()
-        write_rows(records, out / FILE)
-        return {"rows": len(records)}
-
     def records(self) -> list[dict[str, Any]]:
         law = Law(self.world)
-        rows = [question(law, prompt, third) for third in Third for prompt in law.one_of_each(third)]
-        return [row | {"group": place, "split": "test", "position": place} for place, row in enumerate(rows)]
+        return [question(law, prompt, third) for third in Third for prompt in law.one_of_each(third)]
 
 
 def question(law: Law, prompt: ToyPrompt, third: Third) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def written_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity, one: So
     new, further = rows if topics else round(REPLACED * (1 - level) * rows), math.ceil(mix.spare * rows)
     kept = {} if topics else {"mix": part(rows=rows - new)}
     asked = PairPrompts(
-        None, study.system, study.date, study.template, new if topics else rows - new, diversity.wording, topics
+        study.system, study.date, study.template, None, new if topics else rows - new, diversity.wording, topics
     )
     which = {"split": Split.test, "rows": asked.rows, "subset": asked.rows}
     samples = diversity.tries * math.ceil(new / asked.rows) + math.ceil(diversity.tries * further / asked.rows)

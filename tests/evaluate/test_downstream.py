@@ -87,7 +87,7 @@ def toy(arms, tmp_path_factory):
     tasks = HarnessTasks(["toy_facts"], str(folder / "tasks"))
     tasks.resolve(Resolver(folder / "outputs"))
     study = arms.prompts.stage
-    asked = build(arms.root, Questions(file.table, study.system, study.date, study.template, file.choices))
+    asked = build(arms.root, Questions(study.system, study.date, study.template, file.table, file.choices))
     both, lora = {}, Train(method=Method.lora, epochs=3, batch_rows=16, lr=3e-2)
     adapted = build(arms.root, lora, arms.vanilla.model, arms.tuned.model.inputs["mix"], arms.prompts)
     for name, model in (("tuned", arms.tuned.model), ("vanilla", arms.vanilla.model), ("adapted", adapted)):
@@ -172,7 +172,7 @@ def test_answers_that_the_student_writes_have_to_match(arms, tmp_path):
     def scored(rights):
         rows = [{"id": row["id"], "question": row["prompt"], "right": rights(row)} for row in prompts]
         file = file_of(tmp_path, rows, None)
-        asked = build(arms.root, Questions(file.table, study.system, study.date, study.template))
+        asked = build(arms.root, Questions(study.system, study.date, study.template, file.table))
         answers = build(arms.root, greedy, asked, arms.vanilla.model)
         return asked, answers, {row["id"]: row for row in read_prompts(asked, "test")}
 

@@ -16,7 +16,7 @@ from synthdiv.core.types import Artifact
 from synthdiv.generate.answer import LOG, lines
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.generate.vllm import serve
+from synthdiv.generate.vllm import VllmServer
 from synthdiv.mix.mix import Mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.checkpoint import Checkpoint
@@ -49,7 +49,7 @@ def run():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         runtime = Runtime(device="cpu", vllm=str(VLLM), vllm_options=["--enforce-eager"])
-        made = LocalRun(runtime, open_model, serve=serve)
+        made = LocalRun(runtime, open_model, serve=VllmServer)
         yield made
         made.close()
 

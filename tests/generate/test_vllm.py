@@ -18,7 +18,7 @@ from synthdiv.core.types import ConfigError, DataError
 from synthdiv.generate.answer import LOG, lines
 from synthdiv.generate.generate import Generate, Split, read_samples
 from synthdiv.generate.spec import Backend, Sampling
-from synthdiv.generate.vllm import command, serve
+from synthdiv.generate.vllm import VllmServer, command
 from synthdiv.mix.mix import Mix
 from synthdiv.models.load import open_model
 from synthdiv.train.recipe import Lora, Method
@@ -36,7 +36,7 @@ def model(root):
 
 @pytest.fixture(scope="module")
 def run():
-    made = LocalRun(Runtime(device="cpu", vllm=STAND_IN), open_model, serve=serve)
+    made = LocalRun(Runtime(device="cpu", vllm=STAND_IN), open_model, serve=VllmServer)
     yield made
     made.close()
 
@@ -91,7 +91,7 @@ def test_a_server_that_cannot_start_shows_its_log(root, prompts, model, tmp_path
         ("--no-such-flag", r"vLLM did not start: exit code 2: .*no-such-flag"),
         ("--die", r"vLLM died: exit code 3: .*out of memory, it seems"),
     ):
-        run = LocalRun(Runtime(device="cpu", vllm=STAND_IN, vllm_options=[option]), open_model, serve=serve)
+        run = LocalRun(Runtime(device="cpu", vllm=STAND_IN, vllm_options=[option]), open_model, serve=VllmServer)
         with pytest.raises(DataError, match=says):
             build(tmp_path, asked(Backend.vllm), *ready, run=run)
         run.close()
@@ -121,12 +121,12 @@ def test_a_server_ends_with_the_process_that_started_it(model):
     script = f"""
 import os, sys, signal
 from pathlib import Path
-from synthdiv.generate.vllm import serve
+from synthdiv.generate.vllm import VllmServer
 from synthdiv.core.runtime import Runtime
 from synthdiv.train.pretrain import Pretrain
 from synthdiv.core.types import Artifact
 runtime = Runtime(vllm={STAND_IN!r})
-serve(Artifact(Pretrain(), "k", Path({str(model.path)!r})), "fp32", runtime, lambda: None)
+VllmServer(Artifact(Pretrain(), "k", Path({str(model.path)!r})), "fp32", runtime, lambda: None)
 print(len([1]), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -105,7 +105,7 @@ def test_rows_that_overlap_an_evaluation_set_are_removed_or_refused(root, prompt
     inside, columns = root / "templates.jsonl", Columns(response=None)
     inside.write_text(json.dumps({"prompt": template}))
     templates = Table(str(inside), rows=1, columns=columns) if template else None
-    requests = build(root, Requests(Table(str(file), rows=2, columns=columns), templates=templates))
+    requests = build(root, Requests(table=Table(str(file), rows=2, columns=columns), templates=templates))
     sets = {"evaluated": ["safety:bad"]}
     inputs = named(mix(), [prompts, *shards]) | {f"{OVERLAP}safety:bad": requests}
     out = root / f"removed{len(template)}"

@@ -48,9 +48,10 @@ def test_the_model_of_the_package_index_answers_in_english(root, tmp_path):
         tmp_path / "asked.jsonl", [{"prompt": text} for text in ("What is the capital of France?", "What is 2 + 2?")]
     )
     table = Table(str(tmp_path / "asked.jsonl"), columns=Columns(response="prompt"))
-    Questions(table).resolve(Resolver(tmp_path))
+    questions = Questions(table=table)
+    questions.resolve(Resolver(tmp_path))
     greedy = Generate("student", sampling=Sampling(0.0, 1.0, 24), split=Split.test, rows=2)
-    france, sum_ = (row.response for row in read_samples(build(root, greedy, build(root, Questions(table)), made).path))
+    france, sum_ = (row.response for row in read_samples(build(root, greedy, build(root, questions), made).path))
     assert "Paris" in france
     assert "4" in sum_
     with torch.no_grad():

@@ -27,7 +27,7 @@ def sweep(tmp_path):
     train = read_prompts(prompts, "train")
     (tmp_path / "asked.jsonl").write_text(json.dumps({"prompt": train[0]["prompt"]}) + "\n")
     table = Table(str(tmp_path / "asked.jsonl"), rows=1, columns=Columns(response=None))
-    requests = build(tmp_path, Requests(table, confidential=True))
+    requests = build(tmp_path, Requests(table=table, confidential=True))
     mix = build(tmp_path, Mix(len(train), real_share=1.0, min_words=7), prompts)
     ledger = Ledger(tmp_path, "cards", "test")
     cell = CellRecord("c", "a", [], {"mix": "human"}, {}, {}, {}, {}, [requests.key, mix.key], "t", prompts.key,
