@@ -74,12 +74,8 @@ def cards(
             f"\n## Diversity of {ANSWERS} random answers, and quality\n\n"
             f"{markdown(values)}\n## A sample\n\n{shown}"
         )
-        line = {
-            "card": file,
-            "arms": some(arms[key]),
-            "rows": len(rows),
-            "effective sources": summary.get("effective_sources"),
-        }
+        line = {"card": file, "arms": some(arms[key]), "rows": len(rows)}
+        line["effective sources"] = summary.get("effective_sources")
         for tuned in (finished(root, at) for at in cell.nodes if nodes[at].stage == TUNED):
             facts = manifest(tuned)["summary"] if tuned else {}
             line |= {"temperature": facts.get("temperature"), "nats a token": facts.get("interpolated")}
@@ -95,10 +91,8 @@ def source_rows(rows: Rows, summary: Mapping[str, Any], licences: Mapping[str, s
     for source in dict.fromkeys(every):
         written, removed = [row for row in rows if row["source"] == source], summary.get("removed", {}).get(source, {})
         line = {"source": source, "licence": licences.get(source) or "not stated", "rows": len(written)}
-        line |= {
-            "share": f"{len(written) / len(rows):.1%}",
-            "words": sum(len(words(row["response"])) for row in written),
-        }
+        line |= {"share": f"{len(written) / len(rows):.1%}"}
+        line["words"] = sum(len(words(row["response"])) for row in written)
         line["tokens"] = sum(max(0, row["response_tokens"]) for row in written) or None
         line |= {"refusals": sum(map(refuses, written)), "removed": sum(removed.values()), "why": ", ".join(removed)}
         overlaps = {f"{name} {kind}": of for name, kinds in summary["overlap"].items() for kind, of in kinds.items()}

@@ -61,12 +61,8 @@ class Contrast:
     part: str = ""
 
     @property
-    def leads(self) -> bool:
-        return rank(self.name, self.part) < 2
-
-    @property
-    def primary(self) -> bool:
-        return rank(self.name, self.part) == 0
+    def rank(self) -> int:
+        return rank(self.name, self.part)
 
     @property
     def verdict(self) -> str:
@@ -88,12 +84,11 @@ def contrasts(
     """Every comparison of a sweep, or those `chosen`, on these measures, the primary ones first."""
     result = []
     for what in comparisons(sweep.arms) if chosen is None else chosen:
-        family = [
-            contrast(root, what, name, sweep) for name in ([EXCESS] if what.contrast.endswith(MIXTURE) else measures)
-        ]
+        names = [EXCESS] if what.contrast.endswith(MIXTURE) else measures
+        family = [contrast(root, what, name, sweep) for name in names]
         corrected = adjusted([each.effect.p() for each in family], BENJAMINI_YEKUTIELI)
         result += [replace(each, adjusted=p) for each, p in zip(family, corrected, strict=True)]
-    return sorted(result, key=lambda each: rank(each.name, each.part))
+    return sorted(result, key=lambda each: each.rank)
 
 
 def contrast(root: Path, what: Comparison, measure: str, sweep: SweepArms, second: bool = False) -> Contrast:
@@ -123,9 +118,8 @@ def contrast(root: Path, what: Comparison, measure: str, sweep: SweepArms, secon
 
 def infinite_models(scores: Sequence[Sequence[Score | None]], arms: Sequence[Arm]) -> str:
     """Which arms have how many infinite scores: these are the worst, and a test without them would hide it."""
-    counts = [
-        sum(score is not None and math.isinf(score.value) for score in column) for column in zip(*scores, strict=True)
-    ]
+    columns = zip(*scores, strict=True)
+    counts = [sum(score is not None and math.isinf(score.value) for score in column) for column in columns]
     words = [f"{count} of {len(scores)} models of {arm.axes['mix']} {source_of(arm)}".strip()
              for arm, count in zip(arms, counts, strict=bool(scores)) if count]  # fmt: skip
     return f"no test: infinite in {', '.join(words)}" if words else ""
@@ -173,8 +167,7 @@ def excess(root: Path, made: Contrast, rows: Sequence[list[CellRow]]) -> Contras
     """Several sources against the mixture of their singles, on human answers that all students scored."""
     import pandas
 
-    paths = [[finished(root, row.likelihood) if row.likelihood else None for row in each] for each in rows]
-    scored = [human_likelihoods(path) if path else pandas.Series(dtype=float) for each in paths for path in each]
+    scored = [human_likelihoods(finished(root, row.likelihood or "-")) for each in rows for row in each]
     shared = pandas.concat(scored, axis=1, join="inner") if scored else pandas.DataFrame()
     if len(rows) < 2 or shared.empty:
         needs = "needs likelihoods of the same human answers in two replicates or more of every arm"

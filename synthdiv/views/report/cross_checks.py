@@ -70,13 +70,12 @@ def contradictions(made: Sequence[Contrast], labels: Labels) -> list[Row]:
 def agreement(arms: Sequence[Arm], measures: Sequence[str]) -> list[Row]:
     """Rank correlations of measures over cells, each turned so that higher is better."""
     likes = {name: next(arm.means[name].like for arm in arms if name in arm.means) for name in measures}
-    signs = {
-        name: 2 * bool(like.higher_is_better) - 1 for name, like in likes.items() if like.higher_is_better is not None
-    }
     rows = [row for arm in arms for row in arm.rows]
     values = {
-        name: sign * np.array([row.scores[name].value if name in row.scores else math.nan for row in rows])
-        for name, sign in signs.items()
+        name: (1 if like.higher_is_better else -1)
+        * np.array([row.scores[name].value if name in row.scores else math.nan for row in rows])
+        for name, like in likes.items()
+        if like.higher_is_better is not None
     }
     owners = [arm.key for arm in arms for _ in arm.rows]
     table: list[Row] = []
@@ -94,8 +93,7 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
     """Effects of source diversity and of the other axes that synthetic arms vary, with their interactions. Singles of
     one setting are averaged over their sources. Replicates with equal seeds are a block: arms that lack one of those of
     the arm with the most are left out."""
-    kept = [arm for arm in arms if arm.axes.get("mix") in ("single", *SEVERAL)]
-    kept = by_weights(kept)
+    kept = by_weights([arm for arm in arms if arm.axes.get("mix") in ("single", *SEVERAL)])
     factors = ["mix", *(axis for axis in labels.varying if axis not in ("source", "mix", "mix.weights"))]
     factors = [axis for axis in factors if len({value_of(arm, axis) for arm in kept} - {NOT_APPLICABLE}) > 1]
     together = changing_together(kept, factors)
@@ -108,17 +106,13 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
         for arm in kept:
             scores = [row.scores[name].value if name in row.scores else math.nan for row in blocks[arm.key]]
             if scores and all(map(math.isfinite, scores)):
-                groups[tuple(level(arm, axes) for axes in together)].append(scores)
+                groups[tuple(", ".join(values_of(arm, axes)) for axes in together)].append(scores)
         cells = {key: [statistics.fmean(each) for each in zip(*values, strict=True)] for key, values in groups.items()
                  if {*map(len, values)} == {most.replicates}}  # fmt: skip
         for each in factorial_effects(cells, [", ".join(axes) for axes in together]) if len(cells) > 1 else ():
             row = {"measure": name, "effect": each.name, "value": each.value, "df": each.df}
             rows.append(row | {"p": each.p, "models": most.replicates, "note": each.note})
     return rows
-
-
-def level(arm: Arm, axes: Sequence[str]) -> str:
-    return ", ".join(value_of(arm, axis) for axis in axes)
 
 
 def changing_together(arms: Sequence[Arm], factors: Sequence[str]) -> list[list[str]]:

@@ -53,26 +53,21 @@ def draw_heat(arms: Sequence[Arm], names: Sequence[str], labels: Labels, path: P
         for place, boxes in enumerate(heat(grid, name).values()):
             start = 0
             for box in boxes:
-                axis.barh(
-                    place, box.wide, left=start, height=1, color=shade(box.shade), edgecolor="white", align="edge"
-                )
+                axis.barh(place, box.wide, 1, start, color=shade(box.shade), edgecolor="white", align="edge")
                 middle = (start + box.wide / 2, place + 0.5)
                 axis.annotate(box.text or box.small, middle, ha="center", va="center", fontsize=7, color=INK)
                 start += box.wide
         axis.set_yticks([place + 0.5 for place in range(len(grid.rows))], [*grid.rows])
         axis.set_ylim(len(grid.rows), 0)
         axis.set_xlim(0, len(grid.columns))
-    panels[-1].set_xticks(
-        [at + 0.5 for at in range(len(grid.columns))], [textwrap.fill(each, 20) for each in grid.headings]
-    )
-    figure.supxlabel(
-        "mean over trained models; white: outside of the range of the trained arms, or undefined", fontsize=7
-    )
+    middles = [at + 0.5 for at in range(len(grid.columns))]
+    panels[-1].set_xticks(middles, [textwrap.fill(each, 20) for each in grid.headings])
+    words = "mean over trained models; white: outside of the range of the trained arms, or undefined"
+    figure.supxlabel(words, fontsize=7)
     save(figure, path)
 
 
 def shade(name: str) -> tuple[float, ...]:
-    """The colour of a box by the name of its shade."""
     if not name.startswith("shade"):
         return (1.0, 1.0, 1.0)
     place = int(name.removeprefix("shade")) / (SHADES - 1)
@@ -86,12 +81,9 @@ def save(figure: Any, path: Path) -> None:
 
 
 def new_figure(wide: float, high: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(wide, 6.5), max(high, 2.8)), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(max(wide, 6.5), max(high, 2.8)), dpi=150, layout="constrained", facecolor="white")
 
 
 def draw_panel(axis: Any, arms: Sequence[Arm], name: str) -> None:

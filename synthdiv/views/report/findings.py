@@ -65,7 +65,6 @@ class ClaimResult:
         return self.late.endswith(EXPLORATORY)
 
     def text(self, labels: Labels) -> str:
-        """What is claimed."""
         claim, margin = self.claim, f" by {number(self.margin)}" * bool(self.claim.margin)
         label = f" ({labels.name(self.contrast.arm)})" if self.contrast.arm.rows else ""
         return f"{claim.contrast}{label}, {claim.measure}, {claim.direction.value}{margin}"
@@ -168,7 +167,7 @@ def answer_lines(
         f"Holm p = {number(each.p)}" + f"; {each.late}" * bool(each.late)
         for each in claims
     ]
-    first = {(each.name, each.arm.key): each for each in reversed(made) if each.leads}
+    first = {(each.name, each.arm.key): each for each in reversed(made) if each.rank < 2}
     compared = [
         f"{each.verdict}: {each.name} ({labels.name(each.arm)}), {each.measure}: "
         f"{numbers(each.effect, each.effect.interval())}; exploratory"

@@ -96,7 +96,6 @@ def within(column: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def column_title(axes: Sequence[str], column: Sequence[str]) -> str:
-    """A combination of values of axes, in words."""
     return " · ".join(map(axis_words, axes, column)).replace("→ ", "")
 
 
@@ -106,14 +105,11 @@ def row_label(arm: Arm, below: Sequence[str], labels: Labels) -> str:
     return " · ".join([labels.mix(arm), *named])
 
 
-def design(grid: ArmGrid, rows: Sequence[CellRow]) -> dict[str, list[Box]]:
+def design(grid: ArmGrid) -> dict[str, list[Box]]:
     """The design as a picture: a mark for each trained model, with its state."""
-    cells: dict[str, list[CellRow]] = {}
-    for row in rows:
-        cells.setdefault(row.arm, []).append(row)
 
     def box(arm: Arm | None, wide: int) -> Box:
-        states = [row.state for row in cells.get(arm.key, [])] if arm else []
+        states = [row.state for row in arm.rows] if arm else []
         return Box(arm, wide, states=states, hint=", ".join(states))
 
     return {name: [box(*pair) for pair in grid.boxes(row)] for name, row in grid.rows.items()}
@@ -159,9 +155,8 @@ def counts(means: Sequence[Mean]) -> str:
         return "no value"
     models, n = spread_of([mean.replicates for mean in means]), spread_of([mean.n for mean in means])
     kinds = dict.fromkeys("interval" if mean.spread == INTERVAL else "range" for mean in means if mean.replicates > 1)
-    return f"{models} model{'s' * (models != '1')}, n {n}" + (
-        f"; below a mean its {' or '.join(kinds)}" if kinds else ""
-    )
+    below = f"; below a mean its {' or '.join(kinds)}" * bool(kinds)
+    return f"{models} model{'s' * (models != '1')}, n {n}{below}"
 
 
 def spread_of(counts: Sequence[int]) -> str:

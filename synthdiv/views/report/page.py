@@ -100,7 +100,8 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
     ):
         (draft / file).parent.mkdir(parents=True, exist_ok=True)
         (draft / file).write_text(text, encoding="utf-8")
-    (draft / f"{INDEX}.html").write_text(render(shown | {"files": beside(draft)}), encoding="utf-8")
+    files = (path.relative_to(draft) for path in draft.rglob("*") if path.is_file() and path.suffix != ".html")
+    (draft / f"{INDEX}.html").write_text(render(shown | {"files": sorted(map(str, files))}), encoding="utf-8")
 
 
 def of_slice(made: Contrast, title: str) -> Contrast:
@@ -162,12 +163,6 @@ def write_slice(folder: Path, name: str, content: Content) -> None:
 def write_checks(folder: Path, prefix: str, content: Content) -> None:
     for title, lines in content.checks.items():
         (folder / f"{prefix}{file_name(title.lower())}.csv").write_text(csv_text(lines), encoding="utf-8")
-
-
-def beside(folder: Path) -> list[str]:
-    """The files of a report that are no pages, by name."""
-    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".html")
-    return sorted(map(str, files))
 
 
 def swarm_files(whole: Content) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,6 @@ OTHER, EFFECT, NOISE = "#E69F00", "#2B8CD6", "rgba(140,140,140,0.35)"
 NAMED = 12  # arms that have their names in a legend; of more only the mixes
 ROUNDING = 1e-12  # differences that are no larger are zero
 CURVE, POINTS = "metrics.parquet", 120  # of a curve, at most
-FILLED = {SHOWN: "circle"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
 OUTSIDE = (
@@ -84,16 +83,17 @@ def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | Non
     ]  # fmt: skip
     sides = [[abs(end - each.effect.value) for end in each.effect.interval()] for each in drawn]
     below, above = ([finite(side) for side in each] for each in zip(*sides, strict=True))
+    symbols = ["circle" if each.verdict == SHOWN else "circle-open" for each in drawn]
     data.append({
         "type": "scatter", "mode": "markers", "name": "difference", "y": names, "hovertext": hover, "hoverinfo": "text",
         "x": [each.effect.value if abs(each.effect.value) > ROUNDING else 0 for each in drawn],
-        "marker": {"size": 9, "symbol": [FILLED.get(each.verdict, "circle-open") for each in drawn], "color": EFFECT},
+        "marker": {"size": 9, "symbol": symbols, "color": EFFECT},
         "error_x": {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.6,
                     "width": 4, "color": EFFECT},
     })  # fmt: skip
     title = measure + arrow(drawn[0].higher_is_better) + (f" ({drawn[0].unit})" if drawn[0].unit else "")
-    yaxis: dict[str, Any] = {"categoryorder": "array", "categoryarray": names, "tickfont": {"size": 11}}
-    yaxis["range"] = [-0.6, len(drawn) - 0.4]
+    order = {"categoryorder": "array", "categoryarray": names}
+    yaxis = {**order, "tickfont": {"size": 11}, "range": [-0.6, len(drawn) - 0.4]}
     ends = [end for each in drawn for end in (each.effect.value, *each.effect.interval(), each.noise, -each.noise)]
     low, high = min(filter(math.isfinite, ends)), max(filter(math.isfinite, ends))
     xaxis: dict[str, Any] = {"title": {"text": "difference"}, "zeroline": True, "nticks": 6}
@@ -195,15 +195,13 @@ def known(arm: Arm, name: str) -> bool:
 
 
 def tip(mean: Mean) -> str:
-    """A measure of an arm in a tooltip."""
     ends = f" [{number(mean.low)}, {number(mean.high)}]" if mean.spread == INTERVAL else ""
     return f"{text(mean.like.name)}: {number(mean.value)}{ends}, {mean.replicates} models, n {mean.n:,}"
 
 
 def losses(root: Path, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     """Training loss by step: the mean over the trained models of an arm, averaged in at most `POINTS` stretches."""
-    data: list[dict[str, Any]] = []
-    rows: list[Row] = []
+    data, rows = list[dict[str, Any]](), list[Row]()
     for arm in sorted(arms, key=labels.order):
         trained = [finished(root, model) for model in {row.model for row in arm.rows} if model.isalnum()]
         curves = [curve for path in trained if (curve := read_or(None, path, curve_of, CURVE))]

@@ -22,7 +22,6 @@ PLOTLY_STYLES = (  # what plotly adds: an empty style sheet, and one of a librar
 
 
 def render(context: dict[str, Any]) -> str:
-    """The page as text, with a policy under which only its scripts and styles run."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(ASSETS)

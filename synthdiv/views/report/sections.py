@@ -122,7 +122,7 @@ def sections(content: Content) -> dict[str, Any]:
     return top(content) | {
         "grid": grid,
         "rounds": ROUND in in_populations.varying,
-        "design": design(grid, content.rows),
+        "design": design(grid),
         "heats": [
             (heading(scores[measure]), counts([arm.means[measure] for arm in arms if measure in arm.means]),
              heat(grid, measure), measure_rows(arms, measure, labels))
@@ -174,24 +174,22 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
     comparisons, a table each."""
     tables: dict[str, list[Row]] = {}
     for each in made:
-        if each.leads:
+        if each.rank < 2:
             rows = comparison_rows([each], labels, titled=False)
             tables.setdefault(comparison_name(each, labels), []).extend(rows)
-    judged: Sequence[ClaimResult | Contrast] = claims or [each for each in made if each.leads]
+    judged: Sequence[ClaimResult | Contrast] = claims or [each for each in made if each.rank < 2]
     counts = Counter(each.verdict for each in judged)
-    primary = all(isinstance(each, Contrast) and each.primary for each in judged)
+    primary = all(isinstance(each, Contrast) and each.rank == 0 for each in judged)
     noun = "claim" if claims else "primary comparison" if primary else "comparison"
     late = sum(each.exploratory for each in claims) if claims else len(judged)
     exploratory = f", {late} of them exploratory" if late < len(judged) else ", exploratory"
     text = f"{plural(len(judged), noun)}{exploratory * (late > 0)}: "
     text += ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     effects = [each.contrast.effect if isinstance(each, ClaimResult) else each.effect for each in judged]
-    few = (
-        any(0 < effect.replicates < ENOUGH for effect in effects)
-        and f" (fewer than {ENOUGH} trained models support no conclusion)"
-    )
+    few = any(0 < effect.replicates < ENOUGH for effect in effects)
+    text += f" (fewer than {ENOUGH} trained models support no conclusion)" * few
     return {
-        "text": f"{text}{few or ''}." if judged else f"{no_comparison(made).capitalize()}.",
+        "text": f"{text}." if judged else f"{no_comparison(made).capitalize()}.",
         "claims": claim_rows(claims, labels),
         "tables": tables,
     }
@@ -214,9 +212,8 @@ def seeds_note(arms: Sequence[Arm]) -> str:
     """Which seeds an interval is over, and which stand still and are therefore not in it."""
     names = dict.fromkeys(name for arm in arms for row in arm.rows for name in row.seeds)
     varied = [name for name in names if any(name in arm.seeds for arm in arms)]
-    used = [name for name in names if any(row.seeds.get(name, NOT_APPLICABLE) != NOT_APPLICABLE
-                                          for arm in arms for row in arm.rows)]  # fmt: skip
-    fixed = [name for name in used if name not in varied]
+    used = {name for arm in arms for row in arm.rows for name, seed in row.seeds.items() if seed != NOT_APPLICABLE}
+    fixed = [name for name in names if name in used and name not in varied]
     over = f"Intervals and ranges are over {', '.join(varied)}" if varied else "No seed varies within an arm"
     return over + (f"; {', '.join(fixed)} did not vary, and no interval covers what they do." if fixed else ".")
 

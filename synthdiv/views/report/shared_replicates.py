@@ -125,7 +125,7 @@ def mean_items(path: Path) -> dict[str, pandas.Series]:
 
 
 @cache
-def human_likelihoods(path: Path) -> pandas.Series:
+def human_likelihoods(path: Path | None) -> pandas.Series:
     """The log-likelihood of each human answer under the student, nats; empty where it cannot be read."""
     import pandas
 

@@ -43,21 +43,18 @@ def cell_rows(rows: Sequence[CellRow]) -> list[Row]:
 
 
 def arm_rows(arms: Sequence[Arm], labels: Labels) -> list[Row]:
-    """A row for each measure of an arm."""
     blank = {name: "" for arm in arms for name in arm.axes}
     return [
         {"arm": arm.key, "name": labels.name(arm), **blank, **arm.axes, "measure": measure, "mean": mean.value}
         | {"low": mean.low, "high": mean.high, "replicates": mean.replicates, "n": mean.n, "spread": mean.spread}
         | {"seeds": " ".join(arm.seeds), "unit": mean.like.unit, "higher_is_better": mean.like.higher_is_better}
-        | {"note": mean.note, "keys": " ".join(keys_of(arm, measure))}
+        | {
+            "note": mean.note,
+            "keys": " ".join(dict.fromkeys(row.origin[measure] for row in arm.rows if measure in row.origin)),
+        }
         for arm in arms
         for measure, mean in arm.means.items()
     ]
-
-
-def keys_of(arm: Arm, measure: str) -> list[str]:
-    """The keys of the suites that a mean comes from."""
-    return list(dict.fromkeys(row.origin[measure] for row in arm.rows if measure in row.origin))
 
 
 def heading(score: Score) -> str:
@@ -127,14 +124,10 @@ def beside(each: Contrast) -> dict[str, Any]:
 
 
 def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:
-    """A row for each claim."""
     return [
-        {
-            "claim": each.text(labels),
-            "verdict": each.verdict + ", exploratory" * each.exploratory,
-            "difference": each.contrast.effect.value,
-        }
-        | {"interval": interval(*each.interval), "p (Holm)": each.p, "power": each.power}
+        {"claim": each.text(labels), "verdict": each.verdict + ", exploratory" * each.exploratory}
+        | {"difference": each.contrast.effect.value, "interval": interval(*each.interval)}
+        | {"p (Holm)": each.p, "power": each.power}
         | beside(each.contrast)
         | {"note": join_notes(each.late, each.contrast.note)}
         for each in claims
@@ -150,8 +143,7 @@ def unfinished_rows(rows: Sequence[CellRow]) -> list[Row]:
         return " ".join(known)
 
     return [
-        {"cell": row.key[:8], "axes": words(row.axes), "seeds": words(row.seeds), "state": row.state}
-        | {"why": row.reason}
+        {"cell": row.key[:8], "axes": words(row.axes), "seeds": words(row.seeds), "state": row.state, "why": row.reason}
         for row in rows
         if row.state != "done"
     ]

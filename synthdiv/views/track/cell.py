@@ -55,22 +55,22 @@ class Publishable:
 def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishable:
     """What is finished of a cell. The prompts are the first `samples` by id, the same in every cell, and the answers
     those in decoding `published` if there is one, else in the first."""
-    suites = {name: path for name, key in record.suites.items() if (path := finished(root, key))}
+    suites = [path for key in record.suites.values() if (path := finished(root, key))]
     scores = [score for key in record.suites.values() for score in suite_scores(root, key)]
     decoding = "published" if "published" in record.responses else next(iter(record.responses), "")
     responses = finished(root, record.responses[decoding]) if decoding else None
     train = finished(root, record.train) if record.train else None
-    tables = {"samples": answers(responses, samples), "prompts": prompt_table(suites.values(), samples)}
+    tables = {"samples": answers(responses, samples), "prompts": prompt_table(suites, samples)}
     curve, training = list[dict[str, Any]](), dict[str, float]()
-    artifacts = [files_of(path, "report", ("scores.json", "items.parquet")) for path in suites.values()]
+    artifacts = [files_of(path, "report", ("scores.json", "items.parquet")) for path in suites]
     if train is not None:
         curve = read_whole(train, lambda path: read_rows(path / CURVE), CURVE)
         training = dict(numbers(manifest(train)["summary"], "training"))
         mixes = [finished(root, item["key"]) for name, item in manifest(train)["inputs"].items() if name == "mix"]
         artifacts += [files_of(mix, "mix", ("mix.parquet",)) for mix in mixes if mix]
         artifacts.append(files_of(train, "model", MODEL_FOLDERS))
-    parts = [*suites.values(), *([train] if train else [])]
-    return Publishable(curve, scores, tables, training, made_by(parts), artifacts)
+        suites.append(train)
+    return Publishable(curve, scores, tables, training, made_by(suites), artifacts)
 
 
 def files_of(path: Path, kind: str, names: Sequence[str]) -> TrackedFiles:
@@ -79,9 +79,8 @@ def files_of(path: Path, kind: str, names: Sequence[str]) -> TrackedFiles:
     shown = [] if record.get("confidential") else [name for name in record["files"] if name.split("/")[0] in names]
     inputs = {name: f"{item['stage']}-{item['key']}" for name, item in record["inputs"].items()}
     metadata = {"stage": record["stage"], "key": record["key"], "inputs": inputs}
-    return TrackedFiles(
-        f"{record['stage']}-{record['key'][:16]}", kind, {name: path / name for name in shown}, metadata
-    )
+    name = f"{record['stage']}-{record['key'][:16]}"
+    return TrackedFiles(name, kind, {name: path / name for name in shown}, metadata)
 
 
 def made_by(artifacts: Sequence[Path]) -> dict[str, str]:
@@ -195,8 +194,7 @@ def group(cell: CellRecord) -> str:
 
 def table_row(score: Score) -> dict[str, Any]:
     """A score as a row of a table; what is undefined is empty and has its note."""
-    ends = {name: getattr(score, name) for name in ("value", "low", "high")}
-    numbers = {name: finite(value) for name, value in ends.items()}
+    numbers = {name: finite(getattr(score, name)) for name in ("value", "low", "high")}
     return {"name": score.name, **numbers, "n": score.n, "unit": score.unit, "role": score.role, "note": score.note}
 
 

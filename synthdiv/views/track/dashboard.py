@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,9 @@ def dashboard(root: Path, name: str, track: Track) -> int:
     if online and not entity:
         entity = str(import_module("wandb").Api().default_entity)
     images = [f"{IMAGES}/{file.stem}" for file in sorted((root / "reports" / name / IMAGES).glob("*.png"))]
-    space = workspace(name, entity, project, arms, headlines, images)
-    page = report(name, entity, project, arms, headlines, images if online else None)
+    space = workspace(name, entity, project, panels_of(arms, headlines, images))
+    panels = panels_of(arms, headlines, images) if online else {}
+    page = report(name, entity, project, arms, headlines, panels)
     if online:
         try:
             echo(f"workspace: {space.save().url}")
@@ -68,12 +69,9 @@ def library(module: str) -> Any:
         return import_module(f"wandb_workspaces.{module}")
 
 
-def workspace(
-    name: str, entity: str, project: str, arms: Sequence[Arm], headlines: Sequence[str], images: Sequence[str]
-) -> Any:
+def workspace(name: str, entity: str, project: str, panels: Mapping[str, list[Any]]) -> Any:
     """A workspace of one sweep: the answer, bars by arm, the grid, loss curves, and samples."""
     ws, expr = library("workspaces"), library("expr")
-    panels = panels_of(arms, headlines, images)
     sections = [ws.Section(name=title, panels=each, is_open=True) for title, each in panels.items()]
     runs = ws.RunsetSettings(filters=expr.And(expr.Metric("Tags") == name), groupby=[expr.Metric("Group")])
     shown = {"settings": ws.WorkspaceSettings(x_axis="train/step", max_runs=100), "runset_settings": runs}
@@ -113,17 +111,17 @@ def panels_of(arms: Sequence[Arm], headlines: Sequence[str], images: Sequence[st
 
 
 def report(
-    name: str, entity: str, project: str, arms: Sequence[Arm], headlines: Sequence[str], images: Sequence[str] | None
+    name: str, entity: str, project: str, arms: Sequence[Arm], headlines: Sequence[str], panels: Mapping[str, list[Any]]
 ) -> Any:
-    """A report: a table of each headline score by arm; the panels too where runs can be looked up, else no `images`."""
+    """A report: a table of each headline score by arm, and where runs can be looked up the `panels`."""
     wr, expr = library("reports.v2"), library("expr")
     labels = Labels(arms)
     scored = {measure: [arm for arm in arms if measure in arm.means] for measure in headlines}
     tables = "\n".join(f"## {heading(those[0].means[measure].like)}\n\n{markdown(measure_rows(those, measure, labels))}"
                        for measure, those in scored.items())  # fmt: skip
     blocks: list[Any] = [wr.H1(f"synthdiv: {name}"), wr.TableOfContents(), wr.H2("Arms"), wr.MarkdownBlock(tables)]
-    if images is not None:
+    if panels:
         runset = wr.Runset(entity=entity, project=project, name=name, filters=expr.And(expr.Metric("Tags") == name))
-        for title, panels in panels_of(arms, headlines, images).items():
-            blocks += [wr.H2(title), wr.PanelGrid(runsets=[runset], panels=panels)]
+        for title, each in panels.items():
+            blocks += [wr.H2(title), wr.PanelGrid(runsets=[runset], panels=each)]
     return wr.Report(project=project, entity=entity, title=f"synthdiv {name}"[:128], blocks=blocks, width="fluid")

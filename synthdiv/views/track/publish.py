@@ -24,7 +24,6 @@ from synthdiv.views.track.trackio import TrackioTracker
 from synthdiv.views.track.wandb import WandbTracker, mode
 
 IMAGES = "figures"  # of a report, and the name under which a tracker shows them
-LARGE = ("cells",)  # tables of a report that each cell has itself
 
 
 def tracker_of(track: Track, root: Path, resume: bool = False) -> WandbTracker:
@@ -70,9 +69,10 @@ def publish(root: Path, name: str, track: Track) -> int:
     last what is damaged."""
     status = Observer(root, name).look()
     launched = list(status.records.values())
-    cells = [*vanilla_cells(launched), *launched]
-    tags, counts, resume, damages = sweeps_of(root, name), Counter[str](), resumes(track), Damages(list)
-    for cell in cells:
+    tags, counts, damages = sweeps_of(root, name), Counter[str](), Damages(list)
+    tracker = tracker_of(track, root, resumes(track))
+    folder = published_folder(root, tracker)
+    for cell in (*vanilla_cells(launched), *launched):
         failed = status.cell_states.get(cell.key) in ("failed", "blocked")
         if not failed and not all(finished(root, key) for key in cell.suites.values()):
             counts["not finished"] += 1
@@ -80,12 +80,10 @@ def publish(root: Path, name: str, track: Track) -> int:
         if (results := damages.read(root, cell, track.samples)) is None:
             counts["damaged"] += 1
             continue
-        tracker, sweeps = tracker_of(track, root, resume), tags.get(cell.key, [name])
-        written = track_cell(tracker, sweeps, cell, results, published_folder(root, tracker), failed)
+        written = track_cell(tracker, tags.get(cell.key, [name]), cell, results, folder, failed)
         counts["published" if written else "unchanged"] += 1
     if (root / "reports" / name).is_dir():
-        tracker = tracker_of(track, root, resume)
-        written = track_report(tracker, name, root / "reports" / name, published_folder(root, tracker))
+        written = track_report(tracker, name, root / "reports" / name, folder)
         counts["report" if written else "unchanged report"] += 1
     echo(f"{name}: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no cells"))
     for line in damages.lines():
@@ -95,8 +93,8 @@ def publish(root: Path, name: str, track: Track) -> int:
 
 def track_report(tracker: WandbTracker, name: str, folder: Path, published: Path) -> bool:
     """Write the report of a sweep as a run of its own, of job type `sweep`: its tables and figures are of no one cell.
-    Return whether this call wrote it."""
-    tables = {file.stem: file for file in sorted(folder.glob("*.csv")) if file.stem not in LARGE}
+    Each cell has its rows of `cells.csv` itself. Return whether this call wrote it."""
+    tables = {file.stem: file for file in sorted(folder.glob("*.csv")) if file.stem != "cells"}
     images = {f"{IMAGES}/{file.stem}": file for file in sorted((folder / IMAGES).glob("*.png"))}
     key = digest(["sweep", name])[:32]
     content = digest([[file.name, file_digest(file)] for file in (*tables.values(), *images.values())])

@@ -55,8 +55,7 @@ class WandbTracker:
         self, run_id: str, name: str, group: str, tags: Sequence[str], config: Mapping[str, Any], kind: str
     ) -> None:
         """Open the run `run_id` of job type `kind`; `config` has no nested values."""
-        import wandb
-
+        wandb = self.library
         self.folder.mkdir(parents=True, exist_ok=True)  # otherwise W&B uses a temporary folder
         # Tables are staged here until they are synced; W&B's default is the home directory, which may not be shared.
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder.resolve() / "wandb" / "data"))
@@ -82,19 +81,16 @@ class WandbTracker:
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a table of rows that all have the columns of the first."""
-        columns: list[str | int] = list(rows[0]) if rows else []
-        data = [[row[str(column)] for column in columns] for row in rows]
+        columns = list(rows[0])
+        data = [[row[name] for name in columns] for row in rows]
         self._run.log({name: self.library.Table(columns=columns, data=data, allow_mixed_types=True)})
 
     def image(self, name: str, file: Path) -> None:
-        """Add a picture."""
         self._run.log({name: self.library.Image(str(file))})
 
     def artifact(self, name: str, kind: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
         """Add files, by their names in the artifact. They are not copied: they stay where they are until a sync."""
-        import wandb
-
-        artifact = wandb.Artifact(name, kind, metadata=dict(metadata))
+        artifact = self.library.Artifact(name, kind, metadata=dict(metadata))
         for path, file in files.items():
             artifact.add_file(str(file.resolve()), path, policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)

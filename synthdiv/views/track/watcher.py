@@ -65,10 +65,8 @@ class TrackWatcher(Watcher):
             if all(map(done, record.nodes)):
                 self.written.add(record.key)
                 with self.caught(f"cell {record.key[:8]}"):
-                    results, tracker = (
-                        publishable(self.root, record, self.track.samples),
-                        tracker_of(self.track, self.root),
-                    )
+                    results = publishable(self.root, record, self.track.samples)
+                    tracker = tracker_of(self.track, self.root)
                     track_cell(tracker, [self.sweep], record, results, published_folder(self.root, tracker))
 
     @contextlib.contextmanager

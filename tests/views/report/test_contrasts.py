@@ -257,8 +257,8 @@ def test_a_part_of_the_singles_is_no_best_mixture_or_mean_of_them(sweep: Sweep, 
     assert [each.name for each in made] == ([f"multi - single oak ({part})"] if len(there) == 1 else names)
     assert {each.verdict for each in made} == {"descriptive"}
     assert all(each.effect.p() < 0.001 and each.note.startswith(part) for each in made[:1])
-    assert [each.leads for each in made] == [True, True, False][: len(made)], "it is shown, under its name"
-    assert not any(each.primary for each in made)
+    assert [each.rank < 2 for each in made] == [True, True, False][: len(made)], "it is shown, under its name"
+    assert not any(each.rank == 0 for each in made)
 
 
 @pytest.mark.parametrize("where", [0, 4])
@@ -346,7 +346,7 @@ def test_several_sources_are_compared_with_one_at_their_likelihood(sweep: Sweep)
         (f"multi - single_matched {source}", "[1,1]") for source in ("oak", "elm")
     ], "only with the likelihood of these weights"
     assert [each.effect.value for each in made] == pytest.approx([-1, -2], abs=0.2)
-    assert not any(each.primary or each.leads for each in made), "a control"
+    assert not any(each.rank < 2 for each in made), "a control"
     declare(sweep.root / "sweeps" / "eggs", [DeclaredClaim("multi - single_matched", "nll", Direction.lower)], 0)
     assert [each.verdict for each in claim_results(sweep.root, "eggs", sweep.arms())] == ["shown"] * 2
     sweep.add("human", np.zeros(8), 0)
@@ -380,7 +380,7 @@ def test_a_pool_is_compared_with_the_mean_of_the_single_lineages_of_its_members(
     assert one.effect.n == 6
     above, below = levels + np.full_like(levels, 2.5)
     assert whole.ratio[0] == pytest.approx(math.exp(np.mean(np.log(above / below))))
-    assert (one.primary, one.arm.axes["rounds.member"]) == (True, "0+1+2")
+    assert (one.rank, one.arm.axes["rounds.member"]) == (0, "0+1+2")
     assert one.verdict == ("shown" if one.adjusted < 0.05 else "not shown")
     name = f"{lineage} - mean of single lineages"
     declare(sweep.root / "sweeps" / "loops", [DeclaredClaim(name, "nll", where=["rounds.round=2"])], 0)

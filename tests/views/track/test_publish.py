@@ -37,8 +37,8 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
 
 def begun(recorders: list[Recorder]) -> list[Any]:
     """Name and tags of each run, and its exit code."""
-    calls = [[call for call in recorder.calls if call[0] != "remove"] for recorder in recorders]
-    return [(made[0][2], made[0][4], made[-1][1]) for made in calls if made]
+    calls = [call for recorder in recorders for call in recorder.calls if call[0] in ("begin", "finish")]
+    return [(begin[2], begin[4], finish[1]) for begin, finish in zip(calls[::2], calls[1::2], strict=True)]
 
 
 def test_publishing_twice_writes_once_and_what_is_new_later(tmp_path: Path, recorders: Any, capsys: Any) -> None:
