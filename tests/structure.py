@@ -29,7 +29,7 @@ BUDGETS = {
     "evaluate": 3760,
     "study": 2790,
     "engine": 1800,
-    "views": 6380,
+    "views": 6280,
     "command": 350,
     "hydra_plugins": 210,
 }
@@ -38,7 +38,7 @@ GOALS = {
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31650, 20000, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31550, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

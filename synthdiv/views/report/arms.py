@@ -91,18 +91,17 @@ def mean(rows: Sequence[CellRow], name: str) -> Mean:
     """The mean of the measure `name` over models that share no seed that varies, as in comparisons. Cells of one
     trained model are averaged first: they are one replicate."""
     models: dict[str, list[float]] = defaultdict(list)
-    scored = [(row.model, row.scores[name]) for row in rows if name in row.scores]
-    for model, score in scored:
-        if not math.isnan(score.value):
-            models[model].append(score.value)
-    kept = independent([row for row in rows if name in row.scores and not math.isnan(row.scores[name].value)])
-    values = [math.fsum(models[row.model]) / len(models[row.model]) for row in kept]
-    undefined = [score.note for _, score in scored if math.isnan(score.value)]
+    scored = [row for row in rows if name in row.scores]
+    defined = [row for row in scored if not math.isnan(row.scores[name].value)]
+    for row in defined:
+        models[row.model].append(row.scores[name].value)
+    values = [math.fsum(models[row.model]) / len(models[row.model]) for row in independent(defined)]
+    undefined = [row.scores[name].note for row in scored if math.isnan(row.scores[name].value)]
     reasons = "; ".join(dict.fromkeys(undefined))
     note = f"undefined in {len(undefined)} of {len(scored)} cells: {reasons}" if undefined else ""
     if len(values) < len(models):
         note = join_notes(note, f"{len(values)} of {len(models)} models: the others share a seed with these")
-    like, n = scored[0][1], min((score.n for _, score in scored if not math.isnan(score.value)), default=0)
+    like, n = scored[0].scores[name], min((row.scores[name].n for row in defined), default=0)
     if not values:
         return Mean(math.nan, math.nan, math.nan, 0, n, "", note, like)
     centre, enough = math.fsum(values) / len(values), len(values) >= ENOUGH

@@ -84,10 +84,6 @@ class ArmIndex:
         """The arms, this one too, that are equal to it on all axes that apply to both but for the `free` ones."""
         return self.tables(free).like(self.values(arm, free))
 
-    def comparable(self, arm: Arm) -> list[Arm]:
-        """The arms that are equal to this one but for who writes the answers."""
-        return [other for other in self.agreeing(arm, *OF_SOURCES) if other is not arm]
-
 
 def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
     """Several sources with each alone, and with one at their likelihood; synthetic arms with human answers; these with
@@ -95,7 +91,7 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
     `claimed` of two values of an axis. Only arms that are equal on all other axes."""
     index = ArmIndex(arms)
     for arm in arms:
-        mix, alike = str(arm.axes.get("mix")), index.comparable(arm)
+        mix, alike = str(arm.axes.get("mix")), [one for one in index.agreeing(arm, *OF_SOURCES) if one is not arm]
         names = ("single", "human", VANILLA, MATCHED)
         kinds = {kind: [one for one in alike if one.axes["mix"] == kind] for kind in names}
         singles = first_complete([one for one in kinds["single"] if set(one.sources) <= set(arm.sources)], arm)

@@ -105,7 +105,7 @@ def contrast(root: Path, what: Comparison, measure: str, sweep: SweepArms, secon
     if infinite := infinite_models(scores, what.every):
         return replace(made, effect=replace(nothing, replicates=len(rows)), note=join_notes(infinite, made.note))
     rows = [
-        row for row, parts in zip(rows, scores, strict=True) if all(one and math.isfinite(one.value) for one in parts)
+        row for row in rows if all(measure in one.scores and math.isfinite(one.scores[measure].value) for one in row)
     ]
     if not rows:
         return replace(made, note=join_notes("no replicate has equal seeds and this measure in all arms", made.note))

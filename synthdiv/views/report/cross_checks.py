@@ -145,11 +145,9 @@ def noise(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> list[
     rows: list[Row] = []
     for arm, name in itertools.product(arms, measures):
         joint = independent(arm.rows)
-        kinds = {" ".join(varying(joint)): joint}
+        kinds, first = {" ".join(varying(joint)): joint}, joint[0].seeds
         for seed in varying(arm.rows):
-            kinds[seed] = [
-                row for row in arm.rows if all(joint[0].seeds[s] == row.seeds[s] for s in row.seeds if s != seed)
-            ]
+            kinds[seed] = [row for row in arm.rows if all(first[s] == row.seeds[s] for s in row.seeds if s != seed)]
         for seeds, members in kinds.items():
             values = [row.scores[name].value for row in members if name in row.scores]
             if len(values) >= ENOUGH and all(map(math.isfinite, values)):

@@ -81,7 +81,6 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
 
 
 def claimed(claim: DeclaredClaim, arms: Sequence[Arm]) -> list[Comparison]:
-    """The comparisons that a claim is about."""
     about = [
         what
         for what in comparisons(arms, claim.contrast)
@@ -102,10 +101,8 @@ def without_cells(claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]
     for at, claim in enumerate(claims):
         nearest = min((differing(record, claim.where) for record in records), key=len, default=[])
         if nearest:
-            values = sorted({value_of(record, nearest[0]) for record in records})
-            lines.append(
-                f"report.claims.{at}.where: is true of no cell of this launch; {nearest[0]} has {', '.join(values)}"
-            )
+            values = ", ".join(sorted({value_of(record, nearest[0]) for record in records}))
+            lines.append(f"report.claims.{at}.where: is true of no cell of this launch; {nearest[0]} has {values}")
     return lines
 
 
@@ -202,10 +199,8 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
     """For each claim the smallest effect that this launch can show, from the variances of a pilot."""
     arms = arms_of(collect(root, pilot)) if pilot and (root / "sweeps" / pilot / "cells.jsonl").exists() else []
     trained = {cell.train for cell in Ledger(root, pilot).cells() if cell.train} if arms else set()
-    if reused := trained.intersection(record.train for record in records):
-        raise ConfigError(
-            f"report.pilot={pilot}: {len(reused)} of its models are in this sweep too; choose other seeds"
-        )
+    if reused := len(trained.intersection(record.train for record in records)):
+        raise ConfigError(f"report.pilot={pilot}: {reused} of its models are in this sweep too; choose other seeds")
     cells = [*records, *vanilla_cells([*records])]
     here = arms_of([CellRow(one.key, one.arm, one.axes, one.seeds, one.train or "", "") for one in cells], scored=False)
     replicates, lines = min((arm.replicates for arm in here if arm.rows[0].model), default=0), []

@@ -78,9 +78,8 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
         part.contrasts = [of_slice(each, part.title) for each in made if each.measure in named]
         part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
         part.samples = samples_of(ledger, part.arms, part.labels)
-        links.append(
-            {"page": f"{page}.html", "slice": part.title, "cells": len(part.rows), "states": states(part.rows)}
-        )
+        link = {"page": f"{page}.html", "slice": part.title, "cells": len(part.rows), "states": states(part.rows)}
+        links.append(link)
         write_slice(draft, page, part)
         forget()
     known = {(each.name, each.arm.key, each.measure, each.keys): each for part in slices for each in part.contrasts}
@@ -130,9 +129,8 @@ def sliced(whole: Content) -> list[Content]:
         for value in values
     ]  # fmt: skip
     for each in slices:  # one family of measures in all slices, so that no verdict depends on the slice
-        each.headlines, each.drawn = (
-            [name for name in names if name in each.scores] for names in (whole.headlines, whole.drawn)
-        )
+        each.headlines = [name for name in whole.headlines if name in each.scores]
+        each.drawn = [name for name in whole.drawn if name in each.scores]
     return slices
 
 

@@ -107,7 +107,7 @@ def against(x: str, y: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
     both = [arm for arm in sorted(arms, key=labels.order) if all(known(arm, name) for name in (x, y))]
     if len(both) < 2:
         return None
-    data: list[dict[str, Any]] = []
+    data, rows = list[dict[str, Any]](), list[Row]()
     for arm in both:
         across, up, mix = arm.means[x], arm.means[y], str(arm.axes.get("mix"))
         listed = len(both) <= NAMED or all(trace["legendgroup"] != mix for trace in data)
@@ -120,20 +120,12 @@ def against(x: str, y: str, arms: Sequence[Arm], labels: Labels) -> Plot | None:
             "error_x": bar(across), "error_y": bar(up),
             "marker": {"size": 11, "color": colour(arm), "symbol": symbol}, "cliponaxis": True,
         })  # fmt: skip
+        facts = {f"{name}: {key}": value for name in (x, y) for key, value in mean_row(arm.means[name], arm).items()}
+        rows.append({"arm": labels.name(arm)} | {key: facts[key] for key in facts if "seeds that vary" not in key})
     axes = {
         f"{axis}axis": {"title": {"text": text(heading(both[0].means[name].like))}, **trained_range(both, name)}
         for axis, name in (("x", x), ("y", y))
     }
-    rows = [
-        {"arm": labels.name(arm)}
-        | {
-            f"{name}: {key}": value
-            for name in (x, y)
-            for key, value in mean_row(arm.means[name], arm).items()
-            if key != "seeds that vary"
-        }
-        for arm in both
-    ]
     return Plot(f"{x} {y}", f"{y} against {x}", data, axes | {"height": 420}, rows, OUTSIDE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from synthdiv.core.lazy import np
@@ -30,11 +30,7 @@ class SweepArms:
             if one.axes.get("mix") not in ("human", VANILLA) and value_of(one, LINEAGE) not in POOLS:
                 groups[one.axes.get("student"), value_of(one, ROUND)].append(one)
         self.pools = {key: ErrorPool(members) for key, members in groups.items()}
-        self._ends = dict[str, list[Arm]]()
-
-    @cached_property
-    def index(self) -> ArmIndex:
-        return ArmIndex(self.arms)
+        self.index, self._ends = ArmIndex(arms), dict[str, list[Arm]]()
 
     def error(
         self, rows: Sequence[list[CellRow]], level: np.ndarray, compared: Sequence[Arm], measure: str

@@ -35,10 +35,8 @@ def render(context: dict[str, Any]) -> str:
     policy += f"style-src {styles}; img-src data: blob:; base-uri 'none'; form-action 'none'"
     plots = (plot for group in context["plots"].values() for plot in group)
     specs = {plot.name: {"data": plot.data, "layout": plot.layout} for plot in plots}
-    data = {"plots": specs, "samples": context["samples"], "every": context["every"]}
-    return made.get_template("page.html").render(
-        context, policy=policy, style=style, scripts=scripts, data=json_text(data)
-    )
+    data = json_text({"plots": specs, "samples": context["samples"], "every": context["every"]})
+    return made.get_template("page.html").render(context, policy=policy, style=style, scripts=scripts, data=data)
 
 
 def ticks(text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -101,7 +101,6 @@ def declared_scores(suites: Iterable[str], attribute: str, drawn: Sequence[str])
 
 
 def sections(content: Content) -> dict[str, Any]:
-    """Everything that the page of a sweep or of a slice shows."""
     labels, arms, drawn = content.labels, content.arms, content.drawn
     grid, scores, suites = grid_of(content.everyone, labels), content.scores, suites_of(content.rows)
     diverse, good = (declared_scores(suites, attribute, drawn) for attribute in ("diversity", "quality"))
@@ -172,21 +171,19 @@ def listed(values: Iterable[str]) -> str:
 def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> dict[str, Any]:
     """In a sentence how many claims, or without them primary comparisons, have which verdict; the claims; the primary
     comparisons, a table each."""
-    tables: dict[str, list[Row]] = {}
-    for each in made:
-        if each.rank < 2:
-            rows = comparison_rows([each], labels, titled=False)
-            tables.setdefault(comparison_name(each, labels), []).extend(rows)
-    judged: Sequence[ClaimResult | Contrast] = claims or [each for each in made if each.rank < 2]
+    leading, tables = [each for each in made if each.rank < 2], defaultdict[str, list[Row]](list)
+    for each in leading:
+        tables[comparison_name(each, labels)] += comparison_rows([each], labels, titled=False)
+    judged: Sequence[ClaimResult | Contrast] = claims or leading
     counts = Counter(each.verdict for each in judged)
-    primary = all(isinstance(each, Contrast) and each.rank == 0 for each in judged)
+    primary = all(each.rank == 0 for each in leading)
     noun = "claim" if claims else "primary comparison" if primary else "comparison"
     late = sum(each.exploratory for each in claims) if claims else len(judged)
     exploratory = f", {late} of them exploratory" if late < len(judged) else ", exploratory"
     text = f"{plural(len(judged), noun)}{exploratory * (late > 0)}: "
     text += ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    effects = [each.contrast.effect if isinstance(each, ClaimResult) else each.effect for each in judged]
-    few = any(0 < effect.replicates < ENOUGH for effect in effects)
+    compared = [each.contrast for each in claims] or leading
+    few = any(0 < each.effect.replicates < ENOUGH for each in compared)
     text += f" (fewer than {ENOUGH} trained models support no conclusion)" * few
     return {
         "text": f"{text}." if judged else f"{no_comparison(made).capitalize()}.",

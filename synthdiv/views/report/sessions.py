@@ -44,7 +44,6 @@ class Provenance:
 
     @property
     def differing(self) -> list[str]:
-        """What is not the same in all sessions."""
         counts = Counter(str(row["what"]) for row in self.versions)
         return [what for what, count in counts.items() if count > 1]
 

@@ -64,9 +64,8 @@ def heading(score: Score) -> str:
 
 def measure_rows(arms: Sequence[Arm], name: str, labels: Labels) -> list[Row]:
     """One measure: a row for each arm with its mean over trained models, and their interval or range."""
-    return [
-        {"arm": labels.name(arm)} | mean_row(arm.means.get(name), arm) for arm in sorted(arms, key=labels.order)
-    ]  # fmt: skip
+    ordered = sorted(arms, key=labels.order)
+    return [{"arm": labels.name(arm)} | mean_row(arm.means.get(name), arm) for arm in ordered]
 
 
 def mean_row(mean: Mean | None, arm: Arm) -> dict[str, Any]:
@@ -98,7 +97,6 @@ def contrast_rows(made: Sequence[Contrast], labels: Labels) -> list[Row]:
 
 
 def comparison_name(each: Contrast, labels: Labels) -> str:
-    """What is compared: the arm, and the others."""
     return f"{labels.name(each.arm)} − {each.name.partition(' - ')[2]}"
 
 
@@ -116,7 +114,6 @@ def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = Tru
 
 
 def beside(each: Contrast) -> dict[str, Any]:
-    """What stands beside every effect."""
     effect = each.effect
     size = f"{number(each.size[0])} {interval(*each.size[1:])}".rstrip() if math.isfinite(each.size[0]) else ""
     facts = {"size (sd)": size, "noise ±": each.noise, "detects": detectable(effect.error, effect.df)}

@@ -27,7 +27,6 @@ IMAGES = "figures"  # of a report, and the name under which a tracker shows them
 
 
 def tracker_of(track: Track, root: Path, resume: bool = False) -> WandbTracker:
-    """The tracker that the configuration names."""
     kind = TrackioTracker if track.name is TrackerName.trackio else WandbTracker
     return kind(track.project, track.entity, root, resume=resume)
 

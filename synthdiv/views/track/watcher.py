@@ -60,9 +60,8 @@ class TrackWatcher(Watcher):
         if self.vanilla is None and records:
             self.vanilla = vanilla_cells(records)
         for record in (*(self.vanilla or ()), *records):
-            if not self.shows or record.key in self.written or not all(map(done, record.suites.values())):
-                continue
-            if all(map(done, record.nodes)):
+            parts = (*record.suites.values(), *record.nodes)
+            if self.shows and record.key not in self.written and all(map(done, parts)):
                 self.written.add(record.key)
                 with self.caught(f"cell {record.key[:8]}"):
                     results = publishable(self.root, record, self.track.samples)
