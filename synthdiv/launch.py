@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from synthdiv.core.ledger import CellRecord
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.store import Store, require_format
@@ -33,8 +35,6 @@ PLAN = "SYNTHDIV_PLAN"  # `text` or `json`, set by the verb `plan`: the engine i
 
 def expander(loader: Any, config: Any) -> Expander:
     """Composes the cells of a sweep, all before anything runs: a later edit of a YAML file changes none of them."""
-    from omegaconf import OmegaConf
-
     words: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # one may be `…=${hydra.job.num}`
     verbs = {"text": ("plan",), "json": ("plan", "--json")}
     return Expander(loader, config.hydra.job.config_name, words, verbs.get(os.environ.get(PLAN, ""), ()))

@@ -27,18 +27,18 @@ BUDGETS = {
     "mix": 1120,
     "train": 2460,
     "evaluate": 3760,
-    "study": 2790,
-    "engine": 1800,
-    "views": 6280,
+    "study": 2780,
+    "engine": 1790,
+    "views": 6250,
     "command": 350,
-    "hydra_plugins": 210,
+    "hydra_plugins": 200,
 }
 GOALS = {
     "core": 2200, "measures": 3300, "models": 700, "prompts": 1100, "generate": 1800, "mix": 700, "train": 2200,
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31550, 20000, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31500, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

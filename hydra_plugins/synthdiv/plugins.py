@@ -6,7 +6,7 @@ No postponed annotations here: Hydra executes this module before it is in `sys.m
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -18,11 +18,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from synthdiv.core.fields import problems, setting
+from synthdiv.core.types import ConfigError
 from synthdiv.engine.profile import Profile
+from synthdiv.study.grid import GridSpec
 
 
 @dataclass
-class SweeperConfig:
+class SweeperConfig(GridSpec):
     """The grid of a sweep. On a command line, with quotes:
 
     'hydra.sweeper.zip=[{train.lr:"1e-3,1e-4",train.epochs:"1,2"}]'
@@ -31,16 +33,6 @@ class SweeperConfig:
 
     _target_: str = "hydra_plugins.synthdiv.plugins.SynthdivSweeper"
     """The class of the sweeper; fixed."""
-    params: dict[str, Any] = field(default_factory=dict)
-    """The axes of an experiment file: key → values, written as on the command line ("a,b")."""
-    also: list[dict[str, Any]] = field(default_factory=list)
-    """Further grids, joined with the first: each is `params` with these keys changed."""
-    zip: list[dict[str, Any]] = field(default_factory=list)
-    """Groups of axes that vary together, value by value."""
-    exclude: list[dict[str, Any]] = field(default_factory=list)
-    """Combinations to leave out: those that have one of the values of every key of one of these."""
-    cells: int = setting(1000, least=1)
-    """How many cells need no confirmation; 1, as without -m: several are refused."""
 
 
 @dataclass
@@ -97,7 +89,6 @@ class EngineLauncher(Launcher):
 
     def problems(self, runtime: Any) -> list[str]:
         """What is wrong with its fields, and with devices that this machine does not have."""
-        from synthdiv.core.types import ConfigError
         from synthdiv.engine.local import accelerators, environments
         from synthdiv.study.hydra_errors import no_launcher_field
 
@@ -174,9 +165,7 @@ class SynthdivSweeper(Sweeper):
         self.context, self.task, self.composed = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from synthdiv.core.types import ConfigError
         from synthdiv.launch import expander
-        from synthdiv.study.grid import GridSpec
 
         arguments = [word.removeprefix("++") if word.startswith("++evaluate.suites.") else word for word in arguments]
         compose = expander(self.context.config_loader, self.composed)

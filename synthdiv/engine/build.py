@@ -227,18 +227,14 @@ def halved(stage: Stage, rows: int, ranks: int = 1) -> int:
     return (rows + 1) // 2 if rows > 1 else 0
 
 
-def describe(summary: dict[str, Any]) -> str:
-    """The sizes and rates of a summary for a log line, in parentheses; empty where it has none."""
-    words = [text.format(summary[name]) for name, text in SHOWN.items() if summary.get(name) is not None]
-    return f" ({', '.join(words)})" if words else ""
-
-
 def summary_of(store: Store, node: Node) -> str:
     """The sizes and rates of a node that was built, for a log line; empty while a shared disk does not show it."""
     try:
-        return describe(store.artifact(node).manifest["summary"])
+        summary = store.artifact(node).manifest["summary"]
     except (SynthdivError, OSError, ValueError):
         return ""
+    words = [text.format(summary[name]) for name, text in SHOWN.items() if summary.get(name) is not None]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def log_event(store: Store, node: Node, event: Event, count: str = "") -> None:

@@ -46,9 +46,9 @@ def environment() -> dict[str, str]:
     """The environment without the variables of an allocation: a launch from inside a job is not part of that job."""
     if "SLURM_JOB_ID" not in os.environ:
         return dict(os.environ)
-    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    needed = ("SLURM_CONF", "SLURM_CLUSTERS")
     return {
-        name: value for name, value in os.environ.items() if name in kept or not name.startswith(("SLURM", "SRUN_"))
+        name: value for name, value in os.environ.items() if name in needed or not name.startswith(("SLURM", "SRUN_"))
     }
 
 
@@ -107,14 +107,14 @@ class JobState:
     exit_code: str = ""
     host: str = ""
     """Its host; empty where it had several or none."""
-    over: bool = True
+    ended: bool = True
     forgotten: bool = False
     """Whether only the accounting knows it: its row of a job that crashed with the controller is never closed."""
 
     def note(self, job: str, log: str) -> str:
-        """What became of a job that is over, as a clause."""
-        ended = "has ended" if self.over else "is forgotten by the controller and does nothing, in the accounting"
-        return f"its job {job} of Slurm {ended}: {self}; its log is {log}"
+        """What became of a job that has ended, as a clause."""
+        what = "has ended" if self.ended else "is forgotten by the controller and does nothing, in the accounting"
+        return f"its job {job} of Slurm {what}: {self}; its log is {log}"
 
     def __str__(self) -> str:
         where = f" on {self.host}" if self.host else ""
@@ -161,15 +161,15 @@ class JobWatch:
     asked: float = -math.inf
 
     def check(self, events: Mapping[str, Event]) -> dict[str, Event]:
-        """Nodes whose job is over although no event says so, as failed; and those whose job waits, with Slurm's reason
-        as note. Nothing where Slurm is not on this machine or does not answer."""
+        """Nodes whose job has ended although no event says so, as failed; and those whose job waits, with the reason
+        of Slurm as note. Nothing where it is not on this machine or does not answer."""
         jobs = {key: job for key, event in events.items() if (job := job_of(event))} if shutil.which("squeue") else {}
         if jobs and time.monotonic() - self.asked > INTERVAL:
             self.asked = time.monotonic()
             try:
                 self.waiting = queued(jobs.values())
                 for job in {*jobs.values()} - {*self.waiting} - {*self.ended}:
-                    if (known := state(job)).over:
+                    if (known := state(job)).ended:
                         self.ended[job] = known
             except ConfigError:
                 return {}

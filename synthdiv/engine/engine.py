@@ -96,8 +96,8 @@ class Engine:
     def reuse(self) -> None:
         """Settle the nodes whose artifacts are complete, and queue those that were built before and are not. A damaged
         one is left to a worker, which reports it; what was built from it is used."""
-        made = (node for node in self.nodes.values() if not node.stage.located and self.store.has(node))
-        complete = [node for node in made if not any(self.store.damage(self.store.path(node), hashes=False))]
+        stored = (node for node in self.nodes.values() if not node.stage.located and self.store.has(node))
+        complete = [node for node in stored if not any(self.store.damage(self.store.path(node), hashes=False))]
         for node in complete:
             self.frontier.settle(node, "reused")
         self.ledger.mark([node.key for node in complete], "reused")

@@ -84,17 +84,17 @@ def _fitted(jobs: list[Packed], most: int) -> list[Packed]:
                 f"this sweep needs {len(jobs)} jobs one after the other and the cluster lets you queue {most}; "
                 "wait until some of your jobs have ended, or launch a part of the sweep"
             )
-        kept: list[Packed] = []
+        joined: list[Packed] = []
         place: dict[int, int] = {}
         for number, job in enumerate(jobs):
             if number in joins:
                 place[number] = place[joins[number]]
-                kept[place[number]].nodes += job.nodes
-                kept[place[number]].after |= job.after
+                joined[place[number]].nodes += job.nodes
+                joined[place[number]].after |= job.after
             else:
-                place[number] = len(kept)
-                kept.append(job)
-        jobs = kept
+                place[number] = len(joined)
+                joined.append(job)
+        jobs = joined
         for job in jobs:
             job.after = {place[number] for number in job.after}
     return jobs

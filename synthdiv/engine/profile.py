@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from synthdiv.core.stage import Node
 from synthdiv.core.types import ConfigError
 
@@ -37,9 +40,6 @@ class Profile:
     @classmethod
     def of(cls, path: str | None, overrides: dict[str, Any]) -> Profile:
         """The profile of a file; `overrides` come from the command line or an experiment."""
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
         overrides = {name: value for name, value in overrides.items() if value}
         where = f"hydra.launcher.profile={path}" if path else "hydra.launcher"
         try:

@@ -152,14 +152,14 @@ class Slurm(Engine):
         """Report what becomes of the nodes until no job is left."""
         looks = 0
         while self.jobs and not stop.reason:
-            over = self._over() if looks % 5 == 0 else {}
+            ended = self._ended_jobs() if looks % 5 == 0 else {}
             events = self.ledger.states()  # after the queue: all events of a job that is missing there are written
             for job, nodes in list(self.jobs.items()):
                 self.jobs[job] = [node for node in nodes if not self._settled(node, events.get(node.key))]
                 if not self.jobs[job]:
                     del self.jobs[job]
-                elif job in over:
-                    self._ended(job, over[job], events)
+                elif job in ended:
+                    self._ended(job, ended[job], events)
             looks += 1
             time.sleep(POLL if self.jobs else 0)
         if stop.reason and self.jobs:
@@ -195,12 +195,12 @@ class Slurm(Engine):
                 LOGGER.warning("job %s of Slurm waits, perhaps for ever: %s", job, reason)
         return set(reasons)
 
-    def _over(self) -> dict[str, cluster.JobState]:
-        """The jobs that are over: missing in the queue several times in a row, and not alive by the controller; nor by
+    def _ended_jobs(self) -> dict[str, cluster.JobState]:
+        """The jobs that have ended: missing in the queue several times in a row, not alive by the controller, nor by
         the accounting, unless for a long time it alone knows the job and no heartbeat of its nodes moves."""
         queued = self._queued()
         self.missed = Counter({job: self.missed[job] + 1 for job in self.jobs if job not in queued})
-        over: dict[str, cluster.JobState] = {}
+        ended: dict[str, cluster.JobState] = {}
         for job in [job for job, times in self.missed.items() if times >= MISSED]:
             try:
                 state = cluster.state(job)
@@ -208,11 +208,11 @@ class Slurm(Engine):
                 LOGGER.warning("%s; asking again", error)
                 break
             silent = state.forgotten and not any(self.store.claimed(node) for node in self.jobs[job])
-            if state.over or (silent and self.missed[job] >= SILENT):
-                over[job] = state
+            if state.ended or (silent and self.missed[job] >= SILENT):
+                ended[job] = state
             elif not silent:
                 del self.missed[job]
-        return over
+        return ended
 
     def _ended(self, job: str, state: cluster.JobState, events: dict[str, Event]) -> None:
         """Settle the nodes of a job that ended before it recorded what became of them: it was cancelled or killed. The
@@ -228,7 +228,7 @@ class Slurm(Engine):
             message = state.note(job, self._log(job))
             if event and event.attempt >= self.ledger.attempt(node.key) and event.state == "blocked":
                 message = f"{event.note}; {message}"
-            if failure == LOST and state.host and state.over:
+            if failure == LOST and state.host and state.ended:
                 self.bad_hosts.setdefault(node.key, set()).add(state.host)
             final = state.name == "CANCELLED" or failure == MEMORY
             self.ended_before(node, event, message, failure, self._log(job), final)

@@ -87,12 +87,12 @@ def declared(folder: Path) -> list[tuple[DeclaredClaim, str]]:
     unique: dict[str, tuple[DeclaredClaim, str]] = {}
     for number, row in enumerate(rows, 1):
         try:
-            made = [DeclaredClaim(**each | {"direction": Direction(each["direction"])}) for each in row["claims"]]
+            claims = [DeclaredClaim(**each | {"direction": Direction(each["direction"])}) for each in row["claims"]]
             withdrawn = "withdrawn" + " after results" * bool(rows[-1]["results"])
             late = f"{ADDED} after {row['results']} cells had results{EXPLORATORY}" if row["results"] else ""
             if row["sha256"] != digest([row["results"], row["claims"]]):
                 late = f"edited after it was declared{EXPLORATORY}"
-            for claim, plain in zip(made, row["claims"], strict=True):
+            for claim, plain in zip(claims, row["claims"], strict=True):
                 unique.setdefault(digest(plain), (claim, late or ("" if plain in rows[-1]["claims"] else withdrawn)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             directions = ", ".join(Direction.__members__)

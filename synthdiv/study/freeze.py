@@ -22,7 +22,7 @@ from synthdiv.models.gguf import Gguf
 from synthdiv.study.answerable import unanswerable
 from synthdiv.study.config import SINGLES, By, Cell, Kind
 from synthdiv.study.expand import Point
-from synthdiv.study.generators import Generator, Student
+from synthdiv.study.generators import Generator, Model
 from synthdiv.study.lineage import problems_of_rounds
 from synthdiv.study.match import mismatches, problems_of_filters
 from synthdiv.study.pipeline import Graph, Known, fine_tuning_set, graph, once, shares
@@ -63,25 +63,25 @@ def freeze(points: list[Point], resolver: Resolver, problems: Iterable[str] = ()
     for point in points:
         try:
             inside = (once(known, problems_of, block, name) for name, block in blocks(point.cell, ""))
-            own = [*point.cell.check(""), *itertools.chain(*inside)]
-            own = own or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
+            messages = [*point.cell.check(""), *itertools.chain(*inside)]
+            messages = messages or resolve(point.cell, resolver, frozen.unresolved) or check(point.cell)
         except Unresolved as note:
             frozen.graphs.append(None)
             frozen.unresolved.append(str(note))
             continue
         words = " ".join(word for word in point.overrides if not word.startswith("runtime."))  # these may be secret
-        for problem in own:
-            wrong.setdefault(problem, []).append(words or "(no overrides)")
+        for message in messages:
+            wrong.setdefault(message, []).append(words or "(no overrides)")
         frozen.graphs.append(item := None if wrong else graph(point.cell, known))
         if item and not item.suites:
             wrong["evaluate.suites: none applies to this cell; choose another preset of evaluate"] = [words]
     resolver.save()
-    every = [*problems, *listed(wrong, len(points))]
+    refused = [*problems, *listed(wrong, len(points))]
     if not wrong:
         nodes = frozen.nodes().values()
-        every += [*mismatches(points, frozen.graphs), *unfit(nodes), *unanswerable(nodes)]
-    if every:
-        raise ConfigError(every)
+        refused += [*mismatches(points, frozen.graphs), *unfit(nodes), *unanswerable(nodes)]
+    if refused:
+        raise ConfigError(refused)
     return frozen
 
 
@@ -104,22 +104,22 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
 
     A commit that cannot be known offline is marked in its place, so that a plan still has the shape of the graph.
     """
-    parts: list[tuple[str, Callable[[], None]]] = [("", partial(settle, cell.prompts, resolver, unresolved))]
-    students = {"student.": cell.student}
-    students |= {f"rounds.students.{index}.": student for index, student in enumerate(cell.rounds.students)}
-    for name, student in students.items():
-        parts += [(name, partial(settle, part, resolver, unresolved)) for part in models(student)]
+    parts: list[tuple[str, Callable[[], None]]] = []
+
+    def add(prefix: str, *located: Any) -> None:
+        parts.extend((prefix, partial(settle, part, resolver, unresolved)) for part in located)
+
+    add("", cell.prompts)
+    add("student.", *models(cell.student))
+    for index, student in enumerate(cell.rounds.students):
+        add(f"rounds.students.{index}.", *models(student))
     for index, suite in enumerate(cell.evaluate.suites):
-        for name, part in suite.models().items():
-            parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, part, resolver, unresolved)))
-        for name, prompts in suite.prompt_sets().items():
-            parts.append((f"evaluate.suites.{index}.{name}: ", partial(settle, prompts, resolver, unresolved)))
+        for name, part in [*suite.models().items(), *suite.prompt_sets().items()]:
+            add(f"evaluate.suites.{index}.{name}: ", part)
     if (diversity := cell.mix.diversity) and diversity.encoder and cell.mix.kind is not Kind.none:
-        parts.append(("mix.diversity.encoder: ", partial(settle, diversity.encoder, resolver, unresolved)))
-    if asked(cell):
-        for index, judge in enumerate(cell.judge.models):
-            name = f"judge.models.{index}."
-            parts += [(name, partial(settle, part, resolver, unresolved)) for part in models(judge)]
+        add("mix.diversity.encoder: ", diversity.encoder)
+    for index, judge in enumerate(asked(cell)):
+        add(f"judge.models.{index}.", *models(judge))
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
         matched = cell.mix.kind is Kind.single_matched
@@ -127,7 +127,7 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
         for index, source in enumerate(cell.generators.models):
             name = f"generators.models.{index}"
             if source.name in used:
-                parts += [(f"{name}.", partial(settle, part, resolver, unresolved)) for part in models(source)]
+                add(f"{name}.", *models(source))
                 if source.recorded:
                     place = (resolver, f"{name}.recorded", cell.generators.samples)
                     parts.append(("", partial(source.recorded.resolve, *place)))
@@ -160,7 +160,7 @@ def unresolved(node: Node) -> bool:
     return getattr(place, "commit", "").startswith(UNKNOWN)
 
 
-def models(spec: Student | Generator) -> list[Checkpoint | Pretrain | Gguf]:
+def models(spec: Model) -> list[Checkpoint | Pretrain | Gguf]:
     """The models of a student or a generator."""
     return [part for part in (spec.checkpoint, spec.pretrain, spec.gguf) if part]
 
@@ -211,7 +211,7 @@ def check(cell: Cell) -> list[str]:
     mix, have = cell.mix, cell.prompts.train_rows
     problems = [*cell.prompts.check("prompts"), *problems_of_judges(cell), *problems_of_rounds(cell)]
     sources = [] if mix.kind is Kind.none else shares(cell)[0]
-    specs: list[Student | Generator] = [cell.student, *cell.rounds.students, *sources]
+    specs: list[Model] = [cell.student, *cell.rounds.students, *sources]
     for spec in specs:
         if not cell.prompts.toy and ((spec.pretrain and spec.pretrain.toy) or getattr(spec, "law", None)):
             problems.append(f"{spec.name}: a toy model speaks of the world of prompts=toy; choose that, or another one")

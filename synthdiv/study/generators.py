@@ -39,19 +39,27 @@ class Facts:
 
 
 @dataclass
-class Generator:
-    """One source of answers, with the block that its backend needs."""
+class Model:
+    """A model of a study: an existing checkpoint, or one trained from nothing."""
 
     name: str = ""
-    """The name of the source, part of each row's random stream."""
-    backend: Backend = Backend.hf
-    """What runs it; docs/generators.md says which of the blocks below it needs."""
+    """The name shown; of a source a part of each row's random stream."""
     checkpoint: Checkpoint | None = None
     """An existing model; null: another block."""
     pretrain: Pretrain | None = None
     """A model trained from nothing; null: another block."""
     gguf: Gguf | None = None
     """A model in a GGUF file; null: another block."""
+    facts: Facts = field(default_factory=Facts)
+    """What planning and reports know about it."""
+
+
+@dataclass
+class Generator(Model):
+    """One source of answers, with the block that its backend needs."""
+
+    backend: Backend = Backend.hf
+    """What runs it; docs/generators.md says which of these blocks it needs."""
     hosted: Hosted | None = None
     """A model behind a server; null: another block."""
     recorded: Recorded | None = None
@@ -62,8 +70,6 @@ class Generator:
     """How tokens are drawn."""
     precision: Precision = Precision.fp32
     """The format of the weights."""
-    facts: Facts = field(default_factory=Facts)
-    """What planning and reports know about it."""
 
     def check(self, name: str) -> list[str]:
         problems = []
@@ -164,19 +170,8 @@ class Generators:
 
 
 @dataclass
-class Student:
+class Student(Model):
     """The model that is fine-tuned: an existing checkpoint, or one trained from nothing."""
-
-    name: str = ""
-    """The name shown."""
-    checkpoint: Checkpoint | None = None
-    """An existing model; null: another block."""
-    pretrain: Pretrain | None = None
-    """A model trained from nothing; null: another block."""
-    gguf: Gguf | None = None
-    """A model in a GGUF file; null: another block."""
-    facts: Facts = field(default_factory=Facts)
-    """What planning and reports know about it."""
 
     def check(self, name: str) -> list[str]:
         if sum(map(bool, (self.checkpoint, self.pretrain, self.gguf))) != 1:

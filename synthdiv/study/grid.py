@@ -14,11 +14,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
+from synthdiv.core.fields import setting
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
 from synthdiv.study.schema import refuse_unknown
 
-CELLS = 1000  # more need a confirmation
 MAX_COMBINATIONS = 1_000_000  # that are enumerated to count the cells; a larger product is confirmed as it stands
 
 Words = tuple[str, ...]
@@ -27,18 +27,18 @@ Parser = Callable[[list[str]], list[Override]]
 
 @dataclass
 class GridSpec:
-    """What `hydra.sweeper` holds. Values are written as on the command line."""
+    """The grid of a sweep, as `hydra.sweeper` holds it."""
 
-    params: dict[str, str] = field(default_factory=dict)
-    """The axes: key → values."""
-    also: list[dict[str, str]] = field(default_factory=list)
-    """Further grids: each is `params` with these keys changed."""
-    zip: list[dict[str, str]] = field(default_factory=list)
-    """Groups of axes that vary together, value by value, in every grid."""
-    exclude: list[dict[str, str]] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+    """The axes of an experiment file: key → values, written as on the command line ("a,b")."""
+    also: list[dict[str, Any]] = field(default_factory=list)
+    """Further grids, joined with the first: each is `params` with these keys changed."""
+    zip: list[dict[str, Any]] = field(default_factory=list)
+    """Groups of axes that vary together, value by value."""
+    exclude: list[dict[str, Any]] = field(default_factory=list)
     """Combinations to leave out: those that have one of the values of every key of one of these."""
-    cells: int = CELLS
-    """How many cells need no confirmation; 1: a run without -m."""
+    cells: int = setting(1000, least=1)
+    """How many cells need no confirmation; 1, as without -m: several are refused."""
 
     @classmethod
     def read(cls, params: Any, cells: int, _target_: str = "", **groups: Any) -> GridSpec:

@@ -34,8 +34,8 @@ def no_launcher_field(name: str) -> str:
         if entry.provider == "synthdiv"
     }
     having = [f"hydra/launcher={launcher}" for launcher in fields if name in fields[launcher]]
-    every = "; ".join(f"{launcher} has {', '.join(keys)}" for launcher, keys in fields.items() if keys)
-    advice = f"it is one of {' and '.join(having)}: add that" if having else f"no launcher has: {every}"
+    listing = "; ".join(f"{launcher} has {', '.join(keys)}" for launcher, keys in fields.items() if keys)
+    advice = f"it is one of {' and '.join(having)}: add that" if having else f"no launcher has: {listing}"
     return f"hydra.launcher.{name}: the launcher of this run has no such field; {advice}"
 
 

@@ -85,11 +85,11 @@ def written_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity, one: So
     rows, level, study = mix.rows - mix.allocation().count(-1), cell.mix.level or 0.0, cell.prompts
     topics, prompts = diversity.topics_at(level), {"prompts": Node(cell.prompts)}
     new, further = rows if topics else round(REPLACED * (1 - level) * rows), math.ceil(mix.spare * rows)
-    kept = {} if topics else {"mix": part(rows=rows - new)}
+    staying = {} if topics else {"mix": part(rows=rows - new)}
     asked = PairPrompts(
         study.system, study.date, study.template, None, new if topics else rows - new, diversity.wording, topics
     )
     which = {"split": Split.test, "rows": asked.rows, "subset": asked.rows}
     samples = diversity.tries * math.ceil(new / asked.rows) + math.ceil(diversity.tries * further / asked.rows)
-    answers = one.answers(Node(asked, prompts | kept), samples, **which)
-    return Node(Written(rows, not topics, further), {**prompts, "answers": answers, **kept})
+    answers = one.answers(Node(asked, prompts | staying), samples, **which)
+    return Node(Written(rows, not topics, further), {**prompts, "answers": answers, **staying})

@@ -103,7 +103,7 @@ def problems_of_rounds(cell: Cell) -> list[str]:
     steps = "gives rounds other numbers of rows, and all train equally many steps; set train.match=steps"
     by_rows, initial = cell.train.match is Match.rows, rounds.writers is Writers.initial
     real = mix.real_share or mix.real_rows or rounds.real_share
-    every = {f"rounds.member={rounds.member}: the population has members 0 to {size - 1}": rounds.member >= size}
+    always = {f"rounds.member={rounds.member}: the population has members 0 to {size - 1}": rounds.member >= size}
     rules = {
         f"rounds.round={rounds.round}: {blocks} block{'s' * (blocks > 1)} of {rows:,} fresh prompts{beside} need "
         f"{blocks * (rows + further):,} train prompts and there are {have:,}; set mix.rows={most}"
@@ -138,4 +138,4 @@ def problems_of_rounds(cell: Cell) -> list[str]:
         "rounds.filter=verifier: needs a first judge that rates quality; choose judge=toy or judge=panel":
             rounds.filter is RoundFilter.verifier and not verifies(cell),
     }  # fmt: skip
-    return [text for text, wrong in (every | (rules if mix.kind is not Kind.none else {})).items() if wrong]
+    return [text for text, wrong in (always | (rules if mix.kind is not Kind.none else {})).items() if wrong]

@@ -18,7 +18,7 @@ from synthdiv.mix.filters import Overlap
 from synthdiv.mix.mix import OVERLAP, Mix, shard_input
 from synthdiv.mix.round_rows import RoundFilter, RoundRows
 from synthdiv.study.config import SINGLES, By, Cell, Kind
-from synthdiv.study.generators import Generator, Student
+from synthdiv.study.generators import Generator, Model
 from synthdiv.study.levels import level_inputs, matched_temperature
 from synthdiv.study.lineage import Block, answering, block_of, decoded, fine_tuned, of_member, population
 from synthdiv.study.rounds import Data, Init, Lineage, Writers
@@ -97,7 +97,7 @@ def vanilla_arm(cell: Cell) -> tuple[Node, Node, EvaluatedStudent, dict[str, Nod
     return prompts, student, vanilla, suites(cell, vanilla, None)
 
 
-def model(cell: Cell, spec: Student | Generator) -> Node:
+def model(cell: Cell, spec: Model) -> Node:
     """A model is always an input: a checkpoint (a fingerprint, no work), a pretrain node, or a hosted model."""
     if isinstance(spec, Generator) and spec.hosted:
         return Node(replace(spec.hosted, price_in=spec.facts.price_in, price_out=spec.facts.price_out))
@@ -221,7 +221,7 @@ def trained(cell: Cell) -> list[Node]:
             each.append(rows_of_round(cell, number, member, students))
         starts = students if rounds.init is Init["continue"] else []
         students = [
-            fine_tuned(prompts, *members[member], kept(cell, each), starts[member] if starts else None)
+            fine_tuned(prompts, *members[member], rows_of_training(cell, each), starts[member] if starts else None)
             for member, each in enumerate(sets)
         ]
     return students
@@ -237,7 +237,7 @@ def rows_of_round(cell: Cell, number: int, member: int, students: list[Node]) ->
     return mixed(cell, block, [Source(f"student-{at}", evaluate.backend, each, None, *how) for at, each in writers])
 
 
-def kept(cell: Cell, mixes: list[Node]) -> Node:
+def rows_of_training(cell: Cell, mixes: list[Node]) -> Node:
     """What a member trains on, of the mixes of its rounds so far."""
     rounds, prompts = cell.rounds, Node(cell.prompts)
     used = mixes[-1:] if rounds.data is Data.replace else mixes

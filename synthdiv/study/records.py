@@ -108,11 +108,18 @@ def source_label(cell: Cell, sources: list[Generator]) -> str:
 
 
 def matters(key: str, cell: Cell, item: Graph) -> bool:
-    """Whether the axis `key` can make a difference to this cell."""
+    """Whether the axis or the seed `key` can make a difference to this cell."""
     group, sources = key.split(".")[0], used_sources(cell, item)
     if key.startswith("generators.models."):
         return cell.generators.models[int(key.split(".")[2])].name in [source.name for source in sources]
     matched = bool(sources) and cell.mix.kind is Kind.single_matched
+    sampled = any(source.backend is not Backend.recorded for source in sources)
+    if key == "generators.seed":
+        return sampled
+    if key == "mix.sample":
+        return sampled or (bool(sources) and cell.generators.samples > 1)
+    if key == "mix.real_rotation":
+        return item.mix is not None and rotates(cell)
     if key in OF_FAMILIES:
         return any(speaks_by(source, key.split(".")[1], matched) for source in sources)
     if group == "generators":
@@ -173,15 +180,7 @@ def seeds(cell: Cell, item: Graph) -> dict[str, Any]:
     values = {name: getattr(block, field) for name, block, field in seed_fields(cell)}
     values = {name: value for name, value in values.items() if not name.startswith(("generators.models.", "rounds."))}
     values.setdefault("student.pretrain.seed", NOT_APPLICABLE)
-    sampled = any(source.backend is not Backend.recorded for source in used_sources(cell, item))
-    applies = {
-        "generators.seed": sampled,
-        "mix.sample": sampled or (bool(used_sources(cell, item)) and cell.generators.samples > 1),
-        "mix.rotation": matters("mix.rotation", cell, item),
-        "mix.real_rotation": item.mix is not None and rotates(cell),
-        "train.seed": item.train is not None,
-    }
-    return {name: value if applies.get(name, True) else NOT_APPLICABLE for name, value in values.items()}
+    return {name: value if matters(name, cell, item) else NOT_APPLICABLE for name, value in values.items()}
 
 
 def arm(cell: Cell, known: Known | None = None) -> str:

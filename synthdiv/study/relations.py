@@ -9,10 +9,10 @@ from __future__ import annotations
 from synthdiv.generate.spec import MODELLESS
 from synthdiv.mix.round_rows import RoundFilter
 from synthdiv.study.config import Cell
-from synthdiv.study.generators import Generator, Judge, Student
+from synthdiv.study.generators import Generator, Judge, Model
 
 
-def checkpoints(model: Generator | Student) -> set[str]:
+def checkpoints(model: Model) -> set[str]:
     """The names of the checkpoint and of its base, in lower case; empty where none is known."""
     names = [model.facts.base]
     if model.checkpoint:
@@ -24,7 +24,7 @@ def checkpoints(model: Generator | Student) -> set[str]:
     return {name.casefold() for name in names if name}
 
 
-def related(one: Generator | Student, other: Generator | Student) -> str:
+def related(one: Model, other: Model) -> str:
     """How two models are related: `same_base`, `family`, or "" where nothing is known of a relation."""
     if checkpoints(one) & checkpoints(other):
         return "same_base"
@@ -35,7 +35,7 @@ def related(one: Generator | Student, other: Generator | Student) -> str:
 def relations(cell: Cell, sources: list[Generator]) -> list[str]:
     """One sentence for each relation of this cell."""
     words = {"same_base": "has the base checkpoint of", "family": "is of the family of"}
-    roles: list[tuple[str, Generator | Student]] = [("student", cell.student), *(("source", each) for each in sources)]
+    roles: list[tuple[str, Model]] = [("student", cell.student), *(("source", each) for each in sources)]
     lines = []
     for judge in asked(cell):
         lines += [
@@ -68,7 +68,7 @@ def problems_of_judges(cell: Cell) -> list[str]:
             )
     members = [(index, judge) for index, judge in enumerate(asked(cell)) if judge.headline]
     for place, (index, judge) in enumerate(members):
-        others: list[Generator | Student] = [cell.student, *cell.rounds.students, *cell.generators.models]
+        others: list[Model] = [cell.student, *cell.rounds.students, *cell.generators.models]
         others += [other for _, other in members[:place]]
         relatives = [other.name for other in others if related(judge, other)]
         if relatives:

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from synthdiv.core.fields import type_hints, without_none
 from synthdiv.core.types import ConfigError
 from synthdiv.evaluate.suite import own_suites, suite_class
@@ -33,21 +35,15 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
             yield f"{key}.*"
 
 
-def declared(key: str) -> bool:
-    """Whether `key` is a field of a cell, or an item of a list."""
-    return bool(_known_keys().fullmatch(key))
-
-
 @functools.cache
-def _known_keys() -> re.Pattern[str]:
+def known_keys() -> re.Pattern[str]:
+    """Matches the fields of a cell and the items of its lists."""
     known = "|".join(re.escape(leaf) for leaf in leaves(Cell))
     return re.compile(known.replace("\\*", ".+").replace("\\.0", r"\.\d+"))
 
 
 def schema() -> Any:
     """The cell as Hydra's schema; the keys of its mappings may be set like fields."""
-    from omegaconf import OmegaConf
-
     node = OmegaConf.structured(Cell)
     for key in [leaf.removesuffix(".*") for leaf in leaves(Cell) if leaf.endswith(".*")]:
         if OmegaConf.is_dict(value := OmegaConf.select(node, key)):
@@ -87,7 +83,7 @@ def refuse_unknown(overrides: list[str], verbs: Sequence[str] = ()) -> None:
             problems.append(f"{override!r} is neither of the form key=value{hint}")
         elif key.split("/")[0].split(".")[0] == "hydra":
             continue
-        elif key in EXTRA_GROUPS or declared(key):
+        elif key in EXTRA_GROUPS or known_keys().fullmatch(key):
             if override.startswith("~") or (override.startswith("+") and not override.startswith("++")):
                 problems.append(f"{override}: fields cannot be added or deleted; write {key}=VALUE")
         else:

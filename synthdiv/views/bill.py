@@ -12,7 +12,6 @@ from typing import Any
 
 from synthdiv.core.stage import Node
 from synthdiv.core.store import Store
-from synthdiv.generate.generate import Generate
 from synthdiv.study.config import Cell
 from synthdiv.study.freeze import Frozen, unresolved
 from synthdiv.study.generators import Facts
@@ -20,9 +19,8 @@ from synthdiv.study.lineage import population
 from synthdiv.study.pipeline import judges, model
 from synthdiv.views.history import History
 
-ASSUMED_RATE = {
-    "cpu": 5e10
-}  # operations a second; one core gave 2.2e10 with toy_large, two gave 1.1e11 with 4.5 M weights
+# operations a second; one core gave 2.2e10 with toy_large, two gave 1.1e11 with 4.5 M weights
+ASSUMED_RATE = {"cpu": 5e10}
 ACCELERATOR_RATE = 1e14
 DECODING = 10  # a sampled token costs as much as so many that are only read
 SMALL_SECONDS = 0.05  # a node without a model; those of the demo take .04 each
@@ -179,8 +177,8 @@ def facts_of(frozen: Frozen) -> dict[str, Facts]:
         if graph.mix:
             graph.mix.gather(known)
         for node in itertools.islice(known.values(), before, None):  # an ancestor of many mixes counts once
-            if isinstance(node.stage, Generate) and node.stage.source in sources:  # no student of a round before
-                facts[node.key] = sources[node.stage.source]
+            if (name := getattr(node.stage, "source", None)) in sources:  # no student of a round before
+                facts[node.key] = sources[name]
                 if "model" in node.inputs:
                     of_student = facts.get(key := node.inputs["model"].key)  # the student may be the same checkpoint
                     facts[key] = of_student if of_student and of_student.parameters else facts[node.key]

@@ -75,39 +75,34 @@ def ancestors(key: str, graph: list[NodeRecord]) -> list[NodeRecord]:
 def export_model(artifact: Artifact, folder: Path, merge: bool) -> str:
     """Write weights and tokenizer into `folder`; return their number format, that of the checkpoint it began with. An
     adapter that is not merged names its base: the hub repository, else the folder where the base lies here."""
-    adapter, origin = artifact.path / "adapter", first_model(artifact)
-    with opening(weights_folder(origin)):
-        dtype = own_format(weights_folder(origin))
-    if adapter.is_dir() and not merge:
-        if stacked(artifact):
-            raise ConfigError(
-                "export --adapter: its student is an adapter too, and no folder has the merged weights of that; "
-                "export it without --adapter"
-            )
+    import torch
+    import transformers
+
+    adapter, origin = artifact.path / "adapter", weights_folder(first_model(artifact))
+    with opening(origin):
+        dtype = transformers.AutoConfig.from_pretrained(origin, trust_remote_code=False).dtype or torch.float32
+    if merge or not adapter.is_dir():
+        model, _ = load_whole(artifact, "fp32")  # as it was trained: rounded once, at the end
+        model.to(dtype).save_pretrained(folder)
+        tokenizer_of(artifact).save_pretrained(folder)
+    elif stacked(artifact):
+        raise ConfigError(
+            "export --adapter: its student is an adapter too, and no folder has the merged weights of that; "
+            "export it without --adapter"
+        )
+    else:
         shutil.copytree(adapter, folder, dirs_exist_ok=True)
         file = folder / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8"))
         local = str(weights_folder(base_of(artifact)).resolve())
         config["base_model_name_or_path"] = config["base_model_name_or_path"] or local
         file.write_text(json.dumps(config, indent=1), encoding="utf-8")
-        return str(dtype).removeprefix("torch.")
-    model, _ = load_whole(artifact, "fp32")  # as it was trained: rounded once, at the end
-    model.to(dtype).save_pretrained(folder)
-    tokenizer_of(artifact).save_pretrained(folder)
     return str(dtype).removeprefix("torch.")
 
 
 def first_model(artifact: Artifact) -> Artifact:
     """The model that was there before any fine-tuning."""
     return first_model(artifact.inputs["student"]) if "student" in artifact.inputs else artifact
-
-
-def own_format(folder: Path) -> Any:
-    """The number format in which a checkpoint is stored."""
-    import torch
-    import transformers
-
-    return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype or torch.float32
 
 
 def card(artifact: Artifact, cell: CellRecord, sweep: str, precision: str) -> str:

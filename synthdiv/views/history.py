@@ -71,9 +71,9 @@ class History:
                 self.sizes.setdefault(manifest["key"], item.summary["parameters"])
             students[manifest["key"]] = item.model
         self.sizes |= {key: self.sizes[model] for key, model in students.items() if model in self.sizes}
-        every = sorted((item for items in self.kinds.values() for item in items), key=lambda item: item.finished)
-        self.device = every[-1].device if every else None  # of the newest artifact
-        self.accelerators = {item.device: item.accelerator for item in every if item.accelerator}
+        items = sorted((item for kind in self.kinds.values() for item in kind), key=lambda item: item.finished)
+        self.device = items[-1].device if items else None  # of the newest artifact
+        self.accelerators = {item.device: item.accelerator for item in items if item.accelerator}
 
     def similar(self, kind: str, size: float | None) -> list[Finished]:
         """Artifacts of one kind; where a model makes them, of models at most twice as large or half as small."""

@@ -60,6 +60,12 @@ def bytes_text(size: float) -> str:
     return f"{size:.3g} PB"
 
 
+def common_words(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """The overrides that all of several cells have."""
+    shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    return [word for word in overrides[0] if word in shared] if shared else []
+
+
 def columns(rows: Sequence[Row], empty: bool = False) -> list[str]:
     """The columns of a table that have any value, where NaN alone is none; or with those that are `empty`."""
     names = dict.fromkeys(name for row in rows for name in row)
@@ -108,22 +114,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table without rules. Columns whose name begins with `>` are aligned to the right, with `!` never broken."""
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in header:
         justify, whole = "right" if ">" in name[:2] else "left", "!" in name[:2]
-        made.add_column(text("\n" + name.lstrip(">!")), justify=justify, overflow="fold", no_wrap=whole)  # type: ignore[arg-type]
+        result.add_column(text("\n" + name.lstrip(">!")), justify=justify, overflow="fold", no_wrap=whole)  # type: ignore[arg-type]
     for row in rows:
-        made.add_row(*(text(cell) if isinstance(cell, str) else cell for cell in row))
-    return made
+        result.add_row(*(text(cell) if isinstance(cell, str) else cell for cell in row))
+    return result
 
 
 def console(error: bool = False) -> Console:
     from rich.console import Console
 
-    made = Console(stderr=error, highlight=False, markup=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made.width = WIDTH
-    return made
+    result = Console(stderr=error, highlight=False, markup=False)
+    if not result.is_terminal and "COLUMNS" not in os.environ:
+        result.width = WIDTH
+    return result
 
 
 def show(*parts: RenderableType) -> None:

@@ -8,19 +8,18 @@ from collections.abc import Sequence
 
 from synthdiv.core.stage import ANSWER_TOKENS, PROMPT_TOKENS, Node
 from synthdiv.core.terminal import echo
-from synthdiv.study.expand import Point
 from synthdiv.study.match import budget
 from synthdiv.study.pipeline import Graph
 from synthdiv.views.bill import CostEstimate
 from synthdiv.views.disk import free_bytes
-from synthdiv.views.layout import bytes_text, show, table
+from synthdiv.views.layout import bytes_text, common_words, show, table
 
 Cells = dict[str, tuple[Graph, list[str]]]
 
 
 def print_plan(plan: CostEstimate, as_json: bool, detects: Sequence[str] = ()) -> None:
     """Cells, equal ones once; nodes by stage; the bill; what claims can detect."""
-    common = common_words(plan.frozen.points)
+    common = common_words([point.overrides for point in plan.frozen.points])
     cells, stages, missing = unique_cells(plan, common), dict[str, list[Node]](), plan.missing
     for node in plan.nodes.values():
         stages.setdefault(node.stage.name, []).append(node)
@@ -55,12 +54,6 @@ def record(plan: CostEstimate, cells: Cells, stages: dict[str, list[Node]]) -> d
     counts = {stage: {"present": present[stage], "to_build": len(stages[stage]) - present[stage]} for stage in stages}
     sizes = {"cells": len(plan.frozen.points), "unique_cells": len(cells), "nodes": counts}
     return sizes | {"estimate": plan.bill.record() | more}
-
-
-def common_words(points: list[Point]) -> list[str]:
-    """The overrides that all of several points have."""
-    shared = set(points[0].overrides).intersection(*(point.overrides for point in points))
-    return [word for word in points[0].overrides if word in shared] if len(points) > 1 else []
 
 
 def unique_cells(plan: CostEstimate, common: list[str]) -> Cells:

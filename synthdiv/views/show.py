@@ -13,7 +13,7 @@ from synthdiv.core.events import alike
 from synthdiv.core.ledger import NOT_APPLICABLE, Ledger, launched
 from synthdiv.core.terminal import echo
 from synthdiv.core.types import ConfigError
-from synthdiv.views.layout import duration, plural, show, table, text, unbroken
+from synthdiv.views.layout import common_words, duration, plural, show, table, text, unbroken
 from synthdiv.views.status import STATES, Observer, Status, by_state
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def watch(observer: Observer, as_json: bool) -> int:
     status = observer.look()
     try:
         with Live(Group(*overview(status)), auto_refresh=False, transient=True) as live:
-            while not status.over:
+            while not status.finished:
                 live.update(Group(*overview(status)), refresh=True)
                 time.sleep(EVERY)
                 status = observer.look()
@@ -79,7 +79,7 @@ def watch(observer: Observer, as_json: bool) -> int:
 def one_line(status: Status) -> str:
     """A sweep in a line: cells by state, time left, money spent, and lines that could not be read."""
     line = ", ".join(f"{plural(count, 'cell')} {state}" for state, count in status.cells.items())
-    if not status.over and status.seconds_left is not None:
+    if not status.finished and status.seconds_left is not None:
         line += f"; {'at least' if status.not_timed else 'about'} {duration(status.seconds_left)} left"
         line += f" (no {' or '.join(status.not_timed)} was timed yet)" if status.not_timed else ""
     usd, tokens = status.spent.values()
@@ -131,8 +131,7 @@ def count_table(
 
 def nodes_by_cell(status: Status) -> dict[str, dict[str, int]]:
     """By the start of a cell's key and the overrides that not all cells have, its nodes by state."""
-    words = [set(cell.overrides) for cell in status.records.values()]
-    common = set.intersection(*words) if len(words) > 1 else set()
+    common = common_words([cell.overrides for cell in status.records.values()])
     counts = {}
     for key, cell in status.records.items():
         label = " ".join([key[:8], *(word for word in cell.overrides if word not in common)])

@@ -52,7 +52,7 @@ class Status:
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether no node is left that may still be built."""
         return not {"queued", "running", "stopped"} & set(self.node_states.values())
 

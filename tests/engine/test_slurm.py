@@ -159,7 +159,7 @@ def test_the_state_of_a_job_is_the_controllers_or_the_accountings(
     slurm("scontrol", scontrol)
     slurm("sacct", sacct)
     actual = cluster.state("7_0")
-    assert (str(actual), actual.host, actual.over) == (words, host, over)
+    assert (str(actual), actual.host, actual.ended) == (words, host, over)
 
 
 def watching(tmp_path, monkeypatch) -> Slurm:
@@ -176,9 +176,9 @@ def test_a_queue_that_answers_nothing_while_a_job_runs_ends_no_job(slurm, tmp_pa
     engine = watching(tmp_path, monkeypatch)
     slurm("squeue", "true")
     slurm("scontrol", f'echo "{ALIVE.format("RUNNING", "n1", "n1")}"')
-    assert [engine._over() for _ in range(6)] == [{}] * 6
+    assert [engine._ended_jobs() for _ in range(6)] == [{}] * 6
     slurm("scontrol", 'echo "Unable to contact slurm controller" >&2; exit 1')
-    assert [engine._over() for _ in range(6)] == [{}] * 6
+    assert [engine._ended_jobs() for _ in range(6)] == [{}] * 6
     assert "Unable to contact slurm controller; asking again" in caplog.text
     slurm("squeue", 'echo "slurm_load_jobs error: Socket timed out" >&2; exit 1')
     assert engine._queued() == {"7_0"}
@@ -186,12 +186,12 @@ def test_a_queue_that_answers_nothing_while_a_job_runs_ends_no_job(slurm, tmp_pa
     slurm("squeue", "true")
     slurm("scontrol", FORGOTTEN)
     engine.missed.clear()
-    assert engine._over() == {}
+    assert engine._ended_jobs() == {}
     slurm("squeue", 'echo "7_0 RUNNING None"')
-    assert engine._over() == {}
+    assert engine._ended_jobs() == {}
     slurm("squeue", "true")
-    assert engine._over() == {}, "the first miss is forgotten"
-    assert list(engine._over()) == ["7_0"]
+    assert engine._ended_jobs() == {}, "the first miss is forgotten"
+    assert list(engine._ended_jobs()) == ["7_0"]
 
 
 def test_a_job_that_only_the_accounting_knows_is_over_once_nothing_of_it_is_built(slurm, tmp_path, monkeypatch):
@@ -204,17 +204,17 @@ def test_a_job_that_only_the_accounting_knows_is_over_once_nothing_of_it_is_buil
     folder = unfinished(engine.store.path(node))
     claim = claims.take(folder, None)
     assert claim
-    assert [engine._over() for _ in range(SILENT + 2)] == [{}] * (SILENT + 2), "this process holds a claim"
+    assert [engine._ended_jobs() for _ in range(SILENT + 2)] == [{}] * (SILENT + 2), "this process holds a claim"
     (folder / "claim.0").unlink()
-    assert [engine._over() for _ in range(SILENT - 1)] == [{}] * (SILENT - 1)
-    (state,) = engine._over().values()
+    assert [engine._ended_jobs() for _ in range(SILENT - 1)] == [{}] * (SILENT - 1)
+    (state,) = engine._ended_jobs().values()
     engine._ended("7_0", state, {})
     assert engine.frontier.pending() == [node], "it is submitted again"
     assert not engine.bad_hosts, "the host is not at fault"
     assert state.note("7_0", "x.log").startswith("its job 7_0 of Slurm is forgotten by the controller and does nothing")
     slurm("scontrol", f'echo "{ALIVE.format("RUNNING", "n1", "n1")}"')
     engine.jobs = {"7_0": [node]}
-    assert [engine._over() for _ in range(SILENT + 2)] == [{}] * (SILENT + 2), "the controller knows it"
+    assert [engine._ended_jobs() for _ in range(SILENT + 2)] == [{}] * (SILENT + 2), "the controller knows it"
 
 
 def test_a_node_whose_job_died_is_tried_on_another_host_and_its_last_words_name_host_and_log(

@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from synthdiv.core.lazy import np
-from synthdiv.measures.agreement import Level, agreement, discrimination, krippendorff_alpha
+from synthdiv.core.types import Score
+from synthdiv.measures.agreement import agreement, discrimination, krippendorff_alpha
 from synthdiv.measures.estimates import Estimate, Measure, mean_of, prompt_means, prompt_numbers, set_estimates
 from synthdiv.measures.length_control import length_controlled, standardised, votes_for_longer
 from synthdiv.measures.pairwise import Pairs, order_scores, strengths
@@ -23,13 +23,9 @@ from synthdiv.measures.self_preference import (
 )
 from synthdiv.views.judge.labelled import Labelled, pairs_of
 
-if TYPE_CHECKING:
-    from synthdiv.core.types import Score
-
 JUDGE, LABELS, GAP = "judge", "labels", "judge - labels"
 NO_VERDICT = Measure("no_verdict", "share of rows", False, "no rows", 0.0, 1.0)
 LONGER = Measure("votes_for_longer", "share of pairs", None, "no pair of unequal length has both", -1.0, 1.0)
-LEVELS: tuple[Level, ...] = ("ordinal", "interval")
 NO_LABEL = "no item has a verdict and a label"
 EXCESS = Measure("rating_over_labels", "rating", None, NO_LABEL)
 EXCESS_OF_ITSELF = Measure(
@@ -79,8 +75,8 @@ def add_length(estimates: dict[str, list[Estimate]], pairs: Pairs, labelled: boo
     """Votes for the longer text and the length term of the judge's Bradley–Terry model, over all pairs; with labels
     also the votes of judge and labels on the pairs that have both, and the length term at equal labels."""
     prompts = pairs.prompt.tolist()
-    every = votes_for_longer(pairs.wins, pairs.length, prompts)
-    estimates[JUDGE] += [renamed(every, "votes_for_longer_in_all_pairs"), strengths(pairs, ("length",))["length"]]
+    votes = votes_for_longer(pairs.wins, pairs.length, prompts)
+    estimates[JUDGE] += [renamed(votes, "votes_for_longer_in_all_pairs"), strengths(pairs, ("length",))["length"]]
     if not labelled:
         return
     gaps = pairs.wins - pairs.panel
@@ -99,8 +95,8 @@ def add_length(estimates: dict[str, list[Estimate]], pairs: Pairs, labelled: boo
 def add_self_preference(estimates: dict[str, list[Estimate]], pairs: Pairs, author: str, lengths: bool) -> None:
     """Votes for the judge's own texts against the labels' on the same pairs, and what else is known of them."""
     part = pairs.of(author)
-    every = mean_of(VOTES, prompt_means(part.wins, prompt_numbers(part.prompt.tolist(), len(part.prompt))))
-    estimates[JUDGE].append(renamed(every, "votes_for_itself_in_all_pairs"))
+    votes = mean_of(VOTES, prompt_means(part.wins, prompt_numbers(part.prompt.tolist(), len(part.prompt))))
+    estimates[JUDGE].append(renamed(votes, "votes_for_itself_in_all_pairs"))
     if not np.isnan(pairs.panel).all():
         for group, each in zip(estimates, votes_for_author(pairs, author), strict=True):
             estimates[group].append(renamed(each, "votes_for_itself"))
@@ -121,8 +117,8 @@ def rating_scores(rows: Labelled, author: str | None) -> dict[str, list[Score]]:
         labels = rows.panel()
         excess = rows.verdict - labels
         raters = np.array([rows.verdict, *rows.labels.values()])
-        alphas = [renamed(krippendorff_alpha(raters, level, rows.prompt), f"alpha/{level}") for level in LEVELS]
-        estimates += [renamed(alphas[0], "alpha"), alphas[1]]
+        estimates += [renamed(krippendorff_alpha(raters, "ordinal", rows.prompt), "alpha")]
+        estimates += [renamed(krippendorff_alpha(raters, "interval", rows.prompt), "alpha/interval")]
         estimates += [discrimination(rows.verdict, labels, rows.prompt, pairs=False)]
         estimates += [mean_of(EXCESS, prompt_means(excess, number))]
         if rows.lengths is not None:

@@ -7,15 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.lazy import np
 from synthdiv.core.types import ConfigError, DataError
+from synthdiv.measures.estimates import prompt_means
+from synthdiv.measures.pairwise import Pairs
 from synthdiv.prompts.formats import FileRows, read_columns
 from synthdiv.views.layout import plural
-
-if TYPE_CHECKING:
-    from synthdiv.measures.pairwise import Pairs
 
 FIRST_SHOWN = {"0": True, "1": False}  # cells of the column --order
 
@@ -52,9 +51,9 @@ class Labelled:
         """The mean of all labels (n,), NaN for a row without any."""
         if not self.labels:
             return np.full(len(self.verdict), math.nan)
-        every = np.array([*self.labels.values()])
-        known = (~np.isnan(every)).sum(axis=0)
-        return np.where(known > 0, np.nansum(every, axis=0) / np.maximum(known, 1), math.nan)
+        labels = np.array([*self.labels.values()])
+        known = (~np.isnan(labels)).sum(axis=0)
+        return np.where(known > 0, np.nansum(labels, axis=0) / np.maximum(known, 1), math.nan)
 
 
 def read_labelled(options: argparse.Namespace) -> Labelled:
@@ -82,15 +81,16 @@ def read_labelled(options: argparse.Namespace) -> Labelled:
         shown = np.array([FIRST_SHOWN[str(cell)] for cell in cells])
     prompt = rows.ids(options.prompt) if options.prompt is not None else list(range(len(verdict)))
     names = [list(names) for names in zip(*(rows.ids(name) for name in authors), strict=True)]
-    made = Labelled(list(prompt), names or [[] for _ in prompt], verdict, labels, lengths, shown, remarks)
-    return refuse_useless(without_self_pairs(made, remarks) if options.pair else made, rows, options)
+    labelled = Labelled(list(prompt), names or [[] for _ in prompt], verdict, labels, lengths, shown, remarks)
+    return refuse_useless(without_self_pairs(labelled, remarks) if options.pair else labelled, rows, options)
 
 
 def pair_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:
     """P(first wins) of each row, and how many cells are no verdict. Without `values`, cells are numbers from 0 to 1."""
     cells = rows.labels(column)
     if not values:
-        rows.require(column, is_share, "; it needs P(first wins), from 0 to 1, or --values FIRST SECOND [TIE …]")
+        needs = "; it needs P(first wins), from 0 to 1, or --values FIRST SECOND [TIE …]"
+        rows.require(column, lambda cell: is_blank(cell) or 0 <= as_number(str(cell)) <= 1, needs)
         return np.array([float(cell) if cell else math.nan for cell in cells]), ""
     first, second, *ties = values
     known = {first: 1.0, second: 0.0} | dict.fromkeys(ties, 0.5)
@@ -102,15 +102,15 @@ def pair_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.
         between = (ends[1] - number) / (ends[1] - ends[0])
         return exact[0] if exact else between if 0 <= between <= 1 else math.nan
 
-    made = np.array([share(cell) for cell in cells])
-    other = Counter(cell for cell, value in zip(cells, made, strict=True) if cell and math.isnan(value))
-    if len(other) and np.isnan(made).all():
+    shares = np.array([share(cell) for cell in cells])
+    other = Counter(cell for cell, value in zip(cells, shares, strict=True) if cell and math.isnan(value))
+    if len(other) and np.isnan(shares).all():
         raise DataError(
             f"--values {' '.join(values)}: no cell of column {column} is one; it has {', '.join(list(other)[:5])}"
         )
     few = f", such as {next(iter(other))!r}" if other else ""
     count = plural(sum(other.values()), "cell")
-    return made, f"{count} of {column}: none of {', '.join(values)}{few}." if other else ""
+    return shares, f"{count} of {column}: none of {', '.join(values)}{few}." if other else ""
 
 
 def rating_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[np.ndarray, str]:
@@ -118,17 +118,13 @@ def rating_values(rows: FileRows, column: str, values: Sequence[str]) -> tuple[n
     if values:
         raise ConfigError("--values: is for pairs (--pair FIRST SECOND); ratings are numbers")
     rows.require(column, lambda cell: is_blank(cell) or math.isfinite(as_number(str(cell))), "; it needs a number")
-    made = np.array([math.nan if is_blank(cell) else float(cell) for cell in rows.cells[column]])
-    missing = int(np.isnan(made).sum())
-    return made, f"{plural(missing, 'row')} without a number in {column}." if missing else ""
+    ratings = np.array([math.nan if is_blank(cell) else float(cell) for cell in rows.cells[column]])
+    missing = int(np.isnan(ratings).sum())
+    return ratings, f"{plural(missing, 'row')} without a number in {column}." if missing else ""
 
 
 def is_blank(cell: Any) -> bool:
     return cell is None or str(cell).strip() == ""
-
-
-def is_share(cell: Any) -> bool:
-    return is_blank(cell) or 0 <= as_number(str(cell)) <= 1
 
 
 def as_number(text: str) -> float:
@@ -140,40 +136,37 @@ def as_number(text: str) -> float:
 
 def without_self_pairs(rows: Labelled, remarks: list[str]) -> Labelled:
     """The pairs of two different authors; the remark counts the others, which say nothing of either."""
-    kept = [row for row, (first, second) in enumerate(rows.authors) if first != second]
-    if len(kept) == len(rows.authors):
+    usable = [row for row, (first, second) in enumerate(rows.authors) if first != second]
+    if len(usable) == len(rows.authors):
         return rows
-    if not kept:
+    if not usable:
         raise DataError(f"--pair: every pair is of {rows.authors[0][0]!r} with itself; two authors are needed")
-    remarks.append(f"Left out: {plural(len(rows.authors) - len(kept), 'pair')} of an author with itself.")
-    return rows.take(kept)
+    remarks.append(f"Left out: {plural(len(rows.authors) - len(usable), 'pair')} of an author with itself.")
+    return rows.take(usable)
 
 
-def refuse_useless(made: Labelled, rows: FileRows, options: argparse.Namespace) -> Labelled:
+def refuse_useless(labelled: Labelled, rows: FileRows, options: argparse.Namespace) -> Labelled:
     """Refuse what would make a table of dashes; remark on authors with unequal numbers of texts and on ties alone."""
-    known = made.verdict[~np.isnan(made.verdict)]
+    known = labelled.verdict[~np.isnan(labelled.verdict)]
     if not len(known):
         raise DataError(f"{rows.source}: column {options.verdict} holds no verdict")
     if options.pair and (known == 0.5).all():
-        made.remarks.append("All verdicts are ties: the judge takes no side.")
-    counts = Counter(name for names in made.authors for name in names)
+        labelled.remarks.append("All verdicts are ties: the judge takes no side.")
+    counts = Counter(name for names in labelled.authors for name in names)
     if options.judge_author is not None and options.judge_author not in counts:
         names = ", ".join(sorted(counts)[:20])
         raise ConfigError(f"--judge-author {options.judge_author}: is no author of {rows.source}; it has {names}")
     if len(set(counts.values())) > 1:
         low, high = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
         texts = f"from {counts[low]:,} ({low}) to {counts[high]:,} ({high})"
-        made.remarks.append(f"{len(counts)} authors have unequal numbers of texts, {texts}.")
-    return made
+        labelled.remarks.append(f"{len(counts)} authors have unequal numbers of texts, {texts}.")
+    return labelled
 
 
 def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
     """One row for each pair of answers, with means over orders and repeated rows; and the verdicts P(first wins) where
     the first was shown first, and second: NaN where unknown. Where most pairs were judged in both orders, one with a
     verdict in one order has none, and a remark counts these. Lengths are differences in characters."""
-    from synthdiv.measures.estimates import prompt_means
-    from synthdiv.measures.pairwise import Pairs
-
     index: dict[tuple[Hashable, ...], int] = {}
     turned = np.array([first > second for first, second in rows.authors])
     number = np.array([index.setdefault((prompt, *sorted(names)), len(index))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from synthdiv.core.types import ConfigError
-from synthdiv.views.layout import console, text
+from synthdiv.views.layout import console, plural, text
 
 if TYPE_CHECKING:
     from synthdiv.views.measure.group_scores import Groups
@@ -160,5 +160,4 @@ def description(groups: Groups, options: argparse.Namespace) -> list[str]:
 
 def count_texts(groups: Groups) -> str:
     total = sum(len(texts) for answers in groups.values() for texts in answers.values())
-    texts = f"{total:,} text{'s' if total > 1 else ''}"
-    return texts if list(groups) == [ALL] else f"{texts} in {len(groups):,} group{'s' if len(groups) > 1 else ''}"
+    return plural(total, "text") + ("" if list(groups) == [ALL] else f" in {plural(len(groups), 'group')}")

@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from synthdiv.core.types import Score
-from synthdiv.measures.budgets import TextBudget
+from synthdiv.measures.budgets import TextBudget, lexical_scores
 from synthdiv.measures.estimates import join_notes
+from synthdiv.measures.semantic import semantic_scores
+from synthdiv.measures.words import truncate_words
 from synthdiv.models.encoder import encode
 from synthdiv.prompts.split import rank
+from synthdiv.views.report.labels import natural
 
 Groups = Mapping[str, Mapping[Hashable, Sequence[str]]]  # group → prompt → its texts
 
@@ -20,8 +23,6 @@ Groups = Mapping[str, Mapping[Hashable, Sequence[str]]]  # group → prompt → 
 def shuffled_groups(texts: Sequence[str], names: Sequence[str], prompts: Sequence[Hashable], seed: int) -> Groups:
     """The texts by group and prompt. The random order of prompts is the same in all groups; texts are shuffled too.
     Neither depends on other groups."""
-    from synthdiv.views.report.labels import natural
-
     counts, orders = Counter[Hashable](), list[tuple[int, int]]()
     for name, prompt in zip(names, prompts, strict=True):
         orders.append((rank(seed, "prompt", prompt), rank(seed, "text", prompt, counts[name, prompt])))
@@ -34,8 +35,6 @@ def shuffled_groups(texts: Sequence[str], names: Sequence[str], prompts: Sequenc
 
 def scores_of(groups: Groups, budget: TextBudget, seed: int, encoder: Path | None) -> dict[str, list[Score]]:
     """Every score of each group, which does not depend on the other groups."""
-    from synthdiv.measures.budgets import lexical_scores
-
     scores = {name: lexical_scores(group, None, budget, seed) for name, group in groups.items()}
     if encoder is None:
         return scores
@@ -46,8 +45,6 @@ def scores_of(groups: Groups, budget: TextBudget, seed: int, encoder: Path | Non
 def semantic_groups(groups: Groups, folder: Path, budget: TextBudget, seed: int = 0) -> dict[str, list[Score]]:
     """The semantic scores of each group, of its first `budget.texts` first texts, because most grow with their number;
     within prompts, of the first `budget.within` texts of each. Texts are cut to `budget.length` words."""
-    from synthdiv.measures.semantic import semantic_scores
-
     usable = {name: with_words(answers, budget) for name, answers in groups.items()}
     vectors, truncated = encode(
         folder, [text for answers in usable.values() for texts in answers.values() for text in texts]
@@ -77,11 +74,9 @@ def semantic_groups(groups: Groups, folder: Path, budget: TextBudget, seed: int 
 
 def with_words(answers: Mapping[Hashable, Sequence[str]], budget: TextBudget) -> dict[Hashable, list[str]]:
     """The first `budget.within` texts of each prompt that have a word, cut, and the prompts that have such a text."""
-    from synthdiv.measures.words import truncate_words
-
     cut = {
         prompt: [truncate_words(text, budget.length) for text in texts[: budget.within]]
         for prompt, texts in answers.items()
     }
-    kept = {prompt: [text for text, count in texts if count] for prompt, texts in cut.items()}
-    return {prompt: texts for prompt, texts in kept.items() if texts}
+    worded = {prompt: [text for text, count in texts if count] for prompt, texts in cut.items()}
+    return {prompt: texts for prompt, texts in worded.items() if texts}
