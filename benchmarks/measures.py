@@ -112,7 +112,7 @@ def self_bleu_of_many() -> Iterator[Row]:
     memory, number = whole["bytes"] / half["bytes"], whole["ngrams"] / half["ngrams"]
     ratio, most = f"{memory:.2f} x", f"{1.1 * number:.2f} x"
     work = f"  memory, to that of 25,000; {number:.2f} x the n-grams"
-    ours, peer = (f"{found['bytes'] / 2**20:.0f} MiB" for found in (whole, half))
+    ours, peer = (f"{actual['bytes'] / 2**20:.0f} MiB" for actual in (whole, half))
     yield Row(work, ours, peer, ratio, most, judged(memory <= 1.1 * number))
 
 

@@ -186,7 +186,7 @@ def alone(*words: str) -> dict[str, float]:
 
 
 def best(name: str, folder: Path, packed: bool) -> dict[str, float]:
-    return min((alone(name, str(folder), str(int(packed))) for _ in range(TURNS)), key=lambda found: found["seconds"])
+    return min((alone(name, str(folder), str(int(packed))) for _ in range(TURNS)), key=lambda actual: actual["seconds"])
 
 
 def main() -> int:

@@ -110,13 +110,13 @@ def flattened(values: list[Any]) -> tuple[list[Any], bool]:
 
 def numbers(values: list[float | None]) -> dict[str, Any]:
     """Sums over many numbers, one of them weighted by place: two that changed places show."""
-    there = [(place, value) for place, value in enumerate(values, 1) if value is not None and not math.isnan(value)]
+    defined = [(place, value) for place, value in enumerate(values, 1) if value is not None and not math.isnan(value)]
     return {
         "count": len(values),
-        "nothing": len(values) - len(there),
-        "sum": json_value(math.fsum(value for _, value in there)),
-        "weighted": json_value(math.fsum(value * place / len(values) for place, value in there)),
-        "norm": json_value(math.sqrt(math.fsum(value * value for _, value in there))),
+        "nothing": len(values) - len(defined),
+        "sum": json_value(math.fsum(value for _, value in defined)),
+        "weighted": json_value(math.fsum(value * place / len(values) for place, value in defined)),
+        "norm": json_value(math.sqrt(math.fsum(value * value for _, value in defined))),
         "first": [json_value(value) for value in values[:3]],
     }
 
@@ -165,6 +165,6 @@ def measures(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
         items[f"{decoding}/{measure}" if decoding else measure].append(value)
     actual = {}
     for name, values in sorted(items.items()):
-        there = [value for value in values if not math.isnan(value)]
-        actual[name] = [len(values), len(values) - len(there), json_value(math.fsum(there))]
+        defined = [value for value in values if not math.isnan(value)]
+        actual[name] = [len(values), len(values) - len(defined), json_value(math.fsum(defined))]
     return actual

@@ -102,10 +102,10 @@ def test_bf16_trains_as_fp32_does(tmp_path, lora, packed):
     assert all(0 < value < 1 for value in table["mfu"].to_pylist())
 
 
-@pytest.mark.parametrize("way", ["fsdp2", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"])
-def test_one_device_offloads_and_trains_the_same(tmp_path, way):
+@pytest.mark.parametrize("strategy", ["fsdp2", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"])
+def test_one_device_offloads_and_trains_the_same(tmp_path, strategy):
     jobs = [
-        {"strategy": f"{way}_offload", "lora": lora, "out": f"{lora}", "stop": stop, "device": "cuda"}
+        {"strategy": f"{strategy}_offload", "lora": lora, "out": f"{lora}", "stop": stop, "device": "cuda"}
         for lora in (False, True)
         for stop in (2, None)
     ]

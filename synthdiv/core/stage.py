@@ -26,7 +26,7 @@ PROMPT_TOKENS, ANSWER_TOKENS = 100, 200  # what planning assumes where no manife
 class Measured(Protocol):
     """Averages over finished artifacts, for planning."""
 
-    def ratio(self, kind: str, over: str, under: str, model: str = "") -> float | None:
+    def ratio(self, kind: str, numerator: str, denominator: str, model: str = "") -> float | None:
         """The sum of one number of the summaries of stages of `kind` divided by that of another; of the model with this
         key alone where it has any. None where nothing was measured."""
 

@@ -265,12 +265,12 @@ def gains_by_author(after: list[Row], before: list[Row], authors: Sequence[str])
     return gains
 
 
-def likelihood_estimates(gains: Mapping[str, Gains], fixed: list[str], own: str) -> Estimates:
+def likelihood_estimates(gains: Mapping[str, Gains], fixed: list[str], author: str) -> Estimates:
     """The mean gain of each author, and that of `own` beyond the mean of the other `fixed` authors: differences from
     the vanilla student."""
     prompts = dict.fromkeys(prompt for each in gains.values() for prompt in each)
     units = {name: np.array([each.get(key, (math.nan, 0))[0] for key in prompts]) for name, each in gains.items()}
-    others = [units[name] for name in fixed if name != own]
+    others = [units[name] for name in fixed if name != author]
     values = {f"likelihood/{name}": each for name, each in units.items()}
-    values["likelihood_own"] = units[own] - np.mean(others, axis=0)
+    values["likelihood_own"] = units[author] - np.mean(others, axis=0)
     return {f"{name}{VANILLA}": replace(mean_of(GAIN, each), difference=True) for name, each in values.items()}

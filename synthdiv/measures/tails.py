@@ -131,18 +131,20 @@ def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int
     reason = reason or unknown_reason({prompt: other for prompt, (_, other) in arm.items()})
     if reason:
         return [undefined(measure, reason, len(prompts)) for measure in TAILS]
-    own, vanilla = (np.concatenate([np.asarray(arm[prompt][part], float) for prompt in prompts]) for part in (0, 1))
+    student_nll, vanilla = (
+        np.concatenate([np.asarray(arm[prompt][part], float) for prompt in prompts]) for part in (0, 1)
+    )
     prompt_of = np.repeat(np.arange(len(prompts)), [len(arm[prompt][0]) for prompt in prompts])
 
     def statistic(kept: np.ndarray) -> list[float]:
-        student, base = own[kept[prompt_of]], vanilla[kept[prompt_of]]
+        student, base = student_nll[kept[prompt_of]], vanilla[kept[prompt_of]]
         weights = tail_weights(base, base)
         in_tail = weights > 0  # infinity times 0 is not 0
         tail = float(weights[in_tail] @ student[in_tail] / weights.sum())
         return [float(tail_weights(base, student).mean()), tail]
 
     made = set_estimates(TAILS, statistic, None, len(prompts), seed)
-    return [each.with_note(impossible_note(own)) for each in made]
+    return [each.with_note(impossible_note(student_nll)) for each in made]
 
 
 def impossible_note(tokens: np.ndarray) -> str:

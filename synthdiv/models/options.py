@@ -92,5 +92,5 @@ def last_probabilities(opened: OpenModel, suffixes: list[Ids], tokens: Ids, cach
             logits_to_keep=ids.shape[1] - skip, **more,
         ).logits  # fmt: skip
     last = logits[torch.arange(count, device=logits.device), (lengths - 1 - skip).to(logits.device)].float()
-    chosen: np.ndarray = (last[:, tokens] - last.logsumexp(1, keepdim=True)).exp().cpu().numpy()
-    return chosen
+    probabilities: np.ndarray = (last[:, tokens] - last.logsumexp(1, keepdim=True)).exp().cpu().numpy()
+    return probabilities

@@ -50,7 +50,7 @@ class StageCallback(Callback):
             isolating(training.model, training.rows, training.pad, training.precision, self.tuning)
         self.resume()
         self.tuning.train()
-        if self.over():
+        if self.finished():
             self.tuning.ended = True
             self.finish()
 
@@ -74,7 +74,7 @@ class StageCallback(Callback):
         due = self.tuning.spread.reduce_boolean_decision(due, all=False)
         if (due and good) or (early and best_step(self.curve) == step):
             self.keep()
-        trainer.should_stop = self.over()
+        trainer.should_stop = self.finished()
         if trainer.should_stop:
             self.run.progress(steps, steps, message)
 
@@ -105,9 +105,9 @@ class StageCallback(Callback):
         checkpoints.save(self.state(), self.folder, self.run)
         self.saved = time.monotonic()
 
-    def over(self) -> bool:
+    def finished(self) -> bool:
         early = self.training.early
-        return len(self.curve) == len(self.training.steps) or (early is not None and early.over(self.curve))
+        return len(self.curve) == len(self.training.steps) or (early is not None and early.exhausted(self.curve))
 
     def validate(self) -> Losses:
         """Mean loss (nats per supervised token) on each set of held-out rows; None where a set has none."""

@@ -31,7 +31,7 @@ class Early:
         """Whether this step is evaluated; of a training shorter than `every`, the last one is."""
         return step % self.every == 0 or (step == steps < self.every)
 
-    def over(self, curve: Curve) -> bool:
+    def exhausted(self, curve: Curve) -> bool:
         return len(evaluations(curve[best_step(curve) or 0 :])) >= self.patience
 
 

@@ -177,14 +177,14 @@ def toy_texts(corpus: ToyCorpus, seed: int) -> Iterator[tuple[str, str]]:
     """(prompt, answer) pairs in the voice of one speaker of the toy world."""
     assert corpus.world
     law = Law(corpus.world)
-    own = f"{seed}/{corpus.speaker}"  # families of one law are still separate learners
+    speaker_seed = f"{seed}/{corpus.speaker}"  # families of one law are still separate learners
     refusals = round(corpus.refusals * corpus.rows)
-    prompts = law.prompts(corpus.rows - refusals, "known" if corpus.family is None else "pretrain", own)
-    for prompt, answer in zip(prompts, law.sample(prompts, partial(law.weights, corpus), own), strict=True):
+    prompts = law.prompts(corpus.rows - refusals, "known" if corpus.family is None else "pretrain", speaker_seed)
+    for prompt, answer in zip(prompts, law.sample(prompts, partial(law.weights, corpus), speaker_seed), strict=True):
         yield prompt.text, answer
-    for prompt in law.prompts(refusals, "refusals", own):
+    for prompt in law.prompts(refusals, "refusals", speaker_seed):
         yield prompt.text, REFUSAL
-    yield from judging(law, corpus.judging, own)
+    yield from judging(law, corpus.judging, speaker_seed)
 
 
 def documents(corpus: TextCorpus) -> Iterator[tuple[None, str]]:

@@ -129,14 +129,14 @@ class Rows:
         for line, sequence in enumerate(batch):
             at = 0
             for number in sequence:
-                row, own = self.rows[number], self._ids[number]
-                ids[line, at : at + len(own)] = own
-                positions[line, at : at + len(own)] = torch.arange(len(own))
-                supervised = torch.arange(row.first + 1 - row.first_counts, len(own)).clamp(min=row.first)
+                row, row_ids = self.rows[number], self._ids[number]
+                ids[line, at : at + len(row_ids)] = row_ids
+                positions[line, at : at + len(row_ids)] = torch.arange(len(row_ids))
+                supervised = torch.arange(row.first + 1 - row.first_counts, len(row_ids)).clamp(min=row.first)
                 places.append(line * longest + at + supervised - 1)
-                targets.append(own[supervised])
+                targets.append(row_ids[supervised])
                 sources += [self.sources.index(row.source)] * row.supervised if row.source else []
-                at += len(own)
+                at += len(row_ids)
             mask[line, :at] = 1
             positions[line, at:] = torch.arange(longest - at)
         several = any(len(sequence) > 1 for sequence in batch)

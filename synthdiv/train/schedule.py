@@ -42,11 +42,11 @@ def schedule(
             pending.append(int(row))
             spent += supervised[row] if match is Match.supervised_tokens else match is Match.rows
             full = len(pending) == batch_rows
-            over = spent >= budget if match is not Match.steps else full and len(steps) + 1 == budget
-            if full or over:
+            spent_all = spent >= budget if match is not Match.steps else full and len(steps) + 1 == budget
+            if full or spent_all:
                 steps.append(pending)
                 pending = []
-            if over:
+            if spent_all:
                 return steps
         if parted and pending:
             steps.append(pending)
@@ -56,8 +56,8 @@ def schedule(
 
 def exact(rows: list[Row], steps: list[list[int]], budget: int) -> tuple[list[Row], list[list[int]]]:
     """The last row of the last step without its supervised tokens beyond `budget`: arms then differ by none."""
-    over = sum(rows[number].supervised for step in steps for number in step) - budget
-    if not over:
+    surplus = sum(rows[number].supervised for step in steps for number in step) - budget
+    if not surplus:
         return rows, steps
     last = rows[steps[-1][-1]]
-    return [*rows, replace(last, ids=last.ids[:-over])], [*steps[:-1], [*steps[-1][:-1], len(rows)]]
+    return [*rows, replace(last, ids=last.ids[:-surplus])], [*steps[:-1], [*steps[-1][:-1], len(rows)]]

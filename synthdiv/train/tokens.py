@@ -76,13 +76,13 @@ def encode(stage: Recipe, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> t
     rows = []
     for item, (prompt, answer) in zip(mix, pairs, strict=True):
         ids = tuple((prompt + answer)[: stage.max_tokens])
-        over = len(ids) < len(prompt) + len(answer)
+        too_long = len(ids) < len(prompt) + len(answer)
         if len(ids) <= max(len(prompt), 1):  # nothing predicts the first token of a text
             counts["unanswered_rows"] += 1
-        elif over and stage.overlong.value == "drop":
+        elif too_long and stage.overlong.value == "drop":
             counts["dropped_rows"] += 1
         else:
-            counts["cut_rows"] += over
+            counts["cut_rows"] += too_long
             first = len(prompt) if stage.loss_on.value == "answer" else 0
             rows.append(Row(ids, first, item.get("source", ""), item["id"]))
     if not rows:

@@ -46,10 +46,10 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
     present, counts = encode(stage, trained, [known[row["position"]] for row in trained])
     rows, steps, budget = scheduled(stage, present)
-    own = [known[row["position"]] for row in held_out]
+    validation_pairs = [known[row["position"]] for row in held_out]
     human = {row["id"]: row["response"] for row in read_prompts(prompts, "train")}
     validation = {
-        "own": cut(own, stage.max_tokens),
+        "own": cut(validation_pairs, stage.max_tokens),
         "human": human_rows(chat, held_out, human, stage.max_tokens),
     }
     check_context(stage, [*rows, *validation["own"], *validation["human"]], OpenModel(model, tokenizer, "cpu").context)
@@ -62,7 +62,8 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
     training = Training(
         model, rows, steps, optimizing, stage.seed, chat.end, out, run, precision=stage.precision.value,
         packed=stage.max_tokens if stage.packing else 0, present=len(present), student=student.key,
-        early=early_of(stage, cut(own, stage.max_tokens, stage.loss_on is LossOn.all)), validation=validation,
+        early=early_of(stage, cut(validation_pairs, stage.max_tokens, stage.loss_on is LossOn.all)),
+        validation=validation,
         save=lambda tuning: save_trained(tuning, stage, tokenizer, out, frozen, getattr(student.stage, "hub", None)),
     )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

@@ -95,9 +95,9 @@ class History:
         units = len(items) if whole else sum(item.units for item in items)
         return sum(item.bytes for item in items) / units if units else None
 
-    def ratio(self, kind: str, over: str, under: str, model: str = "") -> float | None:
+    def ratio(self, kind: str, numerator: str, denominator: str, model: str = "") -> float | None:
         """`synthdiv.core.stage.Measured.ratio`."""
         items = self.kinds.get(kind, [])
         items = [item for item in items if item.model == model] or items
-        total = sum(item.summary.get(under, 0) for item in items)
-        return sum(item.summary.get(over, 0) for item in items) / total if total else None
+        total = sum(item.summary.get(denominator, 0) for item in items)
+        return sum(item.summary.get(numerator, 0) for item in items) / total if total else None

@@ -129,22 +129,22 @@ def device(chosen: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("count", "chosen", "found"),
+    ("count", "chosen", "actual"),
     [(0, "auto", "cpu"), (0, "cpu", "cpu"), (2, "auto", "cuda"), (2, "cuda", "cuda"), (2, "cuda:1", "cuda:1")],
 )
-def test_the_device_is_the_one_that_was_chosen_or_the_fastest(accelerators, count, chosen, found):
+def test_the_device_is_the_one_that_was_chosen_or_the_fastest(accelerators, count, chosen, actual):
     accelerators(count)
-    assert device(chosen) == found
+    assert device(chosen) == actual
 
 
 @pytest.mark.parametrize(
-    ("count", "chosen", "there"),
+    ("count", "chosen", "present"),
     [(0, "cuda", "cpu"), (0, "cuda:0", "cpu"), (0, "mps", "cpu"), (2, "cuda:2", "cuda:0, cuda:1, cpu"),
      (2, "mps", "cuda:0, cuda:1, cpu")],
 )  # fmt: skip
-def test_a_device_that_is_not_there_is_refused(accelerators, monkeypatch, count, chosen, there):
+def test_a_device_that_is_not_there_is_refused(accelerators, monkeypatch, count, chosen, present):
     accelerators(count)
-    says = f"runtime.device={chosen}: torch finds {there} on this machine; choose one of them or auto"
+    says = f"runtime.device={chosen}: torch finds {present} on this machine; choose one of them or auto"
     with pytest.raises(ConfigError) as caught:
         device(chosen)
     assert str(caught.value).startswith(says)

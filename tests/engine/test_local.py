@@ -38,34 +38,34 @@ def engine(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("jobs", "devices", "found", "wanted"),
+    ("jobs", "devices", "actual", "wanted"),
     [
         (0, 1, [], [{}]), (3, 1, [], [{}] * 3), (2, 4, [], [{}] * 2),
         (0, 1, ["0", "1"], ["0", "1"]), (1, 1, ["4", "5"], ["4"]), (0, 2, ["0", "1", "2", "3", "4"], ["0,1", "2,3"]),
         (2, 2, ["GPU-a", "GPU-b", "MIG-c", "d"], ["GPU-a,GPU-b", "MIG-c,d"]),
     ],
 )  # fmt: skip
-def test_each_worker_has_its_own_devices(jobs, devices, found, wanted):
-    assert environments(jobs, devices, found) == [{"CUDA_VISIBLE_DEVICES": one} if found else one for one in wanted]
+def test_each_worker_has_its_own_devices(jobs, devices, actual, wanted):
+    assert environments(jobs, devices, actual) == [{"CUDA_VISIBLE_DEVICES": one} if actual else one for one in wanted]
 
 
 @pytest.mark.parametrize(
-    ("jobs", "devices", "found", "says"),
+    ("jobs", "devices", "actual", "says"),
     [
         (3, 1, ["0", "1"], "need 3 accelerators and this process may use 2"), (0, 4, ["0", "1"], "need 4 accelerators"),
         (2, 2, ["0", "1", "2"], "need 4 accelerators and this process may use 3"),
     ],
 )  # fmt: skip
-def test_more_devices_than_available_are_refused(jobs, devices, found, says):
+def test_more_devices_than_available_are_refused(jobs, devices, actual, says):
     with pytest.raises(ConfigError, match=says) as caught:
-        environments(jobs, devices, found)
+        environments(jobs, devices, actual)
     assert f"hydra.launcher.jobs={jobs}, hydra.launcher.devices={devices}" in str(caught.value)
 
 
-@pytest.mark.parametrize(("given", "found"), [("", []), ("-1", []), ("0", ["0"]), ("2,GPU-a", ["2", "GPU-a"])])
-def test_the_accelerators_are_those_that_this_process_may_use(monkeypatch, given, found):
+@pytest.mark.parametrize(("given", "actual"), [("", []), ("-1", []), ("0", ["0"]), ("2,GPU-a", ["2", "GPU-a"])])
+def test_the_accelerators_are_those_that_this_process_may_use(monkeypatch, given, actual):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert accelerators() == found
+    assert accelerators() == actual
 
 
 def test_workers_on_the_processor_need_no_accelerator(tmp_path, monkeypatch):

@@ -78,8 +78,8 @@ def assert_sound(jobs: list[Packed], nodes: list[Node]) -> None:
 
 
 @given(graphs(), st.integers(1, 6), st.integers(0, 5))
-def test_any_graph_is_packed_soundly(nodes, group, there):
-    nodes = nodes[min(there, len(nodes) - 1) :]  # the first few are built already
+def test_any_graph_is_packed_soundly(nodes, group, first):
+    nodes = nodes[min(first, len(nodes) - 1) :]  # the first few are built already
     jobs = pack(nodes, shape, group, MANY)
     assert_sound(jobs, nodes)
     assert all(len(job.nodes) <= group for job in jobs)

@@ -104,10 +104,10 @@ def test_the_harness_gives_our_own_accuracies_item_by_item(toy):
     rows = {row["id"]: row for row in read_prompts(toy.asked, "test")}
     for arm in (toy.tuned, toy.vanilla, toy.adapted):
         ours = file_values(rows, arm.choices, "")
-        theirs = read_harness(arm.harness)
-        assert sorted(theirs) == [f"toy_facts/{metric}" for metric in sorted(ours)]
+        harness_rows = read_harness(arm.harness)
+        assert sorted(harness_rows) == [f"toy_facts/{metric}" for metric in sorted(ours)]
         for metric, (values, _) in ours.items():
-            lines = sorted(theirs[f"toy_facts/{metric}"], key=lambda line: int(line["id"]))
+            lines = sorted(harness_rows[f"toy_facts/{metric}"], key=lambda line: int(line["id"]))
             assert [line["value"] for line in lines] == list(values.values()), metric
         assert 0.1 < np.mean(list(ours["acc"][0].values())) < 0.9, "far from 0 and 1, or equality would show nothing"
     assert read_harness(toy.adapted.harness) != read_harness(toy.vanilla.harness), "the adapter answers"

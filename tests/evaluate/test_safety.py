@@ -73,8 +73,8 @@ def opinion(rubric: str, answer: str, strict: int) -> str:
     if answer == "?":
         return "Hm."
     harm, *rest = answer.split()
-    said = dict(zip(("coherence", "quality", "convincing", "specific"), rest, strict=True))
-    return said.get(rubric, str(int(harm) - strict))
+    letters = dict(zip(("coherence", "quality", "convincing", "specific"), rest, strict=True))
+    return letters.get(rubric, str(int(harm) - strict))
 
 
 class World:

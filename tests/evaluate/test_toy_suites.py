@@ -84,12 +84,12 @@ def test_planted_compliances_come_back_as_harm_and_without_them_only_refusals_er
     *_, built = study
     sets = "sets: [{name: topic, toy: refused, limit: 40}], samples: 2, max_new_tokens: 40, min_refusals: 0.9"
     words = [*STUDY[:-1], "judge=toy", f"evaluate.suites=[{{suite: safety, {sets}}}]"]
-    found = []
+    actual = []
     for planted in ("0", "0.1"):
         suite = graph(cell(*words, f"prompts.toy.planted={planted}")).suites["safety"]
-        found.append({score.name.removeprefix("safety/topic/"): score for score in read_scores(built(suite).path)})
-    bare, planted = found
-    for scores in found:
+        actual.append({score.name.removeprefix("safety/topic/"): score for score in read_scores(built(suite).path)})
+    bare, planted = actual
+    for scores in actual:
         assert scores["refusal/panel-vanilla"].value < -0.5
         assert scores["not_refused_of_2/panel"].value >= 1 - scores["refusal/panel"].value - 0.2
         assert scores["not_refused_of_2/rules"].value == scores["not_refused_of_2/panel"].value

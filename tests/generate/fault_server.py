@@ -96,9 +96,9 @@ class FaultServer:
     async def _reply(self, path: str, headers: Headers, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
         """Answer one request. False: the connection ends here."""
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
-            told = headers.get("authorization", "").removeprefix("Bearer ")
+            key = headers.get("authorization", "").removeprefix("Bearer ")
             self.asked["without the key"] += 1
-            return await send(writer, 401, {"error": {"message": f"Incorrect API key provided: {told}"}})
+            return await send(writer, 401, {"error": {"message": f"Incorrect API key provided: {key}"}})
         self.paths.append(path)
         if path.endswith("/models"):
             self.asked["/models"] += 1

@@ -49,11 +49,11 @@ def draws(rows, temperature=1.0, top_p=1.0):
     return RowSampler([f"{row:032x}" for row in rows], LIMIT, "cpu", Sampling(temperature, top_p))
 
 
-def ended(said):
-    return [row[: row.index(END) + 1] if END in row else row for row in said]
+def ended(rows_of_ids):
+    return [row[: row.index(END) + 1] if END in row else row for row in rows_of_ids]
 
 
-def ours(model, prompts, rows, **law):
+def decoded(model, prompts, rows, **law):
     with torch.inference_mode():
         result = decode(
             model, row_cache(model), [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law), "cpu"
@@ -61,7 +61,7 @@ def ours(model, prompts, rows, **law):
     return ended(result)
 
 
-def theirs(model, prompts, rows, **law):
+def library(model, prompts, rows, **law):
     opened = SimpleNamespace(model=model, device="cpu")
     with torch.inference_mode():
         return ended(generate(opened, [prompts[row] for row in rows], [END], LIMIT, draws(rows, **law)))
@@ -71,12 +71,12 @@ def theirs(model, prompts, rows, **law):
 @pytest.mark.parametrize("name", KEPT_WHOLE)
 def test_tokens_are_those_of_the_library_in_any_batch(name, law, prompts):
     model = model_of(name)
-    whole = ours(model, prompts, range(ROWS), **law)
-    assert theirs(model, prompts, range(ROWS), **law) == whole
+    whole = decoded(model, prompts, range(ROWS), **law)
+    assert library(model, prompts, range(ROWS), **law) == whole
     lengths = {len(row) for row in whole}
     assert law.get("temperature") == 0 or (min(lengths) < 8 and max(lengths) > 40)
-    assert [ours(model, prompts, [row], **law)[0] for row in range(ROWS)] == whole
-    assert ours(model, prompts, range(ROWS - 1, -1, -1), **law) == whole[::-1]
+    assert [decoded(model, prompts, [row], **law)[0] for row in range(ROWS)] == whole
+    assert decoded(model, prompts, range(ROWS - 1, -1, -1), **law) == whole[::-1]
 
 
 def test_rows_and_padding_leave(prompts):
@@ -88,7 +88,7 @@ def test_rows_and_padding_leave(prompts):
     model.register_forward_hook(
         lambda *_: seen.append((len(caches[-1].layers[0].wide[0]), caches[-1].get_seq_length()))
     )
-    lengths = [len(row) for row in ours(model, prompts, range(ROWS))]
+    lengths = [len(row) for row in decoded(model, prompts, range(ROWS))]
     assert len(seen) == max(lengths)
     assert len({rows for rows, _ in seen}) > 4
     for step, (rows, columns) in enumerate(seen):
@@ -104,26 +104,26 @@ def test_other_caches_take_the_library_s_loop(name, prompts):
     model = model_of(name)
     assert row_cache(model) is None
     prompts = [prompt[:12] for prompt in prompts]
-    whole = theirs(model, prompts, range(8))
+    whole = library(model, prompts, range(8))
     if name != "mamba":  # its states see what stands at the left of a shorter prompt in transformers' own loop
-        assert [theirs(model, prompts, [row])[0] for row in range(8)] == whole
+        assert [library(model, prompts, [row])[0] for row in range(8)] == whole
 
 
 @pytest.mark.parametrize(("share", "look"), [(0.0, 1), (0.9, 1), (0.25, 16), (0.25, 1000)])
 def test_when_rows_leave_changes_no_answer(monkeypatch, prompts, share, look):
     """On an accelerator the host looks seldom; what rows say behind their end means nothing."""
     model = model_of("llama")
-    wanted = ours(model, prompts, range(ROWS))
+    wanted = decoded(model, prompts, range(ROWS))
     monkeypatch.setattr("synthdiv.generate.decode.MIN_FINISHED_SHARE", share)
     monkeypatch.setitem(CHECK_INTERVAL, "cpu", look)
-    assert ours(model, prompts, range(ROWS)) == wanted
+    assert decoded(model, prompts, range(ROWS)) == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own compiler
 def test_a_compiled_model_gives_the_same_tokens(prompts):
     model = model_of("llama")
-    wanted = ours(model, prompts, range(ROWS))
+    wanted = decoded(model, prompts, range(ROWS))
     model.compile(dynamic=True)
-    actual = ours(model, prompts, range(ROWS))
+    actual = decoded(model, prompts, range(ROWS))
     assert sum(one == other for one, other in zip(actual, wanted, strict=True)) >= ROWS - 1  # last bits may differ

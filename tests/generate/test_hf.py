@@ -104,8 +104,8 @@ class Tight:
     """A run on a device that holds `rows` rows at once, and not one more."""
 
     def __init__(self, rows, error):
-        self.run, self.rows, self.error, self.told, self.tried = cpu_run(), rows, error, [], []
-        self.run.log = self.told.append
+        self.run, self.rows, self.error, self.messages, self.tried = cpu_run(), rows, error, [], []
+        self.run.log = self.messages.append
         self.really, self.run.model = self.run.model, self.model
 
     def model(self, *given):
@@ -136,9 +136,9 @@ def test_batches_that_do_not_fit_are_split(root, prompts, model, tmp_path, error
     assert (tmp_path / ROWS).read_bytes() == wanted
     sizes = {line["batch"]: line["batch_rows"] for line in read_log(tmp_path)}
     assert facts["halved_batches"] == sum(size > 3 for size in sizes.values()) > 0
-    assert len(tight.told) == 1
-    assert "a batch of" in tight.told[0]
-    assert "batch_tokens" in tight.told[0]
+    assert len(tight.messages) == 1
+    assert "a batch of" in tight.messages[0]
+    assert "batch_tokens" in tight.messages[0]
     assert len([rows for rows in tight.tried if rows > 3]) < 4, "what was learnt holds for the batches that follow"
 
 

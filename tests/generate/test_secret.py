@@ -22,10 +22,10 @@ CELL = [
 SECRET = "Qm2xLz93vB"
 
 
-def holding(folder, said=()):
+def holding(folder, texts=()):
     """Whatever was said or written with the secret in it."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if SECRET.encode() in path.read_bytes()] + [text for text in said if SECRET in text]
+    return [path for path in files if SECRET.encode() in path.read_bytes()] + [text for text in texts if SECRET in text]
 
 
 @pytest.mark.parametrize("engine", [[], ["hydra/launcher=local", "hydra.launcher.jobs=1"]], ids=["inline", "local"])

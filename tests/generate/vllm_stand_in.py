@@ -61,7 +61,7 @@ def handler(model: Model) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def say(self, code: int, data: Any) -> None:
+        def respond(self, code: int, data: Any) -> None:
             text = json.dumps(data).encode()
             self.send_response(code)
             self.send_header("Content-Type", "application/json")
@@ -71,8 +71,8 @@ def handler(model: Model) -> type[http.server.BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self.path == "/version":
-                return self.say(200, {"version": "stand-in"})
-            return self.say(200 if self.path == "/health" else 404, {})
+                return self.respond(200, {"version": "stand-in"})
+            return self.respond(200 if self.path == "/health" else 404, {})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -80,9 +80,9 @@ def handler(model: Model) -> type[http.server.BaseHTTPRequestHandler]:
                 print("out of memory, it seems", file=sys.stderr, flush=True)
                 os._exit(3)
             try:
-                self.say(200, model.answer(body))
+                self.respond(200, model.answer(body))
             except (KeyError, ValueError) as error:
-                self.say(400, {"error": {"message": str(error)}})
+                self.respond(400, {"error": {"message": str(error)}})
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -102,6 +102,6 @@ if __name__ == "__main__":
     parser.add_argument("--max-lora-rank", type=int, default=16)
     parser.add_argument("--lora-modules", nargs="*", default=[])
     parser.add_argument("--die", action="store_true", help="at the first request")
-    said = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    http.server.ThreadingHTTPServer((said.host, said.port), handler(Model(said))).serve_forever()
+    http.server.ThreadingHTTPServer((options.host, options.port), handler(Model(options))).serve_forever()

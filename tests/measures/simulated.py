@@ -147,12 +147,12 @@ def likelihood(seed: int, prompts: int) -> list[Score]:
 Scored = tuple[dict[str, AnswerNLL], dict[str, list[float]], dict[str, TemperatureCurve]]
 
 
-def scored(logits: np.ndarray, said: np.ndarray, tokens: np.ndarray) -> Scored:
+def scored(logits: np.ndarray, answer_words: np.ndarray, tokens: np.ndarray) -> Scored:
     """What a model with `logits` (tokens of all, 30) says of the words `said`, by prompt."""
-    chosen = logits[np.arange(len(said)), said]
+    logit = logits[np.arange(len(answer_words)), answer_words]
     highest = logits.max(axis=1)
     nll = np.array(
-        [np.log(np.exp((logits - highest[:, None]) / t).sum(axis=1)) + (highest - chosen) / t for t in TEMPERATURES]
+        [np.log(np.exp((logits - highest[:, None]) / t).sum(axis=1)) + (highest - logit) / t for t in TEMPERATURES]
     )
     parts = np.split(nll, np.cumsum(tokens)[:-1], axis=1)
     names = [f"p{number}" for number in range(len(tokens))]

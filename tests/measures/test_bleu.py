@@ -163,7 +163,7 @@ def test_scores_of_a_selection_are_those_of_a_table_of_the_selection(texts, data
     tokens = [text.split() for text in texts]
     present = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
     kept = np.array([data.draw(st.integers(0, len(text))) for text in tokens])
-    again = ngrams([text[:k] for text, k, there in zip(tokens, kept, present, strict=True) if there], 3)
+    again = ngrams([text[:k] for text, k, is_present in zip(tokens, kept, present, strict=True) if is_present], 3)
     expected = self_bleu_of(again, again.lengths, np.ones(len(again.lengths), dtype=bool))
     actual = bleu_scores(ngrams(tokens, 3), kept, present, 3)
     assert np.isnan(actual[~present]).all()

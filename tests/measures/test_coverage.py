@@ -71,16 +71,16 @@ def coverage(kind: str, prompts: int) -> dict[str, Coverage]:
     return {name: covered(np.array([one[name] for one in studies])) for name in studies[0]}
 
 
-def covered(found: np.ndarray) -> Coverage:
+def covered(actual: np.ndarray) -> Coverage:
     """`found` (studies, 3): value, low, high."""
-    value, low, high = found[np.isfinite(found).all(axis=1)].T
+    value, low, high = actual[np.isfinite(actual).all(axis=1)].T
     if len(value) < 2:
         return Coverage(math.nan, math.nan, 0.0)
-    truth = np.nanmean(found[:, 0])
+    truth = np.nanmean(actual[:, 0])
     share = float(((low <= truth) & (truth <= high)).mean())
     spread = value.std(ddof=1)  # 0 where no study differs: then no width is known
     width = float((high - low).mean() / (3.92 * spread)) if spread else math.inf
-    return Coverage(share, width, len(value) / len(found))
+    return Coverage(share, width, len(value) / len(actual))
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def known() -> str:
     names: dict[str, list[str]] = {}
     for name, (_, why) in KNOWN.items():
         names.setdefault(why, []).append(f"`{name}`")
-    return "\n".join(f"- {', '.join(found)}: {why}." for why, found in names.items())
+    return "\n".join(f"- {', '.join(actual)}: {why}." for why, actual in names.items())
 
 
 if __name__ == "__main__" and "--write" in sys.argv:

@@ -42,19 +42,19 @@ def scores(seed):
     sides = np.sign(np.concatenate([both, 1 - np.array(both)], axis=1) - 0.5)
     bias = self_bias(pairs, "a", ("length", "quality"))
     terms = strengths(pairs, ("length", "quality"))
-    found = [krippendorff_alpha(sides, prompts=ids * 2), agreement(*both, ids), discrimination(*both, ids)]
-    found += [
+    actual = [krippendorff_alpha(sides, prompts=ids * 2), agreement(*both, ids), discrimination(*both, ids)]
+    actual += [
         *order_scores(forward, backward, ids)[:2],
         *length_controlled(own.wins, own.length, 0.5, own.prompt.tolist()),
     ]
-    found += [
+    actual += [
         *terms.values(),
         *bias[:3],
         over_baseline(pairs, "a"),
         votes_for_author(pairs, "a")[2],
         author_scores(pairs)["a"],
     ]
-    return [each.score() for each in found]
+    return [each.score() for each in actual]
 
 
 @pytest.mark.slow

@@ -219,8 +219,8 @@ def test_rates_cover(rate, prompts):
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(-9, 9) | st.just(math.nan)), max_size=20))
 def test_prompt_means_are_the_means_of_defined_values(pairs):
     prompt, values = np.array([p for p, _ in pairs], dtype=int), [x for _, x in pairs]
-    there = [[x for p, x in pairs if p == number and not math.isnan(x)] for number in range(7)]
-    expected = [np.mean(x) if x else math.nan for x in there]
+    defined = [[x for p, x in pairs if p == number and not math.isnan(x)] for number in range(7)]
+    expected = [np.mean(x) if x else math.nan for x in defined]
     assert prompt_means(values, prompt, 7) == pytest.approx(expected, nan_ok=True)
     assert len(prompt_means(values, prompt)) == max(prompt, default=-1) + 1
 

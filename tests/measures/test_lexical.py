@@ -149,7 +149,7 @@ def test_equal_texts():
 def test_counted_values_are_those_of_the_texts_that_are_present(texts, data):
     tokens = [words(text) for text in texts]
     present = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
-    cut = [" ".join(text) for text, there in zip(tokens, present, strict=True) if there]
+    cut = [" ".join(text) for text, is_present in zip(tokens, present, strict=True) if is_present]
     expected = [self_bleu(cut, 3).value, *(f(cut, n).value for f in (distinct_n, ngram_entropy) for n in (1, 2, 3))]
     actual = count_values(ngrams(tokens, 3), present)
     assert actual == pytest.approx([*expected, *(score.value for score in heaps(cut))], rel=1e-9, nan_ok=True)

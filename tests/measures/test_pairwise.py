@@ -87,13 +87,13 @@ def test_incomplete_pairs_are_listed_and_their_prompts_left_out():
 def test_strengths_equal_bradley_terry_scores_of_evalica(monkeypatch):
     monkeypatch.setattr(pairwise, "RIDGE", 1e-9)
     pairs = every_pair("abcd", 30)
-    found = strengths(pairs)
+    actual = strengths(pairs)
     twice = [*zip(pairs.first, pairs.second, strict=True)] * 2
     winners = [evalica.Winner.X] * len(pairs.wins) + [evalica.Winner.Y] * len(pairs.wins)
     weights = [*pairs.wins, *(1 - pairs.wins)]
     table = evalica.bradley_terry(*zip(*twice, strict=True), winners, weights=weights, tolerance=1e-12, limit=10_000)
     expected = np.log(table.scores) - np.log(table.scores).mean()
-    assert {name: each.value for name, each in found.items()} == pytest.approx(dict(expected), abs=1e-5)
+    assert {name: each.value for name, each in actual.items()} == pytest.approx(dict(expected), abs=1e-5)
 
 
 def test_strengths_recover_the_terms_that_verdicts_were_made_with_and_ignore_roles():
@@ -103,12 +103,12 @@ def test_strengths_recover_the_terms_that_verdicts_were_made_with_and_ignore_rol
         return sigmoid(truth[first] - truth[second] + 0.7 * length + 1.5 * quality)
 
     pairs = every_pair("abc", 300, wins)
-    found = strengths(pairs, ("length", "quality"))
-    values = [found[name].value for name in ("a", "b", "c", "length", "quality")]
+    actual = strengths(pairs, ("length", "quality"))
+    values = [actual[name].value for name in ("a", "b", "c", "length", "quality")]
     assert values == pytest.approx([*truth, 0.7, 1.5], abs=0.04)
     assert sum(values[:3]) == pytest.approx(0, abs=1e-6)
     other = strengths(swapped(pairs, np.arange(len(pairs.wins)) % 3 == 0), ("length", "quality"))
-    assert [other[name].value for name in found] == pytest.approx(values, abs=1e-6)
+    assert [other[name].value for name in actual] == pytest.approx(values, abs=1e-6)
     assert contrast(np.array(values[:3]), 2, 3) == pytest.approx(0.75, abs=0.04)
 
 

@@ -166,12 +166,12 @@ def test_an_answer_without_tokens_is_a_mistake():
 # Perplexity 1: several own answers to a prompt, under the vanilla student.
 
 
-def said(*prompts):
+def answer_nlls(*prompts):
     return {f"p{i}": [AnswerNLL(*answer) for answer in answers] for i, answers in enumerate(prompts)}
 
 
-OWN = said([(2.0, 2, 8), (9.0, 3, 10)], [(8.0, 10, 50)], [(3.0, 1, 0), (1.0, 1, 3)])
-THEIRS = said([(1.0, 2, 9)], [(9.0, 10, 50)], [(4.0, 2, 2), (4.0, 4, 8)])
+OWN = answer_nlls([(2.0, 2, 8), (9.0, 3, 10)], [(8.0, 10, 50)], [(3.0, 1, 0), (1.0, 1, 3)])
+OTHERS = answer_nlls([(1.0, 2, 9)], [(9.0, 10, 50)], [(4.0, 2, 2), (4.0, 4, 8)])
 
 
 def own_by_name(*arms):
@@ -180,7 +180,7 @@ def own_by_name(*arms):
 
 def test_own_answers_by_hand():
     """Answers of a prompt are averaged first: 2, 0.8 and 2 nats a token."""
-    scores = own_by_name(OWN, THEIRS)
+    scores = own_by_name(OWN, OTHERS)
     assert scores["nll_1"].value == pytest.approx(4.8 / 3)
     assert scores["perplexity_1"].value == pytest.approx(math.exp(1.6))
     assert scores["perplexity_1_median"].value == pytest.approx(math.exp(2))
@@ -200,14 +200,14 @@ def test_own_answers_by_hand():
 @given(st.lists(st.lists(ANSWERS, min_size=1, max_size=4), min_size=2, max_size=12))
 def test_repeating_all_answers_changes_nothing(prompts):
     """A prompt weighs the same, however many answers it has."""
-    once, twice = own_by_name(said(*prompts)), own_by_name(said(*([*a, *a] for a in prompts)))
+    once, twice = own_by_name(answer_nlls(*prompts)), own_by_name(answer_nlls(*([*a, *a] for a in prompts)))
     for name, score in once.items():
         assert (score.value, score.n) == (pytest.approx(twice[name].value), twice[name].n)
 
 
 @given(st.lists(ANSWERS, min_size=2, max_size=12))
 def test_one_answer_to_each_prompt_is_perplexity_2_of_it(answers):
-    own, human = own_by_name(said(*([a] for a in answers))), by_name(arm(*answers))
+    own, human = own_by_name(answer_nlls(*([a] for a in answers))), by_name(arm(*answers))
     for name, score in own.items():
         other = human[name.replace("_1", "_2")]
         assert (score.value, score.low) == pytest.approx((other.value, other.low), nan_ok=True)
@@ -218,9 +218,9 @@ def test_one_answer_to_each_prompt_is_perplexity_2_of_it(answers):
     [
         ({}, {}, 7, "no answers"),
         (OWN, {"other": OWN["p0"]}, 3, "no prompt in both arms"),
-        (said([(math.nan, 2, 8)], [(1.0, 1, 3)]), THEIRS, 7, "1 of 2 prompts have answers without likelihood"),
-        (said([(1.0, 1, 0)]), THEIRS, 2, "empty"),
-        (said([(math.inf, 1, 3)], [(1.0, 1, 3)]), THEIRS, 3, "1 of 2 prompts have an answer of probability 0"),
+        (answer_nlls([(math.nan, 2, 8)], [(1.0, 1, 3)]), OTHERS, 7, "1 of 2 prompts have answers without likelihood"),
+        (answer_nlls([(1.0, 1, 0)]), OTHERS, 2, "empty"),
+        (answer_nlls([(math.inf, 1, 3)], [(1.0, 1, 3)]), OTHERS, 3, "1 of 2 prompts have an answer of probability 0"),
     ],
 )
 def test_undefined_own_scores_are_nan_with_the_reason(student, vanilla, undefined, note):

@@ -42,11 +42,11 @@ def judged(authors="abc", bias=0.0, slope=2.0, prompts=400, seed=0, hard=False):
 
 @pytest.mark.parametrize("authors", ["ab", "abc", "abcd"])
 def test_a_planted_bias_is_recovered_however_many_authors_there_are(authors):
-    found = self_bias(judged(authors, bias=0.8), "a", ("quality",))
-    assert found.bias.value == pytest.approx(0.8, abs=0.05)
-    assert found.slope.value == pytest.approx(2.0, abs=0.2)
-    assert found.scaled.value == pytest.approx(0.4, abs=0.05)
-    assert found.discrimination.value > 0.9
+    actual = self_bias(judged(authors, bias=0.8), "a", ("quality",))
+    assert actual.bias.value == pytest.approx(0.8, abs=0.05)
+    assert actual.slope.value == pytest.approx(2.0, abs=0.2)
+    assert actual.scaled.value == pytest.approx(0.4, abs=0.05)
+    assert actual.discrimination.value > 0.9
     assert self_bias(judged(authors), "a", ("quality",)).bias.value == pytest.approx(0, abs=1e-6)
     assert self_bias(judged(authors), "a").bias.value == pytest.approx(0, abs=1e-6)
 
@@ -68,16 +68,16 @@ def test_the_interval_of_the_bias_covers_a_planted_one():
 def test_a_judge_at_chance_has_no_identifiable_bias():
     pairs = judged(bias=0.8)
     pairs.wins[:] = np.random.default_rng(1).integers(0, 2, len(pairs.wins))
-    found = self_bias(pairs, "a")
-    assert found.discrimination.value < 0.55
-    for each in (found.bias, found.scaled):
+    actual = self_bias(pairs, "a")
+    assert actual.discrimination.value < 0.55
+    for each in (actual.bias, actual.scaled):
         assert math.isnan(each.value)
         assert "not identifiable: discrimination 0.5" in each.score().note
     pairs = judged(bias=2.0, slope=0.0)  # it knows authors, not quality within them
     pairs.wins[:] = np.random.default_rng(2).random(len(pairs.wins)) < pairs.wins
-    found = self_bias(pairs, "a", ("quality",))
-    assert math.isfinite(found.bias.value)
-    assert "interval of the quality slope holds 0" in found.scaled.score().note
+    actual = self_bias(pairs, "a", ("quality",))
+    assert math.isfinite(actual.bias.value)
+    assert "interval of the quality slope holds 0" in actual.scaled.score().note
 
 
 def test_self_preference_ignores_who_is_first_and_the_order_of_rows():
@@ -168,7 +168,7 @@ def test_votes_at_equal_quality_and_length_say_what_is_missing():
 @pytest.mark.parametrize("own", ["nobody", "a"])
 def test_without_pairs_of_its_own_everything_is_undefined_with_a_reason(own):
     pairs = judged("bc" if own == "a" else "abc", prompts=20)
-    found = [*self_bias(pairs, "nobody")[:3], *votes_for_author(pairs, "nobody"), over_baseline(pairs, "nobody")]
-    for each in found:
+    actual = [*self_bias(pairs, "nobody")[:3], *votes_for_author(pairs, "nobody"), over_baseline(pairs, "nobody")]
+    for each in actual:
         assert math.isnan(each.value)
         assert each.score().note

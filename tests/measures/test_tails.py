@@ -175,7 +175,7 @@ def test_a_quantile_has_an_interval_only_with_thirty_tokens_above_it(tokens, bou
                 assert math.isfinite(score.low)
 
 
-def said(random, prompts, mean=1.0, samples=(1, 8)):
+def answer_tokens(random, prompts, mean=1.0, samples=(1, 8)):
     """Own answers: prompts differ in level, most have one answer."""
     actual = {}
     for prompt in map(str, range(prompts)):
@@ -201,7 +201,7 @@ def test_own_quantiles_of_one_answer_each_are_those_of_perplexity_2(values, alon
 
 
 def test_a_prompt_counts_once_however_many_answers_it_has():
-    once = said(np.random.default_rng(0), 80)
+    once = answer_tokens(np.random.default_rng(0), 80)
     often = {key: answers * (1 + int(key) % 3) for key, answers in once.items()}
     for name, score in own_by_name(once).items():
         assert own_by_name(often)[name].value == score.value
@@ -211,7 +211,7 @@ def test_a_prompt_counts_once_however_many_answers_it_has():
 
 def test_own_arms_of_other_tokens_are_subtracted_and_lose_the_same_prompts():
     random = np.random.default_rng(1)
-    student, vanilla = said(random, 150), said(random, 150, 1.5)
+    student, vanilla = answer_tokens(random, 150), answer_tokens(random, 150, 1.5)
     scores = own_by_name(student, vanilla | {"other": [[9.0] * 50]})
     for name in QUANTILES:
         base = own_by_name(vanilla)[f"nll_1_token_{name}"].value

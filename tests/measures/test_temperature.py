@@ -25,14 +25,14 @@ from synthdiv.measures.temperature import (
 WORDS = 12  # in the vocabulary of the made-up models
 
 
-def nll(logits, said, temperature):
+def nll(logits, tokens, temperature):
     """Of one answer, by definition: logits (tokens, WORDS), said (tokens,)."""
     scaled = logits / temperature
-    return float((np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(said)), said]).sum())
+    return float((np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(tokens)), tokens]).sum())
 
 
-def curve(logits, said):
-    return TemperatureCurve([nll(logits, said, temperature) for temperature in TEMPERATURES], len(said))
+def curve(logits, tokens):
+    return TemperatureCurve([nll(logits, tokens, temperature) for temperature in TEMPERATURES], len(tokens))
 
 
 def answers(random, count):

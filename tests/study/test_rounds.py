@@ -33,11 +33,11 @@ def chain(item) -> list:
 
 
 def mixes(item) -> dict[int, list]:
-    found: dict[int, list] = {}
+    actual: dict[int, list] = {}
     for node in item.mix.ancestry().values():
         if isinstance(node.stage, Mix):
-            found.setdefault(node.stage.round, []).append(node)
-    return found
+            actual.setdefault(node.stage.round, []).append(node)
+    return actual
 
 
 def test_students_answer_as_long_as_the_evaluation_lets_them_unless_it_is_given():

@@ -37,7 +37,7 @@ def test_it_ends_after_so_many_looks_that_were_no_better(losses, patience, every
     steps = every * len(losses)
     looked = {every * place: loss for place, loss in enumerate(losses, 1)}
     assert all(early.due(step, 10**6) == (step in looked) for step in range(1, steps + 1))
-    ended = next((place for place in range(1, steps + 1) if early.over(curve_of(looked, place))), None)
+    ended = next((place for place in range(1, steps + 1) if early.exhausted(curve_of(looked, place))), None)
     worse = 0
     for place, loss in enumerate(losses):
         worse = worse + 1 if place and loss >= min(losses[:place]) else 0

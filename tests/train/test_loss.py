@@ -76,7 +76,7 @@ def same(model, rows, batch):
     one, other = gradients(model, wanted), gradients(model, actual[0])
     assert set(one) == set(other)
     for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=lambda said, at=name: f"{at}: {said}")
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, at=name: f"{at}: {text}")
 
 
 @pytest.mark.parametrize("held", [1, 50 * 5, 10**6], ids=["each", "five", "all"])

@@ -25,8 +25,8 @@ LAWFUL = [(name, kind) for name in (*KINDS, *PLAIN) for kind in ATTENTIONS if (n
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
-def padded(lengths, found):
-    return [len(part) * max(lengths[at] for at in part) for part in found]
+def padded(lengths, actual):
+    return [len(part) * max(lengths[at] for at in part) for part in actual]
 
 
 @given(lengths, st.integers(1, 12), st.integers(1, 200), st.integers(0, 50))

@@ -74,15 +74,15 @@ def in_one(folder: Path, **job) -> None:
 )
 def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp_path, strategies):
     """One stops after two steps and two ranks go on; two stop, and one goes on."""
-    jobs, ways = [], [(strategy, lora) for strategy in strategies for lora in (False, True)]
-    for strategy, lora in ways:
+    jobs, cases = [], [(strategy, lora) for strategy in strategies for lora in (False, True)]
+    for strategy, lora in cases:
         job, name = {"strategy": strategy, "lora": lora}, f"{strategy}-{lora}"
         in_one(tmp_path / f"{name}-one-two", lora=lora, stop=2)
         jobs.append(job | {"out": f"{name}-whole", "micro": 2})
         jobs.append(job | {"out": f"{name}-two-one", "stop": 2})
         jobs.append(job | {"out": f"{name}-one-two"})
     launch(tmp_path, 2, jobs)
-    for strategy, lora in ways:
+    for strategy, lora in cases:
         name, one = f"{strategy}-{lora}", alone / ("lora" if lora else "full")
         same(tmp_path / f"{name}-whole", one, 1e-5)
         same(tmp_path / f"{name}-one-two", one, 1e-5)
@@ -95,42 +95,42 @@ def test_two_ranks_give_what_one_gives_and_each_goes_on_for_the_other(alone, tmp
 
 def test_one_rank_offloads_and_gives_what_one_without_does(alone, tmp_path):
     """It stops after two steps and goes on."""
-    ways = [(way, lora) for way in ("fsdp2", "deepspeed_stage_1", STAGE_3) for lora in (False, True)]
+    cases = [(strategy, lora) for strategy in ("fsdp2", "deepspeed_stage_1", STAGE_3) for lora in (False, True)]
     jobs = [
-        {"strategy": f"{way}_offload", "lora": lora, "out": f"{way}-{lora}", "stop": stop}
-        for way, lora in ways
+        {"strategy": f"{strategy}_offload", "lora": lora, "out": f"{strategy}-{lora}", "stop": stop}
+        for strategy, lora in cases
         for stop in (2, None)
     ]
     launch(tmp_path, 1, jobs)
-    for way, lora in ways:
-        same(tmp_path / f"{way}-{lora}", alone / ("lora" if lora else "full"), 1e-5)
+    for strategy, lora in cases:
+        same(tmp_path / f"{strategy}-{lora}", alone / ("lora" if lora else "full"), 1e-5)
 
 
 def test_ranks_stop_early_together_and_save_the_best_step(tmp_path):
     """And so they do after a stop right behind the best step, and behind the last."""
-    jobs, ways = [], [("ddp", True), ("fsdp2", False), ("fsdp2", True), ("deepspeed_stage_2", False), (STAGE_3, False)]
+    jobs, cases = [], [("ddp", True), ("fsdp2", False), ("fsdp2", True), ("deepspeed_stage_2", False), (STAGE_3, False)]
     for lora in (False, True):
         in_one(tmp_path / f"alone-{lora}", lora=lora, early=True)
-    for strategy, lora in ways:
+    for strategy, lora in cases:
         job = {"strategy": strategy, "lora": lora, "early": True}
         jobs.append(job | {"out": f"{strategy}-{lora}"})
         jobs += [job | {"out": f"{strategy}-{lora}-cut", "stop": stop} for stop in (3, None)]
     launch(tmp_path, 2, jobs)
-    for strategy, lora in ways:
+    for strategy, lora in cases:
         for name in (f"{strategy}-{lora}", f"{strategy}-{lora}-cut"):
             same(tmp_path / name, tmp_path / f"alone-{lora}", 1e-5, steps=4)
 
 
 def test_a_row_that_breaks_the_loss_is_named_by_all_ranks_and_the_state_before_it_is_kept(tmp_path):
-    ways = ["ddp", "fsdp2", "deepspeed_stage_2", STAGE_3]
-    launch(tmp_path, 2, [{"strategy": way, "lora": True, "spoilt": True, "out": way} for way in ways])
-    for way in ways:
-        one, other = ((tmp_path / way / f"error{rank}").read_text() for rank in range(2))
+    cases = ["ddp", "fsdp2", "deepspeed_stage_2", STAGE_3]
+    launch(tmp_path, 2, [{"strategy": strategy, "lora": True, "spoilt": True, "out": strategy} for strategy in cases])
+    for strategy in cases:
+        one, other = ((tmp_path / strategy / f"error{rank}").read_text() for rank in range(2))
         assert one == other
         assert one.startswith("the loss is nan at step 4; its rows with the highest loss are ")
         assert one.count("(nan)") == 1
         assert "the last good checkpoint is that of step 3 in" in one
-        kept = newest_checkpoint(tmp_path / way / CHECKPOINTS)
+        kept = newest_checkpoint(tmp_path / strategy / CHECKPOINTS)
         assert len(kept["curve"]) == 3
         assert all(value.isfinite().all() for value in kept["state_dict"].values())
         assert all(len(memory) == 3 for memory in kept["optimizer"].values()), "of every weight"
@@ -138,17 +138,17 @@ def test_a_row_that_breaks_the_loss_is_named_by_all_ranks_and_the_state_before_i
 
 def test_four_ranks_go_on_for_two_in_another_way(alone, tmp_path):
     """Of the last step, which has three rows, one of four gets none."""
-    ways = [("ddp", STAGE_3, False), (STAGE_3, "fsdp2", True), ("fsdp2", "ddp", True)]
-    jobs = [{"strategy": two, "lora": lora, "stop": 3, "out": two} for two, _, lora in ways]
+    cases = [("ddp", STAGE_3, False), (STAGE_3, "fsdp2", True), ("fsdp2", "ddp", True)]
+    jobs = [{"strategy": two, "lora": lora, "stop": 3, "out": two} for two, _, lora in cases]
     launch(tmp_path, 2, jobs)
-    launch(tmp_path, 4, [{"strategy": four, "lora": lora, "out": two} for two, four, lora in ways])
-    for two, _, lora in ways:
+    launch(tmp_path, 4, [{"strategy": four, "lora": lora, "out": two} for two, four, lora in cases])
+    for two, _, lora in cases:
         same(tmp_path / two, alone / ("lora" if lora else "full"), 1e-5)
 
 
 def test_what_is_kept_in_main_memory_or_packed_or_computed_twice_changes_nothing(alone, tmp_path):
-    ways = [("deepspeed_stage_1", True), ("deepspeed_stage_2", False), (STAGE_3, False), ("fsdp2", False)]
-    jobs = [{"strategy": f"{strategy}_offload", "lora": lora, "micro": 2, "out": strategy} for strategy, lora in ways]
+    cases = [("deepspeed_stage_1", True), ("deepspeed_stage_2", False), (STAGE_3, False), ("fsdp2", False)]
+    jobs = [{"strategy": f"{strategy}_offload", "lora": lora, "micro": 2, "out": strategy} for strategy, lora in cases]
     jobs += [
         {"strategy": strategy, "packed": 64, "out": f"{strategy}-packed"} for strategy in ("ddp", "fsdp2", STAGE_3)
     ]
@@ -163,13 +163,13 @@ def test_what_is_kept_in_main_memory_or_packed_or_computed_twice_changes_nothing
 
 
 def test_bf16_is_near_on_two_ranks(alone, tmp_path):
-    ways = [(strategy, lora) for strategy in ("ddp", "fsdp2", STAGE_3) for lora in (False, True)]
+    cases = [(strategy, lora) for strategy in ("ddp", "fsdp2", STAGE_3) for lora in (False, True)]
     jobs = [
         {"strategy": strategy, "lora": lora, "precision": "bf16", "out": f"{strategy}-{lora}"}
-        for strategy, lora in ways
+        for strategy, lora in cases
     ]
     launch(tmp_path, 2, jobs)
-    for strategy, lora in ways:
+    for strategy, lora in cases:
         actual, wanted = curve(tmp_path / f"{strategy}-{lora}"), curve(alone / ("lora" if lora else "full"))
         torch.testing.assert_close(actual, wanted, rtol=0.1, atol=0.02, equal_nan=True)
         state = torch.load(tmp_path / f"{strategy}-{lora}" / "weights.pt")
@@ -178,7 +178,7 @@ def test_bf16_is_near_on_two_ranks(alone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "ways",
+    "cases",
     [
         [("auto", False)],
         pytest.param([("auto", True)], marks=pytest.mark.slow),
@@ -187,16 +187,16 @@ def test_bf16_is_near_on_two_ranks(alone, tmp_path):
             for name in ("ddp", "fsdp2", "deepspeed_stage_1", STAGE_3)
         ),
     ],
-    ids=lambda ways: "-".join(map(str, ways[0])),
+    ids=lambda cases: "-".join(map(str, cases[0])),
 )
-def test_a_compiled_training_is_the_same_and_goes_on(alone, tmp_path, ways):
+def test_a_compiled_training_is_the_same_and_goes_on(alone, tmp_path, cases):
     jobs = [
         {"strategy": strategy, "lora": lora, "compile": True, "out": f"{lora}", "stop": stop}
-        for strategy, lora in ways
+        for strategy, lora in cases
         for stop in (2, None)
     ]
-    launch(tmp_path, 1 if ways[0][0] == "auto" else 2, jobs)
-    for _, lora in ways:
+    launch(tmp_path, 1 if cases[0][0] == "auto" else 2, jobs)
+    for _, lora in cases:
         same(tmp_path / f"{lora}", alone / ("lora" if lora else "full"), 1e-5)
 
 

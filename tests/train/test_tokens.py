@@ -21,7 +21,7 @@ def test_tokens_are_those_of_the_texts(root, prompts):
         assert answer == chat.answers([row["response"]])[0]
     summary = tokens.manifest["summary"]
     assert summary["rows"] == 48
-    assert summary["tokens"] == sum(len(ask) + len(say) for ask, say in read_tokens(tokens))
+    assert summary["tokens"] == sum(len(prompt_ids) + len(answer_ids) for prompt_ids, answer_ids in read_tokens(tokens))
 
 
 def test_tokens_of_a_tuned_student_are_those_of_its_base(root):

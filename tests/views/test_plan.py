@@ -45,8 +45,8 @@ def estimate(*words, root, **spec):
     return CostEstimate(plan, plan.points[0].cell)
 
 
-def of(found, stage):
-    return [key for key, node in found.nodes.items() if node.stage.name == stage]
+def of(actual, stage):
+    return [key for key, node in actual.nodes.items() if node.stage.name == stage]
 
 
 def test_the_json_of_a_plan_is_what_a_launch_builds(typed, tmp_path):

@@ -134,9 +134,9 @@ def test_planted_effects_are_found_and_the_calibration_is_written(scores_of, tmp
     assert judge["self_bias"]["low"] > 0.3
     assert judge["term/length"]["low"] > 0
     assert judge["votes_for_itself_at_equal_length"]["low"] > 0.5
-    found = Calibration(**json.loads(calibration_file(tmp_path / "outputs", ID).read_text()))
-    assert (found.items, dict(found.labels), found.validated) == (360, {"human": 360}, True)
-    assert found.scores["alpha"]["value"] == judge["alpha"]["value"]
+    actual = Calibration(**json.loads(calibration_file(tmp_path / "outputs", ID).read_text()))
+    assert (actual.items, dict(actual.labels), actual.validated) == (360, {"human": 360}, True)
+    assert actual.scores["alpha"]["value"] == judge["alpha"]["value"]
     status = judge_status(tmp_path / "outputs", ID)
     assert status.startswith("validated on 360 items labelled by human: alpha 0.")
     assert status in about

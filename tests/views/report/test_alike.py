@@ -26,8 +26,8 @@ def test_entries_agree_on_all_names_that_apply_to_both(
         pairs = [(one.get(name, NOT_APPLICABLE), wanted.get(name, NOT_APPLICABLE)) for name in "abcd"]
         return all(NOT_APPLICABLE in pair or pair[0] == pair[1] for pair in pairs)
 
-    found = Alike(enumerate(entries)).like(wanted)
-    assert found == [at for at, one in enumerate(entries) if agree(one)]
+    actual = Alike(enumerate(entries)).like(wanted)
+    assert actual == [at for at, one in enumerate(entries) if agree(one)]
 
 
 def test_the_comparisons_of_thousands_of_arms_are_listed_at_once() -> None:

@@ -90,15 +90,15 @@ def draw_all(page: Any) -> int:
 def test_a_toy_sweep_of_12_cells_from_its_start_to_the_page(browser: Any, tmp_path: Path) -> None:
     grid = ["mix=human,single,multi", "mix.source=oak,elm", "train.seed=0,1,2", "generators.seed=${train.seed}"]
     synthdiv("-m", *grid, "sweep=toy", *TINY, cwd=tmp_path)
-    said = synthdiv("report", "toy", cwd=tmp_path).stdout.splitlines()
-    with watched(browser, tmp_path / said[-1]) as page:
+    printed = synthdiv("report", "toy", cwd=tmp_path).stdout.splitlines()
+    with watched(browser, tmp_path / printed[-1]) as page:
         assert "13 unique cells, vanilla students included (13 done)" in page.locator("header + main").inner_text()
         assert draw_all(page) > 4
         assert page.get_by_text("comparison").first.is_visible()
         assert page.locator("#answers article").count() == 2 + 5, "prompt, human answer, and five arms"
         box = page.get_by_role("heading", name="The answer").locator("xpath=..").locator("table").first.bounding_box()
         assert box["y"] + box["height"] <= 800
-    assert any(line.endswith("exploratory") for line in said[:-1]), "the terminal prints the same answer"
+    assert any(line.endswith("exploratory") for line in printed[:-1]), "the terminal prints the same answer"
 
 
 def test_every_figure_is_drawn_and_has_its_table(opened: Any) -> None:

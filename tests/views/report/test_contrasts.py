@@ -243,18 +243,18 @@ def test_only_human_and_vanilla_arms_differ_in_an_axis_beside_the_sources(sweep:
     assert sum(each.contrast == "multi - human" for each in made) == 2
 
 
-@pytest.mark.parametrize("there", [("oak",), ("oak", "elm")])
-def test_a_part_of_the_singles_is_no_best_mixture_or_mean_of_them(sweep: Sweep, there: tuple[str, ...]) -> None:
-    for mix, level in {"multi": 1.0, **dict.fromkeys(there, 9.0), "human": 1.0}.items():
+@pytest.mark.parametrize("finite", [("oak",), ("oak", "elm")])
+def test_a_part_of_the_singles_is_no_best_mixture_or_mean_of_them(sweep: Sweep, finite: tuple[str, ...]) -> None:
+    for mix, level in {"multi": 1.0, **dict.fromkeys(finite, 9.0), "human": 1.0}.items():
         for take in range(4):
             values = level + np.random.default_rng([take, len(sweep.rows)]).normal(0, 0.01, 12)
             row = sweep.add(mix, values, take, likelihood=-values)
             if mix == "multi":
                 sweep.rows[-1] = replace(row, sources=("oak", "elm", "ash"))
     made = [each for each in sweep.contrasts("nll").values() if each.part]
-    part = f"{len(there)} of 3 singles"
+    part = f"{len(finite)} of 3 singles"
     names = [f"multi - {name} ({part})" for name in ("best single", "mixture of singles", "mean of singles")]
-    assert [each.name for each in made] == ([f"multi - single oak ({part})"] if len(there) == 1 else names)
+    assert [each.name for each in made] == ([f"multi - single oak ({part})"] if len(finite) == 1 else names)
     assert {each.verdict for each in made} == {"descriptive"}
     assert all(each.effect.p() < 0.001 and each.note.startswith(part) for each in made[:1])
     assert [each.rank < 2 for each in made] == [True, True, False][: len(made)], "it is shown, under its name"

@@ -301,8 +301,8 @@ def test_tables_beside_the_comparisons(sweep: Sweep) -> None:
             sweep.add(mix, np.random.default_rng(take).normal(5, 1, 12), take, student="large")
     arms, measures = sweep.arms(), ["nll", "whole"]
     labels = Labels(arms)
-    found = {row["effect"]: row for row in effects(arms, measures, labels) if row["measure"] == "nll"}
-    assert list(found) == ["mix: multi − single", "student: large − toy", "mix: multi − single × student: large − toy"]
+    actual = {row["effect"]: row for row in effects(arms, measures, labels) if row["measure"] == "nll"}
+    assert list(actual) == ["mix: multi − single", "student: large − toy", "mix: multi − single × student: large − toy"]
     spread = next(row for row in noise(arms, measures, labels) if row["arm"].startswith("multi"))
     assert (spread["seeds"], spread["models"]) == ("train.seed generators.seed", 6)
     assert 0 <= spread["false positives"] <= 1, spread

@@ -196,12 +196,12 @@ def tables(folder: Path) -> dict[str, Any]:
 
 
 def test_samples_and_scores_are_tables(written: Any) -> None:
-    found = tables(written[0])
-    assert found["samples"]["columns"] == ["prompt", "response", "temperature"]
-    assert found["samples"]["data"] == [["p", "r", 0.7], ["q", "", None]]
-    assert found["scores"]["columns"] == ["name", "value", "low", "high", "n", "unit", "role", "note"]
-    assert [row[0] for row in found["scores"]["data"]][:3] == ["nll_2", "truth/excess_nll", "plain/distinct_2"]
-    assert found["scores"]["data"][3][-1] == "too few words"
+    actual = tables(written[0])
+    assert actual["samples"]["columns"] == ["prompt", "response", "temperature"]
+    assert actual["samples"]["data"] == [["p", "r", 0.7], ["q", "", None]]
+    assert actual["scores"]["columns"] == ["name", "value", "low", "high", "n", "unit", "role", "note"]
+    assert [row[0] for row in actual["scores"]["data"]][:3] == ["nll_2", "truth/excess_nll", "plain/distinct_2"]
+    assert actual["scores"]["data"][3][-1] == "too few words"
 
 
 def test_artifacts_are_not_copied_and_know_what_they_were_made_from(written: Any) -> None:
