@@ -21,9 +21,9 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 BUDGETS = {
     "core": 2400,
     "measures": 4360,
-    "models": 1170,
+    "models": 1160,
     "prompts": 1960,
-    "generate": 2950,
+    "generate": 2940,
     "mix": 1120,
     "train": 2460,
     "evaluate": 3760,
@@ -38,7 +38,7 @@ GOALS = {
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
-TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31500, 20000, 30000
+TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31490, 20000, 30000
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract

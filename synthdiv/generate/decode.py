@@ -66,11 +66,8 @@ def row_cache(model: Any) -> Any:
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    parameters = inspect.signature(model.forward).parameters
-    if (
-        model.config.is_encoder_decoder
-        or not {"past_key_values", "position_ids", "logits_to_keep"} <= parameters.keys()
-    ):
+    needed = {"past_key_values", "position_ids", "logits_to_keep"}
+    if model.config.is_encoder_decoder or not needed <= inspect.signature(model.forward).parameters.keys():
         return None
     cache = DynamicCache(config=model.config)
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):

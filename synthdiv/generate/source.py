@@ -34,10 +34,10 @@ class Source:
             stage = Generate(self.name, self.backend, self.recorded, samples=samples, **which)
             return Node(stage, {"prompts": prompts})
         assert self.model, "every other backend runs a model"
+        inputs = {"prompts": prompts, "model": self.model}
         if self.backend is Backend.logits:  # nothing is sampled either
             read: dict[str, Any] = {"precision": self.precision, "batch_tokens": self.batch_tokens}
-            stage = Generate(self.name, self.backend, **read, **which)
-            return Node(stage, {"prompts": prompts, "model": self.model})
+            return Node(Generate(self.name, self.backend, **read, **which), inputs)
         used: dict[str, Any] = {"sampling": self.sampling, "seed": self.seed, "samples": samples}
         if self.backend in (Backend.api, Backend.law):  # the server decides what does not fit; a law takes any prompt
             used["sampling"] = replace(self.sampling, overlong=LongPrompt.error)
@@ -47,7 +47,6 @@ class Source:
             used["batch_tokens"] = self.batch_tokens
         elif self.backend is not Backend.law:
             used["top_logprobs"] = self.top_logprobs
-        inputs = {"prompts": prompts, "model": self.model}
         if self.temperature:
             used["tuned"], inputs["temperature"] = True, self.temperature
         return Node(Generate(self.name, self.backend, **used, **which), inputs)

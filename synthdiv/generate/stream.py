@@ -66,13 +66,9 @@ class RowSampler:
         if sampling.temperature == 0:
             return logits.argmax(-1)
         scores, numbers = logits.float() / sampling.temperature, self.table[rows, step, None]
-        if sampling.top_k or sampling.min_p:
-            return sample_by_inverse_cdf(cut_scores(scores, sampling.top_k, sampling.top_p, sampling.min_p), numbers)
-        if sampling.top_p == 1:
-            return sample_by_inverse_cdf(scores, numbers)
-        if scores.device.type != "cpu":  # checking whether the head suffices would block the host at each step
-            return sample_by_inverse_cdf(cut_scores(scores, top_p=sampling.top_p), numbers)
-        return self._from_head(scores, numbers)
+        if sampling.top_p < 1 and not (sampling.top_k or sampling.min_p) and scores.device.type == "cpu":
+            return self._from_head(scores, numbers)  # elsewhere the check whether it suffices would block the host
+        return sample_by_inverse_cdf(cut_scores(scores, sampling.top_k, sampling.top_p, sampling.min_p), numbers)
 
     def _from_head(self, scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Return the tokens that sorting the whole vocabulary gives, in a tenth of the time."""

@@ -259,10 +259,10 @@ class Law:
     def is_right(self, question: str, text: str) -> bool:
         """Whether an answer states the fact that a question asks for."""
         asked = {*WORD.findall(question)}
-        for *_, entity, category, relation, right in self.parse(text):
-            if right and {self.entities[entity], words.RELATIONS[self.categories[category]][relation]} <= asked:
-                return True
-        return False
+        return any(
+            right and {self.entities[entity], words.RELATIONS[self.categories[category]][relation]} <= asked
+            for *_, entity, category, relation, right in self.parse(text)
+        )
 
     def posterior(self, prompt: ToyPrompt, text: str) -> np.ndarray:
         """Probability of each dialect given the wording of the answer, right or wrong; all zeros if no dialect has it.
