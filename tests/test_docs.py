@@ -14,7 +14,7 @@ import pytest
 
 from hydra_plugins.synthdiv import plugins
 from synthdiv.core.stage import Stage
-from synthdiv.study.schema import declared
+from synthdiv.study.schema import known_keys
 from synthdiv.views.usage import VERBS
 from tests import fields_page
 from tests.conftest import ROOT
@@ -182,7 +182,7 @@ def is_field(key: str) -> bool:
     if block not in blocks or not fields or fields[-1] in endings or not re.fullmatch(r"[\w.]+", key):
         return True
     if block != "hydra":
-        return declared(key) or declared(key.replace(".N.", ".0."))
+        return any(map(known_keys().fullmatch, (key, key.replace(".N.", ".0."))))
     kinds = [plugins.SweeperConfig] if fields[0] == "sweeper" else [plugins.LocalConfig, plugins.SlurmConfig]
     return len(fields) < 2 or any(fields[1] in kind.__dataclass_fields__ for kind in kinds)
 
