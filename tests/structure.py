@@ -39,6 +39,7 @@ GOALS = {
 }  # fmt: skip
 FLOORS = {"measures": 4200, "evaluate": 3500, "mix": 1030}
 TOTAL, TOTAL_GOAL, TOTAL_FLOOR = 31490, 20000, 30000
+CAUSES = ("logic", "signatures and fields", "documentation", "imports", "blank")
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300
 CONTRACTS = {"__init__", "watcher"}  # basenames that several rooms may use: each implements the same contract
@@ -71,6 +72,27 @@ def rooms() -> dict[str, list[int]]:
         if count := lines(file):
             sizes.setdefault(room(module), []).append(count)
     return sizes
+
+
+def causes(file: Path) -> Counter[str]:
+    """What the lines of a file are for, by the columns of `CAUSES`; a line that serves two counts for the first."""
+    text = file.read_text(encoding="utf-8")
+    of = dict.fromkeys(range(1, len(text.splitlines()) + 1), "logic")
+    of |= {number: "blank" for number, line in enumerate(text.splitlines(), 1) if not line.strip()}
+    of |= {number: "documentation" for number, line in enumerate(text.splitlines(), 1) if line.lstrip()[:1] == "#"}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            kind, last = "imports", node.end_lineno
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            kind, last = "documentation", node.end_lineno
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            kind, last = "signatures and fields", node.body[0].lineno - 1
+        elif isinstance(node, ast.AnnAssign) and node.col_offset:
+            kind, last = "signatures and fields", node.end_lineno
+        else:
+            continue
+        of |= {number: kind for number in range(node.lineno, (last or 0) + 1) if of[number] == "logic"}
+    return Counter(of.values())
 
 
 def over_long() -> dict[str, int]:
@@ -162,8 +184,14 @@ def page() -> str:
         f"- {len(sizes)} rooms on {1 + max(floors().values())} floors. Import circles: {len(circles())}. Imports "
         f"of a higher floor: {len(arrows_up())}.",
     ]
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    for module, file in modules().items():
+        kinds[room(module)] += causes(file)
+    kinds["all"] = sum(kinds.values(), Counter[str]())
+    shares = [f"| `{name}` | {' | '.join(f'{kinds[name][cause]:,}' for cause in CAUSES)} |" for name in [*sizes, "all"]]
+    heads = [f"| room | {' | '.join(CAUSES)} |", "|---" * (len(CAUSES) + 1) + "|"]
     header = ["| room | files | lines | limit | first goal | possible | imports |", "|---|---|---|---|---|---|---|"]
-    return "\n".join([*header, *rows, "", *facts])
+    return "\n".join([*header, *rows, "", *facts, "", *heads, *shares])
 
 
 def with_part(file: Path, part: str) -> str:
