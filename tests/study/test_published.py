@@ -77,6 +77,7 @@ SOURCES = {  # of each size class, in the order of the quarters
 }
 TINY = ["prompts.toy.rows=80", "prompts.test=12", "generators.shard_rows=17", "evaluate.respond.samples=2"]
 TINY += ["evaluate.suites.0.words=60", "evaluate.suites.0.texts=6", "evaluate.suites.0.draws=2", "train.seed=0"]
+TINY += ["train.epochs=1"]
 TINY += ["student.pretrain.tokens=3000", "student.pretrain.toy.rows=200", "evaluate.respond.subset=4"]
 TINY += [f"evaluate.suites.1.sets.{index}.limit=4" for index in range(2)] + ["evaluate.suites.2.prompts=4"]
 TINY += [f"judge.models.{index}.pretrain.{word}" for index in range(2) for word in ("tokens=3000", "toy.rows=200")]
