@@ -116,10 +116,10 @@ def verb(name: str, arguments: list[str]) -> int:
     }
     takes = ("runtime.outputs=", *more.get(name, ()))
     words = [word for word in arguments if not (word in takes or word.startswith(tuple(w for w in takes if "=" in w)))]
-    strange = [word for word in words if "=" in word or word.startswith("-")] + words[0 if name == "doctor" else 1 :]
-    if strange:
+    refused = [word for word in words if "=" in word or word.startswith("-")] + words[0 if name == "doctor" else 1 :]
+    if refused:
         named = {"doctor": "", "trace": "the id of a prompt, "}.get(name, "the name of a sweep, ")
-        raise ConfigError(f"{name} {strange[0]}: `synthdiv {name}` takes {named}{', '.join(takes)} and nothing else")
+        raise ConfigError(f"{name} {refused[0]}: `synthdiv {name}` takes {named}{', '.join(takes)} and nothing else")
     if name == "status":
         from synthdiv.views.show import show_status
 

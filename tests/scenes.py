@@ -14,6 +14,7 @@ import pyarrow.parquet
 from synthdiv.core.resolver import Resolver
 from synthdiv.core.stage import Stage
 from synthdiv.core.types import Artifact
+from synthdiv.evaluate.alikeness import SourcesAlike
 from synthdiv.evaluate.collapse import Collapse
 from synthdiv.evaluate.downstream import Choices, Downstream
 from synthdiv.evaluate.gradient_diversity import GradientDiversity
@@ -22,7 +23,6 @@ from synthdiv.evaluate.judge_prompts import JudgePrompts
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.reached import Reached
 from synthdiv.evaluate.rubric import Rubric
-from synthdiv.evaluate.sources_alike import SourcesAlike
 from synthdiv.evaluate.truth import Truth
 from synthdiv.generate.generate import Generate, Split
 from synthdiv.generate.law import Family, Grade

@@ -48,6 +48,12 @@ def test_no_modules_import_each_other():
     assert structure.circles() == []
 
 
+def test_no_suite_imports_another_suite():
+    suites = {f"synthdiv.evaluate.{name}" for name in own_suites()}
+    assert len(suites) > 9
+    assert {suite: others for suite in suites if (others := structure.imports()[suite] & suites)} == {}
+
+
 def test_no_module_imports_one_of_a_higher_floor():
     assert structure.arrows_up() == []
 

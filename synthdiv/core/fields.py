@@ -112,3 +112,15 @@ def expected(bounds: dict[str, float]) -> str:
 
 def dotted(name: str, field: str) -> str:
     return f"{name}.{field}" if name else field
+
+
+def contents(value: Any) -> Any:
+    """The value with all that is inside it, as nested tuples to compare cells by: the text of a block would lack fields
+    that are declared with `repr=False`."""
+    if dataclasses.is_dataclass(value):
+        return type(value), *(contents(getattr(value, item.name)) for item in dataclasses.fields(value))
+    if isinstance(value, dict):
+        return tuple((repr(name), contents(inner)) for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(contents(inner) for inner in value)
+    return repr(value)

@@ -113,7 +113,7 @@ class JobState:
 
     def note(self, job: str, log: str) -> str:
         """What became of a job that has ended, as a clause."""
-        what = "has ended" if self.ended else "is forgotten by the controller and does nothing, in the accounting"
+        what = "has ended" if self.ended else "is unknown to the controller and makes no progress, in the accounting"
         return f"its job {job} of Slurm {what}: {self}; its log is {log}"
 
     def __str__(self) -> str:
@@ -162,7 +162,7 @@ class JobWatch:
 
     def check(self, events: Mapping[str, Event]) -> dict[str, Event]:
         """Nodes whose job has ended although no event says so, as failed; and those whose job waits, with the reason
-        of Slurm as note. Nothing where it is not on this machine or does not answer."""
+        that Slurm gives as note. Nothing where Slurm is not on this machine or does not answer."""
         jobs = {key: job for key, event in events.items() if (job := job_of(event))} if shutil.which("squeue") else {}
         if jobs and time.monotonic() - self.asked > INTERVAL:
             self.asked = time.monotonic()

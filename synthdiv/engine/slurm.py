@@ -159,7 +159,7 @@ class Slurm(Engine):
                 if not self.jobs[job]:
                     del self.jobs[job]
                 elif job in ended:
-                    self._ended(job, ended[job], events)
+                    self._settle_ended(job, ended[job], events)
             looks += 1
             time.sleep(POLL if self.jobs else 0)
         if stop.reason and self.jobs:
@@ -214,7 +214,7 @@ class Slurm(Engine):
                 del self.missed[job]
         return ended
 
-    def _ended(self, job: str, state: cluster.JobState, events: dict[str, Event]) -> None:
+    def _settle_ended(self, job: str, state: cluster.JobState, events: dict[str, Event]) -> None:
         """Settle the nodes of a job that ended before it recorded what became of them: it was cancelled or killed. The
         node that it was building, and those it did not begin, are submitted again when all other jobs have ended."""
         failure = CLASSES.get(state.name, LOST)

@@ -266,7 +266,7 @@ def gains_by_author(after: list[Row], before: list[Row], authors: Sequence[str])
 
 
 def likelihood_estimates(gains: Mapping[str, Gains], fixed: list[str], author: str) -> Estimates:
-    """The mean gain of each author, and that of `own` beyond the mean of the other `fixed` authors: differences from
+    """The mean gain of each author, and that of `author` beyond the mean of the other `fixed` authors: differences from
     the vanilla student."""
     prompts = dict.fromkeys(prompt for each in gains.values() for prompt in each)
     units = {name: np.array([each.get(key, (math.nan, 0))[0] for key in prompts]) for name, each in gains.items()}

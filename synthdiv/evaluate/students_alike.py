@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from synthdiv.core.fields import setting
 from synthdiv.core.stage import Node
-from synthdiv.evaluate.sources_alike import OF_STUDENTS, SourcesAlike
+from synthdiv.evaluate.alikeness import SourcesAlike
 from synthdiv.evaluate.suite import EvaluatedStudent, Suite
 
 
@@ -14,7 +14,7 @@ from synthdiv.evaluate.suite import EvaluatedStudent, Suite
 class StudentsAlikeSuite(Suite):
     """Between-student similarity of a population, the same for each of its members."""
 
-    headlines = OF_STUDENTS
+    headlines = ("students/ngrams/alike", "students/ngrams/voices")
     reading = (
         "`students/…/alike` is how alike members of a population answer the same test prompt: 0 (no more than other "
         "prompts) to 1 (the same text); `…/voices` is for how many wholly different students they count."

@@ -78,20 +78,22 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class EvaluatedStudent:
-    """One student under evaluation: its model, the vanilla student's model (its own where it is vanilla), and its
-    answers to the test prompts by decoding. `sources` are those of its mix; `members` are the answers of each member of
-    its population, by decoding, if it has one. It answers further prompts as a source."""
+    """One student under evaluation. It answers further prompts as a source."""
 
     prompts: Node
     model: Node
     vanilla_model: Node
+    """The model of the vanilla student; the same where this is it."""
     responses: dict[str, Node]
+    """Its answers to the test prompts, by decoding."""
     settings: Evaluate
     judges: tuple[JudgeModel, ...] = ()
     rubrics: Rubrics = field(default_factory=Rubrics)
     mix: Node | None = None
     sources: tuple[Source, ...] = ()
+    """Those of its mix."""
     members: dict[str, list[Node]] = field(default_factory=dict)
+    """The answers of each member of its population, by decoding, if it has one."""
 
     @property
     def rendering(self) -> tuple[str | None, str, str]:

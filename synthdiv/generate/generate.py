@@ -21,7 +21,7 @@ from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run, Sample
 from synthdiv.generate.answer import LOG, ROWS, Answer, Answers, Request, Shard, append, lines, rewrite
 from synthdiv.generate.endpoint import server_of
-from synthdiv.generate.spec import AT_ONCE, MODELLESS, SERVERS, Backend, Recorded, Sampling
+from synthdiv.generate.spec import AT_ONCE, MODELLESS, RESUMING, SERVERS, Backend, Recorded, Sampling
 from synthdiv.generate.spend import OverBudget, totals
 from synthdiv.generate.stream import row_seed
 from synthdiv.models.chat import part_thinking
@@ -160,7 +160,7 @@ class Generate(Stage):
         before = lines(out / LOG)  # a line that was cut must not swallow the next
         with (
             (out / LOG).open("a", encoding="utf-8") as log,
-            (out / ROWS).open("w" if self.backend in AT_ONCE else "a", encoding="utf-8") as rows,
+            (out / ROWS).open("a" if self.backend in RESUMING else "w", encoding="utf-8") as rows,
             contextlib.closing(chunks),
         ):
             synced = time.monotonic()

@@ -31,7 +31,8 @@ class Backend(Enum):
 
 MODELLESS = (Backend.recorded, Backend.rules, Backend.exact)  # they run no model
 JUDGES_ONLY = (Backend.logits, Backend.rules, Backend.exact)  # they answer judge prompts
-AT_ONCE = (*MODELLESS, Backend.law)  # they give all rows at once, and keep none of an earlier session
+AT_ONCE = (*MODELLESS, Backend.law)  # they give all rows at once
+RESUMING = (Backend.hf, Backend.vllm, Backend.api, Backend.logits)  # they keep the rows of an earlier session
 SERVERS = (Backend.vllm, Backend.api)  # their answers arrive in any order, and have costs
 
 

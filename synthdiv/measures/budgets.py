@@ -28,7 +28,7 @@ MIN_WORDS = 20
 SELECTED = 0.1  # a larger difference of the shares passed over: the texts that remain are a selection
 POOLED = (*COUNT_MEASURES, MTLD, *map(compression_measure, CODECS))
 SHORT = "no prompt with so many long answers"
-WITHIN = [COUNT_MEASURES[0]._replace(undefined=SHORT), COUNT_MEASURES[2]._replace(undefined=SHORT)]
+WITHIN = [m._replace(undefined=SHORT) for m in COUNT_MEASURES if m.name in ("self_bleu_3", "distinct_2")]
 PASSED_OVER = Measure("passed_over", SHARE, None, "no prompt", 0, 1)
 WORDS_CUT = Measure("words_cut", "share of words", None, "beyond the budget", 0, 1)
 

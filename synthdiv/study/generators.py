@@ -40,10 +40,10 @@ class Facts:
 
 @dataclass
 class Model:
-    """A model of a study: an existing checkpoint, or one trained from nothing."""
+    """What sources, students and judges have in common."""
 
     name: str = ""
-    """The name shown; of a source a part of each row's random stream."""
+    """The name that is shown. That of a source is also a part of the random stream of its rows."""
     checkpoint: Checkpoint | None = None
     """An existing model; null: another block."""
     pretrain: Pretrain | None = None
@@ -59,7 +59,8 @@ class Generator(Model):
     """One source of answers, with the block that its backend needs."""
 
     backend: Backend = Backend.hf
-    """What runs it; docs/generators.md says which of these blocks it needs."""
+    """What runs it; docs/generators.md says which of the blocks `checkpoint`, `pretrain`, `gguf`, `hosted`, `recorded`
+    and `law` it needs."""
     hosted: Hosted | None = None
     """A model behind a server; null: another block."""
     recorded: Recorded | None = None

@@ -38,7 +38,7 @@ class GridSpec:
     exclude: list[dict[str, Any]] = field(default_factory=list)
     """Combinations to leave out: those that have one of the values of every key of one of these."""
     cells: int = setting(1000, least=1)
-    """How many cells need no confirmation; 1, as without -m: several are refused."""
+    """How many cells need no confirmation; 1 (the value without -m): several cells are refused."""
 
     @classmethod
     def read(cls, params: Any, cells: int, _target_: str = "", **groups: Any) -> GridSpec:

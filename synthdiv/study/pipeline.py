@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from synthdiv.core.fields import contents
 from synthdiv.core.stage import Node, digest
 from synthdiv.evaluate.likelihood import Likelihood, Target
 from synthdiv.evaluate.suite import EvaluatedStudent, prompt_sets
@@ -24,7 +25,7 @@ from synthdiv.study.lineage import Block, answering, block_of, decoded, fine_tun
 from synthdiv.study.rounds import Data, Init, Lineage, Writers
 from synthdiv.train.pretrain import Pretrain
 
-Known = dict[tuple[Callable[..., Any], str], Any]
+Known = dict[tuple[Callable[..., Any], Any], Any]
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,8 @@ def graph(cell: Cell, known: Known | None = None) -> Graph:
 
 
 def once(known: Known, make: Callable[..., Any], *parts: Any) -> Any:
-    """`make(*parts)`, computed once for equal parts of cells: those have the blocks that it reads, and no other. Parts
-    are dataclasses, whose text has all fields."""
-    key = (make, repr(parts))
+    """`make(*parts)`, computed once for equal parts of cells: those have the blocks that it reads, and no other."""
+    key = (make, contents(parts))
     if key not in known:
         known[key] = make(*parts)
     return known[key]

@@ -29,20 +29,22 @@ STATE_BYTES = 3 * 12  # a parameter that is trained: three checkpoints of weight
 
 @dataclass
 class Bill:
-    """Tokens are counted in the tokenizer of the model that writes or reads them. `measured` is the share of the
-    device-hours whose rate was measured, on `accelerator` if manifests name it; `unknown` names models without a size,
-    whose hours and weights are not in the bill, `unpriced` hosted sources without a known price."""
+    """What a launch takes. Tokens are counted in the tokenizer of the model that writes or reads them."""
 
     generate_tokens: int = 0
     train_tokens: int = 0
     device_hours: float = 0.0
     device: str = "cpu"
     accelerator: str = ""
+    """The name of the devices, if manifests have it."""
     measured: float = 0.0
+    """The share of the device-hours whose rate was measured."""
     usd: float = 0.0
     disk_bytes: int = 0
     unknown: list[str] = field(default_factory=list)
+    """Models without a size: their hours and weights are not in the bill."""
     unpriced: list[str] = field(default_factory=list)
+    """Hosted sources without a known price."""
 
     def record(self) -> dict[str, Any]:
         return asdict(self) | {"device_hours": round(self.device_hours, 4), "usd": round(self.usd, 4)}

@@ -21,26 +21,31 @@ STATES = ("done", "running", "queued", "failed", "blocked", "stopped")
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep at one moment: the object of `--json`, then the records that it summarises. Times are in seconds.
-
-    `cells` counts by state, `nodes` by stage and state; `running` and `failed` have a row per node, as `running_row`
-    and `failed_row` describe; `blocked_by` counts the nodes that each failed or stopped one blocks; `mean_seconds` is
-    the building time by stage; `waiting` counts queued nodes by Slurm's reason; `cut_lines` of the ledger could not be
-    read; `seconds_left` is the time until all is done if as many nodes run at once as now (None: unknown), without
-    stages `not_timed` yet; `spent` are `usd` and `tokens` on hosted models, of all sweeps of these outputs."""
+    """A sweep at one moment: the object of `--json`, then the records that it summarises. Times are in seconds."""
 
     sweep: str
     cells: dict[str, int]
+    """Their number by state."""
     nodes: dict[str, dict[str, int]]
+    """Their number by stage and state."""
     running: list[dict[str, Any]]
+    """A row a node, as `running_row` describes it."""
     failed: list[dict[str, Any]]
+    """A row a node, as `failed_row` describes it."""
     blocked_by: dict[str, int]
+    """How many nodes each failed or stopped one blocks."""
     mean_seconds: dict[str, float]
+    """The building time by stage."""
     waiting: dict[str, int]
+    """Queued nodes by the reason that Slurm gives."""
     cut_lines: int
+    """Lines of the ledger that could not be read."""
     seconds_left: float | None
+    """The time until all is done if as many nodes run at once as now; None: unknown."""
     not_timed: list[str]
+    """Stages that `seconds_left` does not include, because none was built yet."""
     spent: dict[str, float]
+    """`usd` and `tokens` on hosted models, of all sweeps of these outputs."""
 
     graph: dict[str, NodeRecord]
     records: dict[str, CellRecord]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthdiv.core.fields import problems, setting
+from synthdiv.core.fields import contents, problems, setting
 
 
 @dataclass
@@ -51,3 +52,20 @@ def test_exactly_the_values_out_of_bounds_are_named(rate, rows, seed, shares):
 )
 def test_a_problem_names_the_value_and_what_is_needed(outer, problem):
     assert problems(outer) == [problem]
+
+
+@dataclass
+class Hidden:
+    shown: int = 0
+    hidden: int = field(default=0, repr=False, compare=False)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Hidden(hidden=1), Hidden(shown=True), Hidden(shown=0.0), Hidden(shown="0"), Hidden(shown=-0.0), (0, 0), {}],
+)
+def test_contents_differ_where_any_field_does_shown_or_not(other):
+    wrapped, same = [{"part": [other]}], [{"part": [Hidden()]}]
+    assert contents(wrapped) != contents(same)
+    assert contents(copy.deepcopy(wrapped)) == contents(wrapped)
+    assert hash(contents(same)) == hash(contents([{"part": [Hidden()]}]))

@@ -208,10 +208,12 @@ def test_a_job_that_only_the_accounting_knows_is_over_once_nothing_of_it_is_buil
     (folder / "claim.0").unlink()
     assert [engine._ended_jobs() for _ in range(SILENT - 1)] == [{}] * (SILENT - 1)
     (state,) = engine._ended_jobs().values()
-    engine._ended("7_0", state, {})
+    engine._settle_ended("7_0", state, {})
     assert engine.frontier.pending() == [node], "it is submitted again"
     assert not engine.bad_hosts, "the host is not at fault"
-    assert state.note("7_0", "x.log").startswith("its job 7_0 of Slurm is forgotten by the controller and does nothing")
+    assert state.note("7_0", "x.log").startswith(
+        "its job 7_0 of Slurm is unknown to the controller and makes no progress"
+    )
     slurm("scontrol", f'echo "{ALIVE.format("RUNNING", "n1", "n1")}"')
     engine.jobs = {"7_0": [node]}
     assert [engine._ended_jobs() for _ in range(SILENT + 2)] == [{}] * (SILENT + 2), "the controller knows it"
@@ -224,7 +226,7 @@ def test_a_node_whose_job_died_is_tried_on_another_host_and_its_last_words_name_
     (node,) = engine.nodes.values()
     for host in ("n1", "n2", "n1"):
         engine.jobs = {"7_0": [node]}
-        engine._ended("7_0", cluster.JobState("FAILED", "1:0", host), {})
+        engine._settle_ended("7_0", cluster.JobState("FAILED", "1:0", host), {})
     assert dict(engine._shape(node)) == {"exclude": "n1,n2"}
     message = engine.failures[node.key].note
     assert "its job 7_0 of Slurm has ended: FAILED, exit code 1:0 on n1; its log is " in message

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from synthdiv.evaluate.sources_alike import SourcesAlike
+from synthdiv.evaluate.alikeness import SourcesAlike
 from synthdiv.evaluate.students_alike import StudentsAlikeSuite
 from synthdiv.evaluate.suite import HEADLINE, read_scores
 from synthdiv.generate.generate import Generate, Split

@@ -32,8 +32,8 @@ validated from 200 labelled items on. docs/judges.md explains every score.
 
 
 def parser() -> Parser:
-    parser = Parser("judge", DESCRIPTION, EPILOG)
-    add = parser.add_argument
+    judge = Parser("judge", DESCRIPTION, EPILOG)
+    add = judge.add_argument
     add("file", metavar="FILE", type=Path, help="table of verdicts and labels, or - for JSON in standard input")
     add("--judge", metavar="NAME", required=True, help="the judge whose verdicts these are")
     add("--identity", metavar="ID", help="what the judge is: its 12 characters in the report of a sweep that it judged")
@@ -50,7 +50,7 @@ def parser() -> Parser:
     add("--text", metavar="COLUMN", nargs="+", default=[], help="texts, one or, for pairs, two: lengths in characters")
     add("--judge-author", metavar="AUTHOR", help="the author whose texts are the judge's own")
     add("--json", action="store_true", help="print JSON instead of a table")
-    return parser
+    return judge
 
 
 def judge_file(arguments: list[str], outputs: Path) -> int:

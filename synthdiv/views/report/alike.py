@@ -30,8 +30,8 @@ class Alike(Generic[T]):
             shared = sorted(group & names)
             if (group, group & names) not in self.tables:
                 table = self.tables[group, group & names] = defaultdict(list)
-                for place, entry, own in members:
-                    table[tuple(own[name] for name in shared)].append((place, entry))
+                for place, entry, entry_values in members:
+                    table[tuple(entry_values[name] for name in shared)].append((place, entry))
             places.update(self.tables[group, group & names].get(tuple(values[name] for name in shared), ()))
         return [places[place] for place in sorted(places)]
 

@@ -31,27 +31,30 @@ LARGE = 500  # cells; above, a report is a summary with a page for each slice
 
 @dataclass(frozen=True)
 class CellRow:
-    """A unique cell. `model` is the same for cells that evaluate one trained model: the unit of replication.
-    `state` is that of `synthdiv status`, but `done` where all suites are finished, whatever an event says, and
-    `damaged` where one cannot be read; `reason` says why it is failed or damaged. Scores of finished suites count in
-    every state. `unmatched` is how much it trains, where it was launched with `report.unmatched` or stops early.
-    By score, `suites` has the module of its suite and `origin` the key of that. `likelihood` is the key of that of
-    human answers; `sources` are those of the mix."""
+    """A unique cell. Scores of finished suites count in every state."""
 
     key: str
     arm: str
     axes: dict[str, Any]
     seeds: dict[str, Any]
     model: str
+    """The same for cells that evaluate one trained model: the unit of replication."""
     state: str
+    """As in `synthdiv status`, but `done` where all suites are finished, and `damaged` where one cannot be read."""
     reason: str = ""
+    """Why it is failed or damaged."""
     scores: dict[str, Score] = field(default_factory=dict)
     unmatched: str = ""
+    """How much it trains, where it was launched with `report.unmatched` or stops early."""
     suites: dict[str, str] = field(default_factory=dict)
+    """The module of its suite, by score."""
     launch: str = ""
     origin: dict[str, str] = field(default_factory=dict)
+    """The key of its suite, by score."""
     likelihood: str = ""
+    """The key of the likelihood of human answers."""
     sources: tuple[str, ...] = ()
+    """Those of the mix."""
 
 
 def collect(root: Path, name: str, kept: Sequence[str] = ()) -> list[CellRow]:

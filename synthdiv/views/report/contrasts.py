@@ -35,30 +35,34 @@ NO_RATIO = (math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Contrast:
-    """One measure of the comparison `name` of an `arm`. `effect` has the difference in `unit`, its interval and p;
-    `adjusted` is p by Benjamini and Yekutieli within the headlines of this comparison. `part`: see Comparison.
-
-    `noise`: 95 % of the differences of two models of one arm are smaller. `size` is the difference in standard
-    deviations of such models, `ratio` that of measures that are positive, both with 95 % intervals; `span` is |human -
-    vanilla|, the unit of margins. `prompts` is the interval over prompts where there are too few replicates for another
-    one: of these models, not of the method. `keys` are the suites that numbers come from, `seeds` those that vary."""
+    """One measure of one comparison."""
 
     name: str
     measure: str
     arm: Arm
     effect: Effect
+    """The difference, its interval and p."""
     unit: str = ""
     higher_is_better: bool | None = False
     adjusted: float = math.nan
+    """p by Benjamini and Yekutieli within the headlines of this comparison."""
     noise: float = math.nan
+    """95 % of the differences of two models of one arm are smaller."""
     size: tuple[float, float, float] = NO_RATIO
+    """The difference in standard deviations of models of one arm, with its 95 % interval."""
     ratio: tuple[float, float, float] = NO_RATIO
+    """The ratio of a measure that is positive, with its 95 % interval."""
     span: float = math.nan
+    """|human - vanilla|, the unit of margins."""
     prompts: Ends = NONE
+    """The interval over prompts where there are too few replicates for another: of these models, not of the method."""
     seeds: tuple[str, ...] = ()
+    """Those that vary."""
     keys: tuple[str, ...] = ()
+    """The artifacts of suites that the numbers come from."""
     note: str = ""
     part: str = ""
+    """See `Comparison`."""
 
     @property
     def rank(self) -> int:
@@ -79,11 +83,11 @@ class Contrast:
 
 
 def contrasts(
-    root: Path, sweep: SweepArms, measures: Sequence[str], chosen: Iterable[Comparison] | None = None
+    root: Path, sweep: SweepArms, measures: Sequence[str], which: Iterable[Comparison] | None = None
 ) -> list[Contrast]:
-    """Every comparison of a sweep, or those `chosen`, on these measures, the primary ones first."""
+    """Every comparison of a sweep, or those of `which`, on these measures, the primary ones first."""
     result = []
-    for what in comparisons(sweep.arms) if chosen is None else chosen:
+    for what in comparisons(sweep.arms) if which is None else which:
         names = [EXCESS] if what.contrast.endswith(MIXTURE) else measures
         family = [contrast(root, what, name, sweep) for name in names]
         corrected = adjusted([each.effect.p() for each in family], BENJAMINI_YEKUTIELI)
@@ -167,7 +171,9 @@ def excess(root: Path, made: Contrast, rows: Sequence[list[CellRow]]) -> Contras
     """Several sources against the mixture of their singles, on human answers that all students scored."""
     import pandas
 
-    scored = [human_likelihoods(finished(root, row.likelihood or "-")) for each in rows for row in each]
+    scored = [
+        human_likelihoods(finished(root, row.likelihood) if row.likelihood else None) for each in rows for row in each
+    ]
     shared = pandas.concat(scored, axis=1, join="inner") if scored else pandas.DataFrame()
     if len(rows) < 2 or shared.empty:
         needs = "needs likelihoods of the same human answers in two replicates or more of every arm"

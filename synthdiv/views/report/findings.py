@@ -190,8 +190,8 @@ def answer(root: Path, name: str) -> list[str]:
         return []
     every = [] if claims else sorted(comparisons(arms), key=lambda each: each.rank)
     leading = [each for each in every if each.rank < 2]
-    chosen = leading[:LINES] or every * (len(every) <= MOST)  # each takes a fifth of a second
-    made = contrasts(root, SweepArms(arms), shown_headlines(rows)[0], chosen)  # corrected as on the page
+    shown = leading[:LINES] or every * (len(every) <= MOST)  # each takes a fifth of a second
+    made = contrasts(root, SweepArms(arms), shown_headlines(rows)[0], shown)  # corrected as on the page
     return answer_lines(claims, made, labels, every)
 
 

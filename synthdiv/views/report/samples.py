@@ -66,8 +66,8 @@ def samples_of(ledger: Ledger, arms: Sequence[Arm], labels: Labels) -> Samples:
     of = {key: read_or(Rows(), finished(root, key), partial(first_prompts, most=MOST // len(sets))) for key in sets}
     made.prompts = [prompt for prompts in of.values() for prompt in prompts]
     made.answers = [
-        [texts.get(prompt["id"]) if key == own else None for key, prompts in of.items() for prompt in prompts]
-        for own, texts in answers
+        [texts.get(prompt["id"]) if key == prompt_set else None for key, prompts in of.items() for prompt in prompts]
+        for prompt_set, texts in answers
     ]
     return made
 

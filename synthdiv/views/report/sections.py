@@ -211,8 +211,8 @@ def seeds_note(arms: Sequence[Arm]) -> str:
     varied = [name for name in names if any(name in arm.seeds for arm in arms)]
     used = {name for arm in arms for row in arm.rows for name, seed in row.seeds.items() if seed != NOT_APPLICABLE}
     fixed = [name for name in names if name in used and name not in varied]
-    over = f"Intervals and ranges are over {', '.join(varied)}" if varied else "No seed varies within an arm"
-    return over + (f"; {', '.join(fixed)} did not vary, and no interval covers what they do." if fixed else ".")
+    varying = f"Intervals and ranges are over {', '.join(varied)}" if varied else "No seed varies within an arm"
+    return varying + (f"; {', '.join(fixed)} did not vary, and no interval covers what they do." if fixed else ".")
 
 
 def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list[str]:

@@ -107,13 +107,14 @@ def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = Tru
         | {"measure": each.measure + arrow(each.higher_is_better) * bool(each.keys), "verdict": each.verdict}
         | {"difference": each.effect.value, "95 %": interval(*each.effect.interval())}
         | {"95 %, of these models alone": interval(*each.prompts), "p (BY)": each.adjusted}
-        | beside(each)
+        | facts_of(each)
         | {"note": each.note}
         for each in made
     ]
 
 
-def beside(each: Contrast) -> dict[str, Any]:
+def facts_of(each: Contrast) -> dict[str, Any]:
+    """How large and how sure a comparison is: the columns after its difference."""
     effect = each.effect
     size = f"{number(each.size[0])} {interval(*each.size[1:])}".rstrip() if math.isfinite(each.size[0]) else ""
     facts = {"size (sd)": size, "noise ±": each.noise, "detects": detectable(effect.error, effect.df)}
@@ -125,7 +126,7 @@ def claim_rows(claims: Sequence[ClaimResult], labels: Labels) -> list[Row]:
         {"claim": each.text(labels), "verdict": each.verdict + ", exploratory" * each.exploratory}
         | {"difference": each.contrast.effect.value, "interval": interval(*each.interval)}
         | {"p (Holm)": each.p, "power": each.power}
-        | beside(each.contrast)
+        | facts_of(each.contrast)
         | {"note": join_notes(each.late, each.contrast.note)}
         for each in claims
     ]

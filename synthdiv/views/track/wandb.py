@@ -82,7 +82,7 @@ class WandbTracker:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a table of rows that all have the columns of the first."""
         columns = list(rows[0])
-        data = [[row[name] for name in columns] for row in rows]
+        data = [[row[column] for column in columns] for row in rows]
         self._run.log({name: self.library.Table(columns=columns, data=data, allow_mixed_types=True)})
 
     def image(self, name: str, file: Path) -> None:
