@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,44 @@ class HarnessTasks:
 
     def unknown(self) -> list[str]:
         """One line for each task that does not exist, with the nearest names."""
-        names = self.manager().all_tasks
+        local = self.local()
+        names = local.all_tasks if local else []
+        if not {*self.tasks} <= {*names}:
+            names = [*names, *packaged_tasks().all_tasks]
         near = {task: difflib.get_close_matches(task, names, 3, 0.5) for task in self.tasks if task not in names}
         text = "tasks: lm-evaluation-harness has no task {!r}; the nearest are {}"
         return [text.format(task, ", ".join(each)) for task, each in near.items()]
 
+    def local(self) -> Any:
+        """What finds the tasks in `path`; None without one."""
+        if not self.path:
+            return None
+        if Resolver(Path(self.path)).folder(Path(self.path)) != self.sha256:
+            raise DataError(f"path={self.path}: the tasks changed since this sweep was launched; launch it again")
+        return task_manager(self.path, packaged=False)
+
     def manager(self) -> Any:
         """What finds the tasks; the thousands of the package are only read if one is wanted."""
-        if self.path and Resolver(Path(self.path)).folder(Path(self.path)) != self.sha256:
-            raise DataError(f"path={self.path}: the tasks changed since this sweep was launched; launch it again")
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        from lm_eval.tasks import TaskManager
-
-        local = TaskManager(include_path=self.path, include_defaults=False) if self.path else None
-        if local and all(task in local.all_tasks for task in self.tasks):
+        local = self.local()
+        if local is None:
+            return packaged_tasks()
+        if {*self.tasks} <= {*local.all_tasks}:
             return local
-        return TaskManager(include_path=self.path, include_defaults=True)
+        return task_manager(self.path, packaged=True)
+
+
+def task_manager(path: str | None, packaged: bool) -> Any:
+    """What finds the tasks of a folder, with those of the package or without."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=path, include_defaults=packaged)
+
+
+@cache
+def packaged_tasks() -> Any:
+    """What finds the tasks of the package: reading their thousands of files takes seconds."""
+    return task_manager(None, packaged=True)
 
 
 @dataclass

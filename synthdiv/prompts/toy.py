@@ -65,8 +65,9 @@ class Law:
         for category, topic in enumerate(self.categories):
             for relation, noun in enumerate(words.RELATIONS[topic][: world.relations]):
                 values = [next(pool) for _ in range(world.values)]
-                places = value_order(world, noun) % world.values
-                self._facts[category, relation] = [values[i:] + values[:i] for i in places.tolist()]
+                places = (value_order(world, noun) % world.values).tolist()
+                turned = {place: values[place:] + values[:place] for place in {*places}}
+                self._facts[category, relation] = [turned[place] for place in places]
                 self._relations[noun] = (category, relation)
                 self._slots |= {noun: "r"} | dict.fromkeys(values, "v")
         self._entity = {name: entity for entity, name in enumerate(self.entities)}
