@@ -21,11 +21,11 @@ BUDGETS = {
     "core": 2410,
     "measures": 4360,
     "models": 1160,
-    "prompts": 1960,
+    "prompts": 1970,
     "generate": 2940,
     "mix": 1120,
     "train": 2460,
-    "evaluate": 3780,
+    "evaluate": 3800,
     "study": 2780,
     "engine": 1790,
     "views": 6270,
@@ -36,7 +36,7 @@ GOALS = {
     "core": 2200, "measures": 3300, "models": 700, "prompts": 1100, "generate": 1800, "mix": 700, "train": 2200,
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31530, 20000
+TOTAL, TOTAL_GOAL = 31560, 20000
 CAUSES = ("logic", "signatures and fields", "documentation", "imports", "blank")
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300
