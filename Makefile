@@ -5,9 +5,9 @@ INSTALL = $(BIN)/pip install --quiet --no-compile
 unexport PYTHONDONTWRITEBYTECODE  # modules are compiled once, when they are first imported: packages have five times as many
 # Two more than there are cores: all tests of Slurm run in one, which mostly waits, and others wait for processes.
 TESTERS = $(shell $(BIN)/python -c "import os; print(min(8, os.cpu_count() or 1) + 2)")
-FAST := tests/test_structure.py tests/test_docs.py tests/study/test_config.py tests/study/test_expand.py \
-	tests/study/test_grid.py tests/study/test_match.py tests/mix/test_allocate.py tests/prompts/test_split.py \
-	tests/core/test_stage.py tests/core/test_ledger.py tests/measures/test_words.py tests/measures/test_ngrams.py
+FAST := tests/test_structure.py tests/study/test_grid.py tests/study/test_match.py tests/mix/test_allocate.py \
+	tests/prompts/test_split.py tests/core/test_stage.py tests/core/test_ledger.py tests/core/test_fields_declared.py \
+	tests/measures/test_words.py tests/measures/test_ngrams.py tests/measures/test_lexical.py
 
 .PHONY: help demo check lint test tests slow benchmark structure clean
 
@@ -24,8 +24,8 @@ demo: .venv/ready  ## set everything up and run a small study of a toy world, wi
 	$(BIN)/synthdiv -m experiment=demo runtime.outputs=$(OUTPUTS) hydra/launcher=local hydra.launcher.jobs=2
 	$(BIN)/synthdiv report demo runtime.outputs=$(OUTPUTS)
 
-check: lint  ## format, lint, types, import contracts, spelling and the fast tests: a minute, two the first time
-	$(BIN)/python -m pytest -q -m 'not slow' -k 'not hydra_composes' $(FAST)  # these two take 40 s
+check: lint  ## format, lint, types, import contracts, spelling and the fast tests: half a minute, more the first time
+	$(BIN)/python -m pytest -q -m 'not slow' $(FAST)
 
 lint: .venv/ready  ## format, lint, types, import contracts and spelling, without tests
 	$(BIN)/ruff format --check
