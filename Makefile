@@ -37,7 +37,7 @@ lint: .venv/ready  ## format, lint, types, import contracts and spelling, withou
 test: lint tests  ## everything that every change must pass: about 25 minutes on two cores
 
 tests: .venv/ready
-	@echo "This takes about 25 minutes on two cores; make check takes about one."
+	@echo "This takes about 25 minutes on two cores; make check takes half a minute."
 	$(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
 
 slow: .venv/ready  ## soaks, large simulations and the whole demo: hours

@@ -26,6 +26,7 @@ from synthdiv.study.generators import Facts
 from tests.structure import with_part
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "fields.md"
+LABELS = ("", "Needs: ", "Tested on: ")  # of the paragraphs of a backend's docstring
 GENERATORS = PAGE.with_name("generators.md")
 NOT_IDENTITY = (Runtime, Track, Report, Facts)  # blocks that enter no key
 LAUNCHERS = {"local": plugins.LocalConfig, "slurm": plugins.SlurmConfig}
@@ -179,10 +180,11 @@ def page() -> str:
 
 def generators_page() -> str:
     """The page of generators, with a row for each backend: the three paragraphs of its module's docstring."""
-    table = ["| backend | runs | needs | tested with |", "|---|---|---|---|"]
+    table = ["| backend | runs | needs | tested on |", "|---|---|---|---|"]
     for backend in Backend:
         text = inspect.getdoc(importlib.import_module(f"synthdiv.generate.{backend.value}")) or ""
-        runs, needs, tested = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        lines = (" ".join(paragraph.split()).removesuffix(".") for paragraph in text.split("\n\n"))
+        runs, needs, tested = (line.removeprefix(label) for line, label in zip(lines, LABELS, strict=True))
         table.append(f"| `{backend.value}` | {runs} | {needs} | {tested} |")
     return with_part(GENERATORS, "\n".join(table))
 

@@ -191,7 +191,7 @@ def suite_class(module: str) -> type[Suite]:
 
 
 def declared(modules: Iterable[str], attribute: str) -> list[Any]:
-    """What those of these suites declare that have this attribute. A module that is gone declares nothing."""
+    """The values of this attribute of the suites, without empty ones and those of modules that are gone."""
     values = []
     for module in modules:
         with contextlib.suppress(ImportError, ConfigError):

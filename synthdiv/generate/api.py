@@ -1,8 +1,8 @@
-"""a server with OpenAI's chat completions; paid answers are kept even if this process is killed
+"""A server with OpenAI's chat completions; paid answers are kept even if this process is killed.
 
-`hosted.server` (one of `runtime.servers`) and `hosted.id`
+Needs: `hosted.server` (one of `runtime.servers`) and `hosted.id`.
 
-`transformers serve` 5.23 on loopback, and a server that fails on purpose. Not tested: any hosted provider
+Tested on: `transformers serve` 5.23 on loopback, and a server that fails on purpose. Not tested: any hosted provider.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""for judges: the truth of the toy world about an answer
+"""For judges: the truth of the toy world about an answer.
 
-`prompts.toy`
+Needs: `prompts.toy`.
 
-CPU
+Tested on: CPU.
 """
 
 from __future__ import annotations

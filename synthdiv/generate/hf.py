@@ -1,8 +1,8 @@
-"""transformers, in the process of the worker
+"""transformers, in the process of the worker.
 
-`checkpoint`, `pretrain` or `gguf`
+Needs: `checkpoint`, `pretrain` or `gguf`.
 
-CPU, in every test
+Tested on: CPU, in every test.
 """
 
 from __future__ import annotations

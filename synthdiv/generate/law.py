@@ -1,8 +1,8 @@
-"""the exact law of a toy family, drawn without a model
+"""The exact law of a toy family, drawn without a model.
 
-`law`, as in `generators=toy`
+Needs: `law`, as in `generators=toy`.
 
-CPU
+Tested on: CPU.
 """
 
 from __future__ import annotations

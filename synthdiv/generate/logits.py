@@ -1,9 +1,9 @@
-"""for judges: probabilities of the options of a rubric, from the raw logits of a model; one answer is the most likely
-option, and its line of `requests.jsonl` has the probability of each and their sum, the `mass`
+"""For judges: probabilities of the options of a rubric, from the raw logits of a model; one answer is the most likely
+option, and its line of `requests.jsonl` has the probability of each and their sum, the `mass`.
 
-`checkpoint`, `pretrain` or `gguf`
+Needs: `checkpoint`, `pretrain` or `gguf`.
 
-CPU
+Tested on: CPU.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""a file of existing answers: nothing is sampled, and no model is opened
+"""A file of existing answers: nothing is sampled, and no model is opened.
 
-`recorded`
+Needs: `recorded`.
 
-CPU
+Tested on: CPU.
 """
 
 from __future__ import annotations

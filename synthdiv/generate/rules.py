@@ -1,8 +1,8 @@
-"""for judges: whether an answer refuses, by the phrases with which it begins
+"""For judges: whether an answer refuses, by the phrases with which it begins.
 
-a rubric `refusal`
+Needs: a rubric `refusal`.
 
-CPU
+Tested on: CPU.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""`vllm serve`, a separate process that ends with the worker; prompts are rendered here, adapters served on their base
+"""`vllm serve`, a separate process that ends with the worker; prompts are rendered here, adapters served on their base.
 
-`checkpoint`, `pretrain` or `gguf`; `runtime.vllm`
+Needs: `checkpoint`, `pretrain` or `gguf`; `runtime.vllm`.
 
-vLLM 0.32.0 on a CPU (`tests/vllm.sh` sets it up): greedy answers are those of `hf`, drawn ones have their law,
-log-probabilities within 1e-3, adapters, merged exports; every day a stand-in for the parts of the protocol that are
-used. Not tested: an accelerator
+Tested on: vLLM 0.32.0 on a CPU (`tests/vllm.sh` sets it up): greedy answers are those of `hf`, drawn ones have their
+law, log-probabilities within 1e-3, adapters, merged exports; every day a stand-in for the parts of the protocol that
+are used. Not tested: an accelerator.
 """
 
 from __future__ import annotations
