@@ -20,7 +20,7 @@ from synthdiv.core.terminal import overwrite
 from synthdiv.core.types import Artifact, ConfigError, Stopped
 
 LOGGER = logging.getLogger("synthdiv")
-SMALL_MODEL = 5_000_000  # weights
+SMALL_MODEL = 1_000_000  # weights
 
 
 @dataclass

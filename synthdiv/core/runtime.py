@@ -58,7 +58,7 @@ class Runtime:
     device: str = "auto"
     """auto (the fastest here), cpu, cuda, cuda:N or mps."""
     threads: int = setting(0, least=0)
-    """Threads of a process; 0: as many as torch takes, and one for models of less than 5 million weights."""
+    """Threads of a process; 0: as many as torch takes, and one for models of less than a million weights."""
     micro_batch: int = setting(0, least=0)
     """Rows that a device takes at once; 0: the whole effective batch."""
     checkpoint_seconds: float = setting(300.0, above=0)
