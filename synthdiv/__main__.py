@@ -173,7 +173,7 @@ def main() -> None:
 
 def dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["measure"]:  # it has options and a help of its own, and nothing to do with Hydra
-        from synthdiv.views.measure.command import measure_file
+        from synthdiv.views.file_scores.command import measure_file
 
         return measure_file(arguments[1:])
     if arguments[:1] == ["judge"]:

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from synthdiv.core.types import ConfigError
+from synthdiv.views.file_scores.command import Parser
 from synthdiv.views.layout import console, text
-from synthdiv.views.measure.command import Parser
 
 DESCRIPTION = """\
 Compare the verdicts of a judge with labels before it is trusted. FILE is a
@@ -58,9 +58,9 @@ def judge_file(arguments: list[str], outputs: Path) -> int:
     options = parser().parse_args(arguments)
     refuse_options(options)
     from synthdiv.views.calibration import Calibration, write_calibration
+    from synthdiv.views.file_scores.score_table import print_scores, records
     from synthdiv.views.judge.judge_scores import JUDGE, pair_scores, rating_scores
     from synthdiv.views.judge.labelled import read_labelled
-    from synthdiv.views.measure.score_table import print_scores, records
 
     log = console(error=True)
     with log.status(text(f"reading {options.file}"), spinner="line"):

@@ -13,7 +13,7 @@ from synthdiv.core.types import ConfigError
 from synthdiv.views.layout import console, plural, text
 
 if TYPE_CHECKING:
-    from synthdiv.views.measure.group_scores import Groups
+    from synthdiv.views.file_scores.group_scores import Groups
 
 ALL = "all"  # the name of the one group without --by
 NO_GROUP = "(none)"  # the group of rows without a value of --by
@@ -96,8 +96,8 @@ def measure_file(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     require_encoder(options.encoder)
     from synthdiv.measures.budgets import TextBudget
-    from synthdiv.views.measure.group_scores import scores_of
-    from synthdiv.views.measure.score_table import print_scores
+    from synthdiv.views.file_scores.group_scores import scores_of
+    from synthdiv.views.file_scores.score_table import print_scores
 
     log = console(error=True)
     with log.status(text(f"reading {options.file}"), spinner="line"):  # silent if stderr is not a terminal
@@ -126,7 +126,7 @@ def require_encoder(folder: Path | None) -> None:
 def read_groups(options: argparse.Namespace) -> Groups:
     from synthdiv.prompts.formats import read_columns
     from synthdiv.study.grid import confirm
-    from synthdiv.views.measure.group_scores import shuffled_groups
+    from synthdiv.views.file_scores.group_scores import shuffled_groups
 
     by, prompt = options.by, options.prompt
     wanted = {"--column": options.column, "--by": by, "--prompt": prompt}

@@ -16,10 +16,10 @@ import zstandard
 from synthdiv.core.types import Score
 from synthdiv.measures.budgets import TextBudget
 from synthdiv.prompts.formats import read_columns
-from synthdiv.views.measure import command
+from synthdiv.views.file_scores import command
 from tests.conftest import write_rows
 from tests.prompts.test_formats import write_csv, write_parquet
-from tests.views.measure.conftest import KEYS, answers
+from tests.views.file_scores.conftest import KEYS, answers
 
 MISTAKES = {
     "no file": ([], ["the following arguments are required: FILE", "synthdiv measure --help"]),
@@ -108,7 +108,7 @@ def calls(monkeypatch):
         scores = [Score("none", math.nan, 1, note="why"), Score("endless", math.inf, 1, -math.inf, 2.0, "bits", True)]
         return dict.fromkeys(groups, scores)
 
-    monkeypatch.setattr("synthdiv.views.measure.group_scores.scores_of", record)
+    monkeypatch.setattr("synthdiv.views.file_scores.group_scores.scores_of", record)
     return calls
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from synthdiv.core.types import Score
-from synthdiv.views.measure.score_table import Notes, label, show_scores
+from synthdiv.views.file_scores.score_table import Notes, label, show_scores
 
 
 def some_scores(shift: float = 0.0, note: str = "") -> list[Score]:

@@ -11,8 +11,8 @@ import pytest
 
 from synthdiv.measures.budgets import TextBudget
 from synthdiv.models.encoder import encode
-from synthdiv.views.measure import group_scores
-from synthdiv.views.measure.group_scores import semantic_groups
+from synthdiv.views.file_scores import group_scores
+from synthdiv.views.file_scores.group_scores import semantic_groups
 
 FOLDER = Path("encoder")
 
