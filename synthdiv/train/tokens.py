@@ -7,17 +7,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.stage import Measured, Node, Stage, Work
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.models.chat import Chat, Pair
 from synthdiv.models.load import tokenizer_of
+from synthdiv.train.recipe import LossOn, Overlong, Recipe
 from synthdiv.train.rows import Row
-
-if TYPE_CHECKING:
-    from synthdiv.train.recipe import Recipe
+from synthdiv.train.schedule import Match
 
 FILE = "tokens.parquet"
 
@@ -43,14 +42,16 @@ class Tokens(Stage):
         student, mix, prompts = inputs["student"], inputs["mix"], inputs["prompts"]
         chat = Chat.for_prompts(tokenizer_of(student), prompts)
         rows = read_mix(mix)
-        prompt_ids, answer_ids = zip(*rendered(chat, rows), strict=True)
-        ids = pyarrow.list_(pyarrow.int32())
-        columns = {"id": [row["id"] for row in rows], "prompt": pyarrow.array(prompt_ids, ids)}
-        pyarrow.parquet.write_table(pyarrow.table(columns | {"answer": pyarrow.array(answer_ids, ids)}), out / FILE)
+        pairs = rendered(chat, rows)
+        lists = pyarrow.list_(pyarrow.int32())
+        prompt_ids, answer_ids = (pyarrow.array(ids, lists) for ids in zip(*pairs, strict=True))
+        columns = {"id": [row["id"] for row in rows], "prompt": prompt_ids, "answer": answer_ids}
+        pyarrow.parquet.write_table(pyarrow.table(columns), out / FILE)
+        lengths = [len(prompt) + len(answer) for prompt, answer in pairs]
         return {
             "rows": len(rows),
-            "tokens": sum(map(len, prompt_ids)) + sum(map(len, answer_ids)),
-            "longest": max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True)),
+            "tokens": sum(lengths),
+            "longest": max(lengths),
             "system_folded": chat.folded,
         }
 
@@ -79,11 +80,11 @@ def encode(stage: Recipe, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> t
         too_long = len(ids) < len(prompt) + len(answer)
         if len(ids) <= max(len(prompt), 1):  # nothing predicts the first token of a text
             counts["unanswered_rows"] += 1
-        elif too_long and stage.overlong.value == "drop":
+        elif too_long and stage.overlong is Overlong.drop:
             counts["dropped_rows"] += 1
         else:
             counts["cut_rows"] += too_long
-            first = len(prompt) if stage.loss_on.value == "answer" else 0
+            first = len(prompt) if stage.loss_on is LossOn.answer else 0
             rows.append(Row(ids, first, item.get("source", ""), item["id"]))
     if not rows:
         raise DataError(
@@ -95,9 +96,9 @@ def encode(stage: Recipe, mix: list[dict[str, Any]], pairs: Iterable[Pair]) -> t
 
 
 def declared(stage: Recipe, dropped: int, rows: int) -> None:
-    """Which answers are too long differs between arms: without them arms no longer train on the same prompts. A prompt
-    that leaves no room for an answer is the same in every arm."""
-    if stage.match.value == "rows" and dropped > stage.left_out * rows:
+    """Raise where more rows were left out for being too long than is declared: they differ between arms, which then no
+    longer train on the same prompts. A prompt that leaves no room for an answer is the same in every arm."""
+    if stage.match is Match.rows and dropped / rows > stage.left_out:
         share = math.ceil(1000 * dropped / rows) / 1000
         raise DataError(
             f"train.overlong=drop leaves out {dropped} of {rows} rows, and of another arm it may be others: their "

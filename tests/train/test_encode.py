@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from synthdiv.core.types import DataError
 from synthdiv.mix.fine_tuning_set import read_mix
-from synthdiv.mix.mix import Mix
 from synthdiv.models.chat import Chat
 from synthdiv.train.recipe import LossOn, Method, Overlong
 from synthdiv.train.schedule import Match
-from synthdiv.train.tokens import encode, rendered
+from synthdiv.train.tokens import declared, encode, rendered
 from synthdiv.train.train import Train
-from tests.models.small import build, opened, tiny_model
+from tests.models.small import build, opened
 
 FIELDS_SHOWN = ("train.overlong", "train.left_out")
-
-
-@pytest.fixture(scope="module")
-def student(root):
-    return build(root, tiny_model())
-
-
-@pytest.fixture(scope="module")
-def human(root, prompts):
-    return build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +59,20 @@ def test_rows_that_only_this_arm_leaves_out_are_declared_or_refused(chat, human)
         DataError, match=r"leaves out \d+ of 48 rows.*train\.left_out=0\.\d+ report\.unmatched"
     ) as error:
         made()
-    declared = float(str(error.value).rpartition("left_out=")[2].split()[0])
-    assert made(left_out=declared)[1] == made(match=Match.steps, budget=3)[1]
+    assert made(left_out=share_to_declare(error))[1] == made(match=Match.steps, budget=3)[1]
+
+
+def share_to_declare(error):
+    return float(str(error.value).rpartition("left_out=")[2].split()[0])
+
+
+@given(st.integers(1, 400), st.integers(1, 400))
+@example(29, 71)
+def test_the_share_that_the_message_names_is_enough(dropped, kept):
+    """Even where a product of it is not: 0.29 * 100 is less than 29."""
+    with pytest.raises(DataError, match="declare it") as error:
+        declared(Train(), dropped, dropped + kept)
+    declared(Train(left_out=share_to_declare(error)), dropped, dropped + kept)
 
 
 @pytest.mark.parametrize("loss_on", LossOn)
