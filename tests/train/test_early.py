@@ -21,7 +21,7 @@ from synthdiv.train.fit import fit
 from synthdiv.train.recipe import Method, Overlong, StopRule, Training
 from synthdiv.train.schedule import Match, schedule
 from synthdiv.train.train import Train
-from tests.models.small import build, cpu_run, opened, tiny_model
+from tests.models.small import build, cpu_run, opened
 from tests.train.test_module import OPTIMIZING, Stopped, blank, some_rows, stopping, weights
 
 FALLS = {2: 5.0, 4: 3.0, 6: 4.0, 8: math.nan, 10: 3.0, 12: 1.0}
@@ -119,9 +119,7 @@ def test_of_equal_steps_the_first_is_the_best():
     assert best_step(curve_of({}, 6)) is None
 
 
-def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_matched(root, prompts):
-    student = build(root, tiny_model())
-    human = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
+def test_a_stage_that_stops_early_saves_its_best_step_and_says_that_it_is_not_matched(root, prompts, student, human):
     often = {"stop": StopRule.early, "evaluate_every": 3, "patience": 2}
     recipe = Train(method=Method.full, epochs=30, batch_rows=16, lr=3e-2, validation=0.2, **often)
     artifact = build(root, recipe, student, human, prompts)
@@ -146,8 +144,7 @@ def test_what_early_stopping_needs_is_asked_before_anything_runs():
     assert not problems(Train(left_out=0.1, overlong=Overlong.drop), "train")
 
 
-def test_a_mix_too_small_to_hold_out_a_row_is_refused(root, prompts):
-    student = build(root, tiny_model())
+def test_a_mix_too_small_to_hold_out_a_row_is_refused(root, prompts, student):
     one = build(root, Mix(1, real_share=1.0, train_rows=48, shard_rows=4), prompts)
     with pytest.raises(DataError, match=r"train\.validation"):
         build(root, Train(method=Method.full, stop=StopRule.early), student, one, prompts)

@@ -9,7 +9,6 @@ from synthdiv.core.fields import problems
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import ConfigError
-from synthdiv.mix.mix import Mix
 from synthdiv.models import load
 from synthdiv.study.config import Cell, Kind
 from synthdiv.train.recipe import Method
@@ -40,14 +39,13 @@ def test_without_an_accelerator_or_the_library_it_says_what_to_do(monkeypatch):
         load.require_4bit_support("cuda")
 
 
-def test_an_adapter_is_trained_on_weights_in_four_bits(root, prompts, monkeypatch):
+def test_an_adapter_is_trained_on_weights_in_four_bits(root, prompts, human, monkeypatch):
     """On a processor, where only the refusal is lifted: what is packed, trained, saved and opened again is real."""
     pytest.importorskip("bitsandbytes")
     monkeypatch.setattr("synthdiv.train.tune.require_4bit_support", lambda device: None)
     # a processor with these instructions packs the weights once more when they are first read, and then trains no more
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
     student = build(root, tiny_model(hidden=192))
-    human = build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
     model, _ = load.load_base(student, "fp32", packed=True)
     held = {type(part).__name__ for name, part in model.named_modules() if name.endswith("_proj")}
     assert held == {"Linear4bit"}

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,8 +132,6 @@ def test_a_model_whose_rows_see_one_another_is_refused():
 
 def test_a_model_without_positions_is_refused():
     """A recurrent one carries its state from row to row."""
-    import transformers
-
     torch.manual_seed(0)
     shape = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     model = transformers.MambaForCausalLM(transformers.MambaConfig(**shape))

@@ -16,7 +16,6 @@ from synthdiv.core.runtime import Runtime
 from synthdiv.core.store import Store
 from synthdiv.core.strategy import Strategy
 from synthdiv.engine.job import Job
-from synthdiv.mix.mix import Mix
 from synthdiv.study.config import Track
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint
 from synthdiv.train.recipe import Lora, Method
@@ -201,9 +200,8 @@ def test_a_compiled_training_is_the_same_and_goes_on(alone, tmp_path, cases):
 
 
 @pytest.fixture(scope="module")
-def inputs(root, prompts):
-    student = build(root, tiny_model(layers=2))
-    return student, build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts), prompts
+def inputs(root, prompts, human):
+    return build(root, tiny_model(layers=2)), human, prompts
 
 
 @pytest.fixture(scope="module")
