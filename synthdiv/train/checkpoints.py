@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def whole(path: Path) -> dict[str, Any] | None:
     """The content of a checkpoint; None where it is truncated or corrupt. Errors of disk and memory are raised."""
-    if not path.is_file() or not path.stat().st_size:
+    if not path.is_file():
         return None
     try:
         with zipfile.ZipFile(path) as parts:  # torch writes checksums and does not read them
@@ -79,12 +79,12 @@ def save(checkpoint: dict[str, Any], folder: Path, run: Run) -> None:
         return
     curve = checkpoint["curve"]
     folder.mkdir(exist_ok=True)
-    path = at_step(folder, len(curve))
-    with path.with_suffix(".draft").open("wb") as draft:
-        torch.save(checkpoint, draft)
-        draft.flush()
-        os.fsync(draft.fileno())
-    path.with_suffix(".draft").replace(path)
+    draft = folder / "0.draft"  # of an interrupted write it is overwritten, and counts as no step (`files.reach`)
+    with draft.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(at_step(folder, len(curve)))
     spared = {int(kept.stem) for kept in newest_first(folder)[:2]}
     spared |= {best_step(curve[:step]) or step for step in spared}
     for old in newest_first(folder):

@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 
+from synthdiv.core.files import reach
 from synthdiv.core.types import DataError
 from synthdiv.core.types import Stopped as Asked
 from synthdiv.train.checkpoints import CHECKPOINTS, newest_checkpoint, newest_first, save
@@ -77,6 +78,19 @@ def test_a_memory_that_is_too_small_is_no_torn_file(tmp_path, monkeypatch, words
     with pytest.raises(RuntimeError, match="allocate"):
         newest_checkpoint(tmp_path)
     assert newest_first(tmp_path)
+
+
+def test_what_an_interrupted_write_leaves_is_no_progress_and_does_not_stay(tmp_path, monkeypatch):
+    def failing(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="no space"):
+        save({"curve": points(3)}, tmp_path, cpu_run())
+    monkeypatch.undo()
+    assert reach([tmp_path])[0] < "000000001"
+    save({"curve": points(4)}, tmp_path, cpu_run())
+    assert [path.name for path in tmp_path.iterdir()] == ["000000004.ckpt"]
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
