@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.fields import locator, setting
 from synthdiv.core.resolver import Resolver, unchanged
@@ -24,10 +24,8 @@ from synthdiv.prompts.toy_words import REFUSAL
 from synthdiv.prompts.toy_world import Speaker
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.recipe import Optimizing, Training
+from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, schedule
-
-if TYPE_CHECKING:
-    from synthdiv.train.rows import Row
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 LETTER = 10  # supervised tokens that the letter of a verdict counts as: one is lost among the words of other rows
@@ -72,7 +70,7 @@ class TextCorpus:
     """A file: .txt or .txt.gz."""
     separator: str = "<|doc|>"
     """A line that equals it ends a document."""
-    megabytes: float = 8.0
+    megabytes: float = setting(8.0, above=0)
     """How much of the file is read."""
     sha256: str = ""
     """Content of the file, filled in by resolving; given beforehand it pins the content."""
@@ -151,9 +149,9 @@ class Pretrain(Stage):
         run.close()
         quiet()
         texts = list(toy_texts(self.toy, self.seed)) if self.toy else list(documents(self.text))  # type: ignore[arg-type]
-        corpus = self.toy if self.toy and self.toy.world and not self.vocabulary else None
-        suites = bool(corpus and (corpus.refusals or corpus.judging))
-        words = Law(corpus.world).words(suites) if corpus and corpus.world else None
+        words = None
+        if self.toy and self.toy.world and self.vocabulary is None:
+            words = Law(self.toy.world).words(bool(self.toy.refusals or self.toy.judging))
         tokenizer = train_tokenizer(texts, self.vocabulary, words)
         rows = encode(texts, tokenizer, self.context)
         if self.toy:
@@ -227,8 +225,6 @@ def train_tokenizer(texts: list[Any], size: int | None, words: list[str] | None 
 
 def encode(texts: list[Any], tokenizer: Any, context: int) -> list[Row]:
     """Conversations as one sequence each, answers supervised; documents joined and cut into full sequences."""
-    from synthdiv.train.rows import Row
-
     if texts[0][0] is not None:
         chat = Chat(tokenizer)
         pairs = chat.pairs([prompt for prompt, _ in texts], [answer for _, answer in texts])

@@ -135,6 +135,7 @@ def test_a_context_too_short_for_the_prompts_is_an_error_and_no_endless_loop(tmp
     [
         ({"text": TextCorpus("a")}, "pretrain.toy, pretrain.text"), ({"heads": 3}, "pretrain.hidden=16"),
         ({"vocabulary": 200}, "pretrain.vocabulary"), ({"context": 1}, "pretrain.context"),
+        ({"text": TextCorpus("a", megabytes=0.0)}, "pretrain.text.megabytes"),
         ({"lr": -1.0}, "pretrain.lr"), ({"seed": -1}, "pretrain.seed"), ({"tokens": 0}, "pretrain.tokens"),
     ],
 )  # fmt: skip
