@@ -44,4 +44,4 @@ def evaluations(curve: Curve) -> dict[int, float]:
 def best_step(curve: Curve) -> int | None:
     """The step of the least held-out loss, the first of equals; None before the first that is a number."""
     losses = {step: loss for step, loss in evaluations(curve).items() if math.isfinite(loss)}
-    return min(losses, key=lambda step: losses[step]) if losses else None
+    return min(losses, key=lambda step: losses[step], default=None)

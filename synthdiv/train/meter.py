@@ -6,13 +6,14 @@ import math
 import warnings
 from typing import Any
 
+import torch
+
 H200 = {"bf16": 989.4e12, "fp32": 66.9e12}  # as Lightning has it for H100 SXM, the same chip; it has none for H200
 VARYING = ("tokens_per_second", "mfu", "memory_bytes")  # columns of metrics.parquet that differ between two runs
 
 
 def peak_rate(device: Any, precision: str) -> float:
     """Operations a second of a device in dense matrix products, from Lightning's table and ours; NaN without."""
-    import torch
     from lightning.fabric.utilities.throughput import get_available_flops
 
     if device.type != "cuda":
@@ -29,8 +30,6 @@ class StepWork:
     with weights of three dimensions, which are experts of which a token sees a few, or convolutions."""
 
     def __init__(self, model: Any):
-        import torch
-
         head = model.get_output_embeddings()
         config = model.config.get_text_config()
         self.each = self.head = 0.0
@@ -61,8 +60,6 @@ class Meter:
     """Rate, use and memory of one step after another."""
 
     def __init__(self, model: Any, device: Any, precision: str, devices: int = 1):
-        import torch
-
         self.cuda, self.device = device.type == "cuda", device
         if self.cuda:  # or the peak would be that of whatever ran before in this process
             torch.cuda.reset_peak_memory_stats(device)
@@ -78,8 +75,6 @@ class Meter:
     def memory(self) -> int:
         """Most bytes held on an accelerator since it began; on a processor those that the process has in memory now."""
         if self.cuda:
-            import torch
-
             return int(torch.cuda.max_memory_allocated(self.device))
         import psutil
 

@@ -6,18 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.fields import setting
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import Run
 from synthdiv.models.load import Precision
+from synthdiv.train.early import Early
+from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match
-
-if TYPE_CHECKING:
-    from synthdiv.train.early import Early
-    from synthdiv.train.rows import Row
 
 
 class Method(Enum):
@@ -130,9 +128,9 @@ class Recipe:
         early, by_rows = self.stop is StopRule.early, self.match is Match.rows
         match = f"{name}.match={self.match.value}"
         changed = [
-            f"{name}.{field}={getattr(self, field)}: only {name}.stop=early uses it"
-            for field, default in (("evaluate_every", 20), ("patience", 5))
-            if getattr(self, field) != default and not early
+            f"{name}.{option}={getattr(self, option)}: only {name}.stop=early uses it"
+            for option in ("evaluate_every", "patience")
+            if not early and getattr(self, option) != getattr(Recipe, option)
         ]
         rules = (
             (by_rows != (self.budget is None), f"{match}, {name}.budget={self.budget}: rows counts by {name}.epochs "

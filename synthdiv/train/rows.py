@@ -99,7 +99,7 @@ class Rows:
         return plan
 
     def shared(
-        self, numbers: list[int], micro: int, device: str, rank: int = 0, ranks: int = 1
+        self, numbers: list[int], micro: int, device: str, rank: int, ranks: int
     ) -> list[tuple[list[list[int]], float]]:
         """The batches of a step that `rank` takes, each with its weight: every rank takes equally many, and those of
         weight 0 only keep the ranks in step. Rows are dealt by length."""

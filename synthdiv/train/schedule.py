@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from synthdiv.core.lazy import np
-
-if TYPE_CHECKING:
-    from synthdiv.train.rows import Row
+from synthdiv.train.rows import Row
 
 
 class Match(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -94,11 +94,10 @@ class Zero(Ranked, DeepSpeedStrategy):
         """The optimizer over this rank's parts of all weights."""
         return self.deepspeed_engine.optimizer.optimizer
 
-    def flat(self) -> Iterator[Any]:
+    def flat(self) -> Any:
         """This rank's parts of all weights, as the optimizer has them."""
-        optimizer = self.deepspeed_engine.optimizer
         name = "fp32_partitioned_groups_flat" if self.zero_stage_3 else "single_partition_of_fp32_groups"
-        yield from getattr(optimizer, name)
+        return getattr(self.deepspeed_engine.optimizer, name)
 
     def tensors(self, weight: Any, optimizer: bool) -> dict[str, Any]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -110,32 +109,21 @@ class Zero(Ranked, DeepSpeedStrategy):
         return tensors
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        from deepspeed import utils
+        import deepspeed
 
         memory = checkpoint["optimizer"]
         for state in self.adamw.state.values():
             state["step"].copy_(next(iter(memory.values()))["step"])
         which = "local" if self.zero_stage_3 else "full"
-        set_weight = getattr(utils, f"safe_set_{which}_fp32_param")
-        set_memory = getattr(utils, f"safe_set_{which}_optimizer_state")
+        set_weight = getattr(deepspeed.utils, f"safe_set_{which}_fp32_param")
+        set_memory = getattr(deepspeed.utils, f"safe_set_{which}_optimizer_state")
         for name, weight in self.trained():
             value = checkpoint["state_dict"][name].to(self.root_device)
-            self.fill(weight, value)
+            with deepspeed.zero.GatheredParameters([weight], modifier_rank=0), torch.no_grad():
+                weight.copy_(value)  # the model computes with this one, and the optimizer has another
             set_weight(weight, self.part(value, weight))
             for key in MEMORY:
                 set_memory(weight, self.part(memory[name][key].to(self.root_device), weight), key)
-
-    def fill(self, weight: Any, value: Any) -> None:
-        """Set the weight that the model computes with; the optimizer has another."""
-        import deepspeed
-
-        if not self.zero_stage_3:
-            with torch.no_grad():
-                weight.copy_(value)
-            return
-        with deepspeed.zero.GatheredParameters([weight], modifier_rank=0), torch.no_grad():
-            if self.is_global_zero:
-                weight.copy_(value)
 
     def part(self, value: Any, weight: Any) -> Any:
         """ZeRO 3 cuts the flattened weight; the last part is filled up with zeros. The other stages cut no weight."""
