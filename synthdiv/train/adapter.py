@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.types import DataError
 from synthdiv.models.load import peft_warnings_ignored
-
-if TYPE_CHECKING:
-    from synthdiv.train.recipe import Lora
+from synthdiv.train.recipe import Lora
 
 ALL_LINEAR = "all-linear"  # as PEFT calls it
 
@@ -22,10 +20,10 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
     import torch
 
     layers = linear_layers(model)
-    wanted = [target for target in lora.targets if target != ALL_LINEAR]
     if problem := unknown_targets(lora.targets, layers):
         raise DataError(problem)
-    paths = [path for path in layers if wanted != lora.targets or any(is_at(path, target) for target in wanted)]
+    every = ALL_LINEAR in lora.targets
+    paths = [path for path in layers if every or any(is_at(path, target) for target in lora.targets)]
     names = sorted({path.rpartition(".")[2] for path in paths})
     namesakes = [path for path, _ in model.named_modules() if any(is_at(path, name) for name in names)]
     torch.manual_seed(seed)  # the adapter's random start belongs to train.seed
@@ -52,7 +50,7 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Any:
     return model
 
 
-def unknown_targets(targets: list[str], paths: Iterable[str], exact: bool = True) -> str | None:
+def unknown_targets(targets: list[str], paths: Collection[str], exact: bool = True) -> str | None:
     """The problem of targets that no linear layer at `paths` has. With `exact` false prefixes of paths may differ."""
     names = sorted({path.rpartition(".")[2] for path in paths})
 
@@ -92,8 +90,9 @@ def freeze_other_towers(model: Any) -> None:
         weight.requires_grad_(weight in trained)
 
 
-def save_adapter(model: Any, folder: Path, hub: str | None, weights: dict[str, Any] | None = None) -> None:
-    """As PEFT saves it, less what differs between equal adapters: the order of a set, and where the base lies here."""
+def save_adapter(model: Any, folder: Path, hub: str | None, weights: dict[str, Any] | None) -> None:
+    """As PEFT saves it, less what differs between equal adapters: the order of a set, and where the base lies here.
+    `weights` are what a strategy has made whole, if it cuts them."""
     model.save_pretrained(folder, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form that names the base's path
     file = folder / "adapter_config.json"
@@ -103,7 +102,7 @@ def save_adapter(model: Any, folder: Path, hub: str | None, weights: dict[str, A
 
 
 def verify(weights: Iterable[tuple[str, Any]], shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise unless all weights are whole, finite and, of an adapter, changed: parts of sharded ones once were not."""
+    """Raise unless all weights are finite and whole, as a strategy must give them, and an adapter's are changed."""
     import torch
 
     after = {}

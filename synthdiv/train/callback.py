@@ -31,7 +31,6 @@ class StageCallback(Callback):
     def __init__(self, training: Training, tuning: Tuning):
         self.training, self.tuning, self.run = training, tuning, training.run
         self.folder: Path = training.out / checkpoints.CHECKPOINTS
-        self.saved = self.begun = time.monotonic()
         self.seconds, self.resumed = 0.0, 0
         self.before: Losses = {}
         self.after: Losses = {}
@@ -45,8 +44,7 @@ class StageCallback(Callback):
         """The model is on its device; Lightning has not set its signal handlers yet."""
         self.handler = signal.getsignal(signal.SIGTERM)
         self.before = self.validate()
-        if self.training.packed:
-            training = self.training
+        if (training := self.training).packed:
             isolating(training.model, training.rows, training.pad, training.precision, self.tuning)
         self.resume()
         self.tuning.train()
@@ -71,7 +69,7 @@ class StageCallback(Callback):
         message = f"steps, loss {point['loss']:.3f}"
         self.run.progress(step, steps, message, self.keep if good else None)
         due = time.monotonic() - self.saved >= self.run.checkpoint_seconds
-        due = self.tuning.spread.reduce_boolean_decision(due, all=False)
+        due = self.tuning.strategy.reduce_boolean_decision(due, all=False)
         if (due and good) or (early and best_step(self.curve) == step):
             self.keep()
         trainer.should_stop = self.finished()
@@ -86,20 +84,20 @@ class StageCallback(Callback):
         """Keep the last good state, remove those that are not, and name it in the error."""
         if not isinstance(error, Diverged):
             return
-        if self.tuning.spread.broadcast(error.good and len(self.curve) > 0):
+        if self.tuning.strategy.broadcast(error.good and len(self.curve) > 0):
             state = self.state()
-            if self.run.rank == 0 and all(bool(value.isfinite().all()) for value in state["state_dict"].values()):
+            if all(value.isfinite().all() for value in state["state_dict"].values()):
                 checkpoints.save(state, self.folder, self.run)
         elif self.run.rank == 0:
             checkpoints.remove_diverged(self.folder, self.curve, self.tuning.watch.limit)
-        self.tuning.spread.barrier()  # all ranks name the same
+        self.tuning.strategy.barrier()  # all ranks name the same
         last = "no checkpoint was kept yet"
-        for path in checkpoints.newest_first(self.folder)[:1]:
-            last = f"the last good checkpoint is that of step {int(path.stem)} in {self.folder}"
+        if kept := checkpoints.newest_first(self.folder):
+            last = f"the last good checkpoint is that of step {int(kept[0].stem)} in {self.folder}"
         error.args = (f"{error}; {last}. Lower train.lr, or look at these rows",)
 
     def state(self) -> dict[str, Any]:
-        return self.tuning.spread.state() | {"curve": self.curve, "of": self.training.student}
+        return self.tuning.strategy.state() | {"curve": self.curve, "of": self.training.student}
 
     def keep(self) -> None:
         checkpoints.save(self.state(), self.folder, self.run)
@@ -117,7 +115,7 @@ class StageCallback(Callback):
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one. Rank 0 chooses, and every rank reads the same."""
         newest = checkpoints.newest_checkpoint(self.folder) if self.run.rank == 0 else None
-        step = self.resumed = self.tuning.spread.broadcast(len(newest["curve"]) if newest else 0)
+        step = self.resumed = self.tuning.strategy.broadcast(len(newest["curve"]) if newest else 0)
         if not step:
             return
         checkpoint = checkpoints.read(at_step(self.folder, step))
@@ -140,7 +138,7 @@ class StageCallback(Callback):
                 raise DataError(
                     f"{path}: the checkpoint of the best step cannot be read; the same command goes on from before it"
                 )
-            self.tuning.spread.load(checkpoint)
-            self.tuning.spread.barrier()  # rank 0 removes the file once it is done
+            self.tuning.strategy.load(checkpoint)
+            self.tuning.strategy.barrier()  # rank 0 removes the file once it is done
         self.after = self.validate()
         self.training.save(self.tuning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import torch
@@ -13,12 +13,10 @@ import torch
 from synthdiv.core.types import DataError
 from synthdiv.train.divergence import Diverged, LossWatch
 from synthdiv.train.loss import loss_sum
+from synthdiv.train.meter import Meter
 from synthdiv.train.recipe import Training
 from synthdiv.train.rows import Row, Rows
-
-if TYPE_CHECKING:
-    from synthdiv.train.meter import Meter
-    from synthdiv.train.strategies import NamedState
+from synthdiv.train.strategies import NamedState
 
 
 def factor(step: int, steps: int, shape: str, warmup: float) -> float:
@@ -56,11 +54,11 @@ class Tuning(lightning.LightningModule):
         return ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
 
     @property
-    def spread(self) -> NamedState:
+    def strategy(self) -> NamedState:
         return self.trainer.strategy  # type: ignore[return-value]
 
     def configure_model(self) -> None:
-        self.spread.shard(self)
+        self.strategy.shard(self)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Norms and biases are not decayed."""
@@ -68,7 +66,7 @@ class Tuning(lightning.LightningModule):
         others = [weight for name, weight in self.trained() if len(self.shapes[name]) < 2]
         groups: Any = [(decayed, self.optimizing.weight_decay), (others, 0.0)]
         groups = [{"params": weights, "weight_decay": decay} for weights, decay in groups if weights]
-        fused = self.spread.fused and self.spread.root_device.type in ("cpu", "cuda")
+        fused = self.strategy.fused and self.strategy.root_device.type in ("cpu", "cuda")
         return torch.optim.AdamW(groups, lr=self.optimizing.lr, betas=self.optimizing.betas, fused=fused)
 
     def train_dataloader(self) -> range:
@@ -77,7 +75,7 @@ class Tuning(lightning.LightningModule):
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
         """Take over weights, optimizer and curve of a checkpoint; the schedule determines the rest."""
-        self.spread.load(checkpoint)
+        self.strategy.load(checkpoint)
         self.curve = checkpoint["curve"]
         self.watch = LossWatch(self.curve)
         self.trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": len(self.curve)})  # for loggers
@@ -85,7 +83,8 @@ class Tuning(lightning.LightningModule):
     def training_step(self, number: int, _index: int) -> None:
         begun = time.perf_counter()
         # dropout depends on the step and not on what ran before; each rank has its own (a processor reads 32 bits)
-        seeded: Any = torch.default_generator if self.spread.root_device.type == "cpu" else torch  # torch traces calls
+        on_cpu = self.strategy.root_device.type == "cpu"
+        seeded: Any = torch.default_generator if on_cpu else torch  # `torch.manual_seed` keeps a trace of each call
         seeded.manual_seed(self.seed * 1_000_003 + number + self.global_rank * 2_654_435_761)
         lr = self.optimizing.lr * factor(number, len(self.steps), self.optimizing.schedule, self.optimizing.warmup)
         rows = [self.rows.rows[index] for index in self.steps[number]]
@@ -93,12 +92,12 @@ class Tuning(lightning.LightningModule):
         loss, *by_source = self.gradients(self.steps[number], tokens).tolist()
         if not math.isfinite(loss):
             raise self.unusable(number, f"the loss is {loss}")
-        if number == 0 and (unreached := self.spread.without_gradient()) and not self.routed:
+        if number == 0 and (unreached := self.strategy.without_gradient()) and not self.routed:
             raise DataError(
                 f"{len(unreached)} trained weights have no gradient after the first step (first {unreached[0]}): the "
                 "loss does not depend on them. Choose train.lora.targets below the language model, such as all-linear"
             )
-        norm = self.spread.update(lr, self.optimizing.clip)
+        norm = self.strategy.update(lr, self.optimizing.clip)
         if not math.isfinite(norm):
             raise self.unusable(number, f"the gradient's norm is {norm}")
         point: dict[str, float] = {
@@ -119,40 +118,37 @@ class Tuning(lightning.LightningModule):
     def gradients(self, numbers: list[int], tokens: int) -> Any:
         """Add the gradient of the mean loss of a step's supervised `tokens`; return summed loss, and that of each
         source."""
-        sums = torch.zeros(1 + len(self.rows.sources), device=self.spread.root_device)
-        batches = self.shared(self.rows, numbers, self.micro)
+        sums = torch.zeros(1 + len(self.rows.sources), device=self.strategy.root_device)
+        batches = self.shared(self.rows, numbers)
         for index, (rows, weight) in enumerate(batches, 1):
-            batch = self.rows.tensors(rows, self.spread.root_device)
-            with self.spread.accumulate(index == len(batches)):
-                loss, each = self.spread.call(loss_sum, batch)
+            batch = self.rows.tensors(rows, self.strategy.root_device)
+            with self.strategy.accumulate(index == len(batches)):
+                loss, each = self.strategy.call(loss_sum, batch)
                 # ranks average their gradients, and these are parts of one sum
-                self.manual_backward(loss * weight / tokens * self.spread.world_size)  # type: ignore[attr-defined]
+                self.manual_backward(loss * weight / tokens * self.strategy.world_size)  # type: ignore[attr-defined]
             sums[0] += loss.detach() * weight
             if len(batch["sources"]):
                 sums[1:].index_add_(0, batch["sources"], each * weight)
-        return self.spread.reduce(sums, reduce_op="sum")
+        return self.strategy.reduce(sums, reduce_op="sum")
 
-    def shared(self, rows: Rows, numbers: list[int], micro: int) -> list[tuple[list[list[int]], float]]:
-        device = "offload" if self.offload else self.spread.root_device.type
-        size = self.spread.world_size  # type: ignore[attr-defined]
-        return rows.shared(numbers, micro, device, self.global_rank, size)
+    def shared(self, rows: Rows, numbers: list[int]) -> list[tuple[list[list[int]], float]]:
+        device = "offload" if self.offload else self.strategy.root_device.type
+        size = self.strategy.world_size  # type: ignore[attr-defined]
+        return rows.shared(numbers, self.micro, device, self.global_rank, size)
 
     def mean_loss(self, rows: list[Row]) -> float:
         """Negative log-likelihood per supervised token (nats), pooled; ranks share the rows and call it together."""
         table, training = Rows(rows, 0), self.training
-        total: Any = torch.zeros((), device=self.spread.root_device)
+        total: Any = torch.zeros((), device=self.strategy.root_device)
         self.eval()
         with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
-            for part, weight in self.shared(table, list(range(len(rows))), self.micro):
-                total += self.spread.call(loss_sum, table.tensors(part, self.spread.root_device))[0] * weight
+            for part, weight in self.shared(table, list(range(len(rows)))):
+                total += self.strategy.call(loss_sum, table.tensors(part, self.strategy.root_device))[0] * weight
         self.train(training)
-        return float(self.spread.reduce(total, reduce_op="sum")) / sum(row.supervised for row in rows)
+        return float(self.strategy.reduce(total, reduce_op="sum")) / sum(row.supervised for row in rows)
 
     def unusable(self, number: int, problem: str, before: bool = True) -> Diverged:
         """`before`: the weights are still those before this step."""
-        losses = {index: self.mean_loss([self.rows.rows[index]]) for index in self.steps[number]}
-        names = {index: self.rows.rows[index].id or str(index) for index in losses}
-        return Diverged.of_rows(
-            f"{problem} at step {number + 1}", [(losses[index], names[index]) for index in losses],
-            self.watch.limit, before,
-        )  # fmt: skip
+        rows = {index: self.rows.rows[index] for index in self.steps[number]}  # each once
+        losses = [(self.mean_loss([row]), row.id or str(index)) for index, row in rows.items()]
+        return Diverged(f"{problem} at step {number + 1}", losses, self.watch.limit, before)

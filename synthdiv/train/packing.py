@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from synthdiv.core.types import DataError
+from synthdiv.train.module import Tuning
 from synthdiv.train.rows import Row, Rows
-
-if TYPE_CHECKING:
-    from synthdiv.train.module import Tuning
 
 KINDS = ("eager", "sdpa")  # of these transformers masks the rows before by positions that start again
 NEAR = {"fp32": 1e-4, "bf16": 0.1}  # how far logits may be rounded apart, as a share of the largest
@@ -32,28 +32,26 @@ def isolating(model: Any, rows: list[Row], pad: int, precision: str, tuning: Tun
 
 def leak(model: Any, rows: list[Row], pad: int, precision: str, tuning: Tuning | None = None) -> bool:
     """Whether the logits of the second of two rows depend on the first, or on there being one: as it will train."""
-    import torch
-
     first, second = rows
     count = model.get_input_embeddings().num_embeddings
-    other = Row(tuple((token + 1) % count for token in first.ids), 0)
+    replaced = Row(tuple((token + 1) % count for token in first.ids), 0)
     training = model.training
-    device = tuning.spread.root_device if tuning else next(model.parameters()).device
+    device = tuning.strategy.root_device if tuning else next(model.parameters()).device
     model.eval()
 
     def logits(*given: Row) -> Any:
         batch = Rows(list(given), pad, 1).tensors([list(range(len(given)))], device)
         names = ("input_ids", "position_ids", "attention_mask")
         shown = {name: batch[name] for name in names if name in batch}
-        every = forward(model, shown) if tuning is None else tuning.spread.call(forward, shown)
+        every = forward(model, shown) if tuning is None else tuning.strategy.call(forward, shown)
         end = sum(len(row.ids) for row in given)  # padding follows
         return every[0, end - len(second.ids) : end].float()
 
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        alone, behind, changed = logits(second), logits(first, second), logits(other, second)
+        alone, behind, changed = logits(second), logits(first, second), logits(replaced, second)
     model.train(training)
     near = NEAR[precision] * float(alone.abs().max())
-    return bool((behind - changed).abs().max() > near) or bool((behind - alone).abs().max() > near)
+    return any(bool((behind - other).abs().max() > near) for other in (changed, alone))
 
 
 def forward(model: Any, inputs: dict[str, Any]) -> Any:

@@ -8,27 +8,24 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthdiv.core.types import Artifact, DataError, Run
 from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.models.chat import Chat
-from synthdiv.models.load import OpenModel, load_whole, require_4bit_support
+from synthdiv.models.load import context_of, load_whole, require_4bit_support
 from synthdiv.prompts.prompt_set import read_prompts
 from synthdiv.prompts.split import rank
 from synthdiv.train.adapter import freeze_other_towers, save_adapter, verify, with_adapter
 from synthdiv.train.checkpoints import CHECKPOINTS
 from synthdiv.train.early import Early
 from synthdiv.train.fit import fit
-from synthdiv.train.recipe import LossOn, Method, Optimizing, StopRule, Training
+from synthdiv.train.module import Tuning
+from synthdiv.train.recipe import LossOn, Method, Optimizing, Recipe, StopRule, Training
 from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match, exact, schedule
 from synthdiv.train.strategies import check_devices
 from synthdiv.train.tokens import cut, encode, read_tokens, rendered
-
-if TYPE_CHECKING:
-    from synthdiv.train.module import Tuning
-    from synthdiv.train.recipe import Recipe
 
 
 def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
@@ -36,11 +33,14 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
     check_devices(run)
     student, mix, prompts, tokens = (inputs[name] for name in ("student", "mix", "prompts", "tokens"))
     run.close()
-    model, tokenizer = load_whole(student, *as_frozen(stage, run))
+    if stage.method is Method.qlora:
+        require_4bit_support(run.device)
+    precision = "fp32" if stage.method is Method.full else stage.precision.value  # what is trained is held in fp32
+    model, tokenizer = load_whole(student, precision, packed=stage.method is Method.qlora)
     chat = Chat.for_prompts(tokenizer, prompts)
     mixed = read_mix(mix)
-    places = [row["position"] for row in mixed]  # ids can repeat over rounds
-    known = dict(zip(places, read_tokens(tokens), strict=True))
+    # by position: ids can repeat over rounds
+    known = {row["position"]: pair for row, pair in zip(mixed, read_tokens(tokens), strict=True)}
     trained, held_out = sides(mixed, stage.validation)
     if not trained:
         raise DataError(f"train.validation={stage.validation} leaves no row of {len(held_out)} to train on")
@@ -52,7 +52,7 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
         "own": cut(validation_pairs, stage.max_tokens),
         "human": human_rows(chat, held_out, human, stage.max_tokens),
     }
-    check_context(stage, [*rows, *validation["own"], *validation["human"]], OpenModel(model, tokenizer, "cpu").context)
+    check_context(stage, [*rows, *validation["own"], *validation["human"]], context_of(model.config))
     if stage.method is Method.full:
         freeze_other_towers(model)
     else:
@@ -84,7 +84,7 @@ def tune(stage: Recipe, inputs: Mapping[str, Artifact], out: Path, run: Run) -> 
 
 def scheduled(stage: Recipe, rows: list[Row]) -> tuple[list[Row], list[list[int]], int]:
     """Rows, with a cut copy of the one that an exact budget of tokens ends in; their numbers by step; the budget."""
-    budget = stage.budget if stage.budget is not None else round(stage.epochs * len(rows))
+    budget = stage.budget if stage.budget is not None else max(1, round(stage.epochs * len(rows)))
     supervised, stops = [row.supervised for row in rows], stage.stop is StopRule.early
     steps = schedule(supervised, stage.batch_rows, stage.match, budget, stage.seed, stops)
     if stage.match is Match.supervised_tokens:
@@ -99,13 +99,6 @@ def check_context(stage: Recipe, rows: list[Row], context: int) -> None:
             f"train.max_tokens={stage.max_tokens}: a row has {longest} tokens and the student's context is {context}; "
             "lower train.max_tokens to that or choose another student"
         )
-
-
-def as_frozen(stage: Recipe, run: Run) -> tuple[str, bool]:
-    """Precision in which the student is opened, and whether in 4 bits. What is trained is held in fp32."""
-    if stage.method is Method.qlora:
-        require_4bit_support(run.device)
-    return "fp32" if stage.method is Method.full else stage.precision.value, stage.method is Method.qlora
 
 
 def human_rows(chat: Chat, rows: list[dict[str, Any]], answers: dict[str, str | None], longest: int) -> list[Row]:
@@ -132,8 +125,8 @@ def save_trained(
     tuning: Tuning, stage: Recipe, tokenizer: Any, out: Path, frozen: dict[str, Any], hub: str | None
 ) -> None:
     """Check what was trained and save it, whole, by rank 0; a model with its `frozen` weights."""
-    weights = tuning.spread.weights()
-    if not tuning.spread.is_global_zero:
+    weights = tuning.strategy.weights()
+    if not tuning.strategy.is_global_zero:
         return
     verify(tuning.trained() if weights is None else weights.items(), tuning.shapes)
     folder = out / ("model" if stage.method is Method.full else "adapter")

@@ -102,7 +102,7 @@ def train(job: dict[str, Any], ranks: Ranks) -> None:
 
     def save(tuning: Any) -> None:
         assert parted(model) is not None, f"{strategy}: logits of the prompt would be computed"
-        state, weights = tuning.spread.state(), tuning.spread.weights() or {}
+        state, weights = tuning.strategy.state(), tuning.strategy.weights() or {}
         if ranks.rank == 0:
             torch.save(state | {"saved": dict(weights)}, out / "weights.pt")
 

@@ -15,7 +15,6 @@ from synthdiv.core.fields import problems
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import Artifact, ConfigError, DataError
-from synthdiv.mix.mix import Mix
 from synthdiv.models.checkpoint import Checkpoint
 from synthdiv.models.load import load_tokenizer, load_whole, peft_warnings_ignored
 from synthdiv.models.weights import linear_paths
@@ -106,9 +105,9 @@ def test_a_multimodal_student_is_saved_whole_by_ranks_that_share_its_weights(tmp
     parts = {name: weight.detach() + 1 for name, weight in model.named_parameters() if weight.requires_grad}
     for weight in model.parameters():
         weight.data.zero_()  # what is left of them on a rank is no weight
-    spread = SimpleNamespace(weights=lambda: parts, is_global_zero=True)
+    strategy = SimpleNamespace(weights=lambda: parts, is_global_zero=True)
     shapes = {name: tuple(weight.shape) for name, weight in parts.items()}
-    tuning = SimpleNamespace(model=model, spread=spread, shapes=shapes)
+    tuning = SimpleNamespace(model=model, strategy=strategy, shapes=shapes)
     save_trained(tuning, Train(method=Method.full), SimpleNamespace(save_pretrained=str), tmp_path, frozen, None)
     actual = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
     assert any("vision" in name for name in frozen)
@@ -122,11 +121,6 @@ def test_weights_without_a_gradient_are_named_at_the_first_step(tmp_path):
     with pytest.raises(DataError, match=r"2 trained weights have no gradient.*first unused\.weight"):
         trained(tmp_path, model=model)
     assert not (tmp_path / "metrics.parquet").exists()
-
-
-@pytest.fixture(scope="module")
-def human(root, prompts):
-    return build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
 
 
 def recipe(**fields):
@@ -198,8 +192,8 @@ def test_a_student_that_is_an_adapter_is_trained_as_it_answers(root, prompts, hu
     assert second.manifest["summary"]["loss"] == expected.manifest["summary"]["loss"]
 
 
-def test_an_adapter_is_not_merged_into_weights_of_four_bits(root, prompts, human):
-    first = build(root, recipe(lora=Lora(r=2)), build(root, tiny_model()), human, prompts)
+def test_an_adapter_is_not_merged_into_weights_of_four_bits(root, prompts, student, human):
+    first = build(root, recipe(lora=Lora(r=2)), student, human, prompts)
     with pytest.raises(ConfigError, match="is an adapter, which cannot be merged into 4-bit weights"):
         load_whole(first, "bf16", packed=True)
 

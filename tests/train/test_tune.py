@@ -16,22 +16,14 @@ from synthdiv.mix.fine_tuning_set import read_mix
 from synthdiv.mix.mix import Mix
 from synthdiv.models.chat import Chat
 from synthdiv.models.score import answer_log_likelihoods
+from synthdiv.train.pretrain import Architecture
 from synthdiv.train.recipe import Lora, LossOn, Method
+from synthdiv.train.rows import Row
 from synthdiv.train.schedule import Match
 from synthdiv.train.tokens import cut, encode, rendered
 from synthdiv.train.train import Train
-from synthdiv.train.tune import human_rows, sides
+from synthdiv.train.tune import human_rows, scheduled, sides
 from tests.models.small import build, cpu_run, files, opened, tiny_model, toy_prompts
-
-
-@pytest.fixture(scope="module")
-def student(root):
-    return build(root, tiny_model())
-
-
-@pytest.fixture(scope="module")
-def human(root, prompts):
-    return build(root, Mix(48, real_share=1.0, train_rows=48, shard_rows=4), prompts)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +124,7 @@ def test_a_held_out_answer_longer_than_the_context_is_refused(root, prompts, stu
     """Human answers are longer here than the arm's own, which all fit."""
     chat = Chat(opened(student).tokenizer)
     longest = max(len(a) + len(b) for a, b in rendered(chat, read_mix(generated)))
-    short = build(root, tiny_model(context=longest, architecture=kind("gpt2")))
+    short = build(root, tiny_model(context=longest, architecture=Architecture.gpt2))
     with pytest.raises(DataError, match=rf"a row has \d+ tokens and the student's context is {longest}"):
         build(root, recipe(validation=0.4), short, generated, prompts)
 
@@ -146,12 +138,6 @@ def test_a_budget_of_tokens_is_met_to_the_token_in_every_arm(root, prompts, stud
         (own,) = summary["by_source"].values()
         assert own["repetitions"] == summary["repetitions"]
         assert summary["unmatched"] == ""
-
-
-def kind(name):
-    from synthdiv.train.pretrain import Architecture
-
-    return Architecture(name)
 
 
 def test_a_system_role_is_the_same_in_training_and_answering(root, student):
@@ -177,6 +163,11 @@ def test_a_system_role_is_the_same_in_training_and_answering(root, student):
 def test_a_bad_field_is_named(fields, expected):
     assert any(expected in problem for problem in problems(recipe(**fields), "train"))
     assert not problems(recipe(), "train")
+
+
+def test_a_budget_of_less_than_a_row_is_one_row():
+    _, steps, budget = scheduled(recipe(epochs=0.01), [Row((1, 2), 1)] * 9)
+    assert sum(map(len, steps)) == budget == 1
 
 
 def test_validation_of_everything_is_refused(root, prompts, student):
