@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 import signal
 
@@ -15,6 +14,7 @@ from synthdiv.core.strategy import Strategy
 from synthdiv.core.types import ConfigError
 from synthdiv.train.fit import FOLDER
 from synthdiv.train.module import Tuning
+from synthdiv.train.zero import configuration
 from tests.models.small import cpu_run
 from tests.train.test_module import Stopped, curve, stopping, trained, weights
 
@@ -99,10 +99,7 @@ def test_the_signal_handler_from_before_is_in_place_during_every_step(tmp_path, 
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 def test_deepspeed_options_are_merged_below_the_settings_of_a_training():
-    from synthdiv.train.zero import configuration
-
     options = {"zero_optimization": {"reduce_bucket_size": 1000, "offload_optimizer": {"device": "nvme"}}}
     runtime = Runtime(strategy=Strategy.deepspeed_stage_3_offload, deepspeed=options | {"wall_clock_breakdown": True})
     config = configuration(runtime, cuda=False)
