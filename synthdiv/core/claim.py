@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,15 @@ class Claim:
     interval: float = 0.0
 
     @classmethod
-    def of_this_process(cls, number: int, interval: float = 0.0) -> Claim:
+    def of_this_process(cls, number: int, interval: float) -> Claim:
         job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
         host, pid = socket.gethostname(), os.getpid()
         return cls(number, secrets.token_hex(8), host, boot_id(), pid, process_start(pid), job, restart, interval)
+
+    @property
+    def here(self) -> bool:
+        """Whether its builder is a process of this machine."""
+        return self.host == socket.gethostname()
 
     def gone(self) -> bool:
         """Whether its builder is certainly dead: judged only from facts of this host or of the same Slurm job."""
@@ -72,28 +77,19 @@ class Claim:
         same_job = bool(self.slurm_job) and self.slurm_job == os.environ.get("SLURM_JOB_ID", "")
         if same_job and self.slurm_restart != os.environ.get("SLURM_RESTART_COUNT", "0"):
             return True
-        if self.host != socket.gethostname():
-            return False
-        return self.boot != boot_id() or process_start(self.pid) != self.started
-
-
-def claim_files(folder: Path) -> list[Path]:
-    """All claims in the folder of an unfinished artifact, oldest first."""
-    paths = [path for path in folder.glob("claim.*") if path.suffix[1:].isdigit()]
-    return sorted(paths, key=lambda path: int(path.suffix[1:]))
+        return self.here and (self.boot != boot_id() or process_start(self.pid) != self.started)
 
 
 def current(folder: Path) -> Claim | None:
-    """The claim that counts, or None."""
-    files = claim_files(folder)
-    if not files:
+    """The claim that counts in the folder of an unfinished artifact, or None."""
+    number = max((int(path.suffix[1:]) for path in folder.glob("claim.*") if path.suffix[1:].isdigit()), default=None)
+    if number is None:
         return None
-    number = int(files[-1].suffix[1:])
     try:
-        fields: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
+        fields: dict[str, Any] = json.loads((folder / f"claim.{number}").read_text(encoding="utf-8"))
         return Claim(number=number, **fields)
     except FileNotFoundError:
-        return None  # committed and cleared between the listing and the reading
+        return None  # released, or committed and cleared, between the listing and the reading
     except (ValueError, TypeError):
         return Claim(number, "", "", "", 0, None)
 
@@ -102,8 +98,7 @@ def take(folder: Path, after: Claim | None, interval: float = 0.0) -> Claim | No
     """Try to become the builder that follows `after`, with a heartbeat of `interval` seconds; None where another
     process was first, or has finished and removed the folder."""
     claim = Claim.of_this_process(after.number + 1 if after else 0, interval)
-    fields = asdict(claim)
-    del fields["number"]
+    fields = {name: value for name, value in vars(claim).items() if name != "number"}
     draft = folder / f"{claim.token}.draft"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,24 +140,20 @@ class Heartbeat:
 
 
 class ClaimWatch:
-    """Watches another builder: dead when its process is gone, or when its counter has not changed for five intervals of
-    our clock."""
+    """Watches the counter of another builder. Silence is measured on our clock, from the first look on."""
 
     def __init__(self, folder: Path, claim: Claim, interval: float):
-        self.claim, self.interval = claim, max(claim.interval, interval)  # the slower of the two
+        self.claim = claim
         self.path = folder / f"{claim.token}.partial" / "heartbeat"
-        self.last, self.since = self._read(), time.monotonic()
+        self.longest = 5 * max(claim.interval, interval)  # seconds of silence; the slower of the two intervals
+        self.counter, self.changed = "", time.monotonic()
 
-    def _read(self) -> str:
+    def silence(self) -> float:
+        """Look again: the seconds since the counter changed."""
         try:
-            return self.path.read_text(encoding="utf-8")
+            counter = self.path.read_text(encoding="utf-8")
         except OSError:
-            return ""
-
-    def dead(self) -> bool:
-        if self.claim.gone():
-            return True
-        now = self._read()
-        if now != self.last:
-            self.last, self.since = now, time.monotonic()
-        return time.monotonic() - self.since > 5 * self.interval
+            counter = ""
+        if counter != self.counter:
+            self.counter, self.changed = counter, time.monotonic()
+        return time.monotonic() - self.changed

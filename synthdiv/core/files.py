@@ -23,16 +23,25 @@ def regular(path: Path) -> bool:
 
 def regular_tree(path: Path) -> bool:
     """Whether `path` is a regular file, or a folder of nothing but regular files and folders."""
-    members = path.rglob("*") if path.is_dir() else ()
-    return not path.is_symlink() and all(
-        regular(each) or (each.is_dir() and not each.is_symlink()) for each in [path, *members]
-    )
+    if path.is_symlink() or not path.is_dir():
+        return regular(path)
+    return all(map(regular_tree, path.iterdir()))
 
 
 def reach(paths: list[Path]) -> tuple[str, int]:
     """How far a build came: files of a folder are named in the order they are made, others grow."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     return max((file.stem for file in files), default=""), sum(file.stat().st_size for file in files)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write or replace a file. Whoever reads it sees all of it or none, also after a power cut."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.replace(path)
 
 
 def write_rows(rows: list[dict[str, Any]], path: Path, **how: Any) -> None:
@@ -47,8 +56,7 @@ def read_rows(path: Path, **how: Any) -> list[dict[str, Any]]:
     """The rows of a parquet file in order; `how` is that of pyarrow."""
     import pyarrow.parquet
 
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path, **how).to_pylist()
-    return rows
+    return pyarrow.parquet.read_table(path, **how).to_pylist()
 
 
 @contextlib.contextmanager

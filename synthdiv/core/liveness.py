@@ -7,12 +7,11 @@ are never compared, so silence is measured on this machine's monotonic clock sin
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthdiv.core.claim import Claim, current, process_start
+from synthdiv.core.claim import Claim, ClaimWatch, current, process_start
 from synthdiv.core.events import Event
 from synthdiv.core.store import MANIFEST, unfinished
 
@@ -24,7 +23,7 @@ class Liveness:
     state: str
     """`running`, `stopped` (the builder is certainly dead) or `done` (the artifact exists; its event is missing)."""
     seconds: float = 0.0
-    """How long it has worked: its heartbeat counter times the interval."""
+    """How long it has worked at least, by its heartbeat counter."""
     seen_seconds_ago: float | None = None
     """Seconds since a sign of life; 0 on this machine, None if one look cannot tell."""
     late: bool = False
@@ -33,11 +32,11 @@ class Liveness:
 
 @dataclass
 class Heartbeats:
-    """Remembers when each heartbeat counter last changed."""
+    """Watches the builders of running nodes, from one look to the next."""
 
     root: Path
-    seen: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """By node: token and counter, and the monotonic time at which they were first seen."""
+    watches: dict[str, ClaimWatch] = field(default_factory=dict)
+    """By node."""
 
     def check(self, running: Iterable[tuple[str, Event]]) -> dict[str, Liveness]:
         """The liveness of each running node, given as (stage, event)."""
@@ -56,17 +55,14 @@ class Heartbeats:
     def _with_claim(self, folder: Path, event: Event, claim: Claim) -> Liveness:
         if claim.gone():
             return Liveness("stopped")
-        try:
-            beat = (folder / f"{claim.token}.partial" / "heartbeat").read_text(encoding="utf-8")
-        except OSError:
-            beat = ""
-        now, mark, known = time.monotonic(), f"{claim.token} {beat}", self.seen.get(event.node)
-        since = known[1] if known and known[0] == mark else now
-        self.seen[event.node] = (mark, since)
-        seconds = max(int(beat) - 1, 0) * claim.interval if beat.isdigit() else 0.0
-        if claim.host == platform.node():
+        before = self.watches.get(event.node)
+        watch = before if before and before.claim == claim else ClaimWatch(folder, claim, 1.0)
+        self.watches[event.node] = watch
+        silence = watch.silence()
+        seconds = max(int(watch.counter) - 1, 0) * claim.interval if watch.counter.isdigit() else 0.0
+        if claim.here:
             return Liveness("running", seconds, 0.0)
-        return Liveness("running", seconds, now - since if known else None, now - since > 5 * max(claim.interval, 1.0))
+        return Liveness("running", seconds, silence if before else None, silence > watch.longest)
 
 
 def without_claim(event: Event) -> Liveness:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from synthdiv.core.claim import Claim, ClaimWatch, Heartbeat, current, take
-from synthdiv.core.files import reach, readable_by_owner, regular, regular_tree
+from synthdiv.core.files import reach, readable_by_owner, regular, regular_tree, write_whole
 from synthdiv.core.provenance import session
 from synthdiv.core.stage import Node, canonical_fields
 from synthdiv.core.types import Artifact, ConfigError, DataError, Run, Superseded, SynthdivError
@@ -47,7 +47,7 @@ def require_format(root: Path, create: bool = False) -> None:
         )
     if number is None and create:
         root.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"format": FORMAT}), encoding="utf-8")
+        write_whole(file, json.dumps({"format": FORMAT}))
 
 
 def file_digest(path: Path) -> str:
@@ -104,18 +104,18 @@ class Store:
                 if inner.stage.model:
                     self.artifact(inner, weights)
             self._verified.add(node.key)
-        return self._light(node)
+        return self._trusted(node)
 
     def inputs(self, node: Node) -> dict[str, Artifact]:
         """The artifacts that the build of `node` takes, by name."""
         return {name: self.artifact(item, weights=True) for name, item in node.inputs.items()}
 
-    def _light(self, node: Node) -> Artifact:
+    def _trusted(self, node: Node) -> Artifact:
         """The artifact without a look at its files; each of its ancestry once, however many builds and paths lead to
         it."""
         made = self._artifacts.get(node.key)
         if made is None:
-            inputs = dict(zip(node.inputs, map(self._light, node.inputs.values()), strict=True))  # one frame a level
+            inputs = dict(zip(node.inputs, map(self._trusted, node.inputs.values()), strict=True))  # one frame a level
             made = self._artifacts[node.key] = Artifact(node.stage, node.key, self.path(node), inputs)
         return made
 
@@ -152,14 +152,16 @@ class Store:
 
     def claimed(self, node: Node) -> Claim | None:
         """The claim of another process that may be building `node`, as far as this object has watched it."""
-        folder = unfinished(self.path(node))
-        claim = current(folder)
-        if claim is None or claim.gone():
-            return None
+        claim = current(unfinished(self.path(node)))
+        return claim if claim and self._may_live(node, claim) else None
+
+    def _may_live(self, node: Node, claim: Claim) -> bool:
+        if claim.gone():
+            return False
         watch = self._watches.get(node.key)
         if watch is None or watch.claim != claim:
-            watch = self._watches[node.key] = ClaimWatch(folder, claim, self.heartbeat)
-        return None if watch.dead() else claim
+            watch = self._watches[node.key] = ClaimWatch(unfinished(self.path(node)), claim, self.heartbeat)
+        return watch.silence() <= watch.longest
 
     def obtain(self, node: Node, run: Run, started: Callable[[], object] = lambda: None) -> tuple[Artifact, bool]:
         """The artifact of `node`, and whether this call built it. Waits while another process builds it."""
@@ -169,14 +171,15 @@ class Store:
             return self.artifact(node), False
         folder, announced = unfinished(self.path(node)), None
         while not self.has(node):
-            if claim := self.claimed(node):
+            claim = current(folder)
+            if claim and self._may_live(node, claim):
                 if claim != announced:
                     run.log(f"{node.label} is being built by process {claim.pid} on {claim.host}; waiting")
                     announced = claim
                 run.boundary()
                 time.sleep(min(0.2, self.heartbeat))
                 continue
-            taken = take(folder, current(folder), self.heartbeat)
+            taken = take(folder, claim, self.heartbeat)  # after the claim that was judged, not after one made since
             if taken is None:
                 time.sleep(0.05)  # another process was first
                 continue
@@ -208,12 +211,12 @@ class Store:
                 run.end()
                 self._manifest(node, partial, summary, [*sessions, session(run, time.monotonic() - begun)])
             (partial / "heartbeat").unlink(missing_ok=True)
-            if self._superseded(folder, claim):
+            if current(folder) != claim:
                 raise Superseded(node.label)
             os.rename(partial, self.path(node))
         except BaseException as error:
             self._record(partial, [*sessions, session(run, time.monotonic() - begun)])
-            if self._superseded(folder, claim):
+            if current(folder) != claim:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise Superseded(f"{node.label} was taken over by another process; this copy is discarded") from error
             (folder / f"claim.{claim.number}").unlink(missing_ok=True)  # released: this process may live on
@@ -225,17 +228,14 @@ class Store:
             raise
         shutil.rmtree(folder, ignore_errors=True)  # what dead builders left; one that wakes up finds its claim lost
 
-    def _superseded(self, folder: Path, claim: Claim) -> bool:
-        newest = current(folder)
-        return newest is None or newest.token != claim.token
-
     def _inherit(self, node: Node, partial: Path) -> list[dict[str, Any]]:
         """Copy what the dead builder that came furthest left for a stage to continue; return the sessions behind it."""
         olds = [path for path in partial.parent.glob("*.partial") if path != partial and not path.is_symlink()]
-        kept = {old: [source for name in node.stage.kept for source in old.glob(name)] for old in olds}
-        kept = {old: [source for source in sources if regular_tree(source)] for old, sources in kept.items()}
         if not olds:
             return []
+        kept = {
+            old: [file for name in node.stage.kept for file in old.glob(name) if regular_tree(file)] for old in olds
+        }
         old = max(olds, key=lambda path: reach(kept[path]))
         for source in kept[old]:
             copy = shutil.copytree if source.is_dir() else shutil.copy2
@@ -271,18 +271,12 @@ class Store:
             "files": files,
             "sessions": sessions,
         }
-        draft = partial / f"{MANIFEST}.draft"
-        with draft.open("w", encoding="utf-8") as handle:
-            json.dump(manifest, handle, indent=1)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.rename(partial / MANIFEST)
+        write_whole(partial / MANIFEST, json.dumps(manifest, indent=1))
 
     def partials(self) -> dict[Path, Claim | None]:
         """Unfinished work, and the claim of a process that may be working on it."""
-        folders = sorted((self.root / "artifacts").glob("*/.*/*.partial"))
-        claims = {path: current(path.parent) for path in folders}
-        return {path: None if claim is None or claim.gone() else claim for path, claim in claims.items()}
+        claims = {path: current(path.parent) for path in sorted((self.root / "artifacts").glob("*/.*/*.partial"))}
+        return {path: claim if claim and not claim.gone() else None for path, claim in claims.items()}
 
     def finished(self) -> list[Path]:
         return sorted(path.parent for path in (self.root / "artifacts").glob(f"*/*/{MANIFEST}"))

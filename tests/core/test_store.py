@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from synthdiv.core import store as store_module
-from synthdiv.core.claim import take
+from synthdiv.core.claim import current, take
 from synthdiv.core.files import readable_by_owner
 from synthdiv.core.local_run import LocalRun
 from synthdiv.core.provenance import accelerator, cpu_name
 from synthdiv.core.runtime import Runtime
 from synthdiv.core.stage import Node, Stage
-from synthdiv.core.store import Store, unfinished
-from synthdiv.core.types import ConfigError, DataError, SynthdivError
+from synthdiv.core.store import Store, require_format, unfinished
+from synthdiv.core.types import ConfigError, DataError, Stopped, SynthdivError
 from synthdiv.views.doctor import examine
 from tests.graphs import Taking, taking
 
@@ -278,6 +278,22 @@ def test_four_processes_at_once_build_it_once(tmp_path):
     assert sorted(words) == ["built", "reused", "reused", "reused"]
 
 
+def test_a_builder_that_claims_between_the_look_and_the_claim_is_waited_for(tmp_path, monkeypatch):
+    node, run, rivals = Node(Slow()), run_of(), []
+
+    def look(folder):
+        claim = current(folder)
+        if not rivals:
+            rivals.append(take(folder, claim))
+        return claim
+
+    monkeypatch.setattr(store_module, "current", look)
+    run.stop.reason = "terminated"  # who waits stops
+    with pytest.raises(Stopped):
+        Store(tmp_path).obtain(node, run)
+    assert current(unfinished(Store(tmp_path).path(node))) == rivals[0]
+
+
 def test_kill_9_loses_only_what_was_not_written(tmp_path):
     stage = Slow(lines=40, pause=0.1)
     builder = build_in_a_process(tmp_path, stage)
@@ -437,8 +453,17 @@ def test_doctor_sees_a_changed_byte_and_removes_nothing(tmp_path, capsys):
     assert Store(tmp_path).partials()
 
 
-def test_a_manifest_that_is_no_json_counts_as_damage(tmp_path):
+@pytest.mark.parametrize("text", ["", "[{", "[]", "{}"])
+def test_a_manifest_that_cannot_be_read_counts_as_damage(tmp_path, text):
     artifact, _ = obtain(tmp_path, Slow())
-    (artifact.path / "manifest.json").write_text(json.dumps({}))
+    (artifact.path / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
         obtain(tmp_path, Slow())
+
+
+def test_outputs_whose_format_is_being_written_are_not_refused(tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(os, "fsync", lambda _: looks.append(require_format(tmp_path)))
+    require_format(tmp_path, create=True)
+    assert looks == [None]
+    assert {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()} == {"format.json": {"format": 2}}
