@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import write_whole
 from synthdiv.core.store import file_digest
 from synthdiv.core.types import ConfigError, DataError, SynthdivError
 
@@ -42,13 +43,9 @@ class Resolver:
             self.known[text], self.changed = compute(), True
         return self.known[text]
 
-    def stamp(self, path: Path) -> list[Any]:
-        facts = path.stat()
-        return [os.path.realpath(path), facts.st_size, facts.st_mtime_ns, facts.st_ino]
-
     def file(self, path: Path) -> str:
         """SHA-256 of one file."""
-        return str(self.remember(["sha256", self.stamp(path)], lambda: file_digest(path)))
+        return str(self.remember(["sha256", stamp(path)], lambda: file_digest(path)))
 
     def pinned_file(self, name: str, path: str | None, given: str) -> str:
         """SHA-256 of the file that field `name`.path names. ConfigError if there is none, or `given` is another."""
@@ -92,24 +89,31 @@ class Resolver:
             return
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.path.with_suffix(f".{os.getpid()}")
-            draft.write_text(json.dumps(self.known), encoding="utf-8")
-            draft.replace(self.path)
+            write_whole(self.path, json.dumps(self.known))
+
+
+def stamp(path: Path) -> tuple[str, int, int, int]:
+    """Facts of a file that change with its content."""
+    facts = path.stat()
+    return os.path.realpath(path), facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 @cache
-def _digest(path: str, stamp: tuple[int, int]) -> str:
-    return file_digest(Path(path))
+def _digest(facts: tuple[str, int, int, int]) -> str:
+    """SHA-256 of the file with this stamp."""
+    return file_digest(Path(facts[0]))
 
 
 def unchanged(name: str, path: str | None, sha256: str) -> None:
-    """Refuse a file whose content is no longer what the key says: it was edited since it was resolved."""
-    if path and sha256:
-        facts = Path(path).stat()
-        if _digest(path, (facts.st_mtime_ns, facts.st_size)) != sha256:
-            raise DataError(
-                f"{name}={path}: the file changed since this sweep was launched; run the same command again"
-            )
+    """Refuse a file whose content is no longer what the key says: it was edited or removed since it was resolved."""
+    if not path or not sha256:
+        return
+    try:
+        actual = _digest(stamp(Path(path)))
+    except FileNotFoundError:
+        raise DataError(f"{name}={path}: no such file any more; put it back and run the same command again") from None
+    if actual != sha256:
+        raise DataError(f"{name}={path}: the file changed since this sweep was launched; run the same command again")
 
 
 def pinned(name: str, given: Any, actual: Any) -> Any:
