@@ -32,14 +32,10 @@ def setting(
     apart. A `locator` says where something is; resolving turns it into an identity field, and it never enters a key.
     """
     assert bounds.keys() <= BOUNDS.keys(), bounds
-    facts: dict[str, Any] = {"bounds": bounds}
-    facts |= ({"before": before} if before is not MISSING else {}) | ({"seed": True} if seed else {})
-    facts |= {"locator": True} if locator else {}
+    facts = {"bounds": bounds, "before": before, "seed": seed, "locator": locator}
     if make:
         return dataclasses.field(default_factory=make, metadata=facts)
-    return (
-        dataclasses.field(metadata=facts) if default is MISSING else dataclasses.field(default=default, metadata=facts)
-    )
+    return dataclasses.field(default=default, metadata=facts)
 
 
 def locator() -> Any:
@@ -85,7 +81,7 @@ def out_of_bounds(record: Any, name: str) -> Iterator[str]:
         value = getattr(record, field)
         if value is None or isinstance(value, bool | Enum):
             continue
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             yield f"{dotted(name, field)}={value}: needs a finite number, {expected(bounds)}"
         elif not all(BOUNDS[kind][0](value, bound) for kind, bound in bounds.items()):
             yield f"{dotted(name, field)}={value}: needs {expected(bounds)}"

@@ -46,7 +46,10 @@ COMPONENTS = {
     "plugins": "LSFEnvironment MPIEnvironment SLURMEnvironment TorchElasticEnvironment",
 }
 SHORT = {"advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler", "simple": "SimpleProfiler"}
-SETTINGS: dict[str, Any] = {"detect_anomaly": bool, "log_every_n_steps": int}
+SETTINGS: dict[str, tuple[Any, str]] = {
+    "detect_anomaly": (bool, "true or false"),
+    "log_every_n_steps": (int, "a whole number, 0 or more"),
+}
 DEEPSPEED = (
     "aio comms_logger csv_monitor flops_profiler memory_breakdown steps_per_print tensorboard wall_clock_breakdown "
     "zero_optimization"
@@ -84,7 +87,7 @@ def components(value: Any) -> dict[str, dict[str, Any]]:
     """Class names and their arguments, from one name, a list of names, or a mapping of names to arguments."""
     names = [value] if isinstance(value, str) else value
     items = names.items() if isinstance(names, dict) else [(name, None) for name in names or []]
-    return {SHORT.get(str(name), str(name)): arguments or {} for name, arguments in items}
+    return {SHORT.get(str(name), str(name)): {} if arguments is None else arguments for name, arguments in items}
 
 
 def trainer_problems(options: dict[str, Any]) -> list[str]:
@@ -95,19 +98,18 @@ def trainer_problems(options: dict[str, Any]) -> list[str]:
         if name in COMPONENTS and not isinstance(value, str | list | dict):
             problems.append(f"{key}={value!r}: needs a name, a list of names, or a mapping of names to arguments")
         elif name in COMPONENTS:
-            choices = COMPONENTS[name].split()
-            unknown = [item for item in components(value) if item not in choices]
-            problems += [f"{key}: {item} is not among {', '.join(choices)}" for item in unknown]
-            problems += [
-                f"{key}.{item}={arguments!r}: needs a mapping of arguments"
-                for item, arguments in components(value).items()
-                if not isinstance(arguments, dict)
-            ]
-            if name in ("profiler", "plugins") and len(components(value)) > 1:
-                problems.append(f"{key}: takes one, and {len(components(value))} are named")
+            choices, named = COMPONENTS[name].split(), components(value)
+            for item, arguments in named.items():
+                if item not in choices:
+                    problems.append(f"{key}: {item} is not among {', '.join(choices)}")
+                if not isinstance(arguments, dict):
+                    problems.append(f"{key}.{item}={arguments!r}: needs a mapping of arguments")
+            if name in ("profiler", "plugins") and len(named) > 1:
+                problems.append(f"{key}: takes one, and {len(named)} are named")
         elif name in SETTINGS:
-            if not isinstance(value, SETTINGS[name]) or value < 0:
-                problems.append(f"{key}={value!r}: needs {SETTINGS[name].__name__}, 0 or more")
+            kind, needed = SETTINGS[name]
+            if type(value) is not kind or value < 0:
+                problems.append(f"{key}={value!r}: needs {needed}")
         else:
             problems.append(refused(key, [*COMPONENTS, *SETTINGS]))
     return problems
@@ -117,15 +119,12 @@ def deepspeed_problems(options: dict[str, Any], strategy: Strategy) -> list[str]
     """What `runtime.deepspeed` may not merge into DeepSpeed's configuration."""
     if options and not strategy.zero_stage:
         return [f"runtime.deepspeed: needs runtime.strategy=deepspeed_stage_…, and it is {strategy.value}"]
-    zero = options.get("zero_optimization") or {}
+    place, zero = "runtime.deepspeed.zero_optimization", options.get("zero_optimization") or {}
+    known, known_inside = DEEPSPEED.split(), ZERO.split()
     if not isinstance(zero, dict):
-        return [f"runtime.deepspeed.zero_optimization={zero!r}: needs a mapping; choose from {', '.join(ZERO.split())}"]
-    names = [(name, DEEPSPEED) for name in options] + [(f"zero_optimization.{name}", ZERO) for name in zero]
-    return [
-        refused(f"runtime.deepspeed.{name}", allowed.split())
-        for name, allowed in names
-        if name.rpartition(".")[2] not in allowed.split()
-    ]
+        return [f"{place}={zero!r}: needs a mapping; choose from {', '.join(known_inside)}"]
+    wrong = [refused(f"runtime.deepspeed.{name}", known) for name in options if name not in known]
+    return wrong + [refused(f"{place}.{name}", known_inside) for name in zero if name not in known_inside]
 
 
 def refused(key: str, choices: list[str]) -> str:

@@ -46,6 +46,8 @@ def test_exactly_the_values_out_of_bounds_are_named(rate, rows, seed, shares):
         (Outer(rate=-1.0), "rate=-1.0: needs more than 0"),
         (Outer(rows=0), "rows=0: needs 1 or more"),
         (Outer(seed=8), "seed=8: needs 0 or more and less than 8"),
+        (Outer(seed=10**400), f"seed={10**400}: needs 0 or more and less than 8"),
+        (Outer(rate=math.inf), "rate=inf: needs a finite number, more than 0"),
         (Outer(inner=Inner(2.0)), "inner.share=2.0: needs 0 to 1"),
         (Outer(inner=Inner(0.25)), "inner.share=0.25: a half is refused"),
     ],

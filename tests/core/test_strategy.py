@@ -37,8 +37,11 @@ def test_a_component_is_named_alone_or_in_a_list_or_with_arguments(value, classe
         ({"callbacks": [{"a": 1}]}, "runtime.trainer.callbacks: {'a': 1} is not among DeviceStats"),
         ({"profiler": 3}, "runtime.trainer.profiler=3: needs a name, a list of names, or a mapping"),
         ({"profiler": {"simple": 3}}, "runtime.trainer.profiler.SimpleProfiler=3: needs a mapping of arguments"),
+        ({"profiler": {"simple": 0}}, "runtime.trainer.profiler.SimpleProfiler=0: needs a mapping of arguments"),
         ({"profiler": ["simple", "pytorch"]}, "runtime.trainer.profiler: takes one, and 2 are named"),
-        ({"log_every_n_steps": "x"}, "runtime.trainer.log_every_n_steps='x': needs int, 0 or more"),
+        ({"log_every_n_steps": "x"}, "runtime.trainer.log_every_n_steps='x': needs a whole number, 0 or more"),
+        ({"log_every_n_steps": True}, "runtime.trainer.log_every_n_steps=True: needs a whole number, 0 or more"),
+        ({"detect_anomaly": "x"}, "runtime.trainer.detect_anomaly='x': needs true or false"),
     ],
 )
 def test_what_changes_results_or_is_unknown_to_lightning_is_refused_by_name(options, message):
