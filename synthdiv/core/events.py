@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from synthdiv.core.fields import type_hints
+
 DONE = ("built", "reused")
 ORDER = ("queued", "blocked", "stopped", "running", "failed", "reused", "built")
 Record = TypeVar("Record")
@@ -27,7 +29,7 @@ class Event:
     state: str
     """One of `ORDER`."""
     at: float = 0.0
-    """Seconds since the epoch on the writer's clock, to be shown; nothing compares it."""
+    """Seconds since the epoch on the writer's clock, for people who read the file; nothing here compares it."""
     host: str = ""
     process: int = 0
     attempt: int = 1
@@ -51,35 +53,27 @@ class Event:
         return {name: value for name in FIELDS if (value := getattr(self, name)) != FIELDS[name]}
 
 
-def alike(failures: Iterable[Failure], facts: Callable[[Failure], tuple[str, ...]]) -> list[list[Failure]]:
-    """Failures by their reason, in the order of the first of each: words with a number, such as ids, make no other."""
-    groups: dict[tuple[str, ...], list[Failure]] = {}
-    for failure in failures:
-        groups.setdefault(tuple(re.sub(r"\w*\d[\w.+/-]*", "0", fact) for fact in facts(failure)), []).append(failure)
-    return list(groups.values())
-
-
 FIELDS = {item.name: item.default for item in dataclasses.fields(Event) if item.name != "job"}
-TYPES = {name: str if isinstance(value, str) or name in ("node", "state") else type(value)
-         for name, value in FIELDS.items()}  # fmt: skip
+TYPES = type_hints(Event)
 
 
-def record(kind: type[Record], row: dict[str, Any], **more: Any) -> Record | None:
+def record(kind: type[Record], row: dict[str, Any]) -> Record | None:
     """A row as a record, None if fields are missing. Unknown fields, which a later version writes, are dropped."""
     known = kind.__dataclass_fields__  # type: ignore[attr-defined]
     try:
-        return kind(**{name: value for name, value in row.items() if name in known}, **more)
+        return kind(**{name: value for name, value in row.items() if name in known})
     except TypeError:
         return None
 
 
 def event_of(row: dict[str, Any], job: str) -> Event | None:
     """A row as an event; None if it is not a valid one."""
+    row = row | {"job": job}
     for name, value in row.items():
         kind = TYPES.get(name)
         if kind and type(value) is not kind and not (kind is float and type(value) is int):
             return None
-    return record(Event, {**row, "job": job}) if row.get("state") in ORDER else None
+    return record(Event, row) if row.get("state") in ORDER else None
 
 
 def newest(by_job: dict[str, Event]) -> Event:
@@ -97,3 +91,11 @@ def next_attempts(states: dict[str, Event]) -> dict[str, int]:
 def same_work(one: Event, other: Event) -> bool:
     """Whether two figures of progress belong together: the same attempt and total, and `done` did not decrease."""
     return (one.attempt, one.total) == (other.attempt, other.total) and one.done <= other.done
+
+
+def alike(failures: Iterable[Failure], facts: Callable[[Failure], tuple[str, ...]]) -> list[list[Failure]]:
+    """Failures by their reason, in the order of the first of each: words with a number, such as ids, make no other."""
+    groups: dict[tuple[str, ...], list[Failure]] = {}
+    for failure in failures:
+        groups.setdefault(tuple(re.sub(r"\w*\d[\w.+/-]*", "0", fact) for fact in facts(failure)), []).append(failure)
+    return list(groups.values())

@@ -117,14 +117,13 @@ class Ledger:
         """Add what is not there yet, and queue again what failed, was stopped or died before. Several launches at once
         are safe: records are written in one piece, and the reader takes equal ones once."""
         (self.folder / "events").mkdir(parents=True, exist_ok=True)
-        known_nodes = {record.key for record in self.nodes()}
-        known_cells = {(record.key, tuple(record.overrides)) for record in self.cells()}
-        self._append("graph.jsonl", [vars(node) for node in nodes if node.key not in known_nodes])
-        fresh = [cell for cell in cells if (cell.key, tuple(cell.overrides)) not in known_cells]
+        self.nodes(), self.cells()  # read what is there
+        self._append("graph.jsonl", [vars(node) for node in nodes if node.key not in self._nodes])
+        fresh = [cell for cell in cells if (cell.key, *cell.overrides) not in self._cells]
         self._append("cells.jsonl", [vars(cell) | {"launch": self.job} for cell in fresh])
         states = self.states()
         self.attempts, self._opened = next_attempts(states), True
-        stages = {node.key: node.stage for node in nodes if node.key in known_nodes and node.key in states}
+        stages = {node.key: node.stage for node in nodes if node.key in states}
         again = [key for key in stages if states[key].state in ("failed", "stopped", "blocked")]
         going = [(stage, states[key]) for key, stage in stages.items() if states[key].state == "running"]
         again += [key for key, alive in Heartbeats(self.root).check(going).items() if alive.state == "stopped"]
@@ -135,8 +134,7 @@ class Ledger:
     ) -> Event:
         """Append one transition; `seconds` are those of the attempt. What never ran in this job was not stopped in it,
         unless by an error: whoever waits for the builder of a node and is interrupted says nothing about the node."""
-        more: dict[str, Any] = {"seconds": round(seconds, 3), "note": note[:NOTE], "failure": failure}
-        more["log"] = log or self.log
+        more = dict[str, Any](seconds=round(seconds, 3), note=note[:NOTE], failure=failure, log=log or self.log)
         if state == "stopped" and not failure and node not in self._begun:
             return Event(node, state, **more)
         event = self._event(node, state, **more)
@@ -173,7 +171,7 @@ class Ledger:
         """The number of the next attempt of a node."""
         return self._numbers().get(node, 1)
 
-    def number(self, node: str, attempt: int) -> None:
+    def set_attempt(self, node: str, attempt: int) -> None:
         """Say which attempt the next one is: another process counts."""
         self._numbers()[node] = attempt
 
@@ -287,10 +285,9 @@ class Ledger:
         if self.name and (problem := problem_of_name(self.name)):
             raise ConfigError(f"{problem}; `synthdiv status` lists the sweeps there are")
         if not (self.folder / "cells.jsonl").exists():
-            names = ", ".join(launched(self.root))
-            hint = (
-                f"there are: {names}" if names else "nothing was launched yet; start with `synthdiv -m experiment=demo`"
-            )
+            hint = "nothing was launched yet; start with `synthdiv -m experiment=demo`"
+            if names := launched(self.root):
+                hint = f"there are: {', '.join(names)}"
             name = self.name and f" {self.name!r}"
             raise ConfigError(f"no sweep{name} in {self.root / 'sweeps'}; {hint}")
 

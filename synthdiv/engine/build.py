@@ -171,7 +171,7 @@ class Builder:
             if isinstance(message, Event):
                 return message
             out, self.run.micro_batch, attempt = message
-            self.ledger.number(node.key, attempt)
+            self.ledger.set_attempt(node.key, attempt)
             self.run.together, begun = True, time.monotonic()
             try:
                 self.run.prepare()

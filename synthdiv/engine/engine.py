@@ -143,14 +143,14 @@ class Engine:
         `event` is its last one."""
         attempt = self.ledger.attempt(node.key)
         if event and event.attempt >= attempt and event.state in ("running", "stopped"):
-            self.ledger.number(node.key, attempt := event.attempt)
+            self.ledger.set_attempt(node.key, attempt := event.attempt)
         else:
             event = None
         self.losses[node.key] += event is None or event.failure != MEMORY
         if not final and self.losses[node.key] <= RETRIES:
             if event and event.state == "running":
                 self.ledger.event(node.key, "stopped", event.seconds, message, failure, log)
-            self.ledger.number(node.key, attempt + (event is not None))
+            self.ledger.set_attempt(node.key, attempt + (event is not None))
             self.ledger.mark([node.key], "queued")
             return
         if not final:

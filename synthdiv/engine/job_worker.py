@@ -81,7 +81,7 @@ class JobWorker:
         while order := self.orders.get():
             rows, *words = order.split()
             for key, attempt in zip(words[::2], words[1::2], strict=True):
-                self.ledger.number(key, int(attempt))
+                self.ledger.set_attempt(key, int(attempt))
             yield words[::2], int(rows)
 
     def _build(self, keys: list[str], rows: int) -> Iterator[tuple[Node, Event]]:
