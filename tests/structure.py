@@ -18,7 +18,7 @@ BEGIN, END = "<!-- made by `make structure` -->", "<!-- end -->"
 # Lines that each room may have today, comments and blank lines included: no room grows unseen. `GOALS` are those of the
 # first design; why they are not reached stands in docs/decisions.md, "The structure".
 BUDGETS = {
-    "core": 2410,
+    "core": 2400,
     "measures": 4360,
     "models": 1160,
     "prompts": 1970,
@@ -36,7 +36,7 @@ GOALS = {
     "core": 2200, "measures": 3300, "models": 700, "prompts": 1100, "generate": 1800, "mix": 700, "train": 2200,
     "evaluate": 1700, "study": 1500, "engine": 1200, "views": 3200,
 }  # fmt: skip
-TOTAL, TOTAL_GOAL = 31510, 20000
+TOTAL, TOTAL_GOAL = 31490, 20000
 CAUSES = ("logic", "signatures and fields", "documentation", "imports", "blank")
 MEDIAN, MEDIAN_GOAL = 120, 120
 LONGEST = 300

@@ -25,8 +25,8 @@ SMALL_MODEL = 1_000_000  # weights
 
 @dataclass
 class Stop:
-    """Set by signals, in a handler that does nothing else; read between steps and batches. `reason` is one of
-    REASONS; a second Ctrl-C stops now, whatever the first signal was."""
+    """Set by signals, in a handler that does nothing else, or when the launcher ends; read between steps and batches.
+    The `reason` of a signal is in REASONS; a second Ctrl-C stops now, whatever the first signal was."""
 
     reason: str = ""
     now: bool = False
@@ -78,7 +78,7 @@ class LocalRun:
         self.runtime, self._open_model, self._serve = runtime, open_model, serve
         self.stop, self.ranks = stop or Stop(), ranks or Ranks()
         self.rank, self.world_size = self.ranks.rank, self.ranks.size
-        self.micro_batch, self.checkpoint_seconds = runtime.micro_batch, runtime.checkpoint_seconds
+        self.micro_batch = runtime.micro_batch
         self._opened: tuple[str, str, str] | None = None
         self._model: Any = None
         self._shown = 0.0
@@ -206,17 +206,18 @@ def isolated(threads: int) -> Iterator[None]:
     import torch
 
     torch.backends.cuda.enable_cudnn_sdp(False)
-    before = (random.getstate(), numpy.random.get_state(), torch.get_rng_state(), torch.get_num_threads())
-    dtype, devices = torch.get_default_dtype(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    threads_before, dtype = torch.get_num_threads(), torch.get_default_dtype()
     if threads:
         torch.set_num_threads(threads)
     try:
         yield
     finally:
-        random.setstate(before[0])
-        numpy.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-        if devices is not None:
-            torch.cuda.set_rng_state_all(devices)
-        torch.set_num_threads(before[3])
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if on_devices is not None:
+            torch.cuda.set_rng_state_all(on_devices)
+        torch.set_num_threads(threads_before)
         torch.set_default_dtype(dtype)

@@ -22,14 +22,14 @@ version = cache(metadata.version)  # a look-up reads a file, and the version of 
 @cache
 def commit() -> dict[str, Any]:
     """The commit of this code and whether the tree was changed since; empty where it is not a checkout."""
-    where = Path(__file__).parents[1]
+    root = Path(__file__).resolve().parents[2]
 
     def ask(*words: str) -> str:
-        git = ["git", "-C", str(where), *words]
+        git = ["git", "-C", str(root), *words]
         return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        if Path(ask("rev-parse", "--show-toplevel")) != where.parent:
+        if Path(ask("rev-parse", "--show-toplevel")) != root:
             return {}
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):

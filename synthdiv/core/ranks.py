@@ -97,11 +97,10 @@ def of_slurm(meeting: Path, held: contextlib.ExitStack) -> dict[str, str]:
     file = Path(f"{meeting}.{step['SLURM_JOB_ID']}-{step.get('SLURM_RESTART_COUNT', '0')}.meeting")
     if step["SLURM_PROCID"] == "0":
         port = held.enter_context(reserve_port("")).getsockname()[1]
+        host = step.get("MASTER_ADDR") or step.get("SLURMD_NODENAME") or socket.gethostname()
         draft = file.with_suffix(".draft")
         draft.touch(mode=0o600)
-        draft.write_text(
-            f"{step.get('MASTER_ADDR') or step.get('SLURMD_NODENAME') or socket.gethostname()} {port}", encoding="utf-8"
-        )
+        draft.write_text(f"{host} {port}", encoding="utf-8")
         draft.rename(file)
     until = time.monotonic() + MEETING_SECONDS
     while not file.exists():
@@ -116,5 +115,5 @@ def of_slurm(meeting: Path, held: contextlib.ExitStack) -> dict[str, str]:
         "LOCAL_RANK": step["SLURM_LOCALID"],
         "WORLD_SIZE": step["SLURM_NTASKS"],
         "MASTER_ADDR": address,
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": port,
     }

@@ -99,7 +99,7 @@ class Stage:
         """What building this stage on `inputs` takes."""
         return Work()
 
-    def together(self, inputs: Mapping[str, Node], runtime: Any) -> int:
+    def together(self, inputs: Mapping[str, Node], runtime: Runtime) -> int:
         """How many nodes of this stage that take the same model one process builds at a time."""
         return 1
 
@@ -123,7 +123,7 @@ def _identity(kind: type) -> list[tuple[str, Any, Any]]:
     return [(name, hint, facts.get("before", MISSING)) for name, hint, facts in fields if not facts.get("locator")]
 
 
-def canonical(value: Any, hint: Any, where: str = "") -> Any:
+def canonical(value: Any, hint: Any, where: str) -> Any:
     """`value` as JSON data that is equal exactly where the meaning is equal, typed by the annotation `hint`."""
     if value is None:
         return None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 
 class SynthdivError(Exception):
@@ -47,9 +45,8 @@ class Sample:
     """One answer and where it came from.
 
     `finish` is `stop` (the model ended), `length` (cut at max_new_tokens), `refusal` (a server would not answer: the
-    response is empty) or `recorded`. Token counts are in the
-    writing model's own tokenizer and -1 where they were not counted. `seed` names the row's random stream
-    (hexadecimal).
+    response is empty) or `recorded`. Token counts are those of the writing model's tokenizer, -1 where not counted.
+    `seed` names the row's random stream (hexadecimal).
     """
 
     id: str
@@ -119,7 +116,6 @@ class Run(Protocol):
     rank: int
     world_size: int
     micro_batch: int
-    checkpoint_seconds: float
 
     @property
     def device(self) -> str:

@@ -68,7 +68,7 @@ class StageCallback(Callback):
         self.run.show(point)
         message = f"steps, loss {point['loss']:.3f}"
         self.run.progress(step, steps, message, self.keep if good else None)
-        due = time.monotonic() - self.saved >= self.run.checkpoint_seconds
+        due = time.monotonic() - self.saved >= self.run.runtime.checkpoint_seconds
         due = self.tuning.strategy.reduce_boolean_decision(due, all=False)
         if (due and good) or (early and best_step(self.curve) == step):
             self.keep()

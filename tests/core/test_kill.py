@@ -184,9 +184,8 @@ def test_a_full_disk_is_reported_and_the_same_command_goes_on_when_there_is_spac
     result = (tmp_path / "log").read_text()
     message = [line for line in result.splitlines() if line.startswith(("failed: ", "error: "))]
     assert message, result
-    assert code == (2 if message[-1].startswith("error: ") else 1), (
-        result
-    )  # 2 where not even the ledger could be written
+    expected = 2 if message[-1].startswith("error: ") else 1  # 2 where not even the ledger could be written
+    assert code == expected, result
     assert all("no space left on" in line.lower() for line in message), result
     before = len(list(small_disk.glob("artifacts/*/[!.]*/manifest.json")))
     assert before

@@ -124,30 +124,30 @@ def accelerators(monkeypatch):
     return have
 
 
-def device(chosen: str) -> str:
-    return LocalRun(Runtime(device=chosen), lambda *given: object()).device
+def device(wanted: str) -> str:
+    return LocalRun(Runtime(device=wanted), lambda *given: object()).device
 
 
 @pytest.mark.parametrize(
-    ("count", "chosen", "actual"),
+    ("count", "wanted", "actual"),
     [(0, "auto", "cpu"), (0, "cpu", "cpu"), (2, "auto", "cuda"), (2, "cuda", "cuda"), (2, "cuda:1", "cuda:1")],
 )
-def test_the_device_is_the_one_that_was_chosen_or_the_fastest(accelerators, count, chosen, actual):
+def test_the_device_is_the_one_that_was_chosen_or_the_fastest(accelerators, count, wanted, actual):
     accelerators(count)
-    assert device(chosen) == actual
+    assert device(wanted) == actual
 
 
 @pytest.mark.parametrize(
-    ("count", "chosen", "present"),
+    ("count", "wanted", "present"),
     [(0, "cuda", "cpu"), (0, "cuda:0", "cpu"), (0, "mps", "cpu"), (2, "cuda:2", "cuda:0, cuda:1, cpu"),
      (2, "mps", "cuda:0, cuda:1, cpu")],
 )  # fmt: skip
-def test_a_device_that_is_not_there_is_refused(accelerators, monkeypatch, count, chosen, present):
+def test_a_device_that_is_not_there_is_refused(accelerators, monkeypatch, count, wanted, present):
     accelerators(count)
-    says = f"runtime.device={chosen}: torch finds {present} on this machine; choose one of them or auto"
+    says = f"runtime.device={wanted}: torch finds {present} on this machine; choose one of them or auto"
     with pytest.raises(ConfigError) as caught:
-        device(chosen)
+        device(wanted)
     assert str(caught.value).startswith(says)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(ConfigError, match=r"on this machine \(CUDA_VISIBLE_DEVICES=3\); choose"):
-        device(chosen)
+        device(wanted)
