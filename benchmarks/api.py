@@ -53,10 +53,12 @@ def main() -> int:
         once(url, CONCURRENCY)  # the imports
         runs = [once(url, count) for _ in range(5)]
         process.stdin.close()
-    ours, own = min(seconds for seconds, _ in runs), min(used for _, used in runs)
+    ours, processor = min(seconds for seconds, _ in runs), min(used for _, used in runs)
     ideal = count * LATENCY / CONCURRENCY
     print(f"ideal  {ideal:8.2f} s  {count:,} requests of {LATENCY * 1000:g} ms, {CONCURRENCY} at a time")
-    print(f"ours   {ours:8.2f} s  {count / ours:,.0f} a second, {own / count * 1000:.2f} ms of processor time each")
+    print(
+        f"ours   {ours:8.2f} s  {count / ours:,.0f} a second, {processor / count * 1000:.2f} ms of processor time each"
+    )
     print(f"ratio  {ours / ideal:8.2f}    (at most {MOST:g})")
     return 1 if ours > MOST * ideal else 0
 

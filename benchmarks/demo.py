@@ -35,13 +35,13 @@ def main() -> int:
             short.append(name)
 
     with tempfile.TemporaryDirectory() as temporary:
-        given = len(sys.argv) > 1
-        folder = Path(sys.argv[1]) if given else Path(temporary)
+        has_folder = len(sys.argv) > 1
+        folder = Path(sys.argv[1]) if has_folder else Path(temporary)
         floor = min(seconds([sys.executable, "-c", "import hydra"], folder)[0] for _ in range(5))
         best = min(seconds([*COMMAND, "--help"], folder)[0] for _ in range(5))
         show("help", best, 0.7, "s", f"{best / floor:.1f} x the floor of {floor:.2f} s")
         built = 0.0
-        if not given:
+        if not has_folder:
             built, _ = seconds(DEMO, folder)
             show("demo", built, 300, "s", "wall time, two cores")
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

@@ -40,8 +40,8 @@ def make_inputs(folder: Path, table: str | None) -> None:
 
     if table:
         with Path(table).open(encoding="utf-8") as lines:
-            every = (json.loads(line)["instruction"] for line in lines)
-            texts = [text for text in every if len(text) <= LONGEST]
+            instructions = (json.loads(line)["instruction"] for line in lines)
+            texts = [text for text in instructions if len(text) <= LONGEST]
     else:
         texts = [record["prompt"] for record in toy_records(ToyPrompts(2000), 0)]
     tokenizer = train_tokenizer([(text, None) for text in texts], 8192)
@@ -127,7 +127,7 @@ def ours(folder: Path, opened: Any, seed: int) -> tuple[float, float, list[str],
 
     seconds, out = build()
     actual = read_samples(out)
-    decoding, hf.answer_batch = hf.answer_batch, lambda *given: [Answer("", "stop", 1, 0) for _ in given[2]]
+    decoding, hf.answer_batch = hf.answer_batch, lambda *arguments: [Answer("", "stop", 1, 0) for _ in arguments[2]]
     start = min(build()[0] for _ in range(3))
     hf.answer_batch = decoding
     return seconds, start, [row.response for row in actual], sum(row.response_tokens for row in actual)
@@ -204,30 +204,30 @@ def chances(folder: Path, one: list[str], other: list[str]) -> tuple[float, floa
 def main() -> int:
     short = []
 
-    def show(name: str, shown: str, must: str, fulfilled: bool) -> None:
-        print(f"{name:10s} {shown:60s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
+    def show(name: str, value: str, must: str, fulfilled: bool) -> None:
+        print(f"{name:10s} {value:60s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
         short.extend([] if fulfilled else [name])
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_inputs(folder, sys.argv[1] if len(sys.argv) > 1 else None)
         turns = [[alone(name, folder, turn) for name in ("peer", "ours")] for turn in range(TURNS)]
-        peers, own = zip(*turns, strict=True)
+        peers, our_turns = zip(*turns, strict=True)
         lengths, firsts = chances(
-            folder, *([text for turn in side for text in turn["answers"]] for side in (peers, own))
+            folder, *([text for turn in side for text in turn["answers"]] for side in (peers, our_turns))
         )
-    speeds = [max(turn["tokens"] / turn["seconds"] for turn in side) for side in (peers, own)]
-    mebibytes = [max(turn["bytes"] for turn in side) / 2**20 for side in (peers, own)]
-    start = min(turn["start"] for turn in own)
-    shown = "{1:,.0f} new tokens/s, peer {0:,.0f}: {2:.2f} x".format(*speeds, speeds[1] / speeds[0])
-    show("speed", shown, f"at least {FASTER:g} x", speeds[1] >= FASTER * speeds[0])
-    shown = "{1:,.0f} MiB, peer {0:,.0f}: {2:.2f} x".format(*mebibytes, mebibytes[1] / mebibytes[0])
-    show("memory", shown, f"at most {MEMORY:g} x", mebibytes[1] <= MEMORY * mebibytes[0])
+    speeds = [max(turn["tokens"] / turn["seconds"] for turn in side) for side in (peers, our_turns)]
+    mebibytes = [max(turn["bytes"] for turn in side) / 2**20 for side in (peers, our_turns)]
+    start = min(turn["start"] for turn in our_turns)
+    summary = "{1:,.0f} new tokens/s, peer {0:,.0f}: {2:.2f} x".format(*speeds, speeds[1] / speeds[0])
+    show("speed", summary, f"at least {FASTER:g} x", speeds[1] >= FASTER * speeds[0])
+    summary = "{1:,.0f} MiB, peer {0:,.0f}: {2:.2f} x".format(*mebibytes, mebibytes[1] / mebibytes[0])
+    show("memory", summary, f"at most {MEMORY:g} x", mebibytes[1] <= MEMORY * mebibytes[0])
     show("lengths", f"p = {lengths:.3f} that both have one law", f"at least {CHANCE:g}", lengths >= CHANCE)
     show("firsts", f"p = {firsts:.3f} that first tokens have one law", f"at least {CHANCE:g}", firsts >= CHANCE)
     show(
         "start",
-        f"{start:.3f} s for one more shard of {len(own[0]['answers'])} rows",
+        f"{start:.3f} s for one more shard of {len(our_turns[0]['answers'])} rows",
         f"at most {START:g} s",
         start <= START,
     )

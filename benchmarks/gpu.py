@@ -206,14 +206,14 @@ def peer() -> None:
 
 def offload() -> None:
     """Last of the trainings: a process group stays until the process ends."""
-    for way in ("fsdp2_offload", "deepspeed_stage_3_offload"):
-        attempt(way, lambda: show_training(f"full, {way}", ours(strategy=strategy(way), steps=3, warm=1)))  # noqa: B023
+    for name in ("fsdp2_offload", "deepspeed_stage_3_offload"):
+        attempt(name, lambda: show_training(f"full, {name}", ours(strategy=strategy(name), steps=3, warm=1)))  # noqa: B023
 
 
-def strategy(way: str) -> Any:
+def strategy(name: str) -> Any:
     from synthdiv.core.strategy import Strategy
 
-    return Strategy(way)
+    return Strategy(name)
 
 
 def show_training(name: str, sums: dict[str, float]) -> None:

@@ -68,7 +68,7 @@ def items(folder: Path) -> Any:
     return Artifact(JudgePrompts(rubric, len(rows)), "0" * 64, folder / "prompts")
 
 
-def ours(folder: Path, asked: Any, opened: Any) -> tuple[float, list[float]]:
+def ours(folder: Path, judge_prompts: Any, opened: Any) -> tuple[float, list[float]]:
     """Seconds of processor time of the stage, and the probability of A for each item."""
     from synthdiv.core.local_run import LocalRun, isolated
     from synthdiv.core.runtime import Runtime
@@ -79,17 +79,17 @@ def ours(folder: Path, asked: Any, opened: Any) -> tuple[float, list[float]]:
 
     stage = Generate("judge", Backend.logits, batch_tokens=BATCH_TOKENS, split=Split.test)
     run, out = LocalRun(Runtime(device="cpu"), lambda *_: opened), Path(tempfile.mkdtemp(dir=folder))
-    inputs = {"prompts": asked, "model": Artifact(Checkpoint(), "1" * 64, folder / "model")}
+    inputs = {"prompts": judge_prompts, "model": Artifact(Checkpoint(), "1" * 64, folder / "model")}
     begun = time.process_time()
     with isolated(THREADS):
         stage.build(inputs, out, run)
     seconds = time.process_time() - begun
     options = {row.id: log["options"] for row, log in zip(read_samples(out), read_log(out), strict=True)}
-    order = [row["id"] for row in rows_of(asked)]
+    order = [row["id"] for row in rows_of(judge_prompts)]
     return seconds, [options[key]["A"] / sum(options[key].values()) for key in order]
 
 
-def peer(asked: Any, opened: Any) -> tuple[float, list[float]]:
+def peer(judge_prompts: Any, opened: Any) -> tuple[float, list[float]]:
     """The same of one `generate` for each item."""
     import torch
     import transformers
@@ -102,8 +102,8 @@ def peer(asked: Any, opened: Any) -> tuple[float, list[float]]:
     )
     torch.set_num_threads(THREADS)
     begun, shares = time.process_time(), []
-    chat, rows = Chat.for_prompts(opened.tokenizer, asked, opened.ends), rows_of(asked)
-    lead, (a, b) = option_ids(chat, rows[0]["prompt"], asked.stage.rubric.options)
+    chat, rows = Chat.for_prompts(opened.tokenizer, judge_prompts, opened.ends), rows_of(judge_prompts)
+    lead, (a, b) = option_ids(chat, rows[0]["prompt"], judge_prompts.stage.rubric.options)
     for row in rows:
         ids = torch.tensor([chat.prompt(row["prompt"]) + lead])
         done = opened.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
@@ -112,10 +112,10 @@ def peer(asked: Any, opened: Any) -> tuple[float, list[float]]:
     return time.process_time() - begun, shares
 
 
-def rows_of(asked: Any) -> list[dict[str, Any]]:
+def rows_of(judge_prompts: Any) -> list[dict[str, Any]]:
     from synthdiv.prompts.prompt_set import read_prompts
 
-    return read_prompts(asked, "test")
+    return read_prompts(judge_prompts, "test")
 
 
 def main() -> int:
@@ -125,18 +125,18 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asked = items(folder)
+        judge_prompts = items(folder)
         checkpoint = Checkpoint(str(folder / "model"))
         opened = open_model(Artifact(checkpoint, "1" * 64, folder / "model"), "fp32", "cpu")
         passes, sides = list[int](), []
         opened.model.register_forward_pre_hook(
-            lambda _, __, given: passes.append(len(given["input_ids"])), with_kwargs=True
+            lambda _, __, kwargs: passes.append(len(kwargs["input_ids"])), with_kwargs=True
         )
         for _ in range(TURNS):
             passes.clear()
-            mine = ours(folder, asked, opened)
+            result = ours(folder, judge_prompts, opened)
             rows = sum(passes)
-            sides.append((mine, peer(asked, opened)))
+            sides.append((result, peer(judge_prompts, opened)))
     count = len(sides[0][0][1])
     seconds, other = (min(side[place][0] for side in sides) for place in (0, 1))
     gap = max(abs(a - b) for a, b in zip(sides[0][0][1], sides[0][1][1], strict=True))

@@ -119,10 +119,10 @@ VANILLA = {"mix": "none", "source": "n/a"} | dict.fromkeys(AXES, "n/a")
 
 def build(root: Path) -> int:
     require_format(root, create=True)
-    asked = digest("prompts")
+    prompts_key = digest("prompts")
     rows = [row | {"id": f"p{at}", "category": f"topic {at % 8}", "split": "test" if at < PROMPTS else "train"}
             for at, row in enumerate(answers(random.Random(0), PROMPTS + 40))]  # fmt: skip
-    write_rows(rows, artifact(root, "prompts", asked) / "prompts.parquet")
+    write_rows(rows, artifact(root, "prompts", prompts_key) / "prompts.parquet")
     arms: list[Axes] = [VANILLA | {"student": student} for student in AXES["student"]]
     for values in itertools.product(*AXES.values()):
         for mix, source in MIXES:
@@ -133,16 +133,16 @@ def build(root: Path) -> int:
     records, nodes = list[CellRecord](), dict[str, NodeRecord]()
     for axes in arms:
         for seed in range(1 if axes["mix"] == "none" else SEEDS):
-            record, made = cell(root, axes, seed, asked)
+            record, cell_nodes = cell(root, axes, seed, prompts_key)
             records.append(record)
-            nodes |= {node.key: node for node in made}
+            nodes |= {node.key: node for node in cell_nodes}
     Ledger(root, "many", "test").add(records, [*nodes.values()])
     return len(records)
 
 
 def main() -> int:
-    kept = sys.argv[1] if len(sys.argv) > 1 else None
-    with nullcontext(kept) if kept else tempfile.TemporaryDirectory() as folder:
+    argument = sys.argv[1] if len(sys.argv) > 1 else None
+    with nullcontext(argument) if argument else tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if not (root / "sweeps").exists():
             begun = time.perf_counter()

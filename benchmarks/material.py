@@ -21,15 +21,15 @@ SEED = 7
 
 def answers(count: int) -> list[str]:
     """The first `count` recorded answers of language models, or as many made-up ones of about 170 words."""
-    return list(islice(_real() if ANSWERS.is_file() else _made(), count))
+    return list(islice(_real() if ANSWERS.is_file() else _synthetic(), count))
 
 
 def sentences(count: int) -> list[str]:
     """The first `count` sentences of four words or more of these answers."""
     from synthdiv.measures.words import sentences as split
 
-    every = (one for text in (_real() if ANSWERS.is_file() else _made()) for one in split(text))
-    return list(islice((one for one in every if len(one.split()) >= 4), count))
+    all_sentences = (one for text in (_real() if ANSWERS.is_file() else _synthetic()) for one in split(text))
+    return list(islice((one for one in all_sentences if len(one.split()) >= 4), count))
 
 
 def origin() -> str:
@@ -42,7 +42,7 @@ def _real() -> Iterator[str]:
             yield json.loads(line)["response"]
 
 
-def _made() -> Iterator[str]:
+def _synthetic() -> Iterator[str]:
     import numpy as np
 
     random = np.random.default_rng(SEED)

@@ -69,18 +69,20 @@ def against(
 ) -> Iterator[Row]:
     """How much faster than the peer, and how far from its value; peers that are slow are called twice."""
     seconds, value = best(ours, times)
-    other, wanted = best(peer, peer_times)
-    ratio, gap = other / seconds, abs(value - wanted) / abs(wanted)
-    yield Row(work, shown(seconds), shown(other), f"{ratio:.0f} x", f"{least:g} x", judged(ratio >= least))
-    yield Row("  the value", f"{value:.6g}", f"{wanted:.6g}", f"{gap:.0e}", f"within {within:g}", judged(gap <= within))
+    other, peer_value = best(peer, peer_times)
+    ratio, gap = other / seconds, abs(value - peer_value) / abs(peer_value)
+    yield Row(work, timing(seconds), timing(other), f"{ratio:.0f} x", f"{least:g} x", judged(ratio >= least))
+    yield Row(
+        "  the value", f"{value:.6g}", f"{peer_value:.6g}", f"{gap:.0e}", f"within {within:g}", judged(gap <= within)
+    )
 
 
-def shown(seconds: float) -> str:
+def timing(seconds: float) -> str:
     return f"{1000 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def with_interval(ours: Callable[[], Any], times: int = 3) -> Row:
-    return Row("  with its interval", shown(best(ours, times)[0]))
+    return Row("  with its interval", timing(best(ours, times)[0]))
 
 
 def self_bleu_of_few() -> Iterator[Row]:
@@ -106,7 +108,10 @@ def self_bleu_of_many() -> Iterator[Row]:
     texts = material.sentences(50_000)
     seconds, _ = best(lambda: self_bleu(texts), 2)
     yield Row(
-        "Self-BLEU-3 of 50,000 sentences, with its interval", shown(seconds), must="60 s", verdict=judged(seconds <= 60)
+        "Self-BLEU-3 of 50,000 sentences, with its interval",
+        timing(seconds),
+        must="60 s",
+        verdict=judged(seconds <= 60),
     )
     half, whole = (alone("bleu", str(count)) for count in (25_000, 50_000))
     memory, number = whole["bytes"] / half["bytes"], whole["ngrams"] / half["ngrams"]
@@ -128,7 +133,7 @@ def cosine_of_few() -> Iterator[Row]:
     arm = VectorArm(vectors, np.full(len(vectors), -1), np.array([-1]))
     work = "mean cosine distance, 5,000 x 384; full matrix in float64"
     yield from against(work, lambda: cosine_of(arm).value, lambda: matrix(vectors.astype(np.float64)), 50, 1e-9, 50, 4)
-    yield Row("  the full matrix in float32", "–", shown(best(lambda: matrix(vectors), 4)[0]))
+    yield Row("  the full matrix in float32", "–", timing(best(lambda: matrix(vectors), 4)[0]))
     yield with_interval(lambda: mean_cosine_distance(vectors), 50)
 
 
@@ -142,7 +147,7 @@ def cosine_of_many() -> Iterator[Row]:
     yield Row(work, f"{peak:.2f} GiB", f"{8 * MILLION**2 / 1e12:.0f} TB", must="2 GiB", verdict=judged(peak <= 2))
     yield Row(
         "  rows read, to those there are",
-        shown(actual["seconds"]),
+        timing(actual["seconds"]),
         ratio=f"{passes:.2f} x",
         must="1 x",
         verdict=judged(passes == 1),
@@ -172,7 +177,7 @@ def vendi_of_few() -> Iterator[Row]:
         yield from against(
             work, lambda: vendi(vectors, prompts=one_group).value, lambda: float(peer.score_X(vectors)), 20, 1e-6, 10
         )
-        yield Row("  vendi-score's score_dual", "–", shown(best(lambda: peer.score_dual(vectors), 5)[0]))
+        yield Row("  vendi-score's score_dual", "–", timing(best(lambda: peer.score_dual(vectors), 5)[0]))
     yield with_interval(lambda: vendi(vectors))
 
 
@@ -194,7 +199,7 @@ def command() -> Iterator[Row]:
     scores = json.loads(done.stdout)
     # within a prompt there is one answer; MTLD has fewer than two factors for each group of prompts
     bare = [x["name"] for x in scores if x["low"] is None and "_within" not in x["name"] and "mtld" not in x["name"]]
-    yield Row(work, shown(seconds), must="60 s", verdict=judged(seconds <= 60))
+    yield Row(work, timing(seconds), must="60 s", verdict=judged(seconds <= 60))
     yield Row(
         "  measures without an interval, but for `_within` and MTLD",
         str(len(bare)),

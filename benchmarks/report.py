@@ -108,9 +108,9 @@ def text(seed: object, count: int) -> str:
 def build(root: Path) -> int:
     require_format(root, create=True)
     study = Large(root)
-    asked = Node(Asked())
-    study.store.obtain(asked, RUN)
-    study.prompts = asked.key
+    prompts_node = Node(Asked())
+    study.store.obtain(prompts_node, RUN)
+    study.prompts = prompts_node.key
     for student in ("toy_small", "toy_large"):
         for level, (mix, source, size) in enumerate(ARMS):
             for seed in range(SEEDS):
@@ -150,8 +150,8 @@ def bootstrap() -> float:
 
 
 def main() -> int:
-    kept = sys.argv[1] if len(sys.argv) > 1 else None
-    with nullcontext(kept) if kept else tempfile.TemporaryDirectory() as folder:
+    argument = sys.argv[1] if len(sys.argv) > 1 else None
+    with nullcontext(argument) if argument else tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         cells = SEEDS * 2 * len(ARMS) if (root / "sweeps").exists() else build(root)
         words = [sys.executable, "-m", "synthdiv", "report", "eggs", f"runtime.outputs={root}"]

@@ -34,12 +34,12 @@ def vectors(rows: int, kinds: int, spread: float, d: int = 384) -> np.ndarray:
     random = np.random.default_rng(kinds)
     centres = random.normal(size=(kinds, d)) / d**0.5
     noise = random.normal(size=(rows, d)) / d**0.5 * random.lognormal(0, 0.5, (rows, 1))
-    made = centres[random.integers(0, kinds, rows)] + spread * noise
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    points = centres[random.integers(0, kinds, rows)] + spread * noise
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
 
-def objective(chosen: np.ndarray) -> float:
-    cosines = chosen @ chosen.T
+def objective(subset: np.ndarray) -> float:
+    cosines = subset @ subset.T
     np.fill_diagonal(cosines, -1)
     return float((1 - cosines.max(axis=1)).mean())
 

@@ -53,7 +53,7 @@ def tokenised(pairs: list[tuple[str, str]], tokenizer: Any) -> list[Any]:
     from synthdiv.train.tokens import encode, rendered
     from synthdiv.train.train import Train
 
-    mix = [{"id": str(at), "prompt": ask, "response": say} for at, (ask, say) in enumerate(pairs)]
+    mix = [{"id": str(at), "prompt": prompt, "response": response} for at, (prompt, response) in enumerate(pairs)]
     return encode(Train(max_tokens=LENGTH), mix, rendered(Chat(tokenizer), mix))[0]
 
 
@@ -65,7 +65,11 @@ def make_inputs(folder: Path, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     tokenizer = train_tokenizer(pairs, 8192)
     begun = time.perf_counter()
     tokenised(
-        [(f"{at} {ask}", say) for at, (ask, say) in zip(range(MANY), itertools.cycle(pairs), strict=False)], tokenizer
+        [
+            (f"{at} {prompt}", response)
+            for at, (prompt, response) in zip(range(MANY), itertools.cycle(pairs), strict=False)
+        ],
+        tokenizer,
     )
     seconds = time.perf_counter() - begun
     rows = tokenised(pairs, tokenizer)
@@ -195,8 +199,8 @@ def main() -> int:
         print("trl is not installed, so there is nobody to compare with: pip install trl==1.16.0", file=sys.stderr)
         return 1
 
-    def show(name: str, shown: str, must: str, fulfilled: bool) -> None:
-        print(f"{name:10s} {shown:70s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
+    def show(name: str, value: str, must: str, fulfilled: bool) -> None:
+        print(f"{name:10s} {value:70s} {must:18s} {'ok' if fulfilled else 'SHORT'}", flush=True)
         short.extend([] if fulfilled else [name])
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -204,18 +208,18 @@ def main() -> int:
         facts = make_inputs(folder, texts(*[*sys.argv[1:3], None, None][:2]))
         most = (("unpacked", False, UNPACKED), ("packed", True, PACKED))
         for name, packed, least in most if sys.argv[1:] else [(name, packed, 1.0) for name, packed, _ in most]:
-            other, own = (best(who, folder, packed) for who in ("trl", "ours"))
-            ratio, apart = other["seconds"] / own["seconds"], abs(own["loss"] / other["loss"] - 1)
-            rates = [facts["tokens"] / each["seconds"] for each in (own, other)]
-            shown = f"{rates[0]:,.0f} tokens/s, trl {rates[1]:,.0f}: {ratio:.2f} x"
-            show(name, shown, f"at least {least:g} x", ratio >= least)
-            shown = f"{own['loss']:.4f}, trl {other['loss']:.4f} nats a token on {HELD} other rows: {apart:.2%}"
-            show("loss", shown, f"at most {NEAR:.0%}", apart <= NEAR)
+            other, our_run = (best(who, folder, packed) for who in ("trl", "ours"))
+            ratio, apart = other["seconds"] / our_run["seconds"], abs(our_run["loss"] / other["loss"] - 1)
+            rates = [facts["tokens"] / each["seconds"] for each in (our_run, other)]
+            summary = f"{rates[0]:,.0f} tokens/s, trl {rates[1]:,.0f}: {ratio:.2f} x"
+            show(name, summary, f"at least {least:g} x", ratio >= least)
+            summary = f"{our_run['loss']:.4f}, trl {other['loss']:.4f} nats a token on {HELD} other rows: {apart:.2%}"
+            show("loss", summary, f"at most {NEAR:.0%}", apart <= NEAR)
         lora, full = (alone("memory", str(folder), str(kind))["bytes"] / 2**20 for kind in (1, 0))
-        shown = f"LoRA {lora:,.0f} MiB, full {full:,.0f} MiB: {lora / full:.0%}"
-        show("memory", shown, f"at most {MEMORY:.0%}", lora <= MEMORY * full)
-        shown = f"{facts['seconds']:.2f} s for {MANY:,} rows"
-        show("tokens", shown, f"at most {SECONDS:g} s", facts["seconds"] <= SECONDS)
+        summary = f"LoRA {lora:,.0f} MiB, full {full:,.0f} MiB: {lora / full:.0%}"
+        show("memory", summary, f"at most {MEMORY:.0%}", lora <= MEMORY * full)
+        summary = f"{facts['seconds']:.2f} s for {MANY:,} rows"
+        show("tokens", summary, f"at most {SECONDS:g} s", facts["seconds"] <= SECONDS)
     if short:
         print("falls short: " + ", ".join(short), file=sys.stderr)
     return 1 if short else 0
