@@ -46,14 +46,14 @@ def hydra_main(arguments: list[str]) -> None:
     from synthdiv.study.schema import refuse_unknown, schema
 
     ConfigStore.instance().store(name="cell", node=schema(), provider="synthdiv")
-    given = options(arguments)
-    if not given.shell_completion:
-        refuse_unknown(given.overrides, VERBS)
-    flags = [word for word in arguments if word not in (*given.overrides, "-m", "--multirun", "-r", "--run")]
+    namespace = options(arguments)
+    if not namespace.shell_completion:
+        refuse_unknown(namespace.overrides, VERBS)
+    flags = [word for word in arguments if word not in (*namespace.overrides, "-m", "--multirun", "-r", "--run")]
     # Hydra composes before the items of evaluate.suites have their fields: `++` adds them, our expansion checks them.
-    words = [f"++{word}" if word.startswith("evaluate.suites.") else word for word in given.overrides]
-    if not (given.hydra_help or given.cfg or given.info or given.shell_completion):
-        words, flags = words if given.multirun else ["hydra.sweeper.cells=1", *words], ["--multirun", *flags]
+    words = [f"++{word}" if word.startswith("evaluate.suites.") else word for word in namespace.overrides]
+    if not (namespace.hydra_help or namespace.cfg or namespace.info or namespace.shell_completion):
+        words, flags = words if namespace.multirun else ["hydra.sweeper.cells=1", *words], ["--multirun", *flags]
     sys.argv = ["synthdiv", *words, *flags]
 
     # It composes everything only to read hydra.mode, and every run is a sweep.
@@ -74,7 +74,7 @@ def hydra_main(arguments: list[str]) -> None:
     ):  # ours may say it better
         from synthdiv.study.expand import try_out
 
-        try_out(conf_dir(), given.config_dir, given.overrides)
+        try_out(conf_dir(), namespace.config_dir, namespace.overrides)
         raise
 
 

@@ -23,7 +23,7 @@ UNKNOWN = "Invalid job id"  # what Slurm says of a job that has ended and is for
 TEMPORARY = ["None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning"]
 
 
-def ask(*words: str) -> str:
+def slurm_output(*words: str) -> str:
     """What a command of Slurm prints. Raises ConfigError with its message where it fails."""
     done = run(*words)
     if done.returncode:
@@ -54,22 +54,24 @@ def environment() -> dict[str, str]:
 
 def largest_array() -> int:
     """How many elements an array may have. Raises ConfigError where Slurm is missing or does not answer."""
-    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", slurm_output("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(size.group(1)) - 1) if size else 1
 
 
 def room(account: str | None) -> int:
     """How many more jobs (elements of arrays) may be queued, by the limits of the cluster and of this user."""
-    limits, config = [10_000], ask("scontrol", "show", "config")
+    limits, config = [10_000], slurm_output("scontrol", "show", "config")
     if count := re.search(r"^MaxJobCount\s*=\s*(\d+)", config, re.MULTILINE):
-        limits.append(int(count.group(1)) - len(ask("squeue", "--noheader", "--array", "--format=%i").split()))
+        limits.append(int(count.group(1)) - len(slurm_output("squeue", "--noheader", "--array", "--format=%i").split()))
     filters = [f"user={getuser()}"] + ([f"account={account}"] if account else [])
     # the accounting may hold several clusters
     if cluster := re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE):
         filters.append(f"cluster={cluster.group(1)}")
     try:
-        maxima = ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *filters, "format=MaxSubmitJobs")
-        queued_jobs = len(ask("squeue", "--noheader", "--array", f"--user={getuser()}", "--format=%i").split())
+        maxima = slurm_output(
+            "sacctmgr", "--noheader", "--parsable2", "show", "assoc", *filters, "format=MaxSubmitJobs"
+        )
+        queued_jobs = len(slurm_output("squeue", "--noheader", "--array", f"--user={getuser()}", "--format=%i").split())
         limits += [int(word) - queued_jobs for word in maxima.split() if word.isdigit()]
     except ConfigError:
         pass  # a cluster without accounting has no such limits
@@ -81,7 +83,7 @@ def submit(script: str, elements: int, after: Iterable[str]) -> str:
     words = ["sbatch", "--parsable", f"--array=0-{elements - 1}"]
     waits = ":".join(sorted(after))
     words += [f"--dependency=afterany:{waits}"] if waits else []
-    return ask(*words, script).split(";")[0].strip()
+    return slurm_output(*words, script).split(";")[0].strip()
 
 
 def queued(ids: Iterable[str]) -> dict[str, str]:
@@ -113,8 +115,8 @@ class JobState:
 
     def note(self, job: str, log: str) -> str:
         """What became of a job that has ended, as a clause."""
-        what = "has ended" if self.ended else "is unknown to the controller and makes no progress, in the accounting"
-        return f"its job {job} of Slurm {what}: {self}; its log is {log}"
+        outcome = "has ended" if self.ended else "is unknown to the controller and makes no progress, in the accounting"
+        return f"its job {job} of Slurm {outcome}: {self}; its log is {log}"
 
     def __str__(self) -> str:
         where = f" on {self.host}" if self.host else ""
@@ -132,9 +134,9 @@ def state(job: str) -> JobState:
         raise ConfigError(f"scontrol: {done.stderr.strip()}")
     else:
         forgotten = True
-        asked = ("--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode,NodeList")
+        arguments = ("--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode,NodeList")
         try:
-            words = (ask("sacct", *asked).strip().splitlines() or [""])[-1].split("|")
+            words = (slurm_output("sacct", *arguments).strip().splitlines() or [""])[-1].split("|")
         except ConfigError:
             words = []
     name, exit_code, host = (*words, "", "", "")[:3]
@@ -158,14 +160,14 @@ class JobWatch:
     ended: dict[str, JobState] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     """Jobs in the queue, with the reason why each waits."""
-    asked: float = -math.inf
+    last_query: float = -math.inf
 
     def check(self, events: Mapping[str, Event]) -> dict[str, Event]:
         """Nodes whose job has ended although no event says so, as failed; and those whose job waits, with the reason
         that Slurm gives as note. Nothing where Slurm is not on this machine or does not answer."""
         jobs = {key: job for key, event in events.items() if (job := job_of(event))} if shutil.which("squeue") else {}
-        if jobs and time.monotonic() - self.asked > INTERVAL:
-            self.asked = time.monotonic()
+        if jobs and time.monotonic() - self.last_query > INTERVAL:
+            self.last_query = time.monotonic()
             try:
                 self.waiting = queued(jobs.values())
                 for job in {*jobs.values()} - {*self.waiting} - {*self.ended}:
