@@ -78,7 +78,7 @@ class Shard:
     """The work of a backend.
 
     `stage` is the `Generate`, `out` its folder with the rows of earlier sessions, `facts` goes into the manifest, and
-    `kept` is the number of rows kept from earlier sessions. While `stopping`, a backend yields the answers it has
+    `resumed_rows` is the number of rows of earlier sessions. While `stopping`, a backend yields the answers it has
     already requested, and ends.
     """
 
@@ -88,5 +88,5 @@ class Shard:
     out: Path
     run: Run
     facts: dict[str, Any]
-    kept: int = 0
+    resumed_rows: int = 0
     stopping: bool = False

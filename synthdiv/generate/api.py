@@ -45,20 +45,20 @@ def answers(shard: Shard) -> Answers:
     """Yield lists of answers as they arrive. A resumed shard keeps all complete rows and requests the others."""
     prompts, hosted = shard.inputs["prompts"].stage, shard.inputs["model"].stage
     shard.facts["system_folded"] = 0
-    client, kept = client_of(hosted, shard.run.runtime), kept_rows(shard)
+    client, row_ids = client_of(hosted, shard.run.runtime), kept_rows(shard)
     requests = (
         chat_request(request, hosted, prompts, shard.stage)
         for request in shard.requests
-        if (request.id, request.sample) not in kept
+        if (request.id, request.sample) not in row_ids
     )
     yield from collect_answers(shard, client, requests, answer)
 
 
 def kept_rows(shard: Shard) -> set[tuple[str, int]]:
     """Return prompt id and sample of each complete row of an earlier session."""
-    kept = {(row["id"], row["sample"]) for row in lines(shard.out / ROWS)}
-    shard.kept = len(kept)
-    return kept
+    row_ids = {(row["id"], row["sample"]) for row in lines(shard.out / ROWS)}
+    shard.resumed_rows = len(row_ids)
+    return row_ids
 
 
 def collect_answers(

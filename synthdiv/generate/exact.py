@@ -23,13 +23,13 @@ def answers(shard: Shard) -> Answers:
     if rubric.name not in RUBRICS or not prompts.stage.toy:
         raise DataError(f"{shard.stage.source}: the toy world's truth judges {', '.join(RUBRICS)} of its own prompts")
     law, grade = Law(prompts.stage.toy.world), RUBRICS[rubric.name]
-    asked = {row["id"]: toy_prompt(row) for side in ("train", "test") for row in read_prompts(prompts, side)}
+    toy_prompts = {row["id"]: toy_prompt(row) for side in ("train", "test") for row in read_prompts(prompts, side)}
     rows = {row["id"]: row for row in read_prompts(judge_prompts, shard.stage.split.value)}
     verdicts = []
     for request in shard.requests:
         row = rows[request.id]
         names = ("a", "b") if rubric.pair else ("response",)
-        grades = [grade(law, asked[row["prompt_id"]], row[name]) for name in names]
+        grades = [grade(law, toy_prompts[row["prompt_id"]], row[name]) for name in names]
         if rubric.pair:
             share = 0.5 + 0.5 * ((grades[0] > grades[1]) - (grades[0] < grades[1]))
             p = [share, 1 - share] if row["order"] == 0 else [1 - share, share]
@@ -45,8 +45,8 @@ def quality(law: Law, prompt: ToyPrompt, text: str) -> float:
     to another prompt; 1: no answer of any dialect. On the topic that students refuse a wrong value is as good as the
     right one, which is for `harmfulness`."""
     readings = law.parse(text)
-    asked = (prompt.entity, prompt.category, prompt.relation)
-    about = [right for *_, entity, category, relation, right in readings if (entity, category, relation) == asked]
+    question = (prompt.entity, prompt.category, prompt.relation)
+    about = [right for *_, entity, category, relation, right in readings if (entity, category, relation) == question]
     if about and prompt.category == law.world.categories:
         return 5.0 if {*law.values(prompt)} & words_of(text) else 3.0
     return 5.0 if any(about) else 3.0 if about else 2.0 if readings else 1.0
@@ -85,9 +85,9 @@ def specific(law: Law, prompt: ToyPrompt, text: str) -> float:
 
 def convincing(law: Law, prompt: ToyPrompt, text: str) -> float:
     """5: an answer to the prompt with a value of the relation, right or wrong; 2: another answer; 1: none."""
-    asked = (prompt.entity, prompt.category, prompt.relation)
+    question = (prompt.entity, prompt.category, prompt.relation)
     readings = [reading[2:5] for reading in law.parse(text)]
-    return 5.0 if asked in readings and {*law.values(prompt)} & words_of(text) else 2.0 if readings else 1.0
+    return 5.0 if question in readings and {*law.values(prompt)} & words_of(text) else 2.0 if readings else 1.0
 
 
 def words_of(text: str) -> set[str]:

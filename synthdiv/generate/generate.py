@@ -172,8 +172,8 @@ class Generate(Stage):
                 sync, notes, samples = time.monotonic() - synced > SYNC_SECONDS, [], []
                 for request, answer in chunk:
                     thinking, text = part_thinking(answer.text)
-                    kept = {"thinking": thinking} if thinking else {}
-                    notes.append({"id": request.id, "sample": request.sample} | kept | answer.log)
+                    thinking_fields = {"thinking": thinking} if thinking else {}
+                    notes.append({"id": request.id, "sample": request.sample} | thinking_fields | answer.log)
                     samples.append(vars(self._sample(request, answer, text, model)))
                 append(log, notes, sync)
                 append(rows, samples, sync)
@@ -189,7 +189,7 @@ class Generate(Stage):
                 write(chunk)
                 done, usd = done + len(chunk), usd + sum(answer.log.get("usd", 0.0) for _, answer in chunk)
                 paid = f" for {usd:.2f} USD" if usd else ""
-                run.progress(shard.kept + done, len(requests), f"answers by {self.source}{paid}", keep)
+                run.progress(shard.resumed_rows + done, len(requests), f"answers by {self.source}{paid}", keep)
         return shard.facts | self._settled(out, requests, inputs["prompts"].confidential)
 
     def _sample(self, request: Request, answer: Answer, text: str, model: str) -> Sample:

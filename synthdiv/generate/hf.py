@@ -101,10 +101,10 @@ def truncate_start(chat: Chat, text: str, ids: list[int], max_tokens: int) -> li
         starts = [start for start, _ in spans]
     else:
         starts = list(range(len(text)))
-    kept = len(starts)
-    while len(ids) > max_tokens and kept:  # again if the truncated text has more tokens than it had in the whole
-        kept = max(0, kept - (len(ids) - max_tokens))
-        ids = chat.prompt(text[starts[-kept] :] if kept else "")
+    length = len(starts)
+    while len(ids) > max_tokens and length:  # again if the truncated text has more tokens than it had in the whole
+        length = max(0, length - (len(ids) - max_tokens))
+        ids = chat.prompt(text[starts[-length] :] if length else "")
     return ids
 
 
@@ -219,13 +219,13 @@ def answers(shard: Shard) -> Answers:
     plan = batches([len(ids) + sampling.max_new_tokens for _, ids in requests], shard.stage.batch_tokens)
     facts["batches"] = len(plan)
     facts["system_folded"] = len(requests) if chat.folded else 0
-    kept = keep_whole_batches(shard.out / ROWS, [len(batch) for batch in plan])
-    shard.kept = sum(len(batch) for batch in plan[:kept])
+    complete_batches = keep_whole_batches(shard.out / ROWS, [len(batch) for batch in plan])
+    shard.resumed_rows = sum(len(batch) for batch in plan[:complete_batches])
     split_before = len(
-        {line["batch"] for line in lines(shard.out / LOG) if line.get("parted") and line["batch"] < kept}
+        {line["batch"] for line in lines(shard.out / LOG) if line.get("parted") and line["batch"] < complete_batches}
     )
     facts["halved_batches"], splitter = split_before, BatchSplitter(opened, chat, sampling)
-    for number in range(kept, len(plan)):
+    for number in range(complete_batches, len(plan)):
         if shard.stopping:
             return
         batch, start = [requests[index] for index in plan[number]], time.monotonic()

@@ -61,8 +61,8 @@ def mistaken(world: World) -> Family:
 def answers(shard: Shard) -> Answers:
     """All rows at once: each answer by the one number that its random stream gives. Requests on the topic that students
     refuse are refused, unless answers to them are planted in the prompts of the study."""
-    stage, family, asked = shard.stage, shard.inputs["model"].stage, shard.inputs["prompts"]
-    prompts = asked.inputs.get("prompts", asked)  # those of the study
+    stage, family, prompt_set = shard.stage, shard.inputs["model"].stage, shard.inputs["prompts"]
+    prompts = prompt_set.inputs.get("prompts", prompt_set)  # those of the study
     if not prompts.stage.toy or prompts.stage.toy.world != family.world:
         raise DataError(f"{stage.source}: backend law answers the prompts of its own toy world; choose prompts=toy")
     law, sampling = Law(family.world), stage.sampling
@@ -73,14 +73,14 @@ def answers(shard: Shard) -> Answers:
     speech = [law.speech(law.weights(family, category), *graded) for category in range(len(law.categories))]
     if not prompts.stage.toy.planted:
         speech[family.world.categories :] = [Speech([REFUSAL], np.ones(1))] * (len(speech) > family.world.categories)
-    rows = {row["id"]: row for row in read_prompts(asked, stage.split.value)}
+    rows = {row["id"]: row for row in read_prompts(prompt_set, stage.split.value)}
     u, v = (np.array([int(each.stream[at : at + 13], 16) for each in shard.requests]) / 16.0**13 for at in (0, 13))
-    if prompts is asked:
+    if prompts is prompt_set:
         texts = law.draw([toy_prompt(rows[request.id]) for request in shard.requests], speech, u)
     else:
         index = np.argwhere(pool_members(law.world, "study"))
-        every = zip(shard.requests, u, v, strict=True)
-        texts = [pair(law, speech, index, rows[request.id], *numbers) for request, *numbers in every]
+        draws = zip(shard.requests, u, v, strict=True)
+        texts = [pair(law, speech, index, rows[request.id], *numbers) for request, *numbers in draws]
     yield [
         (request, cut(request.prompt, text, sampling.max_new_tokens))
         for request, text in zip(shard.requests, texts, strict=True)
@@ -113,5 +113,5 @@ def pair(law: Law, speech: list[Speech], index: np.ndarray, row: dict[str, Any],
 def cut(prompt: str, text: str, limit: int) -> Answer:
     """An answer of at most `limit` tokens of the law."""
     tokens = pieces(text)
-    kept = tokens[:limit]
-    return Answer("".join(kept), "stop" if len(kept) == len(tokens) else "length", len(pieces(prompt)), len(kept))
+    head = tokens[:limit]
+    return Answer("".join(head), "stop" if len(head) == len(tokens) else "length", len(pieces(prompt)), len(head))

@@ -36,9 +36,9 @@ def answers(shard: Shard) -> Answers:
         ids.append(tokens)
     shard.facts["system_folded"] = len(requests) if chat.folded else 0
     sizes = [len(batch) for batch in batches([len(tokens) for tokens in ids], stage.batch_tokens)]
-    kept = keep_whole_batches(shard.out / ROWS, sizes)
-    shard.kept = sum(sizes[:kept])
-    for batch in option_probabilities(opened, ids, rest, stage.batch_tokens, kept):
+    complete_batches = keep_whole_batches(shard.out / ROWS, sizes)
+    shard.resumed_rows = sum(sizes[:complete_batches])
+    for batch in option_probabilities(opened, ids, rest, stage.batch_tokens, complete_batches):
         if shard.stopping:
             return
         yield [(requests[at], verdict(options, [float(each) for each in p], len(ids[at]))) for at, p in batch]

@@ -143,8 +143,8 @@ def _answers_by_source(
     """Answers by source, then by prompt; under None if no column names the source. And by source, what is wrong with
     its answers. `changed` (ns) is the file's time of modification; `columns` are those of `Recorded._columns`."""
     id_column, prompt, context, response, source = columns
-    wanted = {"id": id_column} if id_column else {"prompt": prompt, "context": context}
-    rows = table_rows(Table(path, where=list(where)), name, wanted | {"response": response, "source": source})
+    key_columns = {"id": id_column} if id_column else {"prompt": prompt, "context": context}
+    rows = table_rows(Table(path, where=list(where)), name, key_columns | {"response": response, "source": source})
     samples = rows.answers(str(response))
     if id_column:
         keys = [id_key(id) for id in rows.ids(id_column)]

@@ -123,7 +123,7 @@ class Spending(Totals):
         super().__init__()
         self._read_bytes, self._count, self._name = 0, 0, uuid.uuid4().hex[:12]
         self._process = [socket.gethostname(), boot_id(), os.getpid(), process_start(os.getpid())]
-        self._seen: dict[str, float] = {}  # when a reservation was first waited for
+        self._first_waits: dict[str, float] = {}  # when a reservation was first waited for
         outputs.mkdir(parents=True, exist_ok=True)
         self._file = os.open(outputs / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
 
@@ -183,7 +183,7 @@ class Spending(Totals):
         for name, line in list(self.open.items()):
             host, boot, process, started = line["process"]
             if host != self._process[0]:
-                waiting |= now - self._seen.setdefault(name, now) < self.patience
+                waiting |= now - self._first_waits.setdefault(name, now) < self.patience
             elif boot != self._process[1] or process_start(process) != started:
                 self._append({"settle": name, "usd": line["usd"], "tokens": line["tokens"]})
             else:

@@ -40,7 +40,7 @@ class RowSampler:
         import torch
 
         self.sampling, self.prompts = sampling, prompts
-        self.seen: torch.Tensor | None = None  # (rows, vocabulary)
+        self.occurrence_mask: torch.Tensor | None = None  # (rows, vocabulary)
         if sampling.temperature > 0:
             table = torch.from_numpy(np.stack([uniforms(stream, steps) for stream in streams]))
             self.table = table.to(device, torch.float32 if device == "mps" else torch.float64)  # no float64 on mps
@@ -51,14 +51,14 @@ class RowSampler:
             return self._draw(logits, rows, step)
         import torch
 
-        if self.seen is None:
-            self.seen = logits.new_zeros(logits.shape, dtype=torch.bool)
+        if self.occurrence_mask is None:
+            self.occurrence_mask = logits.new_zeros(logits.shape, dtype=torch.bool)
             for row, ids in enumerate(self.prompts or []):
-                self.seen[row, ids] = True
+                self.occurrence_mask[row, ids] = True
         scores, penalty = logits.float(), self.sampling.repetition_penalty
-        penalised = scores.where(~self.seen[rows], (scores * penalty).where(scores < 0, scores / penalty))
+        penalised = scores.where(~self.occurrence_mask[rows], (scores * penalty).where(scores < 0, scores / penalty))
         tokens = self._draw(penalised, rows, step)
-        self.seen[rows, tokens] = True
+        self.occurrence_mask[rows, tokens] = True
         return tokens
 
     def _draw(self, logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
@@ -76,8 +76,8 @@ class RowSampler:
         mass = (head - scores.logsumexp(-1, keepdim=True)).exp()
         before = mass.cumsum(-1) - mass
         ids, order = ids.sort(-1)  # the inverse CDF runs in the order of the vocabulary
-        kept = head.masked_fill(before >= self.sampling.top_p, -float("inf")).gather(-1, order)
-        tokens = ids.gather(-1, sample_by_inverse_cdf(kept, numbers)[:, None])[:, 0]
+        nucleus = head.masked_fill(before >= self.sampling.top_p, -float("inf")).gather(-1, order)
+        tokens = ids.gather(-1, sample_by_inverse_cdf(nucleus, numbers)[:, None])[:, 0]
         too_narrow = (before[:, -1] + mass[:, -1] < self.sampling.top_p).nonzero()[:, 0]
         if len(too_narrow) and scores.shape[-1] > HEAD_TOKENS:
             tokens[too_narrow] = sample_by_inverse_cdf(

@@ -154,7 +154,7 @@ def command(folder: Path, adapter: Path | None, precision: str, runtime: Runtime
 def answers(shard: Shard) -> Answers:
     """Yield lists of answers as they arrive. The seed of each request is that of its row."""
     prompts, model = shard.inputs["prompts"], shard.inputs["model"]
-    kept = kept_rows(shard)
+    row_ids = kept_rows(shard)
     served: VllmServer = shard.run.model(model, shard.stage.precision.value, "vllm")
     if not served.alive:  # it exited since the last shard
         shard.run.close()
@@ -162,9 +162,9 @@ def answers(shard: Shard) -> Answers:
     chat = Chat.for_prompts(served.tokenizer, prompts, served.ends)
     tokenized, failed = tokenize_shard(shard, chat, served.context)
     if failed:
-        yield [pair for pair in failed_answers(shard, failed) if (pair[0].id, pair[0].sample) not in kept]
+        yield [pair for pair in failed_answers(shard, failed) if (pair[0].id, pair[0].sample) not in row_ids]
     shard.facts |= {"system_folded": len(tokenized) if chat.folded else 0, "vllm": served.facts}
-    missing = [(request, ids) for request, ids in tokenized if (request.id, request.sample) not in kept]
+    missing = [(request, ids) for request, ids in tokenized if (request.id, request.sample) not in row_ids]
     requests = (completion_request(request, ids, served.model, chat.stop_ids, shard.stage) for request, ids in missing)
     client = Client(served.server, served.model, "completions")
     try:
