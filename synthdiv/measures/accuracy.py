@@ -28,8 +28,8 @@ def normal_form(text: str, pattern: str = "") -> str:
 
 def exact_match(answer: str, right: Sequence[str], pattern: str = "") -> float:
     """Return 1 if the answer has the normal form of one of the right answers, else 0."""
-    given = normal_form(answer, pattern)
-    return float(bool(given) and given in [normal_form(each, pattern) for each in right])
+    form = normal_form(answer, pattern)
+    return float(bool(form) and form in [normal_form(each, pattern) for each in right])
 
 
 def choice_is_right(nll: Sequence[float], lengths: Sequence[int], right: Sequence[int]) -> float:
@@ -56,16 +56,16 @@ def task_scores(
     """
     level = estimate(measure, list(values.values()))
     base = estimate(measure, [vanilla[key] for key in values]) if vanilla is not None else None
-    every = [level] if base is None else [level, level.minus(base)]
+    estimates = [level] if base is None else [level, level.minus(base)]
     before = (base or level).score()
     if chance is not None and not before.low > chance:
         reason = (
             f"not measurable: the vanilla student is not above chance ({before.value:.3f}, 95 % interval "
             f"{before.low:.3f} to {before.high:.3f}; chance {chance:.3f})"
         )
-        every = [replace(undefined(measure, reason, each.n), difference=each.difference) for each in every]
+        estimates = [replace(undefined(measure, reason, each.n), difference=each.difference) for each in estimates]
     note = "" if chance is None else f"chance {chance:.3f}"
-    return [replace(score, note=join_notes(score.note, note)) for score in (each.score() for each in every)]
+    return [replace(score, note=join_notes(score.note, note)) for score in (each.score() for each in estimates)]
 
 
 def estimate(measure: Measure, values: Any) -> Estimate:

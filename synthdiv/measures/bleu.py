@@ -114,35 +114,35 @@ def aggregated_value(table: NgramTable, owner: np.ndarray, present: np.ndarray, 
     return float(values.mean()) if pools else math.nan
 
 
-def self_bleu_of(table: NgramTable, kept: np.ndarray, present: np.ndarray, n: int = 3) -> float:
-    """Return the Self-BLEU of the texts in `present` (T,), each cut to its first `kept` (T,) words."""
-    values = bleu_scores(table, kept, present, n)[present]
+def self_bleu_of(table: NgramTable, lengths: np.ndarray, present: np.ndarray, n: int = 3) -> float:
+    """Return the Self-BLEU of the texts in `present` (T,), each cut to its first `lengths` (T,) words."""
+    values = bleu_scores(table, lengths, present, n)[present]
     return float(values.mean()) if len(values) else math.nan
 
 
 def bleu_scores(
-    table: NgramTable, kept: np.ndarray, present: np.ndarray, n: int, group: np.ndarray | None = None
+    table: NgramTable, lengths: np.ndarray, present: np.ndarray, n: int, group: np.ndarray | None = None
 ) -> np.ndarray:
     """Return the BLEU of each text against the other present texts of its group: (T,). `group` (T,) is ascending; None
     means one group. NaN for absent texts, and in a group with fewer than two nonempty texts."""
-    counts = [count_ngrams(table, kept * present, order) for order in range(1, n + 1)]
-    return bleu_scores_of(counts, kept, present, group)
+    counts = [count_ngrams(table, lengths * present, order) for order in range(1, n + 1)]
+    return bleu_scores_of(counts, lengths, present, group)
 
 
 def bleu_scores_of(
-    counts: Sequence[NgramCounts], kept: np.ndarray, present: np.ndarray, group: np.ndarray | None = None
+    counts: Sequence[NgramCounts], lengths: np.ndarray, present: np.ndarray, group: np.ndarray | None = None
 ) -> np.ndarray:
     """Return `bleu_scores` from the counts of the 1- to n-grams of the present texts."""
-    group = np.zeros(len(kept), dtype=np.int64) if group is None else group
+    group = np.zeros(len(lengths), dtype=np.int64) if group is None else group
     matched = np.array([_matched(order_counts, group) for order_counts in counts])
-    total = np.maximum(kept - np.arange(len(counts))[:, None], 0)
+    total = np.maximum(lengths - np.arange(len(counts))[:, None], 0)
     present_texts = np.flatnonzero(present)
-    nonempty = np.bincount(group[present_texts], weights=kept[present_texts] > 0)
+    nonempty = np.bincount(group[present_texts], weights=lengths[present_texts] > 0)
     usable = present_texts[nonempty[group[present_texts]] > 1]
-    scores = np.full(len(kept), math.nan)
+    scores = np.full(len(lengths), math.nan)
     if len(usable):
-        reference = _closest_reference_length(kept[usable], group[usable])
-        scores[usable] = _bleu(matched[:, usable], total[:, usable], kept[usable], reference)
+        reference = _closest_reference_length(lengths[usable], group[usable])
+        scores[usable] = _bleu(matched[:, usable], total[:, usable], lengths[usable], reference)
     return scores
 
 

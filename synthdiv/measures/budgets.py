@@ -139,8 +139,8 @@ def set_estimates(sample: Sequence[list[str]], suffix: str, arm: WordArm, reason
     ordered = [mtld_of(sample, prompt, group, seed)]
     ordered += [compression_of(joined, prompt, group, codec, seed) for codec in CODECS]
     rest = measures[len(COUNT_MEASURES) :]
-    made = [Estimate(m, *each, len(sample)) for m, each in zip(rest, ordered, strict=True)]
-    return [*counts, replace(made[0], no_interval=FEW_FACTORS), *made[1:]]
+    ordered_estimates = [Estimate(m, *each, len(sample)) for m, each in zip(rest, ordered, strict=True)]
+    return [*counts, replace(ordered_estimates[0], no_interval=FEW_FACTORS), *ordered_estimates[1:]]
 
 
 def texts_estimates(arm: WordArm, budget: TextBudget) -> list[Estimate]:

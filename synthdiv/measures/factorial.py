@@ -41,30 +41,30 @@ def factorial_effects(cells: Mapping[tuple[str, ...], Sequence[float]], factors:
         parts = itertools.product(*(coded[at] for at in term))
         columns[term] = np.array([np.prod(each, axis=0) for each in parts])
 
-    def design(kept: Sequence[tuple[int, ...]]) -> np.ndarray:
-        return np.concatenate([columns[term] for term in kept]).astype(float).T
+    def design(subset: Sequence[tuple[int, ...]]) -> np.ndarray:
+        return np.concatenate([columns[term] for term in subset]).astype(float).T
 
-    def fit(kept: Sequence[tuple[int, ...]]) -> tuple[float, np.ndarray]:
-        beta = np.linalg.lstsq(design(kept), y, rcond=None)[0]
-        return float(((y - design(kept) @ beta) ** 2).sum()), beta
+    def fit(subset: Sequence[tuple[int, ...]]) -> tuple[float, np.ndarray]:
+        beta = np.linalg.lstsq(design(subset), y, rcond=None)[0]
+        return float(((y - design(subset) @ beta) ** 2).sum()), beta
 
-    kept: list[tuple[int, ...]] = [()]
+    model_terms: list[tuple[int, ...]] = [()]
     for term in terms:
-        more = design([*kept, term])
-        kept += [term] * bool(np.linalg.matrix_rank(more) == more.shape[1])
-    rest, beta = fit(kept)
+        more = design([*model_terms, term])
+        model_terms += [term] * bool(np.linalg.matrix_rank(more) == more.shape[1])
+    rest, beta = fit(model_terms)
     error_df, effects = len(rows) - len(beta), list[FactorEffect]()
     for term in terms:
         ends = {at: ": {} − {}".format(*levels[at]) if len(levels[at]) == 2 else "" for at in term}
         name, df, p = " × ".join(factors[at] + ends[at] for at in term), len(columns[term]), math.nan
-        if term not in kept:
+        if term not in model_terms:
             effects.append(FactorEffect(name, math.nan, df, error_df, p, NOT_ESTIMABLE))
             continue
-        first = sum(len(columns[other]) for other in kept[: kept.index(term)])
+        first = sum(len(columns[other]) for other in model_terms[: model_terms.index(term)])
         fitted = columns[term].T @ beta[first : first + df]
         value = float(beta[first]) * 2 ** len(term) if df == 1 else float(np.sqrt((fitted**2).mean()))
         if error_df and rest > 0:
-            without, _ = fit([other for other in kept if other != term])
+            without, _ = fit([other for other in model_terms if other != term])
             p = float(special.fdtrc(df, error_df, (without - rest) / df / (rest / error_df)))
         effects.append(FactorEffect(name, value, df, error_df, p, "" if error_df else "no replicates: no test"))
     return effects

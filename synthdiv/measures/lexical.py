@@ -102,9 +102,9 @@ def entropy(counts: NgramCounts) -> float:
 
 def count_values(table: NgramTable, present: np.ndarray) -> list[float]:
     """Return COUNT_MEASURES (k,) of the texts in `present` (T,), NaN if undefined."""
-    kept = table.lengths * present
-    counts = [count_ngrams(table, kept, order) for order in (1, 2, 3)]
-    bleu = bleu_scores_of(counts, kept, present)[present]
+    lengths = table.lengths * present
+    counts = [count_ngrams(table, lengths, order) for order in (1, 2, 3)]
+    bleu = bleu_scores_of(counts, lengths, present)[present]
     self_bleu = float(bleu.mean()) if len(bleu) else math.nan
     return [self_bleu, *map(distinct, counts), *map(entropy, counts), *fit_heaps(counts[0].totals())]
 
@@ -124,8 +124,8 @@ def rarefaction(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     log_absent = (
         gammaln(rest + 1) - gammaln(np.maximum(rest - n, 0) + 1) + gammaln(tokens - n + 1) - gammaln(tokens + 1)
     )
-    seen = np.where(rest >= n, -np.expm1(log_absent), 1.0)
-    return seen @ types
+    inclusion = np.where(rest >= n, -np.expm1(log_absent), 1.0)
+    return inclusion @ types
 
 
 def heaps(texts: Sequence[str], prompts: Ids = None, seed: int = 0) -> list[Score]:

@@ -156,10 +156,10 @@ def support_of(arm: VectorArm, human: VectorArm) -> list[Estimate]:
     human_radii = neighbour_radii(chord_distances(human_vectors, human_vectors), human_group)
 
     def statistic(keep: np.ndarray) -> list[float]:
-        kept, human_kept = keep[group], keep[human_group]
+        mask, human_mask = keep[group], keep[human_group]
         return [
-            _share_within(distances[kept][:, human_kept], human_radii(keep)[human_kept]),
-            _share_within(distances[kept][:, human_kept].T, radii(keep)[kept]),
+            _share_within(distances[mask][:, human_mask], human_radii(keep)[human_mask]),
+            _share_within(distances[mask][:, human_mask].T, radii(keep)[mask]),
         ]
 
     return arm.estimates([PRECISION, RECALL], statistic)
@@ -187,9 +187,9 @@ def neighbour_radii(distances: np.ndarray, group: np.ndarray) -> Callable[[np.nd
     nearest, ordered = np.take_along_axis(nearest, sorting, axis=1), np.take_along_axis(ordered, sorting, axis=1)
 
     def radii(keep: np.ndarray) -> np.ndarray:
-        seen = np.cumsum(keep[group[nearest]], axis=1)
-        radius = ordered[np.arange(len(ordered)), (seen >= NEIGHBOURS).argmax(axis=1)]
-        return np.where((seen[:, -1] >= NEIGHBOURS) & np.isfinite(radius), radius, math.nan)
+        neighbour_counts = np.cumsum(keep[group[nearest]], axis=1)
+        radius = ordered[np.arange(len(ordered)), (neighbour_counts >= NEIGHBOURS).argmax(axis=1)]
+        return np.where((neighbour_counts[:, -1] >= NEIGHBOURS) & np.isfinite(radius), radius, math.nan)
 
     return radii
 

@@ -68,10 +68,10 @@ def ngrams(texts: Sequence[Sequence[str]], n: int) -> NgramTable:
     return NgramTable(tuple(orders), lengths, words)
 
 
-def count_ngrams(table: NgramTable, kept: np.ndarray, order: int) -> NgramCounts:
-    """Count the n-grams of one order in the first `kept` (T,) words of each text."""
+def count_ngrams(table: NgramTable, lengths: np.ndarray, order: int) -> NgramCounts:
+    """Count the n-grams of one order in the first `lengths` (T,) words of each text."""
     occurrences = table.orders[order - 1]
-    kept_ngrams = occurrences.end <= kept[occurrences.text]
+    kept_ngrams = occurrences.end <= lengths[occurrences.text]
     code, text = occurrences.code[kept_ngrams], occurrences.text[kept_ngrams]
     new_code = np.diff(code, prepend=-1) != 0
     pair = np.flatnonzero(new_code | (np.diff(text, prepend=-1) != 0))

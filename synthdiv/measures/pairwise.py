@@ -106,9 +106,9 @@ def missing_pairs(pairs: Pairs) -> list[tuple[Hashable, str, str]]:
         for prompt, first, second, wins in zip(pairs.prompt, pairs.first, pairs.second, pairs.wins, strict=True)
         if wins == wins
     }
-    every = [(one, other) for index, one in enumerate(authors) for other in authors[index + 1 :]]
+    author_pairs = [(one, other) for index, one in enumerate(authors) for other in authors[index + 1 :]]
     prompts = dict.fromkeys(pairs.prompt.tolist())
-    return [(prompt, *pair) for prompt in prompts for pair in every if (prompt, *pair) not in judged]
+    return [(prompt, *pair) for prompt in prompts for pair in author_pairs if (prompt, *pair) not in judged]
 
 
 def author_scores(pairs: Pairs) -> dict[str, Estimate]:

@@ -65,9 +65,9 @@ def published_perplexity(nll: Sequence[float]) -> Score:
         return undefined(measure, "a likelihood is missing or 0" if len(nll) else "", len(nll)).score()
     values = np.exp(per_token)
     low, high = np.quantile(values, [0.25, 0.75])
-    kept = values[(values >= low - 1.5 * (high - low)) & (values <= high + 1.5 * (high - low))]
-    note = f"{1 - len(kept) / len(values):.1%} of the answers of this arm left out as outliers, as published"
-    return mean_of(measure, kept, note=note).score()
+    inliers = values[(values >= low - 1.5 * (high - low)) & (values <= high + 1.5 * (high - low))]
+    note = f"{1 - len(inliers) / len(values):.1%} of the answers of this arm left out as outliers, as published"
+    return mean_of(measure, inliers, note=note).score()
 
 
 def own_answer_scores(
@@ -89,8 +89,8 @@ def own_answer_scores(
 def _scores(student: Answers, vanilla: Answers | None, kind: int) -> list[Score]:
     """Return the levels, of which some are perplexities, and the differences, which are all in nats."""
     counts = (lambda answers: [each[1:] for each in answers]) if kind == 2 else None  # tokens and bytes
-    made = compared(lambda arm: _estimates(arm, kind), student, vanilla, counts)
-    scores = {score.name: score for score in made}
+    compared_scores = compared(lambda arm: _estimates(arm, kind), student, vanilla, counts)
+    scores = {score.name: score for score in compared_scores}
     mean, perplexity, median = scores[f"nll_{kind}"], f"perplexity_{kind}", f"perplexity_{kind}_median"
     levels = [mean, _exp(mean, perplexity), scores[median], scores[f"nll_{kind}_byte"]]
     nats = [f"nll_{kind}", f"nll_{kind}_median", f"nll_{kind}_byte"]

@@ -33,9 +33,9 @@ def real_labels(value: float | Sequence[float], curve: Mapping[int, float | Sequ
         (place,) = places
         ends, note = fieller(place, values, labels, levels) if len(values) > 1 else (NONE, "")
         return Score("real_labels", place, len(points), *ends, unit="labels", note=note)
-    shown = ", ".join(f"{level:.4g} at {labels}" for labels, level in points)
+    points_text = ", ".join(f"{level:.4g} at {labels}" for labels, level in points)
     several, outside = f"the curve has it at {len(places)} numbers of labels", "outside of the real-only curve"
-    note = several if places else f"{mean:.4g} is {outside} ({shown or 'no arm'})"
+    note = several if places else f"{mean:.4g} is {outside} ({points_text or 'no arm'})"
     return Score("real_labels", math.nan, len(points), unit="labels", note=note)
 
 

@@ -108,10 +108,12 @@ def effect(differences: np.ndarray, error: ReplicateError | None = None, factor:
         return Effect(value, math.nan, math.nan, replicates, n, note=NO_VARIATION)
     parts = between**2 / df + (within**2 / (prompts - 1) if prompts > 1 else 0.0)
     dof = df if between > within else (between + within) ** 2 / parts
-    made = Effect(value, math.sqrt((between + within) / (prompts * replicates)), dof, replicates, n, pooled)
+    result = Effect(value, math.sqrt((between + within) / (prompts * replicates)), dof, replicates, n, pooled)
     if error is None or pooled:
-        return made
-    return replace(made, note=f"not pooled: errors of arms differ (p = {error.p:.2g})" if error.p < ALPHA else NO_POOL)
+        return result
+    return replace(
+        result, note=f"not pooled: errors of arms differ (p = {error.p:.2g})" if error.p < ALPHA else NO_POOL
+    )
 
 
 def replicate_error(arms: np.ndarray) -> ReplicateError:
@@ -196,19 +198,19 @@ def mixture_excess(singles: np.ndarray, multi: np.ndarray) -> tuple[np.ndarray, 
     sources, replicates, _ = singles.shape
     size = min(sources, replicates - 1)
 
-    def value(kept: np.ndarray) -> np.ndarray:
+    def value(subset: np.ndarray) -> np.ndarray:
         rows = []
-        for first in range(len(kept)):
-            turn = np.roll(kept, -first)
+        for first in range(len(subset)):
+            turn = np.roll(subset, -first)
             alone = singles[np.arange(sources), np.resize(turn, sources)]
             rows.append(
                 special.logsumexp(alone, axis=0) - math.log(sources) - special.logsumexp(multi[turn[:size]], axis=0)
             )
         return np.mean(rows, axis=0) + math.log(size)
 
-    every = np.arange(replicates)
-    left = [value(np.delete(every, at)) for at in every]
-    return replicates * value(every)[:, None] - (replicates - 1) * np.array(left).T, size
+    all_replicates = np.arange(replicates)
+    left = [value(np.delete(all_replicates, at)) for at in all_replicates]
+    return replicates * value(all_replicates)[:, None] - (replicates - 1) * np.array(left).T, size
 
 
 def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Ends:

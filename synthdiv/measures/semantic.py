@@ -94,18 +94,18 @@ class Prompted:
     def estimates(self, reference: Reference | None, seed: int) -> list[Estimate]:
         """Return every semantic measure."""
         arm = self.arm
-        made = [cosine_of(arm), within_of(arm), between_of(arm), *vendi_of(arm)]
+        estimates = [cosine_of(arm), within_of(arm), between_of(arm), *vendi_of(arm)]
         if reference is None:
             limited, note = subsample(arm, seed, counts=self.counts)
-            return [each.with_note(self.note) for each in (*made, entropy_of(limited).with_note(note))]
+            return [each.with_note(self.note) for each in (*estimates, entropy_of(limited).with_note(note))]
         limited, limited_human, note, human_note = subsample_pair(arm, reference.arm, seed, counts=self.counts)
-        made.append(entropy_of(limited).with_note(note))
+        estimates.append(entropy_of(limited).with_note(note))
         against = [mauve_of(limited, limited_human, seed), *support_of(limited, limited_human)]
         mauve, precision, recall = (each.with_note(note, human_note) for each in against)
         clusters = cluster_entropy_of(arm, reference.centres, reference.centres_note)
         against = [clusters, mauve, frechet_of(arm, reference.arm), precision, recall]
-        made += [each.with_note(reference.note) for each in against]
-        return [each.with_note(self.note) for each in made]
+        estimates += [each.with_note(reference.note) for each in against]
+        return [each.with_note(self.note) for each in estimates]
 
 
 def with_direction(arm: VectorArm, kind: str) -> tuple[VectorArm, str]:

@@ -60,11 +60,11 @@ def source_similarity(vectors: Mapping[str, Any], seed: int = 0) -> list[Score]:
     both = [int((valid[a] & valid[b]).sum()) for a, b in zip(*pairs, strict=True)]
     of_set = (min(both), int((~valid).any(axis=0).sum()))  # n of the pair that has the fewest
     counts = [*[(n, len(group) - n) for n in both] * 2, *[of_set] * (1 + len(VOICES))]
-    made = estimates(measures, *jackknife(statistic, np.bincount(group)), len(group))
+    results = estimates(measures, *jackknife(statistic, np.bincount(group)), len(group))
     notes = [
         f"{missing} of {len(group)} prompts lack the vector of a source" if missing else "" for _, missing in counts
     ]
-    return [replace(e, n=n, note=note).score() for e, (n, _), note in zip(made, counts, notes, strict=True)]
+    return [replace(e, n=n, note=note).score() for e, (n, _), note in zip(results, counts, notes, strict=True)]
 
 
 def excess_and_alike(units: Sequence[Any], valid: np.ndarray, group: np.ndarray) -> Statistic:
@@ -81,11 +81,11 @@ def excess_and_alike(units: Sequence[Any], valid: np.ndarray, group: np.ndarray)
     cross = (totals @ totals.T).toarray().reshape(k, groups, k, groups).transpose(0, 2, 1, 3)
 
     def matrices(keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        kept = keep[:groups]
-        cosines, prompts = same[..., kept].sum(axis=-1), both[..., kept].sum(axis=-1)
+        mask = keep[:groups]
+        cosines, prompts = same[..., mask].sum(axis=-1), both[..., mask].sum(axis=-1)
         others = np.outer(prompts.diagonal(), prompts.diagonal()) - prompts
         with np.errstate(all="ignore"):
-            different = (cross[..., kept, :][..., kept].sum(axis=(-2, -1)) - cosines) / others
+            different = (cross[..., mask, :][..., mask].sum(axis=(-2, -1)) - cosines) / others
             excess = np.where(prompts > 1, cosines / prompts - different, math.nan)
             spread = np.where(excess.diagonal() > 1e-9, excess.diagonal(), math.nan)
             return excess, (excess / np.sqrt(np.outer(spread, spread))).clip(-1, 1)

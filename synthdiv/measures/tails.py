@@ -111,17 +111,17 @@ def _quantiles(measures: Sequence[Measure], arm: OwnTokens, seed: int) -> list[E
     ascending, prompt_of = tokens[order], np.repeat(np.arange(len(prompts)), sizes)[order]
     weights = np.repeat([1 / len(each) for each in answers], sizes)[order]
 
-    def statistic(kept: np.ndarray) -> np.ndarray:
-        cumulative = np.cumsum(weights * kept[prompt_of])
+    def statistic(mask: np.ndarray) -> np.ndarray:
+        cumulative = np.cumsum(weights * mask[prompt_of])
         thresholds = (np.array([*QUANTILES.values()]) - 1e-9) * cumulative[-1]  # the same tolerance as in `quantile`
         return ascending[np.searchsorted(cumulative, thresholds)]
 
-    made, count = set_estimates(measures, statistic, None, len(prompts), seed), len(tokens)
+    results, count = set_estimates(measures, statistic, None, len(prompts), seed), len(tokens)
     least = [round(MIN_ABOVE / (1 - q)) for q in QUANTILES.values()]
     few = [f"no interval: fewer than {needed:,} tokens" if count < needed else "" for needed in least]
-    made = [replace(each, units=each.units[:0], no_interval=why) if why else each
-            for each, why in zip(made, few, strict=True)]  # fmt: skip
-    return [each.with_note(impossible_note(tokens)) for each in made]
+    results = [replace(each, units=each.units[:0], no_interval=why) if why else each
+            for each, why in zip(results, few, strict=True)]  # fmt: skip
+    return [each.with_note(impossible_note(tokens)) for each in results]
 
 
 def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int) -> list[Estimate]:
@@ -136,15 +136,15 @@ def _tails(arm: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int
     )
     prompt_of = np.repeat(np.arange(len(prompts)), [len(arm[prompt][0]) for prompt in prompts])
 
-    def statistic(kept: np.ndarray) -> list[float]:
-        student, base = student_nll[kept[prompt_of]], vanilla[kept[prompt_of]]
+    def statistic(mask: np.ndarray) -> list[float]:
+        student, base = student_nll[mask[prompt_of]], vanilla[mask[prompt_of]]
         weights = tail_weights(base, base)
         in_tail = weights > 0  # infinity times 0 is not 0
         tail = float(weights[in_tail] @ student[in_tail] / weights.sum())
         return [float(tail_weights(base, student).mean()), tail]
 
-    made = set_estimates(TAILS, statistic, None, len(prompts), seed)
-    return [each.with_note(impossible_note(student_nll)) for each in made]
+    results = set_estimates(TAILS, statistic, None, len(prompts), seed)
+    return [each.with_note(impossible_note(student_nll)) for each in results]
 
 
 def impossible_note(tokens: np.ndarray) -> str:

@@ -42,25 +42,25 @@ class SplitAnswers(NamedTuple):
     per_token: np.ndarray
     first: np.ndarray
 
-    def fit(self, kept: np.ndarray) -> list[float]:
-        """Return ln T fitted on the first and on the second half of the answers in `kept` (n,)."""
-        return [best_log_temperature(self.per_token[half].mean(axis=0)) for half in self._halves(kept)]
+    def fit(self, mask: np.ndarray) -> list[float]:
+        """Return ln T fitted on the first and on the second half of the answers in `mask` (n,)."""
+        return [best_log_temperature(self.per_token[half].mean(axis=0)) for half in self._halves(mask)]
 
     def values(self, fits: Sequence[float]) -> np.ndarray:
         """Return the NLL per token of each answer (n,) at the ln T fitted on the other half."""
         curves = spline(self.per_token)
         return np.where(self.first, curves(fits[1]), curves(fits[0]))
 
-    def estimate(self, kept: np.ndarray) -> list[float]:
-        """Return the values of `MEASURES` on the answers in `kept` (n,)."""
-        fits = self.fit(kept)
+    def estimate(self, mask: np.ndarray) -> list[float]:
+        """Return the values of `MEASURES` on the answers in `mask` (n,)."""
+        fits = self.fit(mask)
         # A spline is linear in its values: the spline of a sum is the sum of the splines.
-        first, second = (spline(self.per_token[half].sum(axis=0)) for half in self._halves(kept))
-        support = float(first(fits[1]) + second(fits[0])) / int(kept.sum())
-        return [math.exp(sum(fits) / 2), support, float(self.per_token[kept, INDEX_OF_ONE].mean()) - support]
+        first, second = (spline(self.per_token[half].sum(axis=0)) for half in self._halves(mask))
+        support = float(first(fits[1]) + second(fits[0])) / int(mask.sum())
+        return [math.exp(sum(fits) / 2), support, float(self.per_token[mask, INDEX_OF_ONE].mean()) - support]
 
-    def _halves(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return kept & self.first, kept & ~self.first
+    def _halves(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return mask & self.first, mask & ~self.first
 
 
 def temperature_scores(

@@ -188,9 +188,9 @@ def _mean_distance(arm: VectorArm, measure: Measure, total: np.ndarray, columns:
     (3, groups) the number of vectors, and the sum of the cosines and the number of the pairs that are left out."""
 
     def statistic(keep: np.ndarray) -> list[float]:
-        kept, (count, cosines, left_out) = total[keep].sum(axis=0), columns[:, keep].sum(axis=1)
+        vector_sum, (count, cosines, left_out) = total[keep].sum(axis=0), columns[:, keep].sum(axis=1)
         pairs = count**2 - left_out
-        return [float(1 - (kept @ kept - cosines) / pairs) if pairs > 0 else math.nan]
+        return [float(1 - (vector_sum @ vector_sum - cosines) / pairs) if pairs > 0 else math.nan]
 
     return arm.estimates([measure], statistic)[0]
 
