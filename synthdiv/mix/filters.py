@@ -54,10 +54,10 @@ def overlap(rows: list[Row], sets: Mapping[str, Iterable[Row]]) -> dict[str, dic
     result = {}
     for name, members in sets.items():
         texts = [(row.get("request") or row["prompt"], row["response"] or "") for row in members]
-        asked = nearly_in([row["prompt"] for row in rows], [prompt for prompt, _ in texts])
+        prompt_matches = nearly_in([row["prompt"] for row in rows], [prompt for prompt, _ in texts])
         answers = [answer for _, answer in texts if len(words(answer)) >= CHANCE]
-        given = nearly_in([row["response"] for row in rows], answers)
-        flags = [(row["prompt"] in asked, row["response"] in given) for row in rows]
+        answer_matches = nearly_in([row["response"] for row in rows], answers)
+        flags = [(row["prompt"] in prompt_matches, row["response"] in answer_matches) for row in rows]
         result[name] = {"prompts": [prompt for prompt, _ in flags], "answers": [answer for _, answer in flags]}
     return result
 
@@ -76,15 +76,15 @@ class Copies:
 
     def __init__(self, texts: list[str], how: Duplicates):
         self.numbers = {text: number for number, text in enumerate(dict.fromkeys(map(normalise, texts)))}
-        self.how, self.kept = how, set[int]()
+        self.how, self.kept_numbers = how, set[int]()
         self.similar = SimilarTexts(self.numbers) if how is Duplicates.near else None
 
     def copied(self, text: str) -> bool:
         """Whether a copy of `text` was kept; if not, it is kept now."""
         number = self.numbers[normalise(text)]
-        if number in self.kept or (self.similar and self.similar.added(number)):
+        if number in self.kept_numbers or (self.similar and self.similar.added(number)):
             return self.how is not Duplicates.none
-        self.kept.add(number)
+        self.kept_numbers.add(number)
         if self.similar:
             self.similar.add(number)
         return False
@@ -128,20 +128,20 @@ class FilteredSet(FineTuningSet):
         other = next((name for name, bad in rules.items() if bad), "")
         return other or ("duplicates" if copies.copied(row["response"]) else "")
 
-    def filtered(self, every: list[Row], sets: Mapping[str, Iterable[Row]]) -> tuple[list[Row], dict[str, Any]]:
+    def filtered(self, candidates: list[Row], sets: Mapping[str, Iterable[Row]]) -> tuple[list[Row], dict[str, Any]]:
         """The rows that pass every filter, with spare rows of the same source, which come last, in the place of the
         others; and the counts by source: `overlap` with evaluation sets, `refusals`, `removed` with why, `refilled`."""
-        rows, shared = [row for row in every if row["position"] < self.rows], overlap(every, sets)
+        rows, shared = [row for row in candidates if row["position"] < self.rows], overlap(candidates, sets)
         leaked = list(map(any, zip(*(flags for kinds in shared.values() for flags in kinds.values()), strict=True)))
         overlaps = overlap_counts(rows, shared)
         if self.overlap is Overlap.refuse and any(leaked[: len(rows)]):
             raise DataError(
                 f"mix.overlap=refuse: the mix overlaps, {overlaps}; mix.overlap=remove leaves these rows out"
             )
-        copies, kept = Copies([row["response"] for row in every], self.duplicates), list[Row]()
+        copies, survivors = Copies([row["response"] for row in candidates], self.duplicates), list[Row]()
         used = set[str]()  # prompts whose spare row is in the mix: another author may have answered them too
         removed, refilled, missing = defaultdict[str, Counter[str]](Counter), Counter[str](), Counter[str]()
-        for place, row in enumerate(every):
+        for place, row in enumerate(candidates):
             spare, source = place >= len(rows), row["source"]
             if spare and (missing[source] < 1 or row["id"] in used):
                 continue
@@ -150,7 +150,7 @@ class FilteredSet(FineTuningSet):
                     removed[source][why] += 1
                     missing[source] += 1
                 continue
-            kept.append(row)
+            survivors.append(row)
             used |= {row["id"]} if spare else set()
             refilled[source] += spare
             missing[source] -= spare
@@ -163,4 +163,4 @@ class FilteredSet(FineTuningSet):
         refusals = Counter(row["source"] for row in rows if refuses(row))
         why_removed = {source: dict(each) for source, each in sorted(removed.items())}
         counts = {"overlap": overlaps, "refusals": dict(sorted(refusals.items())), "removed": why_removed}
-        return kept, counts | {"refilled": dict(+refilled)}
+        return survivors, counts | {"refilled": dict(+refilled)}

@@ -38,14 +38,14 @@ class MatchedTemperature(Stage):
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         nll = {name: nll_a_token(artifact) for name, artifact in inputs.items()}
-        wanted, *values = nll.values()
-        temperature, reached = nearest(self.temperatures, values, wanted, self.usual)
+        target, *values = nll.values()
+        temperature, reached = nearest(self.temperatures, values, target, self.usual)
         closest = min(self.temperatures, key=lambda at: abs(math.log(at / temperature)))
         error = math.hypot(*(standard_error(inputs[name]) for name in ("multi", f"{closest:g}")))
-        gap = abs(reached - wanted) / wanted
-        if gap - ERRORS * error / wanted > self.tolerance:
+        gap = abs(reached - target) / target
+        if gap - ERRORS * error / target > self.tolerance:
             raise DataError(
-                f"mix=single_matched: answers of several sources have {wanted:.4g} nats a token under the vanilla "
+                f"mix=single_matched: answers of several sources have {target:.4g} nats a token under the vanilla "
                 f"student, and those of this source come no closer than {reached:.4g} (standard error of the "
                 f"difference {error:.2g}), at temperature {temperature:g} of mix.temperatures={self.temperatures}; "
                 f"give other temperatures, or accept the closest with mix.tolerance={math.ceil(100 * gap) / 100}"
@@ -76,14 +76,14 @@ def answers(likelihood: Artifact) -> tuple[list[float], list[int]]:
     return table["nll"].to_pylist(), table["tokens"].to_pylist()
 
 
-def nearest(temperatures: Sequence[float], nll: Sequence[float], wanted: float, usual: float) -> tuple[float, float]:
+def nearest(temperatures: Sequence[float], nll: Sequence[float], target: float, usual: float) -> tuple[float, float]:
     """The temperature at which the curve through these values (monotone between two of them, over the logarithm of the
-    temperature) is as `wanted`, and its value there. Of several the one nearest to `usual`; of none the closest."""
+    temperature) is as `target`, and its value there. Of several the one nearest to `usual`; of none the closest."""
     from scipy.interpolate import PchipInterpolator
 
     fine = np.union1d(np.geomspace(temperatures[0], temperatures[-1], 20001), temperatures)
     curve = PchipInterpolator(np.log(temperatures), nll)(np.log(fine))
-    gaps = np.abs(curve - wanted)
-    places = np.flatnonzero(gaps <= max(gaps.min(), EQUAL * wanted))
+    gaps = np.abs(curve - target)
+    places = np.flatnonzero(gaps <= max(gaps.min(), EQUAL * target))
     at = min(places, key=lambda place: abs(fine[place] - usual))
     return round(float(fine[at]), 4), float(curve[at])

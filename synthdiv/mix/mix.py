@@ -132,8 +132,8 @@ class Mix(FilteredSet):
         rows, selected = list[dict[str, Any]](), iter(read_mix(inputs["level"]) if self.level else ())
         failed: dict[str, list[str]] = {}
         train = read_prompts(prompts, "train")
-        every = [*zip(self.positions(), self.owners(), strict=True), *self.spares()]
-        for place, (position, owner) in enumerate(every):
+        slots = [*zip(self.positions(), self.owners(), strict=True), *self.spares()]
+        for place, (position, owner) in enumerate(slots):
             prompt = train[position]
             if prompt["id"] in self.leave_out:
                 continue
@@ -152,11 +152,11 @@ class Mix(FilteredSet):
                 failed.setdefault(owner, []).append(prompt["id"])
             in_round = {"round": self.round} if self.round else {}
             rows.append(dataclasses.asdict(row) | {"position": place} | in_round)
-        further = enumerate(selected if self.spare else (), len(every))
+        further = enumerate(selected if self.spare else (), len(slots))
         rows += [row | {"position": place} for place, row in further]
         if failed:
             raise DataError(failure(failed, self.leave_out, self.owners()))
-        for source in dict.fromkeys(owner for _, owner in every if owner != "human") if self.round else ():
+        for source in dict.fromkeys(owner for _, owner in slots if owner != "human") if self.round else ():
             if not any(row["response"].strip() for row in rows if row["source"] == source):
                 raise DataError(only_empty(source, self.round))
         sets = {side: held_out for side in ("test", "target") if (held_out := read_prompts(prompts, side))}
@@ -196,8 +196,8 @@ def failure(failed: dict[str, list[str]], left_out: list[str], owners: list[str]
         f"{source} has no answer to {len(ids)} of its {owners.count(source)} prompts ({', '.join(ids[:5])})"
         for source, ids in failed.items()
     ]
-    every = sorted({*left_out, *(name for ids in failed.values() for name in ids)})
-    names = [name if re.fullmatch(r"[A-Za-z][\w-]*", name) else json.dumps(name) for name in every]
+    all_ids = sorted({*left_out, *(name for ids in failed.values() for name in ids)})
+    names = [name if re.fullmatch(r"[A-Za-z][\w-]*", name) else json.dumps(name) for name in all_ids]
     override = shlex.quote(f"mix.leave_out=[{','.join(names)}]")
     return f"{'; '.join(counts)}. Leave them out of all cells that are compared, with {override}"
 

@@ -53,8 +53,8 @@ class RoundRows(FineTuningSet):
         rows, before = list[dict[str, Any]](), 0
         removed, refilled = defaultdict[str, Counter[str]](Counter), Counter[str]()
         for number in range(self.mixes):
-            made = inputs[str(number)]
-            mix, summary = read_mix(made), made.manifest["summary"]
+            artifact = inputs[str(number)]
+            mix, summary = read_mix(artifact), artifact.manifest["summary"]
             for source, why in summary["removed"].items():
                 removed[source].update(why)
             refilled.update(summary["refilled"])
@@ -64,7 +64,7 @@ class RoundRows(FineTuningSet):
                 for source, count in (written - Counter(row["source"] for row in mix)).items():
                     removed[source][self.filter.value] += count
             rows += [{**row, "round": row.get("round", 0), "position": before + row["position"]} for row in mix]
-            before += made.stage.rows + len(made.stage.spares())
+            before += artifact.stage.rows + len(artifact.stage.spares())
         if self.drawn:
             order = sorted(range(len(rows)), key=lambda at: rank(self.seed, "drawn", self.mixes, at))
             rows = [rows[at] | {"position": place} for place, at in enumerate(sorted(order[: self.rows]))]
@@ -78,13 +78,15 @@ class RoundRows(FineTuningSet):
         """The rows of a mix that pass the filter, by the rows of verdicts or of a likelihood."""
         written = {row["id"] for row in rows if row["source"] != "human"}
         if self.filter is RoundFilter.verifier:
-            kept = {row["prompt_id"] for row in values if row["value"] >= self.least}  # no verdict is NaN: not accepted
+            accepted_ids = {
+                row["prompt_id"] for row in values if row["value"] >= self.least
+            }  # no verdict is NaN: not accepted
         else:
             nll = {row["id"]: row["nll"] / row["tokens"] for row in values}
-            kept = {*sorted(written, key=lambda key: (nll[key], key))[round(self.drop * len(written)) :]}
-        if written and not written & kept:
+            accepted_ids = {*sorted(written, key=lambda key: (nll[key], key))[round(self.drop * len(written)) :]}
+        if written and not written & accepted_ids:
             raise DataError(
                 f"rounds.filter={self.filter.value}: accepts none of {len(written)} rows; lower rounds.least="
                 f"{self.least:g}, or look at what the students of the round before wrote with `synthdiv trace`"
             )
-        return [row for row in rows if row["source"] == "human" or row["id"] in kept]
+        return [row for row in rows if row["source"] == "human" or row["id"] in accepted_ids]

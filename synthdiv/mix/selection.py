@@ -64,8 +64,8 @@ class Selection(FineTuningSet):
         if self.near < 1:
             target = self.vectors(inputs, "target", read_prompts(inputs["prompts"], "target"))
             order = np.argsort(-(vectors @ target.T).max(axis=1), kind="stable")
-            kept = np.sort(order[: max(1, round(self.near * len(pool)))])
-            pool, vectors = [pool[at] for at in kept], vectors[kept]
+            nearest = np.sort(order[: max(1, round(self.near * len(pool)))])
+            pool, vectors = [pool[at] for at in nearest], vectors[nearest]
         lengths, prompts = [len(words(row["response"])) for row in pool], np.array([row["position"] for row in pool])
         bins = np.searchsorted(np.quantile(lengths, QUANTILES), lengths).tolist()
         right = right_answers(inputs["prompts"], self.pattern, pool)

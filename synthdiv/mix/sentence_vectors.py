@@ -96,8 +96,8 @@ def read_vectors(artifact: Artifact) -> tuple[np.ndarray, dict[str, list[Any]]]:
     return np.load(artifact.path / FILE, mmap_mode="r"), pyarrow.parquet.read_table(artifact.path / ROWS).to_pydict()
 
 
-def truncated_note(artifact: Artifact, whose: str = "") -> str:
+def truncated_note(artifact: Artifact, owner: str = "") -> str:
     """How many texts of a finished `vectors` artifact the encoder cut, as a note on their scores; or nothing."""
     summary = artifact.manifest["summary"]
     long = summary["truncated"]
-    return f"{long} of {summary['rows']} {whose}texts exceed the encoder's context" if long else ""
+    return f"{long} of {summary['rows']} {owner}texts exceed the encoder's context" if long else ""

@@ -41,8 +41,8 @@ def spread_order(vectors: np.ndarray, count: int, groups: np.ndarray, seed: int 
     parts, _ = partition(vectors, max(1, len(vectors) // PART), seed)
     orders, distances = [], []
     for members in parts:
-        wanted = min(len(members), 1 + SPARE * count * len(members) // len(vectors))
-        order, entered = farthest_first(vectors[members], wanted, groups[members], seed)
+        quota = min(len(members), 1 + SPARE * count * len(members) // len(vectors))
+        order, entered = farthest_first(vectors[members], quota, groups[members], seed)
         orders.append(members[order])
         distances.append(entered)
     merged = np.concatenate(orders)[np.argsort(-np.concatenate(distances), kind="stable")]

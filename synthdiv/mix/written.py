@@ -78,8 +78,8 @@ class Written(FineTuningSet):
         return ["prompts", "answers", *["mix"] * self.paraphrases]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        kept = read_mix(inputs["mix"]) if self.paraphrases else []
-        original = {row["id"]: (normalise(row["prompt"]), normalise(row["response"])) for row in kept}
+        kept_rows = read_mix(inputs["mix"]) if self.paraphrases else []
+        original = {row["id"]: (normalise(row["prompt"]), normalise(row["response"])) for row in kept_rows}
         sides = [read_prompts(inputs["prompts"], side) for side in ("test", "target")]
         samples = sorted(read_samples(inputs["answers"].path, failed=True), key=lambda row: row.sample)
         read = [PAIR.fullmatch(sample.response) for sample in samples]
@@ -94,14 +94,14 @@ class Written(FineTuningSet):
                 outcomes["identical"] += 1
             else:
                 texts = {"id": f"{sample.id}~{sample.sample}", "prompt": pair[1].strip(), "response": pair[2].strip()}
-                pairs.append(vars(sample) | texts | {"position": len(kept) + len(pairs)})
-        rows = [*kept, *pairs][: self.rows + self.spare]
+                pairs.append(vars(sample) | texts | {"position": len(kept_rows) + len(pairs)})
+        rows = [*kept_rows, *pairs][: self.rows + self.spare]
         if len(rows) < self.rows:
             level = math.ceil(100 * (1 - len(pairs) / self.rows / REPLACED)) / 100  # that replaces so many of all rows
-            closest = f"; the closest level is {level:.2f}" if kept else ""
+            closest = f"; the closest level is {level:.2f}" if kept_rows else ""
             raise DataError(
                 f"mix.level: {len(rows)} of {self.rows} rows, because of the pairs written some are of no use, "
                 f"{dict(outcomes)}{closest}; raise mix.diversity.tries, or change mix.diversity.wording"
             )
         write_mix(rows, out)
-        return {"rows": len(rows), "used": len(rows) - len(kept), **outcomes}
+        return {"rows": len(rows), "used": len(rows) - len(kept_rows), **outcomes}
