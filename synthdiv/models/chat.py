@@ -65,11 +65,11 @@ class Chat:
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "answer"}]
         self._whole = self._render(turns, False, "an answer after a question")
         self._start = self._render(turns[:1], True, "a question")
-        lead, shown, tail = self._whole.removeprefix(self._start).rpartition("answer")
-        self._lead = lead if shown and self._whole.startswith(self._start) else None
+        lead, separator, tail = self._whole.removeprefix(self._start).rpartition("answer")
+        self._lead = lead if separator and self._whole.startswith(self._start) else None
         self._lead_ids = self._token_ids([self._lead or ""])[0]
         self._lead_text = tokenizer.decode(self._lead_ids, skip_special_tokens=True)
-        self.end = self._end_id(tail if shown else "")
+        self.end = self._end_id(tail if separator else "")
         eos = tokenizer.eos_token_id
         self.stop_ids = sorted({self.end, *ends} | ({eos} if eos is not None else set()))
 

@@ -74,9 +74,9 @@ class Checkpoint(Stage):
             raise ConfigError(f"checkpoint.path={self.path}: no checkpoint there (config.json is missing)")
         if not any(folder.glob("*.safetensors")):
             pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-            what = f"only pickled weights ({', '.join(pickles)}), which can run code when opened" if pickles else ""
+            contents = f"only pickled weights ({', '.join(pickles)}), which can run code when opened" if pickles else ""
             raise ConfigError(
-                f"checkpoint.path={self.path}: holds {what or 'no weights'}. Only safetensors are read; convert it "
+                f"checkpoint.path={self.path}: holds {contents or 'no weights'}. Only safetensors are read; convert it "
                 "with `model.save_pretrained(NEW)` of transformers on a machine where you trust the file"
             )
         if problem := folder_problem(folder):

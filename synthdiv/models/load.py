@@ -57,7 +57,7 @@ def load_context(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def opening(folder: Path, what: str = "a causal language model") -> Iterator[None]:
+def opening(folder: Path, kind: str = "a causal language model") -> Iterator[None]:
     """Raise a DataError that names the folder, or the damaged file, for whatever transformers raises on opening it."""
     try:
         yield
@@ -67,7 +67,7 @@ def opening(folder: Path, what: str = "a causal language model") -> Iterator[Non
         problem = f"{type(error).__name__}: {error}"
         if damaged := [file for file in sorted(folder.glob("*.safetensors")) if not readable(file)]:
             raise DataError(f"{damaged[0]}: is truncated or corrupt; download it again ({problem})") from error
-        raise DataError(f"{folder}: transformers cannot open this as {what} ({problem})") from error
+        raise DataError(f"{folder}: transformers cannot open this as {kind} ({problem})") from error
 
 
 def readable(file: Path) -> bool:
@@ -151,14 +151,14 @@ def tokenizer_of(artifact: Artifact) -> Any:
 def end_ids(folder: Path) -> tuple[int, ...]:
     """Return the token ids at which a checkpoint ends a text: those of generation_config.json, else a list of them in
     config.json, where a single one may be a default of the architecture."""
-    made: list[list[int]] = []
+    ends_by_file: list[list[int]] = []
     for name in ("generation_config.json", "config.json"):
         with opening(folder / name, "settings of a model"):
             text = (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "{}"
             ends = json.loads(text).get("eos_token_id")
             single = [ends] if ends is not None and name != "config.json" else []
-            made.append([int(end) for end in (ends if isinstance(ends, list) else single)])
-    return tuple(made[0] or made[1])
+            ends_by_file.append([int(end) for end in (ends if isinstance(ends, list) else single)])
+    return tuple(ends_by_file[0] or ends_by_file[1])
 
 
 def require_4bit_support(device: str) -> None:

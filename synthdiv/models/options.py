@@ -38,19 +38,19 @@ def shared_prefix(rows: list[Ids]) -> Ids:
 
 
 def option_probabilities(
-    opened: OpenModel, prompts: list[Ids], options: list[Ids], budget: int, kept: int = 0
+    opened: OpenModel, prompts: list[Ids], options: list[Ids], budget: int, first_batch: int = 0
 ) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Yield batches of (index of a prompt, probabilities (options,) of the options after it). Their sum is at most 1.
 
     Options of one token take one forward pass a prompt, after one of the tokens that all prompts share; the others are
-    scored one after the other. `budget` is the number of tokens in a batch; the first `kept` batches are left out.
+    scored one after the other. `budget` is the number of tokens in a batch; batches before `first_batch` are left out.
     """
     single = max(map(len, options)) == 1
     prefix = shared_prefix(prompts) if single and len(prompts) > 1 else []
     prefix = prefix[: min(map(len, prompts), default=1) - 1]  # a row keeps a token of its own
     cache = prefix_cache(opened, prefix) if len(prefix) >= MIN_PREFIX else None
     prefix = prefix if cache else []
-    for rows in batches([len(ids) for ids in prompts], budget)[kept:]:
+    for rows in batches([len(ids) for ids in prompts], budget)[first_batch:]:
         if single:
             suffixes = [prompts[row][len(prefix) :] for row in rows]
             values = last_probabilities(opened, suffixes, [ids[0] for ids in options], cache, len(prefix))

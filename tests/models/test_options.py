@@ -48,7 +48,7 @@ def test_probabilities_are_those_of_a_softmax_over_the_vocabulary(model, options
 def test_batches_that_are_kept_are_left_out_and_change_no_bit(model):
     rows, opened = prompts(20), OpenModel(model, None, "cpu")
     whole = list(option_probabilities(opened, rows, [[5], [9]], 60))
-    rest = list(option_probabilities(opened, rows, [[5], [9]], 60, kept=2))
+    rest = list(option_probabilities(opened, rows, [[5], [9]], 60, first_batch=2))
     assert len(whole) > 3
     for one, other in zip(whole[2:], rest, strict=True):
         assert [at for at, _ in one] == [at for at, _ in other]
