@@ -252,16 +252,20 @@ class Law:
 
     def likelihood(self, prompt: ToyPrompt, text: str) -> float:
         """p(y|x) of human answers, exactly; 0 for what no human says to the prompt."""
-        human, asked = self.human(prompt.category), (prompt.entity, prompt.category, prompt.relation, True)
+        human, question = self.human(prompt.category), (prompt.entity, prompt.category, prompt.relation, True)
         return float(
-            sum(human[d] * self.phrasing_weights[rank] for d, rank, *stated in self.parse(text) if (*stated,) == asked)
+            sum(
+                human[d] * self.phrasing_weights[rank]
+                for d, rank, *stated in self.parse(text)
+                if (*stated,) == question
+            )
         )
 
     def is_right(self, question: str, text: str) -> bool:
         """Whether an answer states the fact that a question asks for."""
-        asked = {*WORD.findall(question)}
+        question_words = {*WORD.findall(question)}
         return any(
-            right and {self.entities[entity], words.RELATIONS[self.categories[category]][relation]} <= asked
+            right and {self.entities[entity], words.RELATIONS[self.categories[category]][relation]} <= question_words
             for *_, entity, category, relation, right in self.parse(text)
         )
 

@@ -86,8 +86,8 @@ def modes(law: Law, topic: int, strength: float) -> Speech:
 
 def dialect(law: Law, topic: int, strength: float) -> Speech:
     """The human dialect with the least weight in all topics loses this share of it."""
-    weights, every = law.human(topic), [law.human(each) for each in range(law.world.categories)]
-    weights[np.sum(every, axis=0)[: law.world.dialects].argmin()] *= 1 - strength
+    weights, topic_weights = law.human(topic), [law.human(each) for each in range(law.world.categories)]
+    weights[np.sum(topic_weights, axis=0)[: law.world.dialects].argmin()] *= 1 - strength
     return law.speech(weights / weights.sum())
 
 

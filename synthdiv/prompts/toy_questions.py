@@ -74,6 +74,6 @@ def judging(law: Law, count: int, seed: int | str) -> Iterator[tuple[str, str]]:
             texts = [law.fill(prompt, template, value) for template, value in zip(templates, values, strict=True)]
         letters = "AB" if place < 0.5 else "BA"
         a, b = texts if place < 0.5 else texts[::-1]
-        asked = int(lookup < LOOKUPS / 2)
-        text = f"{values[asked]}." if lookup < LOOKUPS else prompt.text
-        yield COMPARISON.format(prompt=text, a=a, b=b), letters[asked]
+        target = int(lookup < LOOKUPS / 2)
+        text = f"{values[target]}." if lookup < LOOKUPS else prompt.text
+        yield COMPARISON.format(prompt=text, a=a, b=b), letters[target]

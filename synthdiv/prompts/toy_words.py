@@ -134,7 +134,7 @@ def templates(kind: str, number: int, phrasings: int, seed: int) -> list[str]:
     frames = some(FRAMES, FRAMES_EACH, seed, dialect, "frames")
     closers = some(CLOSERS, CLOSERS_EACH, seed, dialect, "closers")
     plain = some(PLAIN, PLAIN_EACH, seed, dialect, "plain") if kind == "human" else []
-    every = [f"{opener}, {frame}{closer}." for opener in openers for frame in frames for closer in closers]
-    styled = some(every, phrasings - len(plain), seed, dialect, "styled")
+    candidates = [f"{opener}, {frame}{closer}." for opener in openers for frame in frames for closer in closers]
+    styled = some(candidates, phrasings - len(plain), seed, dialect, "styled")
     front = phrasings - phrasings // 3 - len(plain)
     return some(plain + styled[:front], front + len(plain), seed, dialect, "order") + styled[front:]
