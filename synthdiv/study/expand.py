@@ -78,14 +78,14 @@ class Expander:
         points, problems, command = dict[Words, Point](), [], self.command(arguments)
         for folder in self.folders:
             spec = spec.placed(folder, self.parse)
-        for words in (given := combinations(spec, arguments, self.parse, command)):
+        for words in (override_lists := combinations(spec, arguments, self.parse, command)):
             try:
                 points |= {point.overrides: point for point in self.every_source(self.point(words))}
             except ConfigError as error:
                 problems += error.problems
         if problems:
             raise ConfigError(dict.fromkeys(problems))
-        if len(points) > spec.cells >= len(given):
+        if len(points) > spec.cells >= len(override_lists):
             confirm_cells(len(points), spec.cells, command)
         return list(points.values())
 

@@ -27,7 +27,7 @@ from synthdiv.study.lineage import problems_of_rounds
 from synthdiv.study.match import mismatches, problems_of_filters
 from synthdiv.study.pipeline import Graph, Known, fine_tuning_set, graph, once, shares
 from synthdiv.study.records import cell_record
-from synthdiv.study.relations import asked, problems_of_judges
+from synthdiv.study.relations import active_judges, problems_of_judges
 from synthdiv.study.student_fit import unfit
 from synthdiv.train.pretrain import Pretrain
 
@@ -118,7 +118,7 @@ def resolve(cell: Cell, resolver: Resolver, unresolved: list[str]) -> list[str]:
             add(f"evaluate.suites.{index}.{name}: ", part)
     if (diversity := cell.mix.diversity) and diversity.encoder and cell.mix.kind is not Kind.none:
         add("mix.diversity.encoder: ", diversity.encoder)
-    for index, judge in enumerate(asked(cell)):
+    for index, judge in enumerate(active_judges(cell)):
         add(f"judge.models.{index}.", *models(judge))
     problems = problems_of_sources(cell)
     if cell.mix.kind is not Kind.none and not problems:
@@ -275,10 +275,10 @@ def problems_of_written(cell: Cell) -> list[str]:
     mix, diversity = cell.mix, cell.mix.diversity_of_level()
     if not diversity or diversity.by not in (By.paraphrase, By.topics):
         return []
-    what = f"mix.diversity.by={diversity.by.value}"
-    problems = [f"mix.real_rows: {what} has a share of human rows; set mix.real_share"] * bool(mix.real_rows)
+    option = f"mix.diversity.by={diversity.by.value}"
+    problems = [f"mix.real_rows: {option} has a share of human rows; set mix.real_share"] * bool(mix.real_rows)
     if cell.rounds.round or cell.rounds.size > 1:
-        problems.append(f"{what}: is of round 0 of one student; choose rounds=none")
+        problems.append(f"{option}: is of round 0 of one student; choose rounds=none")
     if diversity.by is By.paraphrase and not problems:
         written = (mix.rows or cell.prompts.train_rows) - fine_tuning_set(cell).allocation().count(-1)
         if round(REPLACED * (1 - (mix.level or 0.0)) * written) >= written:

@@ -75,20 +75,20 @@ class Generator(Model):
     def check(self, name: str) -> list[str]:
         problems = []
         needs = {Backend.recorded: ["recorded"], Backend.api: ["hosted"], Backend.law: ["law"]}
-        given = [
+        blocks = [
             block for block in ("checkpoint", "pretrain", "gguf", "hosted", "recorded", "law") if getattr(self, block)
         ]
-        wanted = needs.get(self.backend, ["checkpoint", "pretrain", "gguf"])
+        required_blocks = needs.get(self.backend, ["checkpoint", "pretrain", "gguf"])
         if self.backend in JUDGES_ONLY and not isinstance(self, Judge):
             problems.append(
                 f"{name}.backend={self.backend.value}: answers for judges only; choose {others(JUDGES_ONLY)}"
             )
         elif self.backend in MODELLESS and self.backend is not Backend.recorded:
-            problems += [f"{name}.{block}: backend {self.backend.value} runs no model" for block in given]
-        elif len(given) != 1 or given[0] not in wanted:
+            problems += [f"{name}.{block}: backend {self.backend.value} runs no model" for block in blocks]
+        elif len(blocks) != 1 or blocks[0] not in required_blocks:
             problems.append(
-                f"{name}.backend={self.backend.value}: needs exactly one of {', '.join(wanted)}; "
-                f"given: {', '.join(given) or 'none'}"
+                f"{name}.backend={self.backend.value}: needs exactly one of {', '.join(required_blocks)}; "
+                f"given: {', '.join(blocks) or 'none'}"
             )
         how = self.sampling
         if self.backend is Backend.law and (how.top_k or how.min_p or how.repetition_penalty != 1 or how.stop):

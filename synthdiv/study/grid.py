@@ -108,8 +108,8 @@ def combinations(spec: GridSpec, arguments: list[str], parse: Parser, command: s
     problems = spec.check()
     if problems:
         raise ConfigError(problems)
-    given = {override.get_key_element() for override in parse(arguments)}
-    if spec.cells == 1 and given.issuperset(key for block in [spec.params, *spec.zip] for key in block):
+    override_keys = {override.get_key_element() for override in parse(arguments)}
+    if spec.cells == 1 and override_keys.issuperset(key for block in [spec.params, *spec.zip] for key in block):
         spec = GridSpec(cells=1)
     grids = [axes(spec.params | change, spec.zip, arguments, parse) for change in [{}, *spec.also]]
     total, most = sum(math.prod(map(len, grid)) for grid in grids), max(MAX_COMBINATIONS, spec.cells)

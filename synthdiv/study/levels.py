@@ -86,10 +86,12 @@ def written_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity, one: So
     topics, prompts = diversity.topics_at(level), {"prompts": Node(cell.prompts)}
     new, further = rows if topics else round(REPLACED * (1 - level) * rows), math.ceil(mix.spare * rows)
     staying = {} if topics else {"mix": part(rows=rows - new)}
-    asked = PairPrompts(
+    pair_prompts = PairPrompts(
         study.system, study.date, study.template, None, new if topics else rows - new, diversity.wording, topics
     )
-    which = {"split": Split.test, "rows": asked.rows, "subset": asked.rows}
-    samples = diversity.tries * math.ceil(new / asked.rows) + math.ceil(diversity.tries * further / asked.rows)
-    answers = one.answers(Node(asked, prompts | staying), samples, **which)
+    which = {"split": Split.test, "rows": pair_prompts.rows, "subset": pair_prompts.rows}
+    samples = diversity.tries * math.ceil(new / pair_prompts.rows) + math.ceil(
+        diversity.tries * further / pair_prompts.rows
+    )
+    answers = one.answers(Node(pair_prompts, prompts | staying), samples, **which)
     return Node(Written(rows, not topics, further), {**prompts, "answers": answers, **staying})

@@ -77,9 +77,9 @@ def decoded(cell: Cell, number: int) -> Cell:
 
 def answering(cell: Cell) -> Sampling:
     """How students answer train prompts."""
-    given, decodings = cell.rounds.sampling, cell.evaluate.respond.decodings
+    sampling, decodings = cell.rounds.sampling, cell.evaluate.respond.decodings
     usual = decodings[0].sampling.max_new_tokens if decodings else Sampling().max_new_tokens
-    return Sampling(**vars(given) | {"max_new_tokens": given.max_new_tokens or usual})
+    return Sampling(**vars(sampling) | {"max_new_tokens": sampling.max_new_tokens or usual})
 
 
 def verifies(cell: Cell) -> bool:

@@ -250,8 +250,8 @@ def rows_of_training(cell: Cell, mixes: list[Node]) -> Node:
         stage.filter, stage.unfiltered = rounds.filter, int(len(used) > 1)
     inputs, judged = {str(number): mix for number, mix in enumerate(used)}, range(stage.unfiltered, len(used))
     if rounds.filter is RoundFilter.verifier:
-        stage.least, ask = rounds.least, judges(cell)[0].verdicts
-        inputs |= {f"values/{at}": ask(cell.judge.rubrics.quality, prompts, used[at]) for at in judged}
+        stage.least, judge = rounds.least, judges(cell)[0]
+        inputs |= {f"values/{at}": judge.verdicts(cell.judge.rubrics.quality, prompts, used[at]) for at in judged}
     elif rounds.filter is RoundFilter.surprise:
         stage.drop, base = rounds.drop, {"prompts": prompts, "model": model(cell, cell.student)}
         how = Likelihood(Target.authors, 0, cell.evaluate.precision, cell.evaluate.batch_tokens, 1)

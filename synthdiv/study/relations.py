@@ -37,7 +37,7 @@ def relations(cell: Cell, sources: list[Generator]) -> list[str]:
     words = {"same_base": "has the base checkpoint of", "family": "is of the family of"}
     roles: list[tuple[str, Model]] = [("student", cell.student), *(("source", each) for each in sources)]
     lines = []
-    for judge in asked(cell):
+    for judge in active_judges(cell):
         lines += [
             f"judge {judge.name} {words[kind]} {role} {model.name}"
             for role, model in roles
@@ -49,7 +49,7 @@ def relations(cell: Cell, sources: list[Generator]) -> list[str]:
     return lines
 
 
-def asked(cell: Cell) -> list[Judge]:
+def active_judges(cell: Cell) -> list[Judge]:
     """The judges, where a suite or a filter of rounds asks them."""
     verifies = cell.rounds.round and cell.rounds.filter is RoundFilter.verifier
     return cell.judge.models if verifies or any(suite.rubrics for suite in cell.evaluate.suites) else []
@@ -66,7 +66,7 @@ def problems_of_judges(cell: Cell) -> list[str]:
                 f"evaluate.suites.{index}: suite {suite.suite} asks judges and judge.models is empty; choose "
                 "judge=rules, judge=toy or judge=panel, or leave the suite out"
             )
-    members = [(index, judge) for index, judge in enumerate(asked(cell)) if judge.headline]
+    members = [(index, judge) for index, judge in enumerate(active_judges(cell)) if judge.headline]
     for place, (index, judge) in enumerate(members):
         others: list[Model] = [cell.student, *cell.rounds.students, *cell.generators.models]
         others += [other for _, other in members[:place]]
