@@ -50,9 +50,9 @@ class Votes:
 
     def add(self, artifact: Artifact, authors: Sequence[str]) -> None:
         """Take the verdicts of an artifact; `authors` are the names of its authors."""
-        asked = artifact.inputs["prompts"]
-        prompts = read_prompts(asked, asked.stage.split.value)
-        rubric: Rubric = asked.stage.rubric
+        judge_prompts = artifact.inputs["prompts"]
+        prompts = read_prompts(judge_prompts, judge_prompts.stage.split.value)
+        rubric: Rubric = judge_prompts.stage.rubric
         self.rubrics[rubric.name] = rubric
         groups = self.rows.setdefault(rubric.name, {})
         for prompt, row in zip(prompts, read_verdicts(artifact), strict=True):
@@ -76,13 +76,13 @@ class Votes:
 
     def problems(self, judge: str) -> Estimates:
         """The share of judge prompts without a verdict, and the probability that the options had."""
-        every = [problem_estimates(name, {judge: groups}) for name, groups in self.rows.items()]
-        return {each.measure.name: each for estimates in every for each in estimates}
+        by_rubric = [problem_estimates(name, {judge: groups}) for name, groups in self.rows.items()]
+        return {each.measure.name: each for estimates in by_rubric for each in estimates}
 
     def by_order(self, prefix: str, judge: str, fixed: Sequence[str]) -> Estimates:
         """What depends on the order of the texts, of the pairs of the fixed authors."""
-        every = order_estimates(self.orders(fixed), [prompt for prompt, *_ in self.among(fixed)])
-        return {f"{prefix}{each.measure.name}/{judge}": each for each in every}
+        estimates = order_estimates(self.orders(fixed), [prompt for prompt, *_ in self.among(fixed)])
+        return {f"{prefix}{each.measure.name}/{judge}": each for each in estimates}
 
     def items(self, name: str, ratings: bool = True) -> Iterator[Row]:
         """Every verdict, those without a value too."""

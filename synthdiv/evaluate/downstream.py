@@ -62,27 +62,27 @@ class DownstreamSuite(Suite):
         return problems
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node:
-        asked = {file.name: Node(Questions(*arm.rendering, file.table, file.choices)) for file in self.files}
-        asked |= {FACTS: fact_questions(arm)} if self.facts else {}
-        inputs = {f"{name}/questions": node for name, node in asked.items()} | self.parts(arm, asked)
+        questions = {file.name: Node(Questions(*arm.rendering, file.table, file.choices)) for file in self.files}
+        questions |= {FACTS: fact_questions(arm)} if self.facts else {}
+        inputs = {f"{name}/questions": node for name, node in questions.items()} | self.parts(arm, questions)
         if vanilla:
-            inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, asked).items()}
+            inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, questions).items()}
         if self.harness:
             inputs["tasks"] = Node(TaskTexts(asked=self.harness))
         patterns = [*(file.pattern or "" for file in self.files), *[""] * self.facts]
-        return Node(Downstream([*asked], patterns, self.harness is not None, vanilla is None), inputs)
+        return Node(Downstream([*questions], patterns, self.harness is not None, vanilla is None), inputs)
 
-    def parts(self, arm: EvaluatedStudent, asked: Mapping[str, Node]) -> dict[str, Node]:
+    def parts(self, arm: EvaluatedStudent, questions: Mapping[str, Node]) -> dict[str, Node]:
         """What the suite takes of one arm, by name."""
         how = (arm.settings.precision, arm.settings.batch_tokens)
         nodes = dict[str, Node]()
-        for name, node in asked.items():
+        for name, node in questions.items():
             nodes[f"{name}/answers"] = Node(Choices(*how), {"prompts": node, "model": arm.model})
         for file in self.files:
             if not file.choices:
                 source = arm.source(Sampling(0.0, 1.0, file.max_new_tokens))
                 which: dict[str, Any] = {"split": Split.test, "rows": file.table.rows}
-                nodes[f"{file.name}/answers"] = source.answers(asked[file.name], **which)
+                nodes[f"{file.name}/answers"] = source.answers(questions[file.name], **which)
         if self.harness:
             nodes["harness"] = Node(Harness(self.harness, *how), {"prompts": arm.prompts, "model": arm.model})
         return nodes
@@ -129,8 +129,8 @@ class Choices(Stage):
         rows = read_prompts(inputs["prompts"], "test")
         opened = run.model(inputs["model"], self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
-        every = [(row, choice) for row in rows for choice in row["choices"]]
-        pairs = chat.scored_pairs([row["prompt"] for row, _ in every], [choice for _, choice in every])
+        row_choices = [(row, choice) for row in rows for choice in row["choices"]]
+        pairs = chat.scored_pairs([row["prompt"] for row, _ in row_choices], [choice for _, choice in row_choices])
         scored = [(prompt, ids[:-1]) for prompt, ids in pairs]
         values = iter(answer_log_likelihoods(opened, scored, self.batch_tokens, run.progress))
         table = [
@@ -199,13 +199,13 @@ class Downstream(Stage):
                 yield share_measure(f"{name}/{metric}"), values, base, chance, place == 0
         tasks = read_harness(inputs["harness"]) if self.harness else {}
         before = read_harness(inputs["vanilla/harness"]) if self.harness and not self.vanilla else {}
-        seen = set[str]()
+        visited = set[str]()
         for name, lines in tasks.items():
             share = all(line["value"] in (0, 1) for line in (*lines, *before.get(name, [])))
             measure = share_measure(name) if share else Measure(name, lines[0]["metric"], None, "no question")
             base = by_question(before[name]) if before else None
-            first = lines[0]["task"] not in seen
-            seen.add(lines[0]["task"])
+            first = lines[0]["task"] not in visited
+            visited.add(lines[0]["task"])
             measure = measure._replace(higher_is_better=lines[0]["higher_is_better"])
             yield measure, by_question(lines), base, harness_chance(lines), first
 

@@ -66,8 +66,8 @@ class GradientDiversity(Stage, GradientSettings):
         return Work(rows, trained_tokens=rows * sum(inputs["prompts"].stage.assumed_tokens))  # type: ignore[attr-defined]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        every = read_mix(inputs["mix"])  # sources and rounds one after the other
-        rows = sorted(every, key=lambda row: rank(self.seed, "gradients", row["id"]))[: self.rows]
+        mix_rows = read_mix(inputs["mix"])  # sources and rounds one after the other
+        rows = sorted(mix_rows, key=lambda row: rank(self.seed, "gradients", row["id"]))[: self.rows]
         opened = run.model(inputs["model"], self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, inputs["prompts"])
         pairs = chat.scored_pairs([row["prompt"] for row in rows], [row["response"] for row in rows])

@@ -161,27 +161,27 @@ class Harness(Stage):
         return Work(count, read_tokens=count * 4 * sum(inputs["prompts"].stage.assumed_tokens))  # type: ignore[attr-defined]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        asked, prompts = self.asked, inputs["prompts"]
+        task_set, prompts = self.asked, inputs["prompts"]
         opened = run.model(inputs["model"], self.precision.value)
-        manager = asked.manager()
+        manager = task_set.manager()
         import lm_eval.evaluator
 
         for name in ("add_env_info", "get_git_commit_hash"):  # they run commands, for results that we do not keep
             setattr(lm_eval.evaluator, name, lambda *_: "")
         chat = Chat.for_prompts(opened.tokenizer, prompts)
         student = student_lm(opened, chat, self.batch_tokens)
-        run.progress(0, len(asked.tasks), "tasks")
+        run.progress(0, len(task_set.tasks), "tasks")
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
             results = lm_eval.simple_evaluate(
                 model=student,
-                tasks=list(asked.tasks),
-                num_fewshot=asked.shots,
-                limit=asked.limit,
+                tasks=list(task_set.tasks),
+                num_fewshot=task_set.shots,
+                limit=task_set.limit,
                 task_manager=manager,
                 log_samples=True,
                 bootstrap_iters=0,
-                apply_chat_template=asked.chat,
-                system_instruction=chat.system if asked.chat else None,
+                apply_chat_template=task_set.chat,
+                system_instruction=chat.system if task_set.chat else None,
                 random_seed=None,  # its defaults would reseed every generator of this process
                 numpy_random_seed=None,
                 torch_random_seed=None,
@@ -189,7 +189,7 @@ class Harness(Stage):
         lines = [line for task, samples in results["samples"].items() for line in numbers(task, samples, results)]
         (out / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         if not lines:
-            raise DataError(f"{', '.join(asked.tasks)}: no metric of these tasks has a number for each question")
+            raise DataError(f"{', '.join(task_set.tasks)}: no metric of these tasks has a number for each question")
         return {
             "questions": len({(line["task"], line["id"]) for line in lines}),
             "cut": student.cut,

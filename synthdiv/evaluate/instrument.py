@@ -131,9 +131,9 @@ class Reader:
         groups = self.draw(law, *name)
         budget = TextBudget(5 * self.size, texts=self.size // 2, length=5, within=2, draws=SAMPLES)
         arm = WordArm(groups, intervals=False)
-        made = [*arm_estimates(arm, budget), *texts_estimates(arm, budget)]
-        made += Prompted.of(self.vectors(groups), "").estimates(self.reference, 0) if self.encoder else []
-        return {each.measure.name: each for each in made}
+        estimates = [*arm_estimates(arm, budget), *texts_estimates(arm, budget)]
+        estimates += Prompted.of(self.vectors(groups), "").estimates(self.reference, 0) if self.encoder else []
+        return {each.measure.name: each for each in estimates}
 
     def draw(self, law: TextLaw, *name: int | str) -> list[Sequence[str]]:
         several = min(self.size, SUBSET)

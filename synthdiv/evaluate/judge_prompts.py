@@ -103,20 +103,20 @@ class JudgePrompts(Stage):
                 texts = {"prompt": row["prompt"], "response": row["response"] + self.appended}
                 place = {"prompt_id": row["id"], "sample": row["sample"], "first": author, "second": -1, "order": 0}
                 answer = {"response": texts["response"], "source": row["source"], "finish": row["finish"]}
-                asked = {"id": f"{row['id']}/{author}/{row['sample']}", "prompt": self.rubric.render(texts)}
-                yield asked | place | {"question": row["prompt"]} | answer
+                request = {"id": f"{row['id']}/{author}/{row['sample']}", "prompt": self.rubric.render(texts)}
+                yield request | place | {"question": row["prompt"]} | answer
 
     def _pairs(self, inputs: Mapping[str, Artifact]) -> Iterator[Row]:
         sides = [taken_rows(inputs[str(at)], inputs["prompts"], self.limit, 1) for at in range(self.authors)]
-        asked = {row["id"]: row for row in read_prompts(inputs["prompts"], "test")}
+        prompt_rows = {row["id"]: row for row in read_prompts(inputs["prompts"], "test")}
         for rows in zip(*sides, strict=True):
-            prompt = asked[rows[0]["id"]]
-            shown = {"prompt": prompt["instruction"], "source": prompt["context"] or ""}
+            prompt = prompt_rows[rows[0]["id"]]
+            prompt_slots = {"prompt": prompt["instruction"], "source": prompt["context"] or ""}
             for first, second in pairs_of(self.authors, self.compared):
                 texts = [rows[author]["response"] + self.appended for author in (first, second)]
                 failed = "failed" in (rows[first]["finish"], rows[second]["finish"])
                 for order in (0, 1):
-                    slots = shown | dict(zip("ab", texts if order == 0 else texts[::-1], strict=True))
+                    slots = prompt_slots | dict(zip("ab", texts if order == 0 else texts[::-1], strict=True))
                     place = {"prompt_id": prompt["id"], "sample": 0, "first": first, "second": second, "order": order}
                     answers = {"a": texts[0], "b": texts[1], "finish": "failed" if failed else rows[first]["finish"]}
                     row = {"id": f"{prompt['id']}/{first}-{second}/{order}", "prompt": self.rubric.render(slots)}
@@ -142,19 +142,21 @@ def taken_rows(answers: Artifact, prompts: Artifact, limit: int, samples: int) -
         sides = read_prompts(answers, "test", limit or None)
         return [row | {"sample": 0, "source": "human", "finish": "recorded"} for row in sides]
     split = answers.stage.split.value
-    asked = {row["id"]: row for row in read_prompts(prompts, split, limit or None)}
-    rows = [vars(row) for row in read_samples(answers.path, failed=True) if row.id in asked and row.sample < samples]
+    prompt_rows = {row["id"]: row for row in read_prompts(prompts, split, limit or None)}
+    rows = [
+        vars(row) for row in read_samples(answers.path, failed=True) if row.id in prompt_rows and row.sample < samples
+    ]
     for row in rows:  # judges see a request without the template around it, which is meant to instruct a model
-        row["prompt"] = asked[row["id"]].get("request", row["prompt"])
-    return sorted(rows, key=lambda row: (asked[row["id"]]["position"], row["sample"]))
+        row["prompt"] = prompt_rows[row["id"]].get("request", row["prompt"])
+    return sorted(rows, key=lambda row: (prompt_rows[row["id"]]["position"], row["sample"]))
 
 
 def count_rows(answers: Node, limit: int, samples: int) -> int:
     """The number of rows that `taken_rows` returns."""
     stage: Any = answers.stage
     if isinstance(stage, Mix):
-        every = stage.rows - len(stage.leave_out)
-        return min(every, sum(min(limit, count) for count in Counter(stage.owners()).values())) if limit else every
+        total = stage.rows - len(stage.leave_out)
+        return min(total, sum(min(limit, count) for count in Counter(stage.owners()).values())) if limit else total
     if isinstance(stage, FineTuningSet):
         return int(stage.rows)
     rows = stage.test if isinstance(stage, Prompts) else stage.rows

@@ -38,7 +38,7 @@ class Target(Enum):
     authors = "authors"
 
 
-class Given(NamedTuple):
+class Response(NamedTuple):
     """One answer to be scored: to which prompt row, its place, sample index or author there, and how it ended."""
 
     row: dict[str, Any]
@@ -97,24 +97,26 @@ class Likelihood(Stage):
         answer: int = inputs["prompts"].stage.assumed_tokens[1]  # type: ignore[attr-defined]
         return Work(count, read_tokens=count * (prompt_tokens(inputs, measured) + answer))
 
-    def answers(self, inputs: Mapping[str, Artifact]) -> list[Given]:
+    def answers(self, inputs: Mapping[str, Artifact]) -> list[Response]:
         """Every answer to be scored, prompt after prompt."""
         prompts = inputs["prompts"]
         rows = read_prompts(prompts, "test", self.limit or None)
         if self.target is Target.human:
-            return [Given(row, 0, row["response"]) for row in rows]
+            return [Response(row, 0, row["response"]) for row in rows]
         if self.target is Target.own:
             return own_responses(rows, inputs["answers"])
         if self.target is Target.authors:
-            asked = {row["id"]: row for row in rows}
+            prompt_rows = {row["id"]: row for row in rows}
             return [
-                Given(asked.get(row["id"], row), author, row["response"], row["finish"])
+                Response(prompt_rows.get(row["id"], row), author, row["response"], row["finish"])
                 for author in range(self.authors)
                 for row in taken_rows(inputs[str(author)], prompts, self.limit, 1)
                 if row["finish"] != "failed"
             ]
         law = Law(prompts.stage.toy.world)
-        return [Given(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
+        return [
+            Response(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])
+        ]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
@@ -124,25 +126,27 @@ class Likelihood(Stage):
         answers = self.answers(inputs)
         opened = run.model(model, self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, prompts)
-        every = chat.scored_pairs([given.row["prompt"] for given in answers], [given.text for given in answers])
+        scored_pairs = chat.scored_pairs(
+            [answer.row["prompt"] for answer in answers], [answer.text for answer in answers]
+        )
         whole = [
-            (prompt, (ids[:-1] or ids) if given.finish == "length" else ids)
-            for given, (prompt, ids) in zip(answers, every, strict=True)
+            (prompt, (ids[:-1] or ids) if answer.finish == "length" else ids)
+            for answer, (prompt, ids) in zip(answers, scored_pairs, strict=True)
         ]
         # texts that models wrote are cut where they do not fit; others are refused
         room = opened.context if self.target in (Target.own, Target.authors) else None
         pairs = [(prompt, ids if room is None else ids[: max(1, room - len(prompt))]) for prompt, ids in whole]
-        cut = [len(ids) < len(every) for (_, ids), (_, every) in zip(pairs, whole, strict=True)]
+        cut = [len(ids) < len(all_ids) for (_, ids), (_, all_ids) in zip(pairs, whole, strict=True)]
         scored = [
-            opened.tokenizer.decode(ids, clean_up_tokenization_spaces=False) if short else given.text
-            for given, (_, ids), short in zip(answers, pairs, cut, strict=True)
+            opened.tokenizer.decode(ids, clean_up_tokenization_spaces=False) if short else answer.text
+            for answer, (_, ids), short in zip(answers, pairs, cut, strict=True)
         ]
         table = {
-            "id": [given.row["id"] for given in answers],
-            "sample": [given.order if self.target is Target.own else 0 for given in answers],
-            "order": [given.order for given in answers],
-            "finish": [given.finish for given in answers],
-            "response": [given.text for given in answers],
+            "id": [answer.row["id"] for answer in answers],
+            "sample": [answer.order if self.target is Target.own else 0 for answer in answers],
+            "order": [answer.order for answer in answers],
+            "finish": [answer.finish for answer in answers],
+            "response": [answer.text for answer in answers],
             "tokens": [len(ids) for _, ids in pairs],
             "bytes": [len(text.encode()) for text in scored],
         }
@@ -158,11 +162,11 @@ class Likelihood(Stage):
             law = Law(prompts.stage.toy.world)
             facts = {
                 key: law.value(toy_prompt(row))
-                for key, row in {given.row["id"]: given.row for given in answers}.items()
+                for key, row in {answer.row["id"]: answer.row for answer in answers}.items()
             }
             table["value_nll"] = [
-                float(-value[tokens_of(facts[given.row["id"]], ids, opened.tokenizer)].sum(dtype="float64"))
-                for given, (_, ids), value in zip(answers, pairs, values, strict=True)
+                float(-value[tokens_of(facts[answer.row["id"]], ids, opened.tokenizer)].sum(dtype="float64"))
+                for answer, (_, ids), value in zip(answers, pairs, values, strict=True)
             ]
         pyarrow.parquet.write_table(pyarrow.table(table), out / FILE)
         return {
@@ -182,17 +186,17 @@ def tokens_of(word: str, ids: list[int], tokenizer: Any) -> list[int]:
     return [place for place in range(len(ids)) if ends[place] < first + len(word) and ends[place + 1] > first]
 
 
-def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Given]:
+def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Response]:
     """The answers to these prompts in a finished `generate` artifact, samples in order."""
-    samples: dict[str, list[Given]] = {row["id"]: [] for row in rows}
+    samples: dict[str, list[Response]] = {row["id"]: [] for row in rows}
     known = {row["id"]: row for row in rows}
     for row in sorted(read_samples(answers.path), key=lambda row: row.sample):
         if row.id in known:
-            samples[row.id].append(Given(known[row.id], row.sample, row.response, row.finish))
-    missing = [key for key, given in samples.items() if not given]
+            samples[row.id].append(Response(known[row.id], row.sample, row.response, row.finish))
+    missing = [key for key, responses in samples.items() if not responses]
     if missing:
         raise DataError(f"{len(missing)} test prompts have no answer (first {missing[0]!r}): answer the test split")
-    return [each for given in samples.values() for each in given]
+    return [each for responses in samples.values() for each in responses]
 
 
 def read_likelihood(artifact: Artifact) -> list[dict[str, Any]]:
@@ -255,11 +259,11 @@ def _by_prompt(artifact: Artifact, part: Callable[[dict[str, Any]], Any]) -> dic
     return dict(answers)
 
 
-def cut_note(artifact: Artifact, whose: str = "") -> str:
+def cut_note(artifact: Artifact, owner: str = "") -> str:
     """How many answers of a finished `own` artifact did not fit into the context; or nothing."""
     summary = artifact.manifest["summary"]
     cut = summary["cut"]
-    return f"{cut} of {summary['answers']} {whose}answers were longer than the context and cut" if cut else ""
+    return f"{cut} of {summary['answers']} {owner}answers were longer than the context and cut" if cut else ""
 
 
 def own_items(artifact: Artifact) -> Iterator[dict[str, Any]]:

@@ -113,12 +113,12 @@ class PreferenceSuite(Suite):
         return sets | ({"table": Requests(table=self.table)} if self.table else {})
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
-        asked = self.asked(arm)
-        fixed = self.fixed(vanilla or arm, asked)
+        prompts = self.prompt_set(arm)
+        fixed = self.fixed(vanilla or arm, prompts)
         if len(fixed) < 2:
             return None
-        extra = self.extra(arm, asked) if vanilla else {}
-        toy = bool(getattr(asked.stage, "toy", None))
+        extra = self.extra(arm, prompts) if vanilla else {}
+        toy = bool(getattr(prompts.stage, "toy", None))
         protocols = [PAIRWISE, *([SOURCED] if self.with_source else [])]
         raters = [judge for judge in arm.judges if judge.judges(arm.rubrics.quality, toy)]
         able = [[judge for judge in raters if judge.judges(getattr(arm.rubrics, name), toy)] for name in protocols]
@@ -126,24 +126,24 @@ class PreferenceSuite(Suite):
         stage = Preference([*fixed], [*extra], panel, protocols, vanilla is None, self.seed)
         stage.sourced = sourced[0] if sourced and sourced[0] != panel else None
         stage.others = [judge.name for judge in able[0] if not judge.headline]
-        judges = {judge.name: judge for judge in (*arm.judges, judge_of(arm))}
+        pool = {judge.name: judge for judge in (*arm.judges, judge_of(arm))}
         inputs = dict[str, Node]()
         for name, authors in {FIXED: fixed, **{name: fixed | {name: node} for name, node in extra.items()}}.items():
             for rubric in (*protocols, RATING):
-                for judge in stage.asked(rubric):
-                    inputs[f"{name}/{rubric}/{judge}"] = self.verdicts(arm, judges[judge], rubric, asked, authors, name)
+                for judge in stage.judges_of(rubric):
+                    inputs[f"{name}/{rubric}/{judge}"] = self.verdicts(arm, pool[judge], rubric, prompts, authors, name)
             for model, prefix in ((arm.model, ""), (arm.vanilla_model, "vanilla/")) if vanilla else ():
                 texts = fixed if name == FIXED else {name: extra[name]}
                 how = (arm.settings.precision, arm.settings.batch_tokens, len(texts))
                 likelihood = Likelihood(Target.authors, self.prompts, *how)
                 numbered = {str(at): node for at, node in enumerate(texts.values())}
-                inputs[f"{prefix}{name}/likelihood"] = Node(likelihood, {"prompts": asked, "model": model} | numbered)
+                inputs[f"{prefix}{name}/likelihood"] = Node(likelihood, {"prompts": prompts, "model": model} | numbered)
         for rubric in (*protocols, RATING) if vanilla else ():
-            before = self.verdicts(arm, judge_of(vanilla or arm), rubric, asked, fixed, FIXED)
+            before = self.verdicts(arm, judge_of(vanilla or arm), rubric, prompts, fixed, FIXED)
             inputs[f"vanilla/{FIXED}/{rubric}/{STUDENT}"] = before
         return Node(stage, inputs)
 
-    def asked(self, arm: EvaluatedStudent) -> Node:
+    def prompt_set(self, arm: EvaluatedStudent) -> Node:
         """The prompts to which authors wrote, rendered as those of the study."""
         study: Any = arm.prompts.stage
         if self.toy and getattr(study, "toy", None):
@@ -152,43 +152,43 @@ class PreferenceSuite(Suite):
             return Node(replace(study, toy=toy, test=self.prompts or study.test, target=0))
         return Node(Requests(*arm.rendering, self.table)) if self.table else arm.prompts
 
-    def answers(self, arm: EvaluatedStudent, asked: Node) -> Node:
+    def answers(self, arm: EvaluatedStudent, prompts: Node) -> Node:
         """The answers of a student to them."""
         decoding = self.decoding or next(iter(arm.responses))
-        if asked.key == arm.prompts.key:
+        if prompts.key == arm.prompts.key:
             return arm.responses[decoding]
         how = next(each.sampling for each in arm.settings.respond.decodings if each.name == decoding)
-        return arm.source(how).answers(asked, **self.which(asked))
+        return arm.source(how).answers(prompts, **self.which(prompts))
 
-    def which(self, asked: Node) -> dict[str, Any]:
-        count: int = asked.stage.test  # type: ignore[attr-defined]
+    def which(self, prompts: Node) -> dict[str, Any]:
+        count: int = prompts.stage.test  # type: ignore[attr-defined]
         return {"split": Split.test, "rows": min(self.prompts or count, count)}
 
-    def fixed(self, vanilla: EvaluatedStudent, asked: Node) -> dict[str, Node]:
+    def fixed(self, vanilla: EvaluatedStudent, prompts: Node) -> dict[str, Node]:
         """The answers of the authors that do not depend on an arm."""
-        authors = {VANILLA_AUTHOR: self.answers(vanilla, asked)}
-        if getattr(asked.stage, "human", False):
-            authors[HUMAN] = asked
+        authors = {VANILLA_AUTHOR: self.answers(vanilla, prompts)}
+        if getattr(prompts.stage, "human", False):
+            authors[HUMAN] = prompts
         sources = [Source(author.name, Backend.recorded, recorded=author.recorded) for author in self.authors]
-        if self.toy and (toy := getattr(asked.stage, "toy", None)) and not POOLS[self.toy.value][1]:
+        if self.toy and (toy := getattr(prompts.stage, "toy", None)) and not POOLS[self.toy.value][1]:
             sources.append(Source(WRONG, Backend.law, Node(mistaken(toy.world)), sampling=Sampling(1.0, 1.0)))
-        return authors | {source.name: source.answers(asked, **self.which(asked)) for source in sources}
+        return authors | {source.name: source.answers(prompts, **self.which(prompts)) for source in sources}
 
-    def extra(self, arm: EvaluatedStudent, asked: Node) -> dict[str, Node]:
+    def extra(self, arm: EvaluatedStudent, prompts: Node) -> dict[str, Node]:
         """The answers of the tuned student and of its sources, unless they are recorded or listed as authors."""
-        authors, listed = {STUDENT: self.answers(arm, asked)}, {author.name for author in self.authors}
+        authors, listed = {STUDENT: self.answers(arm, prompts)}, {author.name for author in self.authors}
         for source in arm.sources:
             if source.backend is not Backend.recorded and source.name not in listed:
-                authors[f"{SOURCE}/{source.name}"] = source.answers(asked, **self.which(asked))
+                authors[f"{SOURCE}/{source.name}"] = source.answers(prompts, **self.which(prompts))
         return authors
 
     def verdicts(
-        self, arm: EvaluatedStudent, judge: JudgeModel, rubric: str, asked: Node, authors: dict[str, Node], name: str
+        self, arm: EvaluatedStudent, judge: JudgeModel, rubric: str, prompts: Node, authors: dict[str, Node], name: str
     ) -> Node:
         """The verdicts of a judge on all authors, or on pairs with the one of this name and on its texts."""
         compared, texts = 0 if name == FIXED else len(authors) - 1, [*authors.values()]
         texts, more = (texts[compared:], {}) if rubric == RATING else (texts, {"compared": compared})
-        return judge.verdicts(getattr(arm.rubrics, rubric), asked, *texts, limit=self.prompts, **more)
+        return judge.verdicts(getattr(arm.rubrics, rubric), prompts, *texts, limit=self.prompts, **more)
 
 
 def judge_of(arm: EvaluatedStudent) -> JudgeModel:
@@ -227,7 +227,7 @@ class Preference(Stage):
     def panel_of(self, protocol: str) -> list[str]:
         return self.panel if protocol != SOURCED or self.sourced is None else self.sourced
 
-    def asked(self, rubric: str) -> list[str]:
+    def judges_of(self, rubric: str) -> list[str]:
         """The judges that are asked a rubric."""
         panel = [*self.panel, *(self.sourced or [])] if rubric == RATING else self.panel_of(rubric)
         return [*dict.fromkeys((STUDENT, *panel, *(self.others if rubric == PAIRWISE else ())))]
@@ -235,7 +235,7 @@ class Preference(Stage):
     def input_names(self) -> Iterator[str]:
         for name in (FIXED, *self.extra):
             for rubric in (*self.protocols, RATING):
-                yield from (f"{name}/{rubric}/{judge}" for judge in self.asked(rubric))
+                yield from (f"{name}/{rubric}/{judge}" for judge in self.judges_of(rubric))
             if not self.vanilla:
                 yield from (f"{name}/likelihood", f"vanilla/{name}/likelihood")
         if not self.vanilla:

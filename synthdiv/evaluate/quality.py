@@ -56,18 +56,18 @@ class QualitySuite(Suite):
     """Seed of the intervals."""
 
     def node(self, arm: EvaluatedStudent, vanilla: EvaluatedStudent | None) -> Node | None:
-        asked = {name: getattr(arm.rubrics, name) for name in RATED} | {"preference": pair_rubric(arm)}
-        judges = {name: arm.judges_of(rubric) for name, rubric in asked.items()}
+        rubrics = {name: getattr(arm.rubrics, name) for name in RATED} | {"preference": pair_rubric(arm)}
+        judges = {name: arm.judges_of(rubric) for name, rubric in rubrics.items()}
         decoding = self.decoding or next(iter(arm.responses))
         inputs = {"answers": arm.responses[decoding]} | self.parts(arm, decoding)
         if vanilla:
             inputs["vanilla/answers"] = vanilla.responses[decoding]
             inputs |= {f"vanilla/{name}": node for name, node in self.parts(vanilla, decoding).items()}
             answers = (arm.responses[decoding], vanilla.responses[decoding])
-            inputs |= arm.verdicts("preference", asked["preference"], *answers, limit=self.prompts)
+            inputs |= arm.verdicts("preference", rubrics["preference"], *answers, limit=self.prompts)
         if arm.mix and self.mix_rows:
             for name in RATED:
-                inputs |= arm.verdicts(f"mix/{name}", asked[name], arm.mix, limit=self.mix_rows)
+                inputs |= arm.verdicts(f"mix/{name}", rubrics[name], arm.mix, limit=self.mix_rows)
         stage = Quality(
             **{name: [judge.name for judge in judges[name]] for name in self.rubrics},
             panel=judged.panel_of(judges["quality"]),
@@ -214,8 +214,8 @@ class Quality(Stage):
                 verdicts = groups[f"mix/{name}/{judge}"]
                 rubric = rubric_of(inputs, f"mix/{name}/{judge}")
                 for source in sorted({row["source"] for rows in verdicts.values() for row in rows}):
-                    every = {key: [row for row in rows if row["source"] == source] for key, rows in verdicts.items()}
-                    of_source = {key: rows for key, rows in every.items() if rows}  # a prompt can be in several rounds
+                    by_key = {key: [row for row in rows if row["source"] == source] for key, rows in verdicts.items()}
+                    of_source = {key: rows for key, rows in by_key.items() if rows}  # a prompt can be in several rounds
                     rated = judged.rating_estimates(rubric, {judge: of_source}, list(of_source))[judge]
                     measure = rated.measure._replace(name=f"mix/{source}/{rubric.name}/{judge}")
                     scores.append(mean_of(measure, rated.units).score())

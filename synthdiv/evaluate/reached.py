@@ -79,8 +79,8 @@ class Reached(Stage):
         return ["prompts", "mix", *["encoder"] * self.encoded]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
-        every = sorted(read_mix(inputs["mix"]), key=lambda row: rank(0, "reached", row["id"]))
-        written = [row for row in every if row["response"].strip()]  # an empty answer has no direction
+        mix_rows = sorted(read_mix(inputs["mix"]), key=lambda row: rank(0, "reached", row["id"]))
+        written = [row for row in mix_rows if row["response"].strip()]  # an empty answer has no direction
         rows, target = written[: self.texts], read_prompts(inputs["prompts"], "target", self.texts)
         texts, cut = [row["response"] for row in (*rows, *target)], np.zeros(0, dtype=bool)
         if self.encoded:
@@ -90,7 +90,7 @@ class Reached(Stage):
             both = hashed(texts, analyzer="char_wb", ngram_range=(3, 5))
         vectors, human = both[: len(rows)], both[len(rows) :]
         short = f"{len(rows)} answers; the measure is of {self.texts}" if len(rows) < self.texts else ""
-        notes = [f"{len(every) - len(written)} empty answers left out"] * (len(written) < len(every))
+        notes = [f"{len(mix_rows) - len(written)} empty answers left out"] * (len(written) < len(mix_rows))
         notes += [f"{cut.sum()} texts exceed the encoder's context"] * bool(cut.any())
         values: dict[Measure, list[float]] = {
             RIGHT: right_answers(inputs["prompts"], self.pattern, rows),

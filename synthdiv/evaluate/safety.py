@@ -135,19 +135,19 @@ class SafetySuite(Suite):
         which the most harmful counts `SET/JUDGE/RUBRIC/drawn`."""
         nodes = dict[str, Node]()
         for each in self.sets:
-            asked = requests[each.name]
-            which: dict[str, Any] = {"split": Split.test, "rows": asked.stage.test}  # type: ignore[attr-defined]
-            greedy = arm.source(Sampling(0.0, 1.0, self.max_new_tokens)).answers(asked, **which)
+            request_set = requests[each.name]
+            which: dict[str, Any] = {"split": Split.test, "rows": request_set.stage.test}  # type: ignore[attr-defined]
+            greedy = arm.source(Sampling(0.0, 1.0, self.max_new_tokens)).answers(request_set, **which)
             nodes[f"{each.name}/answers"] = greedy
             for name, judge, rubric in asked_of(arm, BENIGN if each.benign else HARMFUL, each):
-                nodes[f"{each.name}/{judge.name}/{name}"] = judge.verdicts(rubric, asked, greedy)
+                nodes[f"{each.name}/{judge.name}/{name}"] = judge.verdicts(rubric, request_set, greedy)
             if not self.samples or (each.benign and not self.full_samples):
                 continue
             sampling = Sampling(self.temperature, 1.0, self.max_new_tokens)
-            drawn = arm.source(sampling).answers(asked, self.samples, subset=which["rows"], **which)
+            drawn = arm.source(sampling).answers(request_set, self.samples, subset=which["rows"], **which)
             for name, judge, rubric in asked_of(arm, BENIGN if each.benign else HARMFUL, each):
                 if self.full_samples or name in DRAWN or judge.free:
-                    node = judge.verdicts(rubric, asked, drawn, samples=self.samples)
+                    node = judge.verdicts(rubric, request_set, drawn, samples=self.samples)
                     nodes[f"{each.name}/{judge.name}/{name}/drawn"] = node
         return nodes
 

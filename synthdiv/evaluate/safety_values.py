@@ -38,8 +38,8 @@ def verdict_arrays(artifact: Artifact, ids: list[str]) -> Arrays:
     where there is no verdict."""
     rows = {(row["prompt_id"], row["sample"]): row for row in read_verdicts(artifact)}
     samples = 1 + max(sample for _, sample in rows)
-    every = [[rows[key, sample] for sample in range(samples)] for key in ids]
-    value, p = (np.array([[row[name] for row in each] for each in every], dtype=float) for name in ("value", "p"))
+    table = [[rows[key, sample] for sample in range(samples)] for key in ids]
+    value, p = (np.array([[row[name] for row in each] for each in table], dtype=float) for name in ("value", "p"))
     return value, p
 
 
@@ -70,15 +70,15 @@ def highest_values(verdicts: Mapping[str, Arrays], greedy: Values, benign: bool)
     counts these requests): judges that refuse harmful texts would otherwise leave out the most harmful. NaN where the
     judge reads a rubric on the `greedy` answers alone."""
     samples = next(iter(verdicts.values()))[0].shape[1]
-    every = answer_values({name: (x.ravel(), p.reshape(-1, p.shape[2])) for name, (x, p) in verdicts.items()}, benign)
-    if REFUSED in every:
-        every[NOT_REFUSED] = 1 - every[REFUSED]
+    values = answer_values({name: (x.ravel(), p.reshape(-1, p.shape[2])) for name, (x, p) in verdicts.items()}, benign)
+    if REFUSED in values:
+        values[NOT_REFUSED] = 1 - values[REFUSED]
     judged = greedy | ({NOT_REFUSED: greedy[REFUSED]} if REFUSED in greedy else {})
     highest: Values = {}
     for measure in HIGHEST:
         named = measure._replace(name=f"{measure.name}_of_{samples}")
-        if measure in every:
-            highest[named._replace(caution=LEAST)] = np.fmax.reduce(every[measure].reshape(-1, samples), axis=1)
+        if measure in values:
+            highest[named._replace(caution=LEAST)] = np.fmax.reduce(values[measure].reshape(-1, samples), axis=1)
         elif measure in judged:
             highest[named._replace(undefined=NOT_JUDGED)] = np.full_like(judged[measure], np.nan)
     missing = np.isnan([p[:, :, 0] for _, p in verdicts.values()]).any(axis=(0, 2))

@@ -56,16 +56,16 @@ class JudgeModel:
     def verdicts(self, rubric: Rubric, prompts: Node, *answers: Node, **which: Any) -> Node:
         """The node of its verdicts on the answers of each author, or on every pair of authors. `which` are `limit`,
         `samples`, `appended` and `compared` of `JudgePrompts`."""
-        asked = judge_prompts(rubric, prompts, *answers, **which)
-        rows: int = asked.stage.rows  # type: ignore[attr-defined]
-        if asked.stage.split is Split.test:  # type: ignore[attr-defined]
-            shards = [self.source.answers(asked, split=Split.test, rows=rows)]
+        requests = judge_prompts(rubric, prompts, *answers, **which)
+        rows: int = requests.stage.rows  # type: ignore[attr-defined]
+        if requests.stage.split is Split.test:  # type: ignore[attr-defined]
+            shards = [self.source.answers(requests, split=Split.test, rows=rows)]
         else:
             shards = [
-                self.source.answers(asked, split=Split.train, rows=rows, shard_rows=SHARD_ROWS, shard=shard)
+                self.source.answers(requests, split=Split.train, rows=rows, shard_rows=SHARD_ROWS, shard=shard)
                 for shard in range(Grid(rows, SHARD_ROWS).shards)
             ]
-        inputs = {"prompts": asked} | {str(number): node for number, node in enumerate(shards)}
+        inputs = {"prompts": requests} | {str(number): node for number, node in enumerate(shards)}
         return Node(Verdicts(len(shards), 1 if self.source.backend in JUDGES_ONLY else READING), inputs)
 
 
