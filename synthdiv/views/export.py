@@ -65,11 +65,11 @@ def find(root: Path, name: str) -> tuple[Node, CellRecord, str]:
 
 def ancestors(key: str, graph: list[NodeRecord]) -> list[NodeRecord]:
     """The node and all that it depends on, inputs first, as they are in `graph`."""
-    wanted = {key}
+    keys = {key}
     for record in reversed(graph):
-        if record.key in wanted:
-            wanted |= {*record.inputs.values()}
-    return [record for record in graph if record.key in wanted]
+        if record.key in keys:
+            keys |= {*record.inputs.values()}
+    return [record for record in graph if record.key in keys]
 
 
 def export_model(artifact: Artifact, folder: Path, merge: bool) -> str:

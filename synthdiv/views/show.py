@@ -120,13 +120,13 @@ def count_table(
     name: str, counts: Mapping[str, Mapping[str, int]], means: Mapping[str, str] | None = None
 ) -> RenderableType:
     """A row per stage, cell or arm: how many of its nodes or cells are in each state, and the mean time if given."""
-    shown = [state for state in STATES if any(state in count for count in counts.values())]
+    states = [state for state in STATES if any(state in count for count in counts.values())]
     rows = [
-        [label, *(text(f"{count[state]:,}", COLOURS.get(state, "")) if state in count else "." for state in shown)]
+        [label, *(text(f"{count[state]:,}", COLOURS.get(state, "")) if state in count else "." for state in states)]
         + ([] if means is None else [means.get(label, ".")])
         for label, count in counts.items()
     ]
-    return table([name, *(f">{state}" for state in shown), *[">mean time"] * (means is not None)], rows)
+    return table([name, *(f">{state}" for state in states), *[">mean time"] * (means is not None)], rows)
 
 
 def nodes_by_cell(status: Status) -> dict[str, dict[str, int]]:
@@ -160,12 +160,12 @@ def running_part(running: list[dict[str, Any]]) -> Iterator[RenderableType]:
     for row in running[:MAX_ROWS]:
         label = f"{row['stage']} {row['node'][:8]}"
         progress = f"{row['done']:,}/{row['total']:,} {row['what']}" if row["total"] else ""
-        rate, seen = row["rate"], row["seen_seconds_ago"]
+        rate, age = row["rate"], row["seen_seconds_ago"]
         progress += f", {rate:,.0f}/s" if rate and rate >= 100 else f", {rate:.3g}/s" if rate else ""
         rows.append([
             text(label + (f" attempt {row['attempt']}" if row["attempt"] > 1 else ""), COLOURS["running"]),
             row["host"].partition(".")[0], duration(row["seconds"] or None), progress, duration(row["seconds_left"]),
-            text("?" if seen is None else f"{duration(seen)} ago", COLOURS["failed"] if row["late"] else ""),
+            text("?" if age is None else f"{duration(age)} ago", COLOURS["failed"] if row["late"] else ""),
         ])  # fmt: skip
         logs += [unbroken(f"log of {label}: {row['log']}", "dim")] if row["log"] else []
     yield table(["!running", "on", ">time", "progress", "!>left", "!last seen"], rows)
@@ -186,7 +186,7 @@ def failed_lines(row: dict[str, Any]) -> Iterator[RenderableType]:
     yield from (unbroken(f"  {name}: {row[name]}") for name in ("log", "again") if row[name])
 
 
-def remainder(count: int, what: str) -> Iterator[RenderableType]:
+def remainder(count: int, noun: str) -> Iterator[RenderableType]:
     """The line below a list that was cut."""
     if count > MAX_ROWS:
-        yield text(f"and {count - MAX_ROWS:,} more {what}", "dim")
+        yield text(f"and {count - MAX_ROWS:,} more {noun}", "dim")

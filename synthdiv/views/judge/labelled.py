@@ -35,9 +35,9 @@ class Labelled:
 
     def take(self, rows: list[int]) -> Labelled:
         prompt, authors = [self.prompt[row] for row in rows], [self.authors[row] for row in rows]
-        lengths, shown = (None if each is None else each[rows] for each in (self.lengths, self.shown_first))
+        lengths, shown_first = (None if each is None else each[rows] for each in (self.lengths, self.shown_first))
         labels = {name: label[rows] for name, label in self.labels.items()}
-        return Labelled(prompt, authors, self.verdict[rows], labels, lengths, shown, self.remarks)
+        return Labelled(prompt, authors, self.verdict[rows], labels, lengths, shown_first, self.remarks)
 
     def labelled(self, name: str | None = None) -> int:
         """The items with a verdict and a label, of this column or of any. A pair in both orders is one item."""
@@ -61,14 +61,14 @@ def read_labelled(options: argparse.Namespace) -> Labelled:
     authors = options.pair or ([options.author] if options.author else [])
     named = {"verdict": [options.verdict], "label": options.label, "pair": options.pair or [], "text": options.text}
     named |= {option: [getattr(options, option)] for option in ("prompt", "author", "order")}
-    wanted = {f"--{option} {name}": name for option, names in named.items() for name in names if name is not None}
-    rows = read_columns(options.file, wanted)
+    column_names = {f"--{option} {name}": name for option, names in named.items() for name in names if name is not None}
+    rows = read_columns(options.file, column_names)
     read = pair_values if options.pair else rating_values
     verdict, remark = read(rows, options.verdict, options.values)
     read_labels = {name: read(rows, name, options.values) for name in options.label}
     labels = {name: label for name, (label, _) in read_labels.items()}
     remarks = [line for line in (remark, *(line for _, line in read_labels.values())) if line]
-    lengths, shown = None, None
+    lengths, shown_first = None, None
     if options.text:
         texts = [[answers[0] for answers in rows.answers(name)] for name in options.text]
         empty = sum(not text.strip() for column in texts for text in column)
@@ -78,10 +78,10 @@ def read_labelled(options: argparse.Namespace) -> Labelled:
     if options.order is not None:
         needs = "; it needs 0 (first shown first) or 1"
         cells = rows.require(options.order, lambda cell: str(cell) in FIRST_SHOWN, needs)
-        shown = np.array([FIRST_SHOWN[str(cell)] for cell in cells])
+        shown_first = np.array([FIRST_SHOWN[str(cell)] for cell in cells])
     prompt = rows.ids(options.prompt) if options.prompt is not None else list(range(len(verdict)))
     names = [list(names) for names in zip(*(rows.ids(name) for name in authors), strict=True)]
-    labelled = Labelled(list(prompt), names or [[] for _ in prompt], verdict, labels, lengths, shown, remarks)
+    labelled = Labelled(list(prompt), names or [[] for _ in prompt], verdict, labels, lengths, shown_first, remarks)
     return refuse_useless(without_self_pairs(labelled, remarks) if options.pair else labelled, rows, options)
 
 
@@ -172,8 +172,12 @@ def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
     number = np.array([index.setdefault((prompt, *sorted(names)), len(index))
                        for prompt, names in zip(rows.prompt, rows.authors, strict=True)])  # fmt: skip
     wins, panel = (np.where(turned, 1 - part, part) for part in (rows.verdict, rows.panel()))
-    shown = np.full(len(wins), math.nan) if rows.shown_first is None else (rows.shown_first != turned).astype(float)
-    forward, backward = (prompt_means(np.where(shown == side, wins, math.nan), number, len(index)) for side in (1, 0))
+    shown_first = (
+        np.full(len(wins), math.nan) if rows.shown_first is None else (rows.shown_first != turned).astype(float)
+    )
+    forward, backward = (
+        prompt_means(np.where(shown_first == side, wins, math.nan), number, len(index)) for side in (1, 0)
+    )
     both, paired = prompt_means(wins, number, len(index)), ~np.isnan(forward + backward)
     if paired.sum() * 2 >= len(paired):  # a file in both orders: one order alone would bring its position bias
         both, single = (forward + backward) / 2, int((~np.isnan(both) & ~paired).sum())

@@ -87,9 +87,9 @@ def refuse_options(options: argparse.Namespace) -> None:
     """ConfigError for options that contradict each other, before the file is read."""
     texts = 2 if options.pair else 1
     if options.text and len(options.text) != texts:
-        given = " ".join(options.text)
+        columns = " ".join(options.text)
         raise ConfigError(
-            f"--text {given}: {'pairs need two columns' if options.pair else 'a rating needs one column'}"
+            f"--text {columns}: {'pairs need two columns' if options.pair else 'a rating needs one column'}"
         )
     if options.pair and options.author:
         raise ConfigError(f"--author {options.author}: is for ratings; --pair names the authors of pairs")
@@ -103,5 +103,5 @@ def refuse_options(options: argparse.Namespace) -> None:
     if options.order and not options.prompt:
         raise ConfigError(f"--order {options.order}: needs --prompt COLUMN, so that both orders of a pair are one item")
     if len(options.values) == 1 or len({*options.values}) < len(options.values):
-        given = " ".join(options.values)
-        raise ConfigError(f"--values {given}: needs the cells for first wins and second wins, then of ties, each once")
+        cells = " ".join(options.values)
+        raise ConfigError(f"--values {cells}: needs the cells for first wins and second wins, then of ties, each once")

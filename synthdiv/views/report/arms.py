@@ -132,14 +132,14 @@ def varying(rows: Sequence[CellRow]) -> tuple[str, ...]:
 
 def independent(rows: Sequence[CellRow]) -> list[CellRow]:
     """Models that share no seed that varies: those that share one are no independent replicates."""
-    names, kept = varying(rows), list[CellRow]()
+    names, independent_rows = varying(rows), list[CellRow]()
     ordered = sorted(rows, key=lambda row: [str(row.seeds.get(name)).zfill(20) for name in names])
     models = [*{row.model: row for row in reversed(ordered)}.values()][::-1]  # the first cell of each
     names = varying(models)
     for row in models:
-        if not any(row.seeds[n] == one.seeds[n] != NOT_APPLICABLE for n in names for one in kept):
-            kept.append(row)
-    return kept
+        if not any(row.seeds[n] == one.seeds[n] != NOT_APPLICABLE for n in names for one in independent_rows):
+            independent_rows.append(row)
+    return independent_rows
 
 
 def value_of(arm: Arm | CellRecord, axis: str) -> str:
@@ -148,10 +148,10 @@ def value_of(arm: Arm | CellRecord, axis: str) -> str:
     applies = arm.axes.get(axis.split(".")[0]) != NOT_APPLICABLE
     if axis not in arm.axes and not (applies and (arm.axes.get("mix") != "human" or not axis.startswith(BY_SOURCES))):
         return NOT_APPLICABLE
-    return shown(arm.axes.get(axis))
+    return axis_text(arm.axes.get(axis))
 
 
-def shown(value: Any) -> str:
+def axis_text(value: Any) -> str:
     """The value of an axis as text: equal numbers give equal text; an axis that the launch did not set is `default`."""
     if value is None or value == "":
         return "default"
@@ -198,9 +198,11 @@ def population_mean(rows: Sequence[CellRow], name: str, members: int) -> Mean:
     """The mean over the replicates in which every member has this measure: that of fewer is of another population."""
     defined = Counter(row.model for row in rows if name in row.scores and not math.isnan(row.scores[name].value))
     whole = [row for row in rows if defined[row.model] == members]
-    every, kept = len({row.model for row in rows}), len({row.model for row in whole})
-    made = mean(whole or rows, name)
+    total, complete = len({row.model for row in rows}), len({row.model for row in whole})
+    result = mean(whole or rows, name)
     if not whole:
-        made = replace(made, value=math.nan, low=math.nan, high=math.nan, replicates=0, spread="")
-    note = f"{every - kept} of {every} replicates lack one of {members} members and are left out" * (kept < every)
-    return replace(made, note=join_notes(note, made.note))
+        result = replace(result, value=math.nan, low=math.nan, high=math.nan, replicates=0, spread="")
+    note = f"{total - complete} of {total} replicates lack one of {members} members and are left out" * (
+        complete < total
+    )
+    return replace(result, note=join_notes(note, result.note))

@@ -59,7 +59,7 @@ def cards(
         licences = {"human": nodes[cell.prompts].fields.get("licence")} | cell.licences
         sources = source_rows(rows, summary | {"overlap": overlaps}, licences)
         hidden = {row["id"] for row in train if row.get("planted")}
-        hidden |= {row["id"] for of in shared.values() for row, asked in zip(rows, of["prompts"], strict=True) if asked}
+        hidden |= {row["id"] for of in shared.values() for row, flag in zip(rows, of["prompts"], strict=True) if flag}
         confidential = manifest(prompts).get("confidential")
         drawn = sorted(rows, key=lambda row: rank(0, "card", row["id"]))[:ANSWERS]  # rows are by round and author
         arm = WordArm([[row["response"]] for row in drawn], intervals=False)  # which cards do not show
@@ -68,11 +68,11 @@ def cards(
         measured = [score for score in (*measured, *scores.get(cell.key, {}).values())
                     if score.name in DIVERSITY or "mix/" in score.name]  # fmt: skip
         values = [{name: getattr(score, name) for name in ("name", "value", "n", "note")} for score in measured]
-        shown = "The prompts are confidential.\n" if confidential else markdown(sample(rows, hidden))
+        sample_text = "The prompts are confidential.\n" if confidential else markdown(sample(rows, hidden))
         files[file] = (
             f"# Mix {key[:8]}\n\nOf {', '.join(arms[key])}.\n\n{markdown(sources)}"
             f"\n## Diversity of {ANSWERS} random answers, and quality\n\n"
-            f"{markdown(values)}\n## A sample\n\n{shown}"
+            f"{markdown(values)}\n## A sample\n\n{sample_text}"
         )
         line = {"card": file, "arms": some(arms[key]), "rows": len(rows)}
         line["effective sources"] = summary.get("effective_sources")
@@ -87,8 +87,8 @@ def cards(
 
 def source_rows(rows: Rows, summary: Mapping[str, Any], licences: Mapping[str, str | None]) -> Rows:
     """What a mix has of each source. Tokens are of the writer's tokenizer, and none where they were not counted."""
-    lines, every = [], [*(row["source"] for row in rows), *summary.get("removed", {})]  # of some no row is left
-    for source in dict.fromkeys(every):
+    lines, source_names = [], [*(row["source"] for row in rows), *summary.get("removed", {})]  # of some no row is left
+    for source in dict.fromkeys(source_names):
         written, removed = [row for row in rows if row["source"] == source], summary.get("removed", {}).get(source, {})
         line = {"source": source, "licence": licences.get(source) or "not stated", "rows": len(written)}
         line |= {"share": f"{len(written) / len(rows):.1%}"}
@@ -102,9 +102,9 @@ def source_rows(rows: Rows, summary: Mapping[str, Any], licences: Mapping[str, s
 
 def sample(rows: Rows, hidden: set[str]) -> Rows:
     """The first rows of each source, without those that refuse or ask what a suite asks: these can be harmful."""
-    shown: dict[str, Rows] = {row["source"]: [] for row in rows}
+    rows_by_source: dict[str, Rows] = {row["source"]: [] for row in rows}
     for row in rows:
-        if len(shown[row["source"]]) < SHOWN and row["id"] not in hidden and not refuses(row):
+        if len(rows_by_source[row["source"]]) < SHOWN and row["id"] not in hidden and not refuses(row):
             texts = {name: row[name][:LETTERS] for name in ("prompt", "response")}
-            shown[row["source"]].append({"source": row["source"]} | texts)
-    return [line for lines in shown.values() for line in lines]
+            rows_by_source[row["source"]].append({"source": row["source"]} | texts)
+    return [line for lines in rows_by_source.values() for line in lines]

@@ -57,17 +57,17 @@ class CellRow:
     """Those of the mix."""
 
 
-def collect(root: Path, name: str, kept: Sequence[str] = ()) -> list[CellRow]:
+def collect(root: Path, name: str, measures: Sequence[str] = ()) -> list[CellRow]:
     """Every unique cell of the sweep `name` once, finished or not, and the vanilla students beside them. Of more than
-    `LARGE` cells only headlines, caveats, what is claimed and the scores `kept`."""
+    `LARGE` cells only headlines, caveats, what is claimed and the scores of `measures`."""
     status = Observer(root, name).look()
     launched, vanilla = list(status.records.values()), vanilla_cells(list(status.records.values()))
     rows = [row_of(root, name, cell, status) for cell in (*vanilla, *launched)]
     if len(rows) > LARGE:
-        wanted = {*kept, *(claim.measure for claim, _ in claims.declared(root / "sweeps" / name))}
+        names = {*measures, *(claim.measure for claim, _ in claims.declared(root / "sweeps" / name))}
         for scores in (row.scores for row in rows):
             for score in [*scores.values()]:
-                if not score.role and score.name not in wanted and "/passed_over" not in score.name:
+                if not score.role and score.name not in names and "/passed_over" not in score.name:
                     del scores[score.name]
     return rows
 
@@ -99,8 +99,8 @@ def row_of(root: Path, sweep: str, cell: CellRecord, status: Status) -> CellRow:
     inputs = {suite: status.graph[key].inputs for suite, key in cell.suites.items() if key in status.graph}
     names = ((suite, name) for suite in inputs for name in declared([suite], "human_likelihood"))
     likelihood = next((inputs[suite][name] for suite, name in names if name in inputs[suite]), "")
-    made = (model(cell), state, reason, scores, cell.unmatched, suites, cell.launch, origin, likelihood)
-    return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, *made, sources(cell, status))
+    fields = (model(cell), state, reason, scores, cell.unmatched, suites, cell.launch, origin, likelihood)
+    return CellRow(cell.key, cell.arm, cell.axes, cell.seeds, *fields, sources(cell, status))
 
 
 def sources(cell: CellRecord, status: Status) -> tuple[str, ...]:
@@ -114,8 +114,8 @@ def sources(cell: CellRecord, status: Status) -> tuple[str, ...]:
 
 def model(cell: CellRecord) -> str:
     """The trained model; of a vanilla student, what its seeds say but for those of evaluation."""
-    kept = {name: seed for name, seed in cell.seeds.items() if not name.startswith("evaluate.")}
-    return cell.train or json.dumps(kept, sort_keys=True)
+    seeds = {name: seed for name, seed in cell.seeds.items() if not name.startswith("evaluate.")}
+    return cell.train or json.dumps(seeds, sort_keys=True)
 
 
 def vanilla_cells(cells: list[CellRecord]) -> list[CellRecord]:

@@ -48,12 +48,12 @@ class Comparison:
         return max(self.arm.launch, min(one.launch for one in self.others))
 
     @property
-    def every(self) -> list[Arm]:
+    def all_arms(self) -> list[Arm]:
         return [self.arm, *self.members, *self.others]
 
     @cached_property
     def replicates(self) -> list[list[CellRow]]:
-        return matched(self.every)
+        return matched(self.all_arms)
 
     @property
     def of_best(self) -> bool:
@@ -96,8 +96,8 @@ def comparisons(arms: Sequence[Arm], claimed: str = "") -> Iterator[Comparison]:
         kinds = {kind: [one for one in alike if one.axes["mix"] == kind] for kind in names}
         singles = first_complete([one for one in kinds["single"] if set(one.sources) <= set(arm.sources)], arm)
         if mix in SEVERAL and singles:
-            present, every = len({source for one in singles for source in one.sources}), len(set(arm.sources))
-            part = f"{present} of {every} singles" if present < every else ""
+            present, total = len({source for one in singles for source in one.sources}), len(set(arm.sources))
+            part = f"{present} of {total} singles" if present < total else ""
             for other in (BEST, MIXTURE, MEAN)[: 3 if singles[1:] else 1]:
                 yield Comparison(f"{mix} - {other}", arm, singles, part)
         if mix in ("single", *SEVERAL):

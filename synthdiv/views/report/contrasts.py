@@ -87,37 +87,37 @@ def contrasts(
 ) -> list[Contrast]:
     """Every comparison of a sweep, or those of `which`, on these measures, the primary ones first."""
     result = []
-    for what in comparisons(sweep.arms) if which is None else which:
-        names = [EXCESS] if what.contrast.endswith(MIXTURE) else measures
-        family = [contrast(root, what, name, sweep) for name in names]
+    for comparison in comparisons(sweep.arms) if which is None else which:
+        names = [EXCESS] if comparison.contrast.endswith(MIXTURE) else measures
+        family = [contrast(root, comparison, name, sweep) for name in names]
         corrected = adjusted([each.effect.p() for each in family], BENJAMINI_YEKUTIELI)
         result += [replace(each, adjusted=p) for each, p in zip(family, corrected, strict=True)]
     return sorted(result, key=lambda each: each.rank)
 
 
-def contrast(root: Path, what: Comparison, measure: str, sweep: SweepArms, second: bool = False) -> Contrast:
+def contrast(root: Path, comparison: Comparison, measure: str, sweep: SweepArms, second: bool = False) -> Contrast:
     """One measure of one comparison; the note has a `second` opinion by MixedLM where it is asked for."""
-    few = f"{what.part}: describes these alone" if what.part else ""
+    few = f"{comparison.part}: describes these alone" if comparison.part else ""
     nothing = Effect(math.nan, math.nan, math.nan, 0, 0)
-    made = Contrast(what.name, measure, what.arm, nothing, "nats/answer", part=what.part, note=few)
-    rows = what.replicates
+    draft = Contrast(comparison.name, measure, comparison.arm, nothing, "nats/answer", part=comparison.part, note=few)
+    rows = comparison.replicates
     if measure == EXCESS:
-        return excess(root, made, rows)
+        return excess(root, draft, rows)
     scores = [[each.scores.get(measure) for each in row] for row in rows]
     notes = [score.note for row in scores for score in row if score and not math.isfinite(score.value)]
-    made = replace(made, note=join_notes(few, *notes))
-    if infinite := infinite_models(scores, what.every):
-        return replace(made, effect=replace(nothing, replicates=len(rows)), note=join_notes(infinite, made.note))
+    draft = replace(draft, note=join_notes(few, *notes))
+    if infinite := infinite_models(scores, comparison.all_arms):
+        return replace(draft, effect=replace(nothing, replicates=len(rows)), note=join_notes(infinite, draft.note))
     rows = [
         row for row in rows if all(measure in one.scores and math.isfinite(one.scores[measure].value) for one in row)
     ]
     if not rows:
-        return replace(made, note=join_notes("no replicate has equal seeds and this measure in all arms", made.note))
+        return replace(draft, note=join_notes("no replicate has equal seeds and this measure in all arms", draft.note))
     like, seeds = rows[0][0].scores[measure], tuple(varying([row[0] for row in rows]))
-    made = replace(made, unit=like.unit, higher_is_better=like.higher_is_better, seeds=seeds)
-    if what.of_best and (like.higher_is_better is None or len(rows) < 2):
-        return replace(made, note=join_notes("no best single: no better direction, or one replicate", made.note))
-    return measured(root, made, what, rows, sweep, second)
+    draft = replace(draft, unit=like.unit, higher_is_better=like.higher_is_better, seeds=seeds)
+    if comparison.of_best and (like.higher_is_better is None or len(rows) < 2):
+        return replace(draft, note=join_notes("no best single: no better direction, or one replicate", draft.note))
+    return measured(root, draft, comparison, rows, sweep, second)
 
 
 def infinite_models(scores: Sequence[Sequence[Score | None]], arms: Sequence[Arm]) -> str:
@@ -130,23 +130,24 @@ def infinite_models(scores: Sequence[Sequence[Score | None]], arms: Sequence[Arm
 
 
 def measured(
-    root: Path, made: Contrast, what: Comparison, rows: Sequence[list[CellRow]], sweep: SweepArms, second: bool
+    root: Path, draft: Contrast, comparison: Comparison, rows: Sequence[list[CellRow]], sweep: SweepArms, second: bool
 ) -> Contrast:
     """The comparison on replicates in which all arms have a finite score."""
-    measure, like, kinds = made.measure, rows[0][0].scores[made.measure], {str(one.axes["mix"]) for one in what.every}
+    measure, like = draft.measure, rows[0][0].scores[draft.measure]
+    kinds = {str(one.axes["mix"]) for one in comparison.all_arms}
     level = np.array([[row.scores[measure].value for row in each] for each in rows]).T
-    weights = np.full(level.shape, -1.0 / len(what.others))
-    if what.of_best:
+    weights = np.full(level.shape, -1.0 / len(comparison.others))
+    if comparison.of_best:
         weights[1:] = 0
         weights[1 + best_on_others(level[1:], bool(like.higher_is_better)), np.arange(len(rows))] = -1
-    weights[: 1 + len(what.members)] = 1 / (1 + len(what.members))
+    weights[: 1 + len(comparison.members)] = 1 / (1 + len(comparison.members))
     synthetic = not {"human", VANILLA} & kinds
     alone = level[: 1 if VANILLA in kinds else None]
-    error = sweep.error(rows, level, what.every, measure) if synthetic else pooled_error(alone)
-    used = error if synthetic and not what.members else None  # members of one pool depend on each other
+    error = sweep.error(rows, level, comparison.all_arms, measure) if synthetic else pooled_error(alone)
+    used = error if synthetic and not comparison.members else None  # members of one pool depend on each other
     table, n = differences(root, rows, measure, weights)
     done = replace(effect(table, used, float((weights**2).sum(axis=0).mean())), n=n, limit=like.most - like.least)
-    if what.of_best:
+    if comparison.of_best:
         pairs = [[[row[0], row[at]] for row in rows] for at in range(1, len(level))]
         sides = np.array([[1.0], [-1.0]]) * np.ones(len(rows))
         parts = tuple(effect(differences(root, pair, measure, sides)[0], used) for pair in pairs)
@@ -159,15 +160,15 @@ def measured(
     error = error if error and error.homogeneous else pooled_error(alone)  # that of a noisy arm is not that of others
     sd = error.sd if error else float(level[0].std(ddof=1)) if len(rows) > 1 else math.nan
     return replace(
-        made, effect=done, noise=1.96 * math.sqrt(2) * sd, size=done.standardized(sd) if sd > 0 else NO_RATIO,
+        draft, effect=done, noise=1.96 * math.sqrt(2) * sd, size=done.standardized(sd) if sd > 0 else NO_RATIO,
         ratio=ratio(level, weights) if like.least >= 0 and math.isinf(like.most) and level.min() > 0 else NO_RATIO,
         prompts=bootstrap_interval(table.mean(axis=1)) if few else NONE,
-        span=sweep.span(what.arm, measure), note=join_notes(done.note, made.note, opinion),
+        span=sweep.span(comparison.arm, measure), note=join_notes(done.note, draft.note, opinion),
         keys=tuple(dict.fromkeys(row.origin[measure] for each in rows for row in each)),
     )  # fmt: skip
 
 
-def excess(root: Path, made: Contrast, rows: Sequence[list[CellRow]]) -> Contrast:
+def excess(root: Path, draft: Contrast, rows: Sequence[list[CellRow]]) -> Contrast:
     """Several sources against the mixture of their singles, on human answers that all students scored."""
     import pandas
 
@@ -177,13 +178,13 @@ def excess(root: Path, made: Contrast, rows: Sequence[list[CellRow]]) -> Contras
     shared = pandas.concat(scored, axis=1, join="inner") if scored else pandas.DataFrame()
     if len(rows) < 2 or shared.empty:
         needs = "needs likelihoods of the same human answers in two replicates or more of every arm"
-        return replace(made, note=join_notes(needs, made.note))
+        return replace(draft, note=join_notes(needs, draft.note))
     values = shared.to_numpy().T.reshape(len(rows), -1, len(shared)).swapaxes(0, 1)
     table, size = mixture_excess(values[1:], values[0])
     few = f"at most this: {size} models of the arm for {len(values) - 1} singles" if size < len(values) - 1 else ""
     keys, done = tuple(row.likelihood for each in rows for row in each), replace(effect(table), at_most=bool(few))
     seeds = varying([each[0] for each in rows])
-    return replace(made, effect=done, keys=keys, seeds=seeds, note=join_notes(done.note, made.note, few))
+    return replace(draft, effect=done, keys=keys, seeds=seeds, note=join_notes(done.note, draft.note, few))
 
 
 def ratio(level: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:

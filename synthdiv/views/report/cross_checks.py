@@ -32,11 +32,11 @@ NO_PAIRS = "no replicate has equal seeds and a finite value in this arm and in a
 
 
 def cross_checks(
-    root: Path, arms: Sequence[Arm], made: Sequence[Contrast], measures: Sequence[str], labels: Labels
+    root: Path, arms: Sequence[Arm], contrasts: Sequence[Contrast], measures: Sequence[str], labels: Labels
 ) -> dict[str, list[Row]]:
     """Tables by title; those without a row are left out."""
     tables = {
-        "Measures that contradict one another": contradictions(made, labels),
+        "Measures that contradict one another": contradictions(contrasts, labels),
         **across(arms, measures, labels),
         "Noise floor by kind of seed": noise(arms, measures, labels),
         "Consistency of prompts over seeds": repeated(root, arms, measures, labels),
@@ -54,10 +54,10 @@ def across(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> dict
     }
 
 
-def contradictions(made: Sequence[Contrast], labels: Labels) -> list[Row]:
+def contradictions(contrasts: Sequence[Contrast], labels: Labels) -> list[Row]:
     """Comparisons in which one measure is better and another one worse, by their intervals."""
     families: dict[tuple[str, str], list[Contrast]] = defaultdict(list)
-    for each in made:
+    for each in contrasts:
         families[each.name, each.arm.key].append(each)
     return [
         {"contrast": one.name, "arm": labels.name(one.arm), "better by": one.measure, "worse by": other.measure}
@@ -93,17 +93,17 @@ def effects(arms: Sequence[Arm], measures: Sequence[str], labels: Labels) -> lis
     """Effects of source diversity and of the other axes that synthetic arms vary, with their interactions. Singles of
     one setting are averaged over their sources. Replicates with equal seeds are a block: arms that lack one of those of
     the arm with the most are left out."""
-    kept = by_weights([arm for arm in arms if arm.axes.get("mix") in ("single", *SEVERAL)])
+    synthetic_arms = by_weights([arm for arm in arms if arm.axes.get("mix") in ("single", *SEVERAL)])
     factors = ["mix", *(axis for axis in labels.varying if axis not in ("source", "mix", "mix.weights"))]
-    factors = [axis for axis in factors if len({value_of(arm, axis) for arm in kept} - {NOT_APPLICABLE}) > 1]
-    together = changing_together(kept, factors)
+    factors = [axis for axis in factors if len({value_of(arm, axis) for arm in synthetic_arms} - {NOT_APPLICABLE}) > 1]
+    together = changing_together(synthetic_arms, factors)
     if len(together) < 2:
         return []
-    rows, most = list[Row](), max(kept, key=lambda arm: (arm.replicates, len(arm.rows)))
-    blocks = {arm.key: [row for _, row in matched([most, arm])] for arm in kept}
+    rows, most = list[Row](), max(synthetic_arms, key=lambda arm: (arm.replicates, len(arm.rows)))
+    blocks = {arm.key: [row for _, row in matched([most, arm])] for arm in synthetic_arms}
     for name in measures:
         groups: dict[tuple[str, ...], list[list[float]]] = defaultdict(list)
-        for arm in kept:
+        for arm in synthetic_arms:
             scores = [row.scores[name].value if name in row.scores else math.nan for row in blocks[arm.key]]
             if scores and all(map(math.isfinite, scores)):
                 groups[tuple(", ".join(values_of(arm, axes)) for axes in together)].append(scores)

@@ -27,7 +27,7 @@ from synthdiv.measures.replicates import (
 )
 from synthdiv.study.claims import EXCESS, EXPLORATORY, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number, plural
-from synthdiv.views.report.arms import Arm, arms_of, shown, value_of
+from synthdiv.views.report.arms import Arm, arms_of, axis_text, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, collect, vanilla_cells
 from synthdiv.views.report.comparisons import Comparison, comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
@@ -75,24 +75,28 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
     of the first launch that has any: an arm that is added later makes no further claim."""
     results, sweep = [], SweepArms(arms)
     for claim, late in declared(Ledger(root, name).folder):
-        made = [contrast(root, what, claim.measure, sweep, second=True) for what in claimed(claim, arms)]
-        results += [judged(claim, each, late) for each in made or [missing(claim)]]
+        claim_contrasts = [
+            contrast(root, comparison, claim.measure, sweep, second=True) for comparison in claimed(claim, arms)
+        ]
+        results += [judged(claim, each, late) for each in claim_contrasts or [missing(claim)]]
     return corrected(results)
 
 
 def claimed(claim: DeclaredClaim, arms: Sequence[Arm]) -> list[Comparison]:
     about = [
-        what
-        for what in comparisons(arms, claim.contrast)
-        if what.contrast == claim.contrast and not differing(what.arm, claim.where)
+        comparison
+        for comparison in comparisons(arms, claim.contrast)
+        if comparison.contrast == claim.contrast and not differing(comparison.arm, claim.where)
     ]
-    first = min((what.launch for what in about), default="")
-    return [what for what in about if what.launch == first]
+    first = min((comparison.launch for comparison in about), default="")
+    return [comparison for comparison in about if comparison.launch == first]
 
 
 def differing(arm: Arm | CellRecord, where: Sequence[str]) -> list[str]:
     """The axes of a claim's `where` that have another value in this arm or cell."""
-    return [axis for axis, _, value in (text.partition("=") for text in where) if value_of(arm, axis) != shown(value)]
+    return [
+        axis for axis, _, value in (text.partition("=") for text in where) if value_of(arm, axis) != axis_text(value)
+    ]
 
 
 def without_cells(claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:
@@ -124,55 +128,60 @@ def missing(claim: DeclaredClaim) -> Contrast:
     return Contrast(claim.contrast, claim.measure, Arm("", {}, [], {}), none, note="no arms are compared like this")
 
 
-def judged(claim: DeclaredClaim, made: Contrast, late: str) -> ClaimResult:
+def judged(claim: DeclaredClaim, outcome: Contrast, late: str) -> ClaimResult:
     """The test of one claim, not adjusted yet: two-sided, so that Holm holds for the opposite too."""
-    effect, margin = made.effect, claim.margin * made.span if claim.margin else 0.0
-    made = replace(made, note=join_notes(made.note, NO_MARGIN * (math.isnan(margin) and not math.isnan(effect.value))))
-    verdict = unproven(made, margin)
+    effect, margin = outcome.effect, claim.margin * outcome.span if claim.margin else 0.0
+    outcome = replace(
+        outcome, note=join_notes(outcome.note, NO_MARGIN * (math.isnan(margin) and not math.isnan(effect.value)))
+    )
+    verdict = unproven(outcome, margin)
     if claim.direction is Direction.equivalent:
         power = power_of_equivalence(margin / effect.error, effect.df)
         p, ends = effect.p_within(margin), effect.interval(1 - 2 * ALPHA)
-        return ClaimResult(claim, made, margin, math.nan if made.part else p, ends, power, verdict, late)
+        return ClaimResult(claim, outcome, margin, math.nan if outcome.part else p, ends, power, verdict, late)
     higher = claim.direction in (Direction.higher, Direction.not_lower)
     bound = margin if claim.direction in (Direction.higher, Direction.not_higher) else -margin
-    p, (below, above) = math.nan if made.part else effect.p(bound), effect.one_sided(bound)
+    p, (below, above) = math.nan if outcome.part else effect.p(bound), effect.one_sided(bound)
     opposite = below < above if higher else above < below
-    return ClaimResult(claim, made, margin, p, effect.interval(), math.nan, verdict, late, opposite)
+    return ClaimResult(claim, outcome, margin, p, effect.interval(), math.nan, verdict, late, opposite)
 
 
-def unproven(made: Contrast, margin: float) -> str:
-    if math.isnan(made.effect.value) or math.isnan(margin):
+def unproven(outcome: Contrast, margin: float) -> str:
+    if math.isnan(outcome.effect.value) or math.isnan(margin):
         return UNDEFINED
-    return DESCRIBED if made.part or math.isnan(made.effect.error) else NOT_SHOWN
+    return DESCRIBED if outcome.part or math.isnan(outcome.effect.error) else NOT_SHOWN
 
 
-def no_comparison(made: Sequence[Contrast], others: int = 0) -> str:
+def no_comparison(outcomes: Sequence[Contrast], others: int = 0) -> str:
     """Why a sweep has no primary comparison, and what its others say; `others`: how many there are if too many."""
-    counts = Counter(each.verdict for each in made)
+    counts = Counter(each.verdict for each in outcomes)
     text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    text = f"; others, exploratory: {text}" if made else f"; {others} others are on the page" * bool(others)
+    text = f"; others, exploratory: {text}" if outcomes else f"; {others} others are on the page" * bool(others)
     return f"no {'primary ' * bool(text)}comparison: {NOT_COMPARED}{text}"
 
 
 def answer_lines(
-    claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels, every: Sequence[Comparison] = ()
+    claims: Sequence[ClaimResult],
+    outcomes: Sequence[Contrast],
+    labels: Labels,
+    all_comparisons: Sequence[Comparison] = (),
 ) -> list[str]:
-    """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure; `every`: the
-    comparisons of the sweep, where not all are `made`."""
+    """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure.
+    `all_comparisons` are those of the sweep, where `outcomes` has not all of them."""
     lines = [
         f"{each.verdict}: {each.text(labels)}: {numbers(each.contrast.effect, each.interval)}; "
         f"Holm p = {number(each.p)}" + f"; {each.late}" * bool(each.late)
         for each in claims
     ]
-    first = {(each.name, each.arm.key): each for each in reversed(made) if each.rank < 2}
+    first = {(each.name, each.arm.key): each for each in reversed(outcomes) if each.rank < 2}
     compared = [
         f"{each.verdict}: {each.name} ({labels.name(each.arm)}), {each.measure}: "
         f"{numbers(each.effect, each.effect.interval())}; exploratory"
         for each in reversed(first.values())
     ]
-    count = max(len(compared), sum(each.rank < 2 for each in every))
+    count = max(len(compared), sum(each.rank < 2 for each in all_comparisons))
     more = f"and {count - LINES} more comparisons, on the page and in contrasts.csv"
-    return lines or [*compared[:LINES], *[more] * (count > LINES)] or [no_comparison(made, len(every))]
+    return lines or [*compared[:LINES], *[more] * (count > LINES)] or [no_comparison(outcomes, len(all_comparisons))]
 
 
 def numbers(effect: Effect, ends: Ends) -> str:
@@ -188,11 +197,11 @@ def answer(root: Path, name: str) -> list[str]:
     claims = claim_results(root, name, arms)
     if not arms:
         return []
-    every = [] if claims else sorted(comparisons(arms), key=lambda each: each.rank)
-    leading = [each for each in every if each.rank < 2]
-    shown = leading[:LINES] or every * (len(every) <= MOST)  # each takes a fifth of a second
-    made = contrasts(root, SweepArms(arms), shown_headlines(rows)[0], shown)  # corrected as on the page
-    return answer_lines(claims, made, labels, every)
+    all_comparisons = [] if claims else sorted(comparisons(arms), key=lambda each: each.rank)
+    leading = [each for each in all_comparisons if each.rank < 2]
+    family = leading[:LINES] or all_comparisons * (len(all_comparisons) <= MOST)  # each takes a fifth of a second
+    outcomes = contrasts(root, SweepArms(arms), shown_headlines(rows)[0], family)  # corrected as on the page
+    return answer_lines(claims, outcomes, labels, all_comparisons)
 
 
 def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:
@@ -224,10 +233,11 @@ def planned(root: Path, pilot: str, claims: Sequence[DeclaredClaim], records: Se
 def pilot_differences(root: Path, arms: Sequence[Arm], claim: DeclaredClaim) -> list[np.ndarray]:
     """The differences (prompts, replicates) of the pairs of arms of a pilot that are compared as claimed, or where
     there are none of all pairs of synthetic arms that it compares."""
-    every = list(comparisons(arms, claim.contrast))
-    same = [what for what in every if what.contrast == claim.contrast]
-    pairs = {(what.arm.key, one.key): [what.arm, one] for what in same or every for one in what.others
-             if same or not {"human", VANILLA} & {what.arm.axes["mix"], one.axes["mix"]}}  # fmt: skip
+    all_comparisons = list(comparisons(arms, claim.contrast))
+    same = [comparison for comparison in all_comparisons if comparison.contrast == claim.contrast]
+    pairs = {(comparison.arm.key, one.key): [comparison.arm, one]
+             for comparison in same or all_comparisons for one in comparison.others
+             if same or not {"human", VANILLA} & {comparison.arm.axes["mix"], one.axes["mix"]}}  # fmt: skip
     tables = []
     for pair in pairs.values():
         rows = [row for row in matched(pair) if all(claim.measure in each.scores for each in row)]

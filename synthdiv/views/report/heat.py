@@ -65,14 +65,14 @@ def grid_of(arms: Sequence[Arm], labels: Labels) -> ArmGrid:
         (axis for axis in labels.varying if axis != "source"),
         key=lambda axis: any(value_of(arm, axis) == NOT_APPLICABLE for arm in arms),
     )
-    kept, below = list[str](), list[str]()
+    column_axes, row_axes = list[str](), list[str]()
     for axis in axes:
-        few = len(columns_of(arms, [*kept, axis])) <= WIDEST or not kept
-        (kept if few else below).append(axis)
-    columns, axes = columns_of(arms, kept), kept
+        few = len(columns_of(arms, [*column_axes, axis])) <= WIDEST or not column_axes
+        (column_axes if few else row_axes).append(axis)
+    columns, axes = columns_of(arms, column_axes), column_axes
     rows: dict[str, list[Arm | None]] = {}
     for arm in arms:
-        row = rows.setdefault(row_label(arm, below, labels), [None] * len(columns))
+        row = rows.setdefault(row_label(arm, row_axes, labels), [None] * len(columns))
         for at, column in enumerate(columns):
             if row[at] is None and within(values_of(arm, axes), column):
                 row[at] = arm
@@ -82,8 +82,8 @@ def grid_of(arms: Sequence[Arm], labels: Labels) -> ArmGrid:
 def columns_of(arms: Sequence[Arm], axes: Sequence[str]) -> list[tuple[str, ...]]:
     """The combinations of the arms to which most axes apply, and of those that none of them covers."""
     values = dict.fromkeys(values_of(arm, axes) for arm in arms)
-    kept = [each for each in values if not any(other != each and within(each, other) for other in values)]
-    return sorted(kept, key=lambda column: [natural(value) for value in column])
+    combinations = [each for each in values if not any(other != each and within(each, other) for other in values)]
+    return sorted(combinations, key=lambda column: [natural(value) for value in column])
 
 
 def values_of(arm: Arm, axes: Sequence[str]) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def values_of(arm: Arm, axes: Sequence[str]) -> tuple[str, ...]:
 
 def within(column: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether two combinations are equal on all axes that apply to the first."""
-    return all(value in (NOT_APPLICABLE, wanted) for value, wanted in zip(column, other, strict=True))
+    return all(value in (NOT_APPLICABLE, other_value) for value, other_value in zip(column, other, strict=True))
 
 
 def column_title(axes: Sequence[str], column: Sequence[str]) -> str:

@@ -74,8 +74,8 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
     for at, part in enumerate(slices, 1):
         page = f"slice{at}" if slices[1:] else INDEX
         family = dict.fromkeys([*part.headlines, *part.drawn])  # what a reader selects makes nothing more certain
-        made, named = contrasts(root, sweep, [*family], comparisons(part.arms)), (*part.drawn, EXCESS)
-        part.contrasts = [of_slice(each, part.title) for each in made if each.measure in named]
+        outcomes, named = contrasts(root, sweep, [*family], comparisons(part.arms)), (*part.drawn, EXCESS)
+        part.contrasts = [of_slice(each, part.title) for each in outcomes if each.measure in named]
         part.checks = cross_checks(root, part.arms, part.contrasts, part.drawn, part.labels)
         part.samples = samples_of(ledger, part.arms, part.labels)
         link = {"page": f"{page}.html", "slice": part.title, "cells": len(part.rows), "states": states(part.rows)}
@@ -87,7 +87,7 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
     if slices[1:]:
         whole.checks = across(whole.arms, whole.drawn, whole.labels)
         write_checks(draft, "", whole)
-    shown = top(whole) | {"slices": links, "compared": whole.checks} if slices[1:] else sections(whole)
+    context = top(whole) | {"slices": links, "compared": whole.checks} if slices[1:] else sections(whole)
     answer = [*answer_lines(whole.claims, whole.contrasts, whole.labels), *islice(facts.damaged, LINES)]
     for file, text in (
         ("cells.csv", csv_text(cell_rows(whole.rows))),
@@ -100,12 +100,12 @@ def write_files(root: Path, whole: Content, draft: Path) -> None:
         (draft / file).parent.mkdir(parents=True, exist_ok=True)
         (draft / file).write_text(text, encoding="utf-8")
     files = (path.relative_to(draft) for path in draft.rglob("*") if path.is_file() and path.suffix != ".html")
-    (draft / f"{INDEX}.html").write_text(render(shown | {"files": sorted(map(str, files))}), encoding="utf-8")
+    (draft / f"{INDEX}.html").write_text(render(context | {"files": sorted(map(str, files))}), encoding="utf-8")
 
 
-def of_slice(made: Contrast, title: str) -> Contrast:
+def of_slice(outcome: Contrast, title: str) -> Contrast:
     """A mean over all synthetic arms is of those of its slice, and has another name there."""
-    return replace(made, name=f"{made.name} ({title})") if title and made.name.endswith(SYNTHETIC) else made
+    return replace(outcome, name=f"{outcome.name} ({title})") if title and outcome.name.endswith(SYNTHETIC) else outcome
 
 
 def sliced(whole: Content) -> list[Content]:
@@ -150,9 +150,9 @@ def write_slice(folder: Path, name: str, content: Content) -> None:
         rows = measure_rows(content.arms, measure, content.labels)
         text = latex(rows, f"{heading(content.scores[measure])}; the replicate is a trained model.")
         (folder / "tables" / f"{prefix}{file_name(measure)}.tex").write_text(text, encoding="utf-8")
-    if content.samples.every:
-        write_rows(content.samples.every, folder / f"{prefix}answers.parquet", compression="zstd")
-        content.samples.every.clear()
+    if content.samples.answer_rows:
+        write_rows(content.samples.answer_rows, folder / f"{prefix}answers.parquet", compression="zstd")
+        content.samples.answer_rows.clear()
     write_checks(folder, prefix, content)
     if name != INDEX:
         (folder / f"{name}.html").write_text(render(sections(content) | {"files": []}), encoding="utf-8")

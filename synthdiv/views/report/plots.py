@@ -63,11 +63,11 @@ def bar(mean: Mean) -> dict[str, Any]:
             "arrayminus": [mean.value - mean.low if known else None], "thickness": 1.2, "width": 4}  # fmt: skip
 
 
-def forest(measure: str, made: Sequence[Contrast], labels: Labels) -> Plot | None:
+def forest(measure: str, outcomes: Sequence[Contrast], labels: Labels) -> Plot | None:
     """The comparisons on one measure, each with its interval before a bar of the noise. Comparisons with the vanilla
     student are in the table: they would squeeze all others."""
-    rows = comparison_rows(made := [each for each in made if each.measure == measure], labels)
-    drawn = [each for each in made if math.isfinite(each.effect.value) and not each.name.endswith("vanilla")][::-1]
+    rows = comparison_rows(outcomes := [each for each in outcomes if each.measure == measure], labels)
+    drawn = [each for each in outcomes if math.isfinite(each.effect.value) and not each.name.endswith("vanilla")][::-1]
     if not any(abs(each.effect.value) > ROUNDING for each in drawn):
         return None
     names = [text(comparison_name(each, labels)) for each in drawn]

@@ -25,9 +25,9 @@ def render(context: dict[str, Any]) -> str:
     import jinja2
 
     loader = jinja2.FileSystemLoader(ASSETS)
-    made = jinja2.Environment(autoescape=True, loader=loader, undefined=jinja2.StrictUndefined)
-    made.trim_blocks = made.lstrip_blocks = True
-    made.filters |= {"columns": columns, "cell": lambda value: clean(cell_text(value)), "ticks": ticks}
+    environment = jinja2.Environment(autoescape=True, loader=loader, undefined=jinja2.StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters |= {"columns": columns, "cell": lambda value: clean(cell_text(value)), "ticks": ticks}
     scripts = [(ASSETS / file).read_text(encoding="utf-8") for file in (PLOTLY, "page.js")]
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     styles = " ".join(f"'{each}'" for each in (sha256(style), *PLOTLY_STYLES))
@@ -36,7 +36,7 @@ def render(context: dict[str, Any]) -> str:
     plots = (plot for group in context["plots"].values() for plot in group)
     specs = {plot.name: {"data": plot.data, "layout": plot.layout} for plot in plots}
     data = json_text({"plots": specs, "samples": context["samples"], "every": context["every"]})
-    return made.get_template("page.html").render(context, policy=policy, style=style, scripts=scripts, data=data)
+    return environment.get_template("page.html").render(context, policy=policy, style=style, scripts=scripts, data=data)
 
 
 def ticks(text: str) -> Any:

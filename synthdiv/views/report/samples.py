@@ -29,7 +29,7 @@ class Samples:
     prompts: list[dict[str, str]] = field(default_factory=list)
     arms: list[str] = field(default_factory=list)
     answers: list[list[str | None]] = field(default_factory=list)
-    every: list[dict[str, Any]] = field(default_factory=list)
+    answer_rows: list[dict[str, Any]] = field(default_factory=list)
     """The first answers of these cells to all prompts, as the file beside the page has them."""
 
     def page(self) -> dict[str, Any]:
@@ -47,29 +47,29 @@ def cut(words: str | None, most: int) -> str | None:
 def samples_of(ledger: Ledger, arms: Sequence[Arm], labels: Labels) -> Samples:
     """The first answers of one cell of each arm to the first prompts of the stratified order of its prompt set: prompts
     of two sets can have the same id."""
-    root, made, answers = ledger.root, Samples(), list[tuple[str, dict[str, str]]]()
+    root, samples, answers = ledger.root, Samples(), list[tuple[str, dict[str, str]]]()
     nodes = {node.key: node for node in ledger.nodes()}
     records = {cell.key: cell for cell in ledger.unique_cells()}
     vanilla = {vanilla_key(cell.vanilla): cell for cell in records.values() if cell.vanilla}
     for arm in sorted(arms, key=labels.order):
         for row in arm.rows:
             cell = records.get(row.key) or vanilla[row.key]
-            made.decoding = "published" if "published" in cell.responses else next(iter(cell.responses), "")
-            key = cell.responses.get(made.decoding, "")
+            samples.decoding = "published" if "published" in cell.responses else next(iter(cell.responses), "")
+            key = cell.responses.get(samples.decoding, "")
             key = key if row.key in records else vanilla_response(nodes, cell, key)
             if rows := read_or(Rows(), finished(root, key), first_answers):
                 answers.append((cell.prompts, {row["id"]: row["response"] for row in rows}))
-                made.arms.append(labels.name(arm))
-                made.every += [{"arm": labels.name(arm), "cell": row.key} | answer for answer in rows]
+                samples.arms.append(labels.name(arm))
+                samples.answer_rows += [{"arm": labels.name(arm), "cell": row.key} | answer for answer in rows]
                 break
     sets = list(dict.fromkeys(key for key, _ in answers))[:MOST]
     of = {key: read_or(Rows(), finished(root, key), partial(first_prompts, most=MOST // len(sets))) for key in sets}
-    made.prompts = [prompt for prompts in of.values() for prompt in prompts]
-    made.answers = [
+    samples.prompts = [prompt for prompts in of.values() for prompt in prompts]
+    samples.answers = [
         [texts.get(prompt["id"]) if key == prompt_set else None for key, prompts in of.items() for prompt in prompts]
         for prompt_set, texts in answers
     ]
-    return made
+    return samples
 
 
 def vanilla_response(nodes: dict[str, NodeRecord], cell: CellRecord, key: str) -> str:
@@ -78,9 +78,9 @@ def vanilla_response(nodes: dict[str, NodeRecord], cell: CellRecord, key: str) -
     def asks(node: NodeRecord | None) -> Any:
         return node and (node.stage, node.inputs.get("prompts"), node.fields.get("sampling"))
 
-    wanted = asks(nodes.get(key))
+    signature = asks(nodes.get(key))
     inputs = (inner for suite in cell.vanilla.values() if suite in nodes for inner in nodes[suite].inputs.values())
-    return next((inner for inner in inputs if wanted and asks(nodes.get(inner)) == wanted), "")
+    return next((inner for inner in inputs if signature and asks(nodes.get(inner)) == signature), "")
 
 
 def first_prompts(path: Path, most: int) -> Rows:

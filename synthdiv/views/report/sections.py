@@ -137,7 +137,7 @@ def sections(content: Content) -> dict[str, Any]:
         "minor": content.minor,
         "undefined": content.undefined,
         "samples": content.samples.page(),
-        "every": every(arms, labels, scores),
+        "every": score_index(arms, labels, scores),
     }  # fmt: skip
 
 
@@ -168,10 +168,10 @@ def listed(values: Iterable[str]) -> str:
     return ", ".join(unique if len(unique) <= 8 else [*unique[:3], "…", unique[-1]])
 
 
-def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Labels) -> dict[str, Any]:
+def answers(claims: Sequence[ClaimResult], outcomes: Sequence[Contrast], labels: Labels) -> dict[str, Any]:
     """In a sentence how many claims, or without them primary comparisons, have which verdict; the claims; the primary
     comparisons, a table each."""
-    leading, tables = [each for each in made if each.rank < 2], defaultdict[str, list[Row]](list)
+    leading, tables = [each for each in outcomes if each.rank < 2], defaultdict[str, list[Row]](list)
     for each in leading:
         tables[comparison_name(each, labels)] += comparison_rows([each], labels, titled=False)
     judged: Sequence[ClaimResult | Contrast] = claims or leading
@@ -186,13 +186,13 @@ def answers(claims: Sequence[ClaimResult], made: Sequence[Contrast], labels: Lab
     few = any(0 < each.effect.replicates < ENOUGH for each in compared)
     text += f" (fewer than {ENOUGH} trained models support no conclusion)" * few
     return {
-        "text": f"{text}." if judged else f"{no_comparison(made).capitalize()}.",
+        "text": f"{text}." if judged else f"{no_comparison(outcomes).capitalize()}.",
         "claims": claim_rows(claims, labels),
         "tables": tables,
     }
 
 
-def every(arms: Sequence[Arm], labels: Labels, scores: Mapping[str, Score]) -> dict[str, Any]:
+def score_index(arms: Sequence[Arm], labels: Labels, scores: Mapping[str, Score]) -> dict[str, Any]:
     """All scores of all arms for the search: names once, then `[arm, measure, mean, low, high, models, n, note]`."""
     places, texts = {name: at for at, name in enumerate(scores)}, dict[str, int]()
     lines = []
@@ -217,7 +217,7 @@ def seeds_note(arms: Sequence[Arm]) -> str:
 
 def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list[str]:
     few = sum(arm.replicates < ENOUGH for arm in arms)
-    seen = ", ".join(facts.seen())
+    overlaps = ", ".join(facts.overlaps())
     return [
         note
         for note in (
@@ -225,7 +225,7 @@ def notes(arms: Sequence[Arm], suites: Sequence[str], facts: Provenance) -> list
             and f"{few} of {plural(len(arms), 'arm')} have fewer than three replicates: they are descriptive and "
             "show a range, which supports no conclusion about the method.",
             facts.differing and f"Not the same in all sessions: {', '.join(facts.differing)}.",
-            seen and f"Fine-tuning sets overlap with what evaluates them; the most of one mix: {seen}.",
+            overlaps and f"Fine-tuning sets overlap with what evaluates them; the most of one mix: {overlaps}.",
             "The replicate is a trained model, not a prompt. n counts prompts, of the cell that has the fewest.",
             seeds_note(arms),
             "Sources are fixed effects: the results do not extend to sources that were not used.",

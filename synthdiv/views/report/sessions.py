@@ -45,9 +45,9 @@ class Provenance:
     @property
     def differing(self) -> list[str]:
         counts = Counter(str(row["what"]) for row in self.versions)
-        return [what for what, count in counts.items() if count > 1]
+        return [name for name, count in counts.items() if count > 1]
 
-    def seen(self) -> list[str]:
+    def overlaps(self) -> list[str]:
         """For each source of which a fine-tuning set has prompts or answers that are nearly those of an evaluation set,
         the most of one mix."""
         counts: dict[str, int] = {}
@@ -61,7 +61,7 @@ class Provenance:
 
 
 def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
-    made, sessions = Provenance(), defaultdict[str, Counter[str]](Counter)
+    result, sessions = Provenance(), defaultdict[str, Counter[str]](Counter)
     time, killed = defaultdict[str, list[float]](list), Counter[str]()
     summaries: dict[str, dict[str, Any]] = {}
     for node in graph:
@@ -76,26 +76,26 @@ def provenance(root: Path, graph: Sequence[NodeRecord]) -> Provenance:
             killed[node.stage] += session.get("seconds") is None
             commit = f"{session.get('commit') or 'unknown'}{' with changes' if session.get('dirty') else ''}"
             facts = {"commit": commit, "device": session.get("device"), "accelerator": session.get("accelerator")}
-            for what, value in {**facts, **session.get("versions", {})}.items():
-                sessions[what][str(value)] += 1
+            for subject, value in {**facts, **session.get("versions", {})}.items():
+                sessions[subject][str(value)] += 1
         time[node.stage].append(seconds)
         if node.stage == "mix":
             summaries[node.key] = manifest.get("summary", {})
-    made.time = [
+    result.time = [
         {"stage": stage, "nodes": len(each), "time": duration(sum(each)), "mean": duration(sum(each) / len(each))}
         | {"killed": killed[stage]}
         for stage, each in sorted(time.items(), key=lambda item: -sum(item[1]))
     ]
-    made.seconds = sum(map(sum, time.values()))
-    made.versions = [
-        {"what": what, "value": value, "sessions": count}
-        for what, values in sessions.items()
-        if what == "commit" or len(values) > 1
+    result.seconds = sum(map(sum, time.values()))
+    result.versions = [
+        {"what": subject, "value": value, "sessions": count}
+        for subject, values in sessions.items()
+        if subject == "commit" or len(values) > 1
         for value, count in values.most_common()
     ]
-    made.mixes = {node.key: summaries[node.inputs["mix"]] for node in graph if node.inputs.get("mix") in summaries}
+    result.mixes = {node.key: summaries[node.inputs["mix"]] for node in graph if node.inputs.get("mix") in summaries}
     totals = Totals()
     for line in Tail(root / FILE).read():
         totals.take(line)
-    made.usd, made.tokens = float(totals.total[0]), int(totals.total[1])
-    return made
+    result.usd, result.tokens = float(totals.total[0]), int(totals.total[1])
+    return result

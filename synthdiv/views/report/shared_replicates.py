@@ -173,7 +173,7 @@ def answers_of(suite: Path, name: str) -> Texts:
     return read_or(Texts(), finished(suite.parents[2], taken), lambda path: responses(grouped(read_samples(path))))
 
 
-def checked_at_half(root: Path, rows: Rows, measure: str, weights: np.ndarray, made: Effect) -> Effect:
+def checked_at_half(root: Path, rows: Rows, measure: str, weights: np.ndarray, result: Effect) -> Effect:
     """The effect, marked where the shares of prompts passed over differ. Its error is infinite, so that nothing is
     shown, where the sign is another one at half the length."""
     passed = f"{measure.rpartition('/')[0]}/passed_over{WITHIN if measure.endswith(WITHIN) else TEXTS}"
@@ -181,10 +181,10 @@ def checked_at_half(root: Path, rows: Rows, measure: str, weights: np.ndarray, m
     shares = np.array([[score.value if score else math.nan for score in each] for each in scores])
     apart = abs(float((weights * shares.T).sum(axis=0).mean()))
     if not (measure.endswith(TEXTS) and apart > SELECTED):
-        return made
+        return result
     again = texts_differences(root, rows, measure, weights, half=True)
-    value, shown = float(again[0].mean()) if again else math.nan, "the same sign at half the length"
-    if not made.value * value > 0:
-        made = replace(made, error=made.error + math.inf, parts=())
-        shown = f"not shown: {number(made.value)}, but {number(value)} at half the length"
-    return replace(made, note=join_notes(f"{SELECTION} {apart:.2f}; {shown}", made.note))
+    value, outcome = float(again[0].mean()) if again else math.nan, "the same sign at half the length"
+    if not result.value * value > 0:
+        result = replace(result, error=result.error + math.inf, parts=())
+        outcome = f"not shown: {number(result.value)}, but {number(value)} at half the length"
+    return replace(result, note=join_notes(f"{SELECTION} {apart:.2f}; {outcome}", result.note))

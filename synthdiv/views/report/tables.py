@@ -80,7 +80,7 @@ def mean_row(mean: Mean | None, arm: Arm) -> dict[str, Any]:
     return {"mean": mean.value, "spread": spread, **facts}
 
 
-def contrast_rows(made: Sequence[Contrast], labels: Labels) -> list[Row]:
+def contrast_rows(contrasts: Sequence[Contrast], labels: Labels) -> list[Row]:
     """A row for each comparison on one measure, with every digit and the keys of the suites it comes from."""
     return [
         {"contrast": each.name, "arm": labels.name(each.arm), "measure": each.measure, "difference": each.effect.value}
@@ -92,7 +92,7 @@ def contrast_rows(made: Sequence[Contrast], labels: Labels) -> list[Row]:
         | dict(zip(("ratio", "ratio_low", "ratio_high"), each.ratio, strict=True))
         | dict(zip(("prompts_low", "prompts_high"), each.prompts, strict=True))
         | {"unit": each.unit, "seeds": " ".join(each.seeds), "note": each.note, "keys": " ".join(each.keys)}
-        for each in made
+        for each in contrasts
     ]
 
 
@@ -100,7 +100,7 @@ def comparison_name(each: Contrast, labels: Labels) -> str:
     return f"{labels.name(each.arm)} − {each.name.partition(' - ')[2]}"
 
 
-def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = True) -> list[Row]:
+def comparison_rows(contrasts: Sequence[Contrast], labels: Labels, titled: bool = True) -> list[Row]:
     """The same for readers."""
     return [
         ({"comparison": comparison_name(each, labels)} if titled else {})
@@ -109,7 +109,7 @@ def comparison_rows(made: Sequence[Contrast], labels: Labels, titled: bool = Tru
         | {"95 %, of these models alone": interval(*each.prompts), "p (BY)": each.adjusted}
         | facts_of(each)
         | {"note": each.note}
-        for each in made
+        for each in contrasts
     ]
 
 

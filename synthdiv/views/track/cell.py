@@ -76,11 +76,11 @@ def publishable(root: Path, record: CellRecord, samples: int = 50) -> Publishabl
 def files_of(path: Path, kind: str, names: Sequence[str]) -> TrackedFiles:
     """These files of an artifact, or those in folders of these names; of a confidential one none."""
     record = read_whole(path, manifest)
-    shown = [] if record.get("confidential") else [name for name in record["files"] if name.split("/")[0] in names]
+    file_names = [] if record.get("confidential") else [name for name in record["files"] if name.split("/")[0] in names]
     inputs = {name: f"{item['stage']}-{item['key']}" for name, item in record["inputs"].items()}
     metadata = {"stage": record["stage"], "key": record["key"], "inputs": inputs}
     name = f"{record['stage']}-{record['key'][:16]}"
-    return TrackedFiles(name, kind, {name: path / name for name in shown}, metadata)
+    return TrackedFiles(name, kind, {name: path / name for name in file_names}, metadata)
 
 
 def made_by(artifacts: Sequence[Path]) -> dict[str, str]:

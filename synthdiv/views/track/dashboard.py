@@ -74,8 +74,8 @@ def workspace(name: str, entity: str, project: str, panels: Mapping[str, list[An
     ws, expr = library("workspaces"), library("expr")
     sections = [ws.Section(name=title, panels=each, is_open=True) for title, each in panels.items()]
     runs = ws.RunsetSettings(filters=expr.And(expr.Metric("Tags") == name), groupby=[expr.Metric("Group")])
-    shown = {"settings": ws.WorkspaceSettings(x_axis="train/step", max_runs=100), "runset_settings": runs}
-    return ws.Workspace(entity=entity, project=project, name=f"synthdiv {name}", sections=sections, **shown)
+    settings = {"settings": ws.WorkspaceSettings(x_axis="train/step", max_runs=100), "runset_settings": runs}
+    return ws.Workspace(entity=entity, project=project, name=f"synthdiv {name}", sections=sections, **settings)
 
 
 def panels_of(arms: Sequence[Arm], headlines: Sequence[str], images: Sequence[str]) -> dict[str, list[Any]]:

@@ -135,12 +135,12 @@ def sweeps_of(root: Path, name: str) -> dict[str, list[str]]:
 
 def track_words(words: Sequence[str]) -> Track:
     """The fields `track.*` that the verb was given. Raises ConfigError for a tracker that does not exist."""
-    given = dict(word.removeprefix("track.").split("=", 1) for word in words)
+    fields = dict(word.removeprefix("track.").split("=", 1) for word in words)
     trackers = [name.value for name in TrackerName if name is not TrackerName.none]
-    kind = given.pop("track", given.pop("name", "wandb"))
+    kind = fields.pop("track", fields.pop("name", "wandb"))
     if kind not in trackers:
         raise ConfigError(f"track={kind}: choose {', '.join(trackers)}")
-    track = Track(TrackerName(kind), given.get("project") or None, given.get("entity") or None)
+    track = Track(TrackerName(kind), fields.get("project") or None, fields.get("entity") or None)
     if problems := track.check("track"):
         raise ConfigError("; ".join(problems))
     return track

@@ -69,7 +69,7 @@ class TrackWatcher(Watcher):
                     track_cell(tracker, [self.sweep], record, results, published_folder(self.root, tracker))
 
     @contextlib.contextmanager
-    def caught(self, what: str) -> Iterator[None]:
+    def caught(self, subject: str) -> Iterator[None]:
         """Log what fails. A server that cannot be reached costs a minute and more, so it is not asked again."""
         try:
             yield
@@ -77,7 +77,7 @@ class TrackWatcher(Watcher):
             self.shows = self.shows and not isinstance(error, SynthdivError)
             kind = "" if isinstance(error, SynthdivError) else f"{type(error).__name__}: "
             again = f"; `synthdiv publish {self.sweep}` writes what is missing"
-            LOGGER.error("tracking of %s failed: %s%s%s", what, kind, error, again)
+            LOGGER.error("tracking of %s failed: %s%s%s", subject, kind, error, again)
 
 
 def online(track: Track, root: Path) -> WandbTracker | None:

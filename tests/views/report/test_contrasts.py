@@ -239,7 +239,7 @@ def test_only_human_and_vanilla_arms_differ_in_an_axis_beside_the_sources(sweep:
                 sweep.add(mix, [1.0 + take, 2.0], take, **{axis: value})
     made = list(comparisons(sweep.arms()))
     of_singles = [each for each in made if each.contrast == "multi - best single"]
-    assert [[one.axes[axis] for one in each.every] for each in of_singles] == [[0] * 3, [0.5] * 3]
+    assert [[one.axes[axis] for one in each.all_arms] for each in of_singles] == [[0] * 3, [0.5] * 3]
     assert sum(each.contrast == "multi - human" for each in made) == 2
 
 
