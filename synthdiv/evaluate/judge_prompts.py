@@ -108,9 +108,9 @@ class JudgePrompts(Stage):
 
     def _pairs(self, inputs: Mapping[str, Artifact]) -> Iterator[Row]:
         sides = [taken_rows(inputs[str(at)], inputs["prompts"], self.limit, 1) for at in range(self.authors)]
-        prompt_rows = {row["id"]: row for row in read_prompts(inputs["prompts"], "test")}
+        by_id = {row["id"]: row for row in read_prompts(inputs["prompts"], "test")}
         for rows in zip(*sides, strict=True):
-            prompt = prompt_rows[rows[0]["id"]]
+            prompt = by_id[rows[0]["id"]]
             prompt_slots = {"prompt": prompt["instruction"], "source": prompt["context"] or ""}
             for first, second in pairs_of(self.authors, self.compared):
                 texts = [rows[author]["response"] + self.appended for author in (first, second)]
@@ -142,13 +142,11 @@ def taken_rows(answers: Artifact, prompts: Artifact, limit: int, samples: int) -
         sides = read_prompts(answers, "test", limit or None)
         return [row | {"sample": 0, "source": "human", "finish": "recorded"} for row in sides]
     split = answers.stage.split.value
-    prompt_rows = {row["id"]: row for row in read_prompts(prompts, split, limit or None)}
-    rows = [
-        vars(row) for row in read_samples(answers.path, failed=True) if row.id in prompt_rows and row.sample < samples
-    ]
+    by_id = {row["id"]: row for row in read_prompts(prompts, split, limit or None)}
+    rows = [vars(row) for row in read_samples(answers.path, failed=True) if row.id in by_id and row.sample < samples]
     for row in rows:  # judges see a request without the template around it, which is meant to instruct a model
-        row["prompt"] = prompt_rows[row["id"]].get("request", row["prompt"])
-    return sorted(rows, key=lambda row: (prompt_rows[row["id"]]["position"], row["sample"]))
+        row["prompt"] = by_id[row["id"]].get("request", row["prompt"])
+    return sorted(rows, key=lambda row: (by_id[row["id"]]["position"], row["sample"]))
 
 
 def count_rows(answers: Node, limit: int, samples: int) -> int:

@@ -38,7 +38,7 @@ class Target(Enum):
     authors = "authors"
 
 
-class Response(NamedTuple):
+class Answer(NamedTuple):
     """One answer to be scored: to which prompt row, its place, sample index or author there, and how it ended."""
 
     row: dict[str, Any]
@@ -97,26 +97,24 @@ class Likelihood(Stage):
         answer: int = inputs["prompts"].stage.assumed_tokens[1]  # type: ignore[attr-defined]
         return Work(count, read_tokens=count * (prompt_tokens(inputs, measured) + answer))
 
-    def answers(self, inputs: Mapping[str, Artifact]) -> list[Response]:
+    def answers(self, inputs: Mapping[str, Artifact]) -> list[Answer]:
         """Every answer to be scored, prompt after prompt."""
         prompts = inputs["prompts"]
         rows = read_prompts(prompts, "test", self.limit or None)
         if self.target is Target.human:
-            return [Response(row, 0, row["response"]) for row in rows]
+            return [Answer(row, 0, row["response"]) for row in rows]
         if self.target is Target.own:
             return own_responses(rows, inputs["answers"])
         if self.target is Target.authors:
-            prompt_rows = {row["id"]: row for row in rows}
+            by_id = {row["id"]: row for row in rows}
             return [
-                Response(prompt_rows.get(row["id"], row), author, row["response"], row["finish"])
+                Answer(by_id.get(row["id"], row), author, row["response"], row["finish"])
                 for author in range(self.authors)
                 for row in taken_rows(inputs[str(author)], prompts, self.limit, 1)
                 if row["finish"] != "failed"
             ]
         law = Law(prompts.stage.toy.world)
-        return [
-            Response(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])
-        ]
+        return [Answer(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
@@ -126,12 +124,10 @@ class Likelihood(Stage):
         answers = self.answers(inputs)
         opened = run.model(model, self.precision.value)
         chat = Chat.for_prompts(opened.tokenizer, prompts)
-        scored_pairs = chat.scored_pairs(
-            [answer.row["prompt"] for answer in answers], [answer.text for answer in answers]
-        )
+        id_pairs = chat.scored_pairs([answer.row["prompt"] for answer in answers], [answer.text for answer in answers])
         whole = [
             (prompt, (ids[:-1] or ids) if answer.finish == "length" else ids)
-            for answer, (prompt, ids) in zip(answers, scored_pairs, strict=True)
+            for answer, (prompt, ids) in zip(answers, id_pairs, strict=True)
         ]
         # texts that models wrote are cut where they do not fit; others are refused
         room = opened.context if self.target in (Target.own, Target.authors) else None
@@ -186,13 +182,13 @@ def tokens_of(word: str, ids: list[int], tokenizer: Any) -> list[int]:
     return [place for place in range(len(ids)) if ends[place] < first + len(word) and ends[place + 1] > first]
 
 
-def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Response]:
+def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Answer]:
     """The answers to these prompts in a finished `generate` artifact, samples in order."""
-    samples: dict[str, list[Response]] = {row["id"]: [] for row in rows}
+    samples: dict[str, list[Answer]] = {row["id"]: [] for row in rows}
     known = {row["id"]: row for row in rows}
     for row in sorted(read_samples(answers.path), key=lambda row: row.sample):
         if row.id in known:
-            samples[row.id].append(Response(known[row.id], row.sample, row.response, row.finish))
+            samples[row.id].append(Answer(known[row.id], row.sample, row.response, row.finish))
     missing = [key for key, responses in samples.items() if not responses]
     if missing:
         raise DataError(f"{len(missing)} test prompts have no answer (first {missing[0]!r}): answer the test split")
