@@ -129,10 +129,8 @@ def read_groups(options: argparse.Namespace) -> Groups:
     from synthdiv.views.file_scores.group_scores import shuffled_groups
 
     by, prompt = options.by, options.prompt
-    columns = {"--column": options.column, "--by": by, "--prompt": prompt}
-    rows = read_columns(
-        options.file, {f"{option} {name}": name for option, name in columns.items() if name is not None}
-    )
+    fields = {"--column": options.column, "--by": by, "--prompt": prompt}
+    rows = read_columns(options.file, {f"{option} {name}": name for option, name in fields.items() if name is not None})
     texts = rows.answers(options.column)
     names = [name or NO_GROUP for name in rows.labels(by)] if by is not None else [ALL] * len(texts)
     if (count := len(set(names))) >= MANY_GROUPS:

@@ -172,12 +172,8 @@ def pairs_of(rows: Labelled) -> tuple[Pairs, np.ndarray, np.ndarray]:
     number = np.array([index.setdefault((prompt, *sorted(names)), len(index))
                        for prompt, names in zip(rows.prompt, rows.authors, strict=True)])  # fmt: skip
     wins, panel = (np.where(turned, 1 - part, part) for part in (rows.verdict, rows.panel()))
-    shown_first = (
-        np.full(len(wins), math.nan) if rows.shown_first is None else (rows.shown_first != turned).astype(float)
-    )
-    forward, backward = (
-        prompt_means(np.where(shown_first == side, wins, math.nan), number, len(index)) for side in (1, 0)
-    )
+    order = np.full(len(wins), math.nan) if rows.shown_first is None else (rows.shown_first != turned).astype(float)
+    forward, backward = (prompt_means(np.where(order == side, wins, math.nan), number, len(index)) for side in (1, 0))
     both, paired = prompt_means(wins, number, len(index)), ~np.isnan(forward + backward)
     if paired.sum() * 2 >= len(paired):  # a file in both orders: one order alone would bring its position bias
         both, single = (forward + backward) / 2, int((~np.isnan(both) & ~paired).sum())

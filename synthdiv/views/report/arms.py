@@ -148,10 +148,10 @@ def value_of(arm: Arm | CellRecord, axis: str) -> str:
     applies = arm.axes.get(axis.split(".")[0]) != NOT_APPLICABLE
     if axis not in arm.axes and not (applies and (arm.axes.get("mix") != "human" or not axis.startswith(BY_SOURCES))):
         return NOT_APPLICABLE
-    return axis_text(arm.axes.get(axis))
+    return text_of(arm.axes.get(axis))
 
 
-def axis_text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """The value of an axis as text: equal numbers give equal text; an axis that the launch did not set is `default`."""
     if value is None or value == "":
         return "default"
@@ -198,11 +198,9 @@ def population_mean(rows: Sequence[CellRow], name: str, members: int) -> Mean:
     """The mean over the replicates in which every member has this measure: that of fewer is of another population."""
     defined = Counter(row.model for row in rows if name in row.scores and not math.isnan(row.scores[name].value))
     whole = [row for row in rows if defined[row.model] == members]
-    total, complete = len({row.model for row in rows}), len({row.model for row in whole})
+    total, n_full = len({row.model for row in rows}), len({row.model for row in whole})
     result = mean(whole or rows, name)
     if not whole:
         result = replace(result, value=math.nan, low=math.nan, high=math.nan, replicates=0, spread="")
-    note = f"{total - complete} of {total} replicates lack one of {members} members and are left out" * (
-        complete < total
-    )
+    note = f"{total - n_full} of {total} replicates lack one of {members} members and are left out" * (n_full < total)
     return replace(result, note=join_notes(note, result.note))

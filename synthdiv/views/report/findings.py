@@ -27,7 +27,7 @@ from synthdiv.measures.replicates import (
 )
 from synthdiv.study.claims import EXCESS, EXPLORATORY, DeclaredClaim, Direction, declared
 from synthdiv.views.layout import interval, number, plural
-from synthdiv.views.report.arms import Arm, arms_of, axis_text, value_of
+from synthdiv.views.report.arms import Arm, arms_of, text_of, value_of
 from synthdiv.views.report.collect import VANILLA, CellRow, collect, vanilla_cells
 from synthdiv.views.report.comparisons import Comparison, comparisons
 from synthdiv.views.report.contrasts import DESCRIBED, NOT_SHOWN, SHOWN, UNDEFINED, Contrast, contrast, contrasts
@@ -75,10 +75,8 @@ def claim_results(root: Path, name: str, arms: Sequence[Arm]) -> list[ClaimResul
     of the first launch that has any: an arm that is added later makes no further claim."""
     results, sweep = [], SweepArms(arms)
     for claim, late in declared(Ledger(root, name).folder):
-        claim_contrasts = [
-            contrast(root, comparison, claim.measure, sweep, second=True) for comparison in claimed(claim, arms)
-        ]
-        results += [judged(claim, each, late) for each in claim_contrasts or [missing(claim)]]
+        tests = [contrast(root, comparison, claim.measure, sweep, second=True) for comparison in claimed(claim, arms)]
+        results += [judged(claim, each, late) for each in tests or [missing(claim)]]
     return corrected(results)
 
 
@@ -94,9 +92,7 @@ def claimed(claim: DeclaredClaim, arms: Sequence[Arm]) -> list[Comparison]:
 
 def differing(arm: Arm | CellRecord, where: Sequence[str]) -> list[str]:
     """The axes of a claim's `where` that have another value in this arm or cell."""
-    return [
-        axis for axis, _, value in (text.partition("=") for text in where) if value_of(arm, axis) != axis_text(value)
-    ]
+    return [axis for axis, _, value in (text.partition("=") for text in where) if value_of(arm, axis) != text_of(value)]
 
 
 def without_cells(claims: Sequence[DeclaredClaim], records: Sequence[CellRecord]) -> list[str]:
@@ -128,28 +124,26 @@ def missing(claim: DeclaredClaim) -> Contrast:
     return Contrast(claim.contrast, claim.measure, Arm("", {}, [], {}), none, note="no arms are compared like this")
 
 
-def judged(claim: DeclaredClaim, outcome: Contrast, late: str) -> ClaimResult:
+def judged(claim: DeclaredClaim, test: Contrast, late: str) -> ClaimResult:
     """The test of one claim, not adjusted yet: two-sided, so that Holm holds for the opposite too."""
-    effect, margin = outcome.effect, claim.margin * outcome.span if claim.margin else 0.0
-    outcome = replace(
-        outcome, note=join_notes(outcome.note, NO_MARGIN * (math.isnan(margin) and not math.isnan(effect.value)))
-    )
-    verdict = unproven(outcome, margin)
+    effect, margin = test.effect, claim.margin * test.span if claim.margin else 0.0
+    test = replace(test, note=join_notes(test.note, NO_MARGIN * (math.isnan(margin) and not math.isnan(effect.value))))
+    verdict = unproven(test, margin)
     if claim.direction is Direction.equivalent:
         power = power_of_equivalence(margin / effect.error, effect.df)
         p, ends = effect.p_within(margin), effect.interval(1 - 2 * ALPHA)
-        return ClaimResult(claim, outcome, margin, math.nan if outcome.part else p, ends, power, verdict, late)
+        return ClaimResult(claim, test, margin, math.nan if test.part else p, ends, power, verdict, late)
     higher = claim.direction in (Direction.higher, Direction.not_lower)
     bound = margin if claim.direction in (Direction.higher, Direction.not_higher) else -margin
-    p, (below, above) = math.nan if outcome.part else effect.p(bound), effect.one_sided(bound)
+    p, (below, above) = math.nan if test.part else effect.p(bound), effect.one_sided(bound)
     opposite = below < above if higher else above < below
-    return ClaimResult(claim, outcome, margin, p, effect.interval(), math.nan, verdict, late, opposite)
+    return ClaimResult(claim, test, margin, p, effect.interval(), math.nan, verdict, late, opposite)
 
 
-def unproven(outcome: Contrast, margin: float) -> str:
-    if math.isnan(outcome.effect.value) or math.isnan(margin):
+def unproven(test: Contrast, margin: float) -> str:
+    if math.isnan(test.effect.value) or math.isnan(margin):
         return UNDEFINED
-    return DESCRIBED if outcome.part or math.isnan(outcome.effect.error) else NOT_SHOWN
+    return DESCRIBED if test.part or math.isnan(test.effect.error) else NOT_SHOWN
 
 
 def no_comparison(outcomes: Sequence[Contrast], others: int = 0) -> str:
@@ -161,13 +155,10 @@ def no_comparison(outcomes: Sequence[Contrast], others: int = 0) -> str:
 
 
 def answer_lines(
-    claims: Sequence[ClaimResult],
-    outcomes: Sequence[Contrast],
-    labels: Labels,
-    all_comparisons: Sequence[Comparison] = (),
+    claims: Sequence[ClaimResult], outcomes: Sequence[Contrast], labels: Labels, candidates: Sequence[Comparison] = ()
 ) -> list[str]:
     """The answer as lines of a terminal: the claims, or the primary comparisons on their first measure.
-    `all_comparisons` are those of the sweep, where `outcomes` has not all of them."""
+    `candidates` are those of the sweep, where `outcomes` has not all of them."""
     lines = [
         f"{each.verdict}: {each.text(labels)}: {numbers(each.contrast.effect, each.interval)}; "
         f"Holm p = {number(each.p)}" + f"; {each.late}" * bool(each.late)
@@ -179,9 +170,9 @@ def answer_lines(
         f"{numbers(each.effect, each.effect.interval())}; exploratory"
         for each in reversed(first.values())
     ]
-    count = max(len(compared), sum(each.rank < 2 for each in all_comparisons))
+    count = max(len(compared), sum(each.rank < 2 for each in candidates))
     more = f"and {count - LINES} more comparisons, on the page and in contrasts.csv"
-    return lines or [*compared[:LINES], *[more] * (count > LINES)] or [no_comparison(outcomes, len(all_comparisons))]
+    return lines or [*compared[:LINES], *[more] * (count > LINES)] or [no_comparison(outcomes, len(candidates))]
 
 
 def numbers(effect: Effect, ends: Ends) -> str:

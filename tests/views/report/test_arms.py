@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from synthdiv.core.types import Score
-from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of, axis_text
+from synthdiv.views.report.arms import DESCRIPTIVE, INTERVAL, arms_of, text_of
 from synthdiv.views.report.collect import CellRow
 from synthdiv.views.report.labels import Labels, natural
 from synthdiv.views.report.sections import seeds_note
@@ -116,8 +116,8 @@ def test_numbers_in_labels_are_sorted_by_value() -> None:
 
 
 def test_equal_numbers_have_equal_names_and_others_have_others() -> None:
-    assert axis_text("1e-4") == axis_text(0.0001) == "0.0001"
-    assert axis_text(12_000_001) != axis_text(12_000_002), "budgets in tokens"
+    assert text_of("1e-4") == text_of(0.0001) == "0.0001"
+    assert text_of(12_000_001) != text_of(12_000_002), "budgets in tokens"
 
 
 def test_models_that_share_a_seed_are_one_replicate_of_an_arm() -> None:
