@@ -23,7 +23,7 @@ UNKNOWN = "Invalid job id"  # what Slurm says of a job that has ended and is for
 TEMPORARY = ["None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Prolog", "Cleaning"]
 
 
-def slurm_output(*words: str) -> str:
+def output_of(*words: str) -> str:
     """What a command of Slurm prints. Raises ConfigError with its message where it fails."""
     done = run(*words)
     if done.returncode:
@@ -54,24 +54,22 @@ def environment() -> dict[str, str]:
 
 def largest_array() -> int:
     """How many elements an array may have. Raises ConfigError where Slurm is missing or does not answer."""
-    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", slurm_output("scontrol", "show", "config"), re.MULTILINE)
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", output_of("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(size.group(1)) - 1) if size else 1
 
 
 def room(account: str | None) -> int:
     """How many more jobs (elements of arrays) may be queued, by the limits of the cluster and of this user."""
-    limits, config = [10_000], slurm_output("scontrol", "show", "config")
+    limits, config = [10_000], output_of("scontrol", "show", "config")
     if count := re.search(r"^MaxJobCount\s*=\s*(\d+)", config, re.MULTILINE):
-        limits.append(int(count.group(1)) - len(slurm_output("squeue", "--noheader", "--array", "--format=%i").split()))
+        limits.append(int(count.group(1)) - len(output_of("squeue", "--noheader", "--array", "--format=%i").split()))
     filters = [f"user={getuser()}"] + ([f"account={account}"] if account else [])
     # the accounting may hold several clusters
     if cluster := re.search(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE):
         filters.append(f"cluster={cluster.group(1)}")
     try:
-        maxima = slurm_output(
-            "sacctmgr", "--noheader", "--parsable2", "show", "assoc", *filters, "format=MaxSubmitJobs"
-        )
-        queued_jobs = len(slurm_output("squeue", "--noheader", "--array", f"--user={getuser()}", "--format=%i").split())
+        maxima = output_of("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *filters, "format=MaxSubmitJobs")
+        queued_jobs = len(output_of("squeue", "--noheader", "--array", f"--user={getuser()}", "--format=%i").split())
         limits += [int(word) - queued_jobs for word in maxima.split() if word.isdigit()]
     except ConfigError:
         pass  # a cluster without accounting has no such limits
@@ -83,7 +81,7 @@ def submit(script: str, elements: int, after: Iterable[str]) -> str:
     words = ["sbatch", "--parsable", f"--array=0-{elements - 1}"]
     waits = ":".join(sorted(after))
     words += [f"--dependency=afterany:{waits}"] if waits else []
-    return slurm_output(*words, script).split(";")[0].strip()
+    return output_of(*words, script).split(";")[0].strip()
 
 
 def queued(ids: Iterable[str]) -> dict[str, str]:
@@ -136,7 +134,7 @@ def state(job: str) -> JobState:
         forgotten = True
         arguments = ("--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode,NodeList")
         try:
-            words = (slurm_output("sacct", *arguments).strip().splitlines() or [""])[-1].split("|")
+            words = (output_of("sacct", *arguments).strip().splitlines() or [""])[-1].split("|")
         except ConfigError:
             words = []
     name, exit_code, host = (*words, "", "", "")[:3]

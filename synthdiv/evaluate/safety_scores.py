@@ -202,16 +202,14 @@ class BothArms:
 
     def estimate(self, measure: Measure, values: Values, rows: list[Row]) -> Estimate:
         """The mean over requests, with an interval over requests and templates."""
-        places, requests, templates = (
-            [row[name] for row in rows] for name in ("position", "request_id", "template_id")
-        )
-        x = np.asarray(values[JOINT if measure is AMONG else measure])[places]
+        index, requests, templates = ([row[name] for row in rows] for name in ("position", "request_id", "template_id"))
+        x = np.asarray(values[JOINT if measure is AMONG else measure])[index]
         missing = np.isnan(x)
         note = f"{missing.sum()} of {len(x)} requests without a verdict" * bool(missing.any())
         if measure is not AMONG:
             return crossed_mean(measure, x, requests, templates).with_note(note)
         coarser = templates if 1 < len({*templates}) < len({*requests}) else requests
-        coherent = np.asarray(values[COHERENT])[places]
+        coherent = np.asarray(values[COHERENT])[index]
         ratio = harm_among_coherent(x, coherent, prompt_numbers(coarser, len(rows)), 0).with_note(note)
         ratio = replace(ratio, n=len({request for request, none in zip(requests, missing, strict=True) if not none}))
         return ratio.with_note(f"interval over {len({*coarser})} templates") if coarser is templates else ratio

@@ -183,11 +183,9 @@ def _pooled_clusters(pooled: np.ndarray, count: int, seed: int) -> Any:
     if np.ptp(pooled, axis=0).max() < 1e-6:
         return None
     axes = PCA(random_state=seed + 1).fit(pooled)
-    n_components = int(np.argmax(np.cumsum(axes.explained_variance_ratio_) >= VARIANCE)) + 1
-    reduced = axes.transform(pooled)[:, :n_components].astype(np.float32)
-    kmeans = faiss.Kmeans(
-        n_components, count, niter=500, nredo=5, update_index=True, seed=seed + 2, min_points_per_centroid=1
-    )
+    dims = int(np.argmax(np.cumsum(axes.explained_variance_ratio_) >= VARIANCE)) + 1
+    reduced = axes.transform(pooled)[:, :dims].astype(np.float32)
+    kmeans = faiss.Kmeans(dims, count, niter=500, nredo=5, update_index=True, seed=seed + 2, min_points_per_centroid=1)
     kmeans.train(reduced)
     return kmeans.index.search(reduced, 1)[1].ravel()
 

@@ -108,12 +108,10 @@ def effect(differences: np.ndarray, error: ReplicateError | None = None, factor:
         return Effect(value, math.nan, math.nan, replicates, n, note=NO_VARIATION)
     parts = between**2 / df + (within**2 / (prompts - 1) if prompts > 1 else 0.0)
     dof = df if between > within else (between + within) ** 2 / parts
-    result = Effect(value, math.sqrt((between + within) / (prompts * replicates)), dof, replicates, n, pooled)
+    draft = Effect(value, math.sqrt((between + within) / (prompts * replicates)), dof, replicates, n, pooled)
     if error is None or pooled:
-        return result
-    return replace(
-        result, note=f"not pooled: errors of arms differ (p = {error.p:.2g})" if error.p < ALPHA else NO_POOL
-    )
+        return draft
+    return replace(draft, note=f"not pooled: errors of arms differ (p = {error.p:.2g})" if error.p < ALPHA else NO_POOL)
 
 
 def replicate_error(arms: np.ndarray) -> ReplicateError:

@@ -78,15 +78,13 @@ class RoundRows(FineTuningSet):
         """The rows of a mix that pass the filter, by the rows of verdicts or of a likelihood."""
         written = {row["id"] for row in rows if row["source"] != "human"}
         if self.filter is RoundFilter.verifier:
-            accepted_ids = {
-                row["prompt_id"] for row in values if row["value"] >= self.least
-            }  # no verdict is NaN: not accepted
+            ids = {row["prompt_id"] for row in values if row["value"] >= self.least}  # no verdict is NaN: not accepted
         else:
             nll = {row["id"]: row["nll"] / row["tokens"] for row in values}
-            accepted_ids = {*sorted(written, key=lambda key: (nll[key], key))[round(self.drop * len(written)) :]}
-        if written and not written & accepted_ids:
+            ids = {*sorted(written, key=lambda key: (nll[key], key))[round(self.drop * len(written)) :]}
+        if written and not written & ids:
             raise DataError(
                 f"rounds.filter={self.filter.value}: accepts none of {len(written)} rows; lower rounds.least="
                 f"{self.least:g}, or look at what the students of the round before wrote with `synthdiv trace`"
             )
-        return [row for row in rows if row["source"] == "human" or row["id"] in accepted_ids]
+        return [row for row in rows if row["source"] == "human" or row["id"] in ids]

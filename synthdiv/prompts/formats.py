@@ -82,8 +82,8 @@ def kind(cell: Any) -> str:
     return "empty" if isinstance(cell, str) and not cell.strip() else KINDS.get(type(cell), type(cell).__name__)
 
 
-def read_columns(path: Path, selection: Mapping[str, str]) -> FileRows:
-    """The columns that `selection` names by the option or field that asks for each (`--by source` → `source`); `-` is
+def read_columns(path: Path, fields: Mapping[str, str]) -> FileRows:
+    """The columns that `fields` names by the option or field that asks for each (`--by source` → `source`); `-` is
     standard input, and `a.b.0` a value inside of column `a`.
 
     A column that only some records of a JSON file have is null in the others. ConfigError: no such file, format or
@@ -93,13 +93,13 @@ def read_columns(path: Path, selection: Mapping[str, str]) -> FileRows:
         raise ConfigError(f"{path}: no such file")
     if path.is_dir():
         raise ConfigError(f"{path}: is a directory; name one file in it ({FORMATS})")
-    rows = FileRows(str(path), "line", numbers := [], {column: [] for column in selection.values()})
+    rows = FileRows(str(path), "line", numbers := [], {column: [] for column in fields.values()})
     columns: dict[str, Any] = {}
     try:
         with opened(path) as file:
             ending = format_of(path, file)
             rows.unit = "row" if ending in (".json", ".parquet") else "line"
-            for number, record in records(path, file, ending, selection):
+            for number, record in records(path, file, ending, fields):
                 columns.update(record)
                 numbers.append(number)
                 for column, cells in rows.cells.items():
@@ -111,7 +111,7 @@ def read_columns(path: Path, selection: Mapping[str, str]) -> FileRows:
     if not numbers:
         raise DataError(f"{path} has no rows")
     inside = {column for column, cells in rows.cells.items() if any(cell is not None for cell in cells)}
-    require_columns(str(path), selection, list(columns | dict.fromkeys(inside)))
+    require_columns(str(path), fields, list(columns | dict.fromkeys(inside)))
     for column in rows.cells:
         rows.require(column, encodable, " with half a character (a lone surrogate, \\ud800 to \\udfff)")
     return rows
@@ -155,10 +155,10 @@ def format_of(path: Path, file: Any) -> str:
     return ".jsonl" if begin == b"{" else ".json"
 
 
-def require_columns(source: str, selection: Mapping[str, str], columns: Sequence[str]) -> None:
+def require_columns(source: str, fields: Mapping[str, str], columns: Sequence[str]) -> None:
     """ConfigError for columns that `source` does not have, and for names that several of its columns have."""
     problems = []
-    for label, column in selection.items():
+    for label, column in fields.items():
         if column not in columns:
             near = difflib.get_close_matches(column, columns, 1)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -179,14 +179,12 @@ def encodable(cell: Any) -> bool:
     return True
 
 
-def records(
-    path: Path, file: BinaryIO, ending: str, selection: Mapping[str, str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def records(path: Path, file: BinaryIO, ending: str, fields: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The records of a file with the line or row on which each begins."""
     if ending == ".parquet":
-        yield from parquet_records(path, selection)
+        yield from parquet_records(path, fields)
     elif ending in (".csv", ".tsv"):
-        yield from csv_records(path, file, "," if ending == ".csv" else "\t", selection)
+        yield from csv_records(path, file, "," if ending == ".csv" else "\t", fields)
     else:
         for unit, number, record in json_lines(path, file) if ending == ".jsonl" else json_array(path, file):
             if not isinstance(record, dict):
@@ -236,14 +234,14 @@ def parse_json(text: str, path: Path, first: int, needs: str) -> Any:
 
 
 def csv_records(
-    path: Path, file: BinaryIO, delimiter: str, selection: Mapping[str, str]
+    path: Path, file: BinaryIO, delimiter: str, fields: Mapping[str, str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Strict: otherwise an open quote would make the rest of the file one text."""
     limit, begins = csv.field_size_limit(LARGEST_CELL), 1
     try:
         rows = csv.reader(text_lines(path, file), delimiter=delimiter, strict=True)
         if header := next(rows, []):
-            require_columns(str(path), selection, header)
+            require_columns(str(path), fields, header)
         begins = rows.line_num + 1
         for row in rows:
             if row and len(row) != len(header):
@@ -258,14 +256,14 @@ def csv_records(
         csv.field_size_limit(limit)
 
 
-def parquet_records(path: Path, selection: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_records(path: Path, fields: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            roots = {label: column if column in names else column.split(".")[0] for label, column in selection.items()}
+            roots = {label: column if column in names else column.split(".")[0] for label, column in fields.items()}
             require_columns(str(path), roots, names)
             rows = file.read(columns=list(dict.fromkeys(roots.values()))).to_pylist()
     except (pyarrow.ArrowException, ValueError, OSError) as error:  # ValueError: texts that are not UTF-8

@@ -86,10 +86,10 @@ class Table:
         self.rows = pinned(f"{name}.rows", self.rows, resolver.remember(key, lambda: len(records(self, name))))
 
 
-def table_rows(table: Table, name: str, selection: Mapping[str, str | None]) -> FileRows:
-    """The rows of `table` that pass `where`, with the columns that `selection` names by field (null: not needed)."""
+def table_rows(table: Table, name: str, fields: Mapping[str, str | None]) -> FileRows:
+    """The rows of `table` that pass `where`, with the columns that `fields` names by field (null: not needed)."""
     terms = [term.split("=", 1) for term in table.where]
-    columns = {f"{name}.{field}={column}": column for field, column in selection.items() if column}
+    columns = {f"{name}.{field}={column}": column for field, column in fields.items() if column}
     columns |= {f"{name}.where {'='.join(term)!r}": term[0] for term in terms}
     rows = hub_columns(table, columns) if table.hub else read_columns(Path(table.path or ""), columns)
     indices = [
@@ -110,7 +110,7 @@ def spellings(cell: Any) -> tuple[str, ...]:
     return (str(cell), str(cell).lower()) if isinstance(cell, bool) else (str(cell),)
 
 
-def hub_columns(table: Table, selection: Mapping[str, str]) -> FileRows:
+def hub_columns(table: Table, fields: Mapping[str, str]) -> FileRows:
     import datasets
 
     hub = str(table.hub)
@@ -119,8 +119,8 @@ def hub_columns(table: Table, selection: Mapping[str, str]) -> FileRows:
     except Exception as error:  # datasets passes on whatever a damaged file raises
         cause = str(error.__cause__ or error).splitlines() or [type(error).__name__]
         raise DataError(f"{hub}: the data set cannot be read ({cause[0]})") from error
-    require_columns(hub, selection, dataset.column_names)
-    columns = dataset.select_columns(list(dict.fromkeys(selection.values())))
+    require_columns(hub, fields, dataset.column_names)
+    columns = dataset.select_columns(list(dict.fromkeys(fields.values())))
     return FileRows(hub, "row", range(1, len(columns) + 1), columns[:])
 
 
@@ -137,9 +137,9 @@ def with_context(context: str, instruction: str) -> str:
 def prompt_records(table: Table, name: str) -> list[dict[str, Any]]:
     """Rows as `id, prompt, instruction, context, response (or None), category`, every one checked."""
     columns = table.columns
-    selection = {f"columns.{field}": column for field, column in vars(columns).items()}
+    fields = {f"columns.{field}": column for field, column in vars(columns).items()}
     try:
-        rows = table_rows(table, name, selection)
+        rows = table_rows(table, name, fields)
     except ConfigError as error:
         hint = f"; set {name}.columns.id=null if there are no ids"
         raise ConfigError(text + hint * text.startswith(f"{name}.columns.id=") for text in error.problems) from error

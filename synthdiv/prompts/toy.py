@@ -252,13 +252,9 @@ class Law:
 
     def likelihood(self, prompt: ToyPrompt, text: str) -> float:
         """p(y|x) of human answers, exactly; 0 for what no human says to the prompt."""
-        human, question = self.human(prompt.category), (prompt.entity, prompt.category, prompt.relation, True)
+        human, fact = self.human(prompt.category), (prompt.entity, prompt.category, prompt.relation, True)
         return float(
-            sum(
-                human[d] * self.phrasing_weights[rank]
-                for d, rank, *stated in self.parse(text)
-                if (*stated,) == question
-            )
+            sum(human[d] * self.phrasing_weights[rank] for d, rank, *stated in self.parse(text) if (*stated,) == fact)
         )
 
     def is_right(self, question: str, text: str) -> bool:

@@ -86,12 +86,10 @@ def written_rows(cell: Cell, mix: Mix, part: Part, diversity: Diversity, one: So
     topics, prompts = diversity.topics_at(level), {"prompts": Node(cell.prompts)}
     new, further = rows if topics else round(REPLACED * (1 - level) * rows), math.ceil(mix.spare * rows)
     staying = {} if topics else {"mix": part(rows=rows - new)}
-    pair_prompts = PairPrompts(
+    pairs = PairPrompts(
         study.system, study.date, study.template, None, new if topics else rows - new, diversity.wording, topics
     )
-    which = {"split": Split.test, "rows": pair_prompts.rows, "subset": pair_prompts.rows}
-    samples = diversity.tries * math.ceil(new / pair_prompts.rows) + math.ceil(
-        diversity.tries * further / pair_prompts.rows
-    )
-    answers = one.answers(Node(pair_prompts, prompts | staying), samples, **which)
+    which = {"split": Split.test, "rows": pairs.rows, "subset": pairs.rows}
+    samples = diversity.tries * math.ceil(new / pairs.rows) + math.ceil(diversity.tries * further / pairs.rows)
+    answers = one.answers(Node(pairs, prompts | staying), samples, **which)
     return Node(Written(rows, not topics, further), {**prompts, "answers": answers, **staying})
