@@ -141,8 +141,7 @@ def measured(
         weights[1:] = 0
         weights[1 + best_on_others(level[1:], bool(like.higher_is_better)), np.arange(len(rows))] = -1
     weights[: 1 + len(comparison.members)] = 1 / (1 + len(comparison.members))
-    synthetic = not {"human", VANILLA} & kinds
-    alone = level[: 1 if VANILLA in kinds else None]
+    synthetic, alone = not {"human", VANILLA} & kinds, level[: 1 if VANILLA in kinds else None]
     error = sweep.error(rows, level, comparison.all_arms, measure) if synthetic else pooled_error(alone)
     used = error if synthetic and not comparison.members else None  # members of one pool depend on each other
     table, n = differences(root, rows, measure, weights)

@@ -226,9 +226,8 @@ def pilot_differences(root: Path, arms: Sequence[Arm], claim: DeclaredClaim) -> 
     there are none of all pairs of synthetic arms that it compares."""
     all_comparisons = list(comparisons(arms, claim.contrast))
     same = [comparison for comparison in all_comparisons if comparison.contrast == claim.contrast]
-    pairs = {(comparison.arm.key, one.key): [comparison.arm, one]
-             for comparison in same or all_comparisons for one in comparison.others
-             if same or not {"human", VANILLA} & {comparison.arm.axes["mix"], one.axes["mix"]}}  # fmt: skip
+    pairs = {(each.arm.key, one.key): [each.arm, one] for each in same or all_comparisons for one in each.others
+             if same or not {"human", VANILLA} & {each.arm.axes["mix"], one.axes["mix"]}}  # fmt: skip
     tables = []
     for pair in pairs.values():
         rows = [row for row in matched(pair) if all(claim.measure in each.scores for each in row)]
