@@ -38,7 +38,7 @@ class Target(Enum):
     authors = "authors"
 
 
-class Answer(NamedTuple):
+class Example(NamedTuple):
     """One answer to be scored: to which prompt row, its place, sample index or author there, and how it ended."""
 
     row: dict[str, Any]
@@ -97,24 +97,24 @@ class Likelihood(Stage):
         answer: int = inputs["prompts"].stage.assumed_tokens[1]  # type: ignore[attr-defined]
         return Work(count, read_tokens=count * (prompt_tokens(inputs, measured) + answer))
 
-    def answers(self, inputs: Mapping[str, Artifact]) -> list[Answer]:
+    def answers(self, inputs: Mapping[str, Artifact]) -> list[Example]:
         """Every answer to be scored, prompt after prompt."""
         prompts = inputs["prompts"]
         rows = read_prompts(prompts, "test", self.limit or None)
         if self.target is Target.human:
-            return [Answer(row, 0, row["response"]) for row in rows]
+            return [Example(row, 0, row["response"]) for row in rows]
         if self.target is Target.own:
             return own_responses(rows, inputs["answers"])
         if self.target is Target.authors:
             by_id = {row["id"]: row for row in rows}
             return [
-                Answer(by_id.get(row["id"], row), author, row["response"], row["finish"])
+                Example(by_id.get(row["id"], row), author, row["response"], row["finish"])
                 for author in range(self.authors)
                 for row in taken_rows(inputs[str(author)], prompts, self.limit, 1)
                 if row["finish"] != "failed"
             ]
         law = Law(prompts.stage.toy.world)
-        return [Answer(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
+        return [Example(row, place, text) for row in rows for place, text in enumerate(law.support(toy_prompt(row))[0])]
 
     def build(self, inputs: Mapping[str, Artifact], out: Path, run: Run) -> dict[str, Any]:
         import pyarrow
@@ -182,13 +182,13 @@ def tokens_of(word: str, ids: list[int], tokenizer: Any) -> list[int]:
     return [place for place in range(len(ids)) if ends[place] < first + len(word) and ends[place + 1] > first]
 
 
-def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Answer]:
+def own_responses(rows: list[dict[str, Any]], answers: Artifact) -> list[Example]:
     """The answers to these prompts in a finished `generate` artifact, samples in order."""
-    samples: dict[str, list[Answer]] = {row["id"]: [] for row in rows}
+    samples: dict[str, list[Example]] = {row["id"]: [] for row in rows}
     known = {row["id"]: row for row in rows}
     for row in sorted(read_samples(answers.path), key=lambda row: row.sample):
         if row.id in known:
-            samples[row.id].append(Answer(known[row.id], row.sample, row.response, row.finish))
+            samples[row.id].append(Example(known[row.id], row.sample, row.response, row.finish))
     missing = [key for key, responses in samples.items() if not responses]
     if missing:
         raise DataError(f"{len(missing)} test prompts have no answer (first {missing[0]!r}): answer the test split")
