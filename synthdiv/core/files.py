@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 import threading
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def reach(paths: list[Path]) -> tuple[str, int]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write or replace a file. Whoever reads it sees all of it or none, also after a power cut."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # two containers can have equal process ids
     with draft.open("w", encoding="utf-8") as handle:
         handle.write(text)
         handle.flush()

@@ -138,7 +138,8 @@ class Local(Engine):
         """Start worker `number` in a session of its own: Ctrl-C reaches this process only, which stops the workers."""
         name = f"{self.ledger.job}-{number}"
         log = self.ledger.folder / "logs" / f"{name}.log"
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(self.environments)))
+        ranks = len(self.environments) * self.devices
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // ranks))
         settings = {"SYNTHDIV_LOG": str(log), "OMP_NUM_THREADS": threads, **self.environments[number - 1]}
         port = reserve_port() if self.devices > 1 else None
         launcher = torchrun(self.devices, port.getsockname()[1]) if port else []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from synthdiv.core.files import write_whole
 from synthdiv.core.ledger import NodeRecord
 from synthdiv.core.stage import digest
 from synthdiv.core.types import DataError
@@ -65,9 +65,7 @@ def write_calibration(outputs: Path, calibration: Calibration) -> Path:
     """Write or replace the file, whole or not at all. Returns where."""
     path = calibration_file(outputs, calibration.identity)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(asdict(calibration), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(asdict(calibration), indent=1, allow_nan=False) + "\n")
     return path
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import subprocess
 import time
 from collections import Counter
 
@@ -71,6 +73,21 @@ def test_the_accelerators_are_those_that_this_process_may_use(monkeypatch, given
 def test_workers_on_the_processor_need_no_accelerator(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert Local(Given([Node(Act())]), cell(tmp_path), 3, 1).environments == [{}] * 3
+
+
+@pytest.mark.parametrize(("jobs", "devices", "threads"), [(1, 1, "8"), (2, 1, "4"), (2, 2, "2"), (3, 4, "1")])
+def test_the_cores_are_shared_by_all_ranks_of_all_workers(monkeypatch, tmp_path, jobs, devices, threads):
+    """torchrun passes the variable on to each of its ranks."""
+    local = Local(Given([Node(Act())]), cell(tmp_path / "out"), jobs, devices)
+    (local.ledger.folder / "logs").mkdir(parents=True)
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(subprocess, "Popen", lambda words, env, **_: environment.update(env))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    worker = local._start(1)
+    if worker.port:
+        worker.port.close()
+    assert environment["OMP_NUM_THREADS"] == threads
 
 
 @pytest.mark.parametrize(("setting", "needs"), [("devices=0", "1 or more"), ("jobs=-1", "0 or more")])
